@@ -1,0 +1,3 @@
+"""daskhpo: hyperparameter optimisation on Dask."""
+
+__version__ = "0.1.0"

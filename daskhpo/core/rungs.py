@@ -1,0 +1,183 @@
+"""Milestones, brackets and rungs: the ladder that successive halving climbs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heappop, heappush, heappushpop
+
+from daskhpo.core.types import TrialId
+
+
+def milestones(max_t: int, grace_period: int, reduction_factor: int) -> tuple[int, ...]:
+    """Resources at which trials are compared: ``r, r·η, r·η², …`` below ``R``, then ``R``.
+
+    Found by multiplication: ``log(243, 3)`` is below 5 in floating point.
+
+    >>> milestones(max_t=81, grace_period=3, reduction_factor=3)
+    (3, 9, 27, 81)
+
+    Raises
+    ------
+    TypeError, ValueError : values that are no ints, or that give no ladder.
+    """
+    check_ladder(max_t, grace_period, reduction_factor)
+    levels = []
+    level = grace_period
+    while level < max_t:
+        levels.append(level)
+        level *= reduction_factor
+    return (*levels, max_t)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of a synchronous bracket: so many trials, trained to this resource."""
+
+    n_trials: int
+    resource: int
+
+
+def hyperband_brackets(
+    max_t: int, grace_period: int, reduction_factor: int
+) -> tuple[tuple[Level, ...], ...]:
+    """The brackets of Hyperband, the one with most trials and the shortest start first.
+
+    Bracket ``s`` starts ``⌊(s_max+1)/(s+1)⌋·η^s`` trials at ``R·η^-s`` and keeps ``⌊n/η⌋`` of
+    them at each level. (The text of the paper has ``⌈(s_max+1)/(s+1)·η^s⌉``; its table, which we
+    follow, has the floor.) Resources that are no integers are rounded down.
+
+    References
+    ----------
+    Li et al. 2018, *Hyperband*, JMLR 18(185), Algorithm 1 and Table 1.
+    """
+    check_ladder(max_t, grace_period, reduction_factor)
+    eta = reduction_factor
+    s_max = 0
+    while grace_period * eta ** (s_max + 1) <= max_t:
+        s_max += 1
+    return tuple(
+        halving_levels((s_max + 1) // (s + 1) * eta**s, max_t, s, eta) for s in range(s_max, -1, -1)
+    )
+
+
+def halving_levels(n_trials: int, max_t: int, s: int, eta: int) -> tuple[Level, ...]:
+    """Levels of one bracket of successive halving that begins ``s`` halvings below ``max_t``."""
+    levels = []
+    for i in range(s + 1):
+        levels.append(Level(n_trials // eta**i, max_t // eta ** (s - i)))
+    return tuple(levels)
+
+
+def check_ladder(max_t: int, grace_period: int, reduction_factor: int) -> None:
+    """Refuse values that give no ladder, with a message that says what would."""
+    for name, value in (
+        ("max_t", max_t),
+        ("grace_period", grace_period),
+        ("reduction_factor", reduction_factor),
+    ):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name}={value!r} must be an int: resources are counted in steps")
+    if grace_period < 1:
+        raise ValueError(f"grace_period={grace_period} must be at least 1")
+    if max_t < grace_period:
+        raise ValueError(
+            f"max_t={max_t} is below grace_period={grace_period}; "
+            "a trial could never reach its first milestone"
+        )
+    if reduction_factor < 2:
+        raise ValueError(
+            f"reduction_factor={reduction_factor} must be at least 2: "
+            "about 1/reduction_factor of the trials survive each milestone"
+        )
+
+
+Entry = tuple[float, TrialId]
+
+
+class Rung:
+    """Losses of the trials that reached one milestone; the best ``⌊n/η⌋`` are its top.
+
+    Insertion and both questions (is this trial in the top? who in the top was not promoted yet?)
+    take O(log n). Equal losses rank by trial number, the earlier one first.
+
+    Two heaps hold the entries: the top with its worst entry outside, and the rest with its best
+    outside; one entry at most changes sides per insertion. A third heap holds the candidates for
+    promotion and may hold stale ones, which are dropped when met.
+    """
+
+    def __init__(self, eta: int) -> None:
+        self._eta = eta
+        self._top: list[Entry] = []  # negated: the worst of the top is at [0]
+        self._rest: list[Entry] = []
+        self._in_top: set[TrialId] = set()
+        self._losses: dict[TrialId, float] = {}
+        self._settled: set[TrialId] = set()  # promoted, or never to be
+        self._candidates: list[Entry] = []
+
+    def __len__(self) -> int:
+        return len(self._losses)
+
+    def __contains__(self, trial: TrialId) -> bool:
+        return trial in self._losses
+
+    def insert(self, trial: TrialId, loss: float) -> None:
+        """Add a trial's loss; each trial comes once."""
+        assert trial not in self._losses, f"trial {trial} is in this rung already"
+        self._losses[trial] = loss
+        entry = (loss, trial)
+        n_top = len(self._losses) // self._eta
+        if n_top > len(self._top):  # the top grows by one: by the best of the others
+            self._raise(heappushpop(self._rest, entry))
+        elif self._top and entry < _negated(self._top[0]):
+            self._raise(entry)
+            fallen = _negated(heappop(self._top))
+            self._in_top.discard(fallen[1])
+            heappush(self._rest, fallen)
+        else:
+            heappush(self._rest, entry)
+
+    def in_top(self, trial: TrialId) -> bool:
+        """Whether the trial is among the best ``⌊n/η⌋``."""
+        return trial in self._in_top
+
+    def cutoff(self) -> float | None:
+        """The worst loss of the top; while the top is empty, the best loss; None if no loss."""
+        if self._top:
+            return -self._top[0][0]
+        return self._rest[0][0] if self._rest else None
+
+    def promotable(self, can_go: Callable[[TrialId], bool]) -> TrialId | None:
+        """The best trial of the top that was not promoted yet and, being asked, can go.
+
+        Those that cannot go yet (their checkpoint is being written) are few: they hold slots.
+        """
+        found = None
+        held_back: list[Entry] = []
+        while self._candidates and found is None:
+            entry = self._candidates[0]
+            trial = entry[1]
+            if trial not in self._in_top or trial in self._settled:
+                heappop(self._candidates)
+            elif can_go(trial):
+                found = trial
+            else:
+                held_back.append(heappop(self._candidates))
+        for entry in held_back:
+            heappush(self._candidates, entry)
+        return found
+
+    def settle(self, trial: TrialId) -> None:
+        """The trial was promoted, or ended: it is no candidate any more."""
+        if trial in self._losses:
+            self._settled.add(trial)
+
+    def _raise(self, entry: Entry) -> None:
+        heappush(self._top, _negated(entry))
+        self._in_top.add(entry[1])
+        if entry[1] not in self._settled:
+            heappush(self._candidates, entry)
+
+
+def _negated(entry: Entry) -> Entry:
+    return -entry[0], -entry[1]

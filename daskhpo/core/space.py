@@ -1,0 +1,361 @@
+"""Search spaces: what a configuration may be."""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from daskhpo.core.types import Config
+
+
+class Domain(ABC):
+    """The values that one hyperparameter may take. Bounds are inclusive."""
+
+    def sample(self, generator: np.random.Generator) -> Any:
+        """Draw a value, uniform on the unit scale of the domain."""
+        return self.from_unit(float(generator.random()))
+
+    @abstractmethod
+    def from_unit(self, u: float) -> Any:
+        """Value at ``u`` in [0, 1]; the inverse of :meth:`to_unit` up to rounding."""
+
+    @abstractmethod
+    def to_unit(self, value: Any) -> float:
+        """Place of a value in [0, 1]."""
+
+    @abstractmethod
+    def contains(self, value: Any) -> bool:
+        """Whether the value, type included, is one of the domain's."""
+
+    @abstractmethod
+    def grid(self, n: int) -> list[Any]:
+        """At most ``n`` distinct values, evenly spread; all of them where there are fewer."""
+
+
+@dataclass(frozen=True)
+class Real(Domain):
+    """A float between two bounds; ``log``: uniform in the logarithm.
+
+    Raises
+    ------
+    ValueError : bounds not finite, reversed or equal; ``log`` with a bound that is not positive.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        _plain_bounds(self)
+        _check_bounds(self, self.low, self.high, self.log)
+
+    def from_unit(self, u: float) -> float:
+        value = _stretch(u, self.low, self.high, self.log)
+        return min(max(value, float(self.low)), float(self.high))  # exp(log(x)) may step outside
+
+    def to_unit(self, value: float) -> float:
+        return _shrink(value, self.low, self.high, self.log)
+
+    def contains(self, value: Any) -> bool:
+        return _is_number(value) and bool(self.low <= value <= self.high)
+
+    def grid(self, n: int) -> list[float]:
+        return [self.from_unit(float(u)) for u in _spread(n)]
+
+
+@dataclass(frozen=True)
+class Integer(Domain):
+    """An int between two bounds; ``log``: uniform in the logarithm, each int its share.
+
+    Raises
+    ------
+    ValueError : bounds reversed or equal; ``log`` with a bound below 1.
+    TypeError : a bound that is not an int.
+    """
+
+    low: int
+    high: int
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        _plain_bounds(self)
+        for name in ("low", "high"):
+            bound = getattr(self, name)
+            if not isinstance(bound, int) or isinstance(bound, bool):
+                raise TypeError(f"{self}: {name}={bound!r} must be an int; use Real for floats")
+        _check_bounds(self, self.low, self.high, self.log)
+
+    # Each int owns [k - 1/2, k + 1/2) of the scale, so the two ends are as likely as the others.
+    def from_unit(self, u: float) -> int:
+        value = math.floor(_stretch(u, self.low - 0.5, self.high + 0.5, self.log) + 0.5)
+        return int(min(max(value, self.low), self.high))
+
+    def to_unit(self, value: int) -> float:
+        return _shrink(value, self.low - 0.5, self.high + 0.5, self.log)
+
+    def contains(self, value: Any) -> bool:
+        return (
+            isinstance(value, (int, np.integer))
+            and not isinstance(value, bool)
+            and bool(self.low <= value <= self.high)
+        )
+
+    def grid(self, n: int) -> list[int]:
+        if self.high - self.low < n:
+            return list(range(self.low, self.high + 1))
+        ends = [_stretch(float(u), self.low, self.high, self.log) for u in _spread(n)]
+        return sorted({min(max(round(value), self.low), self.high) for value in ends})
+
+
+@dataclass(frozen=True)
+class Ordinal(Domain):
+    """One of a list of ordered numbers, such as batch sizes; near values behave alike.
+
+    Raises
+    ------
+    ValueError : fewer than two values, or values not strictly increasing.
+    TypeError : a value that is not a number.
+    """
+
+    values: tuple[float, ...]
+
+    def __init__(self, values: Sequence[float]) -> None:
+        object.__setattr__(self, "values", tuple(_python(value) for value in values))
+        for value in self.values:
+            if not _is_number(value):
+                raise TypeError(f"{self}: {value!r} is not a number; use Categorical")
+        if len(self.values) < 2:
+            raise ValueError(f"{self} needs at least two values; give a constant as a plain value")
+        if any(b <= a for a, b in zip(self.values, self.values[1:], strict=False)):
+            raise ValueError(f"{self}: values must increase strictly")
+
+    def from_unit(self, u: float) -> float:
+        return self.values[_slot(u, len(self.values))]
+
+    def to_unit(self, value: float) -> float:
+        return (self.values.index(value) + 0.5) / len(self.values)
+
+    def contains(self, value: Any) -> bool:
+        return _is_number(value) and value in self.values
+
+    def grid(self, n: int) -> list[float]:
+        return [self.values[i] for i in _pick(n, len(self.values))]
+
+
+@dataclass(frozen=True)
+class Categorical(Domain):
+    """One of several values without an order: strings, numbers, bools, None, or tuples of them.
+
+    Raises
+    ------
+    ValueError : fewer than two values, or a repeated one.
+    TypeError : a value that cannot be written to a journal; give its name and look it up.
+    """
+
+    values: tuple[Any, ...]
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        object.__setattr__(self, "values", tuple(_python(value) for value in values))
+        for value in self.values:
+            if not _is_plain(value):
+                raise TypeError(
+                    f"Categorical: {value!r} is a {type(value).__name__}; allowed are str, int, "
+                    "float, bool, None and tuples of these. Give names and look the objects up"
+                )
+        if len(self.values) < 2:
+            raise ValueError(f"{self} needs at least two values; give a constant as a plain value")
+        if len({_typed(value) for value in self.values}) < len(self.values):
+            raise ValueError(f"{self}: a value is given twice")
+
+    def from_unit(self, u: float) -> Any:
+        return self.values[_slot(u, len(self.values))]
+
+    def to_unit(self, value: Any) -> float:
+        places = [_typed(v) for v in self.values]
+        return (places.index(_typed(_python(value))) + 0.5) / len(places)
+
+    def contains(self, value: Any) -> bool:
+        value = _python(value)
+        return _is_plain(value) and _typed(value) in {_typed(v) for v in self.values}
+
+    def grid(self, n: int) -> list[Any]:
+        return [self.values[i] for i in _pick(n, len(self.values))]
+
+
+class Space(Mapping[str, Any]):
+    """Names to domains and constants, checked once; the order given is the order of the cube.
+
+    Parameters
+    ----------
+    space : hyperparameter names to a :class:`Domain` or a plain value, which is a constant.
+
+    Raises
+    ------
+    TypeError, ValueError : an empty space, a name that is no string, a value that is neither.
+    """
+
+    def __init__(self, space: Mapping[str, Any]) -> None:
+        if not isinstance(space, Mapping):
+            raise TypeError(f"space={space!r} must be a dict of names to domains")
+        if not space:
+            raise ValueError("space={} is empty: give at least one hyperparameter")
+        self._items = {name: _python(item) for name, item in space.items()}
+        for name, domain in self._items.items():
+            if not isinstance(name, str) or not name:
+                raise TypeError(f"space: the name {name!r} must be a non-empty string")
+            if not isinstance(domain, Domain) and not _is_plain(domain):
+                raise TypeError(
+                    f"space[{name!r}]={domain!r} is a {type(domain).__name__}; allowed are Real, "
+                    "Integer, Ordinal, Categorical, and as a constant str, int, float, bool, None "
+                    "or a tuple of these"
+                )
+        self.domains: dict[str, Domain] = {
+            name: item for name, item in self._items.items() if isinstance(item, Domain)
+        }
+        self.constants: dict[str, Any] = {
+            name: item for name, item in self._items.items() if name not in self.domains
+        }
+
+    def __getitem__(self, name: str) -> Any:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return f"Space({self._items!r})"
+
+    def sample(self, generator: np.random.Generator) -> dict[str, Any]:
+        """Draw a configuration; its keys stand in the order of the space."""
+        return self.from_unit(generator.random(len(self.domains)).tolist())
+
+    def from_unit(self, point: Sequence[float]) -> dict[str, Any]:
+        """Configuration at a point of the unit cube, one coordinate per domain, in order."""
+        drawn = {
+            name: domain.from_unit(u)
+            for (name, domain), u in zip(self.domains.items(), point, strict=True)
+        }
+        return {name: drawn[name] if name in drawn else self._items[name] for name in self._items}
+
+    def to_unit(self, config: Config) -> list[float]:
+        """Point of the unit cube, one coordinate per domain, in order."""
+        return [domain.to_unit(config[name]) for name, domain in self.domains.items()]
+
+    def complete(self, config: Config) -> dict[str, Any]:
+        """The configuration with the space's constants added, checked and in its order.
+
+        Numbers come back as the space would give them: 40 for ``40.0`` or ``np.int64(40)``.
+
+        Raises
+        ------
+        ValueError : a name is missing or unknown, or a value lies outside its domain.
+        """
+        unknown = [name for name in config if name not in self._items]
+        missing = [name for name in self.domains if name not in config]
+        if unknown or missing:
+            raise ValueError(
+                f"configuration {dict(config)!r}: unknown names {unknown}, missing names {missing};"
+                f" the space has {list(self._items)}"
+            )
+        for name, domain in self.domains.items():
+            if not domain.contains(config[name]):
+                raise ValueError(f"{name}={config[name]!r} is not in {domain}")
+        for name, constant in self.constants.items():
+            if name in config and _typed(_python(config[name])) != _typed(constant):
+                raise ValueError(f"{name}={config[name]!r} but the space holds it at {constant!r}")
+        own = {name: _own(domain, config[name]) for name, domain in self.domains.items()}
+        return {name: own.get(name, self._items[name]) for name in self._items}
+
+    def fingerprint(self) -> str:
+        """Text that is equal for equal spaces, and readable."""
+        return json.dumps({name: repr(item) for name, item in self._items.items()})
+
+
+def _stretch(u: float, low: float, high: float, log: bool) -> float:
+    if log:
+        return math.exp(math.log(low) + u * (math.log(high) - math.log(low)))
+    return low + u * (high - low)
+
+
+def _shrink(value: float, low: float, high: float, log: bool) -> float:
+    if log:
+        return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
+    return (value - low) / (high - low)
+
+
+def _spread(n: int) -> Any:
+    return np.linspace(0.0, 1.0, n) if n > 1 else np.array([0.5])
+
+
+def _slot(u: float, n: int) -> int:
+    return min(int(u * n), n - 1)
+
+
+def _pick(n: int, available: int) -> list[int]:
+    if available <= n:
+        return list(range(available))
+    return sorted({round(float(u) * (available - 1)) for u in _spread(n)})
+
+
+def _own(domain: Domain, value: Any) -> Any:
+    """The domain's own object for a value that it contains."""
+    match domain:
+        case Real():
+            return float(value)
+        case Integer():
+            return int(value)
+        case _:
+            return domain.from_unit(domain.to_unit(value))
+
+
+def _python(value: Any) -> Any:
+    """The Python object for a numpy scalar, which a journal could not hold."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _plain_bounds(domain: Real | Integer) -> None:
+    object.__setattr__(domain, "low", _python(domain.low))
+    object.__setattr__(domain, "high", _python(domain.high))
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, (int, float, np.integer, np.floating))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, float) and math.isnan(value):
+        return False  # it would not be found again: it is not equal to itself
+    return value is None or isinstance(value, (str, bool, int, float))
+
+
+def _typed(value: Any) -> Any:
+    """A key under which 1, 1.0 and True differ."""
+    if isinstance(value, tuple):
+        return tuple(_typed(item) for item in value)
+    return type(value), value
+
+
+def _check_bounds(domain: Domain, low: float, high: float, log: bool) -> None:
+    if not (_is_number(low) and _is_number(high) and math.isfinite(high - low)):
+        raise ValueError(f"{domain}: low={low!r} and high={high!r} must be finite numbers")
+    if low == high:
+        raise ValueError(f"{domain}: low equals high; give a constant as a plain value")
+    if low > high:
+        raise ValueError(f"{domain}: low={low!r} is above high={high!r}; swap them")
+    if log and low <= 0:
+        raise ValueError(f"{domain}: log=True needs low above 0, got {low!r}")

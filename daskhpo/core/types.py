@@ -1,0 +1,385 @@
+"""The vocabulary: trials, reports, decisions, actions and events, all plain values.
+
+Closed sets carry everything that is said in a study. An *event* is something that happened; a
+*decision* answers a report; an *action* answers a free slot; a *command* tells an executor what to
+do. Each is a union of frozen dataclasses, read by ``match``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+TrialId = int
+Config = Mapping[str, Any]
+Metrics = Mapping[str, float]
+
+
+class Status(Enum):
+    """Where a trial stands. Only the ledger sets it."""
+
+    QUEUED = "queued"  # has a segment to run and waits for a slot
+    RUNNING = "running"  # holds a slot
+    PAUSED = "paused"  # holds no slot; the scheduler may bring it back
+    COMPLETED = "completed"  # trained to the scheduler's max_t, or its function returned
+    STOPPED = "stopped"  # ended early by a decision
+    FAILED = "failed"  # the user's code raised, or gave a non-finite metric
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can happen to the trial any more."""
+        return self in _ENDED
+
+
+_ENDED = frozenset({Status.COMPLETED, Status.STOPPED, Status.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRef:
+    """Where one committed checkpoint lies. Immutable; copied freely, its bytes never.
+
+    Attributes
+    ----------
+    row : number of the checkpoint within its study, given out by the coordinator; unique.
+    trial, resource : whose state it is, and after how many units of training.
+    array : name of the store's array that holds the row (one per layout); "" until written.
+    n_bytes, checksum : size and CRC-32 of the row; 0 until written.
+    """
+
+    row: int
+    trial: TrialId
+    resource: int
+    array: str = ""
+    n_bytes: int = 0
+    checksum: int = 0
+
+
+# -- decisions: the answer to a report -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Train on, in the same slot, until this resource."""
+
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Give the slot back; the trial may be resumed. ``keep``: its state is worth a checkpoint."""
+
+    keep: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the trial for good. ``reason`` is for people to read."""
+
+    reason: str
+
+
+Decision = Continue | Pause | Stop
+
+
+# -- actions: the answer to a free slot ----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start a new trial and train it until this resource."""
+
+    until: int
+    bracket: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Bring a paused trial back and train it until this resource."""
+
+    trial: TrialId
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """End a paused trial that has no future; asks for another action at once."""
+
+    trial: TrialId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do until something else happens."""
+
+
+Action = Start | Resume | Discard | Wait
+
+
+# -- what plug-ins are shown ---------------------------------------------------------------------
+
+
+class Trial(NamedTuple):
+    """One trial as the ledger knows it now: a read-only snapshot.
+
+    (A named tuple, because a changed copy of one costs a fifth of a dataclass's.)
+
+    Attributes
+    ----------
+    until : the resource at which its current (or next) segment ends.
+    resource : units of training that its present state holds and that were reported.
+    attempt : how often it has been launched; answers of an older attempt are dropped.
+    checkpoint : newest committed checkpoint, or None.
+    best_loss : running best over all its reports; inf before the first.
+    decided_at : the resource of the last report that was decided on.
+    losses : one per unit since ``decided_at``.
+    decision : what was answered at ``decided_at``, while it waits to be carried out.
+    n_lost : losses in a row without a report between them.
+    n_failed : how often its code raised.
+    """
+
+    id: TrialId
+    config: Config
+    status: Status
+    until: int
+    bracket: int = 0
+    resource: int = 0
+    attempt: int = 0
+    checkpoint: CheckpointRef | None = None
+    best_loss: float = float("inf")
+    decided_at: int = 0
+    losses: tuple[float, ...] = ()
+    decision: Decision | None = None
+    n_lost: int = 0
+    n_failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a scheduler and a searcher learn at the end of a segment; all losses are finite.
+
+    Attributes
+    ----------
+    resource : units of training done; equals the segment's ``until`` unless the trial ended early.
+    losses : one loss per unit of the trial since its last report, oldest first (never empty).
+    best_loss : the running best over the whole trial.
+    """
+
+    resource: int
+    losses: tuple[float, ...]
+    best_loss: float
+
+    @property
+    def loss(self) -> float:
+        """The loss at ``resource``."""
+        return self.losses[-1]
+
+
+# -- events: all that can happen -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far one session of a study may go; None means no limit.
+
+    Attributes
+    ----------
+    num_trials : trials in the whole study, earlier sessions included.
+    time_budget : seconds of this session.
+    target : value of the metric (as the user counts it) at which the study stops.
+    max_failures : how often a trial whose code raised is tried again.
+    fail_fast : stop the study at the first trial that fails for good.
+    """
+
+    num_trials: int | None = None
+    time_budget: float | None = None
+    target: float | None = None
+    max_failures: int = 0
+    fail_fast: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Metrics of one unit of training; ``seconds`` since the study began."""
+
+    resource: int
+    metrics: Metrics
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A session of the study began; what ran in an earlier one was interrupted."""
+
+    limits: Limits
+    policy: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A trial reported units of training; the metric is in each of them, and finite.
+
+    It may report in mid-segment. At the segment's end it waits for a decision, which is recorded
+    here. ``ended``: its code returned, nothing follows. ``yielded``: it was asked to hand over,
+    stands between two units, and waits.
+    """
+
+    trial: TrialId
+    attempt: int
+    steps: tuple[Step, ...]
+    seconds: float
+    ended: bool = False
+    yielded: bool = False
+    decision: Decision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint was committed; ``ref`` None: there was no state, or it could not be written."""
+
+    trial: TrialId
+    attempt: int
+    ref: CheckpointRef | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A machine's fault took a running trial: it runs again.
+
+    ``blame``: the trial may be the cause (its worker died), so it is not retried for ever.
+    ``bad_checkpoint``: its checkpoint could not be read and must not be used again.
+    """
+
+    trial: TrialId
+    attempt: int
+    reason: str
+    seconds: float
+    blame: bool = True
+    bad_checkpoint: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The user's code raised; ``error`` is its traceback, or says what was wrong with a metric.
+
+    ``retry``: another attempt might do better. ``fatal``: it would fail every trial alike.
+    """
+
+    trial: TrialId
+    attempt: int
+    error: str
+    seconds: float
+    retry: bool = True
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SlotsChanged:
+    """So many slots serve the study from now on."""
+
+    n_slots: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The study shall end: running trials are asked to hand over, nothing new starts."""
+
+    reason: str
+    seconds: float
+
+
+Event = Began | Reported | Saved | Lost | Failed | SlotsChanged | StopRequested
+
+
+# -- consequences: what the coordinator did, recorded for those who read the journal -------------
+
+
+@dataclass(frozen=True, slots=True)
+class Suggested:
+    """The searcher gave a configuration, which became this trial."""
+
+    trial: TrialId
+    config: Config
+    bracket: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A trial was given to a slot, to train from one resource until another."""
+
+    trial: TrialId
+    attempt: int
+    resource: int
+    until: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A trial came to its end."""
+
+    trial: TrialId
+    status: Status
+    reason: str
+    seconds: float
+
+
+Consequence = Suggested | Launched | Ended
+Record = Event | Consequence
+
+
+# -- commands: what an executor is told to do ----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Train a trial until a resource: go on in its slot, or begin in a free one (``launch``)."""
+
+    trial: TrialId
+    attempt: int
+    config: Config
+    resource: int
+    until: int
+    checkpoint: CheckpointRef | None
+    launch: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write the state of the trial in its slot to this row, then say ``Saved``."""
+
+    trial: TrialId
+    attempt: int
+    ref: CheckpointRef
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The trial leaves its slot, which is free."""
+
+    trial: TrialId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Ask the trial to hand over at its next report."""
+
+    trial: TrialId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Nobody needs this checkpoint any more."""
+
+    ref: CheckpointRef
+
+
+Command = Train | Save | Release | Interrupt | Delete

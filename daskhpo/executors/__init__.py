@@ -1,0 +1,1 @@
+"""Executors: where trials run. They never import one another."""

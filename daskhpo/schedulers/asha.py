@@ -1,0 +1,183 @@
+"""Asynchronous successive halving, in both variants, over one bracket or several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from daskhpo.core.rungs import Rung, milestones
+from daskhpo.core.scheduler import Compare, Scheduler, check_compare, ranked_loss
+from daskhpo.core.types import (
+    Action,
+    Continue,
+    Decision,
+    Pause,
+    Report,
+    Resume,
+    Start,
+    Status,
+    Stop,
+    Trial,
+    TrialId,
+    Wait,
+)
+
+Variant = Literal["stopping", "promotion"]
+
+
+class ASHA(Scheduler):
+    """Asynchronous successive halving: a trial climbs while it is among the best of its rung.
+
+    Parameters
+    ----------
+    max_t : resource of a fully trained trial, R.
+    grace_period : resource of the first rung, r; no trial is judged before it.
+    reduction_factor : η; about ``1/η`` of the trials survive each rung.
+    brackets : number of ladders that share the trials; ladder ``s`` begins at ``r·η^s``. More
+        brackets guard against trials that begin slowly. Ladders get trials in the proportions of
+        Hyperband.
+    variant : ``"stopping"``: a trial below its rung's best ``1/η`` ends at once (as many as tie
+        with the last of them go on, and so does the first to arrive); it needs no checkpoint.
+        ``"promotion"``: it is paused, and resumed if it is among the best ``⌊n/η⌋`` later, as in
+        the paper.
+    compare : rank by the ``"last"`` report, or by the ``"best"`` so far, where a metric jumps
+        from one report to the next.
+
+    Raises
+    ------
+    TypeError, ValueError : values that give no ladder, more brackets than the ladder has rungs.
+
+    References
+    ----------
+    Li et al. 2020, *A System for Massively Parallel Hyperparameter Tuning*, Algorithm 2
+    (promotion) and Sec. 3; the stopping variant is the one that most systems offer.
+    """
+
+    def __init__(
+        self,
+        max_t: int,
+        grace_period: int = 1,
+        reduction_factor: int = 3,
+        brackets: int = 1,
+        variant: Variant = "stopping",
+        compare: Compare = "last",
+    ) -> None:
+        ladder = milestones(max_t, grace_period, reduction_factor)
+        if not isinstance(brackets, int) or not 1 <= brackets <= len(ladder):
+            raise ValueError(
+                f"brackets={brackets!r} must be between 1 and {len(ladder)}, "
+                f"the number of milestones {ladder}"
+            )
+        if variant not in ("stopping", "promotion"):
+            raise ValueError(f"variant={variant!r} must be 'stopping' or 'promotion'")
+        self.max_t = max_t
+        self._eta = reduction_factor
+        self._variant: Variant = variant
+        self._compare = check_compare(compare)
+        self._described = (
+            f"ASHA(max_t={max_t}, grace_period={grace_period}, "
+            f"reduction_factor={reduction_factor}, brackets={brackets}, "
+            f"variant={variant!r}, compare={compare!r})"
+        )
+        self._ladders = [_Ladder(ladder[s:], reduction_factor) for s in range(brackets)]
+        self._n_started = [0] * brackets
+
+    def __repr__(self) -> str:
+        return self._described
+
+    def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
+        if self._variant == "promotion":
+
+            def can_go(trial: TrialId) -> bool:  # not while its checkpoint is being written
+                return trial in trials and trials[trial].status is Status.PAUSED
+
+            for ladder in self._ladders:
+                if (action := ladder.promotion(can_go)) is not None:
+                    return action
+        if not can_start:
+            return Wait()
+        bracket = self._next_bracket()
+        return Start(until=self._ladders[bracket].first, bracket=bracket)
+
+    def on_launch(self, trial: Trial) -> None:
+        ladder = self._ladders[trial.bracket]
+        if trial.until == ladder.first:
+            self._n_started[trial.bracket] += 1
+        else:
+            ladder.rung_below[trial.until].settle(trial.id)
+
+    def on_report(self, trial: Trial, report: Report) -> Decision:
+        ladder = self._ladders[trial.bracket]
+        until = ladder.next_of[report.resource]
+        if until is None:
+            return Stop("fully trained")
+        rung = ladder.rungs[report.resource]
+        loss = ranked_loss(report, self._compare)
+        rung.insert(trial.id, loss)
+        if self._variant == "promotion":
+            if not rung.in_top(trial.id):
+                return Pause()
+            rung.settle(trial.id)
+            return Continue(until)
+        cutoff = rung.cutoff()
+        assert cutoff is not None, "a rung that was just inserted into is not empty"
+        return Continue(until) if loss <= cutoff else Stop("below the rung")
+
+    def on_end(self, trial: Trial) -> None:
+        for rung in self._ladders[trial.bracket].rungs.values():
+            rung.settle(trial.id)
+
+    def _next_bracket(self) -> int:
+        """The bracket that lags most behind its share of the trials.
+
+        Hyperband starts about ``η^s / (s+1)`` trials in the bracket with ``s`` halvings (Li et
+        al. 2018, Alg. 1, line 2). Filling the largest gap first keeps every prefix of the study
+        near these proportions, without a random draw.
+        """
+        if len(self._ladders) == 1:
+            return 0
+
+        def load(bracket: int) -> float:
+            s = len(self._ladders[bracket].next_of) - 1
+            return (self._n_started[bracket] + 1) * (s + 1) / float(self._eta**s)
+
+        return min(range(len(self._ladders)), key=load)
+
+
+def AsyncHyperband(  # noqa: N802 - it reads as the name of a scheduler
+    max_t: int,
+    grace_period: int = 1,
+    reduction_factor: int = 3,
+    variant: Variant = "stopping",
+    compare: Compare = "last",
+) -> ASHA:
+    """Asynchronous Hyperband: :class:`ASHA` over all brackets.
+
+    The last bracket trains its trials to ``max_t`` without ever judging them, so that a study
+    never depends on early results alone.
+
+    References
+    ----------
+    Li et al. 2020, Sec. 3.2: "asynchronous Hyperband loops through brackets of ASHA".
+    """
+    n_brackets = len(milestones(max_t, grace_period, reduction_factor))
+    return ASHA(max_t, grace_period, reduction_factor, n_brackets, variant, compare)
+
+
+class _Ladder:
+    """The rungs of one bracket. At the last milestone nothing is compared, so it has no rung."""
+
+    def __init__(self, levels: tuple[int, ...], eta: int) -> None:
+        self.first = levels[0]
+        self.next_of: dict[int, int | None] = dict(zip(levels, [*levels[1:], None], strict=True))
+        self.rungs = {level: Rung(eta) for level in levels[:-1]}
+        self.rung_below = dict(zip(levels[1:], self.rungs.values(), strict=True))
+
+    def promotion(self, can_go: Callable[[TrialId], bool]) -> Resume | None:
+        """The best promotable trial of the highest rung that has one (Alg. 2, lines 12-18)."""
+        for level in reversed(self.rungs):
+            if (trial := self.rungs[level].promotable(can_go)) is not None:
+                until = self.next_of[level]
+                assert until is not None, "only the last milestone has no successor"
+                return Resume(trial, until)
+        return None

@@ -1,0 +1,37 @@
+"""No early stopping: every trial trains to the end, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from daskhpo.core.rungs import check_ladder
+from daskhpo.core.scheduler import Scheduler
+from daskhpo.core.types import Action, Decision, Report, Start, Stop, Trial, TrialId, Wait
+
+
+class FIFO(Scheduler):
+    """Trains each trial to ``max_t`` in one segment.
+
+    Raises
+    ------
+    TypeError, ValueError : ``max_t`` is not an int of at least 1.
+    """
+
+    def __init__(self, max_t: int) -> None:
+        check_ladder(max_t, 1, 2)
+        self.max_t = max_t
+
+    def __repr__(self) -> str:
+        return f"FIFO(max_t={self.max_t})"
+
+    def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
+        return Start(until=self.max_t) if can_start else Wait()
+
+    def on_launch(self, trial: Trial) -> None:
+        pass
+
+    def on_report(self, trial: Trial, report: Report) -> Decision:
+        return Stop("fully trained")
+
+    def on_end(self, trial: Trial) -> None:
+        pass

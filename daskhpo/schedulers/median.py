@@ -1,0 +1,131 @@
+"""The median stopping rule, around any other scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from daskhpo.core.medians import RunningMedian
+from daskhpo.core.scheduler import Scheduler
+from daskhpo.core.types import (
+    Action,
+    Continue,
+    Decision,
+    Report,
+    Resume,
+    Start,
+    Stop,
+    Trial,
+    TrialId,
+    Wait,
+)
+
+
+class MedianStopping(Scheduler):
+    """Stops a trial whose best loss is worse than the median of the others' running averages.
+
+    Another scheduler decides everything else. Its segments are cut every ``interval`` units, so
+    that the rule is asked in between; it notices nothing of that, and it is told if one of its
+    trials was stopped.
+
+    Parameters
+    ----------
+    scheduler : who decides how far trials train, for example ``FIFO(max_t)`` or ``ASHA(...)``.
+    grace_period : no trial is stopped before this resource.
+    interval : units between two questions.
+    min_samples : other trials needed at a resource before anyone is stopped there.
+
+    Raises
+    ------
+    TypeError, ValueError : a scheduler that is none; numbers below 1.
+
+    References
+    ----------
+    Golovin et al. 2017, *Google Vizier*, Sec. 3.2.1. The comparison is made against all trials
+    that reached the same resource, not only completed ones, which an asynchronous study may not
+    have for a long time.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        grace_period: int = 1,
+        interval: int = 1,
+        min_samples: int = 3,
+    ) -> None:
+        if not isinstance(scheduler, Scheduler):
+            raise TypeError(f"scheduler={scheduler!r} must be a scheduler, such as FIFO(max_t=27)")
+        for name, value in (
+            ("grace_period", grace_period),
+            ("interval", interval),
+            ("min_samples", min_samples),
+        ):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r} must be an int of at least 1")
+        self.max_t = scheduler.max_t
+        self._inner = scheduler
+        self._grace_period, self._interval = grace_period, interval
+        self._min_samples = min_samples
+        self._averages: dict[int, RunningMedian] = {}  # of all trials, by resource
+        self._sums: dict[TrialId, float] = {}
+        self._unseen: dict[TrialId, tuple[float, ...]] = {}  # losses the inner one has not seen
+        self._until: dict[TrialId, int] = {}  # where the inner one's segment ends
+        self._asked: Action = Wait()  # the inner one's last answer, which on_launch carries out
+
+    def __repr__(self) -> str:
+        return (
+            f"MedianStopping({self._inner!r}, grace_period={self._grace_period}, "
+            f"interval={self._interval}, min_samples={self._min_samples})"
+        )
+
+    def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
+        self._asked = self._inner.next_action(trials, can_start)
+        match self._asked:
+            case Start(until, bracket):
+                return Start(self._cut(0, until), bracket)
+            case Resume(trial, until):
+                return Resume(trial, self._cut(trials[trial].resource, until))
+            case action:
+                return action
+
+    def on_launch(self, trial: Trial) -> None:
+        assert isinstance(self._asked, Start | Resume), f"{trial} was launched unasked"
+        self._until[trial.id] = self._asked.until
+        self._inner.on_launch(trial._replace(until=self._asked.until))
+
+    def on_report(self, trial: Trial, report: Report) -> Decision:
+        resource = report.resource
+        self._sums[trial.id] = self._sums.get(trial.id, 0.0) + sum(report.losses)
+        others = self._averages.setdefault(resource, RunningMedian())
+        hopeless = (
+            resource >= self._grace_period
+            and len(others) >= self._min_samples
+            and report.best_loss > others.value()
+        )
+        others.insert(self._sums[trial.id] / resource)
+        if hopeless and resource < self.max_t:
+            return Stop("worse than the median of the running averages")
+        losses = self._unseen.pop(trial.id, ()) + report.losses
+        until = self._until[trial.id]
+        if resource < until:
+            self._unseen[trial.id] = losses
+            return Continue(self._cut(resource, until))
+        decision = self._inner.on_report(
+            trial._replace(until=until), replace(report, losses=losses)
+        )
+        if isinstance(decision, Continue):
+            self._until[trial.id] = decision.until
+            return Continue(self._cut(resource, decision.until))
+        return decision
+
+    def on_end(self, trial: Trial) -> None:
+        self._until.pop(trial.id, None)
+        self._sums.pop(trial.id, None)
+        self._unseen.pop(trial.id, None)
+        self._inner.on_end(trial)
+
+    def _cut(self, resource: int, until: int) -> int:
+        """Where the rule is asked next, on the way from one resource to another."""
+        first = max(self._grace_period, resource + 1)
+        question = -(-first // self._interval) * self._interval  # the next multiple
+        return min(question, until)

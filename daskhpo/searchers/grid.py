@@ -1,0 +1,94 @@
+"""Grid search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from daskhpo.core.searcher import Searcher, checked_points, described_points
+from daskhpo.core.space import Categorical, Ordinal, Space
+from daskhpo.core.types import Config, TrialId
+
+
+class GridSearch(Searcher):
+    """Every combination once; the last hyperparameter of the space varies fastest.
+
+    Parameters
+    ----------
+    num_points : values per range (``Real`` and ``Integer``), one number or one per name; evenly
+        spread on the domain's own scale, bounds included. ``Ordinal`` and ``Categorical`` give
+        all their values unless named here.
+    points_to_evaluate : configurations to try first, in this order; not repeated in the grid.
+
+    Raises
+    ------
+    ValueError : a count below 1, or (at set-up) for a name that the space does not have.
+    """
+
+    finite = True
+
+    def __init__(
+        self,
+        num_points: int | Mapping[str, int] = 5,
+        points_to_evaluate: Sequence[Config] | None = None,
+    ) -> None:
+        counts = num_points.values() if isinstance(num_points, Mapping) else [num_points]
+        if any(not isinstance(count, int) or count < 1 for count in counts):
+            raise ValueError(f"num_points={num_points!r} must be ints of at least 1 everywhere")
+        self.num_points = num_points
+        self.points_to_evaluate = points_to_evaluate
+
+    def __repr__(self) -> str:
+        options = [f"num_points={self.num_points!r}", *described_points(self.points_to_evaluate)]
+        return f"GridSearch({', '.join(options)})"
+
+    def setup(self, space: Space, seed: int) -> None:
+        named = self.num_points if isinstance(self.num_points, Mapping) else {}
+        unknown = [name for name in named if name not in space.domains]
+        if unknown:
+            raise ValueError(f"num_points names {unknown}; the space varies {list(space.domains)}")
+        self._space = space
+        self._points = checked_points(self.points_to_evaluate, space)
+        self._axes: dict[str, list[Any]] = {}
+        for name, domain in space.domains.items():
+            match domain:
+                case Ordinal(values=values) | Categorical(values=values):
+                    count = len(values)
+                case _:
+                    count = 5 if isinstance(self.num_points, Mapping) else self.num_points
+            self._axes[name] = domain.grid(named.get(name, count))
+        self._skipped = sorted(
+            {place for point in self._points if (place := self._place(point)) is not None}
+        )
+
+    def __len__(self) -> int:
+        """Number of trials in all, after set-up."""
+        n_grid = math.prod(len(axis) for axis in self._axes.values())
+        return len(self._points) + n_grid - len(self._skipped)
+
+    def suggest(self, trial: TrialId) -> dict[str, Any] | None:
+        if trial < len(self._points):
+            return dict(self._points[trial])  # the caller's own
+        if trial >= len(self):
+            return None
+        place = trial - len(self._points)
+        for skipped in self._skipped:  # sorted: each one at or before the place moves it on
+            if skipped <= place:
+                place += 1
+        drawn: dict[str, Any] = {}
+        for name, axis in reversed(self._axes.items()):
+            place, index = divmod(place, len(axis))
+            drawn[name] = axis[index]
+        return self._space.complete(drawn)
+
+    def _place(self, point: Config) -> int | None:
+        """Where a point lies in the grid's order, or None if it is not on it."""
+        place = 0
+        for name, axis in self._axes.items():
+            to_unit = self._space.domains[name].to_unit  # which tells 1 from True
+            units = [to_unit(value) for value in axis]
+            if (unit := to_unit(point[name])) not in units:
+                return None
+            place = place * len(axis) + units.index(unit)
+        return place

@@ -1,0 +1,97 @@
+"""Studies in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from daskhpo.core.objective import Mode, Objective
+from daskhpo.core.scheduler import Scheduler
+from daskhpo.core.searcher import Searcher
+from daskhpo.core.space import Space
+from daskhpo.core.types import Began, Config, Limits
+from daskhpo.executors.simulated import Curve, SimulatedExecutor
+from daskhpo.study.coordinator import Coordinator, Problem, drive
+from daskhpo.study.journal import MemoryJournal
+from daskhpo.study.limits import check_limits
+from daskhpo.study.result import Result
+
+__all__ = ["Curve", "Simulation"]
+
+
+class Simulation:
+    """A study whose training is looked up: same coordinator, schedulers and searchers.
+
+    Parameters
+    ----------
+    curve : ``curve(config)`` gives an object with ``metric(resource)`` and ``seconds(resource)``,
+        both cumulative in resource; seconds count from the trial's first step.
+    space, metric, mode, scheduler, searcher, seed : as for :class:`daskhpo.Study`.
+    num_workers : slots.
+    resizes : ``(seconds, num_workers)`` pairs: workers come and go at these times.
+
+    Examples
+    --------
+    >>> from daskhpo.schedulers import ASHA
+    >>> from daskhpo.searchers import RandomSearch
+    >>> from daskhpo.space import Real
+    >>> class Decay:
+    ...     def __init__(self, config):
+    ...         self.floor = config["x"]
+    ...
+    ...     def metric(self, resource):
+    ...         return self.floor + 1 / resource
+    ...
+    ...     def seconds(self, resource):
+    ...         return 60.0 * resource
+    >>> simulation = Simulation(
+    ...     Decay, {"x": Real(0, 1)}, "loss", "min", ASHA(max_t=9), RandomSearch(), num_workers=4
+    ... )
+    >>> result = simulation.run(num_trials=30)
+    >>> result.best_value < 0.3
+    True
+    """
+
+    def __init__(
+        self,
+        curve: Callable[[Config], Curve],
+        space: Mapping[str, Any],
+        metric: str,
+        mode: Mode,
+        scheduler: Scheduler,
+        searcher: Searcher,
+        num_workers: int,
+        seed: int = 0,
+        resizes: Sequence[tuple[float, int]] = (),
+    ) -> None:
+        if num_workers < 1:
+            raise ValueError(f"num_workers={num_workers!r} must be at least 1")
+        self._problem = Problem(
+            space if isinstance(space, Space) else Space(space),
+            Objective(metric, mode),
+            scheduler,
+            searcher,
+            seed,
+        )
+        self._curve, self._num_workers, self._resizes = curve, num_workers, resizes
+
+    def run(
+        self,
+        num_trials: int | None = None,
+        time_budget: float | str | None = None,
+        target: float | None = None,
+    ) -> Result:
+        """Run to the end of the trials, the (virtual) time or the target, whichever is first.
+
+        Raises
+        ------
+        ValueError : no limit was given, so that the study would never end.
+        """
+        limits = check_limits(Limits(num_trials, None, target), time_budget, self._problem.searcher)
+        journal = MemoryJournal()
+        objective = self._problem.objective
+        executor = SimulatedExecutor(self._curve, objective, self._num_workers, self._resizes)
+        coordinator = Coordinator(self._problem, journal)
+        executor.perform(coordinator.handle(Began(limits, "auto", 0.0)))
+        drive(coordinator, executor, journal)
+        return Result(journal.records, objective)

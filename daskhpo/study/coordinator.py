@@ -1,0 +1,355 @@
+"""The coordinator: events in, commands out. It keeps the ledger and asks the plug-ins."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from daskhpo.core.objective import Objective
+from daskhpo.core.scheduler import Scheduler
+from daskhpo.core.searcher import Searcher
+from daskhpo.core.space import Space
+from daskhpo.core.types import (
+    Began,
+    CheckpointRef,
+    Command,
+    Config,
+    Continue,
+    Decision,
+    Delete,
+    Discard,
+    Ended,
+    Event,
+    Failed,
+    Interrupt,
+    Launched,
+    Limits,
+    Lost,
+    Pause,
+    Release,
+    Report,
+    Reported,
+    Resume,
+    Save,
+    Saved,
+    SlotsChanged,
+    Start,
+    Status,
+    Step,
+    Stop,
+    StopRequested,
+    Suggested,
+    Train,
+    Trial,
+    TrialId,
+    Wait,
+)
+from daskhpo.study.ledger import Ledger
+from daskhpo.study.policy import check_policy, writes
+from daskhpo.study.protocols import Executor, Journal
+
+RETURNED = "its code returned"
+MAX_LOST = 3  # as often as this a trial may lose its worker in a row without a report between
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a study is about: all that two studies must share to be the same."""
+
+    space: Space
+    objective: Objective
+    scheduler: Scheduler
+    searcher: Searcher
+    seed: int
+
+
+class Coordinator:
+    """Turns each event into commands for the executor, and records both in the journal.
+
+    Pure but for the journal: no clock, no thread, no network. It works on copies of the
+    scheduler and the searcher.
+
+    Parameters
+    ----------
+    problem : what is searched, and how.
+    journal : takes every event before its commands are carried out.
+    suggest : where configurations come from if not from the searcher; a replay gives its own.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        journal: Journal,
+        suggest: Callable[[TrialId], Config | None] | None = None,
+    ) -> None:
+        self.objective = problem.objective
+        self.scheduler = copy.deepcopy(problem.scheduler)
+        self.searcher = copy.deepcopy(problem.searcher)
+        self.searcher.setup(problem.space, problem.seed)
+        self.journal = journal
+        self.suggest = suggest or self.searcher.suggest
+        self.ledger = Ledger(problem.objective)
+        self.limits = Limits()
+        self.stop_reason: str | None = None
+        self.fatal_error: str | None = None  #: why no trial could ever run
+        self.idle = False  #: the scheduler had nothing to do for a free slot
+        self.n_slots = 0
+        self._policy = check_policy("auto")
+        self._exhausted = False
+        self._seconds = 0.0
+        self._commands: list[Command] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing runs and nothing will."""
+        if self.ledger.n_running:
+            return False
+        return self.stop_reason is not None or (self.idle and not self.ledger.queue)
+
+    def handle(self, event: Event) -> list[Command]:
+        """Take in one event. Events that come too late (of a dead attempt) leave no trace."""
+        self._seconds = event.seconds
+        self._commands = []
+        match event:
+            case Reported():
+                self._reported(event)
+            case Saved():
+                self._saved(event)
+            case Lost():
+                self._lost(event)
+            case Failed():
+                self._failed(event)
+            case SlotsChanged(n_slots):
+                self.journal.append(event)
+                self.n_slots = n_slots
+            case StopRequested(reason):
+                self.journal.append(event)
+                self._stop(reason)
+            case Began():
+                self._began(event)
+        self._fill()
+        return self._commands
+
+    # -- events ----------------------------------------------------------------------------------
+
+    def _began(self, event: Began) -> None:
+        self.journal.append(event)
+        self.limits, self._policy = event.limits, check_policy(event.policy)
+        self.stop_reason, self.idle, self._exhausted, self.n_slots = None, False, False, 0
+        for trial in [*self.ledger.trials.values()]:
+            if trial.status is not Status.RUNNING:
+                continue
+            if trial.decision is not None:
+                self._settle(trial, trial.decision, in_slot=False)
+            else:
+                self.ledger.requeue(trial, trial.until)
+
+    def _reported(self, event: Reported) -> None:
+        if (trial := self.ledger.running(event.trial, event.attempt)) is None:
+            return
+        steps = _unseen(event.steps, trial.resource)
+        trial = self.ledger.advance(trial, steps)
+        decision: Decision | None = None
+        if event.ended or trial.resource == trial.until:
+            decision = self._decision(trial, event.ended)
+        if steps or decision or event.yielded:
+            self.journal.append(replace(event, steps=steps, decision=decision))
+        target = self.limits.target
+        if target is not None and self.objective.reached(self.ledger.best_loss, target):
+            self._stop(f"the target of {target} was reached")
+        if decision is not None:
+            self._carry_out(self.ledger.decide(trial, decision), decision)
+        elif event.yielded:
+            self._hand_over(trial)
+
+    def _decision(self, trial: Trial, ended: bool) -> Decision:
+        report = Report(trial.resource, trial.losses, trial.best_loss)
+        if trial.losses:  # there are none if its code returned without another report
+            self.searcher.observe(trial, report)
+        return Stop(RETURNED) if ended else self.scheduler.on_report(trial, report)
+
+    def _saved(self, event: Saved) -> None:
+        if (trial := self.ledger.running(event.trial, event.attempt)) is None:
+            if event.ref is not None:  # written by the dead; nothing refers to it
+                self._commands.append(Delete(event.ref))
+            return
+        self.journal.append(event)
+        if event.ref is not None:
+            self._forget(trial.checkpoint)
+            trial = self.ledger.checkpoint(trial, event.ref)
+        if trial.decision is None:
+            self._leave(trial, trial.until)
+        else:
+            self._settle(trial, trial.decision, in_slot=True)
+
+    def _lost(self, event: Lost) -> None:
+        if (trial := self.ledger.running(event.trial, event.attempt)) is None:
+            return
+        self.journal.append(event)
+        if event.bad_checkpoint:
+            self._forget(trial.checkpoint)
+            trial = self.ledger.checkpoint(trial, None)
+        if trial.decision is not None:  # it stands, whatever became of the checkpoint
+            self._settle(trial, trial.decision, in_slot=False)
+        elif event.blame and trial.n_lost + 1 >= MAX_LOST:
+            reason = f"lost {MAX_LOST} times in a row without a report: {event.reason}"
+            self._end(trial, Status.FAILED, reason)
+        else:
+            self.ledger.requeue(trial, trial.until, lost=int(event.blame))
+
+    def _failed(self, event: Failed) -> None:
+        if (trial := self.ledger.running(event.trial, event.attempt)) is None:
+            return
+        self.journal.append(event)
+        self._commands.append(Release(trial.id, trial.attempt))
+        if event.fatal:
+            self.fatal_error = event.error
+        if event.retry and not event.fatal and trial.n_failed < self.limits.max_failures:
+            self.ledger.requeue(trial, trial.until, failed=1)
+            return
+        self._end(trial, Status.FAILED, event.error.strip().splitlines()[-1])
+        if event.fatal or self.limits.fail_fast:
+            self._stop(f"trial {trial.id} failed")
+
+    def _stop(self, reason: str) -> None:
+        if self.stop_reason is None:
+            self.stop_reason = reason
+            for trial in self.ledger.trials.values():
+                if trial.status is Status.RUNNING:
+                    self._commands.append(Interrupt(trial.id, trial.attempt))
+
+    # -- decisions -------------------------------------------------------------------------------
+
+    def _carry_out(self, trial: Trial, decision: Decision) -> None:
+        is_best = trial.id == self.ledger.best_trial
+        stopping = self.stop_reason is not None and isinstance(decision, Continue)
+        if writes(self._policy, None if stopping else decision, is_best):
+            self._commands.append(Save(trial.id, trial.attempt, self.ledger.new_row(trial)))
+        else:
+            self._settle(trial, decision, in_slot=True)
+
+    def _settle(self, trial: Trial, decision: Decision, *, in_slot: bool) -> None:
+        """Carry out a decision whose checkpoint, if it wanted one, is committed or given up."""
+        if isinstance(decision, Continue):
+            trial = self.ledger.go_on(trial, decision.until)
+            if in_slot and self.stop_reason is None:
+                self._commands.append(self._train(trial, launch=False))
+            else:
+                self._leave(trial, trial.until)
+            return
+        self._commands.append(Release(trial.id, trial.attempt))
+        if isinstance(decision, Pause):
+            self.ledger.pause(trial)
+        else:
+            full = trial.resource >= self.scheduler.max_t or decision.reason == RETURNED
+            self._end(trial, Status.COMPLETED if full else Status.STOPPED, decision.reason)
+
+    def _hand_over(self, trial: Trial) -> None:
+        """The trial gives its slot back in mid-segment, with its state if that may be written."""
+        if writes(self._policy, None, is_best=False) and trial.resource > 0:
+            self._commands.append(Save(trial.id, trial.attempt, self.ledger.new_row(trial)))
+        else:
+            self._leave(trial, trial.until)
+
+    def _leave(self, trial: Trial, until: int) -> None:
+        self._commands.append(Release(trial.id, trial.attempt))
+        self.ledger.requeue(trial, until)
+
+    def _end(self, trial: Trial, status: Status, reason: str) -> None:
+        self.journal.append(Ended(trial.id, status, reason, self._seconds))
+        trial = self.ledger.end(trial, status)
+        if trial.checkpoint is not None and self._policy == "auto":
+            if trial.id == self.ledger.best_trial:
+                self._forget(self.ledger.kept)
+                self.ledger.kept = trial.checkpoint
+            else:
+                self._forget(trial.checkpoint)
+        self.scheduler.on_end(trial)
+        self.searcher.on_end(trial)
+
+    def _forget(self, ref: CheckpointRef | None) -> None:
+        if ref is not None:
+            self._commands.append(Delete(ref))
+
+    # -- free slots ------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Give work to free slots: first what waits, then what the scheduler wants."""
+        ledger = self.ledger
+        while self.stop_reason is None:
+            has_room = ledger.n_running < self.n_slots
+            if not has_room and ledger.n_running:
+                return
+            if ledger.queue:
+                if not has_room:
+                    return
+                trial = ledger.trials[ledger.queue.popleft()]
+                self._launch(trial, trial.until)
+                continue
+            can_start = not self._exhausted and (
+                self.limits.num_trials is None or ledger.n_trials < self.limits.num_trials
+            )
+            action = self.scheduler.next_action(ledger.trials, can_start)
+            self.idle = isinstance(action, Wait)
+            match action:
+                case Discard(number) | Resume(number) if ledger.is_pausing(number):
+                    return  # a pause is one when its checkpoint is committed; then we ask again
+                case Discard(number, reason):
+                    self._end(ledger.paused(number), Status.STOPPED, reason)
+                case Start(until, bracket) if has_room:
+                    self._start(until, bracket)
+                case Resume(number, until) if has_room:
+                    trial = self._launch(ledger.paused(number), until)
+                    self.scheduler.on_launch(trial)
+                case _:
+                    return
+
+    def _start(self, until: int, bracket: int) -> None:
+        config = self.suggest(self.ledger.n_trials)
+        if config is None:
+            self._exhausted = True
+            return
+        trial = self.ledger.add(config, until, bracket)
+        self.journal.append(Suggested(trial.id, config, bracket, self._seconds))
+        self.scheduler.on_launch(self._launch(trial, until))
+
+    def _launch(self, trial: Trial, until: int) -> Trial:
+        trial = self.ledger.launch(trial, until)
+        self.journal.append(Launched(trial.id, trial.attempt, trial.resource, until, self._seconds))
+        self._commands.append(self._train(trial, launch=True))
+        return trial
+
+    @staticmethod
+    def _train(trial: Trial, *, launch: bool) -> Train:
+        return Train(
+            trial.id,
+            trial.attempt,
+            trial.config,
+            trial.resource,
+            trial.until,
+            trial.checkpoint if launch else None,
+            launch,
+        )
+
+
+def _unseen(steps: tuple[Step, ...], resource: int) -> tuple[Step, ...]:
+    """The steps that were not reported already, in mid-segment."""
+    if steps and steps[0].resource > resource:
+        return steps
+    return tuple(step for step in steps if step.resource > resource)
+
+
+def drive(coordinator: Coordinator, executor: Executor, journal: Journal) -> None:
+    """Run a session to its end: events are recorded before their commands are carried out."""
+    budget = coordinator.limits.time_budget
+    deadline = None if budget is None else executor.now() + budget
+    while not coordinator.done:
+        events = executor.poll(deadline)
+        if not events:
+            assert deadline is not None, "the executor gave up waiting without a deadline"
+            events = [StopRequested("the time budget is spent", deadline)]
+            deadline = None
+        commands = [command for event in events for command in coordinator.handle(event)]
+        journal.flush()
+        executor.perform(commands)

@@ -1,0 +1,251 @@
+"""The journal: one JSON line a record, appended and never changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from daskhpo.core.errors import JournalCorrupt
+from daskhpo.core.types import (
+    Began,
+    CheckpointRef,
+    Continue,
+    Decision,
+    Ended,
+    Failed,
+    Launched,
+    Limits,
+    Lost,
+    Pause,
+    Record,
+    Reported,
+    Saved,
+    SlotsChanged,
+    Status,
+    Step,
+    Stop,
+    StopRequested,
+    Suggested,
+)
+
+SYNC_SECONDS = 1.0
+
+
+class FileJournal:
+    """Appends records to a file.
+
+    What was flushed survives the end of the process at once, and a power cut after
+    ``SYNC_SECONDS`` at most: an ``fsync`` per report would cost milliseconds each.
+
+    Parameters
+    ----------
+    path : the file; it is made if it is not there. A last line that was torn by a crash is cut
+        off.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _mend(path)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._buffer: list[str] = []
+        self._synced = time.monotonic()
+
+    def append(self, record: Record) -> None:
+        self._buffer.append(encode(record))
+
+    def flush(self) -> None:
+        if not self._buffer:
+            return
+        self._buffer.append("")
+        data = "\n".join(self._buffer).encode()
+        self._buffer.clear()
+        while data:  # a signal or a full disk may cut a write short
+            data = data[os.write(self._fd, data) :]
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            os.fsync(self._fd)
+            self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Flush, sync and close."""
+        self.flush()
+        os.fsync(self._fd)
+        os.close(self._fd)
+
+
+class MemoryJournal:
+    """Keeps records in a list."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def append(self, record: Record) -> None:
+        self.records.append(record)
+
+    def flush(self) -> None:
+        pass
+
+
+def read_journal(path: Path) -> Iterator[Record]:
+    """The records of a journal, in order; a torn last line is left out.
+
+    Raises
+    ------
+    JournalCorrupt : a line in the middle is damaged; the message names it.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield decode(line)
+            except (ValueError, KeyError, TypeError) as error:
+                raise JournalCorrupt(
+                    f"{path}, line {number} cannot be read ({error!r}): {line[:80]!r}. "
+                    "Restore the file from a copy, or cut it before that line"
+                ) from error
+
+
+def _mend(path: Path) -> None:
+    """Cut off a last line without its end, which nothing was done about."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        position = end
+        while position > 0:
+            step = min(position, 4096)
+            position -= step
+            file.seek(position)
+            newline = file.read(step).rfind(b"\n")
+            if newline >= 0:
+                position += newline + 1
+                break
+        if position < end:
+            file.truncate(position)
+
+
+# -- records as JSON -----------------------------------------------------------------------------
+
+
+def encode(record: Record) -> str:
+    """A record as one line of JSON, without the newline."""
+    return _dump(_ENCODERS[type(record)](record))
+
+
+def decode(line: str | bytes) -> Record:
+    """The record that :func:`encode` made a line of."""
+    data = json.loads(line)
+    return _DECODERS[data.pop("record")](data)
+
+
+_dump = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}
+
+
+def _encode_ref(ref: CheckpointRef | None) -> list[Any] | None:
+    if ref is None:
+        return None
+    return [ref.row, ref.trial, ref.resource, ref.array, ref.n_bytes, ref.checksum]
+
+
+def _encode_decision(decision: Decision | None) -> list[Any] | None:
+    match decision:
+        case None:
+            return None
+        case Continue(until):
+            return ["continue", until]
+        case Pause(keep):
+            return ["pause", keep]
+        case Stop(reason):
+            return ["stop", reason]
+
+
+def _decode_decision(data: list[Any] | None) -> Decision | None:
+    match data:
+        case None:
+            return None
+        case ["continue", until]:
+            return Continue(until)
+        case ["pause", keep]:
+            return Pause(keep)
+        case ["stop", reason]:
+            return Stop(reason)
+    raise ValueError(f"not a decision: {data!r}")
+
+
+def _encode_reported(record: Reported) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "record": "reported",
+        "seconds": round(record.seconds, 6),
+        "trial": record.trial,
+        "attempt": record.attempt,
+        "steps": [[s.resource, round(s.seconds, 6), s.metrics] for s in record.steps],
+    }
+    if record.decision is not None:
+        data["decision"] = _encode_decision(record.decision)
+    if record.ended:
+        data["ended"] = True
+    if record.yielded:
+        data["yielded"] = True
+    return data
+
+
+def _decode_reported(data: dict[str, Any]) -> Reported:
+    return Reported(
+        data["trial"],
+        data["attempt"],
+        tuple(Step(resource, metrics, seconds) for resource, seconds, metrics in data["steps"]),
+        data["seconds"],
+        data.get("ended", False),
+        data.get("yielded", False),
+        _decode_decision(data.get("decision")),
+    )
+
+
+def _plainly(name: str, record: Any) -> dict[str, Any]:
+    data = _fields(record)
+    seconds = round(data.pop("seconds"), 6)
+    return {"record": name, "seconds": seconds, **data}
+
+
+_ENCODERS: dict[type, Callable[[Any], dict[str, Any]]] = {
+    Reported: _encode_reported,
+    Began: lambda r: _plainly("began", r) | {"limits": _fields(r.limits)},
+    Saved: lambda r: _plainly("saved", r) | {"ref": _encode_ref(r.ref)},
+    Lost: lambda r: _plainly("lost", r),
+    Failed: lambda r: _plainly("failed", r),
+    SlotsChanged: lambda r: _plainly("slots", r),
+    StopRequested: lambda r: _plainly("stop", r),
+    Suggested: lambda r: _plainly("suggested", r) | {"config": dict(r.config)},
+    Launched: lambda r: _plainly("launched", r),
+    Ended: lambda r: _plainly("ended", r) | {"status": r.status.value},
+}
+
+_DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
+    "reported": _decode_reported,
+    "began": lambda d: Began(**d | {"limits": Limits(**d["limits"])}),
+    "saved": lambda d: Saved(**d | {"ref": CheckpointRef(*d["ref"]) if d["ref"] else None}),
+    "lost": lambda d: Lost(**d),
+    "failed": lambda d: Failed(**d),
+    "slots": lambda d: SlotsChanged(**d),
+    "stop": lambda d: StopRequested(**d),
+    "suggested": lambda d: Suggested(**d | {"config": _tuples(d["config"])}),
+    "launched": lambda d: Launched(**d),
+    "ended": lambda d: Ended(**d | {"status": Status(d["status"])}),
+}
+
+
+def _tuples(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as it was before JSON made lists of its tuples."""
+
+    def back(value: Any) -> Any:
+        return tuple(back(item) for item in value) if isinstance(value, list) else value
+
+    return {name: back(value) for name, value in config.items()}

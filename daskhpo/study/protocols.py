@@ -1,0 +1,59 @@
+"""What the study asks of its edges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from daskhpo.core.types import CheckpointRef, Command, Event, Record
+
+
+class Executor(Protocol):
+    """Brings events to the coordinator and carries its commands to slots.
+
+    Placement, leases and residency are its own affair. A ``Train`` that launches waits inside the
+    executor until a slot is free.
+    """
+
+    def now(self) -> float:
+        """Seconds since the study began, sessions added up."""
+
+    def poll(self, deadline: float | None) -> Sequence[Event]:
+        """Wait until something has happened; empty if nothing did before the deadline."""
+
+    def perform(self, commands: Iterable[Command]) -> None:
+        """Carry out commands, in their order."""
+
+    def close(self) -> None:
+        """Let go of all slots."""
+
+
+class Journal(Protocol):
+    """Keeps records in order."""
+
+    def append(self, record: Record) -> None:
+        """Take a record; it may stay in a buffer until :meth:`flush`."""
+
+    def flush(self) -> None:
+        """Make what was appended survive the end of this process."""
+
+
+class CheckpointStore(Protocol):
+    """Keeps checkpoints. What is not finished is absent."""
+
+    def write(self, ref: CheckpointRef, state: Any) -> CheckpointRef:
+        """Write a state to the row; the reference comes back complete when it is durable."""
+
+    def read(self, ref: CheckpointRef) -> Any:
+        """The state, equal to what was written.
+
+        Raises
+        ------
+        CheckpointMissing, CheckpointCorrupt : it is not there, or not what was committed.
+        """
+
+    def delete(self, ref: CheckpointRef) -> None:
+        """Remove it; nothing happens if it is not there."""
+
+    def list(self) -> Sequence[CheckpointRef]:
+        """What lies in the store, committed or not."""
