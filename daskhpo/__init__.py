@@ -1,3 +1,8 @@
-"""daskhpo: hyperparameter optimisation on Dask."""
+"""Hyperparameter optimisation on Dask: asynchronous schedulers, cheap checkpoints, Slurm."""
+
+from daskhpo.study.result import Result
+from daskhpo.study.study import Study, load_study
+from daskhpo.trainable import Trainable
 
 __version__ = "0.1.0"
+__all__ = ["Result", "Study", "Trainable", "__version__", "load_study"]

@@ -48,3 +48,7 @@ class MetricError(DaskhpoError, ValueError):
 
 class NoSuitableWorkers(DaskhpoError, RuntimeError):
     """No worker offers the resources that a trial asks for."""
+
+
+class ReuseMismatch(DaskhpoError, RuntimeError):
+    """An object that was reset for another trial does not do what a new one does."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -275,12 +274,10 @@ class Space(Mapping[str, Any]):
         own = {name: _own(domain, config[name]) for name, domain in self.domains.items()}
         return {name: own.get(name, self._items[name]) for name in self._items}
 
-    def fingerprint(self) -> str:
-        """Text that is equal for equal spaces, and readable."""
-        return json.dumps({name: repr(item) for name, item in self._items.items()})
-
 
 def _stretch(u: float, low: float, high: float, log: bool) -> float:
+    if u <= 0 or u >= 1:  # the bounds themselves: exp(log(x)) is not always x
+        return float(low if u <= 0 else high)
     if log:
         return math.exp(math.log(low) + u * (math.log(high) - math.log(low)))
     return low + u * (high - low)

@@ -1,0 +1,197 @@
+"""Progress in the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from typing import Any
+
+from daskhpo.core.types import Began, Ended, Record, Reported, Status
+from daskhpo.study.callback import Callback, StudyInfo
+from daskhpo.study.result import Story
+
+LINE_SECONDS = 10.0  # between two plain lines, where there is no terminal
+PACE_SECONDS = 300.0  # the pace is that of so many last seconds
+
+
+class ConsoleProgress(Callback):
+    """A live table in a terminal; plain lines elsewhere.
+
+    It shows where the trials stand, the best so far, how many trials were judged at each
+    milestone, trials ended per minute and the time that is left.
+
+    Parameters
+    ----------
+    file : where to write; by default standard error.
+    """
+
+    def __init__(self, file: Any = None) -> None:
+        self._file = file
+
+    def on_start(self, info: StudyInfo) -> None:
+        import sys
+
+        from rich.console import Console
+
+        self._info = info
+        self._console = Console(file=self._file or sys.stderr, highlight=False)
+        self._live: Any = None
+        self._counts: Counter[Status] = Counter()
+        self._status: dict[int, Status] = {}
+        self._milestones: Counter[int] = Counter()
+        self._ends: deque[float] = deque()
+        self._session_zero = 0.0
+        self._began_at = time.monotonic()
+        self._told_at = self._began_at
+        self._no_slots_told = False
+        if self._console.is_terminal:
+            from rich.live import Live
+
+            self._live = Live(console=self._console, refresh_per_second=4, transient=False)
+            self._live.start()
+        else:
+            link = f", dashboard {info.dashboard_link}" if info.dashboard_link else ""
+            self._say(f"{info.name}: {info.scheduler}, in {info.directory}{link}")
+
+    def on_record(self, record: Record, story: Story) -> None:
+        match record:
+            case Began():
+                self._session_zero = record.seconds
+                self._ends.clear()
+            case Ended():
+                self._ends.append(record.seconds)
+            case Reported(decision=decision) if decision is not None:
+                self._milestones[story.trials[record.trial].resource] += 1
+        trial = getattr(record, "trial", None)
+        if trial is not None:
+            status = story.trials[trial].status
+            if (before := self._status.get(trial)) is not status:
+                if before is not None:
+                    self._counts[before] -= 1
+                self._counts[status] += 1
+                self._status[trial] = status
+            if status.ended:
+                del self._status[trial]
+        if isinstance(record, Began):
+            self._recount(story)
+
+    def on_tick(self, story: Story) -> None:
+        if self._live is not None:
+            self._live.update(self._table(story))
+            return
+        now = time.monotonic()
+        if self._no_slots(story) and not self._no_slots_told:
+            self._no_slots_told = True
+            self._say(f"{self._info.name}: no workers; waiting for some")
+        elif story.n_slots:
+            self._no_slots_told = False
+        if now - self._told_at >= LINE_SECONDS:
+            self._told_at = now
+            self._say(self._line(story))
+
+    def on_finish(self, story: Story) -> None:
+        if self._live is not None:
+            self._live.update(self._table(story))
+            self._live.stop()
+        else:
+            self._say(self._line(story))
+        if story.stop_reason:
+            self._say(f"{self._info.name}: stopped, because {story.stop_reason}")
+        unfinished = self._counts[Status.QUEUED] + self._counts[Status.RUNNING]
+        if unfinished:
+            self._say(
+                f"{unfinished} trials are unfinished; go on with study.resume(), or "
+                f"`daskhpo resume {self._info.directory}` if the study is in a file"
+            )
+
+    # -- what is shown ---------------------------------------------------------------------------
+
+    def _table(self, story: Story) -> Any:
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        table.add_row(self._info.name, f"{self._info.scheduler}  {_clock(self._elapsed())}")
+        table.add_row("trials", self._trials(story))
+        table.add_row("best", self._best(story))
+        table.add_row("judged at", self._rungs())
+        table.add_row("pace", self._pace(story))
+        if self._info.dashboard_link:
+            table.add_row("dashboard", self._info.dashboard_link)
+        return table
+
+    def _line(self, story: Story) -> str:
+        return (
+            f"{self._info.name} {_clock(self._elapsed())} | {self._trials(story)} | "
+            f"best {self._best(story)} | {self._pace(story)}"
+        )
+
+    def _trials(self, story: Story) -> str:
+        shown = [
+            f"{self._counts[status]} {status.value}"
+            for status in Status
+            if self._counts[status] or status is Status.RUNNING
+        ]
+        limit = self._info.limits.num_trials
+        total = f"{len(story.trials)}" + (f" of {limit}" if limit else "")
+        return f"{total}: {', '.join(shown)}"
+
+    def _best(self, story: Story) -> str:
+        if story.best is None:
+            return "none yet"
+        value = self._info.objective.value(story.best.best_loss)
+        config = " ".join(f"{name}={_short(v)}" for name, v in story.best.config.items())
+        return f"{self._info.objective.metric}={value:.5g} (trial {story.best.id}: {config})"
+
+    def _rungs(self) -> str:
+        if not self._milestones:
+            return "none yet"
+        return "  ".join(f"{r}: {n} trials" for r, n in sorted(self._milestones.items()))
+
+    def _pace(self, story: Story) -> str:
+        if self._no_slots(story):
+            return "no workers; waiting for some"
+        now = self._session_zero + self._elapsed()
+        while self._ends and self._ends[0] < now - PACE_SECONDS:
+            self._ends.popleft()
+        span = min(PACE_SECONDS, self._elapsed())
+        per_minute = 60 * len(self._ends) / max(span, 1e-9)
+        slots = f"{story.n_slots} slot{'s' * (story.n_slots != 1)}"
+        left = self._left(story, per_minute)
+        return f"{per_minute:.1f} trials/min on {slots}" + (
+            f", {_clock(left)} left" if left else ""
+        )
+
+    def _left(self, story: Story, per_minute: float) -> float | None:
+        limits = self._info.limits
+        guesses = []
+        if limits.time_budget is not None:
+            guesses.append(max(0.0, limits.time_budget - self._elapsed()))
+        if limits.num_trials is not None and per_minute > 0:
+            n_ended = sum(self._counts[status] for status in Status if status.ended)
+            guesses.append(60 * max(0, limits.num_trials - n_ended) / per_minute)
+        return min(guesses, default=None)
+
+    def _no_slots(self, story: Story) -> bool:
+        return story.n_slots == 0 and story.n_sessions > 0 and self._elapsed() > 5
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began_at
+
+    def _recount(self, story: Story) -> None:
+        self._counts = Counter(trial.status for trial in story.trials.values())
+        self._status = {t.id: t.status for t in story.trials.values() if not t.status.ended}
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, markup=False)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,55 @@
+"""Reports as comma-separated text."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from daskhpo.core.types import Record, Reported
+from daskhpo.study.callback import Callback, StudyInfo
+from daskhpo.study.result import Story
+
+
+class CSVLogger(Callback):
+    """Writes one line a report, as it comes: the columns of ``Result.history()`` and the config.
+
+    The columns are those of the first report; a metric that turns up later is left out (it is in
+    the journal). A session that resumes a study writes the whole file anew.
+
+    Parameters
+    ----------
+    path : the file; by default ``history.csv`` in the study's directory.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self._path = path
+
+    def on_start(self, info: StudyInfo) -> None:
+        path = Path(self._path) if self._path is not None else info.directory / "history.csv"
+        self._file = path.open("w", newline="")
+        self._writer: Any = None
+
+    def on_record(self, record: Record, story: Story) -> None:
+        if not isinstance(record, Reported):
+            return
+        config = story.trials[record.trial].config
+        for step in record.steps:
+            row = {
+                "trial": record.trial,
+                "attempt": record.attempt,
+                "resource": step.resource,
+                "seconds": round(step.seconds, 6),
+                **{f"config/{name}": value for name, value in config.items()},
+                **step.metrics,
+            }
+            if self._writer is None:
+                self._writer = csv.DictWriter(self._file, list(row), extrasaction="ignore")
+                self._writer.writeheader()
+            self._writer.writerow(row)
+
+    def on_tick(self, story: Story) -> None:
+        self._file.flush()
+
+    def on_finish(self, story: Story) -> None:
+        self._file.close()

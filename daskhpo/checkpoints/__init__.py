@@ -1,0 +1,27 @@
+"""Checkpoints: what a trial needs to go on, as rows in a store that any zarr reader opens."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from daskhpo.checkpoints.memory import MemoryStore
+    from daskhpo.checkpoints.zarr import ZarrStore
+
+__all__ = ["MemoryStore", "ZarrStore"]
+
+_HOME = {
+    "MemoryStore": "daskhpo.checkpoints.memory",
+    "ZarrStore": "daskhpo.checkpoints.zarr",
+}
+
+
+def __getattr__(name: str) -> Any:  # loaded when used: importing zarr takes about half a second
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

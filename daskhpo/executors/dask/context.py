@@ -1,0 +1,64 @@
+"""What a trial is told about itself, in the worker."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from daskhpo.core.types import Config
+
+
+class Context:
+    """The :class:`daskhpo.trainable.TrialContext` of a trial in its slot."""
+
+    def __init__(
+        self,
+        id: int,
+        config: Config,
+        resource: int,
+        max_t: int,
+        seed: int,
+        device: str,
+        asked_to_stop: Callable[[], bool],
+    ) -> None:
+        self.id, self.config = id, config
+        self.resource, self.max_t = resource, max_t
+        self.seed, self.device = seed, device
+        self.checkpoint: Any = None
+        self._asked_to_stop = asked_to_stop
+
+    def report(self, metrics: dict[str, Any], state: Callable[[], Any] | None = None) -> None:
+        raise TypeError("report() is for functions; a Trainable returns its metrics from step()")
+
+    def should_stop(self) -> bool:
+        return self._asked_to_stop()
+
+    def remaining_walltime(self) -> float | None:
+        return remaining_walltime()
+
+
+def remaining_walltime() -> float | None:
+    """Seconds until this process's Slurm job ends, or None outside one."""
+    end = os.environ.get("SLURM_JOB_END_TIME")
+    return None if end is None else max(0.0, float(end) - time.time())
+
+
+def device_of(gpus: float, index: int) -> str:
+    """The device that a slot owns.
+
+    Parameters
+    ----------
+    gpus : how many (or what part of one) a trial asked for.
+    index : place of the slot's first device among those of its host that serve slots. A worker
+        that was started with a device of its own (``CUDA_VISIBLE_DEVICES`` names one) sees that
+        one only, as number 0.
+    """
+    if gpus <= 0:
+        return "cpu"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return f"cuda:{index}"
+    names = [name for name in visible.split(",") if name.strip()]
+    return f"cuda:{index % len(names)}" if names else "cpu"

@@ -1,0 +1,339 @@
+"""Slots and their jobs: turns what leases say into events, and commands into replies to them."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from daskhpo.core.types import (
+    CheckpointRef,
+    Command,
+    Delete,
+    Event,
+    Failed,
+    Interrupt,
+    Lost,
+    Release,
+    Reported,
+    Save,
+    Saved,
+    SlotsChanged,
+    Step,
+    StopRequested,
+    Train,
+    TrialId,
+)
+from daskhpo.study.protocols import CheckpointStore
+
+logger = logging.getLogger("daskhpo")
+
+# -- what reaches the coordinator's thread from the event loop -----------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A lease says something and waits for a reply."""
+
+    slot: int
+    say: str
+    data: dict[str, Any]
+    reply: Any  # an asyncio future; only ever handed back to the event loop
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Metrics from the middle of a segment; nobody waits."""
+
+    data: dict[str, Any]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A slot is no more: its worker left, or its lease came to an end."""
+
+    slot: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Another study shall have this slot's worker."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """Somebody wants the study to end."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The study cannot go on."""
+
+    error: Exception
+
+
+Message = Call | Live | Gone | GiveBack | StopAsked | Broken
+
+
+class Loop(Protocol):
+    """What the executor asks of the event loop; both may be called from any thread."""
+
+    def answer(self, replies: list[tuple[Any, dict[str, Any]]]) -> None:
+        """Set each future's result."""
+
+    def interrupt(self, slot: int, trial: TrialId, attempt: int) -> None:
+        """Raise the stop flag of a trial where it runs."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    reply: Any = None  # the lease waits for a command here
+    trial: TrialId | None = None
+    attempt: int = 0
+    leaving: bool = False
+
+
+class DaskExecutor:
+    """The coordinator's executor; all of it runs in the coordinator's thread.
+
+    Parameters
+    ----------
+    inbox : messages from the event loop.
+    loop : the way back.
+    store : where checkpoints are deleted.
+    began_at : seconds of the study that earlier sessions took.
+    """
+
+    def __init__(
+        self,
+        inbox: queue.SimpleQueue[Message],
+        loop: Loop,
+        store: CheckpointStore,
+        began_at: float,
+    ) -> None:
+        self._inbox, self._loop, self._store = inbox, loop, store
+        self._zero = time.monotonic() - began_at
+        self._slots: dict[int, _Slot] = {}
+        self._slot_of: dict[TrialId, int] = {}
+        self._idle: list[int] = []  # last in, first out: its process is the warmest
+        self._waiting: deque[Train] = deque()
+        self._later: list[Event] = []
+        self._replies: list[tuple[Any, dict[str, Any]]] = []
+        self._deleter = ThreadPoolExecutor(1, thread_name_prefix="daskhpo-delete")
+
+    # -- Executor --------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return time.monotonic() - self._zero
+
+    def poll(self, deadline: float | None) -> Sequence[Event]:
+        events, self._later = self._later, []
+        while not events:
+            timeout = None if deadline is None else deadline - self.now()
+            if timeout is not None and timeout <= 0:
+                return []
+            try:
+                message = self._inbox.get(timeout=timeout)
+            except queue.Empty:
+                return []
+            events += self._events(message)
+            while not self._inbox.empty():
+                events += self._events(self._inbox.get())
+            self._assign()
+        return events
+
+    def perform(self, commands: Iterable[Command]) -> None:
+        freed: list[int] = []
+        for command in commands:
+            match command:
+                case Train(launch=True):
+                    self._waiting.append(command)
+                case Train(trial):
+                    self._reply(self._slot_of[trial], _train(command))
+                case Save(trial, attempt, ref):
+                    row = [ref.row, ref.trial, ref.resource]
+                    message = {"do": "save", "trial": trial, "attempt": attempt, "ref": row}
+                    self._reply(self._slot_of[trial], message)
+                case Release(trial, attempt):
+                    number = self._slot_of.get(trial)
+                    if number is not None and self._slots[number].attempt == attempt:
+                        del self._slot_of[trial]
+                        self._slots[number].trial = None
+                        freed.append(number)
+                case Interrupt(trial, attempt):
+                    if (number := self._slot_of.get(trial)) is not None:
+                        self._loop.interrupt(number, trial, attempt)
+                    self._withdraw(trial)
+                case Delete(ref):
+                    self._deleter.submit(self._delete, ref)
+        self._idle += freed
+        self._assign()
+        for number in freed:  # what got no other job shall not hold the last one's memory
+            if number in self._idle:
+                self._idle.remove(number)
+                self._reply(number, {"do": "idle"})
+        self._flush()
+
+    def close(self) -> None:
+        for number in self._slots:
+            self._reply(number, {"do": "exit"})
+        self._flush()
+        self._deleter.shutdown(wait=True)
+
+    # -- messages to events ----------------------------------------------------------------------
+
+    def _events(self, message: Message) -> list[Event]:
+        match message:
+            case Call():
+                return self._heard(message)
+            case Live(data, at):
+                return [self._reported(data, at - self._zero)]
+            case Gone(number, reason):
+                return self._gone(number, reason)
+            case GiveBack(number):
+                slot = self._slots.get(number)
+                if slot is None or slot.leaving:
+                    return []
+                slot.leaving = True
+                if number in self._idle:
+                    self._idle.remove(number)
+                    self._reply(number, {"do": "exit"})
+                return [self._count()]
+            case StopAsked(reason):
+                return [StopRequested(reason, self.now())]
+            case Broken(error):
+                raise error
+
+    def _heard(self, call: Call) -> list[Event]:
+        at, data = call.at - self._zero, call.data
+        if call.say == "hello":
+            self._slots[call.slot] = _Slot(call.reply)
+            self._idle.append(call.slot)
+            return [self._count()]
+        if (slot := self._slots.get(call.slot)) is None:  # it was given up: its worker seemed gone
+            self._replies.append((call.reply, {"do": "exit"}))
+            return []
+        slot.reply = call.reply
+        match call.say:
+            case "report":
+                return [self._reported(data, at)]
+            case "saved":
+                if data["problem"]:
+                    logger.warning(data["problem"])
+                ref = None if data["ref"] is None else CheckpointRef(*data["ref"])
+                return [Saved(data["trial"], data["attempt"], ref, at)]
+            case "failed":
+                failed = Failed(
+                    data["trial"], data["attempt"], data["error"], at, data["retry"], data["fatal"]
+                )
+                return [self._reported(data, at), failed] if data["steps"] else [failed]
+            case "unreadable":
+                logger.warning("trial %s starts anew: %s", data["trial"], data["reason"])
+                trial, attempt, reason = data["trial"], data["attempt"], data["reason"]
+                return [Lost(trial, attempt, reason, at, blame=False, bad_checkpoint=True)]
+            case "ready":
+                if slot.leaving:
+                    self._reply(call.slot, {"do": "exit"})
+                else:
+                    self._idle.append(call.slot)
+                return []
+        raise AssertionError(f"a lease said {call.say!r}")
+
+    def _reported(self, data: dict[str, Any], at: float) -> Reported:
+        steps = tuple(
+            Step(resource, metrics, max(0.0, at - age)) for resource, metrics, age in data["steps"]
+        )
+        outcome = data.get("outcome")
+        return Reported(
+            data["trial"],
+            data["attempt"],
+            steps,
+            at,
+            ended=outcome == "ENDED",
+            yielded=outcome == "YIELDED",
+        )
+
+    def _gone(self, number: int, reason: str) -> list[Event]:
+        slot = self._slots.pop(number, None)
+        if slot is None:
+            return []
+        if number in self._idle:
+            self._idle.remove(number)
+        if slot.reply is not None:
+            self._replies.append((slot.reply, {"do": "exit"}))
+        events: list[Event] = [] if slot.leaving else [self._count()]
+        if slot.trial is not None:
+            del self._slot_of[slot.trial]
+            events.append(Lost(slot.trial, slot.attempt, reason, self.now()))
+        return events
+
+    def _count(self) -> SlotsChanged:
+        n_slots = sum(not slot.leaving for slot in self._slots.values())
+        return SlotsChanged(n_slots, self.now())
+
+    # -- commands to replies ---------------------------------------------------------------------
+
+    def _assign(self) -> None:
+        while self._waiting and self._idle:
+            job, number = self._waiting.popleft(), self._idle.pop()
+            slot = self._slots[number]
+            if slot.leaving:
+                self._reply(number, {"do": "exit"})
+                self._waiting.appendleft(job)
+                continue
+            slot.trial, slot.attempt = job.trial, job.attempt
+            self._slot_of[job.trial] = number
+            self._reply(number, _train(job))
+        self._flush()
+
+    def _withdraw(self, trial: TrialId) -> None:
+        """A trial that was launched and still waits for a slot will not get one."""
+        for job in [job for job in self._waiting if job.trial == trial]:
+            self._waiting.remove(job)
+            reason = "the study stopped before a slot was free"
+            self._later.append(Lost(trial, job.attempt, reason, self.now(), blame=False))
+
+    def _reply(self, number: int, message: dict[str, Any]) -> None:
+        slot = self._slots[number]
+        if slot.reply is not None:
+            self._replies.append((slot.reply, message))
+            slot.reply = None
+
+    def _flush(self) -> None:
+        if self._replies:
+            self._loop.answer(self._replies)
+            self._replies = []
+
+    def _delete(self, ref: CheckpointRef) -> None:
+        try:
+            self._store.delete(ref)
+        except OSError:
+            logger.warning("checkpoint %s could not be deleted", ref, exc_info=True)
+
+
+def _train(job: Train) -> dict[str, Any]:
+    ref = job.checkpoint
+    return {
+        "do": "train",
+        "trial": job.trial,
+        "attempt": job.attempt,
+        "config": dict(job.config),
+        "resource": job.resource,
+        "until": job.until,
+        "checkpoint": None
+        if ref is None
+        else [ref.row, ref.trial, ref.resource, ref.array, ref.n_bytes, ref.checksum],
+        "launch": job.launch,
+    }

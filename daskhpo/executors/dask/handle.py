@@ -1,0 +1,229 @@
+"""A running study, from the user's process: find the scheduler, put the head there, wait."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import cloudpickle
+from distributed import Client, Scheduler
+from distributed.utils import sync
+
+from daskhpo.core.types import Limits
+from daskhpo.executors.dask.plugin import Head, HeadSpec, Slots
+from daskhpo.study.callback import Callback, Follower, StudyInfo
+from daskhpo.study.coordinator import Problem
+from daskhpo.study.policy import Policy
+from daskhpo.study.result import Result, Story
+from daskhpo.study.session import study_records
+
+logger = logging.getLogger("daskhpo")
+
+
+class StudyHandle:
+    """A study that was started."""
+
+    def __init__(
+        self,
+        directory: Path,
+        problem: Problem,
+        remote: _Remote,
+        follower: Follower,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self.directory = directory
+        self._objective = problem.objective
+        self._remote, self._follower, self._stack = remote, follower, stack
+        self._closed = False
+
+    def wait(self) -> Result:
+        """Wait for the end. The first Ctrl-C stops the study cleanly, a second one at once.
+
+        Raises
+        ------
+        StudyFailed, NoSuitableWorkers : it could not go on; its directory has what was reported.
+        """
+        try:
+            self._wait_once()
+        except KeyboardInterrupt:
+            logger.warning(
+                "stopping: trials end at their next report and are kept (Ctrl-C again: at once)"
+            )
+            self.stop("Ctrl-C")
+            try:
+                self._wait_once()
+            except KeyboardInterrupt:
+                self._close()
+                raise
+        self._close()
+        if (error := self._remote.error) is not None:
+            raise error
+        return Result(study_records(self.directory), self._objective, self.directory)
+
+    def stop(self, reason: str = "stopped by the user") -> None:
+        """Ask the study to end: running trials hand over at their next report."""
+        self._remote.stop(reason)
+
+    def status(self) -> dict[str, int]:
+        """How many trials stand where: status to number."""
+        story = Story(self._objective)
+        for record in study_records(self.directory):
+            story.tell(record)
+        counts: dict[str, int] = {}
+        for trial in story.trials.values():
+            counts[trial.status.value] = counts.get(trial.status.value, 0) + 1
+        return counts
+
+    def _wait_once(self) -> None:
+        while not self._remote.is_finished(0.25):
+            pass
+
+    def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._follower.finish()
+            self._stack.close()
+
+
+class _Remote(Protocol):
+    """The study's head, wherever it is."""
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it could not go on, once it has finished."""
+
+    def is_finished(self, seconds: float) -> bool:
+        """Whether it has finished, waiting for it so long at most."""
+
+    def stop(self, reason: str) -> None:
+        """Ask it to end."""
+
+
+class _Here:
+    """The head is in this process."""
+
+    def __init__(self, scheduler: Any, spec: HeadSpec) -> None:
+        self._head = Head(spec)
+        sync(scheduler.loop, scheduler.register_scheduler_plugin, self._head, idempotent=False)
+
+    @property
+    def error(self) -> BaseException | None:
+        return self._head.error
+
+    def is_finished(self, seconds: float) -> bool:
+        return self._head.finished.wait(seconds)
+
+    def stop(self, reason: str) -> None:
+        self._head.stop(reason)
+
+
+class _Elsewhere:
+    """The head is in the scheduler's process, which is another one."""
+
+    def __init__(self, client: Any, spec: HeadSpec) -> None:
+        head = Head(spec)
+        self._client, self._channel = client, head.name
+        self.error: BaseException | None = None
+        client.register_plugin(head, name=head.name)
+
+    def is_finished(self, seconds: float) -> bool:
+        answer = self._call("poll", {})
+        if answer["finished"]:
+            self.error = answer["error"]
+        else:
+            time.sleep(seconds)
+        return bool(answer["finished"])
+
+    def stop(self, reason: str) -> None:
+        self._call("stop", {"reason": reason})
+
+    def _call(self, say: str, data: dict[str, Any]) -> Any:
+        handler = getattr(self._client.scheduler, self._channel)
+        return sync(self._client.loop, handler, slot=-1, say=say, data=data)
+
+
+def start(
+    *,
+    problem: Problem,
+    directory: Path,
+    trainable: Any,
+    limits: Limits,
+    policy: Policy,
+    resume: bool,
+    source: str | None,
+    client: Any,
+    resources: dict[str, float],
+    max_concurrent: int | None,
+    worker_timeout: float | None,
+    reuse: bool,
+    verify_reuse: bool,
+    callbacks: Sequence[Callback],
+) -> StudyHandle:
+    """Start a session of a study; see :meth:`daskhpo.Study.start`."""
+    spec = HeadSpec(
+        directory,
+        problem,
+        limits,
+        policy,
+        resume,
+        source,
+        _pickled(trainable),
+        Slots(resources, max_concurrent, worker_timeout),
+        reuse,
+        verify_reuse,
+    )
+    with contextlib.ExitStack() as stack:
+        client = _client(client, resources, max_concurrent, stack)
+        scheduler = getattr(client.cluster, "scheduler", None)
+        remote: _Remote
+        if isinstance(scheduler, Scheduler):
+            remote = _Here(scheduler, spec)
+        else:
+            remote = _Elsewhere(client, spec)
+        info = StudyInfo(
+            directory.name,
+            directory,
+            problem.objective,
+            limits,
+            repr(problem.scheduler),
+            client.dashboard_link,
+        )
+        follower = Follower(info, callbacks)
+        return StudyHandle(directory, problem, remote, follower, stack.pop_all())
+
+
+def _pickled(trainable: Any) -> bytes:
+    try:
+        return bytes(cloudpickle.dumps(trainable))
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise TypeError(
+            f"trainable={trainable!r} cannot be sent to workers ({error}); make what it closes "
+            "over (files, locks, models) inside setup() or the function"
+        ) from error
+
+
+def _client(
+    given: Any,
+    resources: dict[str, float],
+    max_concurrent: int | None,
+    stack: contextlib.ExitStack,
+) -> Any:
+    if isinstance(given, Client):
+        if given.asynchronous:
+            raise TypeError("client= is asynchronous; give a Client(asynchronous=False)")
+        return given
+    if given is None:
+        from daskhpo.cluster.local import local_cluster
+
+        given = stack.enter_context(local_cluster(resources, max_concurrent))
+    elif not hasattr(given, "scheduler_address"):
+        raise TypeError(
+            f"client={given!r} must be a distributed.Client, a Dask cluster, or None for worker "
+            "processes on this machine"
+        )
+    return stack.enter_context(Client(given, set_as_default=False))

@@ -1,0 +1,300 @@
+"""The lease: one long Dask task that holds a slot and runs segments until it is told to leave."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+import traceback
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daskhpo.core.errors import (
+    CheckpointCorrupt,
+    CheckpointMissing,
+    MetricError,
+    ReuseMismatch,
+    StateNotSupported,
+)
+from daskhpo.core.objective import Objective
+from daskhpo.core.random import trial_seed
+from daskhpo.core.types import CheckpointRef
+from daskhpo.executors.dask.context import Context, device_of
+from daskhpo.executors.dask.runners import ClassRunner, FunctionRunner, Outcome, Runner
+from daskhpo.trainable import Trainable
+
+logger = logging.getLogger("daskhpo.worker")
+
+LIVE_SECONDS = 0.25  # metrics within a segment are sent ahead of its report at most this often
+INTERRUPT = "daskhpo-interrupt"  # name of the message on Dask's stream from scheduler to worker
+
+
+@dataclass(frozen=True)
+class LeaseSpec:
+    """What every lease of a study needs to know."""
+
+    channel: str  # handler on the scheduler, and topic of live metrics
+    trainable: bytes
+    objective: Objective
+    seed: int
+    max_t: int
+    store: Path
+    gpus: float
+    reuse: bool
+    verify_reuse: bool
+
+
+Command = dict[str, Any]
+
+
+def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
+    """Hold a slot: the body of a Dask task. Returns when the study has no use for the slot."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    link = Link(worker, spec.channel, slot)
+    try:
+        trainable = _load(spec.trainable)
+    except BaseException:
+        link.call("broken", error=traceback.format_exc())
+        return
+    holder = _Holder(spec, link, trainable, device_of(spec.gpus, device_index))
+    worker.stream_handlers.setdefault(INTERRUPT, _on_interrupt)
+    try:
+        command = link.call("hello")
+        while command["do"] != "exit":
+            command = holder.obey(command)
+    except (OSError, RuntimeError) as error:  # the scheduler is gone, or closing
+        logger.info("lease %s of %s ends: %r", slot, spec.channel, error)
+    finally:
+        holder.clear()
+        _interrupts.pop((spec.channel, slot), None)
+
+
+@functools.lru_cache(maxsize=4)
+def _load(trainable: bytes) -> Any:
+    """Once per process: a class that is unpickled twice has its class attributes twice."""
+    import cloudpickle
+
+    return cloudpickle.loads(trainable)
+
+
+class Link:
+    """Talks to the study in the scheduler's process; the reply to a call is the next command."""
+
+    def __init__(self, worker: Any, channel: str, slot: int) -> None:
+        from distributed.utils import sync
+
+        self._sync = functools.partial(sync, worker.loop)
+        self._handler = getattr(worker.scheduler, channel)
+        self._worker = worker
+        self.channel, self.slot = channel, slot
+
+    def call(self, say: str, **data: Any) -> Command:
+        """Say something and wait for the next command."""
+        command: Command = self._sync(self._handler, slot=self.slot, say=say, data=data)
+        return command
+
+    def send(self, **data: Any) -> None:
+        """Send live metrics; costs microseconds, and nothing waits."""
+        self._worker.log_event(self.channel, {"slot": self.slot, **data})
+
+
+_interrupts: defaultdict[tuple[str, int], set[tuple[int, int]]] = defaultdict(set)
+
+
+def _on_interrupt(channel: str, slot: int, trial: int, attempt: int) -> None:
+    # Kept by attempt: the message may overtake the command that starts the trial.
+    _interrupts[channel, slot].add((trial, attempt))
+
+
+class _Units:
+    """The units of one segment, and their way to the study."""
+
+    def __init__(self, objective: Objective, link: Link, trial: int, attempt: int) -> None:
+        self._objective, self._link = objective, link
+        self._key = (trial, attempt)
+        self._interrupts = _interrupts[link.channel, link.slot]
+        self.begin(0)
+        self._sent_at = 0.0
+
+    def begin(self, until: int) -> None:
+        self.until = until
+        self.steps: list[tuple[int, dict[str, float], float]] = []
+        self._n_sent = 0
+        self.problem: str | None = None
+
+    def add(self, resource: int, metrics: Any) -> None:
+        plain = self._objective.check(metrics)
+        if self._objective.loss(plain) == float("inf"):
+            name = self._objective.metric
+            self.problem = f"{name}={plain[name]!r} at resource {resource} is not finite"
+            raise NotFinite
+        now = time.monotonic()
+        self.steps.append((resource, plain, now))
+        if resource < self.until and now - self._sent_at >= LIVE_SECONDS:
+            self._sent_at = now
+            trial, attempt = self._key
+            fresh = self.steps[self._n_sent :]
+            self._n_sent = len(self.steps)
+            self._link.send(trial=trial, attempt=attempt, steps=_aged(fresh, now))
+
+    def interrupted(self) -> bool:
+        return self._key in self._interrupts
+
+    def message(self) -> dict[str, Any]:
+        trial, attempt = self._key
+        return {"trial": trial, "attempt": attempt, "steps": _aged(self.steps, time.monotonic())}
+
+
+class NotFinite(BaseException):  # passes through user code that catches Exception
+    """Ends a trial whose metric is not finite."""
+
+
+def _aged(steps: list[tuple[int, dict[str, float], float]], now: float) -> list[Any]:
+    """Steps with their age in seconds: the clocks of two machines need not agree."""
+    return [(resource, metrics, now - at) for resource, metrics, at in steps]
+
+
+class _Holder:
+    """What a slot holds: one trial, and perhaps an object that can be used again."""
+
+    def __init__(self, spec: LeaseSpec, link: Link, trainable: Any, device: str) -> None:
+        self._spec, self._link, self._device = spec, link, device
+        self._trainable = trainable
+        self._runner: Runner | None = None
+        self._used: Trainable | None = None
+        self._units: _Units
+
+    def obey(self, command: Command) -> Command:
+        match command["do"]:
+            case "train":
+                return self._train(command)
+            case "save":
+                return self._save(command)
+            case "idle":
+                self._leave_trial()
+                return self._link.call("ready")
+        raise AssertionError(f"unknown command {command}")
+
+    def clear(self) -> None:
+        """The slot is given back."""
+        self._leave_trial()
+        if self._used is not None:
+            used, self._used = self._used, None
+            _quietly(used.cleanup)
+
+    def _train(self, command: Command) -> Command:
+        spec = self._spec
+        trial, attempt = command["trial"], command["attempt"]
+        try:
+            if command["launch"]:
+                self._leave_trial()
+                self._units = _Units(spec.objective, self._link, trial, attempt)
+                state = self._restored(command["checkpoint"])
+                self._runner = self._begin(command, state)
+            assert self._runner is not None, command
+            self._units.begin(command["until"])
+            outcome = self._runner.run(self._units)
+        except NotFinite:
+            return self._fail(self._units.problem or "", retry=False)
+        except (CheckpointMissing, CheckpointCorrupt) as error:
+            return self._link.call("unreadable", trial=trial, attempt=attempt, reason=str(error))
+        except (MetricError, ReuseMismatch) as error:
+            return self._fail(str(error), retry=False, fatal=True)
+        except BaseException:  # SystemExit and KeyboardInterrupt, too, are the trial's own affair
+            return self._fail(_trimmed(traceback.format_exc()))
+        if outcome is Outcome.ENDED:
+            self._runner = None
+            if self._units.steps == [] and command["resource"] == 0 and command["launch"]:
+                return self._fail("the function returned without a report()", retry=False)
+        return self._link.call("report", outcome=outcome.name, **self._units.message())
+
+    def _restored(self, checkpoint: list[Any] | None) -> Any:
+        if checkpoint is None:
+            return None
+        from daskhpo.checkpoints import ZarrStore
+
+        return ZarrStore(self._spec.store).read(CheckpointRef(*checkpoint))
+
+    def _begin(self, command: Command, state: Any) -> Runner:
+        spec, units = self._spec, self._units
+        context = Context(
+            command["trial"],
+            command["config"],
+            command["resource"],
+            spec.max_t,
+            trial_seed(spec.seed, command["trial"]),
+            self._device,
+            units.interrupted,
+        )
+        context.checkpoint = state
+        if not isinstance(self._trainable, type):
+            return FunctionRunner(self._trainable, context)
+        used, self._used = self._used, None
+        return ClassRunner(self._trainable, context, used, spec.verify_reuse)
+
+    def _save(self, command: Command) -> Command:
+        from daskhpo.checkpoints import ZarrStore
+
+        assert self._runner is not None, command
+        trial, attempt = command["trial"], command["attempt"]
+        written, problem = None, ""
+        try:
+            state = self._runner.state()
+            if state is not None:
+                ref = ZarrStore(self._spec.store).write(CheckpointRef(*command["ref"]), state)
+                written = [ref.row, ref.trial, ref.resource, ref.array, ref.n_bytes, ref.checksum]
+        except StateNotSupported as error:
+            return self._fail(str(error), retry=False, fatal=True)
+        except OSError as error:
+            problem = f"the checkpoint of trial {trial} could not be written: {error}"
+        except BaseException:
+            return self._fail(_trimmed(traceback.format_exc()))
+        return self._link.call("saved", trial=trial, attempt=attempt, ref=written, problem=problem)
+
+    def _fail(self, error: str, *, retry: bool = True, fatal: bool = False) -> Command:
+        logger.debug("trial failed: %s", error)
+        runner, self._runner = self._runner, None
+        if isinstance(runner, ClassRunner):
+            _quietly(runner.object.cleanup)
+        if runner is not None:
+            _quietly(runner.close)
+        return self._link.call(
+            "failed", error=error, retry=retry, fatal=fatal, **self._units.message()
+        )
+
+    def _leave_trial(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        _quietly(runner.close)
+        if isinstance(runner, ClassRunner):
+            if self._spec.reuse:
+                self._used = runner.object
+            else:
+                _quietly(runner.object.cleanup)
+
+
+def _quietly(act: Any) -> None:
+    """The trial is over: what its clean-up raises is told, and changes nothing."""
+    try:
+        act()
+    except BaseException:
+        logger.warning("clean-up of a trial raised", exc_info=True)
+
+
+def _trimmed(text: str) -> str:
+    """A traceback without the frames of this file and of the runner."""
+    lines = text.splitlines(keepends=True)
+    kept, skipping = [], False
+    for line in lines:
+        if line.startswith('  File "'):
+            skipping = "daskhpo/executors/dask/" in line.replace("\\", "/")
+        elif not line.startswith("    "):
+            skipping = False
+        if not skipping:
+            kept.append(line)
+    return "".join(kept).strip()

@@ -1,0 +1,343 @@
+"""The study's head in the scheduler's process: leases, messages, and the coordinator's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from daskhpo.core.errors import NoSuitableWorkers, StudyFailed
+from daskhpo.core.types import Limits, TrialId
+from daskhpo.executors.dask.broker import Broker
+from daskhpo.executors.dask.executor import (
+    Broken,
+    Call,
+    DaskExecutor,
+    GiveBack,
+    Gone,
+    Live,
+    Message,
+    StopAsked,
+)
+from daskhpo.executors.dask.lease import INTERRUPT, LeaseSpec, lease
+from daskhpo.study.coordinator import Problem, drive
+from daskhpo.study.policy import Policy
+from daskhpo.study.session import Session
+
+logger = logging.getLogger("daskhpo")
+
+LEASE_END_SECONDS = 10.0  # how long the end of a study waits for slots to be given back
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What a trial needs, and how many may run.
+
+    Attributes
+    ----------
+    resources : what a slot needs of a worker: ``cpu`` (threads), ``gpu`` (of the worker's ``GPU``
+        resource, may be a fraction), and any other name a Dask resource.
+    max_concurrent : most slots to hold; None: all.
+    worker_timeout : seconds to wait for the first suitable worker; None: for ever.
+    """
+
+    resources: dict[str, float]
+    max_concurrent: int | None
+    worker_timeout: float | None
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """All that a study's head needs; it may travel to a scheduler in another process."""
+
+    directory: Path
+    problem: Problem
+    limits: Limits
+    policy: Policy
+    resume: bool
+    source: str | None
+    trainable: bytes
+    slots: Slots
+    reuse: bool
+    verify_reuse: bool
+
+
+class Head(SchedulerPlugin):  # type: ignore[misc]
+    """Runs one session of a study inside a Dask scheduler."""
+
+    def __init__(self, spec: HeadSpec) -> None:
+        self.spec = spec
+        self.name = f"daskhpo-{spec.directory.name}-{uuid.uuid4().hex[:8]}"
+        self.max_slots = spec.slots.max_concurrent or float("inf")
+
+    # -- life, in the event loop -----------------------------------------------------------------
+
+    async def start(self, scheduler: Any) -> None:
+        """Open the study and begin; raises what is wrong with its directory."""
+        spec = self.spec
+        self._scheduler = scheduler
+        self._loop = asyncio.get_running_loop()
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._leases: dict[int, tuple[str, Any]] = {}
+        self._slot_of: dict[str, int] = {}
+        self._n_leases = 0
+        self._closing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.error: BaseException | None = None
+        self.finished = threading.Event()
+        self._session = await asyncio.to_thread(
+            Session,
+            spec.directory,
+            spec.problem,
+            spec.limits,
+            spec.policy,
+            resume=spec.resume,
+            source=spec.source,
+            on_lock_lost=self._on_lock_lost,
+        )
+        self._lease_spec = LeaseSpec(
+            self.name,
+            spec.trainable,
+            spec.problem.objective,
+            spec.problem.seed,
+            spec.problem.scheduler.max_t,
+            spec.directory / "checkpoints.zarr",
+            spec.slots.resources.get("gpu", 0),
+            spec.reuse,
+            spec.verify_reuse,
+        )
+        self._client = await Client(
+            scheduler.address,
+            asynchronous=True,
+            set_as_default=False,
+            security=scheduler.security,
+        )
+        scheduler.handlers[self.name] = self._receive
+        self._broker = scheduler.extensions.setdefault("daskhpo", Broker(scheduler.workers))
+        self._broker.join(self)
+        self._spawn(self._mind_workers())
+        threading.Thread(target=self._coordinate, name=self.name, daemon=True).start()
+
+    async def close(self) -> None:
+        """The scheduler shuts down."""
+        self._inbox.put(Broken(StudyFailed("the Dask cluster was closed while the study ran")))
+        while not self.finished.is_set():
+            await asyncio.sleep(0.01)
+
+    async def _finish(self) -> None:
+        """The coordinator is through: give everything back."""
+        self._closing = True
+        while not self._inbox.empty():  # what was said since the executor closed
+            if isinstance(message := self._inbox.get(), Call):
+                _set_results([(message.reply, {"do": "exit"})])
+        self._broker.leave(self)
+        if leases := [task for task in self._tasks if task.get_name() == "lease"]:
+            await asyncio.wait(leases, timeout=LEASE_END_SECONDS)
+        for task in self._tasks - {asyncio.current_task()}:
+            task.cancel()
+        self._scheduler.handlers.pop(self.name, None)
+        self._scheduler.plugins.pop(self.name, None)
+        await asyncio.to_thread(self._session.close)
+        await self._client.close()
+        self.finished.set()
+
+    def _coordinate(self) -> None:
+        session = self._session
+        from daskhpo.checkpoints import ZarrStore
+
+        executor = DaskExecutor(
+            self._inbox, self, ZarrStore(self._lease_spec.store), session.began_at
+        )
+        try:
+            executor.perform(session.commands)
+            drive(session.coordinator, executor, session.journal)
+            if (error := session.coordinator.fatal_error) is not None:
+                raise StudyFailed(error)
+        except BaseException as error:
+            self.error = error
+        finally:
+            executor.close()
+            self._loop.call_soon_threadsafe(lambda: self._spawn(self._finish()))
+
+    def _spawn(self, coroutine: Any, name: str = "") -> None:
+        task = self._loop.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _on_lock_lost(self) -> None:
+        directory = self.spec.directory
+        self._inbox.put(Broken(StudyFailed(f"another process took {directory} over")))
+
+    # -- for users -------------------------------------------------------------------------------
+
+    def stop(self, reason: str) -> None:
+        """Ask the study to end; from any thread."""
+        self._inbox.put(StopAsked(reason))
+
+    # -- messages from leases --------------------------------------------------------------------
+
+    async def _receive(self, slot: int, say: str, data: dict[str, Any]) -> Any:
+        """Handler of the study's channel: what a lease says, answered by its next command."""
+        if say == "poll":
+            return {"finished": self.finished.is_set(), "error": self.error}
+        if say == "stop":
+            return self.stop(data["reason"])
+        if slot not in self._leases or self._closing:
+            return {"do": "exit"}
+        if say == "broken":
+            self._inbox.put(
+                Broken(
+                    StudyFailed(
+                        f"the trainable cannot be loaded in worker {self._leases[slot][0]}:\n"
+                        f"{data['error']}\nInstall its module where the workers run, or define "
+                        "it in the script itself"
+                    )
+                )
+            )
+            return None
+        reply = self._loop.create_future()
+        self._inbox.put(Call(slot, say, data, reply, time.monotonic()))
+        return await reply
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        if topic == self.name:
+            self._inbox.put(Live(msg, time.monotonic()))
+
+    # -- the way back, from the coordinator's thread ---------------------------------------------
+
+    def answer(self, replies: list[tuple[Any, dict[str, Any]]]) -> None:
+        self._loop.call_soon_threadsafe(_set_results, replies)
+
+    def interrupt(self, slot: int, trial: TrialId, attempt: int) -> None:
+        self._loop.call_soon_threadsafe(self._send_interrupt, slot, trial, attempt)
+
+    def _send_interrupt(self, slot: int, trial: TrialId, attempt: int) -> None:
+        worker, _ = self._leases.get(slot, (None, None))
+        if worker in self._scheduler.stream_comms:
+            message = {"channel": self.name, "slot": slot, "trial": trial, "attempt": attempt}
+            self._scheduler.stream_comms[worker].send({"op": INTERRUPT, **message})
+
+    # -- workers and leases ----------------------------------------------------------------------
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        self._broker.share()
+
+    def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
+        if (slot := self._slot_of.get(worker)) is not None:
+            self._end_lease(slot, f"worker {worker} was lost")
+
+    def can_use(self, worker: Any) -> bool:
+        needed = self.spec.slots.resources
+        return worker.nthreads >= needed.get("cpu", 1) and all(
+            worker.resources.get(name, 0) >= amount
+            for name, amount in _dask_resources(needed).items()
+        )
+
+    def take(self, worker: str) -> None:
+        slot = self._n_leases
+        self._n_leases += 1
+        future = self._client.submit(
+            lease,
+            self._lease_spec,
+            slot,
+            self._device_index(worker),
+            key=f"{self.name}-slot-{slot}",
+            workers=[worker],
+            allow_other_workers=False,
+            resources=_dask_resources(self.spec.slots.resources) or None,
+            pure=False,
+            retries=0,
+        )
+        self._leases[slot] = (worker, future)
+        self._slot_of[worker] = slot
+        self._spawn(self._watch(slot, future), name="lease")
+
+    def give_back(self, worker: str) -> None:
+        self._inbox.put(GiveBack(self._slot_of[worker]))
+
+    async def _watch(self, slot: int, future: Any) -> None:
+        try:
+            await future
+            reason = "its lease came to an end"
+        except Exception as error:
+            reason = f"its lease failed: {error!r}"
+        self._end_lease(slot, reason)
+
+    def _end_lease(self, slot: int, reason: str) -> None:
+        if slot not in self._leases:
+            return
+        worker, future = self._leases.pop(slot)
+        del self._slot_of[worker]
+        future.release()  # else Dask waits for that worker to come back
+        self._inbox.put(Gone(slot, reason))
+        self._broker.release(worker)
+
+    def _device_index(self, worker: str) -> int:
+        """Number of the device that belongs to a worker, among those of its host.
+
+        Each worker of a host gets the lowest share that no other worker there has.
+        """
+        gpus = self.spec.slots.resources.get("gpu", 0)
+        if not gpus:
+            return 0
+        taken: dict[str, tuple[str, int]] = self._scheduler.extensions.setdefault(
+            "daskhpo-devices", {}
+        )
+        workers = self._scheduler.workers
+        host = workers[worker].host
+        used = {
+            share
+            for other, (its_host, share) in taken.items()
+            if its_host == host and other in workers and other != worker
+        }
+        if worker not in taken:
+            share = next(n for n in range(len(used) + 1) if n not in used)
+            taken[worker] = (host, share)
+        per_worker = workers[worker].resources.get("GPU", gpus)
+        return int(taken[worker][1] * per_worker)
+
+    async def _mind_workers(self) -> None:
+        """Say so while no worker can run a trial, and give up if that was asked for."""
+        limit = self.spec.slots.worker_timeout
+        began, told = time.monotonic(), False
+        while not self._leases:
+            if limit is not None and time.monotonic() - began >= limit:
+                self._inbox.put(Broken(NoSuitableWorkers(self._shortage())))
+                return
+            if not told:
+                logger.warning("%s; waiting for workers", self._shortage())
+                told = True
+            await asyncio.sleep(min(0.2, limit or 0.2))
+
+    def _shortage(self) -> str:
+        needed = self.spec.slots.resources
+        offers = [
+            f"{address} ({state.nthreads} threads, resources {dict(state.resources)})"
+            for address, state in self._scheduler.workers.items()
+        ]
+        shown = "; ".join(offers[:8]) + (f"; and {len(offers) - 8} more" if offers[8:] else "")
+        return (
+            f"no worker offers what a trial needs: resources={needed}. "
+            f"Workers: {shown or 'none yet'}"
+        )
+
+
+def _dask_resources(resources: dict[str, float]) -> dict[str, float]:
+    """What a slot takes of Dask's abstract resources; threads are not among them."""
+    names = {"gpu": "GPU"}
+    return {names.get(name, name): n for name, n in resources.items() if name != "cpu" and n}
+
+
+def _set_results(replies: list[tuple[Any, dict[str, Any]]]) -> None:
+    for future, message in replies:
+        if not future.done():  # it is cancelled when its connection is closed
+            future.set_result(message)

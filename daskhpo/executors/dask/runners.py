@@ -1,0 +1,228 @@
+"""A trial in its slot: the class form and the function form behind one face."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Protocol
+
+from daskhpo.core.errors import MetricError, ReuseMismatch
+from daskhpo.executors.dask.context import Context
+from daskhpo.trainable import Trainable
+
+
+class Outcome(Enum):
+    """How a stretch of training came to its end."""
+
+    UNTIL = "the segment is done"
+    YIELDED = "asked to hand over"
+    ENDED = "the code returned"
+
+
+class Segment(Protocol):
+    """Where the units of a segment go."""
+
+    until: int
+
+    def add(self, resource: int, metrics: Any) -> None:
+        """Take in the metrics of one unit.
+
+        Raises
+        ------
+        MetricError : they are not what the study needs.
+        """
+
+    def interrupted(self) -> bool:
+        """Whether the trial shall hand over between two units."""
+
+
+class Runner(Protocol):
+    """A trial that lives in this process."""
+
+    context: Context
+
+    def run(self, segment: Segment) -> Outcome:
+        """Train until the segment's end; whatever the user's code raises comes out."""
+
+    def state(self) -> Any:
+        """The state for a checkpoint, or None."""
+
+    def close(self) -> None:
+        """The trial leaves; what it holds is given back."""
+
+
+class ClassRunner:
+    """Runs a :class:`daskhpo.trainable.Trainable`.
+
+    Parameters
+    ----------
+    cls : the user's class.
+    used : an object that an earlier trial left behind, or None.
+    verify : compare a reused object with a new one through its first segment.
+    """
+
+    def __init__(
+        self, cls: type[Trainable], context: Context, used: Trainable | None, verify: bool
+    ) -> None:
+        self.context = context
+        self._cls = cls
+        self._twin: Trainable | None = None
+        if used is not None:
+            used.trial = context
+            if used.reset_config(context.config):
+                self.object = used
+                if verify:
+                    self._twin = self._fresh()
+            else:
+                used.cleanup()
+                used = None
+        if used is None:
+            self.object = self._fresh()
+        if context.checkpoint is not None:
+            for each in filter(None, (self.object, self._twin)):
+                each.load_checkpoint(context.checkpoint)
+            context.checkpoint = None  # it may be large
+
+    def run(self, segment: Segment) -> Outcome:
+        context = self.context
+        while context.resource < segment.until:
+            if segment.interrupted():
+                return Outcome.YIELDED
+            metrics = self.object.step()
+            if self._twin is not None:
+                self._compare(metrics, self._twin.step())
+            context.resource += 1
+            segment.add(context.resource, metrics)
+        self._drop_twin()
+        return Outcome.UNTIL
+
+    def state(self) -> Any:
+        return self.object.save_checkpoint()
+
+    def close(self) -> None:
+        self._drop_twin()
+
+    def _fresh(self) -> Trainable:
+        fresh = self._cls()
+        fresh.trial = self.context
+        fresh.setup(self.context.config)
+        return fresh
+
+    def _compare(self, reused: dict[str, Any], fresh: dict[str, Any]) -> None:
+        differing = [name for name in reused if reused[name] != fresh.get(name)]
+        if differing:
+            shown = ", ".join(f"{n}: {reused[n]!r} against {fresh.get(n)!r}" for n in differing)
+            raise ReuseMismatch(
+                f"trial {self.context.id}, resource {self.context.resource + 1}: an object after "
+                f"reset_config differs from a new one in {shown}. Either reset_config leaves "
+                "something of the earlier trial behind (or return False there), or step() is not "
+                "deterministic: seed it from self.trial.seed"
+            )
+
+    def _drop_twin(self) -> None:
+        if self._twin is not None:
+            self._twin.cleanup()
+            self._twin = None
+
+
+class TrialStopped(BaseException):  # not an Exception: user code that catches those lets it pass
+    """Unwinds a trial's function when the trial has ended; never reaches the user."""
+
+
+class FunctionRunner:
+    """Runs a function in a thread of its own, which waits inside ``report`` between segments.
+
+    Two mailboxes hold one message each: orders to the function's thread, and what it answers.
+    Only one of the two threads runs at any time.
+    """
+
+    def __init__(self, function: Callable[[Any, Any], Any], context: Context) -> None:
+        self.context = context
+        self._function = function
+        self._orders: queue.SimpleQueue[Callable[[], bool]] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._segment: Segment | None = None
+        self._state: Callable[[], Any] | None = None
+        self._closing = False
+        self._thread_failed: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        context.report = self._report  # type: ignore[method-assign]
+
+    def run(self, segment: Segment) -> Outcome:
+        self._segment = segment
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._main, name=f"trial-{self.context.id}", daemon=True
+            )
+            self._thread.start()
+        else:
+            self._orders.put(lambda: True)
+        outcome: Outcome = self._answer()
+        return outcome
+
+    def state(self) -> Any:
+        if self._state is None:
+            return None
+        make = self._state
+
+        def order() -> bool:
+            self._answers.put(make())
+            return False
+
+        self._orders.put(order)
+        return self._answer()
+
+    def close(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            self._closing = True
+            self._orders.put(lambda: True)
+            self._thread.join()
+            if self._thread_failed is not None:
+                raise self._thread_failed
+
+    def _answer(self) -> Any:
+        answer = self._answers.get()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def _main(self) -> None:
+        try:
+            self._function(self.context.config, self.context)
+        except TrialStopped:
+            return
+        except BaseException as error:
+            if self._closing:
+                self._thread_failed = error
+            self._answers.put(error)
+        else:
+            self._answers.put(Outcome.ENDED)
+
+    def _report(self, metrics: dict[str, Any], state: Callable[[], Any] | None = None) -> None:
+        """``trial.report``: runs in the function's thread."""
+        segment, context = self._segment, self.context
+        assert segment is not None, "the function runs only after a segment was given"
+        if state is not None and not callable(state):
+            raise MetricError(
+                f"report(state={type(state).__name__}) must be callable, such as "
+                "state=lambda: {'model': model.state_dict()}; it runs only if it is needed"
+            )
+        if context.resource >= context.max_t:
+            raise TrialStopped  # it is fully trained, and was let run to its end
+        context.checkpoint = None  # it may be large
+        context.resource += 1
+        segment.add(context.resource, metrics)
+        self._state = state
+        if context.resource >= segment.until:
+            self._wait(Outcome.UNTIL)
+        elif segment.interrupted():
+            self._wait(Outcome.YIELDED)
+
+    def _wait(self, outcome: Outcome) -> None:
+        self._answers.put(outcome)
+        while not self._orders.get()():
+            pass
+        if self._closing and self.context.resource < self.context.max_t:
+            raise TrialStopped

@@ -1,0 +1,104 @@
+"""Callbacks: readers of a study's journal while it grows."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from daskhpo.core.objective import Objective
+from daskhpo.core.types import Limits, Record
+from daskhpo.study.journal import decode
+from daskhpo.study.result import Story
+
+logger = logging.getLogger("daskhpo")
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class StudyInfo:
+    """What a callback is told at the beginning."""
+
+    name: str
+    directory: Path
+    objective: Objective
+    limits: Limits
+    scheduler: str
+    dashboard_link: str | None
+
+
+class Callback(ABC):
+    """Follows a study. Every method is optional; all are called in one thread of their own.
+
+    A callback that raises is logged once with its traceback and left out from then on; the study
+    goes on.
+    """
+
+    def on_start(self, info: StudyInfo) -> None:
+        """The session begins."""
+
+    def on_record(self, record: Record, story: Story) -> None:
+        """Something was recorded; ``story`` has taken it in. Earlier sessions come first."""
+
+    def on_tick(self, story: Story) -> None:
+        """A fraction of a second went by, and everything recorded so far was told."""
+
+    def on_finish(self, story: Story) -> None:
+        """The session is over."""
+
+
+class Follower:
+    """Reads the journal of a study and tells callbacks, in a thread of its own.
+
+    It reads the file, in this process or on another machine than the coordinator's, so that no
+    callback can slow a decision down.
+    """
+
+    def __init__(self, info: StudyInfo, callbacks: Sequence[Callback]) -> None:
+        self._info = info
+        self._callbacks = list(callbacks)
+        self._story = Story(info.objective)
+        self._path = info.directory / "journal.jsonl"
+        self._offset = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="daskhpo-callbacks", daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """The session is over: tell the rest, and end."""
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        self._each("on_start", self._info)
+        while not self._over.wait(POLL_SECONDS):
+            self._read()
+            self._each("on_tick", self._story)
+        self._read()
+        self._each("on_tick", self._story)
+        self._each("on_finish", self._story)
+
+    def _read(self) -> None:
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset += len(line)
+                record = decode(line)
+                self._story.tell(record)
+                self._each("on_record", record, self._story)
+
+    def _each(self, method: str, *args: object) -> None:
+        for callback in [*self._callbacks]:
+            try:
+                getattr(callback, method)(*args)
+            except Exception:
+                logger.exception("%r raised and is left out from now on", callback)
+                self._callbacks.remove(callback)

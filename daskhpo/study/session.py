@@ -1,0 +1,174 @@
+"""One session of a study: its directory locked, its journal replayed and open."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daskhpo.core.errors import StudyExists, StudyMismatch
+from daskhpo.core.objective import Objective
+from daskhpo.core.types import Began, Command, Limits, Record
+from daskhpo.study.coordinator import Coordinator, Problem
+from daskhpo.study.journal import FileJournal, read_journal
+from daskhpo.study.lock import StudyLock
+from daskhpo.study.policy import Policy
+from daskhpo.study.replay import replay
+
+FORMAT = 1  # of the study directory
+
+
+class Session:
+    """An open study: lock, journal, coordinator.
+
+    Parameters
+    ----------
+    directory : of the study; made if it is not there.
+    problem : what is searched, and how; must be the one the directory was made with.
+    resume : go on with what is there. Otherwise the directory must hold no trial yet.
+    on_lock_lost : called if another process took the study over.
+
+    Raises
+    ------
+    StudyExists, StudyMismatch, StudyLocked, JournalCorrupt : as their messages say.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        problem: Problem,
+        limits: Limits,
+        policy: Policy,
+        *,
+        resume: bool,
+        source: str | None = None,
+        on_lock_lost: Callable[[], None] | None = None,
+    ) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.lock = StudyLock(directory, on_lock_lost)
+        try:
+            path = directory / "journal.jsonl"
+            check_manifest(directory, problem)
+            if path.exists() and not resume and next(read_journal(path), None) is not None:
+                raise StudyExists(
+                    f"{directory} holds a study already: go on with it by study.resume(...), "
+                    "or give this one another name="
+                )
+            _write_manifest(directory, problem, source)
+            self.journal = FileJournal(path)
+            last = _Last(read_journal(path))
+            self.coordinator: Coordinator = replay(problem, last, self.journal)
+            self.began_at: float = last.seconds
+            began = Began(limits, policy, self.began_at)
+            self.commands: list[Command] = self.coordinator.handle(began)
+            self.journal.flush()
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def close(self) -> None:
+        """Close the journal and give the lock back."""
+        self.journal.close()
+        self.lock.release()
+
+
+class _Last:
+    """Passes records on and remembers the time of the last one."""
+
+    def __init__(self, records: Any) -> None:
+        self._records = records
+        self.seconds = 0.0
+
+    def __iter__(self) -> Any:
+        for record in self._records:
+            self.seconds = max(self.seconds, record.seconds)
+            yield record
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a study directory says of its study."""
+
+    metric: str
+    mode: str
+    seed: int
+    scheduler: str
+    searcher: str
+    space: dict[str, str]
+    source: str | None  # "FILE.py:study" if it was begun from the command line
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(self.metric, self.mode)  # type: ignore[arg-type]
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a study directory.
+
+    Raises
+    ------
+    FileNotFoundError : the directory holds no study.
+    StudyMismatch : a later version wrote it.
+    """
+    path = directory / "study.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{directory} holds no study: there is no {path.name} in it")
+    data = json.loads(path.read_text())
+    if data.pop("format") != FORMAT:
+        raise StudyMismatch(f"{path} was written in another format; use the version that wrote it")
+    data.pop("version")
+    return Manifest(**data)
+
+
+def check_manifest(directory: Path, problem: Problem) -> None:
+    """Refuse a directory whose study is another one.
+
+    Raises
+    ------
+    StudyMismatch : something differs; the message shows both.
+    """
+    if not (directory / "study.json").exists():
+        return
+    found, given = read_manifest(directory), _manifest(problem, None)
+    for name in ("space", "metric", "mode", "seed", "scheduler", "searcher"):
+        there, here = getattr(found, name), getattr(given, name)
+        if there != here:
+            raise StudyMismatch(
+                f"{directory} belongs to a study with {name}={there}, but this one has "
+                f"{name}={here}; give this study another name=, or make it as it was"
+            )
+
+
+def _manifest(problem: Problem, source: str | None) -> Manifest:
+    return Manifest(
+        problem.objective.metric,
+        problem.objective.mode,
+        problem.seed,
+        repr(problem.scheduler),
+        repr(problem.searcher),
+        {name: repr(domain) for name, domain in problem.space.items()},
+        source,
+    )
+
+
+def _write_manifest(directory: Path, problem: Problem, source: str | None) -> None:
+    from daskhpo import __version__
+
+    path = directory / "study.json"
+    if path.exists():
+        return
+    manifest = vars(_manifest(problem, source))
+    aside = path.with_suffix(".partial")
+    aside.write_text(json.dumps({"format": FORMAT, "version": __version__, **manifest}, indent=1))
+    os.replace(aside, path)
+
+
+def study_records(directory: Path) -> Any:
+    """The records of a study directory; none before its first session."""
+    path = directory / "journal.jsonl"
+    empty: tuple[Record, ...] = ()
+    return read_journal(path) if path.exists() else empty

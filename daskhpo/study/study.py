@@ -1,0 +1,285 @@
+"""The study: what a user defines, runs and resumes."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daskhpo.core.objective import Mode, Objective
+from daskhpo.core.scheduler import Scheduler
+from daskhpo.core.searcher import Searcher
+from daskhpo.core.space import Space
+from daskhpo.core.types import Limits
+from daskhpo.study.callback import Callback
+from daskhpo.study.coordinator import Problem
+from daskhpo.study.limits import check_limits, seconds_of
+from daskhpo.study.policy import check_policy
+from daskhpo.study.result import Result
+from daskhpo.study.session import check_manifest, read_manifest, study_records
+from daskhpo.trainable import Trainable
+
+if TYPE_CHECKING:
+    from daskhpo.executors.dask.handle import StudyHandle
+
+logger = logging.getLogger("daskhpo")
+
+
+class Study:
+    """A search for good hyperparameters: what is trained, where to search, and how.
+
+    Making a study starts nothing; :meth:`run` does. Everything that happens goes to
+    ``storage/name``, from which :meth:`resume` goes on after whatever went wrong.
+
+    Parameters
+    ----------
+    trainable : a :class:`daskhpo.Trainable` subclass, or a function ``f(config, trial)`` that
+        reports; None if you run the trials yourself.
+    space : hyperparameter names to domains of :mod:`daskhpo.space`; a plain value is a constant.
+    metric, mode : name of the reported number that counts; ``"min"`` or ``"max"``.
+    scheduler : how far each trial trains, for example ``ASHA(max_t=81, grace_period=3)``.
+    searcher : which configurations; by default random search.
+    storage, name : directory of studies, and this one's name in it (by default the time).
+    seed : same seed and same order of events: same decisions.
+
+    Raises
+    ------
+    TypeError, ValueError : something given is not what it should be; the message says what is.
+    """
+
+    def __init__(
+        self,
+        trainable: type[Trainable] | Any | None,
+        space: Mapping[str, Any],
+        metric: str,
+        mode: Mode = "min",
+        *,
+        scheduler: Scheduler,
+        searcher: Searcher | None = None,
+        storage: str | Path = "runs",
+        name: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        if searcher is None:
+            from daskhpo.searchers.random import RandomSearch
+
+            searcher = RandomSearch()
+        if not isinstance(scheduler, Scheduler):
+            raise TypeError(f"scheduler={scheduler!r} must be a scheduler, such as ASHA(max_t=27)")
+        if not isinstance(searcher, Searcher):
+            raise TypeError(f"searcher={searcher!r} must be a searcher, such as RandomSearch()")
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise TypeError(f"seed={seed!r} must be an int")
+        self.trainable = _check_trainable(trainable)
+        self.name = time.strftime("study-%Y%m%d-%H%M%S") if name is None else name
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            raise ValueError(f"name={name!r} must be a plain folder name")
+        self.storage = Path(storage)
+        space = space if isinstance(space, Space) else Space(space)
+        self._problem = Problem(space, Objective(metric, mode), scheduler, searcher, seed)
+        self._check_searcher()
+        self.source: str | None = None  # "FILE.py:study", set by the command line
+
+    def __repr__(self) -> str:
+        return f"Study({self.name!r}, {self._problem.scheduler!r}, {self._problem.searcher!r})"
+
+    @property
+    def path(self) -> Path:
+        """The study's directory."""
+        return self.storage / self.name
+
+    def run(
+        self,
+        num_trials: int | None = None,
+        time_budget: float | str | None = None,
+        target: float | None = None,
+        **options: Any,
+    ) -> Result:
+        """Run the study and wait for its end; Ctrl-C stops it cleanly.
+
+        Parameters
+        ----------
+        num_trials, time_budget, target : where it ends, whichever comes first: trials started,
+            seconds (or text such as ``"8h"``), a value of the metric.
+        **options : see :meth:`start`.
+
+        Returns
+        -------
+        Result : also after Ctrl-C, with what there is.
+        """
+        return self.start(num_trials, time_budget, target, **options).wait()
+
+    def resume(
+        self,
+        num_trials: int | None = None,
+        time_budget: float | str | None = None,
+        target: float | None = None,
+        **options: Any,
+    ) -> Result:
+        """Go on with a study that was stopped or killed; what ran is started again.
+
+        ``num_trials`` counts the trials of the whole study; without any limit the last session's
+        number of trials and target hold again. The time budget is this session's.
+        """
+        limits = (num_trials, time_budget, target)
+        if all(limit is None for limit in limits):
+            num_trials, target = self._last_limits()
+        handle = self.start(num_trials, time_budget, target, resume=True, **options)
+        return handle.wait()
+
+    def extend(self, num_trials: int, **options: Any) -> Result:
+        """Go on with a study that came to its end, until it has so many trials in all."""
+        return self.resume(num_trials, **options)
+
+    def start(
+        self,
+        num_trials: int | None = None,
+        time_budget: float | str | None = None,
+        target: float | None = None,
+        *,
+        client: Any = None,
+        resources: Mapping[str, float] | None = None,
+        max_concurrent: int | None = None,
+        worker_timeout: float | str | None = None,
+        callbacks: Sequence[Callback] = (),
+        checkpoint: str = "auto",
+        fail_fast: bool = False,
+        max_failures: int = 0,
+        reuse_actors: bool = True,
+        verify_reuse: bool = False,
+        progress: bool = True,
+        resume: bool = False,
+    ) -> StudyHandle:
+        """Begin the study and return at once.
+
+        Parameters
+        ----------
+        client : a ``distributed.Client``, a Dask cluster, or None for worker processes on this
+            machine, one per slot.
+        resources : what one trial needs: ``cpu`` (threads), ``gpu`` (the worker's ``GPU``
+            resource; may be a fraction), or any other Dask resource. Default: one CPU.
+        max_concurrent : most trials at a time.
+        worker_timeout : how long to wait for the first worker that can run a trial; default: for
+            ever, with a warning.
+        callbacks : they follow the study's journal.
+        checkpoint : what is written: ``"auto"`` (what pauses, hands over, or ends as the best),
+            ``"end"`` (and every trial's end), ``"rung"`` (and every segment's), ``"never"``.
+        fail_fast : stop at the first trial that fails.
+        max_failures : how often a trial whose code raises is tried again, from its checkpoint.
+        reuse_actors : let objects whose ``reset_config`` returns True serve many trials.
+        verify_reuse : train each reused object's first segment beside a new object and compare.
+        progress : show progress in the terminal.
+        resume : go on with what the study's directory holds.
+
+        Raises
+        ------
+        TypeError, ValueError : bad arguments.
+        StudyExists, StudyMismatch, StudyLocked : the directory is not this study's to use now.
+        NoSuitableWorkers : no worker can run a trial (after ``worker_timeout``, from ``wait``).
+        """
+        from daskhpo.executors.dask.handle import start
+
+        if self.trainable is None:
+            raise TypeError("this study has no trainable: run its trials by ask() and tell()")
+        limits = Limits(num_trials, None, target, max_failures, fail_fast)
+        limits = check_limits(limits, time_budget, self._problem.searcher)
+        timeout = None if worker_timeout is None else seconds_of(worker_timeout, "worker_timeout")
+        if max_concurrent is not None and max_concurrent < 1:
+            raise ValueError(f"max_concurrent={max_concurrent!r} must be at least 1")
+        for callback in callbacks:
+            if not isinstance(callback, Callback):
+                raise TypeError(f"callbacks: {callback!r} is no Callback")
+        followers = list(callbacks)
+        if progress:
+            from daskhpo.callbacks.console import ConsoleProgress
+
+            followers.insert(0, ConsoleProgress())
+        check_manifest(self.path, self._problem)
+        return start(
+            problem=self._problem,
+            directory=self.path.absolute(),
+            trainable=self.trainable,
+            limits=limits,
+            policy=check_policy(checkpoint),
+            resume=resume,
+            source=self.source,
+            client=client,
+            resources=_check_resources(resources),
+            max_concurrent=max_concurrent,
+            worker_timeout=timeout,
+            reuse=reuse_actors,
+            verify_reuse=verify_reuse,
+            callbacks=followers,
+        )
+
+    def result(self) -> Result:
+        """What the study has found so far; works while it runs, too."""
+        return Result(study_records(self.path), self._problem.objective, self.path)
+
+    def _last_limits(self) -> tuple[int | None, float | None]:
+        from daskhpo.core.types import Began
+
+        began = [r for r in study_records(self.path) if isinstance(r, Began)]
+        if not began:
+            return None, None
+        return began[-1].limits.num_trials, began[-1].limits.target
+
+    def _check_searcher(self) -> None:
+        import copy
+
+        copy.deepcopy(self._problem.searcher).setup(self._problem.space, self._problem.seed)
+
+
+def load_study(path: str | Path) -> Result:
+    """The result of a study's directory; neither its trainable nor its optimiser is needed.
+
+    Raises
+    ------
+    FileNotFoundError : the directory holds no study.
+    """
+    directory = Path(path)
+    manifest = read_manifest(directory)
+    return Result(study_records(directory), manifest.objective, directory)
+
+
+def _check_trainable(trainable: Any) -> Any:
+    if trainable is None:
+        return None
+    if isinstance(trainable, type):
+        if not issubclass(trainable, Trainable):
+            raise TypeError(
+                f"trainable={trainable.__name__} must be a subclass of daskhpo.Trainable"
+            )
+        missing = sorted(getattr(trainable, "__abstractmethods__", ()))
+        if missing:
+            raise TypeError(f"trainable={trainable.__name__} does not define {', '.join(missing)}")
+        return trainable
+    if not callable(trainable):
+        raise TypeError(
+            f"trainable={trainable!r} must be a daskhpo.Trainable subclass, or a function "
+            "f(config, trial) that reports"
+        )
+    try:
+        inspect.signature(trainable).bind({}, None)
+    except TypeError as error:
+        raise TypeError(
+            f"trainable={trainable!r} must take two arguments, (config, trial): {error}"
+        ) from None
+    return trainable
+
+
+def _check_resources(resources: Mapping[str, float] | None) -> dict[str, float]:
+    asked = {"cpu": 1.0} | dict(resources or {})
+    for name, amount in asked.items():
+        if not isinstance(amount, (int, float)) or amount < 0:
+            raise ValueError(f"resources[{name!r}]={amount!r} must be a number of 0 or more")
+    if asked["cpu"] != int(asked["cpu"]) or asked["cpu"] < 1:
+        raise ValueError(
+            f"resources['cpu']={asked['cpu']!r} must be a whole number: a trial has its own process"
+        )
+    if asked.get("gpu", 0) > 1 and asked["gpu"] != int(asked["gpu"]):
+        raise ValueError(f"resources['gpu']={asked['gpu']!r} must be whole above 1")
+    return asked

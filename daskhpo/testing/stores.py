@@ -1,0 +1,166 @@
+"""What every checkpoint store must do, as tests to inherit.
+
+::
+
+    class TestMyStore(CheckpointStoreContract):
+        @pytest.fixture
+        def store(self):
+            return MyStore()
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import sys
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import pytest
+
+from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing, StateNotSupported
+from daskhpo.core.types import CheckpointRef
+
+
+def a_ref(row: int = 0, trial: int = 0, resource: int = 1) -> CheckpointRef:
+    """Return a reference as the coordinator gives it out, not yet written."""
+    return CheckpointRef(row=row, trial=trial, resource=resource)
+
+
+def a_state(seed: int = 0) -> dict[str, Any]:
+    """Return a small state with most of what a state may hold; the seed changes values only."""
+    values = np.random.Generator(np.random.PCG64(seed))
+    return {
+        "model": OrderedDict(w=values.random((3, 4), np.float32), b=values.random(4)),
+        "opt": {0: {"step": seed, "m": values.random((2, 0))}, 1: (seed / 7, [None, True])},
+        "rng": values.bit_generator.state,
+        "note": f"é {seed}",
+        "raw": bytes([seed % 256]) * 3,
+        "worst": float("inf"),
+    }
+
+
+def assert_same_state(found: Any, expected: Any, path: str = "state") -> None:
+    """Assert that two state trees are equal in value, type and dtype, floats to the bit."""
+    assert type(found) is type(expected), f"{path}: {type(found)} is not {type(expected)}"
+    torch: Any = sys.modules.get("torch")
+    if isinstance(expected, dict):
+        assert [(type(key), key) for key in found] == [(type(key), key) for key in expected], path
+        for key, part in expected.items():
+            assert_same_state(found[key], part, f"{path}[{key!r}]")
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected), path
+        for i, part in enumerate(expected):
+            assert_same_state(found[i], part, f"{path}[{i}]")
+    elif isinstance(expected, np.ndarray | np.generic):
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape), path
+        assert found.tobytes() == expected.tobytes(), path
+    elif torch is not None and isinstance(expected, torch.Tensor):
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape), path
+        assert found.device.type == "cpu", path
+        if expected.numel():
+            left, right = (
+                t.detach().cpu().contiguous().resolve_conj().resolve_neg().reshape(-1)
+                for t in (found, expected)
+            )
+            assert torch.equal(left.view(torch.uint8), right.view(torch.uint8)), path
+    elif isinstance(expected, float):
+        assert struct.pack(">d", found) == struct.pack(">d", expected), path
+    elif isinstance(expected, complex):
+        assert_same_state((found.real, found.imag), (expected.real, expected.imag), path)
+    else:
+        assert found == expected, f"{path}: {found!r} is not {expected!r}"
+
+
+class CheckpointStoreContract:
+    """Inherit, and give a fixture ``store`` that makes an empty store."""
+
+    def test_what_was_written_is_read_equal(self, store: Any) -> None:
+        assert_same_state(store.read(store.write(a_ref(), a_state())), a_state())
+
+    def test_write_completes_the_reference_and_keeps_its_identity(self, store: Any) -> None:
+        ref = store.write(a_ref(row=5, trial=3, resource=9), a_state())
+        assert (ref.row, ref.trial, ref.resource) == (5, 3, 9)
+        assert ref.array
+        assert ref.n_bytes > 0
+
+    def test_rows_are_independent(self, store: Any) -> None:
+        refs = [store.write(a_ref(row, trial=row), a_state(row)) for row in range(4)]
+        store.delete(refs[1])
+        for row in (0, 2, 3):
+            assert_same_state(store.read(refs[row]), a_state(row))
+
+    def test_states_of_one_shape_share_an_array_and_a_size(self, store: Any) -> None:
+        first, second = (store.write(a_ref(row), a_state(row)) for row in range(2))
+        assert (first.array, first.n_bytes) == (second.array, second.n_bytes)
+
+    def test_states_of_different_shapes_live_side_by_side(self, store: Any) -> None:
+        states = [{"w": np.arange(n)} for n in (3, 4)] + [{"w": np.arange(3, dtype=np.int16)}]
+        refs = [store.write(a_ref(row), state) for row, state in enumerate(states)]
+        assert len({ref.array for ref in refs}) == 3
+        for ref, state in zip(refs, states, strict=True):
+            assert_same_state(store.read(ref), state)
+
+    def test_a_row_written_again_holds_the_newer_state(self, store: Any) -> None:
+        old = store.write(a_ref(), a_state(1))
+        new = store.write(a_ref(), a_state(2))
+        assert_same_state(store.read(new), a_state(2))
+        with pytest.raises(CheckpointCorrupt):
+            store.read(old)
+        assert len(store.list()) == 1
+
+    def test_what_was_never_written_is_missing(self, store: Any) -> None:
+        with pytest.raises(CheckpointMissing):
+            store.read(a_ref())
+        ref = store.write(a_ref(), a_state())
+        with pytest.raises(CheckpointMissing):
+            store.read(dataclasses.replace(ref, row=1))
+
+    def test_what_was_deleted_is_missing_and_may_be_deleted_again(self, store: Any) -> None:
+        ref = store.write(a_ref(), a_state())
+        store.delete(ref)
+        store.delete(ref)
+        with pytest.raises(CheckpointMissing):
+            store.read(ref)
+        assert store.list() == []
+
+    def test_deleting_without_an_array_deletes_the_row_wherever_it_is(self, store: Any) -> None:
+        store.write(a_ref(row=0), {"w": np.arange(3)})
+        store.write(a_ref(row=0), {"w": np.arange(4)})
+        kept = store.write(a_ref(row=1), {"w": np.arange(4)})
+        store.delete(a_ref(row=0))
+        assert store.list() == [kept]
+
+    def test_list_gives_references_that_can_be_read(self, store: Any) -> None:
+        assert store.list() == []
+        refs = [store.write(a_ref(row, trial=row + 1, resource=3), a_state()) for row in (2, 0)]
+        assert store.list() == refs[::-1]
+        assert_same_state(store.read(store.list()[0]), a_state())
+
+    @pytest.mark.parametrize("change", [{"checksum": 1}, {"n_bytes": 1}])
+    def test_a_row_that_is_not_the_committed_one_is_corrupt(
+        self, store: Any, change: dict[str, int]
+    ) -> None:
+        ref = store.write(a_ref(trial=7), a_state())
+        with pytest.raises(CheckpointCorrupt, match="trial 7"):
+            store.read(dataclasses.replace(ref, **change))
+
+    def test_a_state_that_cannot_be_held_is_refused_and_leaves_nothing(self, store: Any) -> None:
+        with pytest.raises(StateNotSupported, match=r"state\['hook'\]\[1\]: got"):
+            store.write(a_ref(), {"w": np.ones(2), "hook": [0, print]})
+        assert store.list() == []
+
+    def test_a_checkpoint_is_a_snapshot(self, store: Any) -> None:
+        state = a_state()
+        ref = store.write(a_ref(), state)
+        state["model"]["w"][:] = 0
+        read = store.read(ref)
+        assert_same_state(read, a_state())
+        read["model"]["w"][:] = 1  # may be written to, and does not write through
+        assert_same_state(store.read(ref), a_state())
+
+    def test_cleaning_keeps_what_was_written(self, store: Any) -> None:
+        ref = store.write(a_ref(), a_state())
+        assert store.clean() == 0
+        assert_same_state(store.read(ref), a_state())
