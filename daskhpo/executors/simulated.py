@@ -92,7 +92,7 @@ class SimulatedExecutor:
             if at == float("inf"):
                 raise StudyFailed("the simulation has no slots, and none will come")
             self._now = at
-            if at_resize <= at_end:
+            if at_resize < at_end:  # of equal times, what was trained comes first
                 self._resize(self._resizes.pop()[1])
             else:
                 _, _, trial, attempt, yields = heappop(self._ends)
@@ -123,9 +123,11 @@ class SimulatedExecutor:
             done = curve.seconds(job.resource) if job.resource else 0.0
             run = _Run(job.attempt, curve, job.resource, job.until, self._now - done)
             self._runs[job.trial] = run
-        else:
-            run = self._runs[job.trial]
+        elif (running := self._runs.get(job.trial)) is not None:
+            run = running
             run.until = job.until
+        else:  # its slot went away; the coordinator is about to learn that
+            return
         self._schedule(job.trial, run, run.until, yields=False)
 
     def _schedule(self, trial: TrialId, run: _Run, resource: int, *, yields: bool) -> None:

@@ -176,6 +176,13 @@ def test_a_trial_that_failed_is_not_promoted_and_still_counts_in_its_rung():
     assert asha.next_action(paused(1, 2, 3, 4, 5), can_start=True) == Resume(1, until=3)
 
 
+def test_an_ended_trial_is_no_candidate_even_if_it_is_still_shown():
+    asha = ASHA(max_t=9, reduction_factor=3, variant="promotion")
+    decisions(asha, [1.0, 2.0, 3.0])
+    asha.on_end(a_trial(0, resource=1, status=Status.STOPPED))
+    assert asha.next_action(paused(0, 1, 2), can_start=True) == Start(until=1)
+
+
 def test_a_trial_that_left_the_top_is_not_promoted():
     asha = ASHA(max_t=9, reduction_factor=3, variant="promotion")
     decisions(asha, [3.0, 4.0, 5.0])  # trial 0 could be promoted, but no slot was free

@@ -212,6 +212,19 @@ def test_a_trial_whose_pause_could_not_be_saved_leaves_its_place_to_the_next():
     assert consequences_of(play) == [Resume(1, until=2), Resume(2, until=2)]
 
 
+def test_a_paused_trial_that_somebody_else_stops_does_not_close_its_rung():
+    play = Script()
+    play.start(0, 1, 2)
+    play.report(0, loss=0.0)
+    play.end(0, Status.STOPPED)
+    assert play.ask() == Start(until=1)
+    play.start(3)
+    for number in (1, 2, 3):
+        play.report(number, loss=float(number))
+    play.end(3, Status.STOPPED)
+    assert consequences_of(play) == [Resume(1, until=2), Resume(2, until=2)]
+
+
 @pytest.mark.parametrize("status", [Status.RUNNING, Status.QUEUED])
 def test_nothing_is_asked_of_a_trial_whose_checkpoint_is_being_written(status):
     play = Script()

@@ -41,12 +41,10 @@ class Broker:
         self._level()
 
     def leave(self, tenant: Tenant) -> None:
-        """A study goes; what it held is shared out."""
+        """A study goes; it still releases each worker that it holds when the lease there ends."""
         self._tenants.remove(tenant)
-        for held in (self._holder, self._promised):
-            for worker in [w for w, holder in held.items() if holder is tenant]:
-                del held[worker]
-        self.share()
+        for worker in [w for w, heir in self._promised.items() if heir is tenant]:
+            del self._promised[worker]
 
     def release(self, worker: str) -> None:
         """The worker's holder has no lease on it any more (or the worker is gone)."""

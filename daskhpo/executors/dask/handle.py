@@ -7,6 +7,7 @@ import logging
 import pickle
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -134,7 +135,7 @@ class _Elsewhere:
     def is_finished(self, seconds: float) -> bool:
         answer = self._call("poll", {})
         if answer["finished"]:
-            self.error = answer["error"]
+            self.error = pickle.loads(answer["error"])
         else:
             time.sleep(seconds)
         return bool(answer["finished"])
@@ -176,6 +177,7 @@ def start(
         Slots(resources, max_concurrent, worker_timeout),
         reuse,
         verify_reuse,
+        user_elsewhere=False,
     )
     with contextlib.ExitStack() as stack:
         client = _client(client, resources, max_concurrent, stack)
@@ -184,7 +186,7 @@ def start(
         if isinstance(scheduler, Scheduler):
             remote = _Here(scheduler, spec)
         else:
-            remote = _Elsewhere(client, spec)
+            remote = _Elsewhere(client, replace(spec, user_elsewhere=True))
         info = StudyInfo(
             directory.name,
             directory,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 from distributed import Client
 from distributed.diagnostics.plugin import SchedulerPlugin
 
@@ -69,6 +70,7 @@ class HeadSpec:
     slots: Slots
     reuse: bool
     verify_reuse: bool
+    user_elsewhere: bool  # in another process than the scheduler
 
 
 class Head(SchedulerPlugin):  # type: ignore[misc]
@@ -92,6 +94,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         self._n_leases = 0
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lease_tasks: set[asyncio.Task[None]] = set()
         self.error: BaseException | None = None
         self.finished = threading.Event()
         self._session = await asyncio.to_thread(
@@ -140,15 +143,29 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             if isinstance(message := self._inbox.get(), Call):
                 _set_results([(message.reply, {"do": "exit"})])
         self._broker.leave(self)
-        if leases := [task for task in self._tasks if task.get_name() == "lease"]:
-            await asyncio.wait(leases, timeout=LEASE_END_SECONDS)
-        for task in self._tasks - {asyncio.current_task()}:
+        if not self.spec.user_elsewhere:
+            self._scheduler.handlers.pop(self.name, None)
+        for task in self._tasks - self._lease_tasks - {asyncio.current_task()}:
             task.cancel()
-        self._scheduler.handlers.pop(self.name, None)
-        self._scheduler.plugins.pop(self.name, None)
+        if self._lease_tasks:
+            await asyncio.wait(self._lease_tasks, timeout=LEASE_END_SECONDS)
         await asyncio.to_thread(self._session.close)
-        await self._client.close()
+        if self._lease_tasks:
+            busy = [worker for worker, _ in self._leases.values()]
+            logger.warning("the code of ended trials still runs on %s", ", ".join(busy))
+            self._spawn(self._linger())
+        else:
+            await self._let_go()
         self.finished.set()
+
+    async def _linger(self) -> None:
+        """Keep workers from other studies while code that does not return blocks them."""
+        await asyncio.wait(self._lease_tasks)
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        self._scheduler.plugins.pop(self.name, None)
+        await self._client.close()
 
     def _coordinate(self) -> None:
         session = self._session
@@ -168,10 +185,11 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             executor.close()
             self._loop.call_soon_threadsafe(lambda: self._spawn(self._finish()))
 
-    def _spawn(self, coroutine: Any, name: str = "") -> None:
-        task = self._loop.create_task(coroutine, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _spawn(self, coroutine: Any, *, watches_lease: bool = False) -> None:
+        task = self._loop.create_task(coroutine)
+        for tasks in (self._tasks, self._lease_tasks) if watches_lease else (self._tasks,):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
     def _on_lock_lost(self) -> None:
         directory = self.spec.directory
@@ -183,12 +201,19 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         """Ask the study to end; from any thread."""
         self._inbox.put(StopAsked(reason))
 
+    def _poll(self) -> dict[str, Any]:
+        """What a user in another process is told; he asks until it has finished."""
+        if not self.finished.is_set():
+            return {"finished": False}
+        self._scheduler.handlers.pop(self.name, None)
+        return {"finished": True, "error": cloudpickle.dumps(self.error)}
+
     # -- messages from leases --------------------------------------------------------------------
 
     async def _receive(self, slot: int, say: str, data: dict[str, Any]) -> Any:
         """Handler of the study's channel: what a lease says, answered by its next command."""
         if say == "poll":
-            return {"finished": self.finished.is_set(), "error": self.error}
+            return self._poll()
         if say == "stop":
             return self.stop(data["reason"])
         if slot not in self._leases or self._closing:
@@ -259,7 +284,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         )
         self._leases[slot] = (worker, future)
         self._slot_of[worker] = slot
-        self._spawn(self._watch(slot, future), name="lease")
+        self._spawn(self._watch(slot, future), watches_lease=True)
 
     def give_back(self, worker: str) -> None:
         self._inbox.put(GiveBack(self._slot_of[worker]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 from collections.abc import Callable
@@ -153,8 +154,12 @@ class FunctionRunner:
     def run(self, segment: Segment) -> Outcome:
         self._segment = segment
         if self._thread is None:
+            context = contextvars.copy_context()  # in which Dask's get_worker() finds its worker
             self._thread = threading.Thread(
-                target=self._main, name=f"trial-{self.context.id}", daemon=True
+                target=context.run,
+                args=(self._main,),
+                name=f"trial-{self.context.id}",
+                daemon=True,
             )
             self._thread.start()
         else:
