@@ -98,10 +98,10 @@ class ConsoleProgress(Callback):
         if story.stop_reason:
             self._say(f"{self._info.name}: stopped, because {story.stop_reason}")
         unfinished = self._counts[Status.QUEUED] + self._counts[Status.RUNNING]
-        if unfinished:
+        if story.stop_reason or unfinished:
             self._say(
-                f"{unfinished} trials are unfinished; go on with study.resume(), or "
-                f"`daskhpo resume {self._info.directory}` if the study is in a file"
+                f"go on with study.resume() in the script that began it ({unfinished} trials are "
+                f"unfinished); look at it with `daskhpo status {self._info.directory}`"
             )
 
     # -- what is shown ---------------------------------------------------------------------------

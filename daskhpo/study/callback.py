@@ -64,6 +64,7 @@ class Follower:
         self._story = Story(info.objective)
         self._path = info.directory / "journal.jsonl"
         self._offset = 0
+        self._damaged = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="daskhpo-callbacks", daemon=True)
         self._thread.start()
@@ -83,8 +84,15 @@ class Follower:
         self._each("on_finish", self._story)
 
     def _read(self) -> None:
-        if not self._path.exists():
+        if not self._path.exists() or self._damaged:
             return
+        try:
+            self._tell_new_records()
+        except Exception:
+            self._damaged = True
+            logger.exception("%s cannot be followed any further", self._path)
+
+    def _tell_new_records(self) -> None:
         with self._path.open("rb") as file:
             file.seek(self._offset)
             for line in file:

@@ -124,7 +124,6 @@ class Coordinator:
                 self.journal.append(event)
                 self.n_slots = n_slots
             case StopRequested(reason):
-                self.journal.append(event)
                 self._stop(reason)
             case Began():
                 self._began(event)
@@ -136,7 +135,8 @@ class Coordinator:
     def _began(self, event: Began) -> None:
         self.journal.append(event)
         self.limits, self._policy = event.limits, check_policy(event.policy)
-        self.stop_reason, self.idle, self._exhausted, self.n_slots = None, False, False, 0
+        self.stop_reason, self.fatal_error = None, None
+        self.idle, self._exhausted, self.n_slots = False, False, 0
         for trial in [*self.ledger.trials.values()]:
             if trial.status is not Status.RUNNING:
                 continue
@@ -144,20 +144,21 @@ class Coordinator:
                 self._settle(trial, trial.decision, in_slot=False)
             else:
                 self.ledger.requeue(trial, trial.until)
+        self._stop_at_target()
 
     def _reported(self, event: Reported) -> None:
-        if (trial := self.ledger.running(event.trial, event.attempt)) is None:
+        trial = self.ledger.running(event.trial, event.attempt)
+        if trial is None or trial.decision is not None:  # of a dead attempt, or decided already
             return
         steps = _unseen(event.steps, trial.resource)
+        if not (steps or event.ended or event.yielded):
+            return  # live metrics that the segment's report has overtaken
         trial = self.ledger.advance(trial, steps)
         decision: Decision | None = None
         if event.ended or trial.resource == trial.until:
             decision = self._decision(trial, event.ended)
-        if steps or decision or event.yielded:
-            self.journal.append(replace(event, steps=steps, decision=decision))
-        target = self.limits.target
-        if target is not None and self.objective.reached(self.ledger.best_loss, target):
-            self._stop(f"the target of {target} was reached")
+        self.journal.append(replace(event, steps=steps, decision=decision))
+        self._stop_at_target()
         if decision is not None:
             self._carry_out(self.ledger.decide(trial, decision), decision)
         elif event.yielded:
@@ -202,18 +203,30 @@ class Coordinator:
         if (trial := self.ledger.running(event.trial, event.attempt)) is None:
             return
         self.journal.append(event)
+        may_retry = event.retry and not event.fatal and trial.n_failed < self.limits.max_failures
+        if may_retry and trial.decision is not None:  # saving raised; what was decided stands
+            decision = trial.decision
+            trial = trial._replace(n_failed=trial.n_failed + 1)
+            self._settle(trial, decision, in_slot=False)
+            return
         self._commands.append(Release(trial.id, trial.attempt))
-        if event.fatal:
-            self.fatal_error = event.error
-        if event.retry and not event.fatal and trial.n_failed < self.limits.max_failures:
+        if may_retry:
             self.ledger.requeue(trial, trial.until, failed=1)
             return
-        self._end(trial, Status.FAILED, event.error.strip().splitlines()[-1])
+        self._end(trial, Status.FAILED, (event.error.strip().splitlines() or [""])[-1])
+        if event.fatal:
+            self.fatal_error = event.error
         if event.fatal or self.limits.fail_fast:
             self._stop(f"trial {trial.id} failed")
 
+    def _stop_at_target(self) -> None:
+        target = self.limits.target
+        if target is not None and self.objective.reached(self.ledger.best_loss, target):
+            self._stop(f"the target of {target} was reached")
+
     def _stop(self, reason: str) -> None:
         if self.stop_reason is None:
+            self.journal.append(StopRequested(reason, self._seconds))
             self.stop_reason = reason
             for trial in self.ledger.trials.values():
                 if trial.status is Status.RUNNING:

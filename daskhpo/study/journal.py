@@ -102,7 +102,7 @@ def read_journal(path: Path) -> Iterator[Record]:
                 return
             try:
                 yield decode(line)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise JournalCorrupt(
                     f"{path}, line {number} cannot be read ({error!r}): {line[:80]!r}. "
                     "Restore the file from a copy, or cut it before that line"

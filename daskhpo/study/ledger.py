@@ -164,8 +164,8 @@ class Ledger:
         for trial in self.trials.values():
             assert trial.resource <= trial.until, trial
             assert trial.decided_at + len(trial.losses) <= max(trial.until, trial.decided_at), trial
-            if trial.status is Status.PAUSED:
-                assert trial.decision is None, f"a pause waits for its checkpoint: {trial}"
+            if trial.status is not Status.RUNNING:
+                assert trial.decision is None, f"a decision was not carried out: {trial}"
 
     def _put(self, trial: Trial) -> Trial:
         self.trials[trial.id] = trial

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from daskhpo.core.errors import StudyLocked
 
@@ -27,7 +28,7 @@ class StudyLock:
     Creation with ``O_EXCL`` is atomic, on NFS too. The holder touches the file every
     ``HEARTBEAT_SECONDS``; a file that was not touched for ``STALE_SECONDS`` belongs to a dead
     process, and so does one of this host whose process is gone. Ages are measured by the file
-    server's own clock. Whoever takes a lock over renames it first, which only one can do.
+    server's own clock. Whoever takes a lock over claims that first, which only one can do.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ class StudyLock:
         self.path = directory / "lock.json"
         self._token = uuid.uuid4().hex
         self._on_lost = on_lost
-        while not self._create():
+        while not self._create(self.path):
             self._take_over()
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="daskhpo-lock", daemon=True)
@@ -57,7 +58,8 @@ class StudyLock:
             with contextlib.suppress(FileNotFoundError):
                 self.path.unlink()
 
-    def _create(self) -> bool:
+    def _create(self, path: Path) -> bool:
+        """Write who we are to a file, unless there is one already."""
         holder = {
             "token": self._token,
             "host": socket.gethostname(),
@@ -69,44 +71,40 @@ class StudyLock:
         aside = self.path.with_name(f"lock.{self._token}")
         aside.write_text(json.dumps(holder))
         try:
-            os.link(aside, self.path)
+            os.link(aside, path)
         except FileExistsError:
-            return False
+            return aside.stat().st_nlink == 2  # NFS may lose the answer and link once more
         finally:
             aside.unlink()
         return True
 
     def _take_over(self) -> None:
-        try:
-            holder = json.loads(self.path.read_text())
-            age = self._age()
-        except FileNotFoundError:
+        """Remove the lock of a process that is gone; returns when it may be tried for again."""
+        if (holder := _dead_holder(self.path.parent)) is None:  # given back just now
             return
-        except ValueError:
-            holder, age = {}, self._age()
         host, pid = holder.get("host", "an unknown host"), holder.get("pid", 0)
-        here = host == socket.gethostname()
-        dead = here and _started(pid) != holder.get("process_started")
-        if not dead and age < STALE_SECONDS:
-            raise StudyLocked(
-                f"{self.path.parent} is in use by process {pid} on {host} since "
-                f"{holder.get('since')} (sign of life {age:.0f} s ago). Stop that one, or wait: "
-                f"the lock expires {STALE_SECONDS:.0f} s after its last sign of life"
-            )
-        logger.warning("taking over %s: process %s on %s is gone", self.path.parent, pid, host)
-        stale = self.path.with_name(f"lock.stale.{self._token}")
-        with contextlib.suppress(FileNotFoundError):  # another one was faster; it has it now
-            os.rename(self.path, stale)
-            stale.unlink()
-
-    def _age(self) -> float:
-        """Seconds since the last heartbeat, by the clock that stamps files in this directory."""
-        probe = self.path.with_name(f"lock.probe.{self._token}")
-        probe.touch()
+        # Only the owner of this file may remove that holder's lock. Without it, another one could
+        # take over after we looked, and it would be the new lock that we remove.
+        claim = self.path.with_name(f"lock.after.{holder.get('token')}")
+        if not self._create(claim):
+            self._await(claim)
+            return
         try:
-            return probe.stat().st_mtime - self.path.stat().st_mtime
+            if (now := _read(self.path)) is not None and now.get("token") == holder.get("token"):
+                logger.warning("taking over %s: process %s on %s is gone", claim.parent, pid, host)
+                self.path.unlink()
         finally:
-            probe.unlink()
+            claim.unlink(missing_ok=True)
+
+    def _await(self, claim: Path) -> None:
+        """Another process is taking the lock over, which takes it milliseconds."""
+        claimant, age = _read(claim), _age(claim)
+        if claimant is None or age is None:
+            return
+        if _is_gone(claimant) or age >= STALE_SECONDS:  # it died over it
+            claim.unlink(missing_ok=True)
+        else:
+            time.sleep(0.01)
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):
@@ -126,6 +124,76 @@ class StudyLock:
             return True
 
 
+def holder_of(directory: Path) -> dict[str, Any] | None:
+    """Who runs the study in a directory: host, pid, since, age (s); None if nobody does."""
+    path = directory / "lock.json"
+    holder, age = _read(path), _age(path)
+    if holder is None or age is None or _is_gone(holder) or age >= STALE_SECONDS:
+        return None
+    unknown = {"host": "an unknown host", "pid": "?", "since": "an unknown time"}
+    return unknown | holder | {"age": age}
+
+
+def check_free(directory: Path) -> None:
+    """Refuse a study that a living process runs.
+
+    Raises
+    ------
+    StudyLocked : the message says which process, and what to do.
+    """
+    _dead_holder(directory)
+
+
+def _dead_holder(directory: Path) -> dict[str, Any] | None:
+    """Who left a lock behind; None if there is no lock. Raises if the holder is alive."""
+    path = directory / "lock.json"
+    holder, age = _read(path), _age(path)  # judged and taken over from must be one and the same
+    if holder is None or age is None:
+        return None
+    if _is_gone(holder) or age >= STALE_SECONDS:
+        return holder
+    raise StudyLocked(
+        f"{directory} is in use by process {holder.get('pid', 'unknown')} on "
+        f"{holder.get('host', 'an unknown host')} since {holder.get('since', 'some time')} "
+        f"(sign of life {age:.0f} s ago). Stop that one, or wait: the lock expires "
+        f"{STALE_SECONDS:.0f} s after its last sign of life"
+    )
+
+
+def _age(path: Path) -> float | None:
+    """Seconds since a file was touched, by the clock that stamps files in its directory."""
+    probe = path.with_name(f"lock.probe.{uuid.uuid4().hex}")
+    try:
+        touched = path.stat().st_mtime
+        probe.touch()
+        return probe.stat().st_mtime - touched
+    except FileNotFoundError:
+        return None
+    except PermissionError:  # somebody else's study: our own clock must do
+        return time.time() - touched
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a lock file says; None if there is none, empty if it cannot be understood."""
+    try:
+        holder = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _is_gone(holder: dict[str, Any]) -> bool:
+    """Whether the holder was a process of this host which is no more."""
+    if holder.get("host") != socket.gethostname():
+        return False
+    started = _started(holder.get("pid", 0))
+    return started is None or started != holder.get("process_started")
+
+
 def _started(pid: int) -> str | None:
     """When a process of this host began, in the kernel's own unit; None if there is none."""
     try:
@@ -138,4 +206,5 @@ def _started(pid: int) -> str | None:
         except PermissionError:
             pass
         return "running"  # a system without /proc
-    return stat.rpartition(")")[2].split()[19]
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]  # a zombie is no more

@@ -17,6 +17,7 @@ from daskhpo.core.types import (
     Failed,
     Launched,
     Lost,
+    Metrics,
     Pause,
     Record,
     Reported,
@@ -104,6 +105,7 @@ class Story:
         self.n_checkpoints = self.n_checkpoint_bytes = 0
         self.stop_reason: str | None = None
         self.seconds = 0.0
+        self._target: float | None = None
 
     def tell(self, record: Record) -> None:
         """Take in the next record."""
@@ -122,8 +124,8 @@ class Story:
                     trial.checkpoint = ref
                     self.n_checkpoints += 1
                     self.n_checkpoint_bytes += ref.n_bytes
-                if trial.status is Status.RUNNING:  # it handed over; a decision says so itself
-                    trial.status = Status.QUEUED
+                if trial.status is Status.RUNNING and self.stop_reason is not None:
+                    trial.status = Status.QUEUED  # it was to go on, and handed over instead
             case Ended(number, status, reason):
                 trial = self.trials[number]
                 if trial.status is Status.RUNNING:
@@ -139,9 +141,10 @@ class Story:
                 self.stop_reason = reason
             case Began():
                 self.n_sessions += 1
-                self.stop_reason = None
+                self.stop_reason, self._target = None, record.limits.target
                 for trial in self.trials.values():
                     if trial.status is Status.RUNNING:
+                        trial.hold(record.seconds)
                         trial.status = Status.QUEUED
 
     def _reported(self, record: Reported) -> None:
@@ -152,13 +155,22 @@ class Story:
         if record.steps:
             trial.resource = record.steps[-1].resource
             trial.metrics = dict(record.steps[-1].metrics)
-        if self.best is None or trial.best_loss < self.best.best_loss:
+        if trial.best_loss < (math.inf if self.best is None else self.best.best_loss):
             self.best = trial
         match record.decision:
             case Pause():
                 trial.status = Status.PAUSED
             case Continue():
-                trial.status = Status.RUNNING
+                trial.status = Status.QUEUED if self._is_stopping() else Status.RUNNING
+            case None if record.yielded:
+                trial.status = Status.QUEUED
+
+    def _is_stopping(self) -> bool:
+        if self._target is None or self.best is None:
+            return self.stop_reason is not None
+        # The stop that a report brings about is recorded after the report.
+        reached = self.objective.reached(self.best.best_loss, self._target)
+        return reached or self.stop_reason is not None
 
     def _leave(self, number: TrialId, seconds: float) -> TrialRecord:
         trial = self.trials[number]
@@ -185,7 +197,7 @@ class Result:
         self._attempt: list[int] = []
         self._resource: list[int] = []
         self._seconds: list[float] = []
-        self._metrics: list[dict[str, float]] = []
+        self._metrics: list[Metrics] = []
         for record in records:
             self._story.tell(record)
             if isinstance(record, Reported):
@@ -194,7 +206,7 @@ class Result:
                     self._attempt.append(record.attempt)
                     self._resource.append(step.resource)
                     self._seconds.append(step.seconds)
-                    self._metrics.append(dict(step.metrics))
+                    self._metrics.append(step.metrics)
 
     def __repr__(self) -> str:
         metric = self.objective.metric
@@ -206,6 +218,11 @@ class Result:
     def num_trials(self) -> int:
         """Trials that were started."""
         return len(self._story.trials)
+
+    @property
+    def has_reports(self) -> bool:
+        """Whether any trial has reported a value."""
+        return self._story.best is not None
 
     @property
     def stop_reason(self) -> str | None:
@@ -225,6 +242,20 @@ class Result:
             shown = f" The first failure:\n{errors[0]}" if errors else ""
             raise ValueError(f"none of {self.num_trials} trials has reported a value.{shown}")
         return self._story.best
+
+    def best_trials(self, k: int = 1) -> list[TrialRecord]:
+        """The ``k`` trials with the best values so far, the best first."""
+        reported = [t for t in self._story.trials.values() if math.isfinite(t.best_loss)]
+        return sorted(reported, key=lambda trial: (trial.best_loss, trial.id))[:k]
+
+    def trial(self, trial_id: TrialId) -> TrialRecord:
+        """One trial: its configuration, status, metrics, and the traceback if it failed.
+
+        Raises
+        ------
+        KeyError : there is no such trial.
+        """
+        return self._story.trials[trial_id]
 
     @property
     def best_config(self) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 
 from daskhpo.core.errors import StudyExists, StudyMismatch
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import Began, Command, Limits, Record
+from daskhpo.core.types import Began, Command, Limits, Record, Suggested
 from daskhpo.study.coordinator import Coordinator, Problem
 from daskhpo.study.journal import FileJournal, read_journal
-from daskhpo.study.lock import StudyLock
+from daskhpo.study.lock import StudyLock, check_free
 from daskhpo.study.policy import Policy
 from daskhpo.study.replay import replay
 
@@ -52,20 +52,19 @@ class Session:
         self.lock = StudyLock(directory, on_lock_lost)
         try:
             path = directory / "journal.jsonl"
-            check_manifest(directory, problem)
-            if path.exists() and not resume and next(read_journal(path), None) is not None:
-                raise StudyExists(
-                    f"{directory} holds a study already: go on with it by study.resume(...), "
-                    "or give this one another name="
-                )
+            _check_contents(directory, problem, resume=resume)
             _write_manifest(directory, problem, source)
             self.journal = FileJournal(path)
-            last = _Last(read_journal(path))
-            self.coordinator: Coordinator = replay(problem, last, self.journal)
-            self.began_at: float = last.seconds
-            began = Began(limits, policy, self.began_at)
-            self.commands: list[Command] = self.coordinator.handle(began)
-            self.journal.flush()
+            try:
+                last = _Last(read_journal(path))
+                self.coordinator: Coordinator = replay(problem, last, self.journal)
+                self.began_at: float = last.seconds
+                began = Began(limits, policy, self.began_at)
+                self.commands: list[Command] = self.coordinator.handle(began)
+                self.journal.flush()
+            except BaseException:
+                self.journal.close()
+                raise
         except BaseException:
             self.lock.release()
             raise
@@ -74,6 +73,26 @@ class Session:
         """Close the journal and give the lock back."""
         self.journal.close()
         self.lock.release()
+
+
+def check_startable(directory: Path, problem: Problem, *, resume: bool) -> None:
+    """Refuse now what :class:`Session` would refuse later, before anything is started.
+
+    Raises
+    ------
+    StudyExists, StudyMismatch, StudyLocked, JournalCorrupt : as their messages say.
+    """
+    check_free(directory)
+    _check_contents(directory, problem, resume=resume)
+
+
+def _check_contents(directory: Path, problem: Problem, *, resume: bool) -> None:
+    _check_manifest(directory, problem)
+    if not resume and any(isinstance(record, Suggested) for record in study_records(directory)):
+        raise StudyExists(
+            f"{directory} holds a study already: go on with it by study.resume(...), "
+            "or give this one another name="
+        )
 
 
 class _Last:
@@ -124,7 +143,7 @@ def read_manifest(directory: Path) -> Manifest:
     return Manifest(**data)
 
 
-def check_manifest(directory: Path, problem: Problem) -> None:
+def _check_manifest(directory: Path, problem: Problem) -> None:
     """Refuse a directory whose study is another one.
 
     Raises

@@ -14,12 +14,13 @@ from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import Limits
+from daskhpo.study.asktell import AskedTrial, AskTell
 from daskhpo.study.callback import Callback
 from daskhpo.study.coordinator import Problem
 from daskhpo.study.limits import check_limits, seconds_of
 from daskhpo.study.policy import check_policy
 from daskhpo.study.result import Result
-from daskhpo.study.session import check_manifest, read_manifest, study_records
+from daskhpo.study.session import check_startable, read_manifest, study_records
 from daskhpo.trainable import Trainable
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Study:
         space = space if isinstance(space, Space) else Space(space)
         self._problem = Problem(space, Objective(metric, mode), scheduler, searcher, seed)
         self._check_searcher()
+        self._asktell: AskTell | None = None
         self.source: str | None = None  # "FILE.py:study", set by the command line
 
     def __repr__(self) -> str:
@@ -197,7 +199,7 @@ class Study:
             from daskhpo.callbacks.console import ConsoleProgress
 
             followers.insert(0, ConsoleProgress())
-        check_manifest(self.path, self._problem)
+        check_startable(self.path, self._problem, resume=resume)
         return start(
             problem=self._problem,
             directory=self.path.absolute(),
@@ -214,6 +216,52 @@ class Study:
             verify_reuse=verify_reuse,
             callbacks=followers,
         )
+
+    def ask(self) -> AskedTrial | None:
+        """The next trial for you to run; None if the study wants none before it is told more.
+
+        The first call opens the study's directory, or goes on with what it holds; :meth:`close`
+        closes it. The trainable may be None.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from daskhpo.schedulers import ASHA
+        >>> from daskhpo.space import Real
+        >>> study = Study(
+        ...     None, {"x": Real(-1, 1)}, "loss", scheduler=ASHA(9), storage=tempfile.mkdtemp()
+        ... )
+        >>> for _ in range(20):
+        ...     trial = study.ask()
+        ...     while study.tell(trial, {"loss": trial.config["x"] ** 2 - trial.resource}):
+        ...         pass
+        >>> study.close()
+        >>> len(study.result().trials())
+        21
+
+        (One trial more was made ready than asked for.)
+        """
+        if self._asktell is None:
+            self._asktell = AskTell(self.path, self._problem, resume=True)
+        return self._asktell.ask()
+
+    def tell(self, trial: AskedTrial, metrics: Mapping[str, Any]) -> bool:
+        """Tell one unit of a trial's training. True: train on; False: ask for another trial.
+
+        Raises
+        ------
+        MetricError : the metrics are no flat dict of numbers with the study's metric in it.
+        ValueError : the trial does not run.
+        """
+        if self._asktell is None:
+            raise ValueError(f"{trial!r} was not asked for in this session: call ask() first")
+        return self._asktell.tell(trial, metrics)
+
+    def close(self) -> None:
+        """End what :meth:`ask` began, so that another process may go on with the study."""
+        if self._asktell is not None:
+            self._asktell.close()
+            self._asktell = None
 
     def result(self) -> Result:
         """What the study has found so far; works while it runs, too."""

@@ -85,9 +85,9 @@ PROFILES: dict[str, Profile] = {
             {
                 "lr": LEARNING_RATES,
                 "batch_size": BATCH_SIZES,
-                "embedding": Integer(4, 100),
+                "embedding": Integer(1, 100),
                 "conv_layers": Integer(1, 40),
-                "fc_size": Integer(4, 150),
+                "fc_size": Integer(1, 150),
                 "fc_layers": Integer(1, 40),
             },
             max_t=81,

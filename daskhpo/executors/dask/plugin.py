@@ -143,8 +143,6 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             if isinstance(message := self._inbox.get(), Call):
                 _set_results([(message.reply, {"do": "exit"})])
         self._broker.leave(self)
-        if not self.spec.user_elsewhere:
-            self._scheduler.handlers.pop(self.name, None)
         for task in self._tasks - self._lease_tasks - {asyncio.current_task()}:
             task.cancel()
         if self._lease_tasks:
@@ -164,6 +162,8 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         await self._let_go()
 
     async def _let_go(self) -> None:
+        if not self.spec.user_elsewhere:  # else it answers until the user has asked
+            self._scheduler.handlers.pop(self.name, None)
         self._scheduler.plugins.pop(self.name, None)
         await self._client.close()
 

@@ -1,0 +1,120 @@
+"""Ask and tell: the user runs the trials, the study decides."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from daskhpo.core.types import (
+    Command,
+    Config,
+    Failed,
+    Limits,
+    Release,
+    Reported,
+    SlotsChanged,
+    Step,
+    Train,
+    TrialId,
+)
+from daskhpo.study.coordinator import Problem
+from daskhpo.study.session import Session
+
+
+class AskedTrial:
+    """A trial that the user runs.
+
+    Attributes
+    ----------
+    id, config : number and hyperparameters.
+    resource : units of training told so far; above 0 at first if it was paused before.
+    max_t : units at which it is fully trained.
+    finished : nothing more is wanted of it now; it is paused or over.
+    """
+
+    def __init__(self, trial: TrialId, config: Config, resource: int, max_t: int) -> None:
+        self.id, self.config = trial, dict(config)
+        self.resource, self.max_t = resource, max_t
+        self.finished = False
+
+    def __repr__(self) -> str:
+        return f"AskedTrial({self.id}, {self.config}, resource={self.resource})"
+
+
+class AskTell:
+    """The executor whose slots are the trials that a user has asked for.
+
+    Nothing is checkpointed: a user who is given a paused trial again restores its state, or
+    trains it again up to ``trial.resource`` without telling.
+    """
+
+    def __init__(self, directory: Path, problem: Problem, *, resume: bool) -> None:
+        self._session = Session(directory, problem, Limits(), "never", resume=resume)
+        self._coordinator = self._session.coordinator
+        self._max_t = problem.scheduler.max_t
+        self._objective = problem.objective
+        self._zero = time.monotonic() - self._session.began_at
+        self._ready: deque[Train] = deque()
+        self._asked: dict[TrialId, tuple[AskedTrial, int]] = {}
+        self._perform(self._session.commands)
+
+    def ask(self) -> AskedTrial | None:
+        """The next trial to run, or None if the study wants none before it is told more."""
+        if not self._ready:
+            self._handle(SlotsChanged(len(self._asked) + 1, self._now()))
+        if not self._ready:
+            return None
+        job = self._ready.popleft()
+        trial = AskedTrial(job.trial, job.config, self._told(job), self._max_t)
+        self._asked[job.trial] = (trial, job.attempt)
+        return trial
+
+    def tell(self, trial: AskedTrial, metrics: Any) -> bool:
+        """Tell one unit of training; True: train on, False: the trial is finished for now.
+
+        Raises
+        ------
+        MetricError : the metrics are no flat dict of numbers with the study's metric in it.
+        ValueError : the trial is not one that was asked for and still runs.
+        """
+        if trial.id not in self._asked or self._asked[trial.id][0] is not trial:
+            raise ValueError(f"{trial!r} does not run: it is finished, or was never asked for")
+        plain = self._objective.check(metrics)
+        attempt, now = self._asked[trial.id][1], self._now()
+        if math.isinf(self._objective.loss(plain)):
+            error = f"{self._objective.metric}={plain[self._objective.metric]!r} is not finite"
+            self._handle(Failed(trial.id, attempt, error, now, retry=False))
+        else:
+            step = Step(trial.resource + 1, plain, now)
+            self._handle(Reported(trial.id, attempt, (step,), now))
+            trial.resource += 1
+        return not trial.finished
+
+    def close(self) -> None:
+        """End the session; trials that were asked for and not finished will be given again."""
+        self._session.close()
+
+    def _told(self, job: Train) -> int:
+        # Without checkpoints the ledger counts from 0 again; the user was told otherwise.
+        return self._coordinator.ledger.trials[job.trial].decided_at
+
+    def _handle(self, event: Any) -> None:
+        commands = self._coordinator.handle(event)
+        self._session.journal.flush()
+        self._perform(commands)
+
+    def _perform(self, commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case Train(launch=True):
+                    self._ready.append(command)
+                case Release(number) if number in self._asked:
+                    self._asked.pop(number)[0].finished = True
+                case _:
+                    pass  # a trial that goes on needs no word; nothing is ever saved here
+
+    def _now(self) -> float:
+        return time.monotonic() - self._zero

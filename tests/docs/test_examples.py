@@ -1,0 +1,179 @@
+"""The code in README.md and docs/ runs, and what they name exists.
+
+The ``python`` blocks of a file run in their order, in one namespace and one fresh directory, in a
+process of their own (worker processes import their parent's main module, which must not be
+pytest's). A block marked ``python no-run`` is compiled only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from daskhpo import cli
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(p for p in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")] if p.exists())
+LATER = {"benchmarks/results/overhead.md"}  # written by a benchmark
+
+DRIVER = """
+import json, pathlib
+if __name__ == "__main__":
+    for page, line, source in json.loads(pathlib.Path("blocks.json").read_text()):
+        exec(compile("\\n" * line + source, page, "exec"), globals())
+"""
+
+FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page; ``line`` is that of its fence."""
+
+    page: Path
+    line: int
+    info: str
+    source: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """All fenced blocks of a page, in order."""
+    text = page.read_text(encoding="utf-8")
+    for match in FENCE.finditer(text):
+        line = text.count("\n", 0, match.start()) + 1
+        yield Block(page, line, match[1].strip(), match[2])
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder, with the packages that this process sees."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+ALL = [block for page in PAGES for block in blocks(page)]
+TO_RUN = [page for page in PAGES if any(b.info == "python" and b.page == page for b in ALL)]
+SHELL = [b for b in ALL if b.info in ("bash", "sh", "shell", "console")]
+COMMANDS = [
+    (b.page, line.removeprefix("$ "))
+    for b in SHELL
+    for line in b.source.splitlines()
+    if line.removeprefix("$ ").startswith("daskhpo ")
+]
+
+
+def test_there_are_pages_with_examples() -> None:
+    assert ROOT / "README.md" in TO_RUN
+    assert COMMANDS
+
+
+@pytest.mark.parametrize("page", TO_RUN, ids=name)
+def test_the_examples_of_a_page_run(page: Path, tmp_path: Path) -> None:
+    import json
+
+    code = [(str(b.page), b.line, b.source) for b in blocks(page) if b.info == "python"]
+    (tmp_path / "blocks.json").write_text(json.dumps(code))
+    (tmp_path / "examples.py").write_text(DRIVER)
+    run = python(tmp_path, "examples.py")
+    assert run.returncode == 0, f"{run.stdout}\n{run.stderr}"
+
+
+def test_the_first_example_of_the_readme_is_a_file_that_runs(tmp_path: Path) -> None:
+    first = next(b for b in blocks(ROOT / "README.md") if b.info == "python")
+    (tmp_path / "tune.py").write_text(first.source)
+    run = python(tmp_path, "tune.py")
+    assert run.returncode == 0, run.stderr
+    for arguments in (["status", "runs/bowl"], ["best", "runs/bowl", "-k", "3", "--json"]):
+        look = python(tmp_path, "-m", "daskhpo.cli", *arguments)
+        assert look.returncode == 0, look.stderr
+
+
+def test_the_scheduler_that_one_learns_to_write_keeps_the_contract(tmp_path: Path) -> None:
+    page = ROOT / "docs/how-to/write-a-scheduler.md"
+    code = "\n".join(b.source for b in blocks(page) if b.info == "python")
+    (tmp_path / "test_halfway.py").write_text(code)
+    run = python(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_halfway.py")
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in ALL if b.info == "python no-run"], ids=lambda b: f"{name(b.page)}:{b.line}"
+)
+def test_the_examples_that_do_not_run_compile(block: Block) -> None:
+    compile("\n" * block.line + block.source, str(block.page), "exec")
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda v: v if v in COMMANDS else None)
+def test_the_commands_shown_are_understood(page: Path, command: str) -> None:
+    words = shlex.split(command, comments=True)[1:]
+    if words in (["--help"], ["--version"]):
+        return
+    try:
+        cli._parser().parse_args(words)
+    except SystemExit:
+        pytest.fail(f"{name(page)}: daskhpo does not understand: {command}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        path = (page.parent / target).resolve()
+        if path.relative_to(ROOT).as_posix() not in LATER:
+            assert path.exists(), f"{name(page)} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:daskhpo|experiments|tests|benchmarks)/[\w/.-]*)`", text)
+    missing = [path for path in named if path not in LATER and not (ROOT / path).exists()]
+    assert not missing, f"{name(page)} names {missing}"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "daskhpo",
+        "daskhpo.callbacks",
+        "daskhpo.checkpoints",
+        "daskhpo.schedulers",
+        "daskhpo.searchers",
+        "daskhpo.simulation",
+        "daskhpo.space",
+    ],
+)
+def test_the_reference_has_every_public_name(module: str) -> None:
+    text = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
+    missing = [n for n in importlib.import_module(module).__all__ if f"`{n}" not in text]
+    assert not missing
+
+
+def test_the_reference_has_every_method_and_every_error() -> None:
+    from daskhpo import Result, Study, Trainable
+    from daskhpo.core import errors
+
+    text = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
+    public = [n for owner in (Study, Result, Trainable) for n in vars(owner) if n[0] != "_"]
+    public += [n for n, v in vars(errors).items() if isinstance(v, type)]
+    assert not [n for n in public if f"`{n}" not in text]

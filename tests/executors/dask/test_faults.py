@@ -1,0 +1,501 @@
+"""Studies on real worker processes when things go wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+from distributed import Client, LocalCluster, Nanny, SpecCluster
+
+from daskhpo import Study, Trainable, load_study
+from daskhpo.core.errors import NoSuitableWorkers, StudyFailed, StudyLocked, StudyMismatch
+from daskhpo.schedulers import ASHA, FIFO
+from daskhpo.space import Real
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+def once(path: Path) -> bool:
+    """True the first time, over all processes."""
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+# -- user code that raises -----------------------------------------------------------------------
+
+
+def test_a_misspelt_metric_ends_the_study_at_the_first_report(
+    client: Client, make_study: Any
+) -> None:
+    def report(config: Any, trial: Any) -> None:
+        trial.report({"val_los": 1.0})
+
+    with pytest.raises(StudyFailed, match=r"'loss' is missing from a report, which has \['val_los"):
+        make_study(report).run(num_trials=50, client=client, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"loss": "low"}, "metrics are names with numbers"),
+        ({"loss": 1.0, "per_class": [1, 2]}, "flat, no lists"),
+        (0.5, "a float; report a dict"),
+        ({"loss": 1.0, "seconds": 3}, "'seconds' is taken"),
+    ],
+)
+def test_reports_that_are_no_flat_dict_of_numbers_are_refused(
+    metrics: Any, message: str, client: Client, make_study: Any
+) -> None:
+    def report(config: Any, trial: Any) -> None:
+        trial.report(metrics)
+
+    with pytest.raises(StudyFailed, match=message):
+        make_study(report).run(num_trials=5, client=client, progress=False)
+
+
+def test_a_trial_that_raises_keeps_its_traceback_and_the_study_goes_on(
+    client: Client, make_study: Any
+) -> None:
+    class Raises(Trainable):
+        def setup(self, config: Any) -> None:
+            pass
+
+        def step(self) -> dict[str, Any]:
+            if self.trial.id == 1:
+                raise RuntimeError("the third layer is missing")
+            return {"loss": 1.0}
+
+    result = make_study(Raises).run(num_trials=4, client=client, progress=False)
+    statuses = dict(result.trials()[["trial", "status"]].to_numpy())
+    assert statuses == {0: "completed", 1: "failed", 2: "completed", 3: "completed"}
+    failed = result.trials().set_index("trial").loc[1]
+    assert failed.reason == "RuntimeError: the third layer is missing"
+    error = result.trial(1).error
+    assert "in step" in error
+    assert "runners.py" not in error  # the user's own frames only
+    assert "lease.py" not in error
+
+
+def test_fail_fast_ends_the_study_at_the_first_failure(client: Client, make_study: Any) -> None:
+    def fail(config: Any, trial: Any) -> None:
+        raise ValueError("no")
+
+    study = make_study(fail)
+    result = study.run(num_trials=50, fail_fast=True, client=client, progress=False)
+    assert (result.trials().status == "failed").any()
+    assert len(result.trials()) <= 2
+    with pytest.raises(ValueError, match=r"none of \d trials has reported(?s:.*)ValueError: no"):
+        _ = result.best_value
+
+
+def test_max_failures_tries_a_failing_trial_again_from_its_checkpoint(
+    client: Client, make_study: Any, tmp_path: Path
+) -> None:
+    def fails_once(config: Any, trial: Any) -> None:
+        start = trial.checkpoint["n"] if trial.checkpoint else 0
+        for n in range(start + 1, trial.max_t + 1):
+            if n == 5 and once(tmp_path / f"failed-{trial.id}"):
+                raise OSError("a file server was away")
+            trial.report({"loss": 1 / n, "n": n}, state=lambda n=n: {"n": n})
+
+    study = make_study(fails_once, ASHA(9, reduction_factor=3))
+    result = study.run(
+        num_trials=1, max_failures=1, checkpoint="rung", client=client, progress=False
+    )
+    assert result.trials().status.tolist() == ["completed"]
+    history = result.history()
+    assert history.n.tolist() == list(range(1, 10))
+    assert history.attempt.tolist() == [1, 1, 1, 1, 2, 2, 2, 2, 2]  # 4 was trained again unseen
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_non_finite_metric_fails_its_trial_only(
+    value: float, client: Client, make_study: Any
+) -> None:
+    def diverge(config: Any, trial: Any) -> None:
+        for n in range(3):
+            trial.report({"loss": value if trial.id == 0 and n == 1 else 1.0})
+
+    frame = make_study(diverge).run(num_trials=3, client=client, progress=False).trials()
+    assert frame.status.tolist() == ["failed", "completed", "completed"]
+    assert "at resource 2 is not finite" in frame.reason[0]
+    assert frame.resource[0] == 1
+
+
+def test_system_exit_fails_the_trial_and_not_the_worker(client: Client, make_study: Any) -> None:
+    def leave(config: Any, trial: Any) -> None:
+        if trial.id == 0:
+            sys.exit("bye")
+        trial.report({"loss": 1.0})
+
+    workers = set(client.scheduler_info(-1)["workers"])
+    frame = make_study(leave, FIFO(1)).run(num_trials=3, client=client, progress=False).trials()
+    assert frame.status.tolist() == ["failed", "completed", "completed"]
+    assert set(client.scheduler_info(-1)["workers"]) == workers
+
+
+def test_a_function_that_never_reports_fails(client: Client, make_study: Any) -> None:
+    frame = make_study(lambda config, trial: None).run(num_trials=2, client=client, progress=False)
+    assert "without a report" in frame.trials().reason[0]
+
+
+def test_a_trial_that_kills_its_workers_is_given_up(own_cluster: Any, make_study: Any) -> None:
+    def kill(config: Any, trial: Any) -> None:
+        if trial.id == 0:
+            os._exit(1)
+        trial.report({"loss": 1.0})
+
+    frame = make_study(kill, FIFO(1)).run(num_trials=3, client=own_cluster, progress=False).trials()
+    assert frame.status.tolist() == ["failed", "completed", "completed"]
+    assert "lost 3 times in a row" in frame.reason[0]
+
+
+# -- state and reuse -----------------------------------------------------------------------------
+
+
+def test_a_state_that_cannot_be_kept_ends_the_study_and_names_the_place(
+    client: Client, make_study: Any
+) -> None:
+    def report(config: Any, trial: Any) -> None:
+        for _ in range(trial.max_t):
+            trial.report({"loss": 1.0}, state=lambda: {"opt": {"hook": print}})
+
+    with pytest.raises(StudyFailed, match=r"opt.*hook"):
+        make_study(report, ASHA(9)).run(
+            num_trials=5, checkpoint="rung", client=client, progress=False
+        )
+
+
+class Stateful(Trainable):
+    """Forgets to reset its counter."""
+
+    n = 0
+
+    def setup(self, config: Any) -> None:
+        self.x = config["x"]
+
+    def reset_config(self, config: Any) -> bool:
+        self.setup(config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        self.n += 1
+        return {"loss": self.x + self.n}
+
+
+def test_verify_reuse_finds_what_an_earlier_trial_left_behind(
+    client: Client, make_study: Any
+) -> None:
+    with pytest.raises(StudyFailed, match="differs from a new one in loss"):
+        make_study(Stateful).run(num_trials=6, verify_reuse=True, client=client, progress=False)
+
+
+def test_verify_reuse_lets_a_clean_reset_pass(client: Client, make_study: Any) -> None:
+    class Clean(Stateful):
+        def reset_config(self, config: Any) -> bool:
+            self.n = 0
+            return super().reset_config(config)
+
+    result = make_study(Clean).run(num_trials=6, verify_reuse=True, client=client, progress=False)
+    assert (result.trials().status == "completed").all()
+
+
+def test_a_damaged_checkpoint_makes_its_trial_start_anew(client: Client, make_study: Any) -> None:
+    def train(config: Any, trial: Any) -> None:
+        start = trial.checkpoint["n"] if trial.checkpoint else 0
+        for n in range(start + 1, trial.max_t + 1):
+            trial.report({"loss": config["x"] + 1 / n, "n": n}, state=lambda n=n: {"n": n})
+
+    study = make_study(train, ASHA(9, variant="promotion"))
+    study.run(num_trials=2, client=client, progress=False)
+    rows = [p for p in (study.path / "checkpoints.zarr").rglob("*.0") if p.is_file()]
+    assert rows
+    for row in rows:
+        row.write_bytes(b"\0" * row.stat().st_size)
+    result = study.extend(12, client=client, progress=False)
+    history = result.history()
+    assert (history.n == history.resource).all()
+    assert result.trials().resource.max() == 9
+
+
+def test_without_a_place_for_checkpoints_promotions_train_again(
+    client: Client, make_study: Any
+) -> None:
+    def train(config: Any, trial: Any) -> None:
+        assert trial.resource == 0
+        for n in range(1, trial.max_t + 1):
+            trial.report({"loss": config["x"] + 1 / n, "n": n}, state=lambda: {"n": 1})
+
+    study = make_study(train, ASHA(9, variant="promotion"))
+    study.path.mkdir(parents=True)
+    (study.path / "checkpoints.zarr").write_text("in the way")
+    result = study.run(num_trials=12, client=client, progress=False)
+    assert result.cost()["checkpoint_files"] == 0
+    assert result.trials().resource.max() == 9
+
+
+# -- workers -------------------------------------------------------------------------------------
+
+
+def slow(config: Any, trial: Any) -> None:
+    """Half a second at least, in units that can be told apart."""
+    start = trial.checkpoint["n"] if trial.checkpoint else 0
+    for n in range(start + 1, trial.max_t + 1):
+        time.sleep(0.02)
+        trial.report({"loss": 1 / n, "n": n}, state=lambda n=n: {"n": n})
+
+
+def test_a_killed_worker_loses_no_trial(own_cluster: Any, make_study: Any, wait_for: Any) -> None:
+    study = make_study(slow, ASHA(27, grace_period=9, variant="promotion"))
+    handle = study.start(num_trials=6, client=own_cluster, progress=False)
+    wait_for(lambda: len(study.result().history()) > 20, "reports")
+    victim = next(iter(own_cluster.workers.values()))
+    os.kill(victim.process.pid, signal.SIGKILL)
+    result = handle.wait()
+    frame = result.trials()
+    assert len(frame) == 6
+    assert not set(frame.status) - {"completed", "paused"}
+    for _, of_trial in result.history().groupby("trial"):
+        assert sorted(of_trial.resource) == list(range(1, len(of_trial) + 1))
+    journal = (study.path / "journal.jsonl").read_text()
+    assert journal.count('"record":"lost"') == 1
+
+
+def test_a_study_waits_while_all_workers_are_gone_and_uses_those_that_come(
+    make_study: Any, wait_for: Any
+) -> None:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        study = make_study(slow, FIFO(50))
+        handle = study.start(num_trials=4, client=cluster, progress=False)
+        wait_for(lambda: len(study.result().history()) > 3, "reports")
+        cluster.scale(0)
+        wait_for(lambda: '"n_slots":0' in (study.path / "journal.jsonl").read_text(), "no slots")
+        cluster.scale(2)
+        result = handle.wait()
+        assert (result.trials().status == "completed").all()
+        assert '"n_slots":2' in (study.path / "journal.jsonl").read_text()
+
+
+def test_two_studies_share_a_cluster_and_both_come_to_their_end(
+    cluster: Any, make_study: Any, wait_for: Any
+) -> None:
+    first = make_study(slow, FIFO(10), name="first")
+    second = make_study(slow, FIFO(10), name="second")
+    one = first.start(num_trials=12, client=cluster, progress=False)
+    wait_for(lambda: '"n_slots":2' in (first.path / "journal.jsonl").read_text(), "two slots")
+    two = second.start(num_trials=6, client=cluster, progress=False)
+    wait_for(lambda: '"n_slots":1' in (second.path / "journal.jsonl").read_text(), "its share")
+    assert not one.wait().trials().empty
+    assert (two.wait().trials().status == "completed").all()
+    slots = [
+        line
+        for line in (first.path / "journal.jsonl").read_text().splitlines()
+        if '"slots"' in line
+    ]
+    assert '"n_slots":2' in "".join(slots)
+    assert any('"n_slots":1' in line for line in slots[2:]), "the first study gave no slot back"
+
+
+def test_a_worker_that_cannot_load_the_trainable_is_reported(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text("def train(config, trial):\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import only_here  # type: ignore[import-not-found]
+
+    study = Study(
+        only_here.train, {"x": Real(0, 1)}, "loss", scheduler=FIFO(1), storage=tmp_path, name="s"
+    )
+    with pytest.raises(StudyFailed, match=r"cannot be loaded in worker(?s:.*)only_here"):
+        study.run(num_trials=2, client=client, progress=False)
+
+
+def test_what_cannot_be_pickled_is_refused_before_anything_starts(
+    client: Client, make_study: Any
+) -> None:
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="cannot be sent to workers"):
+        make_study(lambda config, trial: lock.locked()).run(num_trials=1, client=client)
+
+
+def test_a_resource_that_no_worker_offers_is_named_with_what_they_offer(
+    client: Client, make_study: Any
+) -> None:
+    with pytest.raises(NoSuitableWorkers, match=r"'gpu': 1.*Workers: tcp://.*1 threads"):
+        make_study(slow).run(
+            num_trials=1, resources={"gpu": 1}, worker_timeout=0.1, client=client, progress=False
+        )
+
+
+def test_an_embedded_cluster_says_at_once_that_a_trial_does_not_fit(
+    make_study: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for resources in ({"gpu": 1}, {"cpu": 10_000}, {"tpu": 1}):
+        with pytest.raises(NoSuitableWorkers, match="do not fit this machine"):
+            make_study(slow).run(num_trials=1, resources=resources, progress=False)
+
+
+def tell_device(config: Any, trial: Any) -> None:
+    name = int(os.environ["CUDA_VISIBLE_DEVICES"].split(",")[int(trial.device.split(":")[1])])
+    time.sleep(0.1)  # so that every slot gets a trial
+    trial.report({"loss": 0.0, "device": name, "process": os.getpid()})
+
+
+@pytest.mark.parametrize(("gpu", "n_slots", "devices"), [(1, 2, {4, 7}), (0.5, 4, {4, 7})])
+def test_an_embedded_cluster_pins_each_slot_to_a_device(
+    gpu: float,
+    n_slots: int,
+    devices: set[int],
+    make_study: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(8))
+    result = make_study(tell_device, FIFO(1)).run(
+        num_trials=3 * n_slots, resources={"gpu": gpu}, progress=False
+    )
+    frame = result.trials()
+    assert (frame.status == "completed").all(), frame.reason.tolist()
+    assert set(frame.device) == devices
+    assert frame.groupby("process").device.nunique().max() == 1
+
+
+def test_workers_of_one_host_that_see_all_devices_are_told_different_ones(
+    make_study: Any,
+) -> None:
+    worker = {
+        "cls": Nanny,
+        "options": {
+            "nthreads": 1,
+            "resources": {"GPU": 1},
+            "env": {"CUDA_VISIBLE_DEVICES": "4,7"},
+        },
+    }
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as cluster:
+        assert isinstance(cluster, SpecCluster)
+        cluster.worker_spec.update({0: worker, 1: worker})
+        cluster.sync(cluster._correct_state)
+        frame = (
+            make_study(tell_device, FIFO(1))
+            .run(num_trials=6, resources={"gpu": 1}, client=cluster, progress=False)
+            .trials()
+        )
+    assert (frame.status == "completed").all(), frame.reason.tolist()
+    assert frame.groupby("device").process.nunique().tolist() == [1, 1]
+
+
+# -- the coordinator's process -------------------------------------------------------------------
+
+SCRIPT = """
+import sys, time
+from daskhpo import Study
+from daskhpo.schedulers import ASHA
+from daskhpo.space import Real
+
+def slow(config, trial):
+    n = trial.checkpoint["n"] if trial.checkpoint else 0
+    assert n == trial.resource
+    for n in range(n + 1, trial.max_t + 1):
+        time.sleep(0.1)
+        trial.report({"loss": config["x"] + 1 / n, "n": n}, state=lambda: {"n": n})
+
+if __name__ == "__main__":
+    study = Study(slow, {"x": Real(0, 1)}, "loss", scheduler=ASHA(27, variant="promotion"),
+                  storage=sys.argv[1], name="study")
+    result = getattr(study, sys.argv[2])(num_trials=40)
+    print("best", result.best_value, "of", len(result.trials()), "trials")
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(SCRIPT))
+    return path
+
+
+def begin(script: Path, method: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(script), str(script.parent), method],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def reports(path: Path) -> int:
+    journal = path / "journal.jsonl"
+    return journal.read_text().count('"record":"reported"') if journal.exists() else 0
+
+
+def test_a_killed_coordinator_loses_no_reported_result(script: Path, wait_for: Any) -> None:
+    path = script.parent / "study"
+    process = begin(script, "run")
+    wait_for(lambda: reports(path) > 15, "reports")
+    with pytest.raises(StudyLocked, match=f"in use by process {process.pid} on"):
+        Study(
+            slow,
+            {"x": Real(0, 1)},
+            "loss",
+            scheduler=ASHA(27, variant="promotion"),
+            storage=script.parent,
+            name="study",
+        ).resume(num_trials=40, progress=False)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = load_study(path).history()
+    process = begin(script, "resume")
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output
+    after = load_study(path)
+    assert len(after.trials()) == 40
+    assert not set(after.trials().status) - {"completed", "paused"}
+    columns = ["trial", "resource", "attempt", "loss"]
+    merged = before[columns].merge(after.history()[columns], how="left", indicator=True)
+    assert (merged["_merge"] == "both").all()
+    for _, of_trial in after.history().groupby("trial"):
+        assert sorted(of_trial.resource) == list(range(1, len(of_trial) + 1))
+
+
+def test_control_c_once_stops_cleanly_and_says_how_to_go_on(script: Path, wait_for: Any) -> None:
+    path = script.parent / "study"
+    process = begin(script, "run")
+    wait_for(lambda: reports(path) > 5, "reports")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to workers, too
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "study.resume()" in output
+    assert "best" in output
+    frame = load_study(path).trials()
+    assert "running" not in set(frame.status)
+    assert "failed" not in set(frame.status)
+    assert "Traceback" not in output, output
+
+
+def test_a_directory_of_another_study_is_refused(client: Client, make_study: Any) -> None:
+    make_study(slow, FIFO(1)).run(num_trials=1, client=client, progress=False)
+    for change, name in (
+        ({"seed": 1}, "seed"),
+        ({"space": {"x": Real(0, 2)}}, "space"),
+        ({"mode": "max"}, "mode"),
+        ({"scheduler": FIFO(2)}, "scheduler"),
+    ):
+        study = make_study(slow, **({"scheduler": FIFO(1)} | change))
+        with pytest.raises(StudyMismatch, match=f"belongs to a study with {name}="):
+            study.resume(num_trials=2, client=client, progress=False)

@@ -1,0 +1,180 @@
+"""The simulated executor: known curves give known times."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from daskhpo.core.errors import StudyFailed
+from daskhpo.core.objective import Objective
+from daskhpo.core.types import (
+    CheckpointRef,
+    Delete,
+    Failed,
+    Interrupt,
+    Lost,
+    Release,
+    Reported,
+    Save,
+    Saved,
+    SlotsChanged,
+    Train,
+)
+from daskhpo.executors.simulated import SimulatedExecutor
+
+
+class Line:
+    """Each unit takes ``step`` seconds; the metric is the resource, or worse."""
+
+    def __init__(self, config):
+        self.step = config.get("step", 10.0)
+        self.breaks_at = config.get("breaks_at")
+
+    def metric(self, resource):
+        return math.nan if resource == self.breaks_at else float(resource)
+
+    def seconds(self, resource):
+        return self.step * resource
+
+
+def an_executor(n_slots=2, resizes=()):
+    executor = SimulatedExecutor(Line, Objective("loss"), n_slots, resizes)
+    assert executor.poll(None) == [SlotsChanged(n_slots, 0.0)]
+    return executor
+
+
+def train(trial, until, resource=0, attempt=1, launch=True, **config):
+    return Train(trial, attempt, config, resource, until, None, launch)
+
+
+def polled(executor, deadline=None):
+    (event,) = executor.poll(deadline)
+    return event
+
+
+def times(event):
+    return [(step.resource, step.seconds) for step in event.steps]
+
+
+def test_a_segment_takes_the_time_that_its_curve_says():
+    executor = an_executor()
+    executor.perform([train(0, until=3)])
+    event = polled(executor)
+    assert times(event) == [(1, 10.0), (2, 20.0), (3, 30.0)]
+    assert [step.metrics for step in event.steps] == [{"loss": 1.0}, {"loss": 2.0}, {"loss": 3.0}]
+    assert (event.seconds, executor.now()) == (30.0, 30.0)
+
+
+def test_a_trial_that_goes_on_loses_no_time():
+    executor = an_executor()
+    executor.perform([train(0, until=1)])
+    polled(executor)
+    executor.perform([train(0, until=3, resource=1, launch=False)])
+    assert times(polled(executor)) == [(2, 20.0), (3, 30.0)]
+
+
+def test_a_resumed_trial_goes_on_from_its_resource():
+    executor = an_executor()
+    executor.perform([train(0, until=1, step=100.0), train(1, until=1)])
+    polled(executor)
+    polled(executor)
+    executor.perform([Release(1, 1), train(1, until=3, resource=1, attempt=2)])
+    assert times(polled(executor)) == [(2, 110.0), (3, 120.0)]
+
+
+def test_events_come_in_order_of_time_and_of_equal_times_the_first_begun():
+    executor = an_executor(3)
+    executor.perform([train(0, until=2), train(1, until=2), train(2, until=1)])
+    assert [polled(executor).trial for _ in range(3)] == [2, 0, 1]
+
+
+def test_a_save_takes_no_time_and_completes_its_reference():
+    executor = an_executor()
+    executor.perform([train(0, until=1)])
+    polled(executor)
+    executor.perform([Save(0, 1, CheckpointRef(4, 0, 1))])
+    assert polled(executor) == Saved(0, 1, CheckpointRef(4, 0, 1, "simulated"), 10.0)
+    executor.perform([Delete(CheckpointRef(4, 0, 1))])
+
+
+def test_a_deadline_is_kept_to_the_second():
+    executor = an_executor()
+    executor.perform([train(0, until=3)])
+    assert executor.poll(25.0) == []
+    assert executor.now() == 25.0
+    assert polled(executor).seconds == 30.0
+
+
+def test_an_interrupted_trial_hands_over_at_the_end_of_its_unit():
+    executor = an_executor()
+    executor.perform([train(0, until=9)])
+    executor.poll(25.0)
+    executor.perform([Interrupt(0, 1)])
+    event = polled(executor)
+    assert event.yielded
+    assert times(event)[-1] == (3, 30.0)
+    executor.perform([Release(0, 1)])
+    with pytest.raises(StudyFailed):
+        executor.poll(None)
+
+
+def test_an_interrupted_trial_in_its_last_unit_reports_as_ever():
+    executor = an_executor()
+    executor.perform([train(0, until=3)])
+    executor.poll(25.0)
+    executor.perform([Interrupt(0, 1)])
+    event = polled(executor)
+    assert (event.yielded, times(event)[-1]) == (False, (3, 30.0))
+
+
+def test_a_metric_that_is_not_finite_fails_its_trial_after_what_was_good():
+    executor = an_executor()
+    executor.perform([train(0, until=4, breaks_at=3)])
+    good, failed = polled(executor), polled(executor)
+    assert [step.resource for step in good.steps] == [1, 2]
+    assert isinstance(failed, Failed)
+    assert (failed.retry, failed.error) == (False, "loss=nan at resource 3 is not finite")
+
+
+def test_a_shrinking_cluster_loses_the_trials_that_began_last():
+    executor = an_executor(3, resizes=[(15.0, 1)])
+    executor.perform([train(trial, until=3) for trial in range(3)])
+    events = [polled(executor) for _ in range(5)]
+    assert events[0] == SlotsChanged(1, 15.0)
+    assert [times(event) for event in events[1::2]] == [[(1, 10.0)], [(1, 10.0)]]
+    assert [(e.trial, e.blame) for e in events[2::2] if isinstance(e, Lost)] == [
+        (2, False),
+        (1, False),
+    ]
+    assert polled(executor).trial == 0
+
+
+def test_a_growing_cluster_loses_nothing():
+    executor = an_executor(1, resizes=[(5.0, 4)])
+    executor.perform([train(0, until=1)])
+    assert polled(executor) == SlotsChanged(4, 5.0)
+    assert polled(executor).seconds == 10.0
+
+
+def test_a_segment_that_ends_as_the_cluster_shrinks_is_reported_first():
+    executor = an_executor(1, resizes=[(10.0, 0)])
+    executor.perform([train(0, until=1)])
+    assert isinstance(polled(executor), Reported)
+    executor.perform([train(0, until=3, resource=1, launch=False)])
+    assert polled(executor) == SlotsChanged(0, 10.0)
+    assert times(polled(executor)) == []
+    assert isinstance(polled(executor), Lost)
+
+
+def test_what_is_said_to_a_trial_without_a_slot_is_void():
+    executor = an_executor()
+    commands = [train(0, until=3, resource=1, launch=False), Interrupt(0, 1), Release(0, 1)]
+    executor.perform(commands)
+    with pytest.raises(StudyFailed, match="no slots"):
+        executor.poll(None)
+
+
+def test_without_slots_and_without_hope_the_study_fails():
+    with pytest.raises(StudyFailed, match="the simulation has no slots, and none will come"):
+        an_executor(0).poll(None)

@@ -1,0 +1,425 @@
+"""Whole studies in which everything goes wrong, the coordinator's death included."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from daskhpo.core.objective import Objective
+from daskhpo.core.space import Categorical, Real, Space
+from daskhpo.core.types import (
+    Began,
+    CheckpointRef,
+    Delete,
+    Failed,
+    Interrupt,
+    Launched,
+    Limits,
+    Lost,
+    Release,
+    Reported,
+    Save,
+    Saved,
+    SlotsChanged,
+    Status,
+    Step,
+    StopRequested,
+    Train,
+)
+from daskhpo.schedulers import (
+    ASHA,
+    FIFO,
+    AsyncHyperband,
+    Hyperband,
+    MedianStopping,
+    SuccessiveHalving,
+)
+from daskhpo.searchers import GridSearch, RandomSearch
+from daskhpo.study.coordinator import Coordinator, Problem
+from daskhpo.study.journal import FileJournal, MemoryJournal, encode, read_journal
+from daskhpo.study.replay import replay
+from daskhpo.study.result import Result
+
+SPACE = Space({"x": Real(0.0, 1.0), "kind": Categorical(["a", "b", ("c", 1)])})
+
+SCHEDULERS = [
+    FIFO(3),
+    ASHA(max_t=9),
+    ASHA(max_t=8, reduction_factor=2, brackets=3),
+    ASHA(max_t=9, variant="promotion"),
+    ASHA(max_t=8, reduction_factor=2, variant="promotion", compare="best"),
+    AsyncHyperband(max_t=9, variant="promotion"),
+    SuccessiveHalving(max_t=4, reduction_factor=2),
+    Hyperband(max_t=9),
+]
+AROUND = [
+    lambda scheduler: scheduler,
+    lambda scheduler: MedianStopping(scheduler, min_samples=1),
+    lambda scheduler: MedianStopping(scheduler, grace_period=2, interval=3),
+]
+
+scripts = st.fixed_dictionaries(
+    {
+        "scheduler": st.builds(
+            lambda around, scheduler: around(scheduler),
+            st.sampled_from(AROUND),
+            st.sampled_from(SCHEDULERS),
+        ),
+        "searcher": st.sampled_from([RandomSearch(), GridSearch(num_points=4)]),
+        "num_trials": st.integers(1, 25),
+        "n_slots": st.integers(1, 6),
+        "policy": st.sampled_from(["auto", "end", "rung", "never"]),
+        "target": st.sampled_from([None, None, None, 0.5]),
+        "max_failures": st.integers(0, 2),
+        "fail_fast": st.sampled_from([False] * 9 + [True]),
+        "n_losses": st.integers(1, 6),  # so few different ones that there are ties
+        "mishaps": st.sampled_from([0.0, 0.05, 0.2]),
+        "seed": st.integers(0, 2**32),
+    }
+)
+
+
+def told_steps(records):
+    """How often the journal tells each unit of each trial."""
+    return Counter(
+        (r.trial, step.resource) for r in records if isinstance(r, Reported) for step in r.steps
+    )
+
+
+class Slot:
+    """A trial in a slot. ``waits``: it reported, and stands still until it is told what to do."""
+
+    def __init__(self, train):
+        self.attempt, self.done, self.until = train.attempt, train.resource, train.until
+        self.reported = train.resource
+        self.waits = False
+        self.save = None
+        self.interrupted = False
+
+
+class Chaos:
+    """An executor without a clock: whatever may happen next does, as a seed has it."""
+
+    def __init__(self, script, journal):
+        self.script, self.journal = script, journal
+        self.random = random.Random(script["seed"])
+        objective = Objective("loss")
+        self.problem = Problem(
+            SPACE, objective, script["scheduler"], script["searcher"], script["seed"]
+        )
+        self.coordinator = Coordinator(self.problem, journal)
+        self.files = {}  # checkpoints by row
+        self.accepted = Counter()
+        self.sessions = 0
+        self.seconds = 0.0
+        self.begin()
+
+    # -- sessions --------------------------------------------------------------------------------
+
+    def begin(self):
+        self.sessions += 1
+        self.slots, self.n_slots, self.stopped = {}, 0, False
+        self.dead = []  # attempts whose answers may still arrive
+        names = ("num_trials", "target", "max_failures", "fail_fast")
+        limits = Limits(**{name: self.script[name] for name in names})
+        self.handle(Began(limits, self.script["policy"], self.seconds))
+        self.resize(self.script["n_slots"])
+
+    def kill(self):
+        """The coordinator dies while it writes; another one goes on with what reached the file."""
+        path = self.journal.path
+        flushed, safe = path.stat().st_size, Counter(self.accepted)
+        running = [trial for trial, slot in self.slots.items() if not slot.waits]
+        torn = self.journal
+        if running:  # an event whose commands are never carried out
+            self.perform = lambda commands: None
+            self.journal.flush = lambda: None
+            self.train(self.random.choice(running))
+            del self.perform, self.journal.flush
+        torn.close()
+        size = path.stat().st_size
+        with path.open("r+b") as file:
+            file.truncate(self.random.randint(flushed, size))
+        told = told_steps(read_journal(path))
+        assert set(safe) <= set(told), "what was flushed is gone"
+        self.accepted = told
+        self.journal = FileJournal(path)
+        self.coordinator = replay(self.problem, read_journal(path), self.journal)
+        self.coordinator.ledger.validate()
+        self.begin()
+
+    # -- events ----------------------------------------------------------------------------------
+
+    def handle(self, event):
+        self.seconds += 1.0
+        ledger = self.coordinator.ledger
+        commands = self.coordinator.handle(event)
+        ledger.validate()
+        self.journal.flush()
+        self.perform(commands)
+
+    def perform(self, commands):
+        for command in commands:
+            match command:
+                case Train(trial, launch=True):
+                    assert trial not in self.slots, f"{trial} runs twice"
+                    assert len(self.slots) < self.n_slots, "more trials than slots"
+                    assert not self.stopped, "a trial starts after the stop"
+                    if command.checkpoint is not None:
+                        assert self.files[command.checkpoint.row] == (trial, command.resource)
+                    else:
+                        assert command.resource == 0
+                    assert command.resource < command.until
+                    self.slots[trial] = Slot(command)
+                case Train(trial, attempt, _, resource, until):
+                    slot = self.slots[trial]
+                    assert (slot.attempt, slot.done) == (attempt, resource)
+                    assert slot.waits
+                    assert until > resource
+                    slot.until, slot.waits = until, False
+                case Save(trial, attempt, ref):
+                    slot = self.slots[trial]
+                    assert slot.attempt == attempt
+                    assert slot.waits
+                    assert slot.save is None
+                    assert (ref.trial, ref.resource) == (trial, slot.done)
+                    slot.save = ref
+                case Release(trial, attempt):
+                    if trial in self.slots and self.slots[trial].attempt == attempt:
+                        del self.slots[trial]
+                case Interrupt(trial, attempt):
+                    assert self.slots[trial].attempt == attempt
+                    self.slots[trial].interrupted = True
+                case Delete(ref):
+                    assert self.files.pop(ref.row)[0] == ref.trial
+        if self.coordinator.stop_reason is not None:
+            self.stopped = True
+
+    def happens(self, probability):
+        return self.random.random() < probability
+
+    def resize(self, n_slots):
+        gone = self.random.sample(sorted(self.slots), max(0, len(self.slots) - n_slots))
+        slots = [(trial, self.slots.pop(trial)) for trial in gone]
+        self.n_slots = n_slots
+        self.handle(SlotsChanged(n_slots, self.seconds))
+        for trial, slot in slots:
+            self.lose(trial, slot, blame=False)
+
+    def lose(self, trial, slot, **options):
+        self.dead.append((trial, slot))
+        self.handle(Lost(trial, slot.attempt, "gone", self.seconds, **options))
+
+    def steps(self, trial, since, until):
+        n = self.script["n_losses"]
+
+        def loss(resource):  # the same when it is trained again
+            key = f"{self.script['seed']} {trial} {resource}"
+            return 1.0 + random.Random(key).randrange(n) - resource / 16
+
+        return tuple(Step(r, {"loss": loss(r)}, self.seconds) for r in range(since + 1, until + 1))
+
+    def train(self, trial):
+        slot = self.slots[trial]
+        if slot.interrupted and self.happens(0.7):
+            slot.done = self.random.randint(slot.done, slot.until)
+            yielded = slot.done < slot.until
+            slot.waits = True
+            self.report(trial, slot, yielded=yielded)
+        elif slot.until - slot.done > 1 and self.happens(0.4):
+            slot.done = self.random.randint(slot.done + 1, slot.until - 1)
+            self.report(trial, slot)
+        else:
+            ended = self.happens(0.03)
+            slot.done, slot.waits = slot.until, True
+            if ended:
+                slot.done = self.random.randint(slot.reported, slot.until)
+            self.report(trial, slot, ended=ended)
+
+    def report(self, trial, slot, **options):
+        # Some executors tell everything again at the segment's end.
+        since = self.random.randint(0, slot.reported) if self.happens(0.5) else slot.reported
+        steps = self.steps(trial, since, slot.done)
+        slot.reported = slot.done
+        for step in steps:
+            self.accepted[trial, step.resource] += 1
+        self.handle(Reported(trial, slot.attempt, steps, self.seconds, **options))
+
+    def save(self, trial):
+        slot = self.slots[trial]
+        if self.happens(self.script["mishaps"]):  # metrics that the segment's report overtook
+            steps = self.steps(trial, 0, slot.done)
+            self.handle(Reported(trial, slot.attempt, steps, self.seconds))
+        ref, slot.save = slot.save, None
+        if self.happens(self.script["mishaps"]):
+            written = None
+        else:
+            written = CheckpointRef(ref.row, ref.trial, ref.resource, "a", 10, 1)
+            self.files[ref.row] = (trial, ref.resource)
+        self.handle(Saved(trial, slot.attempt, written, self.seconds))
+
+    def haunt(self):
+        """A dead attempt answers after all, and leaves no trace."""
+        trial, slot = self.dead.pop(self.random.randrange(len(self.dead)))
+        ledger = self.coordinator.ledger
+        before = (dict(ledger.trials), list(ledger.queue), self.journal.path.stat().st_size)
+        kind = self.random.randrange(4)
+        if kind == 0:
+            steps = self.steps(trial, slot.done, slot.until)
+            self.handle(Reported(trial, slot.attempt, steps, self.seconds))
+        elif kind == 1 and slot.save is not None:
+            self.files[slot.save.row] = (trial, slot.save.resource)
+            self.handle(Saved(trial, slot.attempt, slot.save, self.seconds))
+            assert slot.save.row not in self.files
+        elif kind == 2:
+            self.handle(Lost(trial, slot.attempt, "gone twice", self.seconds))
+        else:
+            self.handle(Failed(trial, slot.attempt, "too late", self.seconds))
+        after = (dict(ledger.trials), list(ledger.queue), self.journal.path.stat().st_size)
+        assert before == after
+
+    def mishap(self):
+        trial = self.random.choice(sorted(self.slots))
+        slot = self.slots[trial]
+        match self.random.choice(["lost", "lost", "bad", "failed", "resize", "kill"]):
+            case "lost":
+                del self.slots[trial]
+                self.lose(trial, slot, blame=self.happens(0.5))
+            case "bad" if not slot.waits:
+                del self.slots[trial]
+                self.lose(trial, slot, blame=False, bad_checkpoint=True)
+            case "failed":
+                retry, fatal = self.happens(0.5), self.happens(0.02)
+                slot.waits = True
+                self.handle(Failed(trial, slot.attempt, "E: x", self.seconds, retry, fatal))
+            case "resize":
+                self.resize(self.random.randint(0, self.script["n_slots"]))
+                if self.n_slots == 0:
+                    self.resize(self.script["n_slots"])
+            case "kill" if self.sessions < 4:
+                self.kill()
+
+    def run(self):
+        for _ in range(5000):
+            if self.coordinator.done:
+                return self
+            if self.dead and self.happens(0.1):
+                self.haunt()
+                continue
+            assert self.slots, "nothing runs, and nothing will: a deadlock"
+            if self.happens(self.script["mishaps"]):
+                self.mishap()
+                continue
+            if not self.stopped and self.happens(self.script["mishaps"] / 10):
+                self.handle(StopRequested("enough", self.seconds))
+                continue
+            trial = self.random.choice(sorted(self.slots))
+            if self.slots[trial].save is not None:
+                self.save(trial)
+            else:
+                assert not self.slots[trial].waits, "a trial waits for an answer for ever"
+                self.train(trial)
+        raise AssertionError("the study does not end")
+
+
+@contextmanager
+def a_study(script):
+    """A finished study and all its records."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        chaos = Chaos(script, FileJournal(folder / "journal.jsonl")).run()
+        chaos.journal.close()
+        yield chaos, list(read_journal(folder / "journal.jsonl"))
+    finally:
+        shutil.rmtree(folder)
+
+
+def state(coordinator):
+    """What two coordinators must agree on."""
+    ledger = coordinator.ledger
+    names = ("trials", "n_trials", "n_running", "n_ended", "n_rows", "best_loss", "best_trial")
+    return {name: getattr(ledger, name) for name in (*names, "queue", "kept")} | {
+        "stop_reason": coordinator.stop_reason,
+        "done": coordinator.done,
+    }
+
+
+TRY = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+
+
+@given(script=scripts)
+@settings(TRY, max_examples=1000)
+def test_a_study_survives_everything_and_its_journal_tells_all_of_it(script):
+    with a_study(script) as (chaos, records):
+        coordinator = chaos.coordinator
+        ledger = coordinator.ledger
+        # every trial ended, or is paused; others wait only if the study was stopped
+        statuses = {trial.status for trial in ledger.trials.values()}
+        assert statuses <= {Status.PAUSED, Status.QUEUED}
+        assert Status.QUEUED not in statuses or coordinator.stop_reason is not None
+        # the journal has every accepted step, and replays to the same ledger
+        assert set(told_steps(records)) == set(chaos.accepted)
+        kept = [row for row in chaos.files if chaos.sessions == 1]
+        tail = MemoryJournal()
+        again = replay(chaos.problem, records, tail)
+        assert state(again) == state(coordinator)
+        assert tail.records == []
+        # a checkpoint that lies there is referred to (files of a torn session excepted)
+        referred = {t.checkpoint.row for t in ledger.trials.values() if t.checkpoint}
+        referred |= {ledger.kept.row} if ledger.kept else set()
+        if script["policy"] == "auto":
+            assert set(kept) <= referred
+        assert referred <= set(chaos.files)
+        check_result(records, coordinator)
+
+
+def check_result(records, coordinator):
+    """What people read agrees with the ledger."""
+    ledger = coordinator.ledger
+    result = Result(records, coordinator.objective)
+    frame = result.trials()
+    shown = dict(zip(frame["trial"], frame["status"], strict=True))
+    assert len(shown) == ledger.n_trials
+    ended = Counter(status for status in shown.values() if Status(status).ended)
+    assert ended == {status.value: n for status, n in ledger.n_ended.items()}
+    for trial in ledger.trials.values():
+        assert shown[trial.id] == trial.status.value, trial
+    if ledger.best_trial is not None:
+        assert (result.best_trial.id, result.best_value) == (ledger.best_trial, ledger.best_loss)
+    assert result.stop_reason == coordinator.stop_reason
+    assert (frame["seconds"] >= 0).all()
+
+
+@given(script=scripts.map(lambda script: script | {"num_trials": min(6, script["num_trials"])}))
+@settings(TRY, max_examples=100)
+def test_every_beginning_of_a_journal_replays(script):
+    with a_study(script) as (chaos, records):
+        for n in range(len(records) + 1):
+            tail = MemoryJournal()
+            coordinator = replay(chaos.problem, records[:n], tail)
+            coordinator.ledger.validate()
+            # what it adds are the consequences that followed in truth (a kill may have cut them)
+            added = [encode(record) for record in tail.records]
+            following = [encode(record) for record in records[n : n + len(added)]]
+            assert added == following
+
+
+@given(script=scripts)
+@settings(TRY, max_examples=100)
+def test_without_mishaps_each_unit_is_told_once(script):
+    with a_study(script | {"mishaps": 0.0}) as (chaos, records):
+        told = told_steps(records)
+        assert set(told) == set(chaos.accepted)
+        launches = Counter(r.trial for r in records if isinstance(r, Launched))
+        if script["policy"] != "never":  # then what comes back trains again
+            assert set(told.values()) <= {1}
+        assert all(n <= launches[trial] for (trial, _), n in told.items())
