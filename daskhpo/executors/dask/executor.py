@@ -160,20 +160,21 @@ class DaskExecutor:
             match command:
                 case Train(launch=True):
                     self._waiting.append(command)
-                case Train(trial):
-                    self._reply(self._slot_of[trial], _train(command))
+                case Train(trial, attempt):
+                    if (number := self._place(trial, attempt)) is not None:
+                        self._reply(number, _train(command))
                 case Save(trial, attempt, ref):
-                    row = [ref.row, ref.trial, ref.resource]
-                    message = {"do": "save", "trial": trial, "attempt": attempt, "ref": row}
-                    self._reply(self._slot_of[trial], message)
+                    if (number := self._place(trial, attempt)) is not None:
+                        row = [ref.row, ref.trial, ref.resource]
+                        message = {"do": "save", "trial": trial, "attempt": attempt, "ref": row}
+                        self._reply(number, message)
                 case Release(trial, attempt):
-                    number = self._slot_of.get(trial)
-                    if number is not None and self._slots[number].attempt == attempt:
+                    if (number := self._place(trial, attempt)) is not None:
                         del self._slot_of[trial]
                         self._slots[number].trial = None
                         freed.append(number)
                 case Interrupt(trial, attempt):
-                    if (number := self._slot_of.get(trial)) is not None:
+                    if (number := self._place(trial, attempt)) is not None:
                         self._loop.interrupt(number, trial, attempt)
                     self._withdraw(trial)
                 case Delete(ref):
@@ -304,6 +305,11 @@ class DaskExecutor:
             self._waiting.remove(job)
             reason = "the study stopped before a slot was free"
             self._later.append(Lost(trial, job.attempt, reason, self.now(), blame=False))
+
+    def _place(self, trial: TrialId, attempt: int) -> int | None:
+        """The slot where an attempt runs; None if the slot is gone, which its ``Lost`` will say."""
+        number = self._slot_of.get(trial)
+        return number if number is not None and self._slots[number].attempt == attempt else None
 
     def _reply(self, number: int, message: dict[str, Any]) -> None:
         slot = self._slots[number]
