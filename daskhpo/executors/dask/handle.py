@@ -7,12 +7,12 @@ import logging
 import pickle
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import cloudpickle
 from distributed import Client, Scheduler
+from distributed.comm import connect
 from distributed.utils import sync
 
 from daskhpo.core.types import Limits
@@ -124,28 +124,36 @@ class _Here:
 
 
 class _Elsewhere:
-    """The head is in the scheduler's process, which is another one."""
+    """The head is in the scheduler's process, which is another one; we keep a line to it."""
 
     def __init__(self, client: Any, spec: HeadSpec) -> None:
         head = Head(spec)
-        self._client, self._channel = client, head.name
+        self._client = client
         self.error: BaseException | None = None
         client.register_plugin(head, name=head.name)
+        self._comm = sync(client.loop, self._connect, head.name)
 
     def is_finished(self, seconds: float) -> bool:
-        answer = self._call("poll", {})
+        answer = sync(self._client.loop, self._call, "poll", {})
         if answer["finished"]:
             self.error = pickle.loads(answer["error"])
+            self._client.loop.add_callback(self._comm.abort)
         else:
             time.sleep(seconds)
         return bool(answer["finished"])
 
     def stop(self, reason: str) -> None:
-        self._call("stop", {"reason": reason})
+        sync(self._client.loop, self._call, "stop", {"reason": reason})
 
-    def _call(self, say: str, data: dict[str, Any]) -> Any:
-        handler = getattr(self._client.scheduler, self._channel)
-        return sync(self._client.loop, handler, slot=-1, say=say, data=data)
+    async def _connect(self, channel: str) -> Any:
+        address, how = self._client.scheduler.address, self._client.connection_args
+        comm = await connect(address, **how)
+        await comm.write({"op": channel, "slot": -1, "reply": False})
+        return comm
+
+    async def _call(self, say: str, data: dict[str, Any]) -> Any:
+        await self._comm.write((say, data))
+        return await self._comm.read()
 
 
 def start(
@@ -177,7 +185,6 @@ def start(
         Slots(resources, max_concurrent, worker_timeout),
         reuse,
         verify_reuse,
-        user_elsewhere=False,
     )
     with contextlib.ExitStack() as stack:
         client = _client(client, resources, max_concurrent, stack)
@@ -186,7 +193,7 @@ def start(
         if isinstance(scheduler, Scheduler):
             remote = _Here(scheduler, spec)
         else:
-            remote = _Elsewhere(client, replace(spec, user_elsewhere=True))
+            remote = _Elsewhere(client, spec)
         info = StudyInfo(
             directory.name,
             directory,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-from distributed import Client
+from distributed import Client, Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from daskhpo.core.errors import NoSuitableWorkers, StudyFailed
@@ -70,7 +71,6 @@ class HeadSpec:
     slots: Slots
     reuse: bool
     verify_reuse: bool
-    user_elsewhere: bool  # in another process than the scheduler
 
 
 class Head(SchedulerPlugin):  # type: ignore[misc]
@@ -124,7 +124,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             set_as_default=False,
             security=scheduler.security,
         )
-        scheduler.handlers[self.name] = self._receive
+        scheduler.handlers[self.name] = self._converse
         self._broker = scheduler.extensions.setdefault("daskhpo", Broker(scheduler.workers))
         self._broker.join(self)
         self._spawn(self._mind_workers())
@@ -162,8 +162,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         await self._let_go()
 
     async def _let_go(self) -> None:
-        if not self.spec.user_elsewhere:  # else it answers until the user has asked
-            self._scheduler.handlers.pop(self.name, None)
+        self._scheduler.handlers.pop(self.name, None)
         self._scheduler.plugins.pop(self.name, None)
         await self._client.close()
 
@@ -202,16 +201,22 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         self._inbox.put(StopAsked(reason))
 
     def _poll(self) -> dict[str, Any]:
-        """What a user in another process is told; he asks until it has finished."""
+        """What a user in another process is told; he keeps asking until it has finished."""
         if not self.finished.is_set():
             return {"finished": False}
-        self._scheduler.handlers.pop(self.name, None)
         return {"finished": True, "error": cloudpickle.dumps(self.error)}
 
     # -- messages from leases --------------------------------------------------------------------
 
-    async def _receive(self, slot: int, say: str, data: dict[str, Any]) -> Any:
-        """Handler of the study's channel: what a lease says, answered by its next command."""
+    async def _converse(self, comm: Any, slot: int) -> Any:
+        """Handler of the study's channel: a lease, or a user elsewhere (-1), has connected."""
+        with contextlib.suppress(OSError):  # the other side is gone; the scheduler notices, too
+            while True:
+                say, data = await comm.read()
+                await comm.write(await self._answer(slot, say, data))
+        return Status.dont_reply
+
+    async def _answer(self, slot: int, say: str, data: dict[str, Any]) -> Any:
         if say == "poll":
             return self._poll()
         if say == "stop":
@@ -228,7 +233,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
                     )
                 )
             )
-            return None
+            return {"do": "exit"}
         reply = self._loop.create_future()
         self._inbox.put(Call(slot, say, data, reply, time.monotonic()))
         return await reply

@@ -1,0 +1,78 @@
+"""The conda recipe says what pyproject.toml says."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import daskhpo
+
+ROOT = Path(__file__).parents[1]
+CONDA_NAMES = {"dask": "dask-core", "torch": "pytorch", "torch-geometric": "pytorch_geometric"}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def recipe() -> dict[str, Any]:
+    """The recipe, with ``${{ name }}`` replaced by what its context says."""
+    text = (ROOT / "conda/recipe.yaml").read_text(encoding="utf-8")
+    context = yaml.safe_load(text)["context"]
+    filled = re.sub(r"\$\{\{ (\w+) \}\}", lambda m: context.get(m[1], m[0]), text)
+    loaded: dict[str, Any] = yaml.safe_load(filled)
+    return loaded
+
+
+def pip_names(requirements: list[str]) -> dict[str, str]:
+    """Conda names to version ranges, of requirements as pip writes them."""
+    parsed = [Requirement(r) for r in requirements]
+    return {CONDA_NAMES.get(r.name, r.name): str(r.specifier) for r in parsed}
+
+
+def conda_names(requirements: list[str]) -> dict[str, str]:
+    """Names to version ranges, of requirements as conda writes them."""
+    pairs = [r.partition(" ") for r in requirements]
+    return {name: versions for name, _, versions in pairs}
+
+
+def test_it_needs_what_the_project_needs(project: Any, recipe: Any) -> None:
+    needed = pip_names(project["project"]["dependencies"])
+    needed["python"] = project["project"]["requires-python"]
+    assert conda_names(recipe["requirements"]["run"]) == needed
+
+
+def test_it_bounds_what_the_extras_bound(project: Any, recipe: Any) -> None:
+    extras = project["project"]["optional-dependencies"]
+    listed = [*extras["torch"], *extras["experiments"]]
+    needed = pip_names([r for r in listed if Requirement(r).name != "daskhpo"])
+    assert conda_names(recipe["requirements"]["run_constraints"]) == needed
+
+
+def test_it_builds_with_the_projects_backend(project: Any, recipe: Any) -> None:
+    host = conda_names(recipe["requirements"]["host"])
+    assert pip_names(project["build-system"]["requires"]).items() <= host.items()
+
+
+def test_its_version_is_the_packages(project: Any, recipe: Any) -> None:
+    assert recipe["package"]["version"] == daskhpo.__version__
+    assert "version" not in project["project"]
+    assert project["tool"]["hatch"]["version"]["path"] == "daskhpo/__init__.py"
+
+
+def test_its_commands_are_the_projects(project: Any, recipe: Any) -> None:
+    scripts = [f"{name} = {where}" for name, where in project["project"]["scripts"].items()]
+    assert recipe["build"]["python"]["entry_points"] == scripts
+
+
+def test_its_licence_is_the_projects(project: Any, recipe: Any) -> None:
+    assert recipe["about"]["license"] == project["project"]["license"]
+    assert (ROOT / recipe["about"]["license_file"]).exists()
