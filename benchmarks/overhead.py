@@ -33,15 +33,15 @@ TURNS = [  # a case of each system, in the order of SYSTEMS
     ("trials", "trials", "trials", "trials"),
     ("function", "fresh", None, None),
     ("reports", "reports", "reports", "reports"),
-    ("alone", None, None, None),
     ("asha", "asha", "asha", "asha"),
     ("units", None, None, None),
     ("start", None, "start", "start"),  # Ray's is measured by its case "fresh"
-    ("imports", "imports", "imports", None),
 ]
-ONCE = [  # in the first round only: these do not depend on how busy the machine is, or little
+ONCE = [  # in the first round only: medians in themselves, or hardly touched by other work
     ("memory", "memory", "memory", "memory"),
     ("decisions", "decisions", None, "decisions"),
+    ("imports", "imports", "imports", None),
+    ("alone", None, None, None),
 ]
 IMPORTS = {"daskhpo": "daskhpo", "Ray Tune": "ray.tune", "Optuna, Dask storage": "optuna"}
 MEASURES = [  # name of the measure, unit, digits, whether more is better, what it is called
@@ -411,7 +411,8 @@ def main() -> None:
         "--out benchmarks/results/overhead.md",
         "",
         f"Median of {options.rounds} rounds, in which the systems take turns case by case, each "
-        "case in a fresh process, with two workers. Memory and ASHA's decision: one round.",
+        "case in a fresh process, with two workers. Memory, ASHA's decision, imports and one worker's "
+        "latency: one round.",
         "Rates leave out the first fifth of the trials (start-up is a measure of its own).",
         "Compare within one table only, not between runs.",
         "",

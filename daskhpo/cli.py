@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (0 good, 2 the user's mistake)."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     options = _parser().parse_args(arguments)
     try:
         return int(options.act(options) or 0)
@@ -72,10 +70,16 @@ def _parser() -> argparse.ArgumentParser:
 
     best = commands.add_parser("best", help="the best trials of a study")
     best.add_argument("path", type=Path, help="the study's directory")
-    best.add_argument("-k", type=int, default=1, help="how many (default: 1)")
+    best.add_argument("-k", type=_positive, default=1, help="how many (default: 1)")
     best.add_argument("--json", action="store_true", help="as JSON, one line a trial")
     best.set_defaults(act=_best)
     return parser
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
+    return number
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -94,7 +98,7 @@ def _resume(options: argparse.Namespace) -> int:
             "study.resume() in the script that began it"
         )
     study = _imported(source)
-    if study.path.absolute() != options.path.absolute():
+    if study.path.resolve() != options.path.resolve():
         raise ValueError(f"{source} defines the study in {study.path}, not {options.path}")
     return _report(_session(study.resume, options))
 
@@ -212,11 +216,12 @@ def _imported(source: str) -> Study:
     if not file or not path.is_file():
         raise ValueError(f"{source!r} must be FILE.py:NAME, with a file that exists")
     sys.path.insert(0, str(path.parent.absolute()))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module_name = f"daskhpo_study_{path.stem}"  # no other module has such a name
+    spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[module_name] = module
     spec.loader.exec_module(module)
     cloudpickle.register_pickle_by_value(module)  # workers elsewhere cannot import the file
     study = getattr(module, name, None)

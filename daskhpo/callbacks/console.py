@@ -8,7 +8,7 @@ from typing import Any
 
 from daskhpo.core.types import Began, Ended, Record, Reported, Status
 from daskhpo.study.callback import Callback, StudyInfo
-from daskhpo.study.result import Story
+from daskhpo.study.story import Story
 
 LINE_SECONDS = 10.0  # between two plain lines, where there is no terminal
 PACE_SECONDS = 300.0  # the pace is that of so many last seconds
@@ -36,8 +36,6 @@ class ConsoleProgress(Callback):
         self._info = info
         self._console = Console(file=self._file or sys.stderr, highlight=False)
         self._live: Any = None
-        self._counts: Counter[Status] = Counter()
-        self._status: dict[int, Status] = {}
         self._milestones: Counter[int] = Counter()
         self._ends: deque[float] = deque()
         self._session_zero = 0.0
@@ -62,18 +60,6 @@ class ConsoleProgress(Callback):
                 self._ends.append(record.seconds)
             case Reported(decision=decision) if decision is not None:
                 self._milestones[story.trials[record.trial].resource] += 1
-        trial = getattr(record, "trial", None)
-        if trial is not None:
-            status = story.trials[trial].status
-            if (before := self._status.get(trial)) is not status:
-                if before is not None:
-                    self._counts[before] -= 1
-                self._counts[status] += 1
-                self._status[trial] = status
-            if status.ended:
-                del self._status[trial]
-        if isinstance(record, Began):
-            self._recount(story)
 
     def on_tick(self, story: Story) -> None:
         if self._live is not None:
@@ -97,12 +83,15 @@ class ConsoleProgress(Callback):
             self._say(self._line(story))
         if story.stop_reason:
             self._say(f"{self._info.name}: stopped, because {story.stop_reason}")
-        unfinished = self._counts[Status.QUEUED] + self._counts[Status.RUNNING]
+        if unfinished := story.counts[Status.QUEUED] + story.counts[Status.RUNNING]:
+            self._say(f"{self._info.name}: {unfinished} trials are unfinished")
         if story.stop_reason or unfinished:
-            self._say(
-                f"go on with study.resume() in the script that began it ({unfinished} trials are "
-                f"unfinished); look at it with `daskhpo status {self._info.directory}`"
+            how = (
+                f"`daskhpo resume {self._info.directory}`"
+                if self._info.source
+                else "study.resume() in the script that began it"
             )
+            self._say(f"go on with {how}; look with `daskhpo status {self._info.directory}`")
 
     # -- what is shown ---------------------------------------------------------------------------
 
@@ -129,12 +118,12 @@ class ConsoleProgress(Callback):
 
     def _trials(self, story: Story) -> str:
         shown = [
-            f"{self._counts[status]} {status.value}"
+            f"{story.counts[status]} {status.value}"
             for status in Status
-            if self._counts[status] or status is Status.RUNNING
+            if story.counts[status] or status is Status.RUNNING
         ]
         limit = self._info.limits.num_trials
-        total = f"{len(story.trials)}" + (f" of {limit}" if limit else "")
+        total = f"{story.n_trials}" + (f" of {limit}" if limit else "")
         return f"{total}: {', '.join(shown)}"
 
     def _best(self, story: Story) -> str:
@@ -169,7 +158,7 @@ class ConsoleProgress(Callback):
         if limits.time_budget is not None:
             guesses.append(max(0.0, limits.time_budget - self._elapsed()))
         if limits.num_trials is not None and per_minute > 0:
-            n_ended = sum(self._counts[status] for status in Status if status.ended)
+            n_ended = sum(story.counts[status] for status in Status if status.ended)
             guesses.append(60 * max(0, limits.num_trials - n_ended) / per_minute)
         return min(guesses, default=None)
 
@@ -178,10 +167,6 @@ class ConsoleProgress(Callback):
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began_at
-
-    def _recount(self, story: Story) -> None:
-        self._counts = Counter(trial.status for trial in story.trials.values())
-        self._status = {t.id: t.status for t in story.trials.values() if not t.status.ended}
 
     def _say(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False)

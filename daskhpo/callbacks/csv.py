@@ -8,7 +8,7 @@ from typing import Any
 
 from daskhpo.core.types import Record, Reported
 from daskhpo.study.callback import Callback, StudyInfo
-from daskhpo.study.result import Story
+from daskhpo.study.story import Story
 
 
 class CSVLogger(Callback):

@@ -63,8 +63,9 @@ class AskTell:
 
     def ask(self) -> AskedTrial | None:
         """The next trial to run, or None if the study wants none before it is told more."""
-        if not self._ready:
+        if not self._ready:  # slots are there while somebody asks: nothing starts ahead of that
             self._handle(SlotsChanged(len(self._asked) + 1, self._now()))
+            self._handle(SlotsChanged(0, self._now()))
         if not self._ready:
             return None
         job = self._ready.popleft()

@@ -12,7 +12,7 @@ from pathlib import Path
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import Limits, Record
 from daskhpo.study.journal import decode
-from daskhpo.study.result import Story
+from daskhpo.study.story import Story
 
 logger = logging.getLogger("daskhpo")
 
@@ -29,6 +29,7 @@ class StudyInfo:
     limits: Limits
     scheduler: str
     dashboard_link: str | None
+    source: str | None  # "FILE.py:study" if the command line began it
 
 
 class Callback(ABC):
@@ -42,7 +43,10 @@ class Callback(ABC):
         """The session begins."""
 
     def on_record(self, record: Record, story: Story) -> None:
-        """Something was recorded; ``story`` has taken it in. Earlier sessions come first."""
+        """Something was recorded; ``story`` has taken it in. Earlier sessions come first.
+
+        The story forgets a trial after the record of its end.
+        """
 
     def on_tick(self, story: Story) -> None:
         """A fraction of a second went by, and everything recorded so far was told."""
@@ -61,7 +65,7 @@ class Follower:
     def __init__(self, info: StudyInfo, callbacks: Sequence[Callback]) -> None:
         self._info = info
         self._callbacks = list(callbacks)
-        self._story = Story(info.objective)
+        self._story = Story(info.objective, keep_ended=False)
         self._path = info.directory / "journal.jsonl"
         self._offset = 0
         self._damaged = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,8 @@ SYNC_SECONDS = 1.0
 class FileJournal:
     """Appends records to a file.
 
-    What was flushed survives the end of the process at once, and a power cut after
-    ``SYNC_SECONDS`` at most: an ``fsync`` per report would cost milliseconds each.
+    What was flushed survives the end of the process at once, and a power cut after about
+    ``SYNC_SECONDS``: a thread of its own syncs, which would cost each report milliseconds.
 
     Parameters
     ----------
@@ -52,7 +52,9 @@ class FileJournal:
         _mend(path)
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._buffer: list[str] = []
-        self._synced = time.monotonic()
+        self._unsynced, self._closing = threading.Event(), threading.Event()
+        self._syncer = threading.Thread(target=self._sync, name="daskhpo-sync", daemon=True)
+        self._syncer.start()
 
     def append(self, record: Record) -> None:
         self._buffer.append(encode(record))
@@ -65,15 +67,22 @@ class FileJournal:
         self._buffer.clear()
         while data:  # a signal or a full disk may cut a write short
             data = data[os.write(self._fd, data) :]
-        if time.monotonic() - self._synced > SYNC_SECONDS:
-            os.fsync(self._fd)
-            self._synced = time.monotonic()
+        self._unsynced.set()
 
     def close(self) -> None:
         """Flush, sync and close."""
         self.flush()
-        os.fsync(self._fd)
+        self._closing.set()
+        self._unsynced.set()
+        self._syncer.join()
         os.close(self._fd)
+
+    def _sync(self) -> None:
+        while not self._closing.wait(SYNC_SECONDS):
+            self._unsynced.wait()
+            self._unsynced.clear()
+            os.fsync(self._fd)
+        os.fsync(self._fd)
 
 
 class MemoryJournal:

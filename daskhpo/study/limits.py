@@ -23,10 +23,14 @@ def seconds_of(duration: float | str, name: str = "time_budget") -> float:
         parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", duration)
         seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
         rest = re.sub(r"(\d+(?:\.\d+)?)\s*([smhd])", "", duration).strip()
-        if not parts or rest:
+        if re.fullmatch(r"\d+(\.\d+)?", duration.strip()):
+            seconds = float(duration)
+        elif not parts or rest:
             raise ValueError(
                 f"{name}={duration!r} is not understood; give seconds, or text like '8h', '1h30m'"
             )
+    elif isinstance(duration, bool) or not isinstance(duration, (int, float)):
+        raise ValueError(f"{name}={duration!r} must be a number of seconds, or text like '8h'")
     else:
         seconds = float(duration)
     if not seconds > 0 or math.isinf(seconds):

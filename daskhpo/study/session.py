@@ -90,8 +90,8 @@ def _check_contents(directory: Path, problem: Problem, *, resume: bool) -> None:
     _check_manifest(directory, problem)
     if not resume and any(isinstance(record, Suggested) for record in study_records(directory)):
         raise StudyExists(
-            f"{directory} holds a study already: go on with it by study.resume(...), "
-            "or give this one another name="
+            f"{directory} holds a study already: go on with it by study.resume(...) or "
+            "`daskhpo resume`, or give this one another name="
         )
 
 

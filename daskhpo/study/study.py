@@ -237,9 +237,7 @@ class Study:
         ...         pass
         >>> study.close()
         >>> len(study.result().trials())
-        21
-
-        (One trial more was made ready than asked for.)
+        20
         """
         if self._asktell is None:
             self._asktell = AskTell(self.path, self._problem, resume=True)

@@ -102,7 +102,7 @@ def test_another_process_goes_on_where_the_last_one_closed(tmp_path: Path) -> No
     second = make(tmp_path, FIFO(1))
     trial = second.ask()
     assert trial is not None
-    assert trial.id == 1  # it had been made ready
+    assert trial.id == 1
     second.tell(trial, {"loss": 0.5})
     assert second.result().best_value == 0.5
     second.close()

@@ -63,7 +63,7 @@ class Notes(Callback):
 
     def on_record(self, record, story):
         self.records.append(record)
-        self.n_trials = len(story.trials)
+        self.n_trials = story.n_trials
         self._note("record")
 
     def on_tick(self, story):
@@ -77,7 +77,7 @@ class Notes(Callback):
 def follow(tmp_path, monkeypatch):
     """Follows a journal of two sessions; the second one is written meanwhile."""
     monkeypatch.setattr(callback_module, "POLL_SECONDS", 0.001)
-    info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None)
+    info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
 
     def run(*callbacks):
         journal = FileJournal(tmp_path / "journal.jsonl")
@@ -122,7 +122,7 @@ def test_a_line_that_is_not_finished_is_told_when_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(callback_module, "POLL_SECONDS", 0.001)
     path, notes = tmp_path / "journal.jsonl", Notes()
     line = encode(EARLIER[0])
-    info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None)
+    info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
     follower = Follower(info, [notes])
     with path.open("w") as file:
         for part in (line[:9], line[9:], "\n", line):
@@ -134,7 +134,7 @@ def test_a_line_that_is_not_finished_is_told_when_it_is(tmp_path, monkeypatch):
 
 def test_a_study_that_never_wrote_a_journal_ends_its_callbacks(tmp_path):
     notes = Notes()
-    info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None)
+    info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
     Follower(info, [notes]).finish()
     assert notes.told == ["start", "tick", "finish"]
 
@@ -142,7 +142,7 @@ def test_a_study_that_never_wrote_a_journal_ends_its_callbacks(tmp_path):
 def test_a_journal_that_cannot_be_read_ends_the_following_and_not_the_callbacks(tmp_path, caplog):
     (tmp_path / "journal.jsonl").write_text(f"{encode(EARLIER[0])}\nnonsense\n")
     notes = Notes()
-    info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None)
+    info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
     Follower(info, [notes]).finish()
     assert notes.records == EARLIER[:1]
     assert notes.told[-1] == "finish"
@@ -175,7 +175,7 @@ def test_the_csv_file_has_one_line_a_report_with_the_configuration(follow, tmp_p
 def test_the_csv_file_can_lie_elsewhere_and_leaves_out_metrics_that_come_later(tmp_path):
     path = tmp_path / "other.csv"
     logger = CSVLogger(path)
-    logger.on_start(StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None))
+    logger.on_start(StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None))
     from daskhpo.study.result import Story
 
     story = Story(OBJECTIVE)

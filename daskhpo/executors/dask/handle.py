@@ -20,8 +20,9 @@ from daskhpo.executors.dask.plugin import Head, HeadSpec, Slots
 from daskhpo.study.callback import Callback, Follower, StudyInfo
 from daskhpo.study.coordinator import Problem
 from daskhpo.study.policy import Policy
-from daskhpo.study.result import Result, Story
+from daskhpo.study.result import Result
 from daskhpo.study.session import study_records
+from daskhpo.study.story import Story
 
 logger = logging.getLogger("daskhpo")
 
@@ -72,13 +73,10 @@ class StudyHandle:
 
     def status(self) -> dict[str, int]:
         """How many trials stand where: status to number."""
-        story = Story(self._objective)
+        story = Story(self._objective, keep_ended=False)
         for record in study_records(self.directory):
             story.tell(record)
-        counts: dict[str, int] = {}
-        for trial in story.trials.values():
-            counts[trial.status.value] = counts.get(trial.status.value, 0) + 1
-        return counts
+        return {status.value: n for status, n in story.counts.items() if n}
 
     def _wait_once(self) -> None:
         while not self._remote.is_finished(0.25):
@@ -200,10 +198,15 @@ def start(
             problem.objective,
             limits,
             repr(problem.scheduler),
-            client.dashboard_link,
+            client.dashboard_link if _has_dashboard(client) else None,
+            source,
         )
         follower = Follower(info, callbacks)
         return StudyHandle(directory, problem, remote, follower, stack.pop_all())
+
+
+def _has_dashboard(client: Any) -> bool:
+    return "dashboard" in client.scheduler_info().get("services", {})
 
 
 def _pickled(trainable: Any) -> bytes:

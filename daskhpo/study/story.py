@@ -1,0 +1,196 @@
+"""The story of a study: where its trials stand, as its records tell it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from daskhpo.core.objective import Objective
+from daskhpo.core.types import (
+    Began,
+    CheckpointRef,
+    Config,
+    Continue,
+    Ended,
+    Failed,
+    Launched,
+    Lost,
+    Pause,
+    Record,
+    Reported,
+    Saved,
+    SlotsChanged,
+    Status,
+    StopRequested,
+    Suggested,
+    TrialId,
+)
+
+
+class TrialRecord:
+    """One trial as the journal tells it.
+
+    Attributes
+    ----------
+    id, config, bracket, status, resource : as the names say.
+    seconds : time that its attempts held a slot, in all.
+    metrics : of its last report; empty before the first.
+    best_loss : running best; inf before the first report.
+    checkpoint : newest committed checkpoint, or None. It may have been deleted since.
+    reason : why it ended, or "".
+    error : traceback of its last failure, or "".
+    """
+
+    __slots__ = (
+        "_last",
+        "attempt",
+        "best_loss",
+        "bracket",
+        "checkpoint",
+        "config",
+        "error",
+        "id",
+        "metrics",
+        "reason",
+        "resource",
+        "seconds",
+        "status",
+    )
+
+    def __init__(self, trial: TrialId, config: Config, bracket: int) -> None:
+        self.id, self.config, self.bracket = trial, config, bracket
+        self.status = Status.QUEUED
+        self.resource = self.attempt = 0
+        self.seconds = self._last = 0.0
+        self.metrics: dict[str, float] = {}
+        self.best_loss = math.inf
+        self.checkpoint: CheckpointRef | None = None
+        self.reason = self.error = ""
+
+    def hold(self, seconds: float) -> None:
+        """It held its slot until now."""
+        self.seconds += max(0.0, seconds - self._last)
+        self._last = max(self._last, seconds)
+
+
+class Story:
+    """The trials of a study as its records tell them, one record after another.
+
+    Parameters
+    ----------
+    keep_ended : keep trials that have ended. Those who follow a long study do without: such a
+        trial is forgotten when the record after its end is told.
+
+    Attributes
+    ----------
+    trials : by number.
+    counts : how many trials stand where, ended ones included.
+    n_slots : slots that serve the study.
+    n_sessions : how often it was begun or resumed.
+    n_checkpoints, n_checkpoint_bytes : written, in all.
+    best : the trial with the best loss so far, or None.
+    stop_reason : why the last session was stopped, or None.
+    seconds : of the last record.
+    """
+
+    def __init__(self, objective: Objective, *, keep_ended: bool = True) -> None:
+        self.objective = objective
+        self.trials: dict[TrialId, TrialRecord] = {}
+        self.counts: Counter[Status] = Counter()
+        self._keep_ended = keep_ended
+        self._just_ended: TrialId | None = None
+        self.best: TrialRecord | None = None
+        self.n_slots = self.n_sessions = 0
+        self.n_checkpoints = self.n_checkpoint_bytes = 0
+        self.stop_reason: str | None = None
+        self.seconds = 0.0
+        self._target: float | None = None
+
+    @property
+    def n_trials(self) -> int:
+        """All that were ever started."""
+        return self.counts.total()
+
+    def tell(self, record: Record) -> None:
+        """Take in the next record."""
+        self.seconds = record.seconds
+        if self._just_ended is not None and not self._keep_ended:
+            del self.trials[self._just_ended]
+        self._just_ended = None
+        match record:
+            case Reported():
+                self._reported(record)
+            case Suggested(number, config, bracket):
+                self.trials[number] = TrialRecord(number, config, bracket)
+                self.counts[Status.QUEUED] += 1
+            case Launched(number, attempt):
+                trial = self.trials[number]
+                self._move(trial, Status.RUNNING)
+                trial.attempt, trial._last = attempt, record.seconds
+            case Saved(number, _, ref):
+                trial = self.trials[number]
+                trial.hold(record.seconds)
+                if ref is not None:
+                    trial.checkpoint = ref
+                    self.n_checkpoints += 1
+                    self.n_checkpoint_bytes += ref.n_bytes
+                if trial.status is Status.RUNNING and self.stop_reason is not None:
+                    self._move(trial, Status.QUEUED)  # it was to go on, and handed over instead
+            case Ended(number, status, reason):
+                trial = self.trials[number]
+                if trial.status is Status.RUNNING:
+                    trial.hold(record.seconds)
+                self._move(trial, status)
+                trial.reason, self._just_ended = reason, number
+            case Lost(number, _, reason):
+                self._leave(number, record.seconds)
+            case Failed(number, _, error):
+                self._leave(number, record.seconds).error = error
+            case SlotsChanged(n_slots):
+                self.n_slots = n_slots
+            case StopRequested(reason):
+                self.stop_reason = reason
+            case Began():
+                self.n_sessions += 1
+                self.stop_reason, self._target = None, record.limits.target
+                for trial in self.trials.values():
+                    if trial.status is Status.RUNNING:
+                        trial.hold(record.seconds)
+                        self._move(trial, Status.QUEUED)
+
+    def _reported(self, record: Reported) -> None:
+        trial = self.trials[record.trial]
+        trial.hold(record.seconds)
+        for step in record.steps:
+            trial.best_loss = min(trial.best_loss, self.objective.loss(step.metrics))
+        if record.steps:
+            trial.resource = record.steps[-1].resource
+            trial.metrics = dict(record.steps[-1].metrics)
+        if trial.best_loss < (math.inf if self.best is None else self.best.best_loss):
+            self.best = trial
+        match record.decision:
+            case Pause():
+                self._move(trial, Status.PAUSED)
+            case Continue():
+                self._move(trial, Status.QUEUED if self._is_stopping() else Status.RUNNING)
+            case None if record.yielded:
+                self._move(trial, Status.QUEUED)
+
+    def _is_stopping(self) -> bool:
+        if self._target is None or self.best is None:
+            return self.stop_reason is not None
+        # The stop that a report brings about is recorded after the report.
+        reached = self.objective.reached(self.best.best_loss, self._target)
+        return reached or self.stop_reason is not None
+
+    def _leave(self, number: TrialId, seconds: float) -> TrialRecord:
+        trial = self.trials[number]
+        trial.hold(seconds)
+        if trial.status is Status.RUNNING:
+            self._move(trial, Status.QUEUED)
+        return trial
+
+    def _move(self, trial: TrialRecord, status: Status) -> None:
+        self.counts[trial.status] -= 1
+        self.counts[status] += 1
+        trial.status = status
