@@ -411,8 +411,8 @@ def main() -> None:
         "--out benchmarks/results/overhead.md",
         "",
         f"Median of {options.rounds} rounds, in which the systems take turns case by case, each "
-        "case in a fresh process, with two workers. Memory, ASHA's decision, imports and one worker's "
-        "latency: one round.",
+        "case in a fresh process, with two workers.",
+        "One round: memory, ASHA's decision, imports, latency with one worker.",
         "Rates leave out the first fifth of the trials (start-up is a measure of its own).",
         "Compare within one table only, not between runs.",
         "",

@@ -41,6 +41,7 @@ class ConsoleProgress(Callback):
         self._session_zero = 0.0
         self._began_at = time.monotonic()
         self._told_at = self._began_at
+        self._told_best: int | None = None
         self._no_slots_told = False
         if self._console.is_terminal:
             from rich.live import Live
@@ -111,10 +112,14 @@ class ConsoleProgress(Callback):
         return table
 
     def _line(self, story: Story) -> str:
-        return (
-            f"{self._info.name} {_clock(self._elapsed())} | {self._trials(story)} | "
-            f"best {self._best(story)} | {self._pace(story)}"
-        )
+        shown = f"{self._info.name} {_clock(self._elapsed())} | {self._trials(story)} | "
+        best = story.best
+        if best is not None and best.id == self._told_best:  # its configuration was shown before
+            shown += f"best {self._value(story)} | "
+        else:
+            shown += f"best {self._best(story)} | "
+            self._told_best = None if best is None else best.id
+        return shown + self._pace(story)
 
     def _trials(self, story: Story) -> str:
         shown = [
@@ -129,9 +134,13 @@ class ConsoleProgress(Callback):
     def _best(self, story: Story) -> str:
         if story.best is None:
             return "none yet"
-        value = self._info.objective.value(story.best.best_loss)
         config = " ".join(f"{name}={_short(v)}" for name, v in story.best.config.items())
-        return f"{self._info.objective.metric}={value:.5g} (trial {story.best.id}: {config})"
+        return f"{self._value(story)} (trial {story.best.id}: {config})"
+
+    def _value(self, story: Story) -> str:
+        assert story.best is not None
+        value = self._info.objective.value(story.best.best_loss)
+        return f"{self._info.objective.metric}={value:.5g}"
 
     def _rungs(self) -> str:
         if not self._milestones:
