@@ -14,7 +14,12 @@ from packaging.requirements import Requirement
 import daskhpo
 
 ROOT = Path(__file__).parents[1]
-CONDA_NAMES = {"dask": "dask-core", "torch": "pytorch", "torch-geometric": "pytorch_geometric"}
+CONDA_NAMES = {
+    "dask": "dask-core",
+    "msgpack": "msgpack-python",
+    "torch": "pytorch",
+    "torch-geometric": "pytorch_geometric",
+}
 
 
 @pytest.fixture(scope="module")

@@ -71,12 +71,14 @@ class Follower:
         self._damaged = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="daskhpo-callbacks", daemon=True)
-        self._thread.start()
+        if callbacks:  # else nobody asks what the journal says
+            self._thread.start()
 
     def finish(self) -> None:
         """The session is over: tell the rest, and end."""
         self._over.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         self._each("on_start", self._info)

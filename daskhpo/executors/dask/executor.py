@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from daskhpo.core.errors import StudyFailed
 from daskhpo.core.types import (
     CheckpointRef,
     Command,
@@ -29,6 +30,7 @@ from daskhpo.core.types import (
     Train,
     TrialId,
 )
+from daskhpo.executors.dask.line import Inbox
 from daskhpo.study.protocols import CheckpointStore
 
 logger = logging.getLogger("daskhpo")
@@ -43,7 +45,7 @@ class Call:
     slot: int
     say: str
     data: dict[str, Any]
-    reply: Any  # an asyncio future; only ever handed back to the event loop
+    reply: Any  # a line's socket, or an asyncio future of the event loop
     at: float
 
 
@@ -103,6 +105,7 @@ class _Slot:
     trial: TrialId | None = None
     attempt: int = 0
     leaving: bool = False
+    clock: float = 0.0  # of its last unit: units of a trial follow one another
 
 
 class DaskExecutor:
@@ -118,7 +121,7 @@ class DaskExecutor:
 
     def __init__(
         self,
-        inbox: queue.SimpleQueue[Message],
+        inbox: Inbox,
         loop: Loop,
         store: CheckpointStore,
         began_at: float,
@@ -200,7 +203,8 @@ class DaskExecutor:
             case Call():
                 return self._heard(message)
             case Live(data, at):
-                return [self._reported(data, at - self._zero)]
+                slot = self._slots.get(data["slot"])
+                return [] if slot is None else [self._reported(slot, data, at - self._zero)]
             case Gone(number, reason):
                 return self._gone(number, reason)
             case GiveBack(number):
@@ -219,6 +223,12 @@ class DaskExecutor:
 
     def _heard(self, call: Call) -> list[Event]:
         at, data = call.at - self._zero, call.data
+        if call.say == "broken":
+            self._replies.append((call.reply, {"do": "exit"}))
+            raise StudyFailed(
+                f"the trainable cannot be loaded in worker {data['worker']}:\n{data['error']}\n"
+                "Install its module where the workers run, or define it in the script itself"
+            )
         if call.say == "hello":
             self._slots[call.slot] = _Slot(call.reply)
             self._idle.append(call.slot)
@@ -229,7 +239,7 @@ class DaskExecutor:
         slot.reply = call.reply
         match call.say:
             case "report":
-                return [self._reported(data, at)]
+                return [self._reported(slot, data, at)]
             case "saved":
                 if data["problem"]:
                     logger.warning(data["problem"])
@@ -239,7 +249,7 @@ class DaskExecutor:
                 failed = Failed(
                     data["trial"], data["attempt"], data["error"], at, data["retry"], data["fatal"]
                 )
-                return [self._reported(data, at), failed] if data["steps"] else [failed]
+                return [self._reported(slot, data, at), failed] if data["steps"] else [failed]
             case "unreadable":
                 logger.warning("trial %s starts anew: %s", data["trial"], data["reason"])
                 trial, attempt, reason = data["trial"], data["attempt"], data["reason"]
@@ -252,15 +262,16 @@ class DaskExecutor:
                 return []
         raise AssertionError(f"a lease said {call.say!r}")
 
-    def _reported(self, data: dict[str, Any], at: float) -> Reported:
-        steps = tuple(
-            Step(resource, metrics, max(0.0, at - age)) for resource, metrics, age in data["steps"]
-        )
+    def _reported(self, slot: _Slot, data: dict[str, Any], at: float) -> Reported:
+        steps = []
+        for resource, metrics, age in data["steps"]:
+            slot.clock = max(slot.clock, at - age)
+            steps.append(Step(resource, metrics, slot.clock))
         outcome = data.get("outcome")
         return Reported(
             data["trial"],
             data["attempt"],
-            steps,
+            tuple(steps),
             at,
             ended=outcome == "ENDED",
             yielded=outcome == "YIELDED",

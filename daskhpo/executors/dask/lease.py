@@ -24,6 +24,7 @@ from daskhpo.core.objective import Objective
 from daskhpo.core.random import trial_seed
 from daskhpo.core.types import CheckpointRef
 from daskhpo.executors.dask.context import Context, device_of
+from daskhpo.executors.dask.line import Line, socket_of
 from daskhpo.executors.dask.runners import ClassRunner, FunctionRunner, Outcome, Runner
 from daskhpo.trainable import Trainable
 
@@ -63,7 +64,7 @@ def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
             try:
                 trainable = _load(spec.trainable)
             except BaseException:
-                link.call("broken", error=traceback.format_exc())
+                link.call("broken", worker=worker.address, error=traceback.format_exc())
                 return
             holder = _Holder(spec, link, trainable, device_of(spec.gpus, device_index))
             with contextlib.closing(holder):
@@ -87,20 +88,24 @@ def _load(trainable: bytes) -> Any:
 class Link:
     """Talks to the study in the scheduler's process; the reply to a call is the next command.
 
-    It has a connection of its own, and drives it in the lease's thread by a small event loop of
-    its own: through the worker's loop and its pool of connections a round trip takes about twice
-    as long, most of it spent on waking threads.
+    It has a connection of its own, opened by a small event loop in the lease's thread. Plain TCP
+    becomes a :class:`Line` to the coordinator's thread; anything else that loop goes on driving.
     """
 
     def __init__(self, worker: Any, channel: str, slot: int) -> None:
         self._worker = worker
         self.channel, self.slot = channel, slot
         self._loop = asyncio.new_event_loop()
-        self._comm: Any = self._loop.run_until_complete(self._connect())
+        self._comm: Any = None
+        self._line: Line | None = self._loop.run_until_complete(self._connect())
 
     def call(self, say: str, **data: Any) -> Command:
         """Say something and wait for the next command."""
-        command: Command = self._loop.run_until_complete(self._call(say, data))
+        command: Command
+        if self._line is not None:
+            command = self._line.call(say, data)
+        else:
+            command = self._loop.run_until_complete(self._call(say, data))
         return command
 
     def send(self, **data: Any) -> None:
@@ -109,15 +114,22 @@ class Link:
 
     def close(self) -> None:
         """Give the connection up."""
+        if self._line is not None:
+            self._line.close()
         self._loop.run_until_complete(self._abort())
         self._loop.close()
 
-    async def _connect(self) -> Any:
+    async def _connect(self) -> Line | None:
         from distributed.comm import connect
 
         comm = await connect(self._worker.scheduler.address, **self._worker.connection_args)
+        self._comm = comm
         await comm.write({"op": self.channel, "slot": self.slot, "reply": False})
-        return comm
+        if not await comm.read():
+            return None
+        end = socket_of(comm)
+        assert end is not None, f"the scheduler has plain TCP, and this worker {comm}"
+        return Line(end)
 
     async def _call(self, say: str, data: dict[str, Any]) -> Any:
         await self._comm.write((say, data))

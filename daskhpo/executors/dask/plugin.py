@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import queue
 import threading
 import time
 import uuid
@@ -15,6 +14,7 @@ from typing import Any
 
 import cloudpickle
 from distributed import Client, Status
+from distributed.comm.tcp import TCP
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from daskhpo.core.errors import NoSuitableWorkers, StudyFailed
@@ -27,10 +27,10 @@ from daskhpo.executors.dask.executor import (
     GiveBack,
     Gone,
     Live,
-    Message,
     StopAsked,
 )
 from daskhpo.executors.dask.lease import INTERRUPT, LeaseSpec, lease
+from daskhpo.executors.dask.line import Inbox, reply, socket_of
 from daskhpo.study.coordinator import Problem, drive
 from daskhpo.study.policy import Policy
 from daskhpo.study.session import Session
@@ -88,7 +88,8 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         spec = self.spec
         self._scheduler = scheduler
         self._loop = asyncio.get_running_loop()
-        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._inbox = Inbox(Call)
+        self._lines: dict[int, asyncio.Event] = {}  # set when the slot's lease has ended
         self._leases: dict[int, tuple[str, Any]] = {}
         self._slot_of: dict[str, int] = {}
         self._n_leases = 0
@@ -141,7 +142,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         self._closing = True
         while not self._inbox.empty():  # what was said since the executor closed
             if isinstance(message := self._inbox.get(), Call):
-                _set_results([(message.reply, {"do": "exit"})])
+                self.answer([(message.reply, {"do": "exit"})])
         self._broker.leave(self)
         for task in self._tasks - self._lease_tasks - {asyncio.current_task()}:
             task.cancel()
@@ -182,6 +183,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             self.error = error
         finally:
             executor.close()
+            self._inbox.close()
             self._loop.call_soon_threadsafe(lambda: self._spawn(self._finish()))
 
     def _spawn(self, coroutine: Any, *, watches_lease: bool = False) -> None:
@@ -211,6 +213,18 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
     async def _converse(self, comm: Any, slot: int) -> Any:
         """Handler of the study's channel: a lease, or a user elsewhere (-1), has connected."""
         with contextlib.suppress(OSError):  # the other side is gone; the scheduler notices, too
+            if slot in self._leases:
+                # Only now does the lease speak, so that nothing of it is in this loop's buffers.
+                await comm.write(is_plain := type(comm) is TCP and not self._closing)
+                if is_plain and (end := socket_of(comm)) is not None:
+                    ended = self._lines[slot] = asyncio.Event()
+                    self._inbox.listen(slot, end)
+                    await ended.wait()
+                    comm.abort()
+                    return Status.dont_reply
+            elif slot >= 0:
+                comm.abort()
+                return Status.dont_reply
             while True:
                 say, data = await comm.read()
                 await comm.write(await self._answer(slot, say, data))
@@ -223,20 +237,9 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             return self.stop(data["reason"])
         if slot not in self._leases or self._closing:
             return {"do": "exit"}
-        if say == "broken":
-            self._inbox.put(
-                Broken(
-                    StudyFailed(
-                        f"the trainable cannot be loaded in worker {self._leases[slot][0]}:\n"
-                        f"{data['error']}\nInstall its module where the workers run, or define "
-                        "it in the script itself"
-                    )
-                )
-            )
-            return {"do": "exit"}
-        reply = self._loop.create_future()
-        self._inbox.put(Call(slot, say, data, reply, time.monotonic()))
-        return await reply
+        answer = self._loop.create_future()
+        self._inbox.put(Call(slot, say, data, answer, time.monotonic()))
+        return await answer
 
     def log_event(self, topic: str, msg: Any) -> None:
         if topic == self.name:
@@ -245,7 +248,14 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
     # -- the way back, from the coordinator's thread ---------------------------------------------
 
     def answer(self, replies: list[tuple[Any, dict[str, Any]]]) -> None:
-        self._loop.call_soon_threadsafe(_set_results, replies)
+        futures = []
+        for to, message in replies:
+            if isinstance(to, asyncio.Future):
+                futures.append((to, message))
+            else:
+                reply(to, message)
+        if futures:
+            self._loop.call_soon_threadsafe(_set_results, futures)
 
     def interrupt(self, slot: int, trial: TrialId, attempt: int) -> None:
         self._loop.call_soon_threadsafe(self._send_interrupt, slot, trial, attempt)
@@ -306,6 +316,8 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         if slot not in self._leases:
             return
         worker, future = self._leases.pop(slot)
+        if (line := self._lines.pop(slot, None)) is not None:
+            line.set()
         del self._slot_of[worker]
         future.release()  # else Dask waits for that worker to come back
         self._inbox.put(Gone(slot, reason))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from typing import Any
 
 import pytest
@@ -127,9 +128,22 @@ def test_a_slot_that_is_given_back_ends_its_trial_first(desk: Desk) -> None:
     desk.hear(desk.say(0, "report", outcome="UNTIL", **report(0, 0)))
     desk.executor.perform([Release(0, 1), train(1)])
     assert desk.replies[-1] == ("report-0", "exit")
-    assert kinds(desk.hear(Gone(0, "its lease came to an end"), Live(report(0, 5), 0.0))) == [
-        Reported
-    ]
+    assert kinds(
+        desk.hear(Gone(0, "its lease came to an end"), GiveBack(1), desk.say(5, "hello"))
+    ) == [SlotsChanged]
+
+
+def test_units_of_a_trial_follow_one_another_however_late_their_messages_are(desk: Desk) -> None:
+    desk.hear(desk.say(0, "hello"))
+    desk.executor.perform([train(0)])
+    now = time.monotonic()
+    live = {"slot": 0, "trial": 0, "attempt": 1, "steps": [(1, {"loss": 1.0}, 0.0)]}
+    both = {"trial": 0, "attempt": 1, "steps": [(1, {"loss": 1.0}, 0.2), (2, {"loss": 1.0}, 0.1)]}
+    events = desk.hear(
+        Live(live, now), Call(0, "report", both | {"outcome": "UNTIL"}, "reply", now)
+    )
+    (first,), (_, second) = (event.steps for event in events)
+    assert first.seconds <= second.seconds
 
 
 def test_a_job_without_a_slot_is_withdrawn_when_the_study_stops(desk: Desk) -> None:

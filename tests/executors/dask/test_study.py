@@ -9,7 +9,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from distributed import Client, get_client
+from distributed import Client, LocalCluster, get_client
 
 from daskhpo import Study, Trainable, load_study
 from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, Hyperband, MedianStopping
@@ -325,3 +325,17 @@ def test_starting_a_study_checks_what_it_is_given(make_study: Any) -> None:
             make_study(decay).start(**options)
     with pytest.raises(TypeError, match="must be a distributed"):
         make_study(decay).start(num_trials=1, client=3, progress=False)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"protocol": "tls", "security": True}, {"processes": False}],
+    ids=["tls", "threads in this process"],
+)
+def test_leases_talk_over_other_connections_than_plain_tcp(how: Any, make_study: Any) -> None:
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(**options, **how) as cluster:
+        study = make_study(decay, ASHA(9, variant="promotion"))
+        result = study.run(num_trials=12, client=cluster, progress=False)
+    assert len(result.trials()) == 12
+    assert result.trials().resource.max() == 9
