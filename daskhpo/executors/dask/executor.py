@@ -6,7 +6,7 @@ import logging
 import queue
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -31,7 +31,6 @@ from daskhpo.core.types import (
     TrialId,
 )
 from daskhpo.executors.dask.line import Inbox
-from daskhpo.study.protocols import CheckpointStore
 
 logger = logging.getLogger("daskhpo")
 
@@ -115,7 +114,7 @@ class DaskExecutor:
     ----------
     inbox : messages from the event loop.
     loop : the way back.
-    store : where checkpoints are deleted.
+    delete : deletes a checkpoint; called in a thread of its own.
     began_at : seconds of the study that earlier sessions took.
     """
 
@@ -123,10 +122,10 @@ class DaskExecutor:
         self,
         inbox: Inbox,
         loop: Loop,
-        store: CheckpointStore,
+        delete: Callable[[CheckpointRef], None],
         began_at: float,
     ) -> None:
-        self._inbox, self._loop, self._store = inbox, loop, store
+        self._inbox, self._loop, self._delete_from_store = inbox, loop, delete
         self._zero = time.monotonic() - began_at
         self._slots: dict[int, _Slot] = {}
         self._slot_of: dict[TrialId, int] = {}
@@ -335,7 +334,7 @@ class DaskExecutor:
 
     def _delete(self, ref: CheckpointRef) -> None:
         try:
-            self._store.delete(ref)
+            self._delete_from_store(ref)
         except OSError:
             logger.warning("checkpoint %s could not be deleted", ref, exc_info=True)
 

@@ -274,14 +274,14 @@ class _Holder:
         return ClassRunner(self._trainable, context, used, spec.verify_reuse)
 
     def _save(self, command: Command) -> Command:
-        from daskhpo.checkpoints import ZarrStore
-
         assert self._runner is not None, command
         trial, attempt = command["trial"], command["attempt"]
         written, problem = None, ""
         try:
             state = self._runner.state()
             if state is not None:
+                from daskhpo.checkpoints import ZarrStore
+
                 ref = ZarrStore(self._spec.store).write(CheckpointRef(*command["ref"]), state)
                 written = [ref.row, ref.trial, ref.resource, ref.array, ref.n_bytes, ref.checksum]
         except StateNotSupported as error:

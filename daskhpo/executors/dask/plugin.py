@@ -18,7 +18,7 @@ from distributed.comm.tcp import TCP
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from daskhpo.core.errors import NoSuitableWorkers, StudyFailed
-from daskhpo.core.types import Limits, TrialId
+from daskhpo.core.types import CheckpointRef, Limits, TrialId
 from daskhpo.executors.dask.broker import Broker
 from daskhpo.executors.dask.executor import (
     Broken,
@@ -169,11 +169,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
 
     def _coordinate(self) -> None:
         session = self._session
-        from daskhpo.checkpoints import ZarrStore
-
-        executor = DaskExecutor(
-            self._inbox, self, ZarrStore(self._lease_spec.store), session.began_at
-        )
+        executor = DaskExecutor(self._inbox, self, self._delete, session.began_at)
         try:
             executor.perform(session.commands)
             drive(session.coordinator, executor, session.journal)
@@ -185,6 +181,11 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             executor.close()
             self._inbox.close()
             self._loop.call_soon_threadsafe(lambda: self._spawn(self._finish()))
+
+    def _delete(self, ref: CheckpointRef) -> None:
+        from daskhpo.checkpoints import ZarrStore  # half a second, and only if there are any
+
+        ZarrStore(self._lease_spec.store).delete(ref)
 
     def _spawn(self, coroutine: Any, *, watches_lease: bool = False) -> None:
         task = self._loop.create_task(coroutine)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from daskhpo.checkpoints import MemoryStore
 from daskhpo.core.errors import StudyFailed
 from daskhpo.core.types import (
     CheckpointRef,
+    Delete,
     Interrupt,
     Lost,
     Release,
@@ -30,7 +30,8 @@ class Desk:
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.replies: list[tuple[str, str]] = []
         self.interrupts: list[tuple[int, int, int]] = []
-        self.executor = DaskExecutor(self.inbox, self, MemoryStore(), began_at=10.0)
+        self.deleted: list[CheckpointRef] = []
+        self.executor = DaskExecutor(self.inbox, self, self.deleted.append, began_at=10.0)
 
     def answer(self, replies: Any) -> None:
         self.replies += [(future, message["do"]) for future, message in replies]
@@ -152,6 +153,12 @@ def test_a_job_without_a_slot_is_withdrawn_when_the_study_stops(desk: Desk) -> N
     (event,) = desk.executor.poll(None)
     assert isinstance(event, Lost)
     assert not event.blame
+
+
+def test_checkpoints_that_nobody_needs_are_deleted_before_it_closes(desk: Desk) -> None:
+    desk.executor.perform([Delete(CheckpointRef(4, 0, 3))])
+    desk.executor.close()
+    assert desk.deleted == [CheckpointRef(4, 0, 3)]
 
 
 def test_a_broken_study_raises_where_it_is_driven(desk: Desk) -> None:
