@@ -29,7 +29,8 @@ class Scheduler(ABC):
 
         Parameters
         ----------
-        trials : every trial that has not ended.
+        trials : every trial that has not ended. ``Resume`` and ``Discard`` are for those whose
+            status is ``PAUSED``: until its checkpoint is committed, a pausing trial still runs.
         can_start : False if no new trial may ever start (the study has all its trials).
         """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
@@ -157,10 +157,20 @@ class Coordinator:
         decision: Decision | None = None
         if event.ended or trial.resource == trial.until:
             decision = self._decision(trial, event.ended)
-        self.journal.append(replace(event, steps=steps, decision=decision))
+        self.journal.append(
+            Reported(
+                event.trial,
+                event.attempt,
+                steps,
+                event.seconds,
+                event.ended,
+                event.yielded,
+                decision,
+            )
+        )
         self._stop_at_target()
         if decision is not None:
-            self._carry_out(self.ledger.decide(trial, decision), decision)
+            self._carry_out(trial, decision)
         elif event.yielded:
             self._hand_over(trial)
 
@@ -238,6 +248,7 @@ class Coordinator:
         is_best = trial.id == self.ledger.best_trial
         stopping = self.stop_reason is not None and isinstance(decision, Continue)
         if writes(self._policy, None if stopping else decision, is_best):
+            self.ledger.decide(trial, decision)
             self._commands.append(Save(trial.id, trial.attempt, self.ledger.new_row(trial)))
         else:
             self._settle(trial, decision, in_slot=True)

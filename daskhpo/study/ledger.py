@@ -110,7 +110,7 @@ class Ledger:
         )
 
     def decide(self, trial: Trial, decision: Decision) -> Trial:
-        """Remember what was decided, until it is carried out."""
+        """Remember what was decided while it waits for a checkpoint."""
         return self._put(trial._replace(decision=decision, decided_at=trial.resource, losses=()))
 
     def checkpoint(self, trial: Trial, ref: CheckpointRef | None) -> Trial:
@@ -119,12 +119,18 @@ class Ledger:
 
     def go_on(self, trial: Trial, until: int) -> Trial:
         """The trial trains on in its slot."""
-        return self._put(trial._replace(until=until, decision=None))
+        return self._put(
+            trial._replace(until=until, decided_at=trial.resource, losses=(), decision=None)
+        )
 
     def pause(self, trial: Trial) -> None:
         """The trial leaves its slot; the scheduler may bring it back."""
         self.n_running -= 1
-        self._put(trial._replace(status=Status.PAUSED, decision=None))
+        self._put(
+            trial._replace(
+                status=Status.PAUSED, decided_at=trial.resource, losses=(), decision=None
+            )
+        )
 
     def requeue(self, trial: Trial, until: int, *, lost: int = 0, failed: int = 0) -> None:
         """The trial leaves its slot with its segment undone, and waits for another."""
