@@ -45,6 +45,11 @@ class FileJournal:
     ----------
     path : the file; it is made if it is not there. A last line that was torn by a crash is cut
         off.
+
+    Raises
+    ------
+    OSError : from :meth:`flush` and :meth:`close`: the file cannot be written, or the last
+        synchronisation failed. What was read back before is good.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,6 +57,7 @@ class FileJournal:
         _mend(path)
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._buffer: list[str] = []
+        self._problem: OSError | None = None
         self._unsynced, self._closing = threading.Event(), threading.Event()
         self._syncer = threading.Thread(target=self._sync, name="daskhpo-sync", daemon=True)
         self._syncer.start()
@@ -60,6 +66,8 @@ class FileJournal:
         self._buffer.append(encode(record))
 
     def flush(self) -> None:
+        if self._problem is not None:
+            raise self._problem
         if not self._buffer:
             return
         self._buffer.append("")
@@ -71,18 +79,25 @@ class FileJournal:
 
     def close(self) -> None:
         """Flush, sync and close."""
-        self.flush()
-        self._closing.set()
-        self._unsynced.set()
-        self._syncer.join()
-        os.close(self._fd)
+        try:
+            self.flush()
+        finally:
+            self._closing.set()
+            self._unsynced.set()
+            self._syncer.join()
+            os.close(self._fd)
+        if self._problem is not None:
+            raise self._problem
 
     def _sync(self) -> None:
-        while not self._closing.wait(SYNC_SECONDS):
-            self._unsynced.wait()
-            self._unsynced.clear()
+        try:
+            while not self._closing.wait(SYNC_SECONDS):
+                self._unsynced.wait()
+                self._unsynced.clear()
+                os.fsync(self._fd)
             os.fsync(self._fd)
-        os.fsync(self._fd)
+        except OSError as error:
+            self._problem = error
 
 
 class MemoryJournal:

@@ -71,8 +71,10 @@ class Session:
 
     def close(self) -> None:
         """Close the journal and give the lock back."""
-        self.journal.close()
-        self.lock.release()
+        try:
+            self.journal.close()
+        finally:
+            self.lock.release()
 
 
 def check_startable(directory: Path, problem: Problem, *, resume: bool) -> None:

@@ -177,3 +177,27 @@ def test_what_was_flushed_survives_a_kill(tmp_path):
     found = [record.n_slots for record in read_journal(path)]
     assert found == list(range(len(found)))
     assert len(found) > max([499, *said])
+
+
+def test_a_journal_that_cannot_be_written_says_so_and_keeps_what_it_has(tmp_path):
+    """A file size limit stands in for a full disk; it needs a process of its own."""
+    path = tmp_path / "journal.jsonl"
+    code = f"""
+import pathlib, resource, signal
+from daskhpo.core.types import SlotsChanged
+from daskhpo.study.journal import FileJournal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+journal = FileJournal(pathlib.Path({str(path)!r}))
+n = 0
+try:
+    while True:
+        journal.append(SlotsChanged(n, 0.0)); journal.flush(); n += 1
+except OSError as error:
+    print(n, error.strerror)
+journal.close()
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    n_kept, problem = told.stdout.split(maxsplit=1)
+    assert problem.strip() == "File too large"
+    assert len(list(read_journal(path))) == int(n_kept)

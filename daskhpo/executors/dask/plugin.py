@@ -119,12 +119,16 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             spec.reuse,
             spec.verify_reuse,
         )
-        self._client = await Client(
-            scheduler.address,
-            asynchronous=True,
-            set_as_default=False,
-            security=scheduler.security,
-        )
+        try:
+            self._client = await Client(
+                scheduler.address,
+                asynchronous=True,
+                set_as_default=False,
+                security=scheduler.security,
+            )
+        except BaseException:
+            self._session.close()
+            raise
         scheduler.handlers[self.name] = self._converse
         self._broker = scheduler.extensions.setdefault("daskhpo", Broker(scheduler.workers))
         self._broker.join(self)
@@ -148,7 +152,10 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             task.cancel()
         if self._lease_tasks:
             await asyncio.wait(self._lease_tasks, timeout=LEASE_END_SECONDS)
-        await asyncio.to_thread(self._session.close)
+        try:
+            await asyncio.to_thread(self._session.close)
+        except OSError as error:  # a full disk, say; what was written before is good
+            self.error = self.error or error
         if self._lease_tasks:
             busy = [worker for worker, _ in self._leases.values()]
             logger.warning("the code of ended trials still runs on %s", ", ".join(busy))
