@@ -235,7 +235,7 @@ def decision_seconds(variant: Any, marks: tuple[int, ...]) -> dict[int, float]:
     scheduler, order = ASHA(UNITS, variant=variant), Random(0)
     living: dict[int, Any] = {}
     recent: list[float] = []
-    found = {}
+    found: dict[int, float] = {}
     clock, n = time.perf_counter, 0
     while len(found) < len(marks):
         began = clock()

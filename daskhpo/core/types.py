@@ -55,6 +55,10 @@ class CheckpointRef:
     n_bytes: int = 0
     checksum: int = 0
 
+    def plain(self) -> list[Any]:
+        """The fields in their order, for messages and the journal."""
+        return [self.row, self.trial, self.resource, self.array, self.n_bytes, self.checksum]
+
 
 # -- decisions: the answer to a report -----------------------------------------------------------
 

@@ -173,12 +173,6 @@ def _fields(record: Any) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__slots__}
 
 
-def _encode_ref(ref: CheckpointRef | None) -> list[Any] | None:
-    if ref is None:
-        return None
-    return [ref.row, ref.trial, ref.resource, ref.array, ref.n_bytes, ref.checksum]
-
-
 def _encode_decision(decision: Decision | None) -> list[Any] | None:
     match decision:
         case None:
@@ -242,7 +236,7 @@ def _plainly(name: str, record: Any) -> dict[str, Any]:
 _ENCODERS: dict[type, Callable[[Any], dict[str, Any]]] = {
     Reported: _encode_reported,
     Began: lambda r: _plainly("began", r) | {"limits": _fields(r.limits)},
-    Saved: lambda r: _plainly("saved", r) | {"ref": _encode_ref(r.ref)},
+    Saved: lambda r: _plainly("saved", r) | {"ref": r.ref.plain() if r.ref else None},
     Lost: lambda r: _plainly("lost", r),
     Failed: lambda r: _plainly("failed", r),
     SlotsChanged: lambda r: _plainly("slots", r),

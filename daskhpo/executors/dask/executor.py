@@ -167,9 +167,8 @@ class DaskExecutor:
                         self._reply(number, _train(command))
                 case Save(trial, attempt, ref):
                     if (number := self._place(trial, attempt)) is not None:
-                        row = [ref.row, ref.trial, ref.resource]
-                        message = {"do": "save", "trial": trial, "attempt": attempt, "ref": row}
-                        self._reply(number, message)
+                        message = {"do": "save", "trial": trial, "attempt": attempt}
+                        self._reply(number, message | {"ref": ref.plain()})
                 case Release(trial, attempt):
                     if (number := self._place(trial, attempt)) is not None:
                         del self._slot_of[trial]
@@ -348,8 +347,6 @@ def _train(job: Train) -> dict[str, Any]:
         "config": dict(job.config),
         "resource": job.resource,
         "until": job.until,
-        "checkpoint": None
-        if ref is None
-        else [ref.row, ref.trial, ref.resource, ref.array, ref.n_bytes, ref.checksum],
+        "checkpoint": None if ref is None else ref.plain(),
         "launch": job.launch,
     }

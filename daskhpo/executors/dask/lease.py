@@ -283,7 +283,7 @@ class _Holder:
                 from daskhpo.checkpoints import ZarrStore
 
                 ref = ZarrStore(self._spec.store).write(CheckpointRef(*command["ref"]), state)
-                written = [ref.row, ref.trial, ref.resource, ref.array, ref.n_bytes, ref.checksum]
+                written = ref.plain()
         except StateNotSupported as error:
             return self._fail(str(error), retry=False, fatal=True)
         except OSError as error:
