@@ -239,11 +239,10 @@ class Space(Mapping[str, Any]):
 
     def from_unit(self, point: Sequence[float]) -> dict[str, Any]:
         """Configuration at a point of the unit cube, one coordinate per domain, in order."""
-        drawn = {
-            name: domain.from_unit(u)
-            for (name, domain), u in zip(self.domains.items(), point, strict=True)
-        }
-        return {name: drawn[name] if name in drawn else self._items[name] for name in self._items}
+        config = dict(self._items)  # in its order; the constants are right already
+        for (name, domain), u in zip(self.domains.items(), point, strict=True):
+            config[name] = domain.from_unit(u)
+        return config
 
     def to_unit(self, config: Config) -> list[float]:
         """Point of the unit cube, one coordinate per domain, in order."""

@@ -27,6 +27,8 @@ class Status(Enum):
     STOPPED = "stopped"  # ended early by a decision
     FAILED = "failed"  # the user's code raised, or gave a non-finite metric
 
+    __hash__ = object.__hash__  # members are singletons; Enum's own hashes the name in Python
+
     @property
     def ended(self) -> bool:
         """Whether nothing can happen to the trial any more."""

@@ -34,14 +34,18 @@ class Result:
         self._seconds: list[float] = []
         self._metrics: list[Metrics] = []
         for record in records:
-            self._story.tell(record)
-            if isinstance(record, Reported):
-                for step in record.steps:
-                    self._trial.append(record.trial)
-                    self._attempt.append(record.attempt)
-                    self._resource.append(step.resource)
-                    self._seconds.append(step.seconds)
-                    self._metrics.append(step.metrics)
+            self.take(record)
+
+    def take(self, record: Record) -> None:
+        """Take in the next record of the study."""
+        self._story.tell(record)
+        if isinstance(record, Reported):
+            for step in record.steps:
+                self._trial.append(record.trial)
+                self._attempt.append(record.attempt)
+                self._resource.append(step.resource)
+                self._seconds.append(step.seconds)
+                self._metrics.append(step.metrics)
 
     def __repr__(self) -> str:
         metric = self.objective.metric
