@@ -402,7 +402,7 @@ def test_workers_of_one_host_that_see_all_devices_are_told_different_ones(
 # -- the coordinator's process -------------------------------------------------------------------
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from daskhpo import Study
 from daskhpo.schedulers import ASHA
 from daskhpo.space import Real
@@ -415,6 +415,8 @@ def slow(config, trial):
         trial.report({"loss": config["x"] + 1 / n, "n": n}, state=lambda: {"n": n})
 
 if __name__ == "__main__":
+    # As in a terminal: a shell that runs the tests in the background has this signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     study = Study(slow, {"x": Real(0, 1)}, "loss", scheduler=ASHA(27, variant="promotion"),
                   storage=sys.argv[1], name="study")
     result = getattr(study, sys.argv[2])(num_trials=40)
