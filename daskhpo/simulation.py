@@ -89,7 +89,7 @@ class Simulation:
         limits = check_limits(Limits(num_trials, None, target), time_budget, self._problem.searcher)
         objective = self._problem.objective
         result = Result((), objective)
-        journal = _Telling(result)
+        journal = Telling(result)
         executor = SimulatedExecutor(self._curve, objective, self._num_workers, self._resizes)
         coordinator = Coordinator(self._problem, journal)
         executor.perform(coordinator.handle(Began(limits, "auto", 0.0)))
@@ -97,7 +97,7 @@ class Simulation:
         return result
 
 
-class _Telling:
+class Telling:
     """A journal that tells each record to a result and keeps none: there may be millions."""
 
     def __init__(self, result: Result) -> None:
