@@ -21,8 +21,9 @@ from daskhpo.schedulers import (
 from daskhpo.searchers import GridSearch, RandomSearch
 from daskhpo.simulation import Simulation
 from daskhpo.study.coordinator import Coordinator, Problem, drive
-from daskhpo.study.journal import MemoryJournal, encode
+from daskhpo.study.journal import encode
 from daskhpo.study.replay import replay
+from daskhpo.testing.journal import MemoryJournal
 
 SPACE = {"floor": Real(0.0, 1.0), "speed": Real(0.1, 2.0), "step": Integer(5, 20)}
 SCHEDULERS = [

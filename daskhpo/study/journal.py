@@ -100,19 +100,6 @@ class FileJournal:
             self._problem = error
 
 
-class MemoryJournal:
-    """Keeps records in a list."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def append(self, record: Record) -> None:
-        self.records.append(record)
-
-    def flush(self) -> None:
-        pass
-
-
 def read_journal(path: Path) -> Iterator[Record]:
     """The records of a journal, in order; a torn last line is left out.
 

@@ -43,9 +43,10 @@ from daskhpo.schedulers import (
 )
 from daskhpo.searchers import GridSearch, RandomSearch
 from daskhpo.study.coordinator import Coordinator, Problem
-from daskhpo.study.journal import FileJournal, MemoryJournal, encode, read_journal
+from daskhpo.study.journal import FileJournal, encode, read_journal
 from daskhpo.study.replay import replay
 from daskhpo.study.result import Result
+from daskhpo.testing.journal import MemoryJournal
 
 SPACE = Space({"x": Real(0.0, 1.0), "kind": Categorical(["a", "b", ("c", 1)])})
 

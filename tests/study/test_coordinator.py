@@ -39,8 +39,8 @@ from daskhpo.core.types import (
 from daskhpo.schedulers import ASHA, FIFO, MedianStopping
 from daskhpo.searchers import GridSearch, RandomSearch
 from daskhpo.study.coordinator import MAX_LOST, RETURNED, Coordinator, Problem
-from daskhpo.study.journal import MemoryJournal
 from daskhpo.study.replay import replay
+from daskhpo.testing.journal import MemoryJournal
 
 QUEUED, RUNNING, PAUSED = Status.QUEUED, Status.RUNNING, Status.PAUSED
 
