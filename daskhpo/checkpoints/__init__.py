@@ -6,18 +6,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from daskhpo.checkpoints.cleaned import Cleaned
+    from daskhpo.checkpoints.codec import Snapshot, restore, snapshot
     from daskhpo.checkpoints.memory import MemoryStore
     from daskhpo.checkpoints.zarr import ZarrStore
+    from daskhpo.core.types import CheckpointPolicy
 
-__all__ = ["MemoryStore", "ZarrStore"]
+__all__ = [
+    "CheckpointPolicy",
+    "Cleaned",
+    "MemoryStore",
+    "Snapshot",
+    "ZarrStore",
+    "restore",
+    "snapshot",
+]
 
 _HOME = {
+    "CheckpointPolicy": "daskhpo.core.types",
+    "Cleaned": "daskhpo.checkpoints.cleaned",
+    "Snapshot": "daskhpo.checkpoints.codec",
+    "restore": "daskhpo.checkpoints.codec",
+    "snapshot": "daskhpo.checkpoints.codec",
     "MemoryStore": "daskhpo.checkpoints.memory",
     "ZarrStore": "daskhpo.checkpoints.zarr",
 }
 
 
-def __getattr__(name: str) -> Any:  # loaded when used: importing zarr takes about half a second
+def __getattr__(name: str) -> Any:  # loaded when used
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

@@ -1,4 +1,4 @@
-"""A state tree as one row of bytes and back; nothing is ever pickled.
+"""A state as one row of bytes and back, and the layout that rows of one architecture share.
 
 A row holds everything that changes from one checkpoint to the next::
 
@@ -6,68 +6,57 @@ A row holds everything that changes from one checkpoint to the next::
     |<------------------- Layout.n_header ------->|                                         |
     |<------------------------------- Layout.n_bytes -------------------------------------->|
 
-Its `Layout` holds what all checkpoints of one architecture share: the names, dtypes, shapes and
-offsets of the arrays. A part of the tree without any array (a learning rate, a list of losses that
-grows) is a *value* and lies in the row, so that it never makes a new layout; the header's
-room comes in few sizes, so that a longer value seldom does.
-
-What comes back
----------------
-dict, ``OrderedDict`` and ``Counter`` (keys str or int, order kept), list, tuple, int, float,
-complex, str, bytes, bool, None, numpy scalars and arrays, and torch tensors are equal in value,
-type and dtype, floats to the bit. Particulars:
-
-* An ``OrderedDict`` keeps its ``_metadata``, where torch keeps the versions of modules.
-* Tensors come back dense, detached, C-contiguous and on the CPU; an ``nn.Parameter`` comes back as
-  one, with its ``requires_grad``. Arrays come back C-contiguous.
-* What is shared in the tree (tied weights) comes back as equal, separate parts.
-* Arrays of objects, of structured dtypes or of variable-width strings, sparse and quantised
-  tensors, and subclasses of the types above are refused: `StateNotSupported` names the path.
-* Arrays that were read are writable and do not overlap, but share the row's memory, which is freed
-  with the last of them.
+Its `Layout` holds the names, dtypes, shapes and offsets of the arrays. A value lies in the row, so
+that it never makes a new layout; the header's room comes in few sizes, so that a longer value
+seldom does. What a state may hold, and what comes back, is said in `daskhpo.checkpoints.tree`.
 """
 
 from __future__ import annotations
 
 import json
-import math
+import mmap
 import struct
 import sys
-import zlib
-from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
-from numpy.typing import NDArray
 
-from daskhpo.core.errors import CheckpointCorrupt, StateNotSupported
+from daskhpo.checkpoints.tree import ALIGNMENT, Json, Parts, Row, put_together, take_apart
+from daskhpo.core.errors import CheckpointCorrupt
 from daskhpo.core.types import CheckpointRef
 
-Json = Any
-Row = NDArray[np.uint8]
-
 FORMAT = 1  # of rows and layouts; part of the layout's name, so formats never share an array
-ALIGNMENT = 64  # a cache line, and the widest vector register
-MAX_DEPTH = 100  # of a tree; also what ends the walk through a tree that contains itself
+CHUNK_LIMIT = 2**30  # a row of more bytes lies in several chunks, each of at most a quarter of it
 
-_PREAMBLE = struct.Struct("<4sIqqQ")  # magic, CRC-32 of what follows it, trial, resource, n JSON
+_PREAMBLE = struct.Struct("<4sIqqQ")  # magic, CRC-32C of what follows it, trial, resource, n JSON
 _MAGIC = b"dhpo"
-_AFTER_CHECKSUM = 8
+AFTER_CHECKSUM = 8
 PREAMBLE_BYTES = _PREAMBLE.size
 
-_DICTS: dict[type, str] = {dict: "dict", OrderedDict: "OrderedDict", Counter: "Counter"}
-_DICT_OF = {name: kind for kind, name in _DICTS.items()}
-_ALLOWED = (
-    "allowed are dict, OrderedDict, Counter, list, tuple, int, float, complex, str, bytes, bool, "
-    "None, numpy arrays and scalars, and torch tensors; convert it, or leave it out and make it "
-    "anew when the state is loaded"
-)
+_CHECKSUM_STEP = 2**24  # bytes; other threads wait meanwhile: about a millisecond
+HUGE = 2**22  # bytes from which a row's memory is worth a thought
 _NEXT = "a running study trains the trial again without it"
+
+
+# -- checksums -----------------------------------------------------------------------------------
+
+
+def extend(crc: int, piece: Row) -> int:
+    """Return the CRC-32C of what ``crc`` is of and ``piece`` after it."""
+    if piece.nbytes <= _CHECKSUM_STEP:
+        return int(google_crc32c.extend(crc, piece))
+    for start in range(0, piece.nbytes, _CHECKSUM_STEP):
+        crc = google_crc32c.extend(crc, piece[start : start + _CHECKSUM_STEP])
+    return crc
+
+
+# -- layouts -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +69,35 @@ class Layout:
         ``n_header``, and each value as ``{"value": its number in the row's JSON}``.
     n_header : bytes before the first array.
     n_bytes : bytes of a row.
+    n_chunk : bytes of each chunk of a row; the last one is filled up by fewer than
+        ``ALIGNMENT`` bytes a chunk.
     name : hash of all that; equal layouts have equal names everywhere.
     """
 
     tree: Json
     n_header: int
     n_bytes: int
+    n_chunk: int
     name: str
 
     @classmethod
-    def of(cls, tree: Json, n_header: int, n_bytes: int) -> Layout:
-        """Complete a layout by its name."""
-        text = json.dumps([FORMAT, n_header, n_bytes, tree], sort_keys=True, separators=(",", ":"))
+    def of(cls, tree: Json, n_header: int, n_bytes: int, n_chunk: int | None = None) -> Layout:
+        """Complete a layout by its name; without ``n_chunk``, by the chunks that are usual."""
+        n_chunk = chunk_bytes(n_bytes) if n_chunk is None else n_chunk
+        text = json.dumps([FORMAT, n_header, n_bytes, n_chunk, tree], separators=(",", ":"))
         name = blake2b(text.encode(), digest_size=12).hexdigest()
-        return cls(tree, n_header, n_bytes, name)
+        return cls(tree, n_header, n_bytes, n_chunk, name)
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks of a row, at least 1."""
+        return -(-self.n_bytes // self.n_chunk)
+
+    def in_chunks(self, n_chunk: int) -> Layout:
+        """Return the layout of the same rows in chunks of another size."""
+        if n_chunk == self.n_chunk:
+            return self
+        return Layout.of(self.tree, self.n_header, self.n_bytes, n_chunk)
 
     def to_json(self) -> dict[str, Json]:
         """Return what `from_json` reads."""
@@ -101,6 +105,7 @@ class Layout:
             "format": FORMAT,
             "n_header": self.n_header,
             "n_bytes": self.n_bytes,
+            "n_chunk": self.n_chunk,
             "tree": self.tree,
         }
 
@@ -109,37 +114,186 @@ class Layout:
         """Read a layout; raises ValueError, KeyError or TypeError if it is none."""
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r}; this version of daskhpo reads {FORMAT}")
-        return cls.of(data["tree"], data["n_header"], data["n_bytes"])
+        n_header, n_bytes, n_chunk = data["n_header"], data["n_bytes"], data["n_chunk"]
+        if not (PREAMBLE_BYTES <= n_header <= n_bytes and PREAMBLE_BYTES <= n_chunk <= n_bytes):
+            raise ValueError(f"impossible sizes {n_header!r}, {n_bytes!r}, {n_chunk!r}")
+        return cls.of(data["tree"], n_header, n_bytes, n_chunk)
 
 
-def encode(state: Any, trial: int = 0, resource: int = 0) -> tuple[Row, Layout]:
-    """Gather a state tree into one new row, copying each array once.
+def chunk_bytes(n_bytes: int, limit: int = CHUNK_LIMIT) -> int:
+    """Return the size of the chunks of a row: one up to ``limit`` bytes, else several.
 
-    ``trial`` and ``resource`` are written in the row so that a store can tell whose it is.
+    Several are of equal size, a multiple of `ALIGNMENT` and at most a quarter of ``limit``.
+    """
+    if n_bytes <= limit:
+        return n_bytes
+    n_chunks = -(-n_bytes // (limit // 4))
+    return -(-n_bytes // (n_chunks * ALIGNMENT)) * ALIGNMENT
+
+
+# -- from a state to bytes -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """A state as it was at one moment, in memory of its own.
+
+    It travels as the bytes of ``row`` and ``layout.to_json()``. The row's checksum is made when a
+    store writes it.
+    """
+
+    row: Row
+    layout: Layout
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the row."""
+        return self.layout.n_bytes
+
+    @property
+    def trial(self) -> int:
+        """Whose state it is."""
+        return identify(self.row[:PREAMBLE_BYTES].tobytes())[0]
+
+    @property
+    def resource(self) -> int:
+        """After how many units of training."""
+        return identify(self.row[:PREAMBLE_BYTES].tobytes())[1]
+
+    def pieces(self) -> list[Row]:
+        """Return the row in pieces of which `seal` may change the first."""
+        n_header = self.layout.n_header
+        return [self.row[:n_header].copy(), self.row[n_header:]]
+
+
+def snapshot(state: Any, trial: int, resource: int, buffer: Row | None = None) -> Snapshot:
+    """Copy a state, each array once.
+
+    Parameters
+    ----------
+    buffer : memory for the row, used if its size is right, whatever it holds: fresh memory costs
+        more than the copy. It belongs to the snapshot from then on.
 
     Raises
     ------
     StateNotSupported
         Names the path of the first thing that a checkpoint cannot hold.
     """
-    walk = _Encoder()
-    tree = walk.layout(*walk.visit(state, "state", 0))
-    text = json.dumps(walk.values, separators=(",", ":"), allow_nan=False).encode()
-    n_header = _room(PREAMBLE_BYTES + len(text) + len(walk.blobs))
-    layout = Layout.of(tree, n_header, n_header + walk.n_array_bytes)
-    row = np.zeros(layout.n_bytes, np.uint8)  # zeroed: gaps must not hold other memory's contents
-    header = text + bytes(walk.blobs)
-    row[PREAMBLE_BYTES : PREAMBLE_BYTES + len(header)] = np.frombuffer(header, np.uint8)
-    for leaf in walk.leaves:
-        leaf.copy_to(row[n_header + leaf.offset :][: leaf.n_bytes])
-    _PREAMBLE.pack_into(row.data, 0, _MAGIC, 0, trial, resource, len(text))
-    crc = zlib.crc32(row.data[_AFTER_CHECKSUM:])
-    _PREAMBLE.pack_into(row.data, 0, _MAGIC, crc, trial, resource, len(text))
-    return row, layout
+    parts = take_apart(state)
+    header, layout = _head(parts, trial, resource)
+    if buffer is None or buffer.nbytes != layout.n_bytes:
+        buffer = fresh_row(layout.n_bytes)
+    buffer[: layout.n_header] = header
+    arrays = buffer[layout.n_header :]
+    for leaf in parts.leaves:
+        end = leaf.offset + leaf.n_bytes
+        leaf.copy_to(arrays[leaf.offset : end])
+        arrays[end : _aligned(end)] = 0  # gaps must not hold other memory's contents
+    return Snapshot(buffer, layout)
+
+
+def restore(snapshot: Snapshot) -> Any:
+    """Return the state; its arrays have memory of their own, so the snapshot stays as it is.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        The snapshot holds torch tensors and torch is not installed.
+    """
+    row = fresh_row(snapshot.n_bytes)
+    row[:] = snapshot.row
+    return decode(row, snapshot.layout)
+
+
+def in_pieces(state: Any, trial: int, resource: int) -> tuple[list[Row], Layout]:
+    """Return the row of a state as pieces that follow one another, each array in its own place.
+
+    Nothing is copied but what lies on a device or in another order, so the state must stay as it is
+    while the pieces are used.
+
+    Raises
+    ------
+    StateNotSupported
+        Names the path of the first thing that a checkpoint cannot hold.
+    """
+    parts = take_apart(state)
+    header, layout = _head(parts, trial, resource)
+    memories = [leaf.memory() for leaf in parts.leaves]
+    n_elsewhere = sum(
+        _aligned(leaf.n_bytes)
+        for leaf, own in zip(parts.leaves, memories, strict=True)
+        if own is None
+    )
+    room, gap = fresh_row(n_elsewhere), np.zeros(ALIGNMENT, np.uint8)
+    pieces = [header]
+    for leaf, own in zip(parts.leaves, memories, strict=True):
+        piece = own
+        if piece is None:
+            piece, room = room[: leaf.n_bytes], room[_aligned(leaf.n_bytes) :]
+            leaf.copy_to(piece)
+        if leaf.n_bytes:
+            pieces.append(piece)
+        if n_gap := -leaf.n_bytes % ALIGNMENT:
+            pieces.append(gap[:n_gap])
+    return pieces, layout
+
+
+def encode(state: Any, trial: int = 0, resource: int = 0) -> tuple[Row, Layout]:
+    """Return a snapshot's row, sealed, and its layout."""
+    taken = snapshot(state, trial, resource)
+    seal([taken.row])
+    return taken.row, taken.layout
+
+
+def seal(pieces: Sequence[Row]) -> int:
+    """Write the checksum of a row in its first piece, and return it."""
+    crc = checksum(pieces[0])
+    for piece in pieces[1:]:
+        crc = extend(crc, piece)
+    struct.pack_into("<I", pieces[0].data, len(_MAGIC), crc)
+    return crc
+
+
+def fresh_row(n_bytes: int) -> Row:
+    """Return memory for a row, its contents undefined."""
+    if n_bytes < HUGE:
+        return np.empty(n_bytes, np.uint8)
+    try:
+        memory = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:  # there is not so much: numpy says so by the error for it
+        return np.empty(n_bytes, np.uint8)
+    if sys.platform == "linux":
+        with suppress(OSError):  # this kernel may have none
+            # large pages from their beginning: files are read into it at three times the speed
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8)
+
+
+def _head(parts: Parts, trial: int, resource: int) -> tuple[Row, Layout]:
+    """Return a row up to its first array, without a checksum, and the layout."""
+    n_used = PREAMBLE_BYTES + len(parts.values) + len(parts.blobs)
+    n_header = _room(n_used)
+    header = np.zeros(n_header, np.uint8)
+    _PREAMBLE.pack_into(header.data, 0, _MAGIC, 0, trial, resource, len(parts.values))
+    header[PREAMBLE_BYTES:n_used] = np.frombuffer(parts.values + parts.blobs, np.uint8)
+    return header, Layout.of(parts.tree, n_header, n_header + parts.n_bytes)
+
+
+def _room(n_bytes: int) -> int:
+    """Round a header up to one of eight sizes an octave, at least 4 KiB."""
+    quantum = max(4096, 1 << max(0, n_bytes.bit_length() - 4))
+    return -(-n_bytes // quantum) * quantum
+
+
+def _aligned(n_bytes: int) -> int:
+    return -(-n_bytes // ALIGNMENT) * ALIGNMENT
+
+
+# -- from bytes to a state -----------------------------------------------------------------------
 
 
 def decode(row: Row, layout: Layout) -> Any:
-    """Return the state tree of a verified row; its arrays are views of ``row``.
+    """Return the state of a verified row; its arrays are views of ``row``.
 
     Raises
     ------
@@ -147,9 +301,8 @@ def decode(row: Row, layout: Layout) -> Any:
         The checkpoint holds torch tensors and torch is not installed.
     """
     n_json = _PREAMBLE.unpack_from(row.data)[-1]
-    text = row[PREAMBLE_BYTES : PREAMBLE_BYTES + n_json].tobytes()
-    values = json.loads(text)
-    return _Decoder(row, layout.n_header, values, PREAMBLE_BYTES + n_json).node(layout.tree)
+    header, blobs = row[PREAMBLE_BYTES : layout.n_header], row[PREAMBLE_BYTES + n_json :]
+    return put_together(layout.tree, header[:n_json].tobytes(), blobs, row[layout.n_header :])
 
 
 def identify(preamble: bytes) -> tuple[int, int, int]:
@@ -160,21 +313,38 @@ def identify(preamble: bytes) -> tuple[int, int, int]:
     return trial, resource, crc
 
 
-def complete(ref: CheckpointRef, row: Row, layout: Layout) -> CheckpointRef:
-    """Return ``ref`` with the array, size and checksum of the row that was written for it."""
-    _, _, crc = identify(row[:PREAMBLE_BYTES].tobytes())
-    return CheckpointRef(ref.row, ref.trial, ref.resource, layout.name, row.nbytes, crc)
+def complete(ref: CheckpointRef, array: str, n_bytes: int, checksum: int) -> CheckpointRef:
+    """Return ``ref`` with the array, size and checksum of the row that is written for it."""
+    return CheckpointRef(ref.row, ref.trial, ref.resource, array, n_bytes, checksum)
+
+
+def check_owner(ref: CheckpointRef, snapshot: Snapshot) -> None:
+    """Raise ValueError if a snapshot is not of the trial and resource that ``ref`` names."""
+    if (snapshot.trial, snapshot.resource) != (ref.trial, ref.resource):
+        raise ValueError(
+            f"a snapshot of trial {snapshot.trial} at resource {snapshot.resource} cannot be "
+            f"written for {_whose(ref)}; take it with the trial and resource of its reference"
+        )
 
 
 def verify(row: Row, ref: CheckpointRef, where: str | Path) -> None:
     """Raise `CheckpointCorrupt` unless the row is, byte for byte, the one that was committed."""
     if row.nbytes != ref.n_bytes:
         raise wrong_size(where, ref, row.nbytes)
+    judge(row[:PREAMBLE_BYTES].tobytes(), checksum(row), ref, where)
+
+
+def checksum(row: Row) -> int:
+    """Return the checksum of a row: of what follows the checksum in its preamble."""
+    return extend(0, row[AFTER_CHECKSUM:])
+
+
+def judge(preamble: bytes, found: int, ref: CheckpointRef, where: str | Path) -> None:
+    """Raise `CheckpointCorrupt` unless preamble, found checksum and reference agree."""
     try:
-        _, _, written = identify(row[:PREAMBLE_BYTES].tobytes())
+        _, _, written = identify(preamble)
     except ValueError as error:
         raise CheckpointCorrupt(f"{where}: {error} of {_whose(ref)}; {_NEXT}") from None
-    found = zlib.crc32(row.data[_AFTER_CHECKSUM:])
     if not ref.checksum == written == found:
         raise CheckpointCorrupt(
             f"{where}: expected checksum {ref.checksum:#010x} for {_whose(ref)}; the row says "
@@ -198,267 +368,3 @@ def absent(where: str | Path, ref: CheckpointRef) -> str:
 
 def _whose(ref: CheckpointRef) -> str:
     return f"trial {ref.trial} at resource {ref.resource}"
-
-
-def _room(n_bytes: int) -> int:
-    """Round a header up to one of eight sizes an octave, at least 4 KiB."""
-    quantum = max(4096, 1 << max(0, n_bytes.bit_length() - 4))
-    return -(-n_bytes // quantum) * quantum
-
-
-# -- writing -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Array:
-    value: NDArray[Any]
-    offset: int
-    n_bytes: int
-
-    def copy_to(self, part: Row) -> None:
-        if self.n_bytes:
-            np.ndarray(self.value.shape, self.value.dtype, buffer=part)[...] = self.value
-
-
-@dataclass(frozen=True, slots=True)
-class _Tensor:
-    value: Any
-    offset: int
-    n_bytes: int
-    path: str
-
-    def copy_to(self, part: Row) -> None:
-        x = self.value.detach()
-        torch = sys.modules["torch"]
-        if not self.n_bytes:
-            return
-        if x.is_cpu and x.is_contiguous() and not (x.is_conj() or x.is_neg()):
-            # numpy's copy: torch's, on several threads, took 5-20 times as long on fresh memory
-            part[...] = x.reshape(-1).view(torch.uint8).numpy()
-            return
-        try:  # from any device and any stride, with lazy conjugation resolved, in one pass
-            torch.from_numpy(part).view(x.dtype).view(x.shape).copy_(x)
-        except NotImplementedError:  # dtypes of less than a byte
-            raise _refusal(self.path, f"a tensor of {x.dtype} that is not contiguous") from None
-
-
-class _Encoder:
-    """One walk over a state tree; `visit` says whether a part belongs to the layout."""
-
-    def __init__(self) -> None:
-        self.values: list[Json] = []
-        self.blobs = bytearray()
-        self.leaves: list[_Array | _Tensor] = []
-        self.n_array_bytes = 0
-        self.torch: Any = sys.modules.get("torch")  # not loaded: then no tensor can be in the tree
-
-    def visit(self, x: Any, path: str, depth: int) -> tuple[bool, Json]:
-        """Return (whether there are arrays in it, its JSON)."""
-        if depth > MAX_DEPTH:
-            raise StateNotSupported(
-                f"{path[:200]}...: nested more than {MAX_DEPTH} deep, or contains itself"
-            )
-        kind = type(x)
-        if kind in _DICTS:
-            keys = [_key(key, path) for key in x]
-            parts = [self.visit(part, f"{path}[{key!r}]", depth + 1) for key, part in x.items()]
-            if kind is not OrderedDict:
-                return self.join(parts, lambda nodes: {_DICTS[kind]: _pairs(keys, nodes)})
-            metadata = x.__dict__.get("_metadata")
-            parts.append(self.visit(metadata, f"{path}._metadata", depth + 1))
-            return self.join(
-                parts, lambda nodes: {"OrderedDict": [_pairs(keys, nodes[:-1]), nodes[-1]]}
-            )
-        if kind is list or kind is tuple:
-            parts = [self.visit(part, f"{path}[{i}]", depth + 1) for i, part in enumerate(x)]
-            return self.join(parts, (lambda nodes: nodes) if kind is list else _tuple)
-        if kind is np.ndarray:
-            return True, self.array(x, path)
-        if self.torch is not None and isinstance(x, self.torch.Tensor):
-            return True, self.tensor(x, path)
-        return False, self.scalar(x, path)
-
-    def join(self, parts: Sequence[tuple[bool, Json]], form: Any) -> tuple[bool, Json]:
-        if any(has_arrays for has_arrays, _ in parts):
-            return True, form([self.layout(*part) for part in parts])
-        return False, form([node for _, node in parts])
-
-    def layout(self, has_arrays: bool, node: Json) -> Json:
-        if has_arrays:
-            return node
-        self.values.append(node)
-        return {"value": len(self.values) - 1}
-
-    def place(self, n_bytes: int) -> int:
-        offset = self.n_array_bytes
-        self.n_array_bytes += -(-n_bytes // ALIGNMENT) * ALIGNMENT
-        return offset
-
-    def array(self, x: NDArray[Any], path: str) -> Json:
-        name = _dtype_name(x.dtype, path)
-        leaf = _Array(x, self.place(x.nbytes), x.nbytes)
-        self.leaves.append(leaf)
-        return {"numpy": [name, list(x.shape), leaf.offset]}
-
-    def tensor(self, x: Any, path: str) -> Json:
-        is_parameter = type(x) is self.torch.nn.Parameter
-        if not (is_parameter or type(x) is self.torch.Tensor):
-            raise _refusal(path, f"a {type(x).__name__}, a subclass of torch.Tensor")
-        if x.layout is not self.torch.strided or x.is_quantized or x.is_nested or x.is_meta:
-            raise _refusal(path, "a sparse, quantised, nested or meta tensor")
-        n_bytes = x.numel() * x.element_size()
-        leaf = _Tensor(x, self.place(n_bytes), n_bytes, path)
-        self.leaves.append(leaf)
-        form = [str(x.dtype).removeprefix("torch."), list(x.shape), leaf.offset]
-        return {"parameter": [*form, x.requires_grad]} if is_parameter else {"torch": form}
-
-    def scalar(self, x: Any, path: str) -> Json:
-        kind = type(x)
-        if x is None or kind is bool:
-            return x
-        if kind is int or kind is str:
-            return _plain(x)
-        if kind is float:
-            return x if math.isfinite(x) else {"float": struct.pack(">d", x).hex()}
-        if kind is complex:
-            return {"complex": struct.pack(">dd", x.real, x.imag).hex()}
-        if kind is bytes:
-            start = len(self.blobs)
-            self.blobs += x
-            return {"bytes": [start, len(x)]}
-        if kind is np.str_:  # apart: both an array's item and str() would lose trailing zeros
-            return {"np.str_": _plain(str.__str__(x))}
-        if kind is np.bytes_:
-            return {"np.bytes_": x.hex()}
-        if isinstance(x, np.generic):
-            return {"scalar": [_dtype_name(x.dtype, path), x.tobytes().hex()]}
-        raise _refusal(path, f"{x!r:.60} of type {kind.__module__}.{kind.__qualname__}")
-
-
-def _plain(x: int | str) -> Json:
-    """Return an int or a str as JSON that every reader gives back exactly."""
-    if isinstance(x, int):  # hex: Python limits the length of decimal integers
-        return x if -(2**53) <= x <= 2**53 else {"int": hex(x)}
-    try:
-        x.encode()
-    except UnicodeEncodeError:  # two lone surrogates would come back as one character
-        return {"str": x.encode("utf-32-le", "surrogatepass").hex()}
-    return x
-
-
-def _key(key: Any, path: str) -> Json:
-    if type(key) is str or type(key) is int:
-        return _plain(key)
-    raise StateNotSupported(
-        f"{path}: got the key {key!r:.60} of type {type(key).__name__}; allowed are str and int"
-    )
-
-
-def _pairs(keys: list[Json], nodes: list[Json]) -> Json:
-    return [[key, node] for key, node in zip(keys, nodes, strict=True)]
-
-
-def _tuple(nodes: list[Json]) -> Json:
-    return {"tuple": nodes}
-
-
-def _dtype_name(dtype: np.dtype[Any], path: str) -> str:
-    try:
-        if not dtype.hasobject and np.dtype(dtype.str) == dtype:
-            return dtype.str
-    except TypeError:
-        pass
-    raise _refusal(path, f"numpy data of dtype {dtype} (of objects, structured or not numpy's own)")
-
-
-def _refusal(path: str, got: str) -> StateNotSupported:
-    return StateNotSupported(f"{path}: got {got}; {_ALLOWED}")
-
-
-# -- reading -------------------------------------------------------------------------------------
-
-
-class _Decoder:
-    def __init__(self, row: Row, n_header: int, values: list[Json], blobs: int) -> None:
-        self.row, self.n_header, self.values, self.blobs = row, n_header, values, blobs
-
-    def node(self, node: Json) -> Any:
-        if isinstance(node, list):
-            return [self.node(part) for part in node]
-        if not isinstance(node, dict):
-            return node
-        ((tag, body),) = node.items()
-        match tag:
-            case "value":
-                return self.node(self.values[body])
-            case "tuple":
-                return tuple(self.node(part) for part in body)
-            case "dict" | "Counter":
-                return _DICT_OF[tag](self.pairs(body))
-            case "OrderedDict":
-                result = OrderedDict(self.pairs(body[0]))
-                if (metadata := self.node(body[1])) is not None:
-                    result.__dict__["_metadata"] = metadata
-                return result
-            case "numpy":
-                return self.array(*body)
-            case "torch":
-                return self.tensor(*body)
-            case "parameter":
-                *form, requires_grad = body
-                return _torch().nn.Parameter(self.tensor(*form), requires_grad=requires_grad)
-            case "int":
-                return int(body, 16)
-            case "float":
-                return struct.unpack(">d", bytes.fromhex(body))[0]
-            case "complex":
-                return complex(*struct.unpack(">dd", bytes.fromhex(body)))
-            case "str":
-                return bytes.fromhex(body).decode("utf-32-le", "surrogatepass")
-            case "bytes":
-                start, n_bytes = body
-                return self.row[self.blobs + start :][:n_bytes].tobytes()
-            case "np.str_":
-                return np.str_(self.node(body))
-            case "np.bytes_":
-                return np.bytes_(bytes.fromhex(body))
-            case "scalar":
-                return np.frombuffer(bytes.fromhex(body[1]), np.dtype(body[0]))[0]
-        raise CheckpointCorrupt(
-            f"a layout holds {tag!r}, which this version of daskhpo cannot read"
-        )
-
-    def pairs(self, body: Json) -> dict[Any, Any]:
-        return {self.node(key): self.node(part) for key, part in body}
-
-    def array(self, name: str, shape: list[int], offset: int) -> NDArray[Any]:
-        dtype = np.dtype(name)
-        is_empty = math.prod(shape) * dtype.itemsize == 0
-        start = 0 if is_empty else self.n_header + offset
-        return np.ndarray(tuple(shape), dtype, buffer=self.row.data, offset=start)
-
-    def tensor(self, name: str, shape: list[int], offset: int) -> Any:
-        torch = _torch()
-        dtype = getattr(torch, name, None)
-        if not isinstance(dtype, torch.dtype):
-            raise StateNotSupported(
-                f"a checkpoint holds a tensor of {name}, which torch {torch.__version__} does not "
-                "know; read it with the version that wrote it"
-            )
-        n_bytes = math.prod(shape) * dtype.itemsize
-        if n_bytes == 0:
-            return torch.empty(shape, dtype=dtype, device="cpu")
-        # from the slice, not the row: so its storage has its own size, whoever saves it elsewhere
-        part = self.row[self.n_header + offset :][:n_bytes]
-        return torch.from_numpy(part).view(dtype).view(shape)
-
-
-def _torch() -> Any:
-    try:
-        return import_module("torch")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the checkpoint holds torch tensors and torch is not installed here; install torch, "
-            "or save numpy arrays",
-            name="torch",
-        ) from error

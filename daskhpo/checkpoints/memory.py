@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Collection
 from typing import Any
 
 from daskhpo.checkpoints import codec
+from daskhpo.checkpoints.cleaned import Cleaned
 from daskhpo.core.errors import CheckpointMissing
 from daskhpo.core.types import CheckpointRef
 
@@ -14,23 +16,35 @@ class MemoryStore:
     """Checkpoints that live as long as this object, with the same meaning as those on disk."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, int], tuple[CheckpointRef, codec.Row, codec.Layout]] = {}
+        self._rows: dict[tuple[str, int], tuple[CheckpointRef, codec.Snapshot]] = {}
 
     def write(self, ref: CheckpointRef, state: Any) -> CheckpointRef:
         """Keep a snapshot of ``state``; return ``ref`` with array, size and checksum."""
-        row, layout = codec.encode(state, ref.trial, ref.resource)
-        done = codec.complete(ref, row, layout)
-        self._rows[done.array, done.row] = done, row, layout
-        return done
+        return self._keep(ref, codec.snapshot(state, ref.trial, ref.resource))
+
+    def write_snapshot(self, ref: CheckpointRef, snapshot: codec.Snapshot) -> CheckpointRef:
+        """Keep a copy of a snapshot; return ``ref`` with array, size and checksum."""
+        codec.check_owner(ref, snapshot)
+        return self._keep(ref, codec.Snapshot(snapshot.row.copy(), snapshot.layout))
 
     def read(self, ref: CheckpointRef) -> Any:
         """Return the state; `CheckpointMissing` or `CheckpointCorrupt` if it is not as written."""
+        self.verify(ref)
+        _, snapshot = self._rows[ref.array, ref.row]
+        return codec.restore(snapshot)
+
+    def verify(self, ref: CheckpointRef) -> None:
+        """Raise `CheckpointMissing` or `CheckpointCorrupt` unless the row is as it was written."""
         try:
-            _, row, layout = self._rows[ref.array, ref.row]
+            _, snapshot = self._rows[ref.array, ref.row]
         except KeyError:
             raise CheckpointMissing(codec.absent("memory", ref)) from None
-        codec.verify(row, ref, f"memory, row {ref.row}")
-        return codec.decode(row.copy(), layout)  # a copy: what is read may be written to
+        codec.verify(snapshot.row, ref, f"memory, row {ref.row}")
+
+    def share(self, ref: CheckpointRef, other: MemoryStore) -> None:
+        """Give a row to another store, without copying bytes."""
+        self.verify(ref)
+        other._rows[ref.array, ref.row] = self._rows[ref.array, ref.row]
 
     def delete(self, ref: CheckpointRef) -> None:
         """Forget a row, in every array if ``ref.array`` is empty; fine if it is not there."""
@@ -38,11 +52,23 @@ class MemoryStore:
             if row == ref.row and ref.array in ("", array):
                 self._rows.pop((array, row), None)
 
-    def clean(self) -> int:
-        """Remove what interrupted writers left: nothing, here."""
-        return 0
+    def clean(self, keep: Collection[CheckpointRef] | None = None) -> Cleaned:
+        """Forget all rows that are not among ``keep``, or none without it; return how much."""
+        cleaned = Cleaned()
+        places = None if keep is None else {(ref.array, ref.row) for ref in keep}
+        for place, (ref, _) in list(self._rows.items()):
+            if places is not None and place not in places:
+                del self._rows[place]
+                cleaned += Cleaned(1, ref.n_bytes)
+        return cleaned
 
     def list(self) -> builtins.list[CheckpointRef]:
         """Return what is stored, by row."""
-        refs = [ref for ref, _, _ in builtins.list(self._rows.values())]
+        refs = [ref for ref, _ in builtins.list(self._rows.values())]
         return sorted(refs, key=lambda ref: (ref.row, ref.array))
+
+    def _keep(self, ref: CheckpointRef, snapshot: codec.Snapshot) -> CheckpointRef:
+        checksum = codec.seal([snapshot.row])
+        done = codec.complete(ref, snapshot.layout.name, snapshot.n_bytes, checksum)
+        self._rows[done.array, done.row] = done, snapshot
+        return done

@@ -1,59 +1,62 @@
-"""The store of a study: one zarr group, one array per layout, one row and file per checkpoint.
+"""The store of a study: one zarr group, one array per layout, one row per checkpoint.
 
 ::
 
     checkpoints/
       zarr.json                   the group
-      <layout's name>/
+      <layout's name>/            rows 0 to 9999
         zarr.json                 uint8 array, shape (2**31, n_bytes); its layout is an attribute
-        <row>.0                   the only chunk of a row: one checkpoint
+        <row>.0                   the row: one checkpoint
+        <row>.1 ...               its other chunks, if it is larger than `codec.CHUNK_LIMIT`
+      <layout's name>-<k>/        rows k * 10,000 to k * 10,000 + 9999, by the same numbers
 
 Chunks are not compressed (weights shrink by 6-8 % at several times the time), so a chunk's file is
-the row itself. Rows are written and read as files, in zarr's places: zarr's own local store does
-not fsync, and reads a missing chunk as zeros without an error. Any zarr reader sees the same bytes:
-``zarr.open_group(path)[array][row]``.
+the row itself. Files are written and read here, in zarr's places and by its specification: zarr's
+own local store does not fsync, and reads a missing chunk as zeros without an error. Any zarr reader
+sees the same bytes: ``zarr.open_group(path)[ref.array][ref.row]``.
 
-A row is written to a ``.partial`` file, flushed to the disk and renamed, and its folder flushed:
-so a row is there completely or not at all, after a killed process and after a power cut. Being
-there does not make it committed: that is said by the study's journal.
+A row is there completely or not at all, after a killed process and after a power cut (see
+`daskhpo.checkpoints.files`). Being there does not make it committed: that is said by the study's
+journal.
 """
 
 from __future__ import annotations
 
 import builtins
-import errno
-import json
 import os
 import re
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.storage import MemoryStore as ZarrMemory
 
-from daskhpo.checkpoints import codec
-from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing
+from daskhpo.checkpoints import codec, files, metadata
+from daskhpo.checkpoints.cleaned import Cleaned
+from daskhpo.checkpoints.tree import ALIGNMENT, Row
+from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing, CheckpointNotWritten
 from daskhpo.core.types import CheckpointRef
 
-MAX_ROWS = 2**31
-_ARRAY = re.compile(r"[0-9a-f]{24}")
-_CHUNK = re.compile(r"(\d+)\.0")
-_PARTIAL = ".partial"
+ROWS_A_FOLDER = 10_000  # more make a folder slow to list and to look up on network file systems
+_ARRAY = re.compile(r"([0-9a-f]{24})(?:-([1-9][0-9]{0,5}))?")
+_CHUNK = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
+_N_REMEMBERED = 16  # layouts; each may take a megabyte
+_STEP = 2**23  # bytes that are read at once where a row is only looked through
 
 
 class ZarrStore:
     """Checkpoints of one study in a folder; cheap to make, picklable, used by many processes.
 
     No two writers may be given the same row, except that one may write a row again: the row is
-    then replaced at once. ``OSError`` (no space, no permission) is passed on, and leaves nothing.
+    then replaced, at once if it has one chunk.
 
     Parameters
     ----------
     path : folder of the group; made at the first write.
+    chunk_limit : bytes of a row above which it is written in several chunks, each of at most a
+        quarter of that. Any store reads the rows of any other.
 
     Examples
     --------
@@ -65,13 +68,17 @@ class ZarrStore:
     {'epoch': 3}
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], chunk_limit: int = codec.CHUNK_LIMIT) -> None:
+        if chunk_limit < 4 * ALIGNMENT:
+            raise ValueError(f"chunk_limit={chunk_limit!r} must be at least {4 * ALIGNMENT}")
         self.path = Path(path).absolute()  # a worker may have another working directory
+        self.chunk_limit = chunk_limit
         self._layouts: dict[str, codec.Layout] = {}  # read; names are hashes: never out of date
+        self._is_on_local_disk: bool | None = None  # until the first large row is read
         self._made: set[str] = set()  # arrays known to be durable on disk
 
-    def __reduce__(self) -> tuple[type[ZarrStore], tuple[str]]:
-        return ZarrStore, (str(self.path),)
+    def __reduce__(self) -> tuple[type[ZarrStore], tuple[str, int]]:
+        return ZarrStore, (str(self.path), self.chunk_limit)
 
     def __repr__(self) -> str:
         return f"ZarrStore({str(self.path)!r})"
@@ -79,21 +86,36 @@ class ZarrStore:
     def write(self, ref: CheckpointRef, state: Any) -> CheckpointRef:
         """Write ``state`` durably; return ``ref`` with array, size and checksum.
 
+        The bytes go to the disk from where they are: the state must not change meanwhile.
+
         Raises
         ------
         StateNotSupported
             The state holds something that a checkpoint cannot hold; nothing is written.
+        CheckpointNotWritten
+            The disk is full, read-only or gone; nothing is left.
         """
-        if not 0 <= ref.row < MAX_ROWS:
-            raise ValueError(f"row={ref.row!r} must be at least 0 and below {MAX_ROWS}")
-        row, layout = codec.encode(state, ref.trial, ref.resource)
-        self._make(layout)
-        done = codec.complete(ref, row, layout)
-        _commit(self._file(done), row)
-        return done
+        return self._write(ref, *codec.in_pieces(state, ref.trial, ref.resource))
+
+    def write_snapshot(self, ref: CheckpointRef, snapshot: codec.Snapshot) -> CheckpointRef:
+        """Write a snapshot durably; return ``ref`` with array, size and checksum.
+
+        Raises
+        ------
+        ValueError
+            The snapshot is of another trial or resource than ``ref``.
+        CheckpointNotWritten
+            The disk is full, read-only or gone; nothing is left.
+        """
+        codec.check_owner(ref, snapshot)
+        return self._write(ref, snapshot.pieces(), snapshot.layout)
 
     def read(self, ref: CheckpointRef) -> Any:
         """Return the state that was written.
+
+        The arrays of a large row on a local disk are pages of its file, which become memory when
+        they are used, and pages of their own when they are written to. The row may be deleted
+        meanwhile; its room on the disk is free when the last of them is.
 
         Raises
         ------
@@ -102,57 +124,209 @@ class ZarrStore:
         CheckpointCorrupt
             The row or its layout is not, byte for byte, what was written.
         """
-        if not ref.array:
-            raise CheckpointMissing(codec.absent(self.path, ref))
-        path = self._file(ref)
-        try:
-            row = _read(path, ref)
-        except FileNotFoundError:
-            raise CheckpointMissing(codec.absent(path, ref)) from None
-        codec.verify(row, ref, path)
-        return codec.decode(row, self._layout(ref))
+        layout, paths = self._find(ref)
+        row = self._reading(ref, lambda: self._row(paths, ref, layout))
+        codec.verify(row, ref, paths[0])
+        return codec.decode(row, layout)
+
+    def verify(self, ref: CheckpointRef) -> None:
+        """Raise `CheckpointMissing` or `CheckpointCorrupt` unless `read` would give the state.
+
+        Takes no memory for the row.
+        """
+        layout, paths = self._find(ref)
+        preamble, found = self._reading(ref, lambda: _look_through(paths, layout.n_bytes))
+        codec.judge(preamble, found, ref, paths[0])
+
+    def share(self, ref: CheckpointRef, other: ZarrStore) -> None:
+        """Give a committed row to another store, where the same reference then reads it.
+
+        No bytes are copied where the file system has hard links; deleting the row in one store
+        leaves it in the other. The bytes are not verified.
+
+        Raises
+        ------
+        CheckpointMissing, CheckpointCorrupt
+            The row is not there, or not of its size.
+        CheckpointNotWritten
+            The other store's disk is full, read-only or gone; nothing is left.
+        """
+        layout, sources = self._find(ref)
+        other._put(ref, layout, lambda paths: files.link_or_copy(sources, paths))
 
     def delete(self, ref: CheckpointRef) -> None:
         """Remove a row, in every array if ``ref.array`` is empty; fine if it is not there."""
         if ref.array:
-            self._file(ref).unlink(missing_ok=True)
-            return
-        for folder in self._arrays():
-            (folder / f"{ref.row}.0").unlink(missing_ok=True)
+            folders = [self._folder(ref)]
+        else:
+            folders = [
+                folder for folder in self._arrays() if folder.name == _array(folder.name, ref.row)
+            ]
+        n_usual = -(-ref.n_bytes // (codec.chunk_bytes(ref.n_bytes, self.chunk_limit) or 1))
+        for folder in folders:
+            _delete_row(folder, ref.row, n_usual)
 
-    def clean(self) -> int:
-        """Remove what killed writers left; return how many files. Only when nobody writes."""
-        n_removed = 0
-        for folder in [self.path, *self._arrays()]:
-            for partial in folder.glob(f"*{_PARTIAL}"):
-                partial.unlink(missing_ok=True)
-                n_removed += 1
-            if folder != self.path and not (folder / "zarr.json").exists():
-                with suppress(OSError):  # not empty: rows without a layout; reading them says so
+    def clean(self, keep: Collection[CheckpointRef] | None = None) -> Cleaned:
+        """Remove what nobody can use; return how much. Only when nobody writes.
+
+        That is what killed writers left, and arrays without any row.
+
+        Parameters
+        ----------
+        keep : committed references; all other rows are removed. None: rows are kept.
+        """
+        places = None if keep is None else {(ref.array, ref.row) for ref in keep}
+        cleaned = Cleaned()
+        with suppress(FileNotFoundError):
+            for entry in builtins.list(os.scandir(self.path)):
+                if entry.name.endswith(files.PARTIAL):
+                    cleaned += _remove(entry)
+        for folder in self._arrays():
+            entries = builtins.list(os.scandir(folder))
+            matches = [_CHUNK.fullmatch(entry.name) for entry in entries]
+            rows = {match[1] for match in matches if match and match[2] == "0"}
+            left = []
+            for entry, match in zip(entries, matches, strict=True):
+                is_stray = match is not None and (
+                    match[1] not in rows  # the first chunk is named last and removed first
+                    or (places is not None and (folder.name, int(match[1])) not in places)
+                )
+                if is_stray or entry.name.endswith(files.PARTIAL):
+                    cleaned += _remove(entry)
+                else:
+                    left.append(entry)
+            if all(entry.name == metadata.NAME for entry in left):
+                for entry in left:
+                    cleaned += _remove(entry)
+                with suppress(OSError):  # what is deleted but open stays a while on NFS
                     folder.rmdir()
-        return n_removed
+                self._made.discard(folder.name)
+        return cleaned
 
     def list(self) -> builtins.list[CheckpointRef]:
         """Return what lies on disk, by row, committed or not: only the journal knows which is.
 
         Trial, resource and checksum are those that the row says, and are not verified before it is
-        read. A file that does not begin as a checkpoint does is given with ``trial=-1``: it can be
-        deleted, and reading it raises `CheckpointCorrupt`.
+        read. What does not begin as a checkpoint does is given with ``trial=-1``: it can be
+        deleted, and reading it raises `CheckpointMissing` or `CheckpointCorrupt`.
         """
         refs = []
         for folder in self._arrays():
+            rows: dict[int, set[int]] = {}
             for entry in os.scandir(folder):
                 if match := _CHUNK.fullmatch(entry.name):
-                    with suppress(FileNotFoundError):  # deleted just now
-                        refs.append(_look(entry.path, int(match[1]), folder.name))
+                    rows.setdefault(int(match[1]), set()).add(int(match[2]))
+            for row, chunks in rows.items():
+                with suppress(FileNotFoundError):  # deleted just now
+                    refs.append(self._look(folder, row, chunks))
         return sorted(refs, key=lambda ref: (ref.row, ref.array))
 
-    # -- places ----------------------------------------------------------------------------------
+    # -- rows ------------------------------------------------------------------------------------
 
-    def _file(self, ref: CheckpointRef) -> Path:
+    def _write(
+        self, ref: CheckpointRef, pieces: builtins.list[Row], layout: codec.Layout
+    ) -> CheckpointRef:
+        if not 0 <= ref.row < metadata.MAX_ROWS:
+            raise ValueError(f"row={ref.row!r} must be at least 0 and below {metadata.MAX_ROWS}")
+        layout = layout.in_chunks(codec.chunk_bytes(layout.n_bytes, self.chunk_limit))
+        array = _array(layout.name, ref.row)
+        done = codec.complete(ref, array, layout.n_bytes, codec.seal(pieces))
+        self._put(done, layout, lambda paths: files.write_chunks(paths, pieces, layout.n_chunk))
+        return done
+
+    def _put(
+        self, ref: CheckpointRef, layout: codec.Layout, act: Callable[[Sequence[Path]], None]
+    ) -> None:
+        """Make the row's folder, let ``act`` put its chunks there, and flush all that."""
+        folder = self._folder(ref)
+        paths = _paths(folder, ref.row, layout.n_chunks)
+        is_made = ref.array in self._made
+        try:
+            if not is_made:
+                self._make(folder, layout)
+            try:
+                act(paths)
+            except FileNotFoundError:  # somebody removed the folder
+                if not is_made:
+                    raise
+                is_made = False
+                self._make(folder, layout)
+                act(paths)
+            try:
+                files.flush_folder(folder)
+                if not is_made:  # also what another process made and may not have flushed yet
+                    files.flush_folder(self.path)
+                    files.flush_folder(self.path.parent)
+            except BaseException:
+                with suppress(OSError):
+                    _delete_row(folder, ref.row, layout.n_chunks)
+                raise
+            self._made.add(ref.array)
+        except OSError as error:
+            self._made.discard(ref.array)
+            raise CheckpointNotWritten(paths[0], ref.trial, ref.resource, error) from error
+
+    def _find(self, ref: CheckpointRef) -> tuple[codec.Layout, builtins.list[Path]]:
+        """Return a row's layout and files, all of which are there and of their size."""
+        if not ref.array:
+            raise CheckpointMissing(codec.absent(self.path, ref))
+        folder = self._folder(ref)
+        first = folder / f"{ref.row}.0"
+        n_first = self._reading(ref, first.stat).st_size
+        layout = self._layout(ref.array)
+        if layout.n_bytes != ref.n_bytes:
+            raise codec.wrong_size(first, ref, layout.n_bytes)
+        paths = _paths(folder, ref.row, layout.n_chunks)
+        sizes = [n_first, *map(_size, paths[1:])]
+        if any(size != layout.n_chunk for size in sizes):
+            raise codec.wrong_size(first, ref, sum(sizes))
+        return layout, paths
+
+    def _row(self, paths: Sequence[Path], ref: CheckpointRef, layout: codec.Layout) -> Row:
+        n_bytes = layout.n_bytes
+        if len(paths) == 1 and n_bytes >= codec.HUGE and self._is_local():
+            # memory of its own would cost more than all the rest, and the state is mostly copied
+            with suppress(ValueError, OSError):  # then reading says what is wrong, if anything is
+                return files.map_privately(paths[0], n_bytes)
+        row = codec.fresh_row(n_bytes)
+        n_read = files.read_chunks(paths, row, layout.n_chunk)
+        if n_read != n_bytes:  # cut short just now
+            raise codec.wrong_size(paths[0], ref, n_read)
+        return row
+
+    def _is_local(self) -> bool:
+        if self._is_on_local_disk is None:
+            self._is_on_local_disk = files.is_local(self.path)
+        return self._is_on_local_disk
+
+    def _reading(self, ref: CheckpointRef, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except FileNotFoundError:
+            path = self._folder(ref) / f"{ref.row}.0"
+            raise CheckpointMissing(codec.absent(path, ref)) from None
+
+    def _look(self, folder: Path, row: int, chunks: set[int]) -> CheckpointRef:
+        trial, resource, crc, n_bytes = -1, -1, 0, 0
+        if 0 in chunks:
+            with open(folder / f"{row}.0", "rb", buffering=0) as file:
+                n_bytes = os.fstat(file.fileno()).st_size
+                with suppress(ValueError):
+                    trial, resource, crc = codec.identify(file.read(codec.PREAMBLE_BYTES))
+        if chunks != {0}:
+            n_bytes += sum(_size(folder / f"{row}.{chunk}") for chunk in chunks - {0})
+            with suppress(CheckpointCorrupt):
+                layout = self._layout(folder.name)
+                if n_bytes == layout.n_chunks * layout.n_chunk:  # with what fills the last one up
+                    n_bytes = layout.n_bytes
+        return CheckpointRef(row, trial, resource, folder.name, n_bytes, crc)
+
+    # -- arrays ----------------------------------------------------------------------------------
+
+    def _folder(self, ref: CheckpointRef) -> Path:
         if not _ARRAY.fullmatch(ref.array):  # it may come from a file: it must not leave the folder
             raise CheckpointMissing(f"array={ref.array!r} is no array of {self.path}")
-        return self.path / ref.array / f"{ref.row}.0"
+        return self.path / ref.array
 
     def _arrays(self) -> Iterator[Path]:
         with suppress(FileNotFoundError):
@@ -160,124 +334,86 @@ class ZarrStore:
                 if _ARRAY.fullmatch(entry.name):
                     yield self.path / entry.name
 
-    # -- layouts ---------------------------------------------------------------------------------
-
-    def _make(self, layout: codec.Layout) -> None:
-        """Make sure that group and array are on disk; any number of processes may do so at once.
+    def _make(self, folder: Path, layout: codec.Layout) -> None:
+        """Make sure that group and array are there; any number of processes may do so at once.
 
         Names are hashes, so whoever writes the metadata last writes the same.
         """
-        if layout.name in self._made:
-            return
-        folder = self.path / layout.name
         folder.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "zarr.json").exists():
-            _commit(self.path / "zarr.json", _group_metadata())
+        if not (self.path / metadata.NAME).exists():
+            files.write(self.path / metadata.NAME, metadata.of_group())
         try:
-            is_there = _read_layout(folder / "zarr.json").name == layout.name
-        except (OSError, ValueError, KeyError, TypeError):
+            is_there = metadata.read_layout(folder / metadata.NAME).name == layout.name
+        except metadata.UNREADABLE:
             is_there = False
         if not is_there:
-            _commit(folder / "zarr.json", _array_metadata(layout))
-        # also what another process has made: it may not have come to flush it yet
-        for parent in (folder, self.path, self.path.parent):
-            _flush_folder(parent)
-        self._made.add(layout.name)
+            files.write(folder / metadata.NAME, metadata.of_array(layout))
 
-    def _layout(self, ref: CheckpointRef) -> codec.Layout:
-        if (layout := self._layouts.get(ref.array)) is None:
-            path = self.path / ref.array / "zarr.json"
+    def _layout(self, array: str) -> codec.Layout:
+        if (layout := self._layouts.get(array)) is None:
+            path = self.path / array / metadata.NAME
             try:
-                layout = _read_layout(path)
-                if layout.name != ref.array or layout.n_bytes != ref.n_bytes:
+                layout = metadata.read_layout(path)
+                if layout.name != array[:24]:
                     raise ValueError(f"found layout {layout.name} of {layout.n_bytes} bytes")
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except metadata.UNREADABLE as error:
                 raise CheckpointCorrupt(
-                    f"{path}: expected layout {ref.array} of {ref.n_bytes} bytes; "
-                    f"{type(error).__name__}: {error}; no row of it can be read until it is "
-                    "restored, and a running study trains its trials again"
+                    f"{path}: expected layout {array}; {type(error).__name__}: {error}; no row of "
+                    "it can be read until it is restored, and a running study trains its trials "
+                    "again"
                 ) from error
-            self._layouts[ref.array] = layout
+            if len(self._layouts) >= _N_REMEMBERED:
+                self._layouts.clear()
+            self._layouts[array] = layout
         return layout
 
 
-def _read_layout(path: Path) -> codec.Layout:
-    return codec.Layout.from_json(json.loads(path.read_bytes())["attributes"]["daskhpo"])
+def _array(name: str, row: int) -> str:
+    """Return the array of a row of the layout ``name``, or of the layout of the array ``name``."""
+    part = row // ROWS_A_FOLDER
+    return f"{name[:24]}-{part}" if part else name[:24]
 
 
-def _array_metadata(layout: codec.Layout) -> bytes:
-    """Return the zarr.json of a layout's array, as zarr itself writes it."""
-    files: dict[str, Any] = {}
-    zarr.create_array(
-        ZarrMemory(files),
-        shape=(MAX_ROWS, layout.n_bytes),
-        chunks=(1, layout.n_bytes),
-        dtype="uint8",
-        compressors=None,
-        filters=None,
-        fill_value=0,
-        chunk_key_encoding={"name": "v2", "separator": "."},
-        attributes={"daskhpo": layout.to_json()},
-    )
-    return bytes(files["zarr.json"].to_bytes())
+def _paths(folder: Path, row: int, n_chunks: int) -> builtins.list[Path]:
+    return [folder / f"{row}.{chunk}" for chunk in range(n_chunks)]
 
 
-def _group_metadata() -> bytes:
-    files: dict[str, Any] = {}
-    zarr.create_group(ZarrMemory(files), attributes={"daskhpo": {"format": codec.FORMAT}})
-    return bytes(files["zarr.json"].to_bytes())
-
-
-# -- files ---------------------------------------------------------------------------------------
-
-
-def _commit(path: Path, data: codec.Row | bytes) -> None:
-    """Put a file in its place, all of it or nothing, even if the power fails."""
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_PARTIAL}")
+def _size(path: Path) -> int:
+    """Return the size of a file, 0 if it is not there."""
     try:
-        with open(partial, "xb", buffering=0) as file:
-            rest = memoryview(data) if isinstance(data, bytes) else data.data
-            while rest:  # Linux writes at most 2 GiB at once
-                rest = rest[file.write(rest) :]
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:  # an interrupt too must leave no litter
-        with suppress(OSError):
-            partial.unlink()
-        raise
-    _flush_folder(path.parent)
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:  # some network file systems cannot flush a folder, and need not
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(handle)
+def _look_through(paths: Sequence[Path], n_bytes: int) -> tuple[bytes, int]:
+    """Return the preamble and the checksum of a row's bytes."""
+    buffer = np.empty(min(n_bytes, _STEP), np.uint8)
+    preamble, crc, rest = b"", 0, n_bytes
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            while n_read := file.readinto(buffer.data[:rest]):
+                part, rest = buffer[:n_read], rest - n_read
+                if not preamble:
+                    preamble, part = (
+                        part[: codec.PREAMBLE_BYTES].tobytes(),
+                        part[codec.AFTER_CHECKSUM :],
+                    )
+                crc = codec.extend(crc, part)
+    return preamble, crc
 
 
-def _read(path: Path, ref: CheckpointRef) -> codec.Row:
-    with open(path, "rb", buffering=0) as file:
-        n_bytes = os.fstat(file.fileno()).st_size
-        if n_bytes != ref.n_bytes:  # before any memory is taken for it
-            raise codec.wrong_size(path, ref, n_bytes)
-        row = np.empty(n_bytes, np.uint8)
-        rest = row.data
-        while rest and (n_read := file.readinto(rest)):  # Linux reads at most 2 GiB at once
-            rest = rest[n_read:]
-    if rest:
-        raise codec.wrong_size(path, ref, n_bytes - len(rest))
-    return row
-
-
-def _look(path: str, row: int, array: str) -> CheckpointRef:
-    with open(path, "rb", buffering=0) as file:
-        n_bytes = os.fstat(file.fileno()).st_size
+def _delete_row(folder: Path, row: int, n_usual: int) -> None:
+    """Remove a row's chunks, the first one first; there may be more than ``n_usual``."""
+    for chunk in count():
         try:
-            trial, resource, crc = codec.identify(file.read(codec.PREAMBLE_BYTES))
-        except ValueError:
-            trial, resource, crc = -1, -1, 0
-    return CheckpointRef(row, trial, resource, array, n_bytes, crc)
+            os.unlink(folder / f"{row}.{chunk}")
+        except FileNotFoundError:
+            if chunk and chunk >= n_usual - 1:
+                return
+
+
+def _remove(entry: os.DirEntry[str]) -> Cleaned:
+    n_bytes = entry.stat().st_size
+    os.unlink(entry.path)
+    return Cleaned(1, n_bytes)

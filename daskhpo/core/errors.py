@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 class DaskhpoError(Exception):
     """Base of every error that daskhpo raises on its own account."""
@@ -16,6 +18,32 @@ class CheckpointMissing(DaskhpoError, KeyError):
 
 class CheckpointCorrupt(DaskhpoError, ValueError):
     """A checkpoint's bytes are not those that were committed."""
+
+
+class CheckpointNotWritten(DaskhpoError, OSError):
+    """A checkpoint could not be written: no space, no permission, a folder or a disk gone.
+
+    Nothing of it is left. ``errno`` is that of the ``cause``, which is also its ``__cause__``.
+
+    Attributes
+    ----------
+    path : file or folder that it was written to.
+    trial, resource : whose checkpoint, after how many units of training.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], trial: int, resource: int, cause: OSError):
+        super().__init__(
+            cause.errno,
+            f"{path}: the checkpoint of trial {trial} at resource {resource} could not be "
+            f"written: {cause}; the trial goes on from an older checkpoint or trains again",
+        )
+        self.path, self.trial, self.resource, self.cause = str(path), trial, resource, cause
+
+    def __str__(self) -> str:  # OSError would put the number first
+        return str(self.strerror)
+
+    def __reduce__(self) -> tuple[type[CheckpointNotWritten], tuple[str, int, int, OSError]]:
+        return CheckpointNotWritten, (self.path, self.trial, self.resource, self.cause)
 
 
 class StateNotSupported(DaskhpoError, TypeError):

@@ -6,6 +6,10 @@
         @pytest.fixture
         def store(self):
             return MyStore()
+
+        @pytest.fixture
+        def other(self):
+            return MyStore()
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from daskhpo.checkpoints.cleaned import Cleaned
+from daskhpo.checkpoints.codec import Snapshot, snapshot
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing, StateNotSupported
 from daskhpo.core.types import CheckpointRef
 
@@ -74,7 +80,7 @@ def assert_same_state(found: Any, expected: Any, path: str = "state") -> None:
 
 
 class CheckpointStoreContract:
-    """Inherit, and give a fixture ``store`` that makes an empty store."""
+    """Inherit, and give fixtures ``store`` and ``other`` that make two empty stores."""
 
     def test_what_was_written_is_read_equal(self, store: Any) -> None:
         assert_same_state(store.read(store.write(a_ref(), a_state())), a_state())
@@ -160,7 +166,77 @@ class CheckpointStoreContract:
         read["model"]["w"][:] = 1  # may be written to, and does not write through
         assert_same_state(store.read(ref), a_state())
 
+    def test_a_snapshot_is_written_as_the_state_would_be(self, store: Any) -> None:
+        taken = snapshot(a_state(1), trial=7, resource=3)
+        ref = store.write_snapshot(a_ref(row=0, trial=7, resource=3), taken)
+        same = store.write(a_ref(row=0, trial=7, resource=3), a_state(1))
+        assert ref == same
+        assert_same_state(store.read(ref), a_state(1))
+        taken.row[:] = 0
+        assert_same_state(store.read(ref), a_state(1))
+
+    def test_a_snapshot_that_came_as_bytes_is_written(self, store: Any) -> None:
+        taken = snapshot(a_state(1), trial=7, resource=3)
+        there = Snapshot(np.frombuffer(taken.row.tobytes(), np.uint8), taken.layout)
+        assert_same_state(store.read(store.write_snapshot(a_ref(0, 7, 3), there)), a_state(1))
+
+    def test_a_snapshot_of_another_trial_is_refused(self, store: Any) -> None:
+        with pytest.raises(ValueError, match="trial 7 at resource 3 cannot be written for trial 8"):
+            store.write_snapshot(a_ref(trial=8), snapshot(a_state(), trial=7, resource=3))
+        assert store.list() == []
+
+    def test_verifying_says_what_reading_would(self, store: Any) -> None:
+        ref = store.write(a_ref(trial=7), a_state())
+        store.verify(ref)
+        with pytest.raises(CheckpointCorrupt, match="trial 7"):
+            store.verify(dataclasses.replace(ref, checksum=1))
+        with pytest.raises(CheckpointMissing):
+            store.verify(dataclasses.replace(ref, row=1))
+        store.delete(ref)
+        with pytest.raises(CheckpointMissing):
+            store.verify(ref)
+
     def test_cleaning_keeps_what_was_written(self, store: Any) -> None:
         ref = store.write(a_ref(), a_state())
-        assert store.clean() == 0
+        assert store.clean() == Cleaned()
         assert_same_state(store.read(ref), a_state())
+
+    def test_cleaning_removes_the_rows_that_are_not_kept(self, store: Any) -> None:
+        kept, dropped = (store.write(a_ref(row), a_state(row)) for row in range(2))
+        store.write(a_ref(row=0), {"another": np.ones(3)})  # a row of the same number
+        cleaned = store.clean(keep=[kept])
+        assert cleaned.n_files >= 2
+        assert cleaned.n_bytes >= dropped.n_bytes
+        assert store.list() == [kept]
+        assert_same_state(store.read(kept), a_state(0))
+
+    def test_a_store_that_was_cleaned_of_all_can_be_written_to(self, store: Any) -> None:
+        store.write(a_ref(), a_state(1))
+        store.clean(keep=[])
+        assert store.list() == []
+        assert_same_state(store.read(store.write(a_ref(), a_state(2))), a_state(2))
+
+    def test_a_shared_row_is_read_from_both_and_deleted_apart(self, store: Any, other: Any) -> None:
+        refs = [store.write(a_ref(row), a_state(row)) for row in range(2)]
+        for ref in refs:
+            store.share(ref, other)
+            store.share(ref, other)  # again: it stays as it is
+        assert other.list() == refs
+        store.delete(refs[0])
+        other.delete(refs[1])
+        assert_same_state(other.read(refs[0]), a_state(0))
+        assert_same_state(store.read(refs[1]), a_state(1))
+
+    def test_a_shared_row_that_is_written_again_changes_in_one_store(
+        self, store: Any, other: Any
+    ) -> None:
+        ref = store.write(a_ref(), a_state(1))
+        store.share(ref, other)
+        store.write(a_ref(), a_state(2))
+        assert_same_state(other.read(ref), a_state(1))
+
+    def test_what_is_not_there_cannot_be_shared(self, store: Any, other: Any) -> None:
+        ref = store.write(a_ref(), a_state())
+        with pytest.raises(CheckpointMissing):
+            store.share(dataclasses.replace(ref, row=1), other)
+        assert other.list() == []

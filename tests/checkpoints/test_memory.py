@@ -10,3 +10,7 @@ class TestMemoryStore(CheckpointStoreContract):
     @pytest.fixture
     def store(self):
         return MemoryStore()
+
+    @pytest.fixture
+    def other(self):
+        return MemoryStore()

@@ -5,9 +5,11 @@ import errno
 import json
 import os
 import pickle
-import resource
+import shutil
 import subprocess
 import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 import torch
 import zarr
 
-from daskhpo.checkpoints import ZarrStore, codec
+from daskhpo.checkpoints import Cleaned, ZarrStore, codec, files
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing
 from daskhpo.testing.stores import CheckpointStoreContract, a_ref, a_state, assert_same_state
 
@@ -34,6 +36,20 @@ class TestZarrStore(CheckpointStoreContract):
     def store(self, tmp_path):
         return ZarrStore(tmp_path / "checkpoints")
 
+    @pytest.fixture
+    def other(self, tmp_path):
+        return ZarrStore(tmp_path / "other")
+
+
+class TestZarrStoreWithRowsOfSeveralChunks(CheckpointStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path):
+        return ZarrStore(tmp_path / "checkpoints", chunk_limit=1024)
+
+    @pytest.fixture
+    def other(self, tmp_path):
+        return ZarrStore(tmp_path / "other", chunk_limit=4096)
+
 
 # -- zarr ----------------------------------------------------------------------------------------
 
@@ -45,6 +61,59 @@ def test_any_zarr_reader_sees_the_same_bytes(store):
     array = group[refs[0].array]
     for ref in refs:
         assert array[ref.row].tobytes() == codec.encode(a_state(ref.row), 0, 1)[0].tobytes()
+
+
+def test_zarr_alone_reads_rows_of_several_chunks_and_of_later_arrays(tmp_path):
+    store = ZarrStore(tmp_path, chunk_limit=1024)
+    refs = [store.write(a_ref(row), a_state(row % 7)) for row in (0, 9_999, 10_000, 2**31 - 1)]
+    assert [ref.array.partition("-")[2] for ref in refs] == ["", "", "1", "214748"]
+    group = zarr.open_group(tmp_path, mode="r")
+    assert {name for name, _ in group.arrays()} == {ref.array for ref in refs}
+    for ref in refs:
+        row = group[ref.array][ref.row]
+        assert row.tobytes() == codec.encode(a_state(ref.row % 7), 0, 1)[0].tobytes()
+        assert len(list((tmp_path / ref.array).glob(f"{ref.row}.*"))) > 4
+        assert_same_state(ZarrStore(tmp_path).read(ref), a_state(ref.row % 7))
+    assert store.list() == refs
+    for ref in refs[1:]:
+        store.delete(dataclasses.replace(ref, array=""))
+    assert store.list() == refs[:1]
+
+
+@pytest.mark.parametrize("limit", [2**30, 1024])
+def test_the_metadata_is_what_zarr_writes(store, tmp_path, limit):
+    store = ZarrStore(tmp_path / "checkpoints", chunk_limit=limit)
+    ref = store.write(a_ref(), a_state())
+    group = zarr.create_group(tmp_path / "zarr", attributes={"daskhpo": {"format": 1}})
+    written = json.loads((store.path / ref.array / "zarr.json").read_text())
+    layout = codec.Layout.from_json(written["attributes"]["daskhpo"])
+    group.create_array(
+        ref.array,
+        shape=(2**31, layout.n_bytes),
+        chunks=(1, layout.n_chunk),
+        dtype="uint8",
+        compressors=None,
+        filters=None,
+        fill_value=0,
+        chunk_key_encoding={"name": "v2", "separator": "."},
+        attributes={"daskhpo": layout.to_json()},
+    )
+    for name in ("zarr.json", f"{ref.array}/zarr.json"):
+        by_zarr = json.loads((tmp_path / "zarr" / name).read_text())
+        assert json.loads((store.path / name).read_text()) == by_zarr
+
+
+def test_neither_zarr_nor_torch_is_loaded_to_write_and_read_arrays(tmp_path):
+    code = (
+        "import sys, numpy as np\n"
+        "from daskhpo.checkpoints import ZarrStore\n"
+        "from daskhpo.core.types import CheckpointRef\n"
+        f"store = ZarrStore({str(tmp_path)!r})\n"
+        "store.read(store.write(CheckpointRef(0, 0, 1), {'w': np.ones(3)}))\n"
+        "assert not {'torch', 'zarr', 'dask', 'distributed'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_tensor_is_found_from_zarr_alone_by_the_arrays_attributes(store):
@@ -65,7 +134,7 @@ def test_what_zarr_itself_writes_is_read(store, tmp_path):
     row, _ = codec.encode(a_state(2))
     with zarr.config.set({"array.write_empty_chunks": True}):
         zarr.open_group(store.path, mode="r+")[ref.array][3] = row
-    copied = codec.complete(a_ref(row=3), row, codec.encode(a_state(2))[1])
+    copied = codec.complete(a_ref(row=3), ref.array, row.nbytes, codec.checksum(row))
     assert_same_state(store.read(copied), a_state(2))
 
 
@@ -156,9 +225,98 @@ def test_a_changed_layout_is_corrupt(store):
         ZarrStore(store.path).read(ref)
 
 
+@pytest.fixture
+def in_chunks(tmp_path):
+    return ZarrStore(tmp_path / "chunks", chunk_limit=1024)
+
+
+def chunks_of(store, ref):
+    folder = store.path / ref.array
+    return sorted(folder.glob(f"{ref.row}.*"), key=lambda path: int(path.suffix[1:]))
+
+
+@pytest.mark.parametrize("chunk", [0, 1, -1])
+@pytest.mark.parametrize("damage", ["missing", "empty", "short", "long", "flipped"])
+def test_a_row_with_a_damaged_chunk_is_never_read(in_chunks, chunk, damage):
+    ref = in_chunks.write(a_ref(trial=7), a_state())
+    path = chunks_of(in_chunks, ref)[chunk]
+    data = bytearray(path.read_bytes())
+    data[12] ^= 1
+    path.unlink()
+    cut = {"empty": b"", "short": data[:-1], "long": data + b"x", "flipped": data}
+    if damage != "missing":
+        path.write_bytes(cut[damage])
+    for found in (ref, *in_chunks.list()):
+        for act in (in_chunks.read, in_chunks.verify, ZarrStore(in_chunks.path).read):
+            with pytest.raises((CheckpointMissing, CheckpointCorrupt), match=r"0\.0: .*expected"):
+                act(found)
+    if damage != "flipped":
+        with pytest.raises((CheckpointMissing, CheckpointCorrupt)):
+            in_chunks.share(ref, ZarrStore(in_chunks.path.with_name("other")))
+    in_chunks.delete(ref)
+    assert in_chunks.list() == []
+
+
+def test_chunks_of_another_row_are_corrupt(in_chunks):
+    one, two = (in_chunks.write(a_ref(row), a_state(row)) for row in range(2))
+    chunks_of(in_chunks, two)[1].replace(chunks_of(in_chunks, one)[1])
+    with pytest.raises(CheckpointCorrupt, match="checksum"):
+        in_chunks.read(one)
+
+
+def test_what_follows_the_row_in_the_last_chunk_does_not_matter(in_chunks):
+    ref = in_chunks.write(a_ref(), a_state())
+    last = chunks_of(in_chunks, ref)[-1]
+    n_fill = sum(path.stat().st_size for path in chunks_of(in_chunks, ref)) - ref.n_bytes
+    assert 0 < n_fill < 64 * len(chunks_of(in_chunks, ref))
+    assert last.read_bytes()[-n_fill:] == bytes(n_fill)
+
+
+@pytest.mark.parametrize("is_local", [True, False])  # mapped, or read into memory
+def test_a_large_row_is_verified_writable_and_outlives_its_file(store, monkeypatch, is_local):
+    monkeypatch.setattr(files, "is_local", lambda path: is_local)
+    state = {"w": np.arange(10**6), "t": torch.arange(10**6)}
+    ref = store.write(a_ref(), state)
+    found = store.read(ref)
+    found["w"][:] = 0
+    found["t"].zero_()
+    found = store.read(ref)
+    path = row_file(store, ref)
+    data = path.read_bytes()
+    path.unlink()
+    assert_same_state(found, state)
+    path.write_bytes(data[:-1] + b"x")
+    with pytest.raises(CheckpointCorrupt, match="checksum"):
+        store.read(ref)
+    path.write_bytes(data[:-1])
+    with pytest.raises(CheckpointCorrupt, match="found"):
+        store.read(ref)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="not Linux")
+def test_only_what_is_known_as_a_local_disk_is_taken_for_one(tmp_path):
+    assert not files.is_local(Path("/proc/self"))
+    kind = subprocess.run(
+        ["stat", "-f", "-c", "%T", str(tmp_path)], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    if kind in ("ext2/ext3", "xfs", "btrfs", "tmpfs", "overlayfs"):
+        assert files.is_local(tmp_path / "not made yet")
+
+
+def test_a_state_of_more_arrays_than_are_written_at_once_comes_back(store):
+    state = {i: np.full(i % 5, i) for i in range(3000)}
+    assert_same_state(store.read(store.write(a_ref(), state)), state)
+
+
+@pytest.mark.parametrize("limit", [0, 255])
+def test_a_chunk_limit_too_small_is_refused(tmp_path, limit):
+    with pytest.raises(ValueError, match=f"chunk_limit={limit} must be at least 256"):
+        ZarrStore(tmp_path, chunk_limit=limit)
+
+
 def test_a_reference_cannot_leave_the_store(store, tmp_path):
     ref = store.write(a_ref(), a_state())
-    for act in (store.read, store.delete):
+    for act in (store.read, store.verify, store.delete):
         with pytest.raises(CheckpointMissing, match="no array of"):
             act(dataclasses.replace(ref, array=f"../checkpoints/{ref.array}"))
 
@@ -169,51 +327,7 @@ def test_a_row_outside_the_array_is_refused(store, row):
         store.write(a_ref(row), a_state())
 
 
-# -- failing writes ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_write_that_fails_passes_its_error_on_and_leaves_nothing(store, monkeypatch, call):
-    kept = store.write(a_ref(row=0), a_state(0))
-    before = files_of(store)
-
-    def fail(*args):
-        raise OSError(errno.ENOSPC, "no space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, call, fail)
-        with pytest.raises(OSError, match="no space"):
-            store.write(a_ref(row=1), a_state(1))
-    assert files_of(store) == before
-    assert_same_state(store.read(kept), a_state(0))
-
-
-def test_a_file_that_cannot_grow_in_mid_write_leaves_nothing(store):
-    store.write(a_ref(row=0), {"w": np.zeros(100_000)})
-    before = files_of(store)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            store.write(a_ref(row=1), {"w": np.ones(100_000)})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert files_of(store) == before
-
-
-def test_a_retry_that_fails_keeps_the_row_that_was_there(store, monkeypatch):
-    ref = store.write(a_ref(), a_state(0))
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            store.write(a_ref(), a_state(1))
-    assert_same_state(store.read(ref), a_state(0))
-
-
-def test_a_folder_that_cannot_be_made_is_an_oserror(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
-        ZarrStore(tmp_path / "file" / "checkpoints").write(a_ref(), a_state())
+# -- durability ------------------------------------------------------------------------------------
 
 
 def test_the_file_is_flushed_before_and_the_folder_after_the_rename(store, monkeypatch):
@@ -238,7 +352,7 @@ def test_making_a_store_touches_nothing_and_it_travels_by_its_path(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     store = ZarrStore("checkpoints")
     assert store.list() == []
-    assert store.clean() == 0
+    assert store.clean() == Cleaned()
     assert not store.path.exists()
     ref = store.write(a_ref(), a_state())
     monkeypatch.chdir("/")
@@ -247,17 +361,109 @@ def test_making_a_store_touches_nothing_and_it_travels_by_its_path(tmp_path, mon
     assert_same_state(there.read(ref), a_state())
 
 
+# -- cleaning ------------------------------------------------------------------------------------
+
+
 def test_cleaning_removes_what_killed_writers_left_and_nothing_else(store):
     ref = store.write(a_ref(), a_state())
     before = files_of(store)
     (store.path / "zarr.json.abc.partial").write_bytes(b"x")
-    (store.path / ref.array / "5.0.abc.partial").write_bytes(b"x")
+    (store.path / ref.array / "5.0.abc.partial").write_bytes(b"xy")
+    (store.path / ref.array / "6.1").write_bytes(b"xyz")  # of a row whose first chunk is not there
     (store.path / ("0" * 24)).mkdir()
-    assert [found.row for found in store.list()] == [0]
-    assert store.clean() == 2
+    assert [found.row for found in store.list()] == [0, 6]
+    assert store.clean() == Cleaned(3, 6)
     assert files_of(store) == before
     assert not (store.path / ("0" * 24)).exists()
     assert_same_state(store.read(ref), a_state())
+
+
+def test_cleaning_removes_arrays_that_hold_no_row_and_writers_make_them_anew(store):
+    elsewhere = ZarrStore(store.path)
+    refs = [elsewhere.write(a_ref(row), {"w": np.ones(row)}) for row in range(3)]
+    store.clean(keep=refs[:1])
+    assert files_of(store) == [f"{refs[0].array}/0.0", f"{refs[0].array}/zarr.json", "zarr.json"]
+    again = elsewhere.write(a_ref(row=5), {"w": np.ones(2)})  # which had made that array before
+    assert_same_state(ZarrStore(store.path).read(again), {"w": np.ones(2)})
+    store.delete(again)
+    assert store.clean().n_files == 1  # without a row: the array's metadata
+
+
+def test_cleaning_leaves_what_is_not_its_own(store):
+    ref = store.write(a_ref(), a_state())
+    (store.path / "notes.txt").write_text("mine")
+    (store.path / ref.array / "notes.txt").write_text("mine")
+    store.clean(keep=[])
+    kept = ["notes.txt", f"{ref.array}/notes.txt", f"{ref.array}/zarr.json", "zarr.json"]
+    assert files_of(store) == sorted(kept)
+
+
+def test_every_trial_may_have_another_architecture(store):
+    refs = [store.write(a_ref(row, trial=row), {"w": np.ones(row)}) for row in range(100)]
+    assert len(files_of(store)) == 1 + 2 * 100
+    for row, ref in enumerate(refs):
+        assert_same_state(store.read(ref), {"w": np.ones(row)})
+    for ref in refs[1:]:
+        store.delete(ref)
+    assert store.clean().n_files == 99
+    assert len(files_of(store)) == 3
+
+
+# -- sharing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [2**30, 1024])
+def test_a_shared_row_takes_no_room_and_needs_nothing_of_the_first_store(tmp_path, limit):
+    store, other = ZarrStore(tmp_path / "one", limit), ZarrStore(tmp_path / "other")
+    ref = store.write(a_ref(), a_state())
+    store.share(ref, other)
+    for one, two in zip(chunks_of(store, ref), chunks_of(other, ref), strict=True):
+        assert one.samefile(two)
+    shutil.rmtree(store.path)
+    assert_same_state(ZarrStore(other.path).read(ref), a_state())
+    assert other.clean(keep=[ref]) == Cleaned()
+
+
+def test_a_row_is_copied_where_there_are_no_links(store, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    other = ZarrStore(tmp_path / "other")
+    ref = store.write(a_ref(), a_state())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", refuse)
+        store.share(ref, other)
+    assert not row_file(store, ref).samefile(row_file(other, ref))
+    assert_same_state(other.read(ref), a_state())
+    assert other.clean() == Cleaned()
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no second file system is known here")
+def test_a_row_is_copied_to_another_file_system(in_chunks):
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    try:
+        if folder.stat().st_dev == in_chunks.path.parent.stat().st_dev:
+            pytest.skip("the tests run on /dev/shm themselves")
+        other = ZarrStore(folder / "store")
+        ref = in_chunks.write(a_ref(), a_state())
+        in_chunks.share(ref, other)
+        in_chunks.delete(ref)
+        assert_same_state(other.read(ref), a_state())
+    finally:
+        shutil.rmtree(folder)
+
+
+# -- other processes -----------------------------------------------------------------------------
+
+
+def test_threads_may_use_one_store(store):
+    def there_and_back(row):
+        state = {f"w{row % 40}": np.full(1000, row)}
+        assert_same_state(store.read(store.write(a_ref(row), state)), state)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(there_and_back, range(200)))
+    assert len(store.list()) == 200
 
 
 def test_tensors_come_back_from_disk(store):
@@ -273,7 +479,9 @@ def test_tensors_come_back_from_disk(store):
     assert_same_state(store.read(store.write(a_ref(), state)), state)
 
 
-@pytest.mark.parametrize("scene", ["race", "kill_at_each_call", "kill_at_random"])
+@pytest.mark.parametrize(
+    "scene", ["race", "kill_at_each_call", "kill_at_each_call_in_chunks", "kill_at_random"]
+)
 def test_writers_in_other_processes(scene, tmp_path):
     program = Path(__file__).with_name("writers.py")
     done = subprocess.run(

@@ -1,0 +1,192 @@
+"""Files that are there completely or not at all, after a killed process and after a power cut.
+
+A file is written aside, as ``<name>.<random>.partial``, flushed to the disk and renamed. Its folder
+is flushed by the caller, once for all that it has put there.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TypeVar
+
+import numpy as np
+
+from daskhpo.checkpoints.tree import Row
+
+A = TypeVar("A")
+B = TypeVar("B")
+R = TypeVar("R")
+
+PARTIAL = ".partial"
+N_THREADS = 8  # for the chunks of one row
+_LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"}
+_IOV_MAX = 1024  # pieces that Linux takes at once
+# no hard links: another file system, one without them, too many of one file, not allowed
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Put a small file in its place."""
+    with _set_aside([path]) as (partial,):
+        _fill(partial, [data])
+
+
+def write_chunks(paths: Sequence[Path], pieces: Sequence[Row], n_chunk: int) -> None:
+    """Put a row in its place, in chunks of ``n_chunk`` bytes, the last one filled up with zeros.
+
+    All chunks are on the disk before the first gets its name, and the row's first chunk is named
+    last.
+    """
+    with _set_aside(paths) as partials:
+        chunks = [pieces] if len(paths) == 1 else _chunks(pieces, n_chunk)
+        _at_once(_fill, partials, chunks)
+
+
+def link_or_copy(sources: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Put the files ``sources`` also at ``paths``: as the same files where the disk can do that."""
+    with _set_aside(paths) as partials:
+        _at_once(_link_or_copy, sources, partials)
+    for partial in partials:  # to rename one name of a file to another name of it does nothing
+        partial.unlink(missing_ok=True)
+
+
+def read_into(path: Path, part: Row) -> int:
+    """Fill ``part`` from the beginning of a file; return how many bytes there were for it."""
+    with open(path, "rb", buffering=0) as file:
+        rest = part.data
+        while rest and (n_read := file.readinto(rest)):  # Linux reads at most 2 GiB at once
+            rest = rest[n_read:]
+    return part.nbytes - rest.nbytes
+
+
+def read_chunks(paths: Sequence[Path], row: Row, n_chunk: int) -> int:
+    """Fill ``row`` from chunks; return how many bytes there were for it."""
+    parts = [row[start : start + n_chunk] for start in range(0, row.nbytes, n_chunk)]
+    return sum(_at_once(read_into, paths, parts))
+
+
+def map_privately(path: Path, n_bytes: int) -> Row:
+    """Return a file's bytes without reading them: pages come when they are used.
+
+    Writing to them makes pages of their own. The file may be removed meanwhile, on a local file
+    system; on a shared one, whoever then touches a page dies of SIGBUS.
+
+    Raises
+    ------
+    ValueError
+        The file is shorter.
+    """
+    with open(path, "rb", buffering=0) as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), n_bytes, access=mmap.ACCESS_COPY), np.uint8)
+
+
+def is_local(path: Path) -> bool:
+    """Whether a path is known to lie on a disk of this machine, or in its memory."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    places = {path.resolve(), *path.resolve().parents}
+    kind, depth = "", -1
+    for mount in mounts:  # the fifth word is the place, the first one after " - " the kind
+        word = mount.split()[4]  # spaces in it are written as \040
+        place = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), word))
+        if place in places and len(place.parts) >= depth:  # of several at one place, the last one
+            kind, depth = mount.partition(" - ")[2].split()[0], len(place.parts)
+    return kind in _LOCAL
+
+
+def flush_folder(folder: Path) -> None:
+    """Make what was renamed or removed in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:  # some network file systems cannot flush a folder, and need not
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _set_aside(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Give names to write to; rename them, the first last, or leave nothing."""
+    mark = f".{uuid.uuid4().hex}{PARTIAL}"
+    partials = [path.with_name(path.name + mark) for path in paths]
+    litter = list(partials)
+    try:
+        yield partials
+        for partial, path in reversed(list(zip(partials, paths, strict=True))):
+            partial.replace(path)
+            litter.append(path)
+    except BaseException:  # an interrupt too must leave no litter
+        for path in litter:
+            with suppress(OSError):
+                path.unlink()
+        raise
+
+
+def _at_once(act: Callable[[A, B], R], ones: Sequence[A], others: Sequence[B]) -> list[R]:
+    pairs = list(zip(ones, others, strict=True))
+    if len(pairs) == 1:
+        return [act(*pairs[0])]
+    with ThreadPoolExecutor(min(len(pairs), N_THREADS)) as pool:
+        return list(pool.map(lambda pair: act(*pair), pairs))
+
+
+def _fill(partial: Path, pieces: Sequence[Row | bytes]) -> None:
+    with open(partial, "xb", buffering=0) as file:
+        _write_all(file, pieces)
+        os.fsync(file.fileno())
+
+
+def _write_all(file: IO[bytes], pieces: Sequence[Row | bytes]) -> None:
+    rest = [piece.data if isinstance(piece, np.ndarray) else memoryview(piece) for piece in pieces]
+    first = 0
+    while first < len(rest):
+        n_written = os.writev(file.fileno(), rest[first : first + _IOV_MAX])
+        while first < len(rest) and n_written >= rest[first].nbytes:
+            n_written -= rest[first].nbytes
+            first += 1
+        if n_written:  # Linux writes at most 2 GiB at once, and up to where the disk is full
+            rest[first] = rest[first][n_written:]
+
+
+def _chunks(pieces: Sequence[Row], n_chunk: int) -> list[list[Row | bytes]]:
+    """Cut a row into chunks, without copying."""
+    chunks: list[list[Row | bytes]] = [[]]
+    room = n_chunk
+    for piece in pieces:
+        start = 0
+        while start < piece.nbytes:
+            if room == 0:
+                chunks.append([])
+                room = n_chunk
+            part = piece[start : start + room]
+            chunks[-1].append(part)
+            start += part.nbytes
+            room -= part.nbytes
+    chunks[-1].append(bytes(room))
+    return chunks
+
+
+def _link_or_copy(source: Path, partial: Path) -> None:
+    try:
+        partial.hardlink_to(source)
+        return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    with open(source, "rb") as original, open(partial, "xb") as file:
+        shutil.copyfileobj(original, file, 2**20)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,43 @@
+"""The files that make a folder of rows a zarr group: what zarr itself would write, by version 3 of
+its specification. An array's attributes hold its layout.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from daskhpo.checkpoints.codec import FORMAT, Layout
+
+NAME = "zarr.json"
+MAX_ROWS = 2**31
+UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # what `read_layout` may raise
+
+
+def read_layout(path: Path) -> Layout:
+    """Return the layout of an array by its metadata."""
+    return Layout.from_json(json.loads(path.read_bytes())["attributes"]["daskhpo"])
+
+
+def of_array(layout: Layout) -> bytes:
+    """Return the metadata of the array that holds rows of a layout."""
+    metadata = {
+        "shape": [MAX_ROWS, layout.n_bytes],
+        "data_type": "uint8",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1, layout.n_chunk]}},
+        "chunk_key_encoding": {"name": "v2", "configuration": {"separator": "."}},
+        "fill_value": 0,
+        "codecs": [{"name": "bytes"}],
+        "attributes": {"daskhpo": layout.to_json()},
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }
+    return json.dumps(metadata).encode()
+
+
+def of_group() -> bytes:
+    """Return the metadata of a store."""
+    attributes = {"daskhpo": {"format": FORMAT}}
+    metadata = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
+    return json.dumps(metadata).encode()
