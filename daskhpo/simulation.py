@@ -9,7 +9,7 @@ from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
-from daskhpo.core.types import Began, Config, Limits
+from daskhpo.core.types import Began, CheckpointPolicy, Config, Limits
 from daskhpo.executors.simulated import Curve, SimulatedExecutor
 from daskhpo.study.coordinator import Coordinator, Problem, drive
 from daskhpo.study.limits import check_limits
@@ -92,7 +92,7 @@ class Simulation:
         journal = Telling(result)
         executor = SimulatedExecutor(self._curve, objective, self._num_workers, self._resizes)
         coordinator = Coordinator(self._problem, journal)
-        executor.perform(coordinator.handle(Began(limits, "auto", 0.0)))
+        executor.perform(coordinator.handle(Began(limits, CheckpointPolicy(), 0.0)))
         drive(coordinator, executor, journal)
         return result
 

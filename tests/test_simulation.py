@@ -8,7 +8,7 @@ import pytest
 
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Integer, Real, Space
-from daskhpo.core.types import Began, Limits, Status, Trial
+from daskhpo.core.types import Began, CheckpointPolicy, Dropped, Limits, Status, Trial
 from daskhpo.executors.simulated import SimulatedExecutor
 from daskhpo.schedulers import (
     ASHA,
@@ -191,7 +191,8 @@ def run(scheduler, executor_type=SimulatedExecutor, num_trials=60, n_slots=6, re
     journal = MemoryJournal()
     executor = executor_type(Decay, problem.objective, n_slots, resizes)
     coordinator = Coordinator(problem, journal)
-    executor.perform(coordinator.handle(Began(Limits(num_trials), "auto", 0.0)))
+    began = Began(Limits(num_trials), CheckpointPolicy(), 0.0)
+    executor.perform(coordinator.handle(began))
     drive(coordinator, executor, journal)
     return problem, coordinator, journal
 
@@ -201,10 +202,14 @@ def test_decisions_do_not_depend_on_how_events_are_batched(scheduler):
     resizes = [(100.0, 2), (200.0, 6)]
     _, _, one_by_one = run(scheduler, SimulatedExecutor, resizes=resizes)
     _, _, batched = run(scheduler, Batching, resizes=resizes)
-    assert [*map(encode, batched.records)] == [*map(encode, one_by_one.records)]
+    told, expected = ([*map(encode, journal.records)] for journal in (batched, one_by_one))
+    n = len(expected)
+    assert told[:n] == expected
+    # What comes in one batch with the last event is still heard: states that are let go of.
+    assert {type(record) for record in batched.records[n:]} <= {Dropped}
 
 
-def test_a_long_study_remembers_living_trials_only():
+def test_a_long_study_remembers_living_trials_and_the_best_only():
     before = {id(found) for found in gc.get_objects() if type(found) is Trial}
     _, coordinator, journal = run(ASHA(max_t=9), num_trials=20_000, n_slots=50)
     ledger = coordinator.ledger
@@ -213,5 +218,7 @@ def test_a_long_study_remembers_living_trials_only():
     assert not ledger.queue
     gc.collect()
     alive = [found for found in gc.get_objects() if type(found) is Trial]
-    assert [found for found in alive if id(found) not in before] == []
+    (best,) = [found for found in alive if id(found) not in before]
+    assert ledger.kept == {ledger.best_trial: best}
+    assert ledger.rows.numbers == [best.checkpoint.row]
     assert sum(r.status is Status.COMPLETED for r in journal.records if hasattr(r, "status")) > 0

@@ -12,11 +12,16 @@ from typing import Protocol
 from daskhpo.core.errors import StudyFailed
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import (
+    Chance,
+    CheckpointRef,
     Command,
     Config,
     Delete,
+    Dropped,
     Event,
     Failed,
+    Flush,
+    Held,
     Interrupt,
     Lost,
     Release,
@@ -27,6 +32,7 @@ from daskhpo.core.types import (
     Step,
     Train,
     TrialId,
+    Write,
 )
 
 
@@ -54,6 +60,8 @@ class _Run:
 class SimulatedExecutor:
     """A virtual clock and slots that are only counted.
 
+    States are held in the slots' memory without a limit, take no room and no time to write.
+
     Parameters
     ----------
     curve : gives the :class:`Curve` of a configuration.
@@ -74,6 +82,7 @@ class SimulatedExecutor:
         self._now = 0.0
         self._runs: dict[TrialId, _Run] = {}
         self._ready: deque[Event] = deque([SlotsChanged(n_slots, 0.0)])
+        self._held: dict[int, tuple[CheckpointRef, int]] = {}  # by row, with the attempt
         self._order = count()  # equal times: first in, first out
         self._ends: list[tuple[float, int, TrialId, int, bool]] = []
         self._resizes = sorted(resizes, reverse=True)
@@ -104,15 +113,26 @@ class SimulatedExecutor:
             match command:
                 case Train():
                     self._train(command)
-                case Save(trial, attempt, ref):
-                    saved = replace(ref, array="simulated")
-                    self._ready.append(Saved(trial, attempt, saved, self._now))
+                case Save(trial, attempt, ref, chance):
+                    self._held[ref.row] = ref, attempt
+                    self._ready.append(Held(trial, attempt, ref, self._now))
+                    if chance is Chance.SURE:
+                        self._write(ref.row)
+                case Write(ref):
+                    self._write(ref.row)
+                case Flush(rows):
+                    for row, (ref, attempt) in self._held.items():
+                        if row in rows:
+                            self._write(row)
+                        reason = "the study is over"
+                        self._ready.append(Dropped(ref.trial, attempt, row, reason, self._now))
+                    self._held.clear()
                 case Release(trial):
                     self._runs.pop(trial, None)
                 case Interrupt(trial, attempt):
                     self._interrupt(trial, attempt)
-                case Delete():
-                    pass
+                case Delete(ref):
+                    self._held.pop(ref.row, None)
 
     def close(self) -> None:
         self._runs.clear()
@@ -129,6 +149,12 @@ class SimulatedExecutor:
         else:  # its slot went away; the coordinator is about to learn that
             return
         self._schedule(job.trial, run, run.until, yields=False)
+
+    def _write(self, row: int) -> None:
+        if (held := self._held.get(row)) is not None:
+            ref, attempt = held
+            saved = replace(ref, array="simulated")
+            self._ready.append(Saved(ref.trial, attempt, saved, self._now))
 
     def _schedule(self, trial: TrialId, run: _Run, resource: int, *, yields: bool) -> None:
         at = max(self._now, run.zero + run.curve.seconds(resource))

@@ -88,7 +88,7 @@ class ASHA(Scheduler):
     def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
         if self._variant == "promotion":
 
-            def can_go(trial: TrialId) -> bool:  # not while its checkpoint is being written
+            def can_go(trial: TrialId) -> bool:  # not while its state is being taken
                 return trial in trials and trials[trial].status is Status.PAUSED
 
             for ladder in self._ladders:
@@ -116,7 +116,7 @@ class ASHA(Scheduler):
         rung.insert(trial.id, loss)
         if self._variant == "promotion":
             if not rung.in_top(trial.id):
-                return Pause()
+                return Pause(keep=rung.may_rise(trial.id))
             rung.settle(trial.id)
             return Continue(until)
         cutoff = rung.cutoff()

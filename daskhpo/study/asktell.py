@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from daskhpo.core.types import (
+    CheckpointPolicy,
     Command,
     Config,
     Failed,
@@ -52,7 +53,9 @@ class AskTell:
     """
 
     def __init__(self, directory: Path, problem: Problem, *, resume: bool) -> None:
-        self._session = Session(directory, problem, Limits(), "never", resume=resume)
+        self._session = Session(
+            directory, problem, Limits(), CheckpointPolicy("never"), resume=resume
+        )
         self._coordinator = self._session.coordinator
         self._max_t = problem.scheduler.max_t
         self._objective = problem.objective

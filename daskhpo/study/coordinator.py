@@ -12,16 +12,24 @@ from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import (
     Began,
+    Chance,
+    CheckpointPolicy,
     CheckpointRef,
     Command,
     Config,
     Continue,
     Decision,
     Delete,
+    Deleted,
     Discard,
+    Dropped,
     Ended,
     Event,
+    Exploit,
+    Exploited,
     Failed,
+    Flush,
+    Held,
     Interrupt,
     Launched,
     Limits,
@@ -43,10 +51,12 @@ from daskhpo.core.types import (
     Train,
     Trial,
     TrialId,
+    Unsaved,
     Wait,
+    Write,
 )
 from daskhpo.study.ledger import Ledger
-from daskhpo.study.policy import check_policy, writes
+from daskhpo.study.policy import chance_of, expendable, is_full, next_stop, number_kept
 from daskhpo.study.protocols import Executor, Journal
 
 RETURNED = "its code returned"
@@ -95,13 +105,19 @@ class Coordinator:
         self.fatal_error: str | None = None  #: why no trial could ever run
         self.idle = False  #: the scheduler had nothing to do for a free slot
         self.n_slots = 0
-        self._policy = check_policy("auto")
+        self._policy = CheckpointPolicy()
         self._exhausted = False
+        self._flushed = False
         self._seconds = 0.0
         self._commands: list[Command] = []
 
     @property
     def done(self) -> bool:
+        """Whether it is over, and no state waits to be written or let go of."""
+        return self.is_over and not self.ledger.rows.n_unsaved
+
+    @property
+    def is_over(self) -> bool:
         """Whether nothing runs and nothing will."""
         if self.ledger.n_running:
             return False
@@ -114,8 +130,17 @@ class Coordinator:
         match event:
             case Reported():
                 self._reported(event)
+            case Held():
+                self._held(event)
             case Saved():
                 self._saved(event)
+            case Unsaved():
+                if event.row in self.ledger.rows:
+                    self.journal.append(event)
+            case Dropped():
+                if event.row in self.ledger.rows:
+                    self.journal.append(event)
+                    self.ledger.drop(event.row)
             case Lost():
                 self._lost(event)
             case Failed():
@@ -128,15 +153,19 @@ class Coordinator:
             case Began():
                 self._began(event)
         self._fill()
+        if self.is_over and not self._flushed and self.ledger.rows.n_unsaved:
+            self._flush()
         return self._commands
 
     # -- events ----------------------------------------------------------------------------------
 
     def _began(self, event: Began) -> None:
         self.journal.append(event)
-        self.limits, self._policy = event.limits, check_policy(event.policy)
+        self.limits, self._policy = event.limits, event.policy
         self.stop_reason, self.fatal_error = None, None
-        self.idle, self._exhausted, self.n_slots = False, False, 0
+        self.idle, self._exhausted, self._flushed, self.n_slots = False, False, False, 0
+        self.ledger.n_kept = number_kept(event.policy)
+        self.ledger.drop_all()
         for trial in [*self.ledger.trials.values()]:
             if trial.status is not Status.RUNNING:
                 continue
@@ -173,6 +202,8 @@ class Coordinator:
             self._carry_out(trial, decision)
         elif event.yielded:
             self._hand_over(trial)
+        elif next_stop(self._policy, trial.resource - 1, trial.until) == trial.resource:
+            self._save(trial, Chance.SURE)  # and then it goes on
 
     def _decision(self, trial: Trial, ended: bool) -> Decision:
         report = Report(trial.resource, trial.losses, trial.best_loss)
@@ -180,27 +211,49 @@ class Coordinator:
             self.searcher.observe(trial, report)
         return Stop(RETURNED) if ended else self.scheduler.on_report(trial, report)
 
-    def _saved(self, event: Saved) -> None:
+    def _held(self, event: Held) -> None:
         if (trial := self.ledger.running(event.trial, event.attempt)) is None:
-            if event.ref is not None:  # written by the dead; nothing refers to it
+            if event.ref is not None and event.ref.row not in self.ledger.rows:  # by the dead
                 self._commands.append(Delete(event.ref))
             return
         self.journal.append(event)
         if event.ref is not None:
-            self._forget(trial.checkpoint)
-            trial = self.ledger.checkpoint(trial, event.ref)
-        if trial.decision is None:
+            trial, freed = self.ledger.hold(trial, event.ref)
+            self._forget(freed)
+        if trial.leaves:
             self._leave(trial, trial.until)
-        else:
+        elif trial.decision is not None:
             self._settle(trial, trial.decision, in_slot=True)
+        else:
+            self._go_on(trial, in_slot=True)
+
+    def _saved(self, event: Saved) -> None:
+        ref, rows = event.ref, self.ledger.rows
+        if rows.is_committed(ref.row):
+            return  # two workers held it, and both have written it
+        trial = self.ledger.trials.get(event.trial)
+        is_newer = (
+            trial is not None
+            and trial.attempt == event.attempt
+            and (trial.checkpoint is None or trial.checkpoint.resource < ref.resource)
+        )
+        if not is_newer and ref.row not in rows:
+            self._commands.append(Delete(ref))  # written by the dead; nothing refers to it
+            return
+        self.journal.append(event)
+        if is_newer and trial is not None:
+            rows.refer(trial.id, ref, held=False)
+        self._forget(self.ledger.commit(ref))
+        self._make_room()
 
     def _lost(self, event: Lost) -> None:
         if (trial := self.ledger.running(event.trial, event.attempt)) is None:
             return
         self.journal.append(event)
         if event.bad_checkpoint:
-            self._forget(trial.checkpoint)
-            trial = self.ledger.checkpoint(trial, None)
+            self._commands.append(Release(trial.id, trial.attempt))  # its worker lives, and waits
+            trial, freed = self.ledger.distrust(trial)
+            self._forget(freed, "it could not be read")
         if trial.decision is not None:  # it stands, whatever became of the checkpoint
             self._settle(trial, trial.decision, in_slot=False)
         elif event.blame and trial.n_lost + 1 >= MAX_LOST:
@@ -245,22 +298,20 @@ class Coordinator:
     # -- decisions -------------------------------------------------------------------------------
 
     def _carry_out(self, trial: Trial, decision: Decision) -> None:
-        is_best = trial.id == self.ledger.best_trial
+        kept = self.ledger.would_keep(trial)
         stopping = self.stop_reason is not None and isinstance(decision, Continue)
-        if writes(self._policy, None if stopping else decision, is_best):
-            self.ledger.decide(trial, decision)
-            self._commands.append(Save(trial.id, trial.attempt, self.ledger.new_row(trial)))
-        else:
+        due = next_stop(self._policy, trial.resource - 1, trial.resource + 1) == trial.resource
+        goes_on = isinstance(decision, Continue) and (stopping or due)
+        chance = chance_of(self._policy, None if goes_on else decision, kept)
+        if chance is None:
             self._settle(trial, decision, in_slot=True)
+        else:
+            self._save(self.ledger.decide(trial, decision), chance)
 
     def _settle(self, trial: Trial, decision: Decision, *, in_slot: bool) -> None:
-        """Carry out a decision whose checkpoint, if it wanted one, is committed or given up."""
+        """Carry out a decision; the state that it asked for is held, or given up."""
         if isinstance(decision, Continue):
-            trial = self.ledger.go_on(trial, decision.until)
-            if in_slot and self.stop_reason is None:
-                self._commands.append(self._train(trial, launch=False))
-            else:
-                self._leave(trial, trial.until)
+            self._go_on(self.ledger.go_on(trial, decision.until), in_slot=in_slot)
             return
         self._commands.append(Release(trial.id, trial.attempt))
         if isinstance(decision, Pause):
@@ -269,12 +320,24 @@ class Coordinator:
             full = trial.resource >= self.scheduler.max_t or decision.reason == RETURNED
             self._end(trial, Status.COMPLETED if full else Status.STOPPED, decision.reason)
 
-    def _hand_over(self, trial: Trial) -> None:
-        """The trial gives its slot back in mid-segment, with its state if that may be written."""
-        if writes(self._policy, None, is_best=False) and trial.resource > 0:
-            self._commands.append(Save(trial.id, trial.attempt, self.ledger.new_row(trial)))
+    def _go_on(self, trial: Trial, *, in_slot: bool) -> None:
+        if in_slot and self.stop_reason is None:
+            self._commands.append(self._train(trial, launch=False))
         else:
             self._leave(trial, trial.until)
+
+    def _hand_over(self, trial: Trial) -> None:
+        """The trial gives its slot back in mid-segment, with its state if that may be taken."""
+        chance = chance_of(self._policy, None, kept=False)
+        if chance is not None and trial.resource > 0:
+            self._save(self.ledger.hand_over(trial), chance)
+        else:
+            self._leave(trial, trial.until)
+
+    def _save(self, trial: Trial, chance: Chance) -> None:
+        self._commands.append(
+            Save(trial.id, trial.attempt, self.ledger.rows.give_out(trial), chance)
+        )
 
     def _leave(self, trial: Trial, until: int) -> None:
         self._commands.append(Release(trial.id, trial.attempt))
@@ -282,19 +345,46 @@ class Coordinator:
 
     def _end(self, trial: Trial, status: Status, reason: str) -> None:
         self.journal.append(Ended(trial.id, status, reason, self._seconds))
-        trial = self.ledger.end(trial, status)
-        if trial.checkpoint is not None and self._policy == "auto":
-            if trial.id == self.ledger.best_trial:
-                self._forget(self.ledger.kept)
-                self.ledger.kept = trial.checkpoint
-            else:
-                self._forget(trial.checkpoint)
+        was_paused = trial.status is Status.PAUSED
+        trial, freed = self.ledger.end(trial, status)
+        self._forget(freed)
+        if was_paused and trial.id in self.ledger.kept and trial.held is not None:
+            self._commands.append(Write(trial.held))  # it might not have been worth it till now
         self.scheduler.on_end(trial)
         self.searcher.on_end(trial)
 
-    def _forget(self, ref: CheckpointRef | None) -> None:
-        if ref is not None:
-            self._commands.append(Delete(ref))
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    def _forget(self, freed: list[CheckpointRef], reason: str = "") -> None:
+        """Delete what nobody refers to any more, from memory and from the store."""
+        for ref in freed:
+            if ref.array:
+                self.journal.append(Deleted(ref.row, reason, self._seconds))
+            self._commands.append(Delete(ref, reason))
+
+    def _make_room(self) -> None:
+        """Keep to the budget: the least promising checkpoints go first."""
+        ledger, rows = self.ledger, self.ledger.rows
+        while is_full(self._policy, rows.n_bytes, rows.n_files):
+            alone = (t for t in ledger.trials.values() if rows.is_alone(t.checkpoint))
+            found = expendable(alone, ledger.kept.values())
+            if found is None:
+                return
+            trial, previous = found
+            reason = f"to make room: checkpoints took {rows.n_files} files, {rows.n_bytes} bytes"
+            self._forget(ledger.give_up(trial, previous=previous), reason)
+
+    def _flush(self) -> None:
+        """All is over: the best states are written, the others let go of.
+
+        If the study was stopped it is likely to be gone on with; then what may be needed again is
+        written as well.
+        """
+        self._flushed = True
+        n_best = self._policy.keep_best
+        best = self.ledger.best(1 if n_best is None else n_best)
+        rows = tuple(trial.held.row for trial in best if trial.held is not None)
+        self._commands.append(Flush(rows, write=self.stop_reason is not None))
 
     # -- free slots ------------------------------------------------------------------------------
 
@@ -317,10 +407,14 @@ class Coordinator:
             action = self.scheduler.next_action(ledger.trials, can_start)
             self.idle = isinstance(action, Wait)
             match action:
-                case Discard(number) | Resume(number) if ledger.is_pausing(number):
-                    return  # a pause is one when its checkpoint is committed; then we ask again
+                case Discard(number) | Resume(number) | Exploit(number) if ledger.is_pausing(
+                    number
+                ):
+                    return  # a pause is one when its state is held; then we ask again
                 case Discard(number, reason):
                     self._end(ledger.paused(number), Status.STOPPED, reason)
+                case Exploit(number, source, config):
+                    self._exploit(ledger.paused(number), source, config)
                 case Start(until, bracket) if has_room:
                     self._start(until, bracket)
                 case Resume(number, until) if has_room:
@@ -338,21 +432,32 @@ class Coordinator:
         self.journal.append(Suggested(trial.id, config, bracket, self._seconds))
         self.scheduler.on_launch(self._launch(trial, until))
 
+    def _exploit(self, trial: Trial, source: TrialId, config: Config) -> None:
+        donor = self.ledger.find(source)
+        if donor is None or donor.newest is None:
+            raise RuntimeError(
+                f"the scheduler lets trial {trial.id} exploit trial {source}, of which there is no "
+                f"state: {donor or 'it has ended, or never began'}"
+            )
+        trial, freed = self.ledger.exploit(trial, donor, config)
+        resource = trial.resource
+        self.journal.append(Exploited(trial.id, source, config, resource, self._seconds))
+        self._forget(freed)
+
     def _launch(self, trial: Trial, until: int) -> Trial:
         trial = self.ledger.launch(trial, until)
         self.journal.append(Launched(trial.id, trial.attempt, trial.resource, until, self._seconds))
         self._commands.append(self._train(trial, launch=True))
         return trial
 
-    @staticmethod
-    def _train(trial: Trial, *, launch: bool) -> Train:
+    def _train(self, trial: Trial, *, launch: bool) -> Train:
         return Train(
             trial.id,
             trial.attempt,
             trial.config,
             trial.resource,
-            trial.until,
-            trial.checkpoint if launch else None,
+            next_stop(self._policy, trial.resource, trial.until),
+            trial.newest if launch else None,
             launch,
         )
 
@@ -369,7 +474,7 @@ def drive(coordinator: Coordinator, executor: Executor, journal: Journal) -> Non
     budget = coordinator.limits.time_budget
     deadline = None if budget is None else executor.now() + budget
     while not coordinator.done:
-        events = executor.poll(deadline)
+        events = executor.poll(None if coordinator.is_over else deadline)
         if not events:
             assert deadline is not None, "the executor gave up waiting without a deadline"
             events = [StopRequested("the time budget is spent", deadline)]

@@ -12,11 +12,16 @@ from typing import Any
 from daskhpo.core.errors import JournalCorrupt
 from daskhpo.core.types import (
     Began,
+    CheckpointPolicy,
     CheckpointRef,
     Continue,
     Decision,
+    Deleted,
+    Dropped,
     Ended,
+    Exploited,
     Failed,
+    Held,
     Launched,
     Limits,
     Lost,
@@ -30,6 +35,7 @@ from daskhpo.core.types import (
     Stop,
     StopRequested,
     Suggested,
+    Unsaved,
 )
 
 SYNC_SECONDS = 1.0
@@ -222,8 +228,13 @@ def _plainly(name: str, record: Any) -> dict[str, Any]:
 
 _ENCODERS: dict[type, Callable[[Any], dict[str, Any]]] = {
     Reported: _encode_reported,
-    Began: lambda r: _plainly("began", r) | {"limits": _fields(r.limits)},
-    Saved: lambda r: _plainly("saved", r) | {"ref": r.ref.plain() if r.ref else None},
+    Began: lambda r: (
+        _plainly("began", r) | {"limits": _fields(r.limits), "policy": _fields(r.policy)}
+    ),
+    Held: lambda r: _plainly("held", r) | {"ref": r.ref.plain() if r.ref else None},
+    Saved: lambda r: _plainly("saved", r) | {"ref": r.ref.plain()},
+    Unsaved: lambda r: _plainly("unsaved", r),
+    Dropped: lambda r: _plainly("dropped", r),
     Lost: lambda r: _plainly("lost", r),
     Failed: lambda r: _plainly("failed", r),
     SlotsChanged: lambda r: _plainly("slots", r),
@@ -231,12 +242,19 @@ _ENCODERS: dict[type, Callable[[Any], dict[str, Any]]] = {
     Suggested: lambda r: _plainly("suggested", r) | {"config": dict(r.config)},
     Launched: lambda r: _plainly("launched", r),
     Ended: lambda r: _plainly("ended", r) | {"status": r.status.value},
+    Exploited: lambda r: _plainly("exploited", r) | {"config": dict(r.config)},
+    Deleted: lambda r: _plainly("deleted", r),
 }
 
 _DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
     "reported": _decode_reported,
-    "began": lambda d: Began(**d | {"limits": Limits(**d["limits"])}),
-    "saved": lambda d: Saved(**d | {"ref": CheckpointRef(*d["ref"]) if d["ref"] else None}),
+    "began": lambda d: Began(
+        **d | {"limits": Limits(**d["limits"]), "policy": CheckpointPolicy(**d["policy"])}
+    ),
+    "held": lambda d: Held(**d | {"ref": CheckpointRef(*d["ref"]) if d["ref"] else None}),
+    "saved": lambda d: Saved(**d | {"ref": CheckpointRef(*d["ref"])}),
+    "unsaved": lambda d: Unsaved(**d),
+    "dropped": lambda d: Dropped(**d),
     "lost": lambda d: Lost(**d),
     "failed": lambda d: Failed(**d),
     "slots": lambda d: SlotsChanged(**d),
@@ -244,6 +262,8 @@ _DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
     "suggested": lambda d: Suggested(**d | {"config": _tuples(d["config"])}),
     "launched": lambda d: Launched(**d),
     "ended": lambda d: Ended(**d | {"status": Status(d["status"])}),
+    "exploited": lambda d: Exploited(**d | {"config": _tuples(d["config"])}),
+    "deleted": lambda d: Deleted(**d),
 }
 
 

@@ -16,13 +16,15 @@ from daskhpo.core.types import (
     Trial,
     TrialId,
 )
+from daskhpo.study.rows import Rows
 
 
 class Ledger:
     """Trials that have not ended, the queue of those that wait for a slot, and what is kept.
 
-    A trial that ended leaves a count behind, and its loss if it is the best; its history is in
-    the journal, so that memory follows the number of living trials.
+    A trial that ended leaves a count behind, its loss if it is the best, and its checkpoint if
+    that is kept; its history is in the journal, so that memory follows the number of living trials.
+    Methods that let go of checkpoints return those that nobody refers to any more.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -32,10 +34,11 @@ class Ledger:
         self.n_trials = 0  #: all that were ever started
         self.n_running = 0
         self.n_ended: Counter[Status] = Counter()
-        self.n_rows = 0  #: checkpoint rows given out
+        self.rows = Rows()
         self.best_loss = math.inf
         self.best_trial: TrialId | None = None
-        self.kept: CheckpointRef | None = None  #: of the best trial that has ended
+        self.n_kept: float = 1  #: of how many ended trials a checkpoint is kept
+        self.kept: dict[TrialId, Trial] = {}  #: ended trials whose checkpoint is kept
 
     def running(self, trial: TrialId, attempt: int) -> Trial | None:
         """The trial if this attempt of it holds a slot; None: the message comes from the dead."""
@@ -44,8 +47,12 @@ class Ledger:
             return None
         return found
 
+    def find(self, trial: TrialId) -> Trial | None:
+        """The trial if it has not ended, or if its checkpoint is kept."""
+        return self.trials.get(trial) or self.kept.get(trial)
+
     def is_pausing(self, trial: TrialId) -> bool:
-        """Whether the trial is about to be paused, when its checkpoint is committed."""
+        """Whether the trial is about to be paused, when its state is held."""
         found = self.trials.get(trial)
         return (
             found is not None
@@ -74,8 +81,8 @@ class Ledger:
         return trial
 
     def launch(self, trial: Trial, until: int) -> Trial:
-        """Give a queued or paused trial a slot: a new attempt from its checkpoint, or its start."""
-        resource = trial.checkpoint.resource if trial.checkpoint else 0
+        """Give a queued or paused trial a slot: an attempt from its newest state, or its start."""
+        resource = trial.newest.resource if trial.newest else 0
         self.n_running += 1
         return self._put(
             trial._replace(
@@ -113,9 +120,9 @@ class Ledger:
         """Remember what was decided while it waits for a checkpoint."""
         return self._put(trial._replace(decision=decision, decided_at=trial.resource, losses=()))
 
-    def checkpoint(self, trial: Trial, ref: CheckpointRef | None) -> Trial:
-        """A newer checkpoint of the trial is committed, or (None) its last one is no good."""
-        return self._put(trial._replace(checkpoint=ref))
+    def hand_over(self, trial: Trial) -> Trial:
+        """Remember that the trial leaves its slot once its state is held."""
+        return self._put(trial._replace(leaves=True))
 
     def go_on(self, trial: Trial, until: int) -> Trial:
         """The trial trains on in its slot."""
@@ -140,23 +147,140 @@ class Ledger:
             trial._replace(
                 status=Status.QUEUED,
                 until=until,
+                leaves=False,
                 n_lost=trial.n_lost + lost,
                 n_failed=trial.n_failed + failed,
             )
         )
 
-    def end(self, trial: Trial, status: Status) -> Trial:
-        """The trial is over and leaves the ledger."""
+    def end(self, trial: Trial, status: Status) -> tuple[Trial, list[CheckpointRef]]:
+        """The trial is over and leaves the ledger; its newest state stays if that is kept."""
         if trial.status is Status.RUNNING:
             self.n_running -= 1
         self.n_ended[status] += 1
         del self.trials[trial.id]
-        return trial._replace(status=status)
+        ended = trial._replace(status=status)
+        if ended.newest is None or not self.would_keep(ended):
+            return ended, self._release(ended, ended.held, ended.checkpoint, ended.previous)
+        freed = self._release(ended, ended.previous)
+        self.kept[ended.id] = ended._replace(previous=None)
+        while len(self.kept) > self.n_kept:
+            worst = max(self.kept.values(), key=_rank)
+            del self.kept[worst.id]
+            freed += self._release(worst, worst.held, worst.checkpoint)
+        return ended, freed
 
-    def new_row(self, trial: Trial) -> CheckpointRef:
-        """Give out a checkpoint row that no one else writes."""
-        self.n_rows += 1
-        return CheckpointRef(self.n_rows - 1, trial.id, trial.resource)
+    def would_keep(self, trial: Trial) -> bool:
+        """Whether a checkpoint of the trial would be kept if it ended now."""
+        if len(self.kept) < self.n_kept:
+            return True
+        return self.n_kept > 0 and _rank(trial) < max(map(_rank, self.kept.values()))
+
+    def best(self, n: int) -> list[Trial]:
+        """The best trials of which there is a state, ended or not."""
+        having = [trial for trial in (*self.trials.values(), *self.kept.values()) if trial.newest]
+        return sorted(having, key=_rank)[:n]
+
+    # -- states ----------------------------------------------------------------------------------
+
+    def hold(self, trial: Trial, ref: CheckpointRef) -> tuple[Trial, list[CheckpointRef]]:
+        """A newer state of the trial is held."""
+        self.rows.refer(trial.id, ref, held=True)
+        held = self._put(trial._replace(held=ref))
+        return held, self._release(trial, trial.held)
+
+    def commit(self, ref: CheckpointRef) -> list[CheckpointRef]:
+        """A state is in the store: it becomes the checkpoint of every trial that refers to it."""
+        freed = []
+        for user in self.rows.users(ref.row):
+            self.rows.refer(user, ref, held=False)
+            trial = self.find(user)
+            assert trial is not None, f"row {ref.row} outlives trial {user}"
+            held = trial.held
+            if held is not None and held.row == ref.row:
+                held = ref
+            elif held is not None and held.trial == ref.trial and held.row < ref.row:
+                held = None  # a newer state was saved before it was said to be held
+            self._put(
+                trial._replace(
+                    held=held,
+                    checkpoint=ref,
+                    previous=None if trial.status.ended else trial.checkpoint,
+                )
+            )
+            freed += self._release(trial, trial.held, trial.previous, trial.checkpoint)
+        return freed
+
+    def drop(self, row: int) -> None:
+        """A state is held no more."""
+        self.rows.drop(row)
+        for user in self.rows.users(row):
+            trial = self.find(user)
+            if trial is not None and trial.held is not None and trial.held.row == row:
+                self._put(trial._replace(held=None))
+                self._release(trial, trial.held)
+
+    def drop_all(self) -> None:
+        """Nothing is held any more: those who held it are gone."""
+        for trial in [*self.trials.values(), *self.kept.values()]:
+            if trial.held is not None:
+                self.drop(trial.held.row)
+
+    def distrust(self, trial: Trial) -> tuple[Trial, list[CheckpointRef]]:
+        """The trial's newest state cannot be read: the one before takes its place."""
+        bad = trial.newest
+        if bad is None:
+            return trial, []
+        if trial.checkpoint is None or trial.checkpoint.row != bad.row:
+            left = trial._replace(held=None)
+        else:
+            left = trial._replace(held=None, checkpoint=trial.previous, previous=None)
+        left = self._put(left)
+        return left, self._release(trial, bad)
+
+    def give_up(self, trial: Trial, *, previous: bool) -> list[CheckpointRef]:
+        """Let go of a trial's checkpoint, or of its previous one, to make room."""
+        if previous:
+            self._put(trial._replace(previous=None))
+            return self._release(trial, trial.previous)
+        same = trial.held is not None and trial.newest is trial.checkpoint
+        left = trial._replace(held=None if same else trial.held, checkpoint=None, previous=None)
+        self._put(left)
+        return self._release(trial, trial.checkpoint, trial.previous)
+
+    def exploit(
+        self, trial: Trial, source: Trial, config: Config
+    ) -> tuple[Trial, list[CheckpointRef]]:
+        """The trial shares the newest state of another one, and begins there."""
+        state = source.newest
+        assert state is not None, f"trial {source.id} has no state to share"
+        for ref in (source.held, source.checkpoint):
+            if ref is not None:
+                self.rows.refer(trial.id, ref, held=ref.row == getattr(source.held, "row", None))
+        taken = self._put(
+            trial._replace(
+                config=config,
+                until=state.resource,
+                attempt=trial.attempt + 1,  # its own states are of no use, should one be saved late
+                resource=state.resource,
+                decided_at=state.resource,
+                losses=(),
+                held=source.held,
+                checkpoint=source.checkpoint,
+                previous=None,
+            )
+        )
+        return taken, self._release(trial, trial.held, trial.checkpoint, trial.previous)
+
+    def _release(self, trial: Trial, *refs: CheckpointRef | None) -> list[CheckpointRef]:
+        """Let go of refs that the trial does not refer to any more; those that nobody needs."""
+        now = self.find(trial.id)
+        kept = {ref.row for ref in (now.held, now.checkpoint, now.previous) if ref} if now else {}
+        rows = {ref.row: ref for ref in refs if ref is not None and ref.row not in kept}
+        freed = (self.rows.release(trial.id, ref) for ref in rows.values())
+        return [ref for ref in freed if ref is not None]
+
+    # -- for tests -------------------------------------------------------------------------------
 
     def validate(self) -> None:
         """Check what must always hold; derives every index from scratch."""
@@ -167,6 +291,15 @@ class Ledger:
         queued = {t.id for t in self.trials.values() if t.status is Status.QUEUED}
         assert queued == set(self.queue), (queued, self.queue)
         assert len(queued) == len(self.queue), "a trial waits twice"
+        referred: dict[int, set[TrialId]] = {}
+        for trial in (*self.trials.values(), *self.kept.values()):
+            for ref in (trial.held, trial.checkpoint, trial.previous):
+                if ref is not None:
+                    referred.setdefault(ref.row, set()).add(trial.id)
+            assert trial.checkpoint is None or trial.checkpoint.array, trial
+            if trial.held and trial.checkpoint:
+                assert trial.held.row >= trial.checkpoint.row or trial.held.trial != trial.id, trial
+        assert referred == {row: set(self.rows.users(row)) for row in self.rows.numbers}, referred
         for trial in self.trials.values():
             assert trial.resource <= trial.until, trial
             assert trial.decided_at + len(trial.losses) <= max(trial.until, trial.decided_at), trial
@@ -174,5 +307,14 @@ class Ledger:
                 assert trial.decision is None, f"a decision was not carried out: {trial}"
 
     def _put(self, trial: Trial) -> Trial:
-        self.trials[trial.id] = trial
+        if not trial.status.ended:
+            self.trials[trial.id] = trial
+        elif trial.newest is not None:
+            self.kept[trial.id] = trial
+        else:
+            self.kept.pop(trial.id, None)
         return trial
+
+
+def _rank(trial: Trial) -> tuple[float, TrialId]:
+    return trial.best_loss, trial.id

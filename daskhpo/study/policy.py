@@ -1,43 +1,153 @@
-"""Which checkpoints are written."""
+"""Which states are taken, how likely it is that they are needed, and what may be deleted first."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, get_args
 
-from daskhpo.core.types import Continue, Decision, Pause, Stop
+from daskhpo.core.types import (
+    Chance,
+    CheckpointPolicy,
+    Continue,
+    Decision,
+    Pause,
+    Stop,
+    Trial,
+    WritePolicy,
+)
 
-Policy = Literal["auto", "rung", "end", "never"]
+HIGH_WATER = 0.9  # of a budget: what is being written comes on top
+_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
-def check_policy(policy: str) -> Policy:
-    """Refuse a policy that does not exist.
-
-    ``"auto"``: paused trials, trials that hand over, and the best trial at its end.
-    ``"end"``: every trial at its end, too. ``"rung"``: every segment's end, too.
-    ``"never"``: none; what is resumed trains again from its start.
+def check_policy(given: str | CheckpointPolicy) -> CheckpointPolicy:
+    """The policy that a user asks for by name (``"auto"``, ``"every:5"``) or in full.
 
     Raises
     ------
-    ValueError : any other name.
+    TypeError, ValueError : what was given is no policy; the message says what is.
     """
-    for known in get_args(Policy):
-        if policy == known:
-            return known  # type: ignore[no-any-return]
-    raise ValueError(
-        f"checkpoint={policy!r} must be one of {', '.join(map(repr, get_args(Policy)))}"
+    policy = _named(given) if isinstance(given, str) else given
+    if not isinstance(policy, CheckpointPolicy):
+        raise TypeError(f"checkpoint={given!r} must be a name, such as 'auto', or CheckpointPolicy")
+    known = get_args(WritePolicy)
+    if policy.write not in known:
+        raise ValueError(
+            f"checkpoint={policy.write!r} must be one of {', '.join(map(repr, known))} "
+            "(or 'every:N', after every N units)"
+        )
+    every = policy.every
+    if policy.write == "every":
+        every = _whole("every", 1 if every is None else every, 1)
+    elif every is not None:
+        raise ValueError(f"every={every!r} has a meaning with write='every' only")
+    if not isinstance(policy.durability, int | float) or not policy.durability > 0:
+        raise ValueError(f"durability={policy.durability!r} must be a number above 0")
+    return replace(
+        policy,
+        every=every,
+        keep_best=_whole("keep_best", policy.keep_best, 0),
+        max_bytes=_whole("max_bytes", _bytes("max_bytes", policy.max_bytes), 1),
+        max_files=_whole("max_files", policy.max_files, 1),
+        memory=_whole("memory", _bytes("memory", policy.memory), 0),
     )
 
 
-def writes(policy: Policy, decision: Decision | None, is_best: bool) -> bool:
-    """Whether a trial's state is written after a decision; None: it hands over in mid-segment."""
+def _named(text: str) -> CheckpointPolicy:
+    name, colon, number = text.partition(":")
+    if not colon:
+        return CheckpointPolicy(text)  # type: ignore[arg-type]
+    if name != "every" or not number.isdecimal():
+        raise ValueError(f"checkpoint={text!r} must be a name, or 'every:N' with a number N")
+    return CheckpointPolicy("every", every=int(number))
+
+
+def _whole(name: str, value: Any, least: int) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} must be an int or None")
+    if value < least:
+        raise ValueError(f"{name}={value!r} must be at least {least}")
+    return value
+
+
+def _bytes(name: str, value: Any) -> Any:
+    """Bytes of a text such as ``"2 GB"``; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    number = value.strip().rstrip("BbIiKkMmGgTt").strip()
+    unit = value.strip()[len(number) :].strip().lower() or "b"
+    try:
+        return int(float(number) * _UNITS[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise ValueError(
+            f"{name}={value!r} must be a number of bytes, or a text such as '500 MB' or '2 GB'"
+        ) from None
+
+
+def chance_of(policy: CheckpointPolicy, decision: Decision | None, kept: bool) -> Chance | None:
+    """How likely the state after a decision is needed again; None: it is not even taken.
+
+    Parameters
+    ----------
+    decision : None if the trial hands over in mid-segment, or comes to a point of ``every``.
+    kept : its checkpoint would be kept at its end, as one of the best.
+    """
     match decision:
-        case _ if policy == "never":
-            return False
+        case _ if policy.write == "never":
+            return None
         case None:
-            return True
+            return Chance.SURE
         case Pause(keep):
-            return keep
+            if policy.write != "auto":
+                return Chance.SURE
+            return Chance.REAL if keep else Chance.POOR
         case Continue():
-            return policy == "rung"
+            return Chance.SURE if policy.write == "rung" else None
         case Stop():
-            return is_best or policy in ("end", "rung")
+            return Chance.SURE if kept else None
+
+
+def number_kept(policy: CheckpointPolicy) -> float:
+    """Of how many trials that have ended a checkpoint is kept, at most."""
+    if policy.keep_best is not None:
+        return policy.keep_best
+    return {"never": 0, "auto": 1, "every": 1}.get(policy.write, float("inf"))
+
+
+def next_stop(policy: CheckpointPolicy, resource: int, until: int) -> int:
+    """Where training stops next: at the segment's end, or before it for a checkpoint."""
+    if policy.every is None:
+        return until
+    return min(until, (resource // policy.every + 1) * policy.every)
+
+
+def is_full(policy: CheckpointPolicy, n_bytes: int, n_files: int) -> bool:
+    """Whether so many bytes and files of checkpoints are too near the budget."""
+    return any(
+        limit is not None and taken > max(int(limit * HIGH_WATER), 1)
+        for taken, limit in ((n_bytes, policy.max_bytes), (n_files, policy.max_files))
+    )
+
+
+def expendable(living: Iterable[Trial], ended: Iterable[Trial]) -> tuple[Trial, bool] | None:
+    """The trial whose checkpoint is the least loss, and whether it is its ``previous`` one.
+
+    First go checkpoints to fall back on; then those of living trials, the shortest trained and of
+    these the worst first; then those of trials that have ended, the worst first.
+    """
+    living = [trial for trial in living if trial.checkpoint is not None]
+    if spare := [trial for trial in living if trial.previous is not None]:
+        return min(spare, key=_promise), True
+    if living:
+        return min(living, key=_promise), False
+    if kept := [trial for trial in ended if trial.checkpoint is not None]:
+        return max(kept, key=lambda trial: (trial.best_loss, trial.id)), False
+    return None
+
+
+def _promise(trial: Trial) -> tuple[int, float, int]:
+    return trial.resource, -trial.best_loss, -trial.id

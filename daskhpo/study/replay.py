@@ -8,7 +8,9 @@ from daskhpo.core.errors import JournalCorrupt
 from daskhpo.core.types import (
     Began,
     Config,
+    Deleted,
     Ended,
+    Exploited,
     Launched,
     Record,
     Reported,
@@ -45,7 +47,7 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
     coordinator.suggest = suggest
     while not script.is_over:
         match script.head:
-            case Suggested() | Launched() | Ended() as orphan:
+            case Suggested() | Launched() | Ended() | Exploited() | Deleted() as orphan:
                 raise JournalCorrupt(
                     f"{script.place}: {orphan} does not follow from what was recorded before it. "
                     "Was the study begun with another version, or was the file edited?"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import Metrics, Record, Reported, TrialId
+from daskhpo.core.types import CheckpointRef, Metrics, Record, Reported, TrialId
 from daskhpo.study.story import Story, TrialRecord
 
 if TYPE_CHECKING:
@@ -195,15 +195,25 @@ class Result:
         """What the study cost.
 
         Keys: ``device_seconds`` (slots held by trials), ``seconds`` (the study's length),
-        ``checkpoint_bytes`` and ``checkpoint_files`` (written, in all).
+        ``checkpoint_bytes`` and ``checkpoint_files`` (written, in all), ``stored_bytes`` and
+        ``stored_files`` (in the store now), ``retrained_units`` (units of training that were done
+        again, because no state held them any more).
         """
         story = self._story
+        stored = story.checkpoints.values()
         return {
             "device_seconds": sum(trial.seconds for trial in story.trials.values()),
             "seconds": story.seconds,
             "checkpoint_bytes": story.n_checkpoint_bytes,
             "checkpoint_files": story.n_checkpoints,
+            "stored_bytes": sum(ref.n_bytes for ref in stored),
+            "stored_files": len(stored),
+            "retrained_units": sum(trial.n_retrained for trial in story.trials.values()),
         }
+
+    def checkpoints(self) -> list[CheckpointRef]:
+        """All checkpoints that are in the store, by row."""
+        return sorted(self._story.checkpoints.values(), key=lambda ref: ref.row)
 
     def checkpoint(self, trial_id: TrialId | None = None) -> Any:
         """The newest checkpointed state of a trial, by default of the best one.

@@ -11,14 +11,13 @@ from typing import Any
 
 from daskhpo.core.errors import StudyExists, StudyMismatch
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import Began, Command, Limits, Record, Suggested
+from daskhpo.core.types import Began, CheckpointPolicy, Command, Limits, Record, Suggested
 from daskhpo.study.coordinator import Coordinator, Problem
 from daskhpo.study.journal import FileJournal, read_journal
 from daskhpo.study.lock import StudyLock, check_free
-from daskhpo.study.policy import Policy
 from daskhpo.study.replay import replay
 
-FORMAT = 1  # of the study directory
+FORMAT = 2  # of the study directory
 
 
 class Session:
@@ -41,7 +40,7 @@ class Session:
         directory: Path,
         problem: Problem,
         limits: Limits,
-        policy: Policy,
+        policy: CheckpointPolicy,
         *,
         resume: bool,
         source: str | None = None,

@@ -11,8 +11,11 @@ from daskhpo.core.types import (
     CheckpointRef,
     Config,
     Continue,
+    Deleted,
     Ended,
+    Exploited,
     Failed,
+    Held,
     Launched,
     Lost,
     Pause,
@@ -24,6 +27,7 @@ from daskhpo.core.types import (
     StopRequested,
     Suggested,
     TrialId,
+    Unsaved,
 )
 
 
@@ -36,12 +40,14 @@ class TrialRecord:
     seconds : time that its attempts held a slot, in all.
     metrics : of its last report; empty before the first.
     best_loss : running best; inf before the first report.
-    checkpoint : newest committed checkpoint, or None. It may have been deleted since.
+    checkpoint : newest checkpoint that is in the store, or None.
     reason : why it ended, or "".
-    error : traceback of its last failure, or "".
+    error : traceback of its last failure, or what was wrong with its checkpoint, or "".
+    n_retrained : units of training that were done again, because no state held them any more.
     """
 
     __slots__ = (
+        "_furthest",
         "_last",
         "attempt",
         "best_loss",
@@ -51,6 +57,7 @@ class TrialRecord:
         "error",
         "id",
         "metrics",
+        "n_retrained",
         "reason",
         "resource",
         "seconds",
@@ -60,7 +67,7 @@ class TrialRecord:
     def __init__(self, trial: TrialId, config: Config, bracket: int) -> None:
         self.id, self.config, self.bracket = trial, config, bracket
         self.status = Status.QUEUED
-        self.resource = self.attempt = 0
+        self.resource = self.attempt = self.n_retrained = self._furthest = 0
         self.seconds = self._last = 0.0
         self.metrics: dict[str, float] = {}
         self.best_loss = math.inf
@@ -88,6 +95,7 @@ class Story:
     n_slots : slots that serve the study.
     n_sessions : how often it was begun or resumed.
     n_checkpoints, n_checkpoint_bytes : written, in all.
+    checkpoints : those that are in the store, by row.
     best : the trial with the best loss so far, or None.
     stop_reason : why the last session was stopped, or None.
     seconds : of the last record.
@@ -102,6 +110,7 @@ class Story:
         self.best: TrialRecord | None = None
         self.n_slots = self.n_sessions = 0
         self.n_checkpoints = self.n_checkpoint_bytes = 0
+        self.checkpoints: dict[int, CheckpointRef] = {}
         self.stop_reason: str | None = None
         self.seconds = 0.0
         self._target: float | None = None
@@ -127,23 +136,39 @@ class Story:
                 trial = self.trials[number]
                 self._move(trial, Status.RUNNING)
                 trial.attempt, trial._last = attempt, record.seconds
-            case Saved(number, _, ref):
+            case Held(number):
                 trial = self.trials[number]
                 trial.hold(record.seconds)
-                if ref is not None:
-                    trial.checkpoint = ref
-                    self.n_checkpoints += 1
-                    self.n_checkpoint_bytes += ref.n_bytes
                 if trial.status is Status.RUNNING and self.stop_reason is not None:
                     self._move(trial, Status.QUEUED)  # it was to go on, and handed over instead
+            case Saved(number, _, ref):
+                self.n_checkpoints += 1
+                self.n_checkpoint_bytes += ref.n_bytes
+                self.checkpoints[ref.row] = ref
+                owner = self.trials.get(number)
+                # An older one may come later: another trial shares it, and its own has gone on.
+                if owner is not None and (
+                    owner.checkpoint is None or owner.checkpoint.row < ref.row
+                ):
+                    owner.checkpoint = ref
+            case Deleted(row):
+                self._forget(self.checkpoints.pop(row))
+            case Unsaved(number, error=error):
+                if (owner := self.trials.get(number)) is not None:
+                    owner.error = error
+            case Exploited(number, _, config, resource):
+                trial = self.trials[number]
+                trial.config, trial.resource, trial._furthest = config, resource, resource
             case Ended(number, status, reason):
                 trial = self.trials[number]
                 if trial.status is Status.RUNNING:
                     trial.hold(record.seconds)
                 self._move(trial, status)
                 trial.reason, self._just_ended = reason, number
-            case Lost(number, _, reason):
-                self._leave(number, record.seconds)
+            case Lost(number, _, reason, bad_checkpoint=bad):
+                trial = self._leave(number, record.seconds)
+                if bad:
+                    trial.error = reason
             case Failed(number, _, error):
                 self._leave(number, record.seconds).error = error
             case SlotsChanged(n_slots):
@@ -165,6 +190,9 @@ class Story:
             trial.best_loss = min(trial.best_loss, self.objective.loss(step.metrics))
         if record.steps:
             trial.resource = record.steps[-1].resource
+            again = min(trial.resource, trial._furthest) - record.steps[0].resource + 1
+            trial.n_retrained += max(0, again)
+            trial._furthest = max(trial._furthest, trial.resource)
             trial.metrics = dict(record.steps[-1].metrics)
         if trial.best_loss < (math.inf if self.best is None else self.best.best_loss):
             self.best = trial
@@ -175,6 +203,12 @@ class Story:
                 self._move(trial, Status.QUEUED if self._is_stopping() else Status.RUNNING)
             case None if record.yielded:
                 self._move(trial, Status.QUEUED)
+
+    def _forget(self, ref: CheckpointRef) -> None:
+        owner = self.trials.get(ref.trial)
+        if owner is not None and owner.checkpoint == ref:
+            rest = [other for other in self.checkpoints.values() if other.trial == ref.trial]
+            owner.checkpoint = max(rest, key=lambda other: other.row, default=None)
 
     def _is_stopping(self) -> bool:
         if self._target is None or self.best is None:

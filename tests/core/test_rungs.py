@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given
@@ -136,6 +137,12 @@ class NaiveRung:
             return None
         return max((self.losses[t] for t in self.top()), default=min(self.losses.values()))
 
+    def may_rise(self, trial):
+        n = len(self.losses)
+        own = (self.losses[trial], trial)
+        n_better = sum((loss, other) < own for other, loss in self.losses.items())
+        return n < 2 * self.eta or n_better < math.ceil(n * (1 / self.eta + 0.15))
+
     def promotable(self, can_go):
         return next((t for t in self.top() if t not in self.settled and can_go(t)), None)
 
@@ -153,6 +160,9 @@ def test_a_rung_answers_as_if_it_were_sorted_each_time(eta, losses, random):
         naive.losses[trial] = loss
         assert rung.cutoff() == naive.cutoff()
         assert [t for t in sorted(naive.losses) if rung.in_top(t)] == sorted(naive.top())
+        rising = {t for t in naive.losses if rung.may_rise(t)}
+        assert rising == {t for t in naive.losses if naive.may_rise(t)}
+        assert set(naive.top()) <= rising
         busy = set(random.sample(numbers, len(numbers) // 3))
         for can_go in (lambda t: t not in busy, lambda t: True, lambda t: False):  # noqa: B023
             assert rung.promotable(can_go) == naive.promotable(can_go)
@@ -182,6 +192,21 @@ def test_equal_losses_rank_by_trial_number():
     for trial in (3, 1, 2, 0):
         rung.insert(trial, 0.5)
     assert [rung.in_top(trial) for trial in range(4)] == [True, True, False, False]
+
+
+def test_while_a_rung_is_young_anyone_may_rise_then_only_who_is_near_the_top():
+    rung = Rung(4)
+    for trial in range(7):
+        rung.insert(trial, float(trial))
+    assert [trial for trial in range(7) if rung.may_rise(trial)] == list(range(7))
+    rung.insert(7, 7.0)  # from 2·4 on: the best ⌈8·0.4⌉ = 4
+    assert [trial for trial in range(8) if rung.may_rise(trial)] == [0, 1, 2, 3]
+    for trial in (8, 9, 10):
+        rung.insert(trial, 0.5 + trial / 100)  # and others overtake: the best ⌈11·0.4⌉ = 5
+    assert [trial for trial in range(11) if rung.may_rise(trial)] == [0, 1, 8, 9, 10]
+    for trial in (11, 12, 13):
+        rung.insert(trial, 99.0)  # more losses make room: the best ⌈14·0.4⌉ = 6
+    assert [trial for trial in range(14) if rung.may_rise(trial)] == [0, 1, 2, 8, 9, 10]
 
 
 def test_who_fell_out_of_the_top_and_came_back_can_be_promoted():
@@ -225,6 +250,7 @@ def test_a_hundred_thousand_entries_take_a_few_comparisons_each():
         before = Counted.n
         rung.insert(trial, Counted(trial * 31 % 300 / 300))
         rung.in_top(trial)
+        rung.may_rise(trial)
         rung.cutoff()
         worst = max(worst, Counted.n - before)
-    assert 0 < worst < 200  # log2(100,000) is 17; three heaps, two comparisons a level
+    assert 0 < worst < 200  # log2(100,000) is 17; five heaps, two comparisons a level

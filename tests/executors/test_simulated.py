@@ -9,9 +9,13 @@ import pytest
 from daskhpo.core.errors import StudyFailed
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import (
+    Chance,
     CheckpointRef,
     Delete,
+    Dropped,
     Failed,
+    Flush,
+    Held,
     Interrupt,
     Lost,
     Release,
@@ -20,6 +24,7 @@ from daskhpo.core.types import (
     Saved,
     SlotsChanged,
     Train,
+    Write,
 )
 from daskhpo.executors.simulated import SimulatedExecutor
 
@@ -89,13 +94,55 @@ def test_events_come_in_order_of_time_and_of_equal_times_the_first_begun():
     assert [polled(executor).trial for _ in range(3)] == [2, 0, 1]
 
 
-def test_a_save_takes_no_time_and_completes_its_reference():
-    executor = an_executor()
+def stepped(executor, chance):
+    """A trial's state is taken after its first unit; the command that did it."""
     executor.perform([train(0, until=1)])
     polled(executor)
-    executor.perform([Save(0, 1, CheckpointRef(4, 0, 1))])
-    assert polled(executor) == Saved(0, 1, CheckpointRef(4, 0, 1, "simulated"), 10.0)
-    executor.perform([Delete(CheckpointRef(4, 0, 1))])
+    save = Save(0, 1, CheckpointRef(4, 0, 1), chance)
+    executor.perform([save])
+    assert polled(executor) == Held(0, 1, save.ref, 10.0)
+    return save
+
+
+SAVED = Saved(0, 1, CheckpointRef(4, 0, 1, "simulated"), 10.0)
+
+
+def test_a_state_that_is_needed_for_sure_is_saved_in_no_time():
+    executor = an_executor()
+    stepped(executor, Chance.SURE)
+    assert polled(executor) == SAVED
+
+
+@pytest.mark.parametrize("chance", [Chance.REAL, Chance.POOR])
+def test_another_state_is_held_until_it_shall_be_written(chance):
+    executor = an_executor()
+    save = stepped(executor, chance)
+    with pytest.raises(StudyFailed):
+        executor.poll(None)
+    executor.perform([Write(save.ref)])
+    assert polled(executor) == SAVED
+
+
+@pytest.mark.parametrize("write", [True, False])
+@pytest.mark.parametrize("rows", [(), (4,)])
+def test_at_the_end_states_are_let_go_of_once_and_after_those_that_shall_be_written(rows, write):
+    executor = an_executor()
+    save = stepped(executor, Chance.REAL)
+    executor.perform([Flush(rows, write)])
+    if rows:
+        assert polled(executor) == SAVED
+    assert polled(executor) == Dropped(0, 1, 4, "the study is over", 10.0)
+    executor.perform([Flush(rows, write), Write(save.ref)])
+    with pytest.raises(StudyFailed):
+        executor.poll(None)
+
+
+def test_a_state_that_is_deleted_can_neither_be_written_nor_let_go_of():
+    executor = an_executor()
+    save = stepped(executor, Chance.REAL)
+    executor.perform([Delete(save.ref), Write(save.ref), Flush((4,), write=True)])
+    with pytest.raises(StudyFailed):
+        executor.poll(None)
 
 
 def test_a_deadline_is_kept_to_the_second():

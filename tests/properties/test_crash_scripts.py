@@ -7,31 +7,45 @@ import shutil
 import tempfile
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daskhpo.core.objective import Objective
+from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Categorical, Real, Space
 from daskhpo.core.types import (
     Began,
-    CheckpointRef,
+    Chance,
+    CheckpointPolicy,
     Delete,
+    Dropped,
+    Exploit,
     Failed,
+    Flush,
+    Held,
     Interrupt,
     Launched,
     Limits,
     Lost,
+    Pause,
     Release,
     Reported,
+    Resume,
     Save,
     Saved,
     SlotsChanged,
+    Start,
     Status,
     Step,
+    Stop,
     StopRequested,
     Train,
+    Unsaved,
+    Wait,
+    Write,
 )
 from daskhpo.schedulers import (
     ASHA,
@@ -50,6 +64,37 @@ from daskhpo.testing.journal import MemoryJournal
 
 SPACE = Space({"x": Real(0.0, 1.0), "kind": Categorical(["a", "b", ("c", 1)])})
 
+
+class Copycat(Scheduler):
+    """Pauses everybody every two units; the worst takes the state and the settings of the best."""
+
+    max_t = 6
+
+    def next_action(self, trials, can_start):
+        paused = [trial for trial in trials.values() if trial.status is Status.PAUSED]
+        if can_start:
+            return Start(until=2)
+        if not paused:
+            return Wait()
+        best = min(trials.values(), key=lambda trial: (trial.best_loss, trial.id))
+        worst = max(paused, key=lambda trial: (trial.best_loss, trial.id))
+        if best.newest is not None and best.config != worst.config:
+            return Exploit(worst.id, best.id, best.config)
+        return Resume(worst.id, worst.resource // 2 * 2 + 2)
+
+    def on_launch(self, trial):
+        pass
+
+    def on_report(self, trial, report):
+        return Stop("done") if report.resource >= self.max_t else Pause()
+
+    def on_end(self, trial):
+        pass
+
+    def __repr__(self):
+        return "Copycat()"
+
+
 SCHEDULERS = [
     FIFO(3),
     ASHA(max_t=9),
@@ -59,6 +104,7 @@ SCHEDULERS = [
     AsyncHyperband(max_t=9, variant="promotion"),
     SuccessiveHalving(max_t=4, reduction_factor=2),
     Hyperband(max_t=9),
+    Copycat(),
 ]
 AROUND = [
     lambda scheduler: scheduler,
@@ -76,7 +122,15 @@ scripts = st.fixed_dictionaries(
         "searcher": st.sampled_from([RandomSearch(), GridSearch(num_points=4)]),
         "num_trials": st.integers(1, 25),
         "n_slots": st.integers(1, 6),
-        "policy": st.sampled_from(["auto", "end", "rung", "never"]),
+        "policy": st.builds(
+            lambda write, every, keep_best, max_files: CheckpointPolicy(
+                write, every if write == "every" else None, keep_best, None, max_files
+            ),
+            st.sampled_from(["auto", "auto", "auto", "every", "end", "rung", "never"]),
+            st.integers(1, 3),
+            st.sampled_from([None, None, 0, 1, 3]),
+            st.sampled_from([None, None, None, 1, 2, 5]),
+        ),
         "target": st.sampled_from([None, None, None, 0.5]),
         "max_failures": st.integers(0, 2),
         "fail_fast": st.sampled_from([False] * 9 + [True]),
@@ -99,10 +153,22 @@ class Slot:
 
     def __init__(self, train):
         self.attempt, self.done, self.until = train.attempt, train.resource, train.until
-        self.reported = train.resource
+        self.began = self.reported = train.resource
+        self.from_state = train.checkpoint is not None
         self.waits = False
         self.save = None
         self.interrupted = False
+
+
+class Memory:
+    """A state that some worker holds."""
+
+    def __init__(self, attempt, ref, urgent):
+        self.attempt, self.ref, self.urgent = attempt, ref, urgent
+
+    @property
+    def committed(self):
+        return replace(self.ref, array="a", n_bytes=10, checksum=1)
 
 
 class Chaos:
@@ -116,7 +182,7 @@ class Chaos:
             SPACE, objective, script["scheduler"], script["searcher"], script["seed"]
         )
         self.coordinator = Coordinator(self.problem, journal)
-        self.files = {}  # checkpoints by row
+        self.files = {}  # (trial, resource) of checkpoints in the store, by row
         self.accepted = Counter()
         self.sessions = 0
         self.seconds = 0.0
@@ -126,8 +192,13 @@ class Chaos:
 
     def begin(self):
         self.sessions += 1
-        self.slots, self.n_slots, self.stopped = {}, 0, False
+        self.slots, self.n_slots, self.stopped, self.flushing = {}, 0, False, False
         self.dead = []  # attempts whose answers may still arrive
+        self.memory = {}  # states that workers hold, by row
+        self.ghosts = []  # states that were being written when nobody needed them any more
+        committed = {ref.row for ref in self.coordinator.ledger.rows.committed}
+        assert committed <= set(self.files), "a checkpoint that was committed is gone"
+        self.files = {row: self.files[row] for row in committed}  # what a resume collects
         names = ("num_trials", "target", "max_failures", "fail_fast")
         limits = Limits(**{name: self.script[name] for name in names})
         self.handle(Began(limits, self.script["policy"], self.seconds))
@@ -173,8 +244,12 @@ class Chaos:
                     assert trial not in self.slots, f"{trial} runs twice"
                     assert len(self.slots) < self.n_slots, "more trials than slots"
                     assert not self.stopped, "a trial starts after the stop"
-                    if command.checkpoint is not None:
-                        assert self.files[command.checkpoint.row] == (trial, command.resource)
+                    if (ref := command.checkpoint) is not None:
+                        assert ref.resource == command.resource
+                        if ref.row in self.memory:
+                            assert self.memory[ref.row].ref.resource == ref.resource
+                        else:
+                            assert self.files[ref.row] == (ref.trial, ref.resource)
                     else:
                         assert command.resource == 0
                     assert command.resource < command.until
@@ -185,21 +260,30 @@ class Chaos:
                     assert slot.waits
                     assert until > resource
                     slot.until, slot.waits = until, False
-                case Save(trial, attempt, ref):
+                case Save(trial, attempt, ref, chance):
                     slot = self.slots[trial]
                     assert slot.attempt == attempt
                     assert slot.waits
                     assert slot.save is None
                     assert (ref.trial, ref.resource) == (trial, slot.done)
-                    slot.save = ref
+                    slot.save = ref, chance
                 case Release(trial, attempt):
                     if trial in self.slots and self.slots[trial].attempt == attempt:
                         del self.slots[trial]
                 case Interrupt(trial, attempt):
                     assert self.slots[trial].attempt == attempt
                     self.slots[trial].interrupted = True
+                case Write(ref):
+                    self.memory[ref.row].urgent = True
+                case Flush():
+                    assert not self.slots
+                    self.flushing = True
                 case Delete(ref):
-                    assert self.files.pop(ref.row)[0] == ref.trial
+                    held = self.memory.pop(ref.row, None)
+                    if ref.array:
+                        assert self.files.pop(ref.row)[0] == ref.trial
+                    elif held is not None and self.happens(0.3):
+                        self.ghosts.append(held)
         if self.coordinator.stop_reason is not None:
             self.stopped = True
 
@@ -207,12 +291,23 @@ class Chaos:
         return self.random.random() < probability
 
     def resize(self, n_slots):
+        self.forget()
         gone = self.random.sample(sorted(self.slots), max(0, len(self.slots) - n_slots))
         slots = [(trial, self.slots.pop(trial)) for trial in gone]
         self.n_slots = n_slots
         self.handle(SlotsChanged(n_slots, self.seconds))
         for trial, slot in slots:
             self.lose(trial, slot, blame=False)
+
+    def forget(self):
+        """With a worker go the states that it holds."""
+        for row in sorted(self.memory):
+            if row in self.memory and self.happens(0.3):
+                self.drop(row)
+
+    def drop(self, row):
+        held = self.memory.pop(row)
+        self.handle(Dropped(held.ref.trial, held.attempt, row, "gone", self.seconds))
 
     def lose(self, trial, slot, **options):
         self.dead.append((trial, slot))
@@ -246,7 +341,9 @@ class Chaos:
 
     def report(self, trial, slot, **options):
         # Some executors tell everything again at the segment's end.
-        since = self.random.randint(0, slot.reported) if self.happens(0.5) else slot.reported
+        since = (
+            self.random.randint(slot.began, slot.reported) if self.happens(0.5) else slot.reported
+        )
         steps = self.steps(trial, since, slot.done)
         slot.reported = slot.done
         for step in steps:
@@ -256,29 +353,49 @@ class Chaos:
     def save(self, trial):
         slot = self.slots[trial]
         if self.happens(self.script["mishaps"]):  # metrics that the segment's report overtook
-            steps = self.steps(trial, 0, slot.done)
+            steps = self.steps(trial, slot.began, slot.done)
             self.handle(Reported(trial, slot.attempt, steps, self.seconds))
-        ref, slot.save = slot.save, None
+        (ref, chance), slot.save = slot.save, None
         if self.happens(self.script["mishaps"]):
-            written = None
+            self.handle(Held(trial, slot.attempt, None, self.seconds))
         else:
-            written = CheckpointRef(ref.row, ref.trial, ref.resource, "a", 10, 1)
-            self.files[ref.row] = (trial, ref.resource)
-        self.handle(Saved(trial, slot.attempt, written, self.seconds))
+            self.memory[ref.row] = Memory(slot.attempt, ref, chance is Chance.SURE)
+            self.handle(Held(trial, slot.attempt, ref, self.seconds))
+
+    def keep(self):
+        """Something becomes of a state that is held."""
+        row = self.random.choice(sorted(self.memory))
+        held = self.memory[row]
+        if self.happens(self.script["mishaps"]):
+            if self.happens(0.5):
+                trial, attempt = held.ref.trial, held.attempt
+                self.handle(Unsaved(trial, attempt, row, "no room", self.seconds))
+            else:
+                self.drop(row)
+        elif row not in self.files and (held.urgent or self.happens(0.3)):
+            self.write(held)
+        elif self.flushing:
+            self.drop(row)
+
+    def write(self, held):
+        ref = held.committed
+        self.files[ref.row] = (ref.trial, ref.resource)
+        self.handle(Saved(ref.trial, held.attempt, ref, self.seconds))
 
     def haunt(self):
         """A dead attempt answers after all, and leaves no trace."""
         trial, slot = self.dead.pop(self.random.randrange(len(self.dead)))
         ledger = self.coordinator.ledger
         before = (dict(ledger.trials), list(ledger.queue), self.journal.path.stat().st_size)
+        row = None if slot.save is None else slot.save[0]
         kind = self.random.randrange(4)
         if kind == 0:
             steps = self.steps(trial, slot.done, slot.until)
             self.handle(Reported(trial, slot.attempt, steps, self.seconds))
-        elif kind == 1 and slot.save is not None:
-            self.files[slot.save.row] = (trial, slot.save.resource)
-            self.handle(Saved(trial, slot.attempt, slot.save, self.seconds))
-            assert slot.save.row not in self.files
+        elif kind == 1 and row is not None:
+            self.memory[row.row] = Memory(slot.attempt, row, False)
+            self.handle(Held(trial, slot.attempt, row, self.seconds))
+            assert row.row not in self.memory
         elif kind == 2:
             self.handle(Lost(trial, slot.attempt, "gone twice", self.seconds))
         else:
@@ -291,10 +408,11 @@ class Chaos:
         slot = self.slots[trial]
         match self.random.choice(["lost", "lost", "bad", "failed", "resize", "kill"]):
             case "lost":
+                self.forget()
                 del self.slots[trial]
                 self.lose(trial, slot, blame=self.happens(0.5))
-            case "bad" if not slot.waits:
-                del self.slots[trial]
+            case "bad" if slot.from_state and not slot.waits and slot.reported == slot.began:
+                slot.waits = True  # its worker lives, and must be told what to do instead
                 self.lose(trial, slot, blame=False, bad_checkpoint=True)
             case "failed":
                 retry, fatal = self.happens(0.5), self.happens(0.02)
@@ -310,9 +428,17 @@ class Chaos:
     def run(self):
         for _ in range(5000):
             if self.coordinator.done:
+                while self.ghosts:
+                    self.write(self.ghosts.pop())
                 return self
             if self.dead and self.happens(0.1):
                 self.haunt()
+                continue
+            if self.ghosts and self.happens(0.3):
+                self.write(self.ghosts.pop())
+                continue
+            if self.memory and (not self.slots or self.happens(0.2)):
+                self.keep()
                 continue
             assert self.slots, "nothing runs, and nothing will: a deadlock"
             if self.happens(self.script["mishaps"]):
@@ -345,8 +471,9 @@ def a_study(script):
 def state(coordinator):
     """What two coordinators must agree on."""
     ledger = coordinator.ledger
-    names = ("trials", "n_trials", "n_running", "n_ended", "n_rows", "best_loss", "best_trial")
-    return {name: getattr(ledger, name) for name in (*names, "queue", "kept")} | {
+    names = ("trials", "n_trials", "n_running", "n_ended", "best_loss", "best_trial", "queue")
+    return {name: getattr(ledger, name) for name in (*names, "kept")} | {
+        "rows": (ledger.rows.n_given, ledger.rows.committed),
         "stop_reason": coordinator.stop_reason,
         "done": coordinator.done,
     }
@@ -369,17 +496,11 @@ def test_a_study_survives_everything_and_its_journal_tells_all_of_it(script):
         assert Status.QUEUED not in statuses or coordinator.stop_reason is not None
         # the journal has every accepted step, and replays to the same ledger
         assert set(told_steps(records)) == set(chaos.accepted)
-        kept = [row for row in chaos.files if chaos.sessions == 1]
-        tail = MemoryJournal()
-        again = replay(chaos.problem, records, tail)
-        assert state(again) == state(coordinator)
-        assert tail.records == []
-        # a checkpoint that lies there is referred to (files of a torn session excepted)
-        referred = {t.checkpoint.row for t in ledger.trials.values() if t.checkpoint}
-        referred |= {ledger.kept.row} if ledger.kept else set()
-        if script["policy"] == "auto":
-            assert set(kept) <= referred
-        assert referred <= set(chaos.files)
+        # what lies there is what the journal says, and what somebody refers to
+        committed = {ref.row for ref in ledger.rows.committed}
+        assert committed == set(chaos.files)
+        budget = script["policy"].max_files
+        assert budget is None or len(committed) <= budget
         check_result(records, coordinator)
 
 
@@ -398,6 +519,7 @@ def check_result(records, coordinator):
         assert (result.best_trial.id, result.best_value) == (ledger.best_trial, ledger.best_loss)
     assert result.stop_reason == coordinator.stop_reason
     assert (frame["seconds"] >= 0).all()
+    assert result.checkpoints() == sorted(ledger.rows.committed, key=lambda ref: ref.row)
 
 
 @given(script=scripts.map(lambda script: script | {"num_trials": min(6, script["num_trials"])}))
@@ -421,6 +543,8 @@ def test_without_mishaps_each_unit_is_told_once(script):
         told = told_steps(records)
         assert set(told) == set(chaos.accepted)
         launches = Counter(r.trial for r in records if isinstance(r, Launched))
-        if script["policy"] != "never":  # then what comes back trains again
+        policy, scheduler = script["policy"], script["scheduler"]
+        trains_again = policy.write == "never" or policy.max_files or "Copycat" in repr(scheduler)
+        if not trains_again:
             assert set(told.values()) <= {1}
         assert all(n <= launches[trial] for (trial, _), n in told.items())

@@ -131,6 +131,20 @@ def test_who_reports_in_the_top_goes_on_and_the_others_pause():
     assert told == [Pause(), Pause(), Continue(until=3), Continue(until=3)]
 
 
+def test_a_pause_says_whether_there_is_a_real_chance_to_be_promoted():
+    """In a young rung (below 6 losses) anyone may rise, later the best ⌈n·(1/3 + 0.15)⌉."""
+    asha = ASHA(max_t=9, reduction_factor=3, variant="promotion")
+    told = decisions(asha, [1.0, 9.0, 8.0, 7.0, 6.0])
+    assert told == [Pause(keep=True)] * 5
+    later = [
+        asha.on_report(a_trial(number), a_report(1, loss))
+        for number, loss in enumerate([9.5, 5.0, 5.5, 5.8], start=5)
+    ]
+    # Ranks 6 of 6 (the best 3 may), 2 of 7 (who is in the top), 3 of 8 and 4 of 9 (the best 4, 5).
+    assert later == [Pause(keep=False), Continue(until=3), Pause(keep=True), Pause(keep=True)]
+    assert asha.on_report(a_trial(9), a_report(1, loss=7.5)) == Pause(keep=False)  # 7 of 10
+
+
 def test_the_highest_rung_is_served_first():
     asha = ASHA(max_t=27, reduction_factor=3, variant="promotion")
     decisions(asha, [1.0, 2.0, 3.0])
@@ -146,7 +160,7 @@ def test_a_promoted_trial_is_not_promoted_again():
     assert asha.next_action(paused(1, 2), can_start=False) == Wait()
 
 
-def test_a_promoted_trial_may_have_lost_its_checkpoint():
+def test_a_promoted_trial_may_have_lost_its_state():
     """It trains again from the start, so its resource is 0 when it is launched."""
     asha = ASHA(max_t=9, reduction_factor=3, variant="promotion")
     decisions(asha, [1.0, 2.0, 3.0])
@@ -155,12 +169,12 @@ def test_a_promoted_trial_may_have_lost_its_checkpoint():
 
 
 @pytest.mark.parametrize("status", [Status.RUNNING, Status.QUEUED])
-def test_a_trial_whose_checkpoint_is_being_written_is_not_resumed_yet(status):
+def test_a_trial_whose_state_is_being_taken_is_not_resumed_yet(status):
     asha = ASHA(max_t=9, reduction_factor=3, variant="promotion")
     decisions(asha, [1.0, 2.0, 3.0, 1.5, 4.0, 5.0])
-    saving = paused(0, status=status)
-    assert asha.next_action(saving | paused(1, 2, 3, 4, 5), True) == Resume(3, until=3)
-    assert asha.next_action(saving, can_start=True) == Start(until=1)
+    leaving = paused(0, status=status)
+    assert asha.next_action(leaving | paused(1, 2, 3, 4, 5), True) == Resume(3, until=3)
+    assert asha.next_action(leaving, can_start=True) == Start(until=1)
     assert asha.next_action(paused(0, 3), can_start=True) == Resume(0, until=3)
 
 
@@ -172,7 +186,7 @@ def test_a_trial_that_failed_is_not_promoted_and_still_counts_in_its_rung():
     decisions_of_three_more = [
         asha.on_report(a_trial(n), a_report(1, loss)) for n, loss in [(3, 9.0), (4, 9.0), (5, 9.0)]
     ]
-    assert decisions_of_three_more == [Pause()] * 3
+    assert decisions_of_three_more == [Pause(keep=True)] * 2 + [Pause(keep=False)]
     assert asha.next_action(paused(1, 2, 3, 4, 5), can_start=True) == Resume(1, until=3)
 
 

@@ -11,6 +11,7 @@ from daskhpo.callbacks import CSVLogger
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import (
     Began,
+    CheckpointPolicy,
     Ended,
     Launched,
     Limits,
@@ -38,8 +39,8 @@ def a_study(trial=0, at=0.0):
     ]
 
 
-EARLIER = [Began(Limits(), "auto", 0.0), *a_study(0)]
-LATER = [Began(Limits(), "auto", 2.0), *a_study(1, at=2.0)]
+EARLIER = [Began(Limits(), CheckpointPolicy(), 0.0), *a_study(0)]
+LATER = [Began(Limits(), CheckpointPolicy(), 2.0), *a_study(1, at=2.0)]
 
 
 class Notes(Callback):

@@ -9,16 +9,21 @@ import textwrap
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskhpo.core.errors import JournalCorrupt
 from daskhpo.core.types import (
     Began,
+    CheckpointPolicy,
     CheckpointRef,
     Continue,
+    Deleted,
+    Dropped,
     Ended,
+    Exploited,
     Failed,
+    Held,
     Launched,
     Limits,
     Lost,
@@ -32,6 +37,8 @@ from daskhpo.core.types import (
     Stop,
     StopRequested,
     Suggested,
+    Unsaved,
+    WritePolicy,
 )
 from daskhpo.study.journal import FileJournal, decode, encode, read_journal
 
@@ -54,6 +61,14 @@ limits = st.builds(
     numbers,
     st.booleans(),
 )
+policies = st.builds(
+    CheckpointPolicy,
+    st.sampled_from(get_args(WritePolicy)),
+    *[st.none() | numbers] * 4,
+    st.floats(0, exclude_min=True),
+    st.none() | numbers,
+    st.none() | st.text(),
+)
 steps = st.lists(
     st.builds(Step, numbers, st.dictionaries(st.text(), values | st.integers()), seconds)
 ).map(tuple)
@@ -61,11 +76,14 @@ configs = st.dictionaries(
     st.text(), st.recursive(plain, lambda inner: st.lists(inner).map(tuple), max_leaves=5)
 )
 KINDS = {
-    Began: st.builds(Began, limits, st.sampled_from(["auto", "rung", "end", "never"]), seconds),
+    Began: st.builds(Began, limits, policies, seconds),
     Reported: st.builds(
         Reported, numbers, numbers, steps, seconds, st.booleans(), st.booleans(), decisions
     ),
-    Saved: st.builds(Saved, numbers, numbers, st.none() | refs, seconds),
+    Held: st.builds(Held, numbers, numbers, st.none() | refs, seconds),
+    Saved: st.builds(Saved, numbers, numbers, refs, seconds),
+    Unsaved: st.builds(Unsaved, numbers, numbers, numbers, st.text(), seconds),
+    Dropped: st.builds(Dropped, numbers, numbers, numbers, st.text(), seconds),
     Lost: st.builds(Lost, numbers, numbers, st.text(), seconds, st.booleans(), st.booleans()),
     Failed: st.builds(Failed, numbers, numbers, st.text(), seconds, st.booleans(), st.booleans()),
     SlotsChanged: st.builds(SlotsChanged, numbers, seconds),
@@ -73,13 +91,18 @@ KINDS = {
     Suggested: st.builds(Suggested, numbers, configs, numbers, seconds),
     Launched: st.builds(Launched, numbers, numbers, numbers, numbers, seconds),
     Ended: st.builds(Ended, numbers, st.sampled_from(Status), st.text(), seconds),
+    Exploited: st.builds(Exploited, numbers, numbers, configs, numbers, seconds),
+    Deleted: st.builds(Deleted, numbers, st.text(), seconds),
 }
 assert set(KINDS) == set(get_args(Record))
 A, B, C = (StopRequested(reason, 1.0) for reason in "abc")
 
 
-@given(record=st.one_of(*KINDS.values()))
-def test_a_record_comes_back_equal_with_its_types(record):
+@pytest.mark.parametrize("kind", KINDS.values(), ids=[kind.__name__ for kind in KINDS])
+@settings(max_examples=50)
+@given(data=st.data())
+def test_a_record_of_each_kind_comes_back_equal_with_its_types(kind, data):
+    record = data.draw(kind)
     line = encode(record)
     assert "\n" not in line
     again = decode(line)

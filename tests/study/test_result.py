@@ -13,10 +13,14 @@ from daskhpo.core.errors import CheckpointMissing
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import (
     Began,
+    CheckpointPolicy,
     CheckpointRef,
     Continue,
+    Deleted,
     Ended,
+    Exploited,
     Failed,
+    Held,
     Launched,
     Limits,
     Lost,
@@ -29,10 +33,11 @@ from daskhpo.core.types import (
     Stop,
     StopRequested,
     Suggested,
+    Unsaved,
 )
 from daskhpo.study.result import Result, Story
 
-BEGAN = Began(Limits(), "auto", 0.0)
+BEGAN = Began(Limits(), CheckpointPolicy(), 0.0)
 
 
 def start(trial, at=0.0, **config):
@@ -47,6 +52,10 @@ def reported(trial, at, *losses, since=0, attempt=1, decision=None, **options):
 def result(*records, mode="min"):
     flat = [r for record in records for r in (record if isinstance(record, list) else [record])]
     return Result([BEGAN, *flat], Objective("loss", mode))
+
+
+def a_ref(row, trial=0, resource=1, n_bytes=500):
+    return CheckpointRef(row, trial, resource, "a", n_bytes, 1)
 
 
 def row(found, trial):
@@ -149,11 +158,11 @@ def test_a_unit_that_was_trained_again_appears_once_as_first_reported():
 
 
 def test_a_trials_seconds_are_those_in_a_slot():
-    ref = CheckpointRef(0, 0, 1, "a", 500, 1)
     found = result(
         start(0, at=10.0),
         reported(0, 30.0, 0.9, decision=Pause()),
-        Saved(0, 1, ref, 32.0),  # 22 seconds, the writing included
+        Held(0, 1, CheckpointRef(0, 0, 1), 32.0),  # 22 seconds, until its state was held
+        Saved(0, 1, a_ref(0), 40.0),  # and written later
         Launched(0, 2, 1, 3, 100.0),
         Lost(0, 2, "gone", 105.0),  # 5 more
         Launched(0, 3, 1, 3, 200.0),
@@ -161,16 +170,11 @@ def test_a_trials_seconds_are_those_in_a_slot():
         Ended(0, Status.STOPPED, "x", 210.0),  # 10 more
     )
     assert row(found, 0)["seconds"] == 37.0
-    assert found.cost() == {
-        "device_seconds": 37.0,
-        "seconds": 210.0,
-        "checkpoint_bytes": 500,
-        "checkpoint_files": 1,
-    }
+    assert found.cost()["device_seconds"] == 37.0
 
 
 def test_what_ran_when_the_coordinator_died_held_its_slot_until_the_last_record():
-    found = result(start(0, at=1.0), SlotsChanged(2, 9.0), Began(Limits(), "auto", 9.0))
+    found = result(start(0, at=1.0), SlotsChanged(2, 9.0), Began(Limits(), CheckpointPolicy(), 9.0))
     assert (row(found, 0)["seconds"], row(found, 0)["status"]) == (8.0, "queued")
 
 
@@ -190,17 +194,21 @@ def test_a_discarded_trial_is_not_charged_for_its_pause():
         ([reported(0, 1.0, 0.9)], "running"),
         ([reported(0, 1.0, 0.9, decision=Pause())], "paused"),
         ([reported(0, 1.0, 0.9, decision=Continue(3))], "running"),
-        ([reported(0, 1.0, 0.9, decision=Continue(3)), Saved(0, 1, None, 2.0)], "running"),
+        ([reported(0, 1.0, 0.9, decision=Continue(3)), Held(0, 1, None, 2.0)], "running"),
         ([reported(0, 1.0, 0.9, yielded=True)], "queued"),
         ([StopRequested("x", 0.5), reported(0, 1.0, 0.9, decision=Continue(3))], "queued"),
         (
             [
                 reported(0, 1.0, 0.9, decision=Continue(3)),
                 StopRequested("x", 1.0),
-                Saved(0, 1, None, 2.0),
+                Held(0, 1, None, 2.0),
             ],
             "queued",
         ),
+        ([reported(0, 1.0, 0.9), StopRequested("x", 1.0), Held(0, 1, None, 2.0)], "queued"),
+        ([reported(0, 1.0, 0.9, yielded=True), Held(0, 1, a_ref(0), 2.0)], "queued"),
+        ([reported(0, 1.0, 0.9, decision=Pause()), Held(0, 1, a_ref(0), 2.0)], "paused"),
+        ([reported(0, 1.0, 0.9, decision=Pause()), Exploited(0, 1, {}, 1, 2.0)], "paused"),
         ([Lost(0, 1, "gone", 1.0)], "queued"),
         ([Lost(0, 1, "gone", 1.0), Launched(0, 2, 0, 9, 1.0)], "running"),
         ([Failed(0, 1, "E", 1.0)], "queued"),
@@ -213,7 +221,7 @@ def test_the_status_follows_from_the_records(records, status):
 
 
 def test_a_trial_whose_report_reaches_the_target_hands_over():
-    began = Began(Limits(target=0.5), "never", 0.0)
+    began = Began(Limits(target=0.5), CheckpointPolicy("never"), 0.0)
     stop = StopRequested("the target of 0.5 was reached", 1.0)
     records = [began, *start(0), reported(0, 1.0, 0.4, decision=Continue(3)), stop]
     found = Result(records, Objective("loss"))
@@ -222,14 +230,148 @@ def test_a_trial_whose_report_reaches_the_target_hands_over():
 
 
 def test_a_new_session_forgets_why_the_last_one_stopped():
-    found = result(StopRequested("enough", 1.0), Began(Limits(), "auto", 1.0))
+    found = result(StopRequested("enough", 1.0), Began(Limits(), CheckpointPolicy(), 1.0))
     assert found.stop_reason is None
 
 
-def test_a_checkpoint_that_was_not_written_is_missing():
+# -- checkpoints ---------------------------------------------------------------------------------
+
+
+def test_what_was_written_is_told_from_what_is_stored_now():
+    found = result(
+        start(0),
+        Saved(0, 1, a_ref(0, n_bytes=500), 1.0),
+        Saved(0, 1, a_ref(1, resource=2, n_bytes=60), 2.0),
+        Saved(0, 1, a_ref(2, resource=3, n_bytes=7), 3.0),
+        Deleted(0, "", 4.0),
+    )
+    assert found.checkpoints() == [
+        a_ref(1, resource=2, n_bytes=60),
+        a_ref(2, resource=3, n_bytes=7),
+    ]
+    assert found.cost() == {
+        "device_seconds": 0.0,
+        "seconds": 4.0,
+        "checkpoint_bytes": 567,
+        "checkpoint_files": 3,
+        "stored_bytes": 67,
+        "stored_files": 2,
+        "retrained_units": 0,
+    }
+
+
+def test_checkpoints_are_told_by_row_whatever_came_first():
+    late, early = a_ref(3, trial=0), a_ref(1, trial=1)
+    found = result(start(0), start(1), Saved(0, 1, late, 1.0), Saved(1, 1, early, 2.0))
+    assert found.checkpoints() == [early, late]
+
+
+def test_a_trials_checkpoint_is_its_newest_that_is_left():
+    first, second, other = a_ref(0), a_ref(1, resource=3), a_ref(2, trial=1)
+    story = Story(Objective("loss"))
+
+    def after(*records):
+        for record in records:
+            story.tell(record)
+        return story.trials[0].checkpoint
+
+    assert after(BEGAN, *start(0), *start(1)) is None
+    assert after(Saved(0, 1, first, 1.0)) == first
+    assert after(Saved(0, 1, second, 2.0), Saved(1, 1, other, 2.0)) == second
+    assert after(Deleted(1, "it could not be read", 3.0)) == first
+    assert after(Deleted(0, "to make room", 3.0)) is None
+    assert story.trials[1].checkpoint == other
+
+
+def test_an_older_state_that_is_saved_later_is_not_the_newest():
+    """Another trial shares it, so it is written though its own has gone on."""
+    newer, older = a_ref(1, resource=3), a_ref(0, resource=1)
+    found = result(start(0), Saved(0, 1, newer, 1.0), Saved(0, 1, older, 2.0))
+    assert found.trial(0).checkpoint == newer
+
+
+def test_a_state_that_is_only_held_is_no_checkpoint():
+    found = result(start(0), Held(0, 1, CheckpointRef(0, 0, 1), 1.0))
+    assert (found.trial(0).checkpoint, found.checkpoints()) == (None, [])
+    assert found.cost()["checkpoint_files"] == found.cost()["stored_files"] == 0
+
+
+@pytest.mark.parametrize(
+    ("record", "error"),
+    [
+        (Unsaved(0, 1, 0, "OSError: no space left", 2.0), "OSError: no space left"),
+        (Lost(0, 1, "row 3 is damaged", 2.0, bad_checkpoint=True), "row 3 is damaged"),
+        (Lost(0, 1, "its worker died", 2.0), ""),
+    ],
+)
+def test_what_was_wrong_with_a_checkpoint_is_shown_on_its_trial(record, error):
+    assert result(start(0), start(1), record).trial(0).error == error
+
+
+def test_an_error_that_comes_after_the_trial_was_forgotten_hurts_nobody():
+    story = Story(Objective("loss"), keep_ended=False)
+    over = Ended(0, Status.STOPPED, "x", 1.0)
+    late = [Saved(0, 1, a_ref(0), 2.0), Unsaved(0, 1, 1, "no space", 2.0), Deleted(0, "", 3.0)]
+    for record in [BEGAN, *start(0), over, *late]:
+        story.tell(record)
+    assert story.trials == story.checkpoints == {}
+    assert story.n_checkpoints == 1
+
+
+def test_units_that_were_trained_again_are_counted():
+    found = result(
+        start(0),
+        start(1),
+        reported(0, 1.0, 0.9, 0.8, 0.7),
+        reported(1, 1.0, 0.9, 0.8),
+        Lost(0, 1, "gone", 2.0),
+        Launched(0, 2, 1, 9, 2.0),
+        reported(0, 3.0, 0.8, since=1, attempt=2),  # 2 again
+        reported(0, 4.0, 0.7, 0.6, since=2, attempt=2),  # 3 again, and 4
+        Lost(0, 2, "gone", 5.0),
+        Launched(0, 3, 0, 9, 5.0),
+        reported(0, 6.0, 0.9, attempt=3),  # 1 again
+        reported(1, 6.0, 0.7, since=2),
+    )
+    assert [found.trial(trial).n_retrained for trial in (0, 1)] == [3, 0]
+    assert found.cost()["retrained_units"] == 3
+
+
+def test_a_trial_that_exploits_another_one_goes_on_there_with_what_it_was_given():
+    found = result(
+        start(0, lr=0.1),
+        start(1, lr=0.2),
+        reported(0, 1.0, 0.9, decision=Pause()),
+        reported(1, 1.0, 0.5, 0.4, 0.3, decision=Pause()),
+        Exploited(0, 1, {"lr": 0.3}, 3, 2.0),
+        Launched(0, 2, 3, 9, 2.0),
+        reported(0, 3.0, 0.2, since=3, attempt=2),
+    )
+    first = row(found, 0)
+    assert (first["config/lr"], first["resource"], first["status"]) == (0.3, 4, "running")
+    assert found.best_config == {"lr": 0.3}
+    assert found.cost()["retrained_units"] == 0
+
+
+def test_a_trial_that_exploits_a_shorter_one_trains_nothing_again():
+    """What it trains from there on is another training than its own was."""
+    found = result(
+        start(0, lr=0.1),
+        start(1, lr=0.2),
+        reported(0, 1.0, 0.9, 0.9, 0.9, decision=Pause()),
+        Exploited(0, 1, {"lr": 0.3}, 1, 2.0),
+        reported(0, 3.0, 0.2, 0.1, since=1, attempt=2),
+    )
+    assert found.cost()["retrained_units"] == 0
+
+
+def test_a_checkpoint_that_was_not_written_is_missing(tmp_path):
     found = result(start(0), reported(0, 1.0, 0.9))
     with pytest.raises(CheckpointMissing, match="trial 0"):
         found.checkpoint()
+    deleted = [*start(0), reported(0, 1.0, 0.9), Saved(0, 1, a_ref(0), 2.0), Deleted(0, "", 3.0)]
+    with pytest.raises(CheckpointMissing, match=r"trial 0 \(running\) has no checkpoint"):
+        Result([BEGAN, *deleted], Objective("loss"), tmp_path).checkpoint(0)
 
 
 # -- curves --------------------------------------------------------------------------------------
@@ -290,7 +432,7 @@ def test_k_must_be_positive():
 
 def test_a_story_counts_sessions_slots_and_checkpoints():
     story = Story(Objective("loss"))
-    ref = CheckpointRef(0, 0, 1, "a", 500, 1)
+    ref = a_ref(0)
     for record in [BEGAN, SlotsChanged(4, 0.0), *start(0), Saved(0, 1, ref, 1.0), BEGAN]:
         story.tell(record)
     assert (story.n_sessions, story.n_slots) == (2, 4)

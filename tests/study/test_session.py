@@ -11,11 +11,11 @@ from daskhpo import __version__
 from daskhpo.core.errors import JournalCorrupt, StudyExists, StudyLocked, StudyMismatch
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Integer, Real, Space
-from daskhpo.core.types import Limits, Reported, SlotsChanged, Status, Step, Train
+from daskhpo.core.types import CheckpointPolicy, Limits, Reported, SlotsChanged, Status, Step, Train
 from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.searchers import GridSearch, RandomSearch
 from daskhpo.study.journal import read_journal
-from daskhpo.study.session import Session, check_startable, read_manifest, study_records
+from daskhpo.study.session import FORMAT, Session, check_startable, read_manifest, study_records
 
 PROBLEM_SPACE = Space({"x": Real(0.0, 1.0), "n": 3})
 
@@ -29,7 +29,7 @@ def problem():
 
 def begin(directory, problem, resume=False, num_trials=3, **options):
     limits = Limits(num_trials=num_trials)
-    return Session(directory, problem, limits, "auto", resume=resume, **options)
+    return Session(directory, problem, limits, CheckpointPolicy(), resume=resume, **options)
 
 
 def work(session, n_slots=1):
@@ -61,7 +61,7 @@ def test_the_manifest_says_what_the_study_is(tmp_path, problem):
     assert manifest.source == "train.py:study"
     assert manifest.objective == Objective("loss")
     data = json.loads((tmp_path / "study.json").read_text())
-    assert (data["format"], data["version"]) == (1, __version__)
+    assert (data["format"], data["version"]) == (FORMAT, __version__)
 
 
 def test_an_empty_directory_holds_no_study(tmp_path):
@@ -73,7 +73,7 @@ def test_an_empty_directory_holds_no_study(tmp_path):
 def test_a_manifest_of_another_format_is_refused(tmp_path, problem):
     begin(tmp_path, problem).close()
     path = tmp_path / "study.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 1'))
     with pytest.raises(StudyMismatch, match="another format"):
         read_manifest(tmp_path)
 

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from daskhpo.core.errors import StudyFailed
@@ -16,8 +16,11 @@ from daskhpo.core.types import (
     CheckpointRef,
     Command,
     Delete,
+    Dropped,
     Event,
     Failed,
+    Flush,
+    Held,
     Interrupt,
     Lost,
     Release,
@@ -29,10 +32,16 @@ from daskhpo.core.types import (
     StopRequested,
     Train,
     TrialId,
+    Unsaved,
+    Write,
 )
 from daskhpo.executors.dask.line import Inbox
+from daskhpo.executors.dask.link import Note
 
 logger = logging.getLogger("daskhpo")
+
+EXIT = {"do": "exit", "write": False}  # nothing that a lease holds is of use any more
+LEAVE = {"do": "exit", "write": True}  # another study gets the slot: what may be needed is written
 
 # -- what reaches the coordinator's thread from the event loop -----------------------------------
 
@@ -50,7 +59,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """Metrics from the middle of a segment; nobody waits."""
+    """Metrics from the middle of a segment, or notes on states; nobody waits."""
 
     data: dict[str, Any]
     at: float
@@ -94,17 +103,23 @@ class Loop(Protocol):
     def answer(self, replies: list[tuple[Any, dict[str, Any]]]) -> None:
         """Set each future's result."""
 
-    def interrupt(self, slot: int, trial: TrialId, attempt: int) -> None:
-        """Raise the stop flag of a trial where it runs."""
+    def tell(self, slot: int, what: str, *numbers: int) -> None:
+        """Say something to a lease that may be busy.
+
+        ``"interrupt"`` (trial, attempt): hand over. ``"write"``, ``"forget"`` (row): a state.
+        """
 
 
 @dataclass(slots=True)
 class _Slot:
+    address: str  # of its worker
     reply: Any = None  # the lease waits for a command here
     trial: TrialId | None = None
     attempt: int = 0
     leaving: bool = False
     clock: float = 0.0  # of its last unit: units of a trial follow one another
+    n_notes: int = 0  # taken in
+    held: dict[int, tuple[TrialId, int]] = field(default_factory=dict)  # row: trial, attempt
 
 
 class DaskExecutor:
@@ -129,6 +144,8 @@ class DaskExecutor:
         self._zero = time.monotonic() - began_at
         self._slots: dict[int, _Slot] = {}
         self._slot_of: dict[TrialId, int] = {}
+        self._home: dict[int, int] = {}  # row of a state that is held: slot
+        self._flush: Flush | None = None  # all is over: states are let go of
         self._idle: list[int] = []  # last in, first out: its process is the warmest
         self._waiting: deque[Train] = deque()
         self._later: list[Event] = []
@@ -164,11 +181,16 @@ class DaskExecutor:
                     self._waiting.append(command)
                 case Train(trial, attempt):
                     if (number := self._place(trial, attempt)) is not None:
-                        self._reply(number, _train(command))
-                case Save(trial, attempt, ref):
+                        self._reply(number, self._train(command, number))
+                case Save(trial, attempt, ref, chance):
                     if (number := self._place(trial, attempt)) is not None:
                         message = {"do": "save", "trial": trial, "attempt": attempt}
-                        self._reply(number, message | {"ref": ref.plain()})
+                        self._reply(number, message | {"ref": ref.plain(), "chance": chance.name})
+                case Write(ref):
+                    if (number := self._home.get(ref.row)) is not None:
+                        self._loop.tell(number, "write", ref.row)
+                case Flush():
+                    self._flush = command
                 case Release(trial, attempt):
                     if (number := self._place(trial, attempt)) is not None:
                         del self._slot_of[trial]
@@ -176,22 +198,23 @@ class DaskExecutor:
                         freed.append(number)
                 case Interrupt(trial, attempt):
                     if (number := self._place(trial, attempt)) is not None:
-                        self._loop.interrupt(number, trial, attempt)
+                        self._loop.tell(number, "interrupt", trial, attempt)
                     self._withdraw(trial)
-                case Delete(ref):
-                    self._deleter.submit(self._delete, ref)
+                case Delete(ref, reason):
+                    self._forget(ref, reason)
         self._idle += freed
         self._assign()
         for number in freed:  # what got no other job shall not hold the last one's memory
             if number in self._idle:
                 self._idle.remove(number)
                 self._reply(number, {"do": "idle"})
-        self._flush()
+        self._empty_memories()
+        self._send()
 
     def close(self) -> None:
         for number in self._slots:
-            self._reply(number, {"do": "exit"})
-        self._flush()
+            self._reply(number, EXIT)
+        self._send()
         self._deleter.shutdown(wait=True)
 
     # -- messages to events ----------------------------------------------------------------------
@@ -202,6 +225,8 @@ class DaskExecutor:
                 return self._heard(message)
             case Live(data, at):
                 slot = self._slots.get(data["slot"])
+                if "notes" in data:
+                    return self._noted(data["slot"], data["notes"], at - self._zero)
                 return [] if slot is None else [self._reported(slot, data, at - self._zero)]
             case Gone(number, reason):
                 return self._gone(number, reason)
@@ -212,7 +237,7 @@ class DaskExecutor:
                 slot.leaving = True
                 if number in self._idle:
                     self._idle.remove(number)
-                    self._reply(number, {"do": "exit"})
+                    self._reply(number, LEAVE)
                 return [self._count()]
             case StopAsked(reason):
                 return [StopRequested(reason, self.now())]
@@ -222,43 +247,94 @@ class DaskExecutor:
     def _heard(self, call: Call) -> list[Event]:
         at, data = call.at - self._zero, call.data
         if call.say == "broken":
-            self._replies.append((call.reply, {"do": "exit"}))
+            self._replies.append((call.reply, EXIT))
             raise StudyFailed(
                 f"the trainable cannot be loaded in worker {data['worker']}:\n{data['error']}\n"
                 "Install its module where the workers run, or define it in the script itself"
             )
         if call.say == "hello":
-            self._slots[call.slot] = _Slot(call.reply)
+            self._slots[call.slot] = _Slot(data["worker"], call.reply)
             self._idle.append(call.slot)
             return [self._count()]
+        events = self._noted(call.slot, data["notes"], at)
         if (slot := self._slots.get(call.slot)) is None:  # it was given up: its worker seemed gone
-            self._replies.append((call.reply, {"do": "exit"}))
-            return []
+            self._replies.append((call.reply, EXIT))
+            return events
         slot.reply = call.reply
         match call.say:
             case "report":
-                return [self._reported(slot, data, at)]
-            case "saved":
-                if data["problem"]:
-                    logger.warning(data["problem"])
+                events.append(self._reported(slot, data, at))
+            case "held":
+                trial, attempt = data["trial"], data["attempt"]
                 ref = None if data["ref"] is None else CheckpointRef(*data["ref"])
-                return [Saved(data["trial"], data["attempt"], ref, at)]
+                if ref is not None:
+                    self._home[ref.row] = call.slot
+                    slot.held[ref.row] = trial, attempt
+                events.append(Held(trial, attempt, ref, at))
             case "failed":
-                failed = Failed(
-                    data["trial"], data["attempt"], data["error"], at, data["retry"], data["fatal"]
+                if data["steps"]:
+                    events.append(self._reported(slot, data, at))
+                events.append(
+                    Failed(
+                        data["trial"],
+                        data["attempt"],
+                        data["error"],
+                        at,
+                        data["retry"],
+                        data["fatal"],
+                    )
                 )
-                return [self._reported(slot, data, at), failed] if data["steps"] else [failed]
             case "unreadable":
-                logger.warning("trial %s starts anew: %s", data["trial"], data["reason"])
                 trial, attempt, reason = data["trial"], data["attempt"], data["reason"]
-                return [Lost(trial, attempt, reason, at, blame=False, bad_checkpoint=True)]
+                logger.warning("a checkpoint of trial %s is not used: %s", trial, reason)
+                events.append(Lost(trial, attempt, reason, at, blame=False, bad_checkpoint=True))
             case "ready":
-                if slot.leaving:
-                    self._reply(call.slot, {"do": "exit"})
-                else:
-                    self._idle.append(call.slot)
-                return []
-        raise AssertionError(f"a lease said {call.say!r}")
+                self._rest(call.slot, slot)
+            case "flushed":
+                events += self._dropped(slot, "its worker has let go of all states", at)
+                self._rest(call.slot, slot)
+            case "bye":
+                self._reply(call.slot, EXIT)
+            case other:
+                raise AssertionError(f"a lease said {other!r}")
+        return events
+
+    def _rest(self, number: int, slot: _Slot) -> None:
+        """A slot has nothing to do."""
+        if slot.leaving:
+            self._reply(number, LEAVE)
+        else:
+            self._idle.append(number)
+            self._empty_memories()
+
+    def _noted(self, number: int, notes: Iterable[Note], at: float) -> list[Event]:
+        """What leases say of the states they hold; each note may come twice."""
+        events: list[Event] = []
+        slot = self._slots.get(number)
+        for count, kind, attempt, plain, text in notes:
+            if slot is not None:
+                if count <= slot.n_notes:
+                    continue
+                slot.n_notes = count
+            ref = CheckpointRef(*plain)
+            match kind:
+                case "saved":
+                    events.append(Saved(ref.trial, attempt, ref, at))
+                case "unsaved":
+                    logger.warning("%s", text)
+                    events.append(Unsaved(ref.trial, attempt, ref.row, text, at))
+                case "dropped":
+                    if slot is not None and slot.held.pop(ref.row, None) is not None:
+                        del self._home[ref.row]
+                        events.append(Dropped(ref.trial, attempt, ref.row, text, at))
+        return events
+
+    def _dropped(self, slot: _Slot, reason: str, at: float) -> list[Event]:
+        """All that a slot held is held no more."""
+        held, slot.held = slot.held, {}
+        for row in held:
+            del self._home[row]
+        return [Dropped(trial, attempt, row, reason, at) for row, (trial, attempt) in held.items()]
 
     def _reported(self, slot: _Slot, data: dict[str, Any], at: float) -> Reported:
         steps = []
@@ -282,8 +358,9 @@ class DaskExecutor:
         if number in self._idle:
             self._idle.remove(number)
         if slot.reply is not None:
-            self._replies.append((slot.reply, {"do": "exit"}))
+            self._replies.append((slot.reply, EXIT))
         events: list[Event] = [] if slot.leaving else [self._count()]
+        events += self._dropped(slot, reason, self.now())
         if slot.trial is not None:
             del self._slot_of[slot.trial]
             events.append(Lost(slot.trial, slot.attempt, reason, self.now()))
@@ -297,16 +374,48 @@ class DaskExecutor:
 
     def _assign(self) -> None:
         while self._waiting and self._idle:
-            job, number = self._waiting.popleft(), self._idle.pop()
+            job, number = self._match()
             slot = self._slots[number]
             if slot.leaving:
-                self._reply(number, {"do": "exit"})
+                self._reply(number, LEAVE)
                 self._waiting.appendleft(job)
                 continue
             slot.trial, slot.attempt = job.trial, job.attempt
             self._slot_of[job.trial] = number
-            self._reply(number, _train(job))
-        self._flush()
+            self._reply(number, self._train(job, number))
+        self._send()
+
+    def _match(self) -> tuple[Train, int]:
+        """A job and a slot for it: the one that holds its state, if that is idle."""
+        if self._home:
+            for job in self._waiting:
+                ref = job.checkpoint
+                if ref is not None and (home := self._home.get(ref.row)) in self._idle:
+                    assert home is not None
+                    self._waiting.remove(job)
+                    self._idle.remove(home)
+                    return job, home
+        return self._waiting.popleft(), self._idle.pop()
+
+    def _empty_memories(self) -> None:
+        """When all is over, have every idle slot let go of the states that it holds."""
+        if self._flush is None:
+            return
+        for number in [n for n in self._idle if self._slots[n].held]:
+            self._idle.remove(number)
+            rows = [row for row in self._flush.rows if row in self._slots[number].held]
+            self._reply(number, {"do": "flush", "rows": rows, "write": self._flush.write})
+
+    def _forget(self, ref: CheckpointRef, reason: str) -> None:
+        """Delete a checkpoint wherever it is."""
+        if reason:
+            what = "deleted the checkpoint of trial %s at resource %s: %s"
+            logger.info(what, ref.trial, ref.resource, reason)
+        if (number := self._home.pop(ref.row, None)) is not None:
+            del self._slots[number].held[ref.row]
+            self._loop.tell(number, "forget", ref.row)
+        if ref.array:
+            self._deleter.submit(self._delete, ref)
 
     def _withdraw(self, trial: TrialId) -> None:
         """A trial that was launched and still waits for a slot will not get one."""
@@ -326,27 +435,30 @@ class DaskExecutor:
             self._replies.append((slot.reply, message))
             slot.reply = None
 
-    def _flush(self) -> None:
+    def _send(self) -> None:
         if self._replies:
             self._loop.answer(self._replies)
             self._replies = []
+
+    def _train(self, job: Train, number: int) -> dict[str, Any]:
+        """The order to train; ``peer`` says which other worker holds the state, if one does."""
+        ref, peer = job.checkpoint, None
+        if ref is not None and (home := self._home.get(ref.row, number)) != number:
+            peer = self._slots[home].address, home
+        return {
+            "do": "train",
+            "trial": job.trial,
+            "attempt": job.attempt,
+            "config": dict(job.config),
+            "resource": job.resource,
+            "until": job.until,
+            "checkpoint": None if ref is None else ref.plain(),
+            "peer": peer,
+            "launch": job.launch,
+        }
 
     def _delete(self, ref: CheckpointRef) -> None:
         try:
             self._delete_from_store(ref)
         except OSError:
             logger.warning("checkpoint %s could not be deleted", ref, exc_info=True)
-
-
-def _train(job: Train) -> dict[str, Any]:
-    ref = job.checkpoint
-    return {
-        "do": "train",
-        "trial": job.trial,
-        "attempt": job.attempt,
-        "config": dict(job.config),
-        "resource": job.resource,
-        "until": job.until,
-        "checkpoint": None if ref is None else ref.plain(),
-        "launch": job.launch,
-    }

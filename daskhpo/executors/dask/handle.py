@@ -15,11 +15,10 @@ from distributed import Client, Scheduler
 from distributed.comm import connect
 from distributed.utils import sync
 
-from daskhpo.core.types import Limits
+from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.executors.dask.plugin import Head, HeadSpec, Slots
 from daskhpo.study.callback import Callback, Follower, StudyInfo
 from daskhpo.study.coordinator import Problem
-from daskhpo.study.policy import Policy
 from daskhpo.study.result import Result
 from daskhpo.study.session import study_records
 from daskhpo.study.story import Story
@@ -160,7 +159,7 @@ def start(
     directory: Path,
     trainable: Any,
     limits: Limits,
-    policy: Policy,
+    policy: CheckpointPolicy,
     resume: bool,
     source: str | None,
     client: Any,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import logging
 import time
 import traceback
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,16 +20,16 @@ from daskhpo.core.errors import (
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.random import trial_seed
-from daskhpo.core.types import CheckpointRef
+from daskhpo.core.types import Chance, CheckpointPolicy, CheckpointRef
 from daskhpo.executors.dask.context import Context, device_of
-from daskhpo.executors.dask.line import Line, socket_of
+from daskhpo.executors.dask.keeper import Keeper, install, mailboxes
+from daskhpo.executors.dask.link import Command, Link
 from daskhpo.executors.dask.runners import ClassRunner, FunctionRunner, Outcome, Runner
 from daskhpo.trainable import Trainable
 
 logger = logging.getLogger("daskhpo.worker")
 
 LIVE_SECONDS = 0.25  # metrics within a segment are sent ahead of its report at most this often
-INTERRUPT = "daskhpo-interrupt"  # name of the message on Dask's stream from scheduler to worker
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,10 @@ class LeaseSpec:
     seed: int
     max_t: int
     store: Path
+    policy: CheckpointPolicy
     gpus: float
     reuse: bool
     verify_reuse: bool
-
-
-Command = dict[str, Any]
 
 
 def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
@@ -57,7 +53,7 @@ def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
     from distributed import get_worker
 
     worker = get_worker()
-    worker.stream_handlers.setdefault(INTERRUPT, _on_interrupt)
+    install(worker)
     try:
         link = Link(worker, spec.channel, slot)
         with contextlib.closing(link):
@@ -66,15 +62,23 @@ def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
             except BaseException:
                 link.call("broken", worker=worker.address, error=traceback.format_exc())
                 return
-            holder = _Holder(spec, link, trainable, device_of(spec.gpus, device_index))
-            with contextlib.closing(holder):
-                command = link.call("hello")
-                while command["do"] != "exit":
-                    command = holder.obey(command)
+            keeper = Keeper(worker, link, spec.store, spec.policy)
+            holder = _Holder(spec, link, keeper, trainable, device_of(spec.gpus, device_index))
+            command: Command = {"do": "exit", "write": False}
+            try:
+                with contextlib.closing(holder):
+                    command = link.call("hello", worker=worker.address)
+                    while command["do"] != "exit":
+                        command = holder.obey(command)
+            finally:
+                # If the scheduler is gone, what is written now would never be committed.
+                keeper.close(write=command["do"] == "exit" and command["write"])
+            if command["write"]:
+                link.call("bye")
     except OSError as error:  # the scheduler is gone, or closing
         logger.info("lease %s of %s ends: %r", slot, spec.channel, error)
     finally:
-        _interrupts.pop((spec.channel, slot), None)
+        mailboxes.pop((spec.channel, slot), None)
 
 
 @functools.lru_cache(maxsize=4)
@@ -85,75 +89,13 @@ def _load(trainable: bytes) -> Any:
     return cloudpickle.loads(trainable)
 
 
-class Link:
-    """Talks to the study in the scheduler's process; the reply to a call is the next command.
-
-    It has a connection of its own, opened by a small event loop in the lease's thread. Plain TCP
-    becomes a :class:`Line` to the coordinator's thread; anything else that loop goes on driving.
-    """
-
-    def __init__(self, worker: Any, channel: str, slot: int) -> None:
-        self._worker = worker
-        self.channel, self.slot = channel, slot
-        self._loop = asyncio.new_event_loop()
-        self._comm: Any = None
-        self._line: Line | None = self._loop.run_until_complete(self._connect())
-
-    def call(self, say: str, **data: Any) -> Command:
-        """Say something and wait for the next command."""
-        command: Command
-        if self._line is not None:
-            command = self._line.call(say, data)
-        else:
-            command = self._loop.run_until_complete(self._call(say, data))
-        return command
-
-    def send(self, **data: Any) -> None:
-        """Send live metrics; costs microseconds, and nothing waits."""
-        self._worker.log_event(self.channel, {"slot": self.slot, **data})
-
-    def close(self) -> None:
-        """Give the connection up."""
-        if self._line is not None:
-            self._line.close()
-        self._loop.run_until_complete(self._abort())
-        self._loop.close()
-
-    async def _connect(self) -> Line | None:
-        from distributed.comm import connect
-
-        comm = await connect(self._worker.scheduler.address, **self._worker.connection_args)
-        self._comm = comm
-        await comm.write({"op": self.channel, "slot": self.slot, "reply": False})
-        if not await comm.read():
-            return None
-        end = socket_of(comm)
-        assert end is not None, f"the scheduler has plain TCP, and this worker {comm}"
-        return Line(end)
-
-    async def _call(self, say: str, data: dict[str, Any]) -> Any:
-        await self._comm.write((say, data))
-        return await self._comm.read()
-
-    async def _abort(self) -> None:
-        self._comm.abort()
-
-
-_interrupts: defaultdict[tuple[str, int], set[tuple[int, int]]] = defaultdict(set)
-
-
-def _on_interrupt(channel: str, slot: int, trial: int, attempt: int) -> None:
-    # Kept by attempt: the message may overtake the command that starts the trial.
-    _interrupts[channel, slot].add((trial, attempt))
-
-
 class _Units:
     """The units of one segment, and their way to the study."""
 
     def __init__(self, objective: Objective, link: Link, trial: int, attempt: int) -> None:
         self._objective, self._link = objective, link
         self._key = (trial, attempt)
-        self._interrupts = _interrupts[link.channel, link.slot]
+        self._interrupts = mailboxes[link.channel, link.slot].interrupts
         self.begin(0)
         self._sent_at = 0.0
 
@@ -198,12 +140,15 @@ def _aged(steps: list[tuple[int, dict[str, float], float]], now: float) -> list[
 class _Holder:
     """What a slot holds: one trial, and perhaps an object that can be used again."""
 
-    def __init__(self, spec: LeaseSpec, link: Link, trainable: Any, device: str) -> None:
-        self._spec, self._link, self._device = spec, link, device
+    def __init__(
+        self, spec: LeaseSpec, link: Link, keeper: Keeper, trainable: Any, device: str
+    ) -> None:
+        self._spec, self._link, self._keeper, self._device = spec, link, keeper, device
         self._trainable = trainable
         self._runner: Runner | None = None
         self._used: Trainable | None = None
         self._units: _Units
+        self._unsaved_seconds = 0.0  # of training, by this trial, that no checkpoint has
 
     def obey(self, command: Command) -> Command:
         match command["do"]:
@@ -214,6 +159,9 @@ class _Holder:
             case "idle":
                 self._leave_trial()
                 return self._link.call("ready")
+            case "flush":
+                self._keeper.flush(command["rows"], write=command["write"])
+                return self._link.call("flushed")
         raise AssertionError(f"unknown command {command}")
 
     def close(self) -> None:
@@ -230,15 +178,18 @@ class _Holder:
             if command["launch"]:
                 self._leave_trial()
                 self._units = _Units(spec.objective, self._link, trial, attempt)
-                state = self._restored(command["checkpoint"])
+                state = self._restored(command)
                 self._runner = self._begin(command, state)
             assert self._runner is not None, command
             self._units.begin(command["until"])
+            began = time.monotonic()
             outcome = self._runner.run(self._units)
+            self._unsaved_seconds += time.monotonic() - began
         except NotFinite:
             return self._fail(self._units.problem or "", retry=False)
         except (CheckpointMissing, CheckpointCorrupt) as error:
-            return self._link.call("unreadable", trial=trial, attempt=attempt, reason=str(error))
+            reason = f"{type(error).__name__}: {error}"
+            return self._link.call("unreadable", trial=trial, attempt=attempt, reason=reason)
         except (MetricError, ReuseMismatch) as error:
             return self._fail(str(error), retry=False, fatal=True)
         except BaseException:  # SystemExit and KeyboardInterrupt, too, are the trial's own affair
@@ -249,12 +200,13 @@ class _Holder:
                 return self._fail("the function returned without a report()", retry=False)
         return self._link.call("report", outcome=outcome.name, **self._units.message())
 
-    def _restored(self, checkpoint: list[Any] | None) -> Any:
-        if checkpoint is None:
+    def _restored(self, command: Command) -> Any:
+        if command["checkpoint"] is None:
+            self._unsaved_seconds = 0.0
             return None
-        from daskhpo.checkpoints import ZarrStore
-
-        return ZarrStore(self._spec.store).read(CheckpointRef(*checkpoint))
+        ref = CheckpointRef(*command["checkpoint"])
+        state, self._unsaved_seconds = self._keeper.give(ref, command["peer"])
+        return state
 
     def _begin(self, command: Command, state: Any) -> Runner:
         spec, units = self._spec, self._units
@@ -276,21 +228,19 @@ class _Holder:
     def _save(self, command: Command) -> Command:
         assert self._runner is not None, command
         trial, attempt = command["trial"], command["attempt"]
-        written, problem = None, ""
+        ref, chance = CheckpointRef(*command["ref"]), Chance[command["chance"]]
         try:
             state = self._runner.state()
             if state is not None:
-                from daskhpo.checkpoints import ZarrStore
-
-                ref = ZarrStore(self._spec.store).write(CheckpointRef(*command["ref"]), state)
-                written = ref.plain()
+                self._keeper.take(ref, attempt, state, chance, self._unsaved_seconds)
+                if chance is Chance.SURE:
+                    self._unsaved_seconds = 0.0
         except StateNotSupported as error:
             return self._fail(str(error), retry=False, fatal=True)
-        except OSError as error:
-            problem = f"the checkpoint of trial {trial} could not be written: {error}"
         except BaseException:
             return self._fail(_trimmed(traceback.format_exc()))
-        return self._link.call("saved", trial=trial, attempt=attempt, ref=written, problem=problem)
+        held = None if state is None else command["ref"]
+        return self._link.call("held", trial=trial, attempt=attempt, ref=held)
 
     def _fail(self, error: str, *, retry: bool = True, fatal: bool = False) -> Command:
         logger.debug("trial failed: %s", error)

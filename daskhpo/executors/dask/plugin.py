@@ -18,9 +18,10 @@ from distributed.comm.tcp import TCP
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from daskhpo.core.errors import NoSuitableWorkers, StudyFailed
-from daskhpo.core.types import CheckpointRef, Limits, TrialId
+from daskhpo.core.types import CheckpointPolicy, CheckpointRef, Limits
 from daskhpo.executors.dask.broker import Broker
 from daskhpo.executors.dask.executor import (
+    EXIT,
     Broken,
     Call,
     DaskExecutor,
@@ -29,10 +30,10 @@ from daskhpo.executors.dask.executor import (
     Live,
     StopAsked,
 )
-from daskhpo.executors.dask.lease import INTERRUPT, LeaseSpec, lease
+from daskhpo.executors.dask.keeper import TELL
+from daskhpo.executors.dask.lease import LeaseSpec, lease
 from daskhpo.executors.dask.line import Inbox, reply, socket_of
 from daskhpo.study.coordinator import Problem, drive
-from daskhpo.study.policy import Policy
 from daskhpo.study.session import Session
 
 logger = logging.getLogger("daskhpo")
@@ -64,7 +65,7 @@ class HeadSpec:
     directory: Path
     problem: Problem
     limits: Limits
-    policy: Policy
+    policy: CheckpointPolicy
     resume: bool
     source: str | None
     trainable: bytes
@@ -115,11 +116,13 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             spec.problem.seed,
             spec.problem.scheduler.max_t,
             spec.directory / "checkpoints.zarr",
+            spec.policy,
             spec.slots.resources.get("gpu", 0),
             spec.reuse,
             spec.verify_reuse,
         )
         try:
+            await asyncio.to_thread(self._collect)
             self._client = await Client(
                 scheduler.address,
                 asynchronous=True,
@@ -146,7 +149,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         self._closing = True
         while not self._inbox.empty():  # what was said since the executor closed
             if isinstance(message := self._inbox.get(), Call):
-                self.answer([(message.reply, {"do": "exit"})])
+                self.answer([(message.reply, EXIT)])
         self._broker.leave(self)
         for task in self._tasks - self._lease_tasks - {asyncio.current_task()}:
             task.cancel()
@@ -188,6 +191,25 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             executor.close()
             self._inbox.close()
             self._loop.call_soon_threadsafe(lambda: self._spawn(self._finish()))
+
+    def _collect(self) -> None:
+        """Remove what an earlier session left in the store and nothing refers to."""
+        if not self._lease_spec.store.exists():
+            return
+        from daskhpo.checkpoints import ZarrStore
+
+        rows = self._session.coordinator.ledger.rows
+        try:
+            cleaned = ZarrStore(self._lease_spec.store).clean(rows.committed)
+        except OSError as error:  # trials say what they cannot read or write
+            logger.warning("the checkpoints could not be looked through: %s", error)
+            return
+        if cleaned.n_files:
+            logger.info(
+                "removed %s files (%s bytes) of unfinished or unneeded checkpoints",
+                cleaned.n_files,
+                cleaned.n_bytes,
+            )
 
     def _delete(self, ref: CheckpointRef) -> None:
         from daskhpo.checkpoints import ZarrStore  # half a second, and only if there are any
@@ -243,8 +265,10 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             return self._poll()
         if say == "stop":
             return self.stop(data["reason"])
+        if say == "notes":  # of a worker that has retired
+            return self._inbox.put(Live(data, time.monotonic()))
         if slot not in self._leases or self._closing:
-            return {"do": "exit"}
+            return EXIT
         answer = self._loop.create_future()
         self._inbox.put(Call(slot, say, data, answer, time.monotonic()))
         return await answer
@@ -265,14 +289,14 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         if futures:
             self._loop.call_soon_threadsafe(_set_results, futures)
 
-    def interrupt(self, slot: int, trial: TrialId, attempt: int) -> None:
-        self._loop.call_soon_threadsafe(self._send_interrupt, slot, trial, attempt)
+    def tell(self, slot: int, what: str, *numbers: int) -> None:
+        self._loop.call_soon_threadsafe(self._send, slot, what, numbers)
 
-    def _send_interrupt(self, slot: int, trial: TrialId, attempt: int) -> None:
+    def _send(self, slot: int, what: str, numbers: tuple[int, ...]) -> None:
         worker, _ = self._leases.get(slot, (None, None))
         if worker in self._scheduler.stream_comms:
-            message = {"channel": self.name, "slot": slot, "trial": trial, "attempt": attempt}
-            self._scheduler.stream_comms[worker].send({"op": INTERRUPT, **message})
+            message = {"channel": self.name, "slot": slot, "what": what, "numbers": numbers}
+            self._scheduler.stream_comms[worker].send({"op": TELL, **message})
 
     # -- workers and leases ----------------------------------------------------------------------
 

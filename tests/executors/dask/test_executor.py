@@ -10,15 +10,22 @@ import pytest
 
 from daskhpo.core.errors import StudyFailed
 from daskhpo.core.types import (
+    Chance,
     CheckpointRef,
     Delete,
+    Dropped,
+    Flush,
+    Held,
     Interrupt,
     Lost,
     Release,
     Reported,
     Save,
+    Saved,
     SlotsChanged,
     Train,
+    Unsaved,
+    Write,
 )
 from daskhpo.executors.dask.executor import Broken, Call, DaskExecutor, GiveBack, Gone, Live
 
@@ -28,16 +35,18 @@ class Desk:
 
     def __init__(self) -> None:
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.replies: list[tuple[str, str]] = []
-        self.interrupts: list[tuple[int, int, int]] = []
+        self.messages: list[tuple[str, dict[str, Any]]] = []
+        self.replies: list[tuple[str, str]] = []  # what they are about
+        self.told: list[tuple[Any, ...]] = []
         self.deleted: list[CheckpointRef] = []
         self.executor = DaskExecutor(self.inbox, self, self.deleted.append, began_at=10.0)
 
     def answer(self, replies: Any) -> None:
+        self.messages += replies
         self.replies += [(future, message["do"]) for future, message in replies]
 
-    def interrupt(self, slot: int, trial: int, attempt: int) -> None:
-        self.interrupts.append((slot, trial, attempt))
+    def tell(self, slot: int, what: str, *numbers: int) -> None:
+        self.told.append((slot, what, *numbers))
 
     def hear(self, *messages: Any) -> list[Any]:
         for message in messages:
@@ -45,6 +54,7 @@ class Desk:
         return list(self.executor.poll(self.executor.now() + 0.2))
 
     def say(self, slot: int, say: str, **data: Any) -> Call:
+        data = {"worker": f"tcp://worker-{slot}", "notes": []} | data
         return Call(slot, say, data, f"{say}-{slot}", 0.0)
 
 
@@ -106,9 +116,11 @@ def test_a_slot_that_is_lost_with_its_report_unanswered_breaks_nothing(
     events = desk.hear(said, Gone(0, "its worker died"))
     assert kinds(events) == [Reported, SlotsChanged, Lost]
     go_on = train(0, launch=False, until=9)
-    desk.executor.perform([go_on if answer == "train" else Save(0, 1, CheckpointRef(0, 0, 3))])
+    desk.executor.perform(
+        [go_on if answer == "train" else Save(0, 1, CheckpointRef(0, 0, 3), Chance.SURE)]
+    )
     desk.executor.perform([Interrupt(0, 1), Release(0, 1)])
-    assert desk.interrupts == []
+    assert desk.told == []
     assert desk.replies[-1] == ("report-0", "exit")
 
 
@@ -139,7 +151,12 @@ def test_units_of_a_trial_follow_one_another_however_late_their_messages_are(des
     desk.executor.perform([train(0)])
     now = time.monotonic()
     live = {"slot": 0, "trial": 0, "attempt": 1, "steps": [(1, {"loss": 1.0}, 0.0)]}
-    both = {"trial": 0, "attempt": 1, "steps": [(1, {"loss": 1.0}, 0.2), (2, {"loss": 1.0}, 0.1)]}
+    both = {
+        "notes": [],
+        "trial": 0,
+        "attempt": 1,
+        "steps": [(1, {"loss": 1.0}, 0.2), (2, {"loss": 1.0}, 0.1)],
+    }
     events = desk.hear(
         Live(live, now), Call(0, "report", both | {"outcome": "UNTIL"}, "reply", now)
     )
@@ -156,9 +173,120 @@ def test_a_job_without_a_slot_is_withdrawn_when_the_study_stops(desk: Desk) -> N
 
 
 def test_checkpoints_that_nobody_needs_are_deleted_before_it_closes(desk: Desk) -> None:
-    desk.executor.perform([Delete(CheckpointRef(4, 0, 3))])
+    committed = CheckpointRef(4, 0, 3, "a", 10)
+    desk.executor.perform([Delete(committed), Delete(CheckpointRef(5, 0, 3))])
     desk.executor.close()
-    assert desk.deleted == [CheckpointRef(4, 0, 3)]
+    assert desk.deleted == [committed]
+
+
+# -- states that workers hold --------------------------------------------------------------------
+
+
+REF = CheckpointRef(7, 0, 3)
+COMMITTED = CheckpointRef(7, 0, 3, "a", 10, 1)
+
+
+def note(number: int, kind: str, ref: CheckpointRef = COMMITTED, text: str = "") -> tuple[Any, ...]:
+    return (number, kind, 1, ref.plain(), text)
+
+
+@pytest.fixture
+def holder(desk: Desk) -> Desk:
+    """Slots 0 and 1; slot 0 has just said that it holds row 7, and is free again."""
+    desk.hear(desk.say(1, "hello"), desk.say(0, "hello"))
+    desk.executor.perform([train(0)])
+    desk.hear(desk.say(0, "report", outcome="UNTIL", **report(0, 0)))
+    desk.executor.perform([Save(0, 1, REF, Chance.REAL)])
+    assert desk.hear(desk.say(0, "held", trial=0, attempt=1, ref=REF.plain())) == [
+        Held(0, 1, REF, -desk.executor._zero)
+    ]
+    return desk
+
+
+def resume(until: int = 9) -> Train:
+    return Train(0, 2, {}, 3, until, REF, True)
+
+
+def test_a_trial_goes_back_to_the_slot_that_holds_its_state(holder: Desk) -> None:
+    holder.executor.perform([Release(0, 1)])
+    holder.inbox.put(holder.say(0, "ready"))
+    holder.executor.poll(holder.executor.now() + 0.05)
+    holder.executor.perform([train(5), resume()])
+    (to, first), (_, second) = holder.messages[-2:]
+    assert to == "ready-0"
+    assert (first["trial"], first["peer"]) == (0, None)
+    assert (second["trial"], second["peer"]) == (5, None)
+
+
+def test_a_trial_whose_slot_is_busy_is_moved_from_its_memory(holder: Desk) -> None:
+    holder.executor.perform([Release(0, 1), train(5)])  # slot 0 was freed last, so it is the first
+    assert holder.messages[-1][0] == "held-0"
+    holder.executor.perform([resume()])
+    to, order = holder.messages[-1]
+    assert to == "hello-1"
+    assert order["peer"] == ("tcp://worker-0", 0)
+
+
+def test_notes_become_events_once_however_often_they_come(holder: Desk) -> None:
+    notes = [note(1, "unsaved", REF, "no space"), note(2, "saved")]
+    events = holder.hear(Live({"slot": 0, "notes": notes}, 0.0))
+    assert kinds(events) == [Unsaved, Saved]
+    assert events[1].ref == COMMITTED
+    notes.append(note(3, "dropped", text="it made room"))
+    (event,) = holder.hear(holder.say(0, "ready", notes=notes))
+    assert (type(event), event.row, event.reason) == (Dropped, 7, "it made room")
+    assert holder.executor.poll(holder.executor.now() + 0.02) == []
+
+
+def test_notes_of_a_worker_that_retired_still_count(holder: Desk) -> None:
+    events = holder.hear(Gone(0, "it retired"), Live({"slot": 0, "notes": [note(1, "saved")]}, 0.0))
+    assert kinds(events) == [SlotsChanged, Dropped, Lost, Saved]
+
+
+def test_states_go_with_their_slot(holder: Desk) -> None:
+    events = holder.hear(Gone(0, "its worker died"))
+    assert [(type(e), e.row, e.reason) for e in events if isinstance(e, Dropped)] == [
+        (Dropped, 7, "its worker died")
+    ]
+    holder.executor.perform([resume()])
+    assert holder.messages[-1][1]["peer"] is None
+
+
+def test_a_state_that_nobody_needs_is_forgotten_where_it_is(holder: Desk) -> None:
+    holder.executor.perform([Delete(REF)])
+    assert holder.told == [(0, "forget", 7)]
+    holder.executor.perform([Delete(COMMITTED)])  # it was written meanwhile
+    holder.executor.close()
+    assert holder.told == [(0, "forget", 7)]
+    assert holder.deleted == [COMMITTED]
+
+
+def test_a_state_is_written_where_it_is(holder: Desk) -> None:
+    holder.executor.perform([Write(REF), Write(CheckpointRef(99, 0, 1))])
+    assert holder.told == [(0, "write", 7)]
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_when_all_is_over_those_who_hold_something_let_go_of_it(holder: Desk, write: bool) -> None:
+    holder.executor.perform([Release(0, 1), Flush((7, 8), write)])
+    assert holder.messages[-1] == ("held-0", {"do": "idle"})
+    holder.hear(holder.say(0, "ready"), GiveBack(1))
+    assert ("ready-0", {"do": "flush", "rows": [7], "write": write}) in holder.messages
+    assert not any(message["do"] == "flush" for to, message in holder.messages if "-1" in to)
+    events = holder.hear(holder.say(0, "flushed", notes=[note(1, "saved")]))
+    assert kinds(events) == [Saved, Dropped]
+    holder.executor.close()
+    assert holder.messages[-1] == ("flushed-0", {"do": "exit", "write": False})
+
+
+def test_a_slot_that_is_given_back_writes_what_may_be_needed_and_says_so(holder: Desk) -> None:
+    holder.executor.perform([Release(0, 1)])
+    holder.hear(holder.say(0, "ready"), GiveBack(0))
+    assert ("ready-0", {"do": "exit", "write": True}) in holder.messages
+    (event,) = holder.hear(holder.say(0, "bye", notes=[note(1, "saved")]))
+    assert isinstance(event, Saved)
+    holder.executor.perform([])
+    assert holder.messages[-1][1]["do"] == "exit"
 
 
 def test_a_broken_study_raises_where_it_is_driven(desk: Desk) -> None:

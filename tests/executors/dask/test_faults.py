@@ -230,20 +230,22 @@ def test_a_damaged_checkpoint_makes_its_trial_start_anew(client: Client, make_st
     assert result.trials().resource.max() == 9
 
 
-def test_without_a_place_for_checkpoints_promotions_train_again(
+def test_without_a_place_for_checkpoints_trials_go_on_from_memory(
     client: Client, make_study: Any
 ) -> None:
     def train(config: Any, trial: Any) -> None:
-        assert trial.resource == 0
-        for n in range(1, trial.max_t + 1):
-            trial.report({"loss": config["x"] + 1 / n, "n": n}, state=lambda: {"n": 1})
+        start = trial.checkpoint["n"] if trial.checkpoint else 0
+        for n in range(start + 1, trial.max_t + 1):
+            trial.report({"loss": config["x"] + 1 / n, "n": n}, state=lambda n=n: {"n": n})
 
     study = make_study(train, ASHA(9, variant="promotion"))
     study.path.mkdir(parents=True)
     (study.path / "checkpoints.zarr").write_text("in the way")
     result = study.run(num_trials=12, client=client, progress=False)
-    assert result.cost()["checkpoint_files"] == 0
+    cost = result.cost()
+    assert (cost["checkpoint_files"], cost["retrained_units"]) == (0, 0)
     assert result.trials().resource.max() == 9
+    assert "CheckpointNotWritten" in result.best_trial.error
 
 
 # -- workers -------------------------------------------------------------------------------------
