@@ -366,5 +366,10 @@ def absent(where: str | Path, ref: CheckpointRef) -> str:
     return f"{where}: expected {ref.n_bytes} bytes for {_whose(ref)}, found nothing; {_NEXT}"
 
 
+def unreachable(where: str | Path, ref: CheckpointRef, error: OSError) -> str:
+    """Return the message for a row that the disk does not give."""
+    return f"{where}: {_whose(ref)} cannot be read: {error.strerror or error}; {_NEXT}"
+
+
 def _whose(ref: CheckpointRef) -> str:
     return f"trial {ref.trial} at resource {ref.resource}"

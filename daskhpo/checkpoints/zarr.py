@@ -120,7 +120,7 @@ class ZarrStore:
         Raises
         ------
         CheckpointMissing
-            There is no such row.
+            There is no such row, or the disk does not give it.
         CheckpointCorrupt
             The row or its layout is not, byte for byte, what was written.
         """
@@ -300,11 +300,13 @@ class ZarrStore:
         return self._is_on_local_disk
 
     def _reading(self, ref: CheckpointRef, act: Callable[[], Any]) -> Any:
+        path = self._folder(ref) / f"{ref.row}.0"
         try:
             return act()
         except FileNotFoundError:
-            path = self._folder(ref) / f"{ref.row}.0"
             raise CheckpointMissing(codec.absent(path, ref)) from None
+        except OSError as error:  # the disk, or the way to it, is at fault
+            raise CheckpointMissing(codec.unreachable(path, ref, error)) from error
 
     def _look(self, folder: Path, row: int, chunks: set[int]) -> CheckpointRef:
         trial, resource, crc, n_bytes = -1, -1, 0, 0

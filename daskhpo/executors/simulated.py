@@ -60,7 +60,7 @@ class _Run:
 class SimulatedExecutor:
     """A virtual clock and slots that are only counted.
 
-    States are held in the slots' memory without a limit, take no room and no time to write.
+    States are held without a limit, outlive the slot, and take no time to write.
 
     Parameters
     ----------

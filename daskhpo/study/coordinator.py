@@ -60,6 +60,7 @@ from daskhpo.study.policy import chance_of, expendable, is_full, next_stop, numb
 from daskhpo.study.protocols import Executor, Journal
 
 RETURNED = "its code returned"
+NO_ROOM = "checkpoints take nine tenths of what max_bytes and max_files allow"
 MAX_LOST = 3  # as often as this a trial may lose its worker in a row without a report between
 
 
@@ -371,8 +372,7 @@ class Coordinator:
             if found is None:
                 return
             trial, previous = found
-            reason = f"to make room: checkpoints took {rows.n_files} files, {rows.n_bytes} bytes"
-            self._forget(ledger.give_up(trial, previous=previous), reason)
+            self._forget(ledger.give_up(trial, previous=previous), NO_ROOM)
 
     def _flush(self) -> None:
         """All is over: the best states are written, the others let go of.

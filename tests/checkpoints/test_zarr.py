@@ -491,3 +491,21 @@ def test_writers_in_other_processes(scene, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_row_that_the_disk_does_not_give_is_missing_and_says_why(store):
+    ref = store.write(a_ref(trial=3), a_state())
+    path = row_file(store, ref)
+    data = path.read_bytes()
+    path.unlink()
+    path.mkdir()  # to open it fails in another way than a file that is not there
+    for act in (store.read, store.verify):
+        with pytest.raises((CheckpointMissing, CheckpointCorrupt), match="trial 3"):
+            act(ref)
+    path.rmdir()
+    path.symlink_to(path.name)  # a loop
+    with pytest.raises(CheckpointMissing, match="trial 3 at resource .* cannot be read: Too many"):
+        store.read(ref)
+    path.unlink()
+    path.write_bytes(data)
+    assert_same_state(store.read(ref), a_state())

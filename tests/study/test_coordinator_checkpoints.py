@@ -25,6 +25,7 @@ from daskhpo.core.types import (
     Write,
 )
 from daskhpo.schedulers import FIFO
+from daskhpo.study.coordinator import NO_ROOM
 
 PAUSED = Status.PAUSED
 SURE, REAL, POOR = Chance.SURE, Chance.REAL, Chance.POOR
@@ -582,9 +583,9 @@ def test_when_files_are_full_the_worst_that_ended_goes_first_and_the_journal_say
     deleted = [end(study, n, loss).of(Delete) for n, loss in enumerate([3.0, 5.0, 2.0, 4.0, 9.0])]
     # 3 are above nine tenths of 4; of the last five the fourth and then the fifth are too many.
     assert [[delete.ref.trial for delete in each] for each in deleted] == [[], [], [], [1], [4]]
-    reason = "to make room: checkpoints took 4 files, 400 bytes"
-    assert [delete.reason for delete in deleted[3]] == [reason]
-    assert reasons(study) == dict.fromkeys((1, 4), reason)
+
+    assert [delete.reason for delete in deleted[3]] == [NO_ROOM]
+    assert reasons(study) == dict.fromkeys((1, 4), NO_ROOM)
     assert sorted(study.store) == [0, 2, 3]
     assert set(study.ledger.kept) == {0, 2, 3}  # memory is for those of which there is something
 

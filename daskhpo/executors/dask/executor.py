@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from daskhpo.core.errors import StudyFailed
@@ -16,7 +16,6 @@ from daskhpo.core.types import (
     CheckpointRef,
     Command,
     Delete,
-    Dropped,
     Event,
     Failed,
     Flush,
@@ -26,17 +25,15 @@ from daskhpo.core.types import (
     Release,
     Reported,
     Save,
-    Saved,
     SlotsChanged,
     Step,
     StopRequested,
     Train,
     TrialId,
-    Unsaved,
     Write,
 )
+from daskhpo.executors.dask.holdings import Holdings
 from daskhpo.executors.dask.line import Inbox
-from daskhpo.executors.dask.link import Note
 
 logger = logging.getLogger("daskhpo")
 
@@ -118,8 +115,6 @@ class _Slot:
     attempt: int = 0
     leaving: bool = False
     clock: float = 0.0  # of its last unit: units of a trial follow one another
-    n_notes: int = 0  # taken in
-    held: dict[int, tuple[TrialId, int]] = field(default_factory=dict)  # row: trial, attempt
 
 
 class DaskExecutor:
@@ -144,7 +139,8 @@ class DaskExecutor:
         self._zero = time.monotonic() - began_at
         self._slots: dict[int, _Slot] = {}
         self._slot_of: dict[TrialId, int] = {}
-        self._home: dict[int, int] = {}  # row of a state that is held: slot
+        self._holdings = Holdings()
+        self._told: set[str] = set()  # reasons of deletions that were logged
         self._flush: Flush | None = None  # all is over: states are let go of
         self._idle: list[int] = []  # last in, first out: its process is the warmest
         self._waiting: deque[Train] = deque()
@@ -187,7 +183,7 @@ class DaskExecutor:
                         message = {"do": "save", "trial": trial, "attempt": attempt}
                         self._reply(number, message | {"ref": ref.plain(), "chance": chance.name})
                 case Write(ref):
-                    if (number := self._home.get(ref.row)) is not None:
+                    if (number := self._holdings.home(ref)) is not None:
                         self._loop.tell(number, "write", ref.row)
                 case Flush():
                     self._flush = command
@@ -226,7 +222,7 @@ class DaskExecutor:
             case Live(data, at):
                 slot = self._slots.get(data["slot"])
                 if "notes" in data:
-                    return self._noted(data["slot"], data["notes"], at - self._zero)
+                    return self._holdings.note(data["slot"], data["notes"], at - self._zero)
                 return [] if slot is None else [self._reported(slot, data, at - self._zero)]
             case Gone(number, reason):
                 return self._gone(number, reason)
@@ -254,9 +250,10 @@ class DaskExecutor:
             )
         if call.say == "hello":
             self._slots[call.slot] = _Slot(data["worker"], call.reply)
+            self._holdings.open(call.slot)
             self._idle.append(call.slot)
             return [self._count()]
-        events = self._noted(call.slot, data["notes"], at)
+        events = self._holdings.note(call.slot, data["notes"], at)
         if (slot := self._slots.get(call.slot)) is None:  # it was given up: its worker seemed gone
             self._replies.append((call.reply, EXIT))
             return events
@@ -268,8 +265,7 @@ class DaskExecutor:
                 trial, attempt = data["trial"], data["attempt"]
                 ref = None if data["ref"] is None else CheckpointRef(*data["ref"])
                 if ref is not None:
-                    self._home[ref.row] = call.slot
-                    slot.held[ref.row] = trial, attempt
+                    self._holdings.add(call.slot, ref, attempt)
                 events.append(Held(trial, attempt, ref, at))
             case "failed":
                 if data["steps"]:
@@ -291,7 +287,7 @@ class DaskExecutor:
             case "ready":
                 self._rest(call.slot, slot)
             case "flushed":
-                events += self._dropped(slot, "its worker has let go of all states", at)
+                events += self._holdings.empty(call.slot, "all states were let go of", at)
                 self._rest(call.slot, slot)
             case "bye":
                 self._reply(call.slot, EXIT)
@@ -306,35 +302,6 @@ class DaskExecutor:
         else:
             self._idle.append(number)
             self._empty_memories()
-
-    def _noted(self, number: int, notes: Iterable[Note], at: float) -> list[Event]:
-        """What leases say of the states they hold; each note may come twice."""
-        events: list[Event] = []
-        slot = self._slots.get(number)
-        for count, kind, attempt, plain, text in notes:
-            if slot is not None:
-                if count <= slot.n_notes:
-                    continue
-                slot.n_notes = count
-            ref = CheckpointRef(*plain)
-            match kind:
-                case "saved":
-                    events.append(Saved(ref.trial, attempt, ref, at))
-                case "unsaved":
-                    logger.warning("%s", text)
-                    events.append(Unsaved(ref.trial, attempt, ref.row, text, at))
-                case "dropped":
-                    if slot is not None and slot.held.pop(ref.row, None) is not None:
-                        del self._home[ref.row]
-                        events.append(Dropped(ref.trial, attempt, ref.row, text, at))
-        return events
-
-    def _dropped(self, slot: _Slot, reason: str, at: float) -> list[Event]:
-        """All that a slot held is held no more."""
-        held, slot.held = slot.held, {}
-        for row in held:
-            del self._home[row]
-        return [Dropped(trial, attempt, row, reason, at) for row, (trial, attempt) in held.items()]
 
     def _reported(self, slot: _Slot, data: dict[str, Any], at: float) -> Reported:
         steps = []
@@ -360,7 +327,7 @@ class DaskExecutor:
         if slot.reply is not None:
             self._replies.append((slot.reply, EXIT))
         events: list[Event] = [] if slot.leaving else [self._count()]
-        events += self._dropped(slot, reason, self.now())
+        events += self._holdings.close(number, reason, self.now())
         if slot.trial is not None:
             del self._slot_of[slot.trial]
             events.append(Lost(slot.trial, slot.attempt, reason, self.now()))
@@ -387,32 +354,31 @@ class DaskExecutor:
 
     def _match(self) -> tuple[Train, int]:
         """A job and a slot for it: the one that holds its state, if that is idle."""
-        if self._home:
-            for job in self._waiting:
-                ref = job.checkpoint
-                if ref is not None and (home := self._home.get(ref.row)) in self._idle:
-                    assert home is not None
-                    self._waiting.remove(job)
-                    self._idle.remove(home)
-                    return job, home
+        for job in self._waiting:
+            home = self._holdings.home(job.checkpoint)
+            if home is not None and home in self._idle:
+                self._waiting.remove(job)
+                self._idle.remove(home)
+                return job, home
         return self._waiting.popleft(), self._idle.pop()
 
     def _empty_memories(self) -> None:
         """When all is over, have every idle slot let go of the states that it holds."""
         if self._flush is None:
             return
-        for number in [n for n in self._idle if self._slots[n].held]:
+        for number in [n for n in self._idle if self._holdings.rows(n)]:
             self._idle.remove(number)
-            rows = [row for row in self._flush.rows if row in self._slots[number].held]
+            rows = [row for row in self._holdings.rows(number) if row in self._flush.rows]
             self._reply(number, {"do": "flush", "rows": rows, "write": self._flush.write})
 
     def _forget(self, ref: CheckpointRef, reason: str) -> None:
         """Delete a checkpoint wherever it is."""
-        if reason:
+        if reason:  # the first time it is news, then it is what was to be expected
+            level = logging.INFO if reason in self._told else logging.WARNING
+            self._told.add(reason)
             what = "deleted the checkpoint of trial %s at resource %s: %s"
-            logger.info(what, ref.trial, ref.resource, reason)
-        if (number := self._home.pop(ref.row, None)) is not None:
-            del self._slots[number].held[ref.row]
+            logger.log(level, what, ref.trial, ref.resource, reason)
+        if (number := self._holdings.forget(ref)) is not None:
             self._loop.tell(number, "forget", ref.row)
         if ref.array:
             self._deleter.submit(self._delete, ref)
@@ -443,7 +409,8 @@ class DaskExecutor:
     def _train(self, job: Train, number: int) -> dict[str, Any]:
         """The order to train; ``peer`` says which other worker holds the state, if one does."""
         ref, peer = job.checkpoint, None
-        if ref is not None and (home := self._home.get(ref.row, number)) != number:
+        home = self._holdings.home(ref)
+        if home is not None and home != number:
             peer = self._slots[home].address, home
         return {
             "do": "train",

@@ -231,6 +231,23 @@ def test_a_worker_that_goes_in_good_order_writes_what_it_holds(
     assert is_undisturbed(study, 3)
 
 
+class Hurried(Walker):
+    """Its job ends soon."""
+
+    def setup(self, config: Any) -> None:
+        super().setup(config)
+        os.environ["SLURM_JOB_END_TIME"] = str(int(time.time()) + 20)
+
+
+def test_before_a_job_ends_what_may_be_needed_is_written(own_cluster: Any, study: Any) -> None:
+    study = study(Hurried, seconds=0.3, max_t=3)
+    policy = CheckpointPolicy(durability=1e9)  # nothing but the job's end is a reason
+    result = study.run(num_trials=8, client=own_cluster, checkpoint=policy, progress=False)
+    assert any(saved.ref.resource < 3 for saved in records(study, Saved))
+    assert result.cost()["retrained_units"] == 0
+    assert is_undisturbed(study, 3)
+
+
 def test_a_study_that_stops_writes_what_may_be_needed_and_goes_on_without_training_again(
     client: Client, study: Any
 ) -> None:

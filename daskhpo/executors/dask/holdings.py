@@ -1,0 +1,83 @@
+"""Which slots hold which states, as the study has been told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from daskhpo.core.types import CheckpointRef, Dropped, Event, Saved, TrialId, Unsaved
+from daskhpo.executors.dask.link import Note
+
+logger = logging.getLogger("daskhpo")
+
+
+@dataclass(slots=True)
+class _Slot:
+    n_notes: int = 0  # taken in
+    rows: dict[int, tuple[TrialId, int]] = field(default_factory=dict)  # trial, attempt
+
+
+class Holdings:
+    """Rows by the slot that holds them, and what becomes of them as events."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, _Slot] = {}
+        self._home: dict[int, int] = {}
+
+    def open(self, slot: int) -> None:
+        """There is a new slot, which holds nothing."""
+        self._slots[slot] = _Slot()
+
+    def add(self, slot: int, ref: CheckpointRef, attempt: int) -> None:
+        """The slot holds a state."""
+        self._slots[slot].rows[ref.row] = ref.trial, attempt
+        self._home[ref.row] = slot
+
+    def home(self, ref: CheckpointRef | None) -> int | None:
+        """The slot that holds a state."""
+        return None if ref is None else self._home.get(ref.row)
+
+    def rows(self, slot: int) -> list[int]:
+        """What a slot holds."""
+        return list(self._slots[slot].rows)
+
+    def forget(self, ref: CheckpointRef) -> int | None:
+        """Nobody needs the state; the slot that holds it, if one does."""
+        if (slot := self._home.pop(ref.row, None)) is not None:
+            del self._slots[slot].rows[ref.row]
+        return slot
+
+    def note(self, slot: int, notes: Iterable[Note], at: float) -> list[Event]:
+        """What a slot says of its states; each note may come twice, or when the slot is gone."""
+        events: list[Event] = []
+        known = self._slots.get(slot)
+        for count, kind, attempt, plain, text in notes:
+            if known is not None:
+                if count <= known.n_notes:
+                    continue
+                known.n_notes = count
+            ref = CheckpointRef(*plain)
+            match kind:
+                case "saved":
+                    events.append(Saved(ref.trial, attempt, ref, at))
+                case "unsaved":
+                    logger.warning("%s", text)
+                    events.append(Unsaved(ref.trial, attempt, ref.row, text, at))
+                case "dropped" if self._home.get(ref.row) == slot:
+                    self.forget(ref)
+                    events.append(Dropped(ref.trial, attempt, ref.row, text, at))
+        return events
+
+    def empty(self, slot: int, reason: str, at: float) -> list[Event]:
+        """The slot holds nothing any more."""
+        held, self._slots[slot].rows = self._slots[slot].rows, {}
+        for row in held:
+            del self._home[row]
+        return [Dropped(trial, attempt, row, reason, at) for row, (trial, attempt) in held.items()]
+
+    def close(self, slot: int, reason: str, at: float) -> list[Event]:
+        """The slot is no more."""
+        events = self.empty(slot, reason, at)
+        del self._slots[slot]
+        return events
