@@ -1,4 +1,4 @@
-"""The command line: ``daskhpo run | resume | status | best``."""
+"""The command line: ``daskhpo run | resume | status | best | checkpoints``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskhpo import __version__
+from daskhpo import __version__, cli_checkpoints
 from daskhpo.core.errors import DaskhpoError
 from daskhpo.study.result import Result
 from daskhpo.study.session import read_manifest
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (0 good, 2 the user's mistake)."""
+    """Run the command line.
+
+    Returns
+    -------
+    int : exit status: 0 good, 1 nothing found or something damaged, 2 the user's mistake.
+    """
     options = _parser().parse_args(arguments)
     try:
         return int(options.act(options) or 0)
@@ -61,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--gpu", type=float, default=0, help="GPUs per trial, or a fraction")
         command.add_argument("--max-concurrent", type=int, help="most trials at a time")
         command.add_argument(
-            "--checkpoint", default="auto", help="auto, end, rung or never (default: auto)"
+            "--checkpoint",
+            default="auto",
+            help="auto, every:N, rung, end or never (default: auto)",
         )
 
     status = commands.add_parser("status", help="where the trials of a study stand")
@@ -73,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     best.add_argument("-k", type=_positive, default=1, help="how many (default: 1)")
     best.add_argument("--json", action="store_true", help="as JSON, one line a trial")
     best.set_defaults(act=_best)
+
+    cli_checkpoints.add_to(commands)
     return parser
 
 
@@ -99,7 +108,10 @@ def _resume(options: argparse.Namespace) -> int:
         )
     study = _imported(source)
     if study.path.resolve() != options.path.resolve():
-        raise ValueError(f"{source} defines the study in {study.path}, not {options.path}")
+        if study.source != manifest.source:
+            raise ValueError(f"{source} defines the study in {study.path}, not {options.path}")
+        # a branch of that study, or its directory was moved: the directory says whose it is
+        study.storage, study.name = options.path.absolute().parent, options.path.absolute().name
     return _report(_session(study.resume, options))
 
 

@@ -103,3 +103,22 @@ def test_a_study_that_a_script_began_says_how_to_resume_it(folder: Path) -> None
     resumed = daskhpo(folder, "resume", "runs/first", "mine.py:study", "--num-trials", "3")
     assert resumed.returncode == 0, resumed.stderr
     assert len(load_study(folder / "runs/first").trials()) == 3
+
+
+def test_a_branch_and_a_moved_study_are_resumed_where_they_are(folder: Path) -> None:
+    run = daskhpo(folder, "run", "mine.py:study", "--num-trials", "2")
+    assert run.returncode == 0, run.stderr
+    code = "import mine\nif __name__ == '__main__':\n    mine.study.branch('branch')\n"
+    (folder / "script.py").write_text(code)
+    subprocess.run([sys.executable, "script.py"], cwd=folder, check=True, timeout=60)
+    (folder / "runs/first").rename(folder / "elsewhere")
+    for path, n_trials in (("runs/branch", 3), ("elsewhere", 4)):
+        resumed = daskhpo(folder, "resume", path, "--num-trials", str(n_trials))
+        assert resumed.returncode == 0, resumed.stderr
+        assert len(load_study(folder / path).trials()) == n_trials
+    assert not (folder / "runs/first").exists()
+
+    (folder / "yours.py").write_text(FILE)  # another file: it may train something else
+    refused = daskhpo(folder, "resume", "elsewhere", "yours.py:study", "--num-trials", "5")
+    assert refused.returncode == 2
+    assert "defines the study in runs/first, not elsewhere" in refused.stderr

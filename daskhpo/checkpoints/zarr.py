@@ -152,7 +152,11 @@ class ZarrStore:
             The other store's disk is full, read-only or gone; nothing is left.
         """
         layout, sources = self._find(ref)
-        other._put(ref, layout, lambda paths: files.link_or_copy(sources, paths))
+        try:
+            other._put(ref, layout, lambda paths: files.link_or_copy(sources, paths))
+        except CheckpointNotWritten:
+            self._find(ref)  # it may have been deleted just now: then that is what is wrong
+            raise
 
     def delete(self, ref: CheckpointRef) -> None:
         """Remove a row, in every array if ``ref.array`` is empty; fine if it is not there."""

@@ -169,10 +169,11 @@ def _age(path: Path) -> float | None:
         return probe.stat().st_mtime - touched
     except FileNotFoundError:
         return None
-    except PermissionError:  # somebody else's study: our own clock must do
+    except OSError:  # somebody else's study, or a read-only disk: our own clock must do
         return time.time() - touched
     finally:
-        probe.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

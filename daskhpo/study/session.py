@@ -88,7 +88,7 @@ def check_startable(directory: Path, problem: Problem, *, resume: bool) -> None:
 
 
 def _check_contents(directory: Path, problem: Problem, *, resume: bool) -> None:
-    _check_manifest(directory, problem)
+    check_manifest(directory, problem)
     if not resume and any(isinstance(record, Suggested) for record in study_records(directory)):
         raise StudyExists(
             f"{directory} holds a study already: go on with it by study.resume(...) or "
@@ -144,7 +144,7 @@ def read_manifest(directory: Path) -> Manifest:
     return Manifest(**data)
 
 
-def _check_manifest(directory: Path, problem: Problem) -> None:
+def check_manifest(directory: Path, problem: Problem) -> None:
     """Refuse a directory whose study is another one.
 
     Raises

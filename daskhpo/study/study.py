@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import time
@@ -13,14 +14,19 @@ from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
-from daskhpo.core.types import Limits
+from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.study.asktell import AskedTrial, AskTell
 from daskhpo.study.callback import Callback
 from daskhpo.study.coordinator import Problem
 from daskhpo.study.limits import check_limits, seconds_of
 from daskhpo.study.policy import check_policy
 from daskhpo.study.result import Result
-from daskhpo.study.session import check_startable, read_manifest, study_records
+from daskhpo.study.session import (
+    check_manifest,
+    check_startable,
+    read_manifest,
+    study_records,
+)
 from daskhpo.trainable import Trainable
 
 if TYPE_CHECKING:
@@ -76,8 +82,7 @@ class Study:
             raise TypeError(f"seed={seed!r} must be an int")
         self.trainable = _check_trainable(trainable)
         self.name = time.strftime("study-%Y%m%d-%H%M%S") if name is None else name
-        if not self.name or "/" in self.name or self.name.startswith("."):
-            raise ValueError(f"name={name!r} must be a plain folder name")
+        _check_name(self.name)
         self.storage = Path(storage)
         space = space if isinstance(space, Space) else Space(space)
         self._problem = Problem(space, Objective(metric, mode), scheduler, searcher, seed)
@@ -147,7 +152,7 @@ class Study:
         max_concurrent: int | None = None,
         worker_timeout: float | str | None = None,
         callbacks: Sequence[Callback] = (),
-        checkpoint: str = "auto",
+        checkpoint: str | CheckpointPolicy = "auto",
         fail_fast: bool = False,
         max_failures: int = 0,
         reuse_actors: bool = True,
@@ -167,8 +172,10 @@ class Study:
         worker_timeout : how long to wait for the first worker that can run a trial; default: for
             ever, with a warning.
         callbacks : they follow the study's journal.
-        checkpoint : what is written: ``"auto"`` (what pauses, hands over, or ends as the best),
-            ``"end"`` (and every trial's end), ``"rung"`` (and every segment's), ``"never"``.
+        checkpoint : which states are written: ``"auto"`` (what is worth it), ``"every:N"`` (after
+            every N units, too), ``"rung"`` (after every segment), ``"end"`` (at every pause and
+            end), ``"never"``; or a :class:`daskhpo.checkpoints.CheckpointPolicy`, which also
+            limits what they may take.
         fail_fast : stop at the first trial that fails.
         max_failures : how often a trial whose code raises is tried again, from its checkpoint.
         reuse_actors : let objects whose ``reset_config`` returns True serve many trials.
@@ -261,6 +268,45 @@ class Study:
             self._asktell.close()
             self._asktell = None
 
+    def branch(self, name: str, seconds: float | None = None) -> Study:
+        """Another study, in ``storage/name``, that begins where this one stood.
+
+        It has this one's journal up to that point, and its checkpoints, of which no bytes are
+        copied where the file system has hard links. :meth:`resume` goes on with it; from then on
+        the two have nothing to do with each other, and either may be deleted. This one may be
+        running.
+
+        Only checkpoints can be shared that were committed then and are still there. A trial whose
+        checkpoint was deleted meanwhile finds that out when it goes on: it begins at an older one,
+        or trains again from its start, and what it reported before stands. The same goes for
+        states that were only in the memory of a worker.
+
+        Parameters
+        ----------
+        name : of the new study's directory, which must not be there yet.
+        seconds : of this study's time (see ``Result.history()``); None: after all that its journal
+            holds now.
+
+        Raises
+        ------
+        ValueError, TypeError : bad arguments.
+        FileNotFoundError : this study was not begun yet.
+        StudyExists : there is something in ``storage/name``.
+        StudyMismatch : the directory's study is defined otherwise than this one.
+        """
+        from daskhpo.study.branch import branch
+
+        _check_name(name)
+        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if seconds is not None and not (is_number and seconds >= 0):
+            raise ValueError(f"seconds={seconds!r} must be a number of 0 or more, or None")
+        read_manifest(self.path)
+        check_manifest(self.path, self._problem)
+        other = copy.copy(self)
+        other.name, other._asktell = name, None
+        branch(self.path, other.path, seconds)
+        return other
+
     def result(self) -> Result:
         """What the study has found so far; works while it runs, too."""
         return Result(study_records(self.path), self._problem.objective, self.path)
@@ -274,8 +320,6 @@ class Study:
         return began[-1].limits.num_trials, began[-1].limits.target
 
     def _check_searcher(self) -> None:
-        import copy
-
         copy.deepcopy(self._problem.searcher).setup(self._problem.space, self._problem.seed)
 
 
@@ -289,6 +333,13 @@ def load_study(path: str | Path) -> Result:
     directory = Path(path)
     manifest = read_manifest(directory)
     return Result(study_records(directory), manifest.objective, directory)
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"name={name!r} must be a str")
+    if not name or "/" in name or name.startswith("."):
+        raise ValueError(f"name={name!r} must be a plain folder name")
 
 
 def _check_trainable(trainable: Any) -> Any:

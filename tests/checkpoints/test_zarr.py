@@ -504,7 +504,7 @@ def test_a_row_that_the_disk_does_not_give_is_missing_and_says_why(store):
             act(ref)
     path.rmdir()
     path.symlink_to(path.name)  # a loop
-    with pytest.raises(CheckpointMissing, match="trial 3 at resource .* cannot be read: Too many"):
+    with pytest.raises(CheckpointMissing, match=r"trial 3 at resource .* cannot be read: Too many"):
         store.read(ref)
     path.unlink()
     path.write_bytes(data)

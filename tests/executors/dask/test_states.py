@@ -83,16 +83,13 @@ class Walker(Trainable):
 
 def walk(config: Any, trial: Any) -> None:
     """The same as a function."""
-    walk, random = np.zeros(config["size"]), np.random.default_rng(trial.seed)
+    walker = Walker()
+    walker.trial = trial
+    walker.setup(config)
     if trial.checkpoint is not None:
-        walk, random.bit_generator.state = trial.checkpoint["walk"], trial.checkpoint["random"]
+        walker.load_checkpoint(trial.checkpoint)
     for _ in range(trial.resource, trial.max_t):
-        time.sleep(config["seconds"])
-        walk += random.normal(size=len(walk))
-        trial.report(
-            {"loss": abs(float(walk.mean())), "pid": os.getpid()},
-            state=lambda: {"walk": walk, "random": random.bit_generator.state},
-        )
+        trial.report(walker.step(), state=walker.save_checkpoint)
 
 
 @pytest.fixture
