@@ -1,10 +1,10 @@
-"""How long a checkpoint takes, and what it leaves on disk, next to ``torch.save``.
+"""How long a checkpoint takes, and what it leaves on disk, next to other ways to write one.
 
 Two states as a trial has them, a model and its Adam: *small* (240 tensors, 3 MB) and *large*
 (800 tensors, 300 MB). Each method writes to a new file, with every byte flushed to the disk (file,
-rename, folder) or without any flush, and reads it back from the page cache. The methods take turns
-in random order, so that slow moments of a shared disk, and memory that a virtual machine must first
-be given, fall on all of them.
+rename, folder) or without any flush, reads it back from the page cache, and reads it into tensors
+that are there, as a trial that goes on does. The methods take turns in random order, so that slow
+moments of a shared disk, and memory that a virtual machine must first be given, fall on all.
 
     python benchmarks/checkpoints.py [--path FOLDER_ON_THE_DISK_TO_MEASURE] [--repeat N]
 """
@@ -12,117 +12,48 @@ be given, fall on all of them.
 from __future__ import annotations
 
 import argparse
+import copy
 import os
-import platform
 import random
 import shutil
 import statistics
 import tempfile
 import time
+import warnings
+from collections import defaultdict
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
-import zarr
+from methods import (
+    HAS_SAFETENSORS,
+    SEED,
+    Method,
+    Ours,
+    SafeTensors,
+    State,
+    TorchSave,
+    ZarrEach,
+    a_state,
+    tensors_of,
+)
+from showing import about, inodes, load, spread, table
 
 from daskhpo.checkpoints import ZarrStore, codec
-from daskhpo.core.types import CheckpointRef
+from daskhpo.checkpoints.residents import Residents
+from daskhpo.core.types import Chance, CheckpointRef
 
-try:
-    import safetensors  # type: ignore[import-not-found]
-    import safetensors.torch  # type: ignore[import-not-found]
-except ModuleNotFoundError:  # a peer is measured where it is installed
-    HAS_SAFETENSORS = False
-else:
-    HAS_SAFETENSORS = True
-
-SEED = 0
-State = dict[str, Any]
-
-
-def a_state(n_tensors: int, n_bytes: int) -> State:
-    """Return the state of a model of so many float32 tensors and bytes, after a step of Adam."""
-    torch.manual_seed(SEED)
-    n = n_bytes // 4 // n_tensors
-    model = torch.nn.ParameterList(torch.randn(n) for _ in range(n_tensors))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for p in model:
-        p.grad = torch.randn(n)
-    optimizer.step()
-    return {"model": model.state_dict(), "opt": optimizer.state_dict(), "epoch": 3}
+SMALL, LARGE = (60, 1_000_000), (200, 100_000_000)  # tensors and bytes of the model; Adam: + 2
+# -- measuring -----------------------------------------------------------------------------------
 
 
 def flushing(is_on: bool) -> Any:
-    """Return a context in which files are flushed to the disk, or not."""
+    """A context in which files are flushed to the disk, or not."""
     return nullcontext() if is_on else mock.patch("os.fsync")
-
-
-def flush_to(path: Path, save: Callable[[Any], None]) -> None:
-    """Write a file as durably as the store does."""
-    partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
-        save(file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
-
-
-class Zarr:
-    name = "daskhpo ZarrStore"
-
-    def __init__(self, folder: Path) -> None:
-        self.store = ZarrStore(folder)
-
-    def write(self, i: int, state: State) -> Any:
-        return self.store.write(CheckpointRef(i, i, 1), state)
-
-    def read(self, ref: Any) -> None:
-        self.store.read(ref)
-
-    def delete(self, ref: Any) -> None:
-        self.store.delete(ref)
-
-
-class TorchSave:
-    name = "torch.save"
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-
-    def write(self, i: int, state: State) -> Any:
-        path = self.folder / f"{i}.pt"
-        flush_to(path, lambda file: torch.save(state, file))
-        return path
-
-    def read(self, path: Any) -> None:
-        torch.load(path, weights_only=True)
-
-    def delete(self, path: Any) -> None:
-        path.unlink()
-
-
-class SafeTensors(TorchSave):
-    name = "safetensors (tensors only)"
-
-    def write(self, i: int, state: State) -> Any:
-        path = self.folder / f"{i}.safetensors"
-        tensors = {f"model.{k}": v for k, v in state["model"].items()}
-        for n, parts in state["opt"]["state"].items():
-            tensors |= {f"opt.{n}.{k}": v for k, v in parts.items()}
-        flush_to(path, lambda file: file.write(safetensors.torch.save(tensors)))
-        return path
-
-    def read(self, path: Any) -> None:
-        safetensors.torch.load_file(path)
 
 
 def milliseconds(act: Callable[[], Any]) -> tuple[float, Any]:
@@ -131,102 +62,183 @@ def milliseconds(act: Callable[[], Any]) -> tuple[float, Any]:
     return (time.perf_counter() - start) * 1000, result
 
 
-def on_disk(folder: Path) -> tuple[int, int]:
-    """Return files and bytes."""
-    sizes = [p.stat().st_size for p in folder.rglob("*") if p.is_file()]
-    return len(sizes), sum(sizes)
+def copy_into(targets: dict[str, torch.Tensor], act: Callable[[], Any]) -> None:
+    for name, tensor in act().items():
+        targets[name].copy_(tensor)
 
 
-def measure(state: State, folder: Path, n_repeats: int) -> list[list[str]]:
-    kinds: list[Any] = [Zarr, TorchSave] + ([SafeTensors] if HAS_SAFETENSORS else [])
-    methods = [kind(folder / kind.__name__) for kind in kinds]
-    times: dict[tuple[str, str], list[float]] = {}
+Times = dict[tuple[str, str], list[float]]
+
+
+def measure(state: State, methods: list[Method], folder: Path, n: int) -> tuple[Times, list[Any]]:
+    """Milliseconds by method and act, and a row of the table for each method."""
+    times: Times = defaultdict(list)
     footprint: dict[str, tuple[int, int]] = {}
-    turns = [(method, is_flushed) for method in methods for is_flushed in (True, False)]
+    original = tensors_of(state)
+    targets = {name: torch.zeros_like(tensor) for name, tensor in original.items()}
+    turns = [(m, flush) for m in methods for flush in (True, False) if m.is_durable or not flush]
     order = random.Random(SEED)
-    for i in range(n_repeats + 1):  # the first of all makes folders and layouts, and is not counted
-        for method, is_flushed in order.sample(turns, len(turns)):
+    for i in range(n + 1):  # the first of all makes folders and layouts, and is not counted
+        for method, flush in order.sample(turns, len(turns)):
+            if method.is_slow and i > 3:
+                continue
             os.sync()  # what others left to be written is not ours to wait for
-            before = on_disk(folder)
-            with flushing(is_flushed):
-                wrote, ref = milliseconds(partial(method.write, i, state))
-            after = on_disk(folder)
-            read, _ = milliseconds(partial(method.read, ref))
-            method.delete(ref)
+            before = inodes(folder)
+            with flushing(flush):
+                wrote, place = milliseconds(partial(method.write, i, state))
+            after = inodes(folder)
+            read, _ = milliseconds(partial(method.read, place))
+            into, _ = milliseconds(partial(copy_into, targets, partial(method.read, place)))
+            method.delete(place)
+            if any(not torch.equal(original[name], targets[name]) for name in original):
+                raise RuntimeError(f"{method.name} gave other tensors than it was given")
             if i:
-                key = "durable" if is_flushed else "not flushed"
-                times.setdefault((method.name, key), []).append(wrote)
-                times.setdefault((method.name, "read"), []).append(read)
+                act = "write, durable" if flush else "write, not flushed"
+                times[method.name, act].append(wrote)
+                times[method.name, "read"].append(read)
+                times[method.name, "read and copy"].append(into)
                 footprint[method.name] = after[0] - before[0], after[1] - before[1]
-
-    def show(ms: list[float]) -> str:
-        return f"{statistics.median(ms):.1f} ({min(ms):.1f})"
-
-    return [
-        [
-            m.name,
-            *(show(times[m.name, key]) for key in ("durable", "not flushed", "read")),
-            *(f"{n:,}" for n in footprint[m.name]),
-        ]
+    rows = [
+        [m.name]
+        + [spread(times[m.name, act]) if times[m.name, act] else "—" for act in ACTS]
+        + [f"{x:,}" for x in footprint[m.name]]
         for m in methods
+    ]
+    return times, rows
+
+
+ACTS = ("write, durable", "write, not flushed", "read", "read and copy")
+
+
+def ratios(times: Times, rival: str, most: float) -> list[list[object]]:
+    """How many times as long as a rival we take, and whether that is at most so many times."""
+    rows: list[list[object]] = []
+    for act in ACTS:
+        ours, theirs = times[Ours.name, act], times[rival, act]
+        by_median = statistics.median(ours) / statistics.median(theirs)
+        by_minimum = min(ours) / min(theirs)
+        verdict = {
+            2: "yes",
+            1: "by one of the two",
+            0: "**no**",
+        }[(by_median <= most) + (by_minimum <= most)]
+        rows.append([f"{rival}: {act}", f"{by_median:.2f}", f"{by_minimum:.2f}", most, verdict])
+    return rows
+
+
+def pause(residents: Residents, state: State, i: int, size: int, chance: Chance) -> None:
+    """What a worker does when a trial pauses."""
+    taken = codec.snapshot(state, i, 1, residents.buffer(size))
+    residents.hold(CheckpointRef(i, i, 1), 1, taken, chance, 1e-3)
+
+
+def pauses(state: State, folder: Path, n: int) -> list[list[str]]:
+    """What a training thread waits for at a pause, and how long it takes until all is durable."""
+    size = codec.snapshot(state, 0, 1).n_bytes
+    n_new = min(n, 5)
+    times: dict[str, list[float]] = defaultdict(list)
+    for kind, chance, n_held in (
+        ("new", Chance.POOR, n_new),
+        # room for two: a third pushes one out, whose memory it takes
+        ("used", Chance.POOR, 2),
+        ("written", Chance.SURE, 2),
+    ):
+        n_skipped = 0 if kind == "new" else 3  # before that memory is new
+        residents = Residents(ZarrStore(folder), lambda note: None, capacity=n_held * size)
+        with closing(residents):
+            for i in range(n_new if kind == "new" else n + n_skipped):
+                ms, _ = milliseconds(partial(pause, residents, state, i, size, chance))
+                flushed = 0.0
+                if chance is Chance.SURE:
+                    flushed, _ = milliseconds(partial(residents.flush, leaving=False))
+                    residents.forget(i)
+                    next(folder.glob(f"*/{i}.0")).unlink()
+                if i >= n_skipped:
+                    times[kind].append(ms)
+                    times[f"{kind}, durable"].append(ms + flushed)
+    copied = [milliseconds(partial(copy.deepcopy, state))[0] for _ in range(n)]
+    return [
+        ["pause: copied to memory that another state had, and stays there", spread(times["used"])],
+        ["the same to new memory, as long as there is room for it", spread(times["new"])],
+        ["pause: copied to memory, then written by the other thread", spread(times["written"])],
+        ["... until that is durable", spread(times["written, durable"])],
+        ["for comparison: `copy.deepcopy(state)`", spread(copied)],
     ]
 
 
-def parts(state: State, n_repeats: int) -> str:
-    """Return where the time of a write and a read goes, without a disk."""
-    encodes, decodes, checks = [], [], []
-    for _ in range(n_repeats):
-        ms, (row, layout) = milliseconds(partial(codec.encode, state))
-        encodes.append(ms)
-        ref = codec.complete(CheckpointRef(0, 0, 1), row, layout)
-        checks.append(milliseconds(partial(codec.verify, row, ref, ""))[0])
-        decodes.append(milliseconds(partial(codec.decode, row, layout))[0])
-    return (
-        f"Without the disk: encode with checksum {statistics.median(encodes):.1f} ms, verify "
-        f"{statistics.median(checks):.1f} ms, decode {statistics.median(decodes):.1f} ms (medians)."
-    )
-
-
-def table(rows: list[list[str]]) -> str:
-    head = ["method", "write, durable: ms", "write, not flushed: ms", "read: ms", "files", "bytes"]
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def chunks(folder: Path, n: int) -> list[list[Any]]:
+    """A state of 1.2 GB in several chunks, and in one."""
+    state = a_state(200, 400_000_000)
+    methods = {
+        "several chunks (as it is)": Ours(folder / "several"),
+        "one chunk": Ours(folder / "one", chunk_limit=2**32),
+    }
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    n_files = {}
+    for i in range(n):
+        for name, ours in methods.items():
+            os.sync()
+            found[name, "write"].append(milliseconds(partial(ours.write, i, state))[0])
+            ref = ours.store.list()[0]
+            n_files[name] = len(list(ours.store.path.glob(f"*/{i}.*")))
+            found[name, "read"].append(milliseconds(partial(ours.read, ref))[0])
+            ours.delete(ref)
+    return [
+        [name, n_files[name], spread(found[name, "write"], 0), spread(found[name, "read"], 0)]
+        for name in methods
+    ]
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--path", help="folder on the disk to measure; default: temporary files")
-    arguments.add_argument("--repeat", type=int, default=15, help="of the small state; large: half")
+    arguments.add_argument("--repeat", type=int, default=25, help="of the small state; large: 1/3")
     options = arguments.parse_args()
-    packages = [("torch", torch), ("zarr", zarr), ("numpy", np)]
-    if HAS_SAFETENSORS:
-        packages.append(("safetensors", safetensors))
-    versions = ", ".join(f"{name} {package.__version__}" for name, package in packages)
+    warnings.filterwarnings("ignore", module="zarr")
     print("# Checkpoints: measured\n")
-    print(
-        "Written by `python benchmarks/checkpoints.py`: median (minimum). Compare the rows of one"
-    )
-    print(
-        "table, which took turns in random order on one disk, not numbers of different runs; on a"
-    )
-    print("shared machine the minima say more than the medians.\n")
-    print(f"Python {platform.python_version()}, {versions}")
-    print(f"on {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs; seed {SEED}.")
-    for name, n_tensors, n_bytes, n_repeats in (
-        ("Small", 60, 1_000_000, options.repeat),
-        ("Large", 200, 100_000_000, max(3, options.repeat // 2)),
+    print(about("python benchmarks/checkpoints.py", ["torch", "zarr", "numpy", "safetensors"]))
+    print(INTRODUCTION)
+    for name, size, n in (
+        ("Small", SMALL, options.repeat),
+        ("Large", LARGE, max(3, options.repeat // 3)),
     ):
-        state = a_state(n_tensors, n_bytes)
+        state = a_state(*size)
         folder = Path(tempfile.mkdtemp(dir=options.path))
+        kinds: list[Any] = [Ours, TorchSave, ZarrEach] + ([SafeTensors] if HAS_SAFETENSORS else [])
         try:
-            rows = measure(state, folder, n_repeats)
+            methods = [kind(folder / kind.__name__) for kind in kinds]
+            times, rows = measure(state, methods, folder, n)
+            paused = pauses(state, folder / "pauses", n)
         finally:
             shutil.rmtree(folder)
-        print(
-            f"\n## {name}: {4 * n_tensors} tensors, {3 * n_bytes / 1e6:.0f} MB; n = {n_repeats}\n"
-        )
-        print(table(rows))
-        print(f"\n{parts(state, n_repeats)}")
+        print(f"\n## {name}: {4 * size[0]} tensors, {3 * size[1] / 1e6:.0f} MB; n = {n}\n")
+        head = [f"{act}: ms" for act in ACTS]
+        print(table(["method", *head, "files and folders", "bytes"], rows))
+        print("\nTimes as long as another method takes, by median and by minimum:\n")
+        compared = ratios(times, TorchSave.name, 2.0)
+        if HAS_SAFETENSORS:
+            compared = ratios(times, SafeTensors.name, 1.5) + compared
+        head = ["against", "median", "minimum", "wanted: at most", "in this run"]
+        print(table(head, compared))
+        print()
+        print(table(["what the training thread waits for", "ms"], paused), flush=True)
+    folder = Path(tempfile.mkdtemp(dir=options.path))
+    try:
+        print("\n## 1.2 GB: 800 tensors; n = 3\n")
+        print(table(["ours, durable", "files", "write: ms", "read: ms"], chunks(folder, 3)))
+    finally:
+        shutil.rmtree(folder)
+    print(f"\n{load()}.")
+
+
+INTRODUCTION = """
+Median (minimum). Compare the rows of one table, which took turns in random order on one disk, not
+numbers of different runs; on a shared machine the minima say more than the medians.
+
+*Durable*: the file is flushed, renamed, and its folder flushed. zarr's own store flushes nothing,
+so it has no such column; it was repeated 3 times. Our read verifies a checksum of all bytes, no
+other does. safetensors' read of a file is lazy: its bytes come with the copy. Everything is read
+from the page cache."""
 
 
 if __name__ == "__main__":

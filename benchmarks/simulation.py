@@ -22,6 +22,7 @@ from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Real, Space
 from daskhpo.core.types import (
     Began,
+    CheckpointPolicy,
     Continue,
     Discard,
     Limits,
@@ -92,7 +93,7 @@ def simulate(scheduler: Scheduler, n_workers: int, n_segments: int) -> list[Any]
     executor.limit = n_segments
     coordinator = Coordinator(problem, journal)
     began, cpu = time.perf_counter(), time.process_time()
-    executor.perform(coordinator.handle(Began(Limits(), "auto", 0.0)))
+    executor.perform(coordinator.handle(Began(Limits(), CheckpointPolicy(), 0.0)))
     try:
         drive(coordinator, executor, journal)
     except Enough:

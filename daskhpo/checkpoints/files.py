@@ -30,6 +30,7 @@ PARTIAL = ".partial"
 N_THREADS = 8  # for the chunks of one row
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"}
 _IOV_MAX = 1024  # pieces that Linux takes at once
+_AT_ONCE = 2**20  # bytes in one call: with far more some writes took three times as long
 # no hard links: another file system, one without them, too many of one file, not allowed
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
 
@@ -153,11 +154,18 @@ def _write_all(file: IO[bytes], pieces: Sequence[Row | bytes]) -> None:
     rest = [piece.data if isinstance(piece, np.ndarray) else memoryview(piece) for piece in pieces]
     first = 0
     while first < len(rest):
-        n_written = os.writev(file.fileno(), rest[first : first + _IOV_MAX])
+        some: list[memoryview] = []
+        room = _AT_ONCE
+        for piece in rest[first : first + _IOV_MAX]:
+            if room == 0:
+                break
+            some.append(piece[:room])
+            room -= some[-1].nbytes
+        n_written = os.writev(file.fileno(), some)
         while first < len(rest) and n_written >= rest[first].nbytes:
             n_written -= rest[first].nbytes
             first += 1
-        if n_written:  # Linux writes at most 2 GiB at once, and up to where the disk is full
+        if n_written:  # up to where the disk is full
             rest[first] = rest[first][n_written:]
 
 
