@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Literal
 
+from daskhpo.core.space import Space
 from daskhpo.core.types import Action, Decision, Report, Trial, TrialId
 
 Compare = Literal["last", "best"]
@@ -22,6 +23,14 @@ class Scheduler(ABC):
     """
 
     max_t: int
+
+    def setup(self, space: Space, seed: int) -> None:
+        """Learn what is searched, before anything else; most schedulers need not know.
+
+        Raises
+        ------
+        ValueError : the scheduler does not fit the space.
+        """
 
     @abstractmethod
     def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
@@ -44,6 +53,16 @@ class Scheduler(ABC):
     @abstractmethod
     def on_report(self, trial: Trial, report: Report) -> Decision:
         """The trial came to the end of its segment (``report.resource == trial.until``)."""
+
+    def on_exploit(self, trial: Trial, source: TrialId) -> None:
+        """The ``Exploit`` that was asked for has been carried out; see its ``config``."""
+
+    def on_failure(self, trial: Trial) -> bool:
+        """The trial failed for good. True: it shall be paused, to exploit another one, and lives.
+
+        By default it ends.
+        """
+        return False
 
     @abstractmethod
     def on_end(self, trial: Trial) -> None:

@@ -36,6 +36,15 @@ class Domain(ABC):
     def grid(self, n: int) -> list[Any]:
         """At most ``n`` distinct values, evenly spread; all of them where there are fewer."""
 
+    @abstractmethod
+    def perturb(self, value: Any, generator: np.random.Generator) -> Any:
+        """A value near this one, inside the domain.
+
+        Numbers are multiplied by 0.8 or by 1.2 (Jaderberg et al. 2017, App. A) and kept inside the
+        bounds; an int moves by one at least, and 0 by a fifth of the range. An ordered value
+        becomes one of its neighbours, a category any other one. At a bound a value may stay.
+        """
+
 
 @dataclass(frozen=True)
 class Real(Domain):
@@ -66,6 +75,11 @@ class Real(Domain):
 
     def grid(self, n: int) -> list[float]:
         return [self.from_unit(float(u)) for u in _spread(n)]
+
+    def perturb(self, value: float, generator: np.random.Generator) -> float:
+        factor = _factor(generator)
+        moved = value * factor if value else (factor - 1) * (self.high - self.low)
+        return min(max(moved, float(self.low)), float(self.high))
 
 
 @dataclass(frozen=True)
@@ -111,6 +125,13 @@ class Integer(Domain):
         ends = [_stretch(float(u), self.low, self.high, self.log) for u in _spread(n)]
         return sorted({min(max(round(value), self.low), self.high) for value in ends})
 
+    def perturb(self, value: int, generator: np.random.Generator) -> int:
+        factor = _factor(generator)
+        moved = round(value * factor)
+        if moved == value:
+            moved += 1 if (factor > 1) == (value >= 0) else -1
+        return min(max(moved, self.low), self.high)
+
 
 @dataclass(frozen=True)
 class Ordinal(Domain):
@@ -145,6 +166,10 @@ class Ordinal(Domain):
 
     def grid(self, n: int) -> list[float]:
         return [self.values[i] for i in _pick(n, len(self.values))]
+
+    def perturb(self, value: float, generator: np.random.Generator) -> float:
+        place = self.values.index(value) + (1 if generator.random() < 0.5 else -1)
+        return self.values[min(max(place, 0), len(self.values) - 1)]
 
 
 @dataclass(frozen=True)
@@ -185,6 +210,10 @@ class Categorical(Domain):
 
     def grid(self, n: int) -> list[Any]:
         return [self.values[i] for i in _pick(n, len(self.values))]
+
+    def perturb(self, value: Any, generator: np.random.Generator) -> Any:
+        others = [v for v in self.values if _typed(v) != _typed(_python(value))]
+        return others[int(generator.integers(len(others)))]
 
 
 class Space(Mapping[str, Any]):
@@ -272,6 +301,10 @@ class Space(Mapping[str, Any]):
                 raise ValueError(f"{name}={config[name]!r} but the space holds it at {constant!r}")
         own = {name: _own(domain, config[name]) for name, domain in self.domains.items()}
         return {name: own.get(name, self._items[name]) for name in self._items}
+
+
+def _factor(generator: np.random.Generator) -> float:
+    return 1.2 if generator.random() < 0.5 else 0.8
 
 
 def _stretch(u: float, low: float, high: float, log: bool) -> float:

@@ -82,9 +82,13 @@ class Chance(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Train on, in the same slot, until this resource."""
+    """Train on, in the same slot, until this resource.
+
+    ``keep``: its present state may be of use, for another trial to exploit, and is taken before.
+    """
 
     until: int
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +388,7 @@ class Failed:
     """The user's code raised; ``error`` is its traceback, or says what was wrong with a metric.
 
     ``retry``: another attempt might do better. ``fatal``: it would fail every trial alike.
+    ``paused``: the scheduler has a use for the trial, which is recorded here: it does not end.
     """
 
     trial: TrialId
@@ -392,6 +397,7 @@ class Failed:
     seconds: float
     retry: bool = True
     fatal: bool = False
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

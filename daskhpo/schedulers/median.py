@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from daskhpo.core.medians import RunningMedian
 from daskhpo.core.scheduler import Scheduler
+from daskhpo.core.space import Space
 from daskhpo.core.types import (
     Action,
     Continue,
@@ -78,6 +79,9 @@ class MedianStopping(Scheduler):
             f"interval={self._interval}, min_samples={self._min_samples})"
         )
 
+    def setup(self, space: Space, seed: int) -> None:
+        self._inner.setup(space, seed)
+
     def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
         self._asked = self._inner.next_action(trials, can_start)
         match self._asked:
@@ -115,8 +119,14 @@ class MedianStopping(Scheduler):
         )
         if isinstance(decision, Continue):
             self._until[trial.id] = decision.until
-            return Continue(self._cut(resource, decision.until))
+            return Continue(self._cut(resource, decision.until), decision.keep)
         return decision
+
+    def on_exploit(self, trial: Trial, source: TrialId) -> None:
+        self._inner.on_exploit(trial, source)
+
+    def on_failure(self, trial: Trial) -> bool:
+        return self._inner.on_failure(trial)
 
     def on_end(self, trial: Trial) -> None:
         self._until.pop(trial.id, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
@@ -97,6 +97,7 @@ class Coordinator:
         self.objective = problem.objective
         self.scheduler = copy.deepcopy(problem.scheduler)
         self.searcher = copy.deepcopy(problem.searcher)
+        self.scheduler.setup(problem.space, problem.seed)
         self.searcher.setup(problem.space, problem.seed)
         self.journal = journal
         self.suggest = suggest or self.searcher.suggest
@@ -266,8 +267,9 @@ class Coordinator:
     def _failed(self, event: Failed) -> None:
         if (trial := self.ledger.running(event.trial, event.attempt)) is None:
             return
-        self.journal.append(event)
         may_retry = event.retry and not event.fatal and trial.n_failed < self.limits.max_failures
+        paused = not (may_retry or event.fatal) and self.scheduler.on_failure(trial)
+        self.journal.append(replace(event, paused=paused))
         if may_retry and trial.decision is not None:  # saving raised; what was decided stands
             decision = trial.decision
             trial = trial._replace(n_failed=trial.n_failed + 1)
@@ -276,6 +278,9 @@ class Coordinator:
         self._commands.append(Release(trial.id, trial.attempt))
         if may_retry:
             self.ledger.requeue(trial, trial.until, failed=1)
+            return
+        if paused:  # what it was is of no use; it is to take over another one's state
+            self.ledger.pause(trial)
             return
         self._end(trial, Status.FAILED, (event.error.strip().splitlines() or [""])[-1])
         if event.fatal:
@@ -367,12 +372,12 @@ class Coordinator:
         """Keep to the budget: the least promising checkpoints go first."""
         ledger, rows = self.ledger, self.ledger.rows
         while is_full(self._policy, rows.n_bytes, rows.n_files):
-            alone = (t for t in ledger.trials.values() if rows.is_alone(t.checkpoint))
-            found = expendable(alone, ledger.kept.values())
-            if found is None:
+            living = ledger.trials.values()
+            alone = (t for t in living if rows.is_alone(t.checkpoint) and rows.is_alone(t.previous))
+            ref = expendable(alone, ledger.kept.values()) or expendable(living, ())  # shared: last
+            if ref is None:
                 return
-            trial, previous = found
-            self._forget(ledger.give_up(trial, previous=previous), NO_ROOM)
+            self._forget(ledger.give_up(ref), NO_ROOM)
 
     def _flush(self) -> None:
         """All is over: the best states are written, the others let go of.
@@ -440,6 +445,7 @@ class Coordinator:
                 f"state: {donor or 'it has ended, or never began'}"
             )
         trial, freed = self.ledger.exploit(trial, donor, config)
+        self.scheduler.on_exploit(trial, source)
         resource = trial.resource
         self.journal.append(Exploited(trial.id, source, config, resource, self._seconds))
         self._forget(freed)

@@ -170,8 +170,8 @@ def _encode_decision(decision: Decision | None) -> list[Any] | None:
     match decision:
         case None:
             return None
-        case Continue(until):
-            return ["continue", until]
+        case Continue(until, keep):
+            return ["continue", until, keep] if keep else ["continue", until]
         case Pause(keep):
             return ["pause", keep]
         case Stop(reason):
@@ -182,8 +182,8 @@ def _decode_decision(data: list[Any] | None) -> Decision | None:
     match data:
         case None:
             return None
-        case ["continue", until]:
-            return Continue(until)
+        case ["continue", until, *keep]:
+            return Continue(until, *keep)
         case ["pause", keep]:
             return Pause(keep)
         case ["stop", reason]:

@@ -238,15 +238,21 @@ class Ledger:
         left = self._put(left)
         return left, self._release(trial, bad)
 
-    def give_up(self, trial: Trial, *, previous: bool) -> list[CheckpointRef]:
-        """Let go of a trial's checkpoint, or of its previous one, to make room."""
-        if previous:
-            self._put(trial._replace(previous=None))
-            return self._release(trial, trial.previous)
-        same = trial.held is not None and trial.newest is trial.checkpoint
-        left = trial._replace(held=None if same else trial.held, checkpoint=None, previous=None)
-        self._put(left)
-        return self._release(trial, trial.checkpoint, trial.previous)
+    def give_up(self, ref: CheckpointRef) -> list[CheckpointRef]:
+        """Let go of a checkpoint, whoever refers to it, to make room."""
+        freed = []
+        for user in self.rows.users(ref.row):
+            trial = self.find(user)
+            assert trial is not None, f"row {ref.row} outlives trial {user}"
+            held, checkpoint, previous = (
+                None if each is not None and each.row == ref.row else each
+                for each in (trial.held, trial.checkpoint, trial.previous)
+            )
+            if checkpoint is None:
+                checkpoint, previous = previous, None
+            self._put(trial._replace(held=held, checkpoint=checkpoint, previous=previous))
+            freed += self._release(trial, ref)
+        return freed
 
     def exploit(
         self, trial: Trial, source: Trial, config: Config

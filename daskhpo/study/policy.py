@@ -9,6 +9,7 @@ from typing import Any, get_args
 from daskhpo.core.types import (
     Chance,
     CheckpointPolicy,
+    CheckpointRef,
     Continue,
     Decision,
     Pause,
@@ -105,8 +106,10 @@ def chance_of(policy: CheckpointPolicy, decision: Decision | None, kept: bool) -
             if policy.write != "auto":
                 return Chance.SURE
             return Chance.REAL if keep else Chance.POOR
-        case Continue():
-            return Chance.SURE if policy.write == "rung" else None
+        case Continue(keep=keep):
+            if policy.write == "rung":
+                return Chance.SURE
+            return Chance.REAL if keep else None
         case Stop():
             return Chance.SURE if kept else None
 
@@ -133,19 +136,19 @@ def is_full(policy: CheckpointPolicy, n_bytes: int, n_files: int) -> bool:
     )
 
 
-def expendable(living: Iterable[Trial], ended: Iterable[Trial]) -> tuple[Trial, bool] | None:
-    """The trial whose checkpoint is the least loss, and whether it is its ``previous`` one.
+def expendable(living: Iterable[Trial], ended: Iterable[Trial]) -> CheckpointRef | None:
+    """The checkpoint that is the least loss.
 
     First go checkpoints to fall back on; then those of living trials, the shortest trained and of
     these the worst first; then those of trials that have ended, the worst first.
     """
     living = [trial for trial in living if trial.checkpoint is not None]
     if spare := [trial for trial in living if trial.previous is not None]:
-        return min(spare, key=_promise), True
+        return min(spare, key=_promise).previous
     if living:
-        return min(living, key=_promise), False
+        return min(living, key=_promise).checkpoint
     if kept := [trial for trial in ended if trial.checkpoint is not None]:
-        return max(kept, key=lambda trial: (trial.best_loss, trial.id)), False
+        return max(kept, key=lambda trial: (trial.best_loss, trial.id)).checkpoint
     return None
 
 

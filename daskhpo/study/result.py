@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import CheckpointRef, Metrics, Record, Reported, TrialId
+from daskhpo.core.types import CheckpointRef, Exploited, Metrics, Record, Reported, TrialId
 from daskhpo.study.story import Story, TrialRecord
 
 if TYPE_CHECKING:
@@ -33,12 +34,16 @@ class Result:
         self._resource: list[int] = []
         self._seconds: list[float] = []
         self._metrics: list[Metrics] = []
+        self._life: list[int] = []  # of the trial: another one with each state that it took over
+        self._n_lives: Counter[TrialId] = Counter()
         for record in records:
             self.take(record)
 
     def take(self, record: Record) -> None:
         """Take in the next record of the study."""
         self._story.tell(record)
+        if isinstance(record, Exploited):
+            self._n_lives[record.trial] += 1
         if isinstance(record, Reported):
             for step in record.steps:
                 self._trial.append(record.trial)
@@ -46,6 +51,7 @@ class Result:
                 self._resource.append(step.resource)
                 self._seconds.append(step.seconds)
                 self._metrics.append(step.metrics)
+                self._life.append(self._n_lives[record.trial])
 
     def __repr__(self) -> str:
         metric = self.objective.metric
@@ -137,7 +143,8 @@ class Result:
         """One row a report, in order of time.
 
         Columns: ``trial``, ``attempt``, ``resource``, ``seconds`` since the study began, and the
-        metrics. A unit that was trained again after a loss appears once, as first reported.
+        metrics. A unit that was trained again after a loss appears once, as first reported; one
+        that follows from another trial's state, which was taken over, is another unit.
         """
         import pandas as pd
 
@@ -151,7 +158,9 @@ class Result:
         )
         metrics = pd.DataFrame(self._metrics, index=frame.index)
         frame = pd.concat([frame, metrics], axis=1)
-        frame = frame.drop_duplicates(["trial", "resource"], keep="first")
+        life = pd.Series(self._life, index=frame.index, name="life")
+        again = frame[["trial", "resource"]].assign(life=life).duplicated(keep="first")
+        frame = frame[~again]
         return frame.sort_values("seconds", kind="stable", ignore_index=True)
 
     def time_to_solution(self, target: float) -> float | None:

@@ -39,8 +39,8 @@ class Rows:
         return row in self._rows and bool(self._rows[row].ref.array)
 
     def is_alone(self, ref: CheckpointRef | None) -> bool:
-        """Whether one trial alone refers to a row."""
-        return ref is not None and len(self._rows[ref.row].users) == 1
+        """Whether no two trials refer to a row."""
+        return ref is None or len(self._rows[ref.row].users) == 1
 
     @property
     def n_unsaved(self) -> int:

@@ -169,8 +169,11 @@ class Story:
                 trial = self._leave(number, record.seconds)
                 if bad:
                     trial.error = reason
-            case Failed(number, _, error):
-                self._leave(number, record.seconds).error = error
+            case Failed(number, _, error, paused=paused):
+                trial = self._leave(number, record.seconds)
+                trial.error = error
+                if paused:
+                    self._move(trial, Status.PAUSED)
             case SlotsChanged(n_slots):
                 self.n_slots = n_slots
             case StopRequested(reason):

@@ -86,7 +86,8 @@ class Study:
         self.storage = Path(storage)
         space = space if isinstance(space, Space) else Space(space)
         self._problem = Problem(space, Objective(metric, mode), scheduler, searcher, seed)
-        self._check_searcher()
+        for part in (scheduler, searcher):
+            copy.deepcopy(part).setup(space, seed)  # says what does not fit the space
         self._asktell: AskTell | None = None
         self.source: str | None = None  # "FILE.py:study", set by the command line
 
@@ -318,9 +319,6 @@ class Study:
         if not began:
             return None, None
         return began[-1].limits.num_trials, began[-1].limits.target
-
-    def _check_searcher(self) -> None:
-        copy.deepcopy(self._problem.searcher).setup(self._problem.space, self._problem.seed)
 
 
 def load_study(path: str | Path) -> Result:

@@ -17,9 +17,12 @@ from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.types import (
     Action,
+    CheckpointRef,
+    Config,
     Continue,
     Decision,
     Discard,
+    Exploit,
     Pause,
     Report,
     Resume,
@@ -127,6 +130,7 @@ class Driver:
         self.reached: dict[tuple[int, int], list[TrialId]] = defaultdict(list)
         self.ended: dict[TrialId, tuple[Status, int]] = {}
         self._most_workers = n_workers
+        self._n_states = 0
         self._queue: deque[TrialId] = deque()
         self._seed = seed
         self._order = rng(seed, "order of arrival")
@@ -170,6 +174,8 @@ class Driver:
                     self.trials[number] = trial._replace(until=until)
                     self.script.append(("resume", number, until))
                     self.scheduler.on_launch(self._launch(number))
+                case Exploit(number, source, config):
+                    self._exploit(self._paused(number), source, config)
                 case Discard(number):
                     self._paused(number)
                     self.script.append(("discard", number))
@@ -199,8 +205,7 @@ class Driver:
         elif isinstance(trial.decision, Pause):
             self._save(trial)
         elif self.fails(number, trial.until):
-            self.script.append(("fail", number))
-            self._end(number, Status.FAILED)
+            self._fail(trial)
         else:
             self._report(trial)
 
@@ -213,11 +218,33 @@ class Driver:
     def _launch(self, number: TrialId) -> Trial:
         trial = self.trials[number]
         assert trial.status in (Status.QUEUED, Status.PAUSED), f"{trial} cannot be launched"
-        resource = 0 if self._happens(self.mishaps.forgotten) else trial.resource
+        forgotten = self._happens(self.mishaps.forgotten)
         self.trials[number] = trial._replace(
-            status=Status.RUNNING, attempt=trial.attempt + 1, resource=resource
+            status=Status.RUNNING,
+            attempt=trial.attempt + 1,
+            resource=0 if forgotten else trial.resource,
+            held=None if forgotten else trial.held,
         )
         return self.trials[number]
+
+    def _fail(self, trial: Trial) -> None:
+        if self.scheduler.on_failure(trial):
+            self.script.append(("rescued", trial.id))
+            self.trials[trial.id] = trial._replace(status=Status.PAUSED, decision=None)
+        else:
+            self.script.append(("fail", trial.id))
+            self._end(trial.id, Status.FAILED)
+
+    def _exploit(self, trial: Trial, source: TrialId, config: Config) -> None:
+        donor = self.trials.get(source)
+        assert donor is not None, f"trial {source}, to be exploited, has ended or never began"
+        state = donor.newest
+        assert state is not None, f"there is no state of trial {source} to be exploited"
+        self.script.append(("exploit", trial.id, source))
+        self.trials[trial.id] = trial._replace(
+            config=config, held=state, resource=state.resource, decided_at=state.resource
+        )
+        self.scheduler.on_exploit(self.trials[trial.id], source)
 
     def _report(self, trial: Trial) -> None:
         resource = trial.until
@@ -232,9 +259,10 @@ class Driver:
     def _carry_out(self, trial: Trial, decision: Decision) -> None:
         self.trials[trial.id] = trial
         match decision:
-            case Continue(until):
+            case Continue(until, keep):
                 assert trial.resource < until <= self.scheduler.max_t
-                self.trials[trial.id] = trial._replace(until=until, decision=None)
+                held = self._state(trial) if keep else trial.held
+                self.trials[trial.id] = trial._replace(until=until, decision=None, held=held)
             case Stop():
                 full = trial.resource >= self.scheduler.max_t
                 self._end(trial.id, Status.COMPLETED if full else Status.STOPPED)
@@ -243,13 +271,19 @@ class Driver:
 
     def _save(self, trial: Trial) -> None:
         if self._happens(self.mishaps.failed_saves):
-            self.script.append(("fail", trial.id))
-            self._end(trial.id, Status.FAILED)
+            self._fail(trial)
         else:
             self.script.append(("paused", trial.id))
             self.trials[trial.id] = trial._replace(
-                status=Status.PAUSED, resource=trial.decided_at, decision=None
+                status=Status.PAUSED,
+                resource=trial.decided_at,
+                decision=None,
+                held=self._state(trial),
             )
+
+    def _state(self, trial: Trial) -> CheckpointRef:
+        self._n_states += 1
+        return CheckpointRef(self._n_states, trial.id, trial.decided_at)
 
     def _end(self, number: TrialId, status: Status) -> None:
         trial = self.trials.pop(number)._replace(status=status)

@@ -50,6 +50,7 @@ from daskhpo.core.types import (
 from daskhpo.schedulers import (
     ASHA,
     FIFO,
+    PBT,
     AsyncHyperband,
     Hyperband,
     MedianStopping,
@@ -105,6 +106,8 @@ SCHEDULERS = [
     SuccessiveHalving(max_t=4, reduction_factor=2),
     Hyperband(max_t=9),
     Copycat(),
+    PBT(6, 2, ["x"]),
+    PBT(8, 2, ["x", "kind"], quantile_fraction=0.5, synchronous=True),
 ]
 AROUND = [
     lambda scheduler: scheduler,
@@ -544,7 +547,14 @@ def test_without_mishaps_each_unit_is_told_once(script):
         assert set(told) == set(chaos.accepted)
         launches = Counter(r.trial for r in records if isinstance(r, Launched))
         policy, scheduler = script["policy"], script["scheduler"]
-        trains_again = policy.write == "never" or policy.max_files or "Copycat" in repr(scheduler)
+        trains_again = (
+            policy.write == "never"
+            or policy.max_files
+            or any(
+                name in repr(scheduler)
+                for name in ("Copycat", "PBT")  # they go back to exploit
+            )
+        )
         if not trains_again:
             assert set(told.values()) <= {1}
         assert all(n <= launches[trial] for (trial, _), n in told.items())

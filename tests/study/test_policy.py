@@ -227,7 +227,8 @@ def in_order(living, ended):
     living, ended = ({trial.id: trial for trial in trials} for trials in (living, ended))
     order = []
     while (found := expendable(living.values(), ended.values())) is not None:
-        trial, previous = found
+        trial = (living | ended)[found.trial]
+        previous = found == trial.previous
         order.append((trial.id, previous))
         left = trial._replace(previous=None)
         if not previous:

@@ -72,7 +72,7 @@ def test_to_refer_to_a_row_twice_counts_once(rows):
 
 def test_a_row_that_nobody_knows_is_dropped_in_silence(rows):
     rows.drop(3)
-    assert (rows.users(3), rows.is_committed(3), rows.is_alone(None)) == ([], False, False)
+    assert (rows.users(3), rows.is_committed(3), rows.is_alone(None)) == ([], False, True)
 
 
 class NaiveRows:

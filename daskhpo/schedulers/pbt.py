@@ -1,0 +1,265 @@
+"""Population based training: members train side by side, and the worst take over from the best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from daskhpo.core.random import rng
+from daskhpo.core.scheduler import Compare, Scheduler, check_compare, ranked_loss
+from daskhpo.core.space import Domain, Space
+from daskhpo.core.types import (
+    Action,
+    Config,
+    Continue,
+    Decision,
+    Exploit,
+    Pause,
+    Report,
+    Resume,
+    Start,
+    Status,
+    Stop,
+    Trial,
+    TrialId,
+    Wait,
+)
+
+MAX_FAILURES = 3  # as often as this in a row a member that fails is given another one's state
+
+
+@dataclass(frozen=True, slots=True)
+class _Score:
+    resource: int
+    loss: float
+
+
+class PBT(Scheduler):
+    """Population based training; the population is all trials of the study.
+
+    Every ``perturbation_interval`` units a member is ranked among all by its newest report. One of
+    the worst ``quantile_fraction`` *exploits*: it takes over state and configuration of one of the
+    best, drawn at random, and *explores*: each hyperparameter of ``mutations`` is perturbed, or
+    with ``resample_probability`` drawn anew. The others go on.
+
+    A member that fails, or whose metric is not finite, exploits as well, up to three times in a
+    row. Where there are more members than slots, all are trained in turns, the least trained first,
+    and exploit when their turn comes, so that the others have been ranked by then.
+    A member can be exploited if its newest report is among the best and its state of that moment
+    is there; if there is none, the worst go on as they are.
+
+    Parameters
+    ----------
+    max_t : resource of a fully trained member.
+    perturbation_interval : units of training between two rankings.
+    mutations : hyperparameters that may change: names of the study's space, whose domains hold, or
+        a mapping from names to domains of their own.
+    quantile_fraction : of the population that exploits, and that may be exploited; at most half.
+    resample_probability : that a hyperparameter is drawn anew from its domain, not perturbed.
+    synchronous : rank only when all members have come to the same resource.
+    compare : rank by the ``"last"`` report, or by the ``"best"`` so far.
+
+    Raises
+    ------
+    TypeError, ValueError : numbers out of range, nothing that may change; from ``setup``:
+        hyperparameters that the space does not have, or that are constants there.
+
+    References
+    ----------
+    Jaderberg et al. 2017, *Population Based Training of Neural Networks*, Algorithm 1; truncation
+    selection and perturbation as in its Appendix A.
+    """
+
+    def __init__(
+        self,
+        max_t: int,
+        perturbation_interval: int,
+        mutations: Sequence[str] | Mapping[str, Domain],
+        quantile_fraction: float = 0.25,
+        resample_probability: float = 0.25,
+        synchronous: bool = False,
+        compare: Compare = "last",
+    ) -> None:
+        for name, value in (("max_t", max_t), ("perturbation_interval", perturbation_interval)):
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name}={value!r} must be an int: resources are counted in steps")
+        if not 1 <= perturbation_interval < max_t:
+            raise ValueError(
+                f"perturbation_interval={perturbation_interval} must be at least 1 and below "
+                f"max_t={max_t}, or nobody would ever be ranked"
+            )
+        if not 0 < quantile_fraction <= 0.5:
+            raise ValueError(f"quantile_fraction={quantile_fraction!r} must be in (0, 0.5]")
+        if not 0 <= resample_probability <= 1:
+            raise ValueError(f"resample_probability={resample_probability!r} must be in [0, 1]")
+        self.max_t, self._interval = max_t, perturbation_interval
+        self._mutations = _checked(mutations)
+        self._quantile, self._resample = quantile_fraction, resample_probability
+        self._synchronous = synchronous
+        self._compare = check_compare(compare)
+        self._domains: dict[str, Domain] = {}
+        self._seed = 0
+        self._scores: dict[TrialId, _Score] = {}  # of living members
+        self._due: dict[TrialId, None] = {}  # members that shall exploit, in their order
+        self._broken: dict[TrialId, None] = {}  # the same, because they failed
+        self._waiting: set[TrialId] = set()  # paused, or about to be
+        self._n_segments: dict[TrialId, int] = {}  # trained, whatever became of them
+        self._n_exploits: dict[TrialId, int] = {}
+        self._n_failures: dict[TrialId, int] = {}  # in a row
+        self._judged = 0  # synchronous: up to this resource all members were ranked
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(max_t={self.max_t}, perturbation_interval={self._interval}, "
+            f"mutations={self._mutations!r}, quantile_fraction={self._quantile}, "
+            f"resample_probability={self._resample}, synchronous={self._synchronous}, "
+            f"compare={self._compare!r})"
+        )
+
+    def setup(self, space: Space, seed: int) -> None:
+        self._seed = seed
+        for name in self._mutations:
+            if name not in space.domains:
+                there = ", ".join(space.domains) or "none"
+                what = "is a constant" if name in space else "is not"
+                raise ValueError(
+                    f"mutations: {name!r} {what} in the space; hyperparameters there: {there}"
+                )
+        given = self._mutations if isinstance(self._mutations, dict) else space.domains
+        self._domains = {name: given[name] for name in self._mutations}
+
+    # -- what a free slot does -------------------------------------------------------------------
+
+    def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
+        if can_start:
+            return Start(until=self._interval)
+        paused = [trial for trial in trials.values() if trial.status is Status.PAUSED]
+        is_open = not self._synchronous or self._is_barrier_open(trials)
+        if not is_open:  # only those who lag behind
+            paused = [t for t in paused if t.resource < self._judged + self._interval]
+        turns = sorted(paused, key=lambda t: (self._n_segments.get(t.id, 0), t.resource, t.id))
+        _, worst = self._quantiles()  # who was among the worst may not be any more
+        due = {member for member in self._due if is_open and member in worst} | set(self._broken)
+        # In step all who have to exploit do so before anybody goes on, else when their turn comes.
+        for trial in turns if self._synchronous else turns[:1]:
+            source = self._source(trial, trials) if trial.id in due else None
+            if source is not None:
+                return Exploit(trial.id, source.id, self._explored(trial.id, source.config))
+        if not turns:
+            return Wait()
+        first = turns[0]
+        return Resume(first.id, self._next_stop(max(first.resource, first.decided_at)))
+
+    def _is_barrier_open(self, trials: Mapping[TrialId, Trial]) -> bool:
+        """Whether everybody has come to where the next ranking is."""
+        barrier = self._judged + self._interval
+        return all(
+            trial.status is Status.PAUSED and trial.resource >= barrier for trial in trials.values()
+        )
+
+    def _source(self, trial: Trial, trials: Mapping[TrialId, Trial]) -> Trial | None:
+        """One of the best, at random, whose state at its newest report is there.
+
+        One that is more than an interval behind is not taken: it has not been ranked fairly.
+        """
+        best, _ = self._quantiles()
+        order = rng(self._seed, "exploit", trial.id, self._n_exploits.get(trial.id, 0))
+        for i in order.permutation(len(best)):
+            found = trials.get(best[i])
+            if found is None or found.id == trial.id or found.newest is None:
+                continue
+            resource = found.newest.resource
+            is_near = trial.id in self._broken or resource >= trial.resource - self._interval
+            if is_near and resource == self._scores[found.id].resource:
+                return found
+        return None
+
+    def _explored(self, member: TrialId, config: Config) -> dict[str, Any]:
+        """A configuration near another one (Jaderberg et al. 2017, App. A)."""
+        generator = rng(self._seed, "explore", member, self._n_exploits.get(member, 0))
+        explored = dict(config)
+        for name, domain in self._domains.items():
+            if generator.random() < self._resample or not domain.contains(config.get(name)):
+                explored[name] = domain.sample(generator)
+            else:
+                explored[name] = domain.perturb(config[name], generator)
+        return explored
+
+    # -- what happens ----------------------------------------------------------------------------
+
+    def on_launch(self, trial: Trial) -> None:
+        self._due.pop(trial.id, None)
+        self._broken.pop(trial.id, None)
+        self._waiting.discard(trial.id)
+        if self._synchronous and trial.until > self._judged + self._interval:
+            self._judged += self._interval
+
+    def on_exploit(self, trial: Trial, source: TrialId) -> None:
+        self._n_exploits[trial.id] = self._n_exploits.get(trial.id, 0) + 1
+        self._due.pop(trial.id, None)
+        self._broken.pop(trial.id, None)
+        self._scores.pop(trial.id, None)  # what it scored was another state
+
+    def on_report(self, trial: Trial, report: Report) -> Decision:
+        self._n_failures.pop(trial.id, None)
+        self._n_segments[trial.id] = self._n_segments.get(trial.id, 0) + 1
+        if report.resource >= self.max_t:
+            return Stop("fully trained")
+        self._scores[trial.id] = _Score(report.resource, ranked_loss(report, self._compare))
+        best, worst = self._quantiles()
+        is_worst = trial.id in worst
+        if self._synchronous:
+            self._due = dict.fromkeys(worst)
+        elif is_worst:
+            self._due[trial.id] = None
+        elif report.resource > self._interval and not self._waiting:
+            return Continue(self._next_stop(report.resource), keep=trial.id in best)
+        self._waiting.add(trial.id)
+        return Pause(keep=not is_worst)
+
+    def on_failure(self, trial: Trial) -> bool:
+        n_failures = self._n_failures.get(trial.id, 0) + 1
+        if n_failures > MAX_FAILURES:
+            return False
+        self._n_failures[trial.id] = n_failures
+        self._scores.pop(trial.id, None)
+        self._broken[trial.id] = None
+        self._waiting.add(trial.id)
+        return True
+
+    def on_end(self, trial: Trial) -> None:
+        self._waiting.discard(trial.id)
+        for each in (
+            self._scores,
+            self._due,
+            self._broken,
+            self._n_segments,
+            self._n_exploits,
+            self._n_failures,
+        ):
+            each.pop(trial.id, None)
+
+    def _quantiles(self) -> tuple[list[TrialId], list[TrialId]]:
+        """The best and the worst of the population by their newest reports."""
+        ranked = sorted(self._scores, key=lambda member: (self._scores[member].loss, member))
+        n = min(ceil(len(ranked) * self._quantile), len(ranked) // 2)
+        return ranked[:n], ranked[len(ranked) - n :]
+
+    def _next_stop(self, resource: int) -> int:
+        return min(self.max_t, (resource // self._interval + 1) * self._interval)
+
+
+def _checked(mutations: Any) -> tuple[str, ...] | dict[str, Domain]:
+    if isinstance(mutations, str) or not isinstance(mutations, Iterable) or not mutations:
+        raise TypeError(
+            f"mutations={mutations!r} must be names of hyperparameters, such as ['lr'], or a "
+            "mapping from names to domains"
+        )
+    if not isinstance(mutations, Mapping):
+        return tuple(mutations)
+    for name, domain in mutations.items():
+        if not isinstance(domain, Domain):
+            raise TypeError(f"mutations[{name!r}]={domain!r} must be a domain, such as Real(0, 1)")
+    return dict(mutations)

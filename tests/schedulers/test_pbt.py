@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from daskhpo.core.scheduler import Scheduler
+from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space
+from daskhpo.core.types import (
+    CheckpointRef,
+    Continue,
+    Exploit,
+    Pause,
+    Resume,
+    Start,
+    Status,
+    Stop,
+    Trial,
+    Wait,
+)
+from daskhpo.schedulers import PBT
+from daskhpo.schedulers.pbt import MAX_FAILURES
+from daskhpo.testing.driver import Mishaps, a_report
+from daskhpo.testing.scheduler import SchedulerContract, drive
+
+SPACE = Space({"lr": Real(1e-4, 1e-1, log=True), "batch": Ordinal([16, 32, 64]), "kind": "a"})
+
+
+def a_pbt(**options) -> PBT:
+    scheduler = PBT(**{"max_t": 20, "perturbation_interval": 5, "mutations": ["lr"]} | options)
+    scheduler.setup(SPACE, 0)
+    return scheduler
+
+
+class Contract(SchedulerContract):
+    def test_no_trial_reports_twice_at_a_resource(self, make):
+        pytest.skip("a member that exploits another one trains again from where that stood")
+
+    def test_a_lost_trial_changes_no_outcome_on_one_worker(self, make):
+        pytest.skip("without its state a member cannot be exploited: another one is")
+
+
+class TestAsynchronous(Contract):
+    @pytest.fixture
+    def make(self):
+        return a_pbt
+
+
+class TestSynchronous(Contract):
+    @pytest.fixture
+    def make(self):
+        return lambda: a_pbt(synchronous=True)
+
+
+class Members:
+    """A population whose members report as they are told; the scheduler's words are checked."""
+
+    def __init__(self, n: int, **options) -> None:
+        self.scheduler = a_pbt(**options)
+        self.trials: dict[int, Trial] = {}
+        self.n = n
+        self.row = 0
+
+    def start(self) -> None:
+        for number in range(self.n):
+            assert self.ask(can_start=True) == Start(until=5)
+            config = {"lr": 0.01 * (number + 1), "batch": 32, "kind": "a"}
+            self.trials[number] = Trial(number, config, Status.RUNNING, until=5, attempt=1)
+            self.scheduler.on_launch(self.trials[number])
+
+    def ask(self, can_start: bool = False):
+        return self.scheduler.next_action(self.trials, can_start)
+
+    def report(self, number: int, loss: float, held: bool = True):
+        trial = self.trials[number]
+        decision = self.scheduler.on_report(
+            trial._replace(resource=trial.until), a_report(trial.until, loss)
+        )
+        self.row += 1
+        ref = CheckpointRef(self.row, number, trial.until) if held else trial.held
+        match decision:
+            case Continue(until, keep):
+                new = trial._replace(
+                    resource=trial.until, until=until, held=ref if keep else trial.held
+                )
+            case Pause():
+                new = trial._replace(resource=trial.until, status=Status.PAUSED, held=ref)
+            case Stop():
+                new = None
+        if new is None:
+            del self.trials[number]
+            self.scheduler.on_end(trial._replace(status=Status.COMPLETED))
+        else:
+            self.trials[number] = new
+        return decision
+
+    def carry_out(self, action):
+        match action:
+            case Exploit(number, source, config):
+                state = self.trials[source].newest
+                self.trials[number] = self.trials[number]._replace(
+                    config=config, held=state, resource=state.resource
+                )
+                self.scheduler.on_exploit(self.trials[number], source)
+            case Resume(number, until):
+                self.trials[number] = self.trials[number]._replace(
+                    status=Status.RUNNING, until=until
+                )
+                self.scheduler.on_launch(self.trials[number])
+        return action
+
+    def resume_all(self):
+        actions = []
+        while not isinstance(action := self.carry_out(self.ask()), Wait):
+            actions.append(action)
+        return actions
+
+
+def test_all_come_to_the_first_ranking_before_anybody_goes_on():
+    members = Members(4)
+    members.start()
+    for number, loss in enumerate([0.4, 0.1, 0.2, 0.3]):
+        members.report(number, loss)
+    actions = members.resume_all()
+    resumed = [action.trial for action in actions if isinstance(action, Resume)]
+    assert sorted(resumed) == [0, 1, 2, 3]
+
+
+def test_the_worst_take_over_from_the_best():
+    members = Members(8)
+    members.start()
+    decisions = {n: members.report(n, loss=0.1 * (n + 1)) for n in range(8)}
+    assert decisions[7] == Pause(keep=False)  # its own state is of no use
+    exploits = [action for action in members.resume_all() if isinstance(action, Exploit)]
+    assert {exploit.source for exploit in exploits} <= {0, 1}
+    assert 7 in {exploit.trial for exploit in exploits}
+    for exploit in exploits:
+        assert members.trials[exploit.trial].held.trial == exploit.source
+
+
+def ranked(members: Members) -> None:
+    """Bring everybody past the first ranking, with losses in the order of their numbers."""
+    members.start()
+    for number in range(members.n):
+        members.report(number, loss=1.0 + number)
+    members.resume_all()
+
+
+def test_who_is_not_among_the_worst_trains_on_and_the_best_leave_a_state():
+    members = Members(8)
+    ranked(members)
+    assert members.report(0, loss=0.1) == Continue(15, keep=True)
+    middle = members.report(3, loss=3.5)
+    assert middle == Continue(15, keep=False)
+
+
+def test_who_waits_for_a_slot_gets_the_one_of_who_reports_next():
+    members = Members(4)
+    ranked(members)
+    assert members.report(3, loss=9.0) == Pause(keep=False)
+    exploit = members.carry_out(members.ask())
+    assert isinstance(exploit, Exploit)
+    assert members.report(0, loss=0.5) == Pause()  # 3 waits
+    assert members.ask() == Resume(3, members.trials[3].resource // 5 * 5 + 5)
+
+
+def test_a_member_whose_state_is_not_that_of_its_newest_report_is_not_exploited():
+    members = Members(4)
+    members.start()
+    for number in range(4):
+        members.report(number, loss=1.0 + number)
+    members.trials = {n: trial._replace(held=None) for n, trial in members.trials.items()}
+    assert all(isinstance(action, Resume) for action in members.resume_all())
+
+
+def test_what_is_drawn_depends_on_the_seed_and_not_on_who_comes_first():
+    def explored(seed, order):
+        scheduler = PBT(20, 5, ["lr", "batch"])
+        scheduler.setup(SPACE, seed)
+        configs = {}
+        for member in order:
+            configs[member] = scheduler._explored(member, {"lr": 0.01, "batch": 32, "kind": "a"})
+        return configs
+
+    assert explored(0, [1, 2, 3]) == explored(0, [3, 1, 2])
+    assert explored(0, [1]) != explored(1, [1])
+
+
+def test_explored_values_stay_in_their_domains_and_constants_stay():
+    space = Space(
+        {
+            "lr": Real(1e-4, 1e-1, log=True),
+            "layers": Integer(1, 4),
+            "batch": Ordinal([16, 32, 64]),
+            "kind": Categorical(["a", "b"]),
+            "momentum": 0.9,
+            "width": Integer(8, 64),
+        }
+    )
+    names = ["lr", "layers", "batch", "kind"]
+    scheduler = PBT(20, 5, names)
+    scheduler.setup(space, 0)
+    config = {"lr": 0.1, "layers": 1, "batch": 64, "kind": "a", "momentum": 0.9, "width": 9}
+    seen = Counter()
+    for member in range(300):
+        new = scheduler._explored(member, config)
+        assert all(space.domains[name].contains(new[name]) for name in names)
+        assert (new["momentum"], new["width"]) == (0.9, 9)
+        assert isinstance(new["layers"], int)
+        seen.update((name, new[name]) for name in names if name != "lr")
+    assert {seen["batch", 32] > 0, seen["batch", 64] > 0} == {True}
+    assert seen["kind", "b"] > seen["kind", "a"]  # only drawing anew gives the same one again
+
+
+def fail(members: Members, number: int) -> bool:
+    trial = members.trials[number]
+    if lives := members.scheduler.on_failure(trial):
+        members.trials[number] = trial._replace(status=Status.PAUSED)
+    return lives
+
+
+def test_a_member_that_fails_takes_over_another_ones_state():
+    members = Members(4)
+    ranked(members)
+    members.report(0, loss=0.1)
+    assert fail(members, 2)
+    exploit = members.carry_out(members.ask())
+    assert isinstance(exploit, Exploit)
+    assert (exploit.trial, exploit.source) == (2, 0)
+    assert members.carry_out(members.ask()) == Resume(2, until=15)
+
+
+def test_a_member_that_goes_on_failing_is_given_up():
+    members = Members(4)
+    ranked(members)
+    members.report(0, loss=0.1)
+    for _ in range(MAX_FAILURES):
+        assert fail(members, 2)
+        members.resume_all()
+    assert not fail(members, 2)
+
+
+def test_failing_members_of_a_study_are_rescued_as_often_as_was_said():
+    study = drive(a_pbt(), mishaps=Mishaps(fails=0.1), num_trials=12)
+    rescued = Counter(event[1] for event in study.script if event[0] == "rescued")
+    for number, (status, _) in study.ended.items():
+        assert status is Status.COMPLETED or rescued[number] >= MAX_FAILURES
+    completed = {n for n, (status, _) in study.ended.items() if status is Status.COMPLETED}
+    assert completed & set(rescued)
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 5, 12, 30])
+def test_a_population_larger_than_the_cluster_is_trained_in_turns(n_workers):
+    study = drive(a_pbt(), num_trials=12, n_workers=n_workers)
+    assert all(ended == (Status.COMPLETED, 20) for ended in study.ended.values())
+    assert any(event[0] == "exploit" for event in study.script)
+    reports = [(event[1], event[2]) for event in study.script if event[0] == "report"]
+    reached = dict.fromkeys(range(12), 0)
+    for number, resource in reports:
+        reached[number] = resource
+        if n_workers == 1:  # nobody is two rankings ahead of another one
+            assert max(reached.values()) - min(reached.values()) <= 10
+
+
+def test_in_step_nobody_goes_on_before_all_were_ranked():
+    study = drive(a_pbt(synchronous=True), num_trials=12, n_workers=5)
+    at = dict.fromkeys(range(12), 0)
+    for event in study.script:
+        if event[0] == "report":
+            at[event[1]] = event[2]
+        elif event[0] == "resume":
+            assert min(at.values()) >= event[2] - 5
+    assert all(ended == (Status.COMPLETED, 20) for ended in study.ended.values())
+    exploits = [event for event in study.script if event[0] == "exploit"]
+    assert len(exploits) == 3 * 3  # a quarter of 12, at 5, 10 and 15
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"perturbation_interval": 20}, ValueError, "below max_t=20"),
+        ({"perturbation_interval": 2.0}, TypeError, "must be an int"),
+        ({"quantile_fraction": 0.6}, ValueError, "(0, 0.5]"),
+        ({"resample_probability": -0.1}, ValueError, "[0, 1]"),
+        ({"mutations": "lr"}, TypeError, "such as ['lr']"),
+        ({"mutations": []}, TypeError, "names of hyperparameters"),
+        ({"mutations": {"lr": 0.1}}, TypeError, "must be a domain"),
+        ({"mutations": ["lr", "depth"]}, ValueError, "'depth' is not in the space"),
+        ({"mutations": ["kind"]}, ValueError, "'kind' is a constant"),
+        ({"compare": "first"}, ValueError, "'last' or 'best'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        a_pbt(**options)
+
+
+def test_mutations_may_have_domains_of_their_own():
+    scheduler = PBT(20, 5, {"lr": Real(1e-3, 1e-2)}, resample_probability=1.0)
+    scheduler.setup(SPACE, 0)
+    values = {scheduler._explored(n, {"lr": 0.05, "batch": 16})["lr"] for n in range(20)}
+    assert all(1e-3 <= value <= 1e-2 for value in values)
+    assert isinstance(scheduler, Scheduler)
