@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,39 +33,38 @@ def store(request, tmp_path):
     return ZarrStore(tmp_path / "checkpoints", chunk_limit=request.param)
 
 
-@pytest.fixture
-def files_end_at():
-    """Return a function that limits the size of files; a signal says so, and is ignored."""
+@contextmanager
+def files_end_at(n_bytes):
+    """Limit the size of files, for as short as can be: what pytest prints may go to one, too."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda n_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_file_that_cannot_grow_in_mid_write_leaves_nothing(store, files_end_at):
+def test_a_file_that_cannot_grow_in_mid_write_leaves_nothing(store):
     kept = store.write(a_ref(row=0), {"w": np.zeros(100_000)})
     before = files_of(store)
-    files_end_at(700)
     for write in (
         lambda ref: store.write(ref, {"w": np.ones(100_000)}),
         lambda ref: store.write_snapshot(ref, snapshot({"w": np.ones(100_000)}, 7, 3)),
     ):
-        with pytest.raises(CheckpointNotWritten) as caught:
+        with files_end_at(700), pytest.raises(CheckpointNotWritten) as caught:
             write(a_ref(row=1, trial=7, resource=3))
         assert caught.value.errno == errno.EFBIG
-    files_end_at(resource.RLIM_INFINITY)
     assert files_of(store) == before
     assert_same_state(store.read(kept), {"w": np.zeros(100_000)})
     assert_same_state(store.read(store.write(a_ref(row=1), a_state())), a_state())
 
 
-def test_the_error_says_where_whose_why_and_what_follows_and_travels(store, files_end_at):
+def test_the_error_says_where_whose_why_and_what_follows_and_travels(store):
     store.write(a_ref(row=0), a_state())
-    files_end_at(700)
-    with pytest.raises(OSError, match="File too large") as caught:
+    with files_end_at(700), pytest.raises(OSError, match="File too large") as caught:
         store.write(a_ref(row=1, trial=7, resource=3), a_state())
-    files_end_at(resource.RLIM_INFINITY)
     for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
         assert type(error) is CheckpointNotWritten
         assert (error.trial, error.resource, error.errno) == (7, 3, errno.EFBIG)
@@ -74,10 +74,9 @@ def test_the_error_says_where_whose_why_and_what_follows_and_travels(store, file
     assert isinstance(caught.value.__cause__, OSError)
 
 
-def test_a_retry_that_fails_keeps_the_row_that_was_there(store, files_end_at):
+def test_a_retry_that_fails_keeps_the_row_that_was_there(store):
     ref = store.write(a_ref(), a_state(0))
-    files_end_at(700)
-    with pytest.raises(CheckpointNotWritten):
+    with files_end_at(700), pytest.raises(CheckpointNotWritten):
         store.write(a_ref(), a_state(1))
     assert_same_state(store.read(ref), a_state(0))
 
