@@ -21,7 +21,7 @@ from daskhpo.core.types import (
 )
 from daskhpo.schedulers import PBT
 from daskhpo.schedulers.pbt import MAX_FAILURES
-from daskhpo.testing.driver import Mishaps, a_report
+from daskhpo.testing.driver import EVERYTHING_GOES_WRONG, Mishaps, a_report
 from daskhpo.testing.scheduler import SchedulerContract, drive
 
 SPACE = Space({"lr": Real(1e-4, 1e-1, log=True), "batch": Ordinal([16, 32, 64]), "kind": "a"})
@@ -35,10 +35,21 @@ def a_pbt(**options) -> PBT:
 
 class Contract(SchedulerContract):
     def test_no_trial_reports_twice_at_a_resource(self, make):
-        pytest.skip("a member that exploits another one trains again from where that stood")
+        study = drive(make(), mishaps=EVERYTHING_GOES_WRONG)
+        lives: Counter[int] = Counter()  # with each state that it takes over it begins another one
+        reports = set()
+        for what, number, *rest in study.script:
+            lives[number] += what == "exploit"
+            if what == "report":
+                assert (number, lives[number], rest[0]) not in reports
+                reports.add((number, lives[number], rest[0]))
+        assert max(lives.values()) > 0
 
     def test_a_lost_trial_changes_no_outcome_on_one_worker(self, make):
-        pytest.skip("without its state a member cannot be exploited: another one is")
+        calm = drive(make(), n_workers=1)
+        stormy = drive(make(), n_workers=1, mishaps=Mishaps(lost=0.3))  # but not its state
+        assert stormy.reached == calm.reached
+        assert stormy.ended == calm.ended
 
 
 class TestAsynchronous(Contract):
