@@ -219,7 +219,9 @@ class Coordinator:
                 self._commands.append(Delete(event.ref))
             return
         self.journal.append(event)
-        if event.ref is not None:
+        if event.ref is None:
+            self.ledger.has_no_state(trial)
+        else:
             trial, freed = self.ledger.hold(trial, event.ref)
             self._forget(freed)
         if trial.leaves:

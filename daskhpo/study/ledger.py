@@ -39,6 +39,7 @@ class Ledger:
         self.best_trial: TrialId | None = None
         self.n_kept: float = 1  #: of how many ended trials a checkpoint is kept
         self.kept: dict[TrialId, Trial] = {}  #: ended trials whose checkpoint is kept
+        self._stateless = (math.inf, 0)  # rank of the best trial that had no state to give
 
     def running(self, trial: TrialId, attempt: int) -> Trial | None:
         """The trial if this attempt of it holds a slot; None: the message comes from the dead."""
@@ -160,7 +161,7 @@ class Ledger:
         self.n_ended[status] += 1
         del self.trials[trial.id]
         ended = trial._replace(status=status)
-        if ended.newest is None or not self.would_keep(ended):
+        if ended.newest is None or not self._is_to_keep(ended):
             return ended, self._release(ended, ended.held, ended.checkpoint, ended.previous)
         freed = self._release(ended, ended.previous)
         self.kept[ended.id] = ended._replace(previous=None)
@@ -171,10 +172,22 @@ class Ledger:
         return ended, freed
 
     def would_keep(self, trial: Trial) -> bool:
-        """Whether a checkpoint of the trial would be kept if it ended now."""
+        """Whether a checkpoint of the trial would be kept if it ended now.
+
+        Where a better one had no state to give, it is not likely that this one has.
+        """
+        if _rank(trial) >= self._stateless and self.n_kept < math.inf:
+            return False
+        return self._is_to_keep(trial)
+
+    def _is_to_keep(self, trial: Trial) -> bool:
         if len(self.kept) < self.n_kept:
             return True
         return self.n_kept > 0 and _rank(trial) < max(map(_rank, self.kept.values()))
+
+    def has_no_state(self, trial: Trial) -> None:
+        """The trial was asked for its state and has none."""
+        self._stateless = min(self._stateless, _rank(trial))
 
     def best(self, n: int) -> list[Trial]:
         """The best trials of which there is a state, ended or not."""

@@ -671,3 +671,15 @@ def test_going_on_at_a_rung_waits_until_its_state_is_held_and_no_longer(desk):
     save = study.report(0, until=1).only(Save)
     assert study.held(save).kinds == [Train]
     assert study.ledger.rows.n_unsaved == 1
+
+
+def test_where_trials_have_no_state_only_a_better_one_is_asked_for_it(desk):
+    study = desk(FIFO(1), num_trials=9)
+    study.slots(1)
+    asked = []
+    for trial, loss in enumerate([3.0, 5.0, 2.0, 2.5, 1.0]):
+        for save in study.report(trial, until=1, loss=loss).of(Save):
+            asked.append(trial)
+            study.say(Held, trial, save.attempt, None)
+    assert asked == [0, 2, 4]
+    assert study.ledger.kept == {}
