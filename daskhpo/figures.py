@@ -1,0 +1,118 @@
+"""Figures of what a population found; needs matplotlib: ``pip install 'daskhpo[figures]'``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daskhpo.study.multistep import MultiStep
+from daskhpo.study.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_genealogy", "plot_schedule"]
+
+BLUE, ORANGE, GREY = "#1f77b4", "#d95f02", "#bbbbbb"
+
+
+def plot_schedule(
+    result: Result, name: str | None = None, steps: MultiStep | None = None, log: bool = True
+) -> Figure:
+    """The winner's metric over its training, above one of its hyperparameters.
+
+    Parameters
+    ----------
+    name : of the hyperparameter; may be left out if only one changes.
+    steps : a fitted multistep schedule to draw on top.
+    log : logarithmic axes for both values.
+
+    Raises
+    ------
+    ImportError : matplotlib is not there.
+    ValueError : several hyperparameters change and none was named, or nothing was reported.
+    """
+    from matplotlib.figure import Figure
+
+    schedule = result.schedule()
+    name = schedule.only_name() if name is None else name
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    metric = result.objective.metric
+    history = result.history()
+    for _, of_one in history.groupby("trial"):
+        above.plot(of_one["resource"], of_one[metric], color=GREY, linewidth=0.5)
+    winner = result.training()
+    label = "the winner and those it went on from"
+    above.plot(winner["resource"], winner[metric], color=BLUE, label=label)
+    above.set_ylabel(metric)
+    edges = [0, *(piece.until for piece in schedule)]
+    below.stairs([piece.config[name] for piece in schedule], edges, baseline=None, color=BLUE)
+    if steps is not None:
+        below.stairs(
+            steps.values,
+            [0, *steps.milestones, steps.max_t],
+            baseline=None,
+            color=ORANGE,
+            linewidth=2,
+            label=f"fitted, {len(steps.milestones)} steps",
+        )
+        below.legend(frameon=False)
+    below.set_ylabel(name)
+    below.set_xlabel("units of training")
+    above.legend(frameon=False)
+    for axes in (above, below):
+        _tidy(axes, log)
+    return figure
+
+
+def plot_genealogy(result: Result, name: str | None = None) -> Figure:
+    """The population over its training: each life a line, each exploit a step to its source.
+
+    Parameters
+    ----------
+    name : hyperparameter that colours the lives; may be left out if only one changes.
+
+    Raises
+    ------
+    ImportError : matplotlib is not there.
+    ValueError : several hyperparameters change and none was named, or nothing was reported.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.figure import Figure
+
+    schedule = result.schedule()
+    name = schedule.only_name() if name is None else name
+    lives: list[Any] = result.lineage().to_dict("records")
+    members = sorted({life["trial"] for life in lives})
+    values = [float(life[f"config/{name}"]) for life in lives]
+    scale = LogNorm if min(values) > 0 else Normalize
+    colours = ScalarMappable(scale(min(values), max(values)), "viridis")
+    figure = Figure(figsize=(7, 0.3 * len(members) + 1.5), layout="constrained")
+    axes = figure.subplots()
+    for life, value in zip(lives, values, strict=True):
+        member, start = life["trial"], life["start"]
+        colour = colours.to_rgba(np.array([value]))[0]
+        axes.hlines(member, start, life["until"], color=colour, linewidth=4)
+        if start > 0:
+            source = lives[life["parent"]]["trial"]
+            axes.vlines(start, min(source, member), max(source, member), color=GREY, linewidth=0.8)
+    for piece in schedule:
+        member = piece.trial
+        axes.hlines(float(member or 0), piece.start, piece.until, color="black", linewidth=1)
+    axes.set_xlabel("units of training (black: the winner's way)")
+    axes.set_ylabel("member")
+    axes.set_yticks(members)
+    figure.colorbar(colours, ax=axes, label=name)
+    _tidy(axes, log=False)
+    return figure
+
+
+def _tidy(axes: Axes, log: bool) -> None:
+    if log:
+        axes.set_yscale("log")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

@@ -1,0 +1,176 @@
+"""Find a learning-rate schedule, fit a multistep one to it, and train with both from scratch."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from distributed import Client, LocalCluster
+
+from daskhpo import Study
+from daskhpo.core.scheduler import Scheduler
+from daskhpo.figures import plot_genealogy, plot_schedule
+from daskhpo.schedulers import FIFO, PBT, PBTReplay
+from daskhpo.searchers import GridSearch
+from daskhpo.study.multistep import MultiStep
+from daskhpo.study.result import Result
+from experiments.adsorption.data import prepare
+from experiments.adsorption.evaluate import test_error
+from experiments.adsorption.trainable import AdsorptionNet
+from experiments.pbt_schedule.profiles import PROFILES, Profile
+from experiments.pbt_schedule.scheduled import ScheduledNet
+
+MAX_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs studies of one profile and seed, or goes on with those that are there."""
+
+    profile: Profile
+    seed: int
+    storage: Path
+    client: Client
+
+    def run(
+        self,
+        name: str,
+        trainable: Any,
+        space: dict[str, Any],
+        scheduler: Scheduler,
+        num_trials: int = 1,
+        searcher: Any = None,
+    ) -> Result:
+        """A finished study."""
+        study = Study(
+            trainable,
+            space,
+            "val_mae",
+            "min",
+            scheduler=scheduler,
+            searcher=searcher,
+            storage=self.storage,
+            name=f"{self.profile.name}-{name}-{self.seed}",
+            seed=self.seed,
+        )
+        known = study.path.exists() and study.result().num_trials
+        began = time.monotonic()
+        result = (study.resume if known else study.run)(
+            num_trials=num_trials, client=self.client, progress=False
+        )
+        seconds = time.monotonic() - began
+        print(f"  {study.name}: best {result.best_value:.4f} eV, {seconds:.0f} s", flush=True)
+        return result
+
+
+def compare(runner: Runner) -> Iterator[dict[str, Any]]:
+    """Each way to train, with its errors in eV: rows of the table."""
+    profile = runner.profile
+    population = runner.run(
+        "pbt",
+        AdsorptionNet,
+        profile.space(),
+        PBT(profile.max_t, profile.interval, ["lr"]),
+        profile.population,
+    )
+    schedule = population.schedule()
+    steps = schedule.fit_multistep("lr", max_steps=MAX_STEPS)
+    print(f"  {steps}", flush=True)
+    draw(population, steps, runner.storage / f"{profile.name}-{runner.seed}")
+    yield row("PBT, its best member", population, profile.population * profile.max_t)
+
+    constants = runner.run(
+        "constant",
+        AdsorptionNet,
+        profile.space(),
+        FIFO(profile.max_t),
+        profile.population,
+        GridSearch(num_points=profile.population),
+    )
+    name = f"constant rate, best of {profile.population}"
+    yield row(name, constants, profile.population * profile.max_t)
+
+    space = profile.space() | {"rates": steps.values, "milestones": steps.milestones}
+    del space["lr"]
+    once = runner.run("multistep", ScheduledNet, space, FIFO(steps.max_t))
+    yield row("fitted multistep, from scratch", once, steps.max_t)
+
+    again = runner.run("replay", AdsorptionNet, schedule.initial, PBTReplay(schedule))
+    yield row("replay of the schedule, from scratch", again, schedule.max_t)
+
+
+def row(method: str, result: Result, epochs: int) -> dict[str, Any]:
+    """Errors (eV) of a study's best trial: at its best epoch, at its last, and on the test part."""
+    best = result.best_trial
+    return {
+        "method": method,
+        "epochs": epochs,
+        "validation": result.best_value,
+        "validation, last epoch": result.training(best.id)["val_mae"].iloc[-1],
+        "test": test_error(best.config, result.checkpoint()),
+    }
+
+
+def draw(result: Result, steps: MultiStep, stem: Path) -> None:
+    """The two figures of a population, as PNG files."""
+    plot_schedule(result, "lr", steps).savefig(f"{stem}-schedule.png", dpi=130)
+    plot_genealogy(result, "lr").savefig(f"{stem}-genealogy.png", dpi=130)
+
+
+def table(rows: pd.DataFrame) -> str:
+    """Mean ± standard deviation over the seeds, as Markdown."""
+    columns = ["validation", "validation, last epoch", "test"]
+    lines = [
+        f"| | epochs trained | {' | '.join(columns)} |",
+        "|---|---|" + "---|" * len(columns),
+    ]
+    for method, of_one in rows.groupby("method", sort=False):
+        cells = [
+            f"{of_one[column].mean():.3f} ± {of_one[column].std(ddof=1):.3f}"
+            if len(of_one) > 1
+            else f"{of_one[column].iloc[0]:.3f}"
+            for column in columns
+        ]
+        lines.append(f"| {method} | {of_one['epochs'].iloc[0]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run all studies of all seeds on the cores of this machine, and print the table."""
+    options = _options()
+    profile = PROFILES[options.profile]
+    prepare(profile.data)
+    options.storage.mkdir(parents=True, exist_ok=True)
+    rows = []
+    with (
+        LocalCluster(threads_per_worker=1, n_workers=options.workers, dashboard_address=":0") as c,
+        Client(c, set_as_default=False) as client,
+    ):
+        for seed in range(options.seeds):
+            print(f"seed {seed}", flush=True)
+            runner = Runner(profile, seed, options.storage, client)
+            rows += [{"seed": seed, **each} for each in compare(runner)]
+    frame = pd.DataFrame(rows)
+    frame.to_csv(options.storage / f"{profile.name}-errors.csv", index=False)
+    print()
+    print("mean absolute error, eV")
+    print()
+    print(table(frame))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", choices=sorted(PROFILES), default="laptop")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--storage", type=Path, default=Path("runs/pbt_schedule"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

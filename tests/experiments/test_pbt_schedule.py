@@ -1,0 +1,59 @@
+"""The schedule experiment: its network trains at the rates that it is given."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("ase")
+
+from daskhpo.study.multistep import MultiStep
+from experiments.pbt_schedule.profiles import PROFILES
+from experiments.pbt_schedule.scheduled import ScheduledNet
+from experiments.pbt_schedule.study import table
+
+STEPS = MultiStep("lr", (0.02, 0.004, 0.001), (2, 3), max_t=5)
+
+
+class Context:
+    """A trial without a study."""
+
+    id, resource, max_t, seed, device, checkpoint = 0, 0, 5, 7, "cpu", None
+
+
+def a_net():
+    net = ScheduledNet()
+    net.trial = Context()
+    profile = PROFILES["smoke"]
+    space = profile.space() | {"rates": STEPS.values, "milestones": STEPS.milestones}
+    del space["lr"]
+    net.setup(space)
+    return net
+
+
+def test_it_trains_each_epoch_at_its_rate():
+    net = a_net()
+    rates = [net.step()["lr"] for _ in range(5)]
+    assert rates == pytest.approx([STEPS.at(unit) for unit in range(1, 6)])
+
+
+def test_it_goes_on_from_a_checkpoint_as_if_it_had_not_stopped():
+    net = a_net()
+    for _ in range(2):
+        net.step()
+    state = net.save_checkpoint()
+    through = [net.step() for _ in range(3)]
+    again = a_net()
+    again.load_checkpoint(state)
+    assert [again.step() for _ in range(3)] == through
+
+
+def test_the_table_has_mean_and_deviation_of_the_seeds():
+    rows = pd.DataFrame(
+        {"method": ["a", "a", "b"], "epochs": [9, 9, 1]}
+        | {c: [0.1, 0.3, 0.5] for c in ("validation", "validation, last epoch", "test")}
+    )
+    lines = table(rows).splitlines()
+    assert lines[2] == "| a | 9 | 0.200 ± 0.141 | 0.200 ± 0.141 | 0.200 ± 0.141 |"
+    assert lines[3] == "| b | 1 | 0.500 | 0.500 | 0.500 |"

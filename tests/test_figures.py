@@ -1,0 +1,78 @@
+"""Figures: what they draw is what the study found."""
+
+from __future__ import annotations
+
+import pytest
+
+from daskhpo.core.objective import Objective
+from daskhpo.core.types import (
+    Began,
+    CheckpointPolicy,
+    Exploited,
+    Launched,
+    Limits,
+    Reported,
+    Step,
+    Suggested,
+)
+from daskhpo.study.result import Result
+
+pytest.importorskip("matplotlib")
+
+from daskhpo.figures import plot_genealogy, plot_schedule
+
+
+def train(trial, since, *losses):
+    steps = tuple(Step(since + i + 1, {"loss": loss}, 1.0) for i, loss in enumerate(losses))
+    return Reported(trial, 1, steps, 1.0)
+
+
+@pytest.fixture
+def result():
+    records = [Began(Limits(), CheckpointPolicy(), 0.0)]
+    for trial, lr in enumerate((0.1, 0.2)):
+        records += [Suggested(trial, {"lr": lr, "k": 3}, 0, 0.0), Launched(trial, 1, 0, 9, 0.0)]
+    records += [
+        train(0, 0, 0.9, 0.8),
+        train(1, 0, 0.7, 0.6),
+        Exploited(0, 1, {"lr": 0.05, "k": 3}, 2, 2.0),
+        Launched(0, 2, 2, 9, 2.0),
+        train(0, 2, 0.5, 0.4),
+    ]
+    return Result(records, Objective("loss"))
+
+
+def test_the_winners_metric_stands_above_its_schedule_and_the_fit(result):
+    steps = result.schedule().fit_multistep("lr")
+    figure = plot_schedule(result, steps=steps)
+    above, below = figure.axes
+    assert above.lines[-1].get_ydata().tolist() == [0.7, 0.6, 0.5, 0.4]
+    assert above.get_ylabel() == "loss"
+    drawn, fitted = (patch.get_data() for patch in below.patches)
+    assert drawn.values.tolist() == [0.2, 0.05]
+    assert drawn.edges.tolist() == [0, 2, 4]
+    assert fitted.values.tolist() == list(steps.values)
+    assert below.get_yscale() == "log"
+    figure.canvas.draw()
+
+
+def test_the_genealogy_has_a_line_for_each_life_and_each_exploit(result):
+    figure = plot_genealogy(result)
+    axes = figure.axes[0]
+    segments = [c.get_segments()[0].tolist() for c in axes.collections]
+    assert [[0, 0], [2, 0]] in segments  # member 0, until it exploits
+    assert [[2, 0], [4, 0]] in segments
+    assert [[2, 0], [2, 1]] in segments  # and from whom
+    assert segments.count([[0, 1], [2, 1]]) == 2  # member 1, and the winner's way over it
+    figure.canvas.draw()
+
+
+def test_several_hyperparameters_must_be_told_apart(result):
+    with pytest.raises(KeyError):
+        plot_schedule(result, "depth")
+    plot_genealogy(result, "k")
+
+
+def test_nothing_is_drawn_of_a_study_without_reports():
+    with pytest.raises(ValueError, match="has reported"):
+        plot_schedule(Result([], Objective("loss")))
