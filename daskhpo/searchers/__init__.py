@@ -1,7 +1,37 @@
 """Searchers: which configuration next."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from daskhpo.core.searcher import Searcher
 from daskhpo.searchers.grid import GridSearch
 from daskhpo.searchers.random import RandomSearch
 
-__all__ = ["GridSearch", "RandomSearch", "Searcher"]
+if TYPE_CHECKING:
+    from daskhpo.searchers.gp.search import GPSearch
+    from daskhpo.searchers.repeater import Repeater
+
+__all__ = [
+    "GPSearch",
+    "GridSearch",
+    "RandomSearch",
+    "Repeater",
+    "Searcher",
+]
+
+LATER = {  # loaded when they are first used
+    "GPSearch": "daskhpo.searchers.gp.search",
+    "Repeater": "daskhpo.searchers.repeater",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(LATER[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,110 @@
+"""Recorded learning curves as tasks for simulated studies; the folder is not part of the project.
+
+A configuration learns like the recorded one that is nearest to it in the unit cube.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from daskhpo.core.space import Integer, Real, Space
+
+FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "curves"
+MAX_T = 50
+
+LCBENCH = Space(
+    {
+        "batch_size": Integer(16, 512, log=True),
+        "learning_rate": Real(1e-4, 0.1, log=True),
+        "momentum": Real(0.1, 0.99),
+        "weight_decay": Real(1e-5, 0.1),
+        "num_layers": Integer(1, 5),
+        "max_units": Integer(64, 1024, log=True),
+        "max_dropout": Real(0.0, 1.0),
+    }
+)
+TASKSET = Space(
+    {
+        "learning_rate": Real(1e-8, 10.0, log=True),
+        "one_minus_beta1": Real(1e-4, 1.0, log=True),
+        "one_minus_beta2": Real(1e-6, 1.0, log=True),
+        "epsilon": Real(1e-10, 1e3, log=True),
+        "l1": Real(1e-8, 10.0, log=True),
+        "l2": Real(1e-8, 10.0, log=True),
+        "linear_decay": Real(1e-7, 1e-4, log=True),
+        "exponential_decay": Real(1e-6, 1e-3, log=True),
+    }
+)
+
+
+class Recorded:
+    """One recorded curve: losses and seconds after 1, 2, ... units."""
+
+    __slots__ = ("_losses", "_seconds")
+
+    def __init__(self, losses: list[float], seconds: list[float]) -> None:
+        self._losses, self._seconds = losses, seconds
+
+    def metric(self, resource: int) -> float:
+        return self._losses[resource - 1]
+
+    def seconds(self, resource: int) -> float:
+        return self._seconds[resource - 1]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A table of curves. ``target``: the loss that one configuration in a hundred reaches."""
+
+    name: str
+    space: Space
+    curve: Callable[[Any], Recorded]
+    target: float
+
+
+def tasks() -> list[Task]:
+    """All recorded tasks, or none if the folder is not there."""
+    found = []
+    if (path := FOLDER / "taskset_4_tasks.npz").exists():
+        data = np.load(path)
+        rows = data["X"].astype(float)
+        rows[:, 1:3] = 1.0 - rows[:, 1:3]
+        seconds = np.arange(1.0, MAX_T + 1)
+        for name, losses in zip(data["task"], data["valid_loss"][:, :, 1:], strict=True):
+            short = str(name).split("_")[-2 if "relu" not in name else -3]
+            times = np.broadcast_to(seconds, losses.shape)
+            found.append(_task(f"TaskSet {short}", TASKSET, rows, losses, times))
+    if (path := FOLDER / "lcbench_surrogate_5_tasks.npz").exists():
+        data = np.load(path)
+        for name, accuracy, times in zip(
+            data["task"], data["val_accuracy"], data["time_s"], strict=True
+        ):
+            times = np.maximum.accumulate(times.astype(float), axis=1)
+            times = times + 1e-6 * np.arange(times.shape[1])  # a few steps take no time
+            found.append(_task(f"LCBench {name}", LCBENCH, data["X"], 100.0 - accuracy, times))
+    return found
+
+
+def _task(name: str, space: Space, rows: Any, losses: Any, times: Any) -> Task:
+    configs = [dict(zip(space, _typed(space, row), strict=True)) for row in rows]
+    cube = np.array([space.to_unit(config) for config in configs])
+    curves = [Recorded(a, b) for a, b in zip(losses.tolist(), times.tolist(), strict=True)]
+    best = np.where(np.isnan(losses), np.inf, losses).min(axis=1)
+
+    def curve(config: Any) -> Recorded:
+        apart = cube - np.array(space.to_unit(config))
+        return curves[int(np.argmin(np.einsum("ij,ij->i", apart, apart)))]
+
+    return Task(name, space, curve, float(np.quantile(best, 0.01)))
+
+
+def _typed(space: Space, row: Any) -> list[Any]:
+    return [
+        round(float(value)) if isinstance(domain, Integer) else float(value)
+        for domain, value in zip(space.domains.values(), row, strict=True)
+    ]

@@ -1,0 +1,99 @@
+"""Where a score is largest: sampled candidates, the best of them polished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+
+from daskhpo.searchers.gp.encoding import Encoding
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Score = Callable[[Array], Array]  # points of the cube, (m, n_domains) -> (m,)
+ScoreAndSlope = Callable[[Array], tuple[Array, Array]]  # ... -> (m,), (m, n_domains)
+
+N_GLOBAL, N_LOCAL = 512, 32
+RADII = (0.2, 0.05, 0.01, 0.001)  # of the steps from good points, in widths of the cube
+N_STARTS = 3  # points to polish, of those from anywhere and of those near good points each
+MAX_NEIGHBOURS = 8  # values of a countable hyperparameter that are tried around a point
+
+
+def candidates(
+    encoding: Encoding, good: Array, generator: np.random.Generator
+) -> tuple[Array, Array]:
+    """Points from anywhere, (N_GLOBAL, n_domains), and points near good ones.
+
+    A step changes about half of the coordinates. Ordered values move by at least one place, a
+    category changes with a probability of one third.
+    """
+    n = len(encoding.sizes)
+    anywhere = generator.random((N_GLOBAL, n))
+    countable = encoding.sizes > 0
+    place_width = 1.0 / np.maximum(encoding.sizes, 1)
+    near = []
+    for point in good:
+        for radius in RADII:
+            width = np.where(countable, np.maximum(radius, place_width), radius)
+            step = generator.standard_normal((N_LOCAL, n)) * width
+            step *= generator.random((N_LOCAL, n)) < 0.5
+            moved = np.clip(point + step, 0.0, 1.0)
+            swap = ~encoding.ordered & (generator.random((N_LOCAL, n)) < 1 / 3)
+            other = generator.random((N_LOCAL, n))
+            moved = np.where(encoding.ordered, moved, point)
+            near.append(np.where(swap, other, moved))
+    return anywhere, np.concatenate(near) if near else np.empty((0, n))
+
+
+def climbed(
+    encoding: Encoding, starts: Array, score: Score, score_and_slope: ScoreAndSlope
+) -> Array:
+    """Better points near the starts; (m, n_domains).
+
+    Reals follow the gradient, all starts in one problem; then the best point takes the best value
+    of one countable hyperparameter after another, and its reals follow once more.
+    """
+    points = _along_reals(encoding, starts, score_and_slope)
+    if not (encoding.sizes > 0).any():
+        return points
+    best = points[int(np.argmax(score(points)))]
+    for domain in np.flatnonzero(encoding.sizes):
+        options = _neighbours(encoding, best, int(domain))
+        best = options[int(np.argmax(score(options)))]
+    last = _along_reals(encoding, best[None], score_and_slope)
+    return np.concatenate([points, best[None], last])
+
+
+def _along_reals(encoding: Encoding, starts: Array, score_and_slope: ScoreAndSlope) -> Array:
+    reals = np.flatnonzero(encoding.sizes == 0)
+    if not len(reals):
+        return starts
+
+    def moved(values: Array) -> Array:
+        points = starts.copy()
+        points[:, reals] = values.reshape(len(starts), -1)
+        return points
+
+    def descend(values: Array) -> tuple[float, Array]:
+        value, slope = score_and_slope(moved(values))
+        return -float(value.sum()), -slope[:, reals].ravel()
+
+    first = starts[:, reals].ravel()
+    bounds = [(0.0, 1.0)] * len(first)
+    options = {"maxiter": 20}
+    found = minimize(descend, first, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return moved(np.clip(found.x, 0.0, 1.0))
+
+
+def _neighbours(encoding: Encoding, point: Array, domain: int) -> Array:
+    """The point with other values of one countable hyperparameter, and itself first."""
+    size = int(encoding.sizes[domain])
+    places = np.arange(size)
+    if size > MAX_NEIGHBOURS:
+        here = int(encoding.places(point[None])[0, domain])
+        if encoding.ordered[domain]:
+            places = places[max(here - MAX_NEIGHBOURS // 2, 0) : here + MAX_NEIGHBOURS // 2 + 1]
+    options = np.repeat(point[None], len(places) + 1, axis=0)
+    options[1:, domain] = [encoding.unit_at(domain, int(place)) for place in places]
+    return options

@@ -1,0 +1,233 @@
+"""Bayesian optimisation with a Gaussian process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from scipy.stats import qmc
+
+from daskhpo.core.random import rng
+from daskhpo.core.searcher import Searcher, checked_points, described_points
+from daskhpo.core.space import Space
+from daskhpo.core.types import Config, Report, Status, Trial, TrialId
+from daskhpo.searchers.gp.acquisition import (
+    Acquisition,
+    log_expected_improvement,
+    log_probability_of_improvement,
+    lower_confidence_bound,
+)
+from daskhpo.searchers.gp.climb import N_STARTS, candidates, climbed
+from daskhpo.searchers.gp.encoding import Encoding
+from daskhpo.searchers.gp.evidence import Evidence, Row
+from daskhpo.searchers.gp.past import WarmStart, checked_past, described_past, past_rows
+from daskhpo.searchers.gp.surrogate import Feasibility, Fitted, Surrogate
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+MAX_GRID = 1024  # a finite space of at most so many configurations is judged as a whole
+APART = 0.01  # of two trials that run at once, in some hyperparameter; 1: its whole range
+MAX_SKIPS = 64  # points of the design that are passed over because they were tried
+
+
+class GPSearch(Searcher):
+    """Bayesian optimisation with a Gaussian process; learns from reports at every resource.
+
+    Begins with a scrambled Sobol sequence. Then each suggestion maximises an acquisition, given
+    all losses, and the points still out as if the model's own mean had been seen there (so that
+    suggestions in parallel differ). Noise is learned. A trial that fails lowers the probability
+    to succeed around it, by which an acquisition is weighted; its loss is not made up. What was
+    tried is not suggested again, unless a finite space has been tried in full.
+
+    Parameters
+    ----------
+    acq : ``"EI"``, expected improvement; ``"LCB"``, lower confidence bound; ``"PI"``, probability
+        of improvement.
+    n_initial_points : trials that must have told something before the model is asked. Trials that
+        start until then follow the sequence, so no slot waits for it. A warm start counts.
+    kappa : standard deviations below the mean, of LCB; more explores more.
+    xi : least improvement that PI counts, in standard deviations of the losses.
+    warm_start : the directory of another study, whose metric means the same, or pairs of a
+        configuration and its loss. How far they are evidence here is learned. Results outside
+        this space are left out.
+    points_to_evaluate : configurations to try first, in this order.
+
+    Raises
+    ------
+    ValueError : an unknown ``acq``, a number out of range; at set-up, a warm start from a space
+        with other names. TypeError : a warm start of another form.
+
+    References
+    ----------
+    Jones et al. 1998, *Efficient Global Optimization of Expensive Black-Box Functions*.
+    Ginsbourger et al. 2010, *Kriging is well-suited to parallelize optimization*.
+    Gelbart et al. 2014, *Bayesian Optimization with Unknown Constraints*, eq. 4.
+    """
+
+    slow = True
+
+    def __init__(
+        self,
+        acq: Literal["EI", "LCB", "PI"] = "EI",
+        n_initial_points: int = 8,
+        kappa: float = 1.96,
+        xi: float = 0.01,
+        warm_start: WarmStart | None = None,
+        points_to_evaluate: Sequence[Config] | None = None,
+    ) -> None:
+        if acq not in ("EI", "LCB", "PI"):
+            raise ValueError(f"acq={acq!r} must be 'EI', 'LCB' or 'PI'")
+        if not isinstance(n_initial_points, int) or n_initial_points < 1:
+            raise ValueError(f"n_initial_points={n_initial_points!r} must be an int of at least 1")
+        if not kappa >= 0 or not xi >= 0:
+            raise ValueError(f"kappa={kappa!r} and xi={xi!r} must not be negative")
+        self.acq, self.n_initial_points, self.kappa, self.xi = acq, n_initial_points, kappa, xi
+        self.warm_start = checked_past(warm_start)
+        self.points_to_evaluate = points_to_evaluate
+
+    def __repr__(self) -> str:
+        options = [
+            f"acq={self.acq!r}",
+            f"n_initial_points={self.n_initial_points}",
+            f"kappa={self.kappa!r}",
+            f"xi={self.xi!r}",
+            *described_past(self.warm_start),
+            *described_points(self.points_to_evaluate),
+        ]
+        return f"GPSearch({', '.join(options)})"
+
+    def setup(self, space: Space, seed: int) -> None:
+        self._space, self._seed = space, seed
+        self._points = checked_points(self.points_to_evaluate, space)
+        self._encoding = Encoding(space)
+        past = ([], []) if self.warm_start is None else past_rows(self.warm_start, space)
+        self._evidence = Evidence(*past)
+        self._tried: set[bytes] = set()
+        self._design = np.empty((0, len(space.domains)))
+        self._losses, self._labels = Fitted(), Fitted()
+        self._model: tuple[int, Surrogate | None, Feasibility | None] = (-1, None, None)
+
+    def suggest(self, trial: TrialId) -> dict[str, Any]:
+        if trial < len(self._points):
+            config = dict(self._points[trial])  # the caller's own
+        elif not self._space.domains:
+            config = self._space.from_unit([])
+        elif self._evidence.n_reporting < self.n_initial_points:
+            config = self._encoding.config(self._from_design(trial - len(self._points)))
+        else:
+            config = self._encoding.config(self._from_model(trial))
+        self._starts(trial, config)
+        return config
+
+    def on_start(self, trial: TrialId, config: Config) -> None:
+        self._starts(trial, config)
+
+    def observe(self, trial: Trial, report: Report) -> None:
+        # The best since the last report: a trial's own best may be of a configuration before.
+        row = Row(self._unit(trial.config), report.resource, min(report.losses))
+        self._evidence.reported(trial.id, row)
+
+    def on_end(self, trial: Trial) -> None:
+        failed = trial.status is Status.FAILED
+        self._evidence.ended(trial.id, self._unit(trial.config), failed)
+
+    def _starts(self, trial: TrialId, config: Config) -> None:
+        unit = self._unit(config)
+        self._evidence.started(trial, unit)
+        self._tried.add(self._key(np.array(unit)))
+
+    def _unit(self, config: Config) -> tuple[float, ...]:
+        return tuple(self._encoding.unit(config))
+
+    def _key(self, unit: Array) -> bytes:
+        return np.round(self._encoding.features(unit[None]), 9).tobytes()
+
+    def _from_design(self, number: int) -> Array:
+        """The first point of the sequence from this number on that was not tried."""
+        n = number + MAX_SKIPS
+        if len(self._design) < n:
+            scrambling = int(rng(self._seed, "design").integers(2**31))
+            sequence = qmc.Sobol(self._design.shape[1], rng=scrambling)
+            self._design = sequence.random_base2(n.bit_length())
+        new = (point for point in self._design[number:n] if self._key(point) not in self._tried)
+        return next(new, self._design[number])
+
+    def _from_model(self, trial: TrialId) -> Array:
+        surrogate, feasibility = self._learned()
+        encoding = self._encoding
+        if surrogate is not None:
+            best, posterior = surrogate.best, surrogate.posterior
+            if len(pending := self._evidence.pending):
+                believed = surrogate.at(pending)
+                best = min(best, float(posterior.predict(believed)[0].min()))
+                posterior = posterior.believe(believed)
+            acquisition = self._acquisition(best)
+
+        def score(units: Array) -> Array:
+            value = np.zeros(len(units))
+            if surrogate is not None:
+                value += acquisition(*posterior.predict(surrogate.at(units)))[0]
+            if feasibility is not None:
+                value += feasibility.log_weight(units)
+            return value
+
+        def score_and_slope(units: Array) -> tuple[Array, Array]:
+            value, slope = np.zeros(len(units)), np.zeros((len(units), len(encoding.owner)))
+            if surrogate is not None:
+                mean, sd, d_mean, d_sd = posterior.slopes(surrogate.at(units))
+                value, by_mean, by_sd = acquisition(mean, sd)
+                full = by_mean[:, None] * d_mean + by_sd[:, None] * d_sd
+                slope = full[:, : len(encoding.owner)]
+            if feasibility is not None:
+                more, by_feature = feasibility.log_weight_and_slope(units)
+                value, slope = value + more, slope + by_feature
+            return value, slope[:, encoding.first_column]
+
+        if encoding.n_configs <= MAX_GRID:
+            pool = encoding.grid()
+            scores = score(pool)
+        else:
+            good = surrogate.good if surrogate is not None else np.empty((0, len(encoding.sizes)))
+            parts = candidates(encoding, good, rng(self._seed, "candidates", trial))
+            scored = [score(part) for part in parts]
+            starts = [
+                part[np.argsort(-values, kind="stable")[:N_STARTS]]
+                for part, values in zip(parts, scored, strict=True)
+            ]
+            polished = climbed(encoding, np.concatenate(starts), score, score_and_slope)
+            pool = np.concatenate([*parts, polished])
+            scores = np.concatenate([*scored, score(polished)])
+        return self._first_new(pool[np.argsort(-scores, kind="stable")])
+
+    def _first_new(self, points: Array) -> Array:
+        """The first point that was not tried and is not next to one that is out."""
+        pending = self._evidence.pending.reshape(-1, points.shape[1])
+        out = self._encoding.features(pending)
+
+        def is_new(point: Array) -> bool:
+            near = np.abs(out - self._encoding.features(point[None])).max(axis=1) < APART
+            return not near.any() and self._key(point) not in self._tried
+
+        first: Array = next(filter(is_new, points), points[0])
+        return first
+
+    def _learned(self) -> tuple[Surrogate | None, Feasibility | None]:
+        """The models of all evidence, made when they are first wanted."""
+        if self._model[0] != self._evidence.version:
+            rows, failed = list(self._evidence.rows.values()), self._evidence.failed
+            surrogate = Surrogate(self._encoding, rows, self._losses) if rows else None
+            feasibility = (
+                Feasibility(self._encoding, rows, failed, self._labels) if failed else None
+            )
+            self._model = (self._evidence.version, surrogate, feasibility)
+        return self._model[1:]
+
+    def _acquisition(self, best: float) -> Acquisition:
+        match self.acq:
+            case "EI":
+                return log_expected_improvement(best)
+            case "LCB":
+                return lower_confidence_bound(self.kappa)
+            case _:
+                return log_probability_of_improvement(best - self.xi)

@@ -1,0 +1,124 @@
+"""Noisy losses: try each configuration several times."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from daskhpo.core.searcher import Searcher
+from daskhpo.core.space import Space
+from daskhpo.core.types import Config, Report, Status, Trial, TrialId
+
+
+class Repeater(Searcher):
+    """Another searcher, each of whose configurations is tried ``n`` times.
+
+    The other one sees one trial for the ``n``, with the mean of their best losses, when all have
+    ended. Those without a loss are left out of the mean; if all are, that trial failed. Each of the
+    ``n`` has a seed of its own. Use a scheduler that trains all trials alike, such as ``FIFO``: a
+    trial that is stopped early counts with what it had reached.
+
+    Parameters
+    ----------
+    searcher : gives the configurations.
+    n : trials of each.
+
+    Raises
+    ------
+    ValueError : ``n`` below 2. TypeError : not a searcher.
+    """
+
+    def __init__(self, searcher: Searcher, n: int) -> None:
+        if not isinstance(searcher, Searcher):
+            raise TypeError(f"searcher={searcher!r} must be a searcher, such as RandomSearch()")
+        if not isinstance(n, int) or n < 2:
+            raise ValueError(f"n={n!r} must be an int of at least 2")
+        self.searcher, self.n = searcher, n
+        self.finite, self.slow = searcher.finite, searcher.slow
+
+    def __repr__(self) -> str:
+        return f"Repeater({self.searcher!r}, {self.n})"
+
+    @property
+    def points_to_evaluate(self) -> list[Config]:
+        """The other searcher's, each as often as it is tried."""
+        points: Sequence[Config] = getattr(self.searcher, "points_to_evaluate", None) or ()
+        return [point for point in points for _ in range(self.n)]
+
+    def setup(self, space: Space, seed: int) -> None:
+        self.searcher.setup(space, seed)
+        self._next = 0  # number of the other searcher's next trial
+        self._groups: list[_Group] = []  # those of which a trial has not begun
+        self._group_of: dict[TrialId, _Group] = {}
+        self._suggested: set[TrialId] = set()
+
+    def suggest(self, trial: TrialId) -> dict[str, Any] | None:
+        group = next((group for group in self._groups if group.n_to_suggest), None)
+        if group is None:
+            config = self.searcher.suggest(self._next)
+            if config is None:
+                return None
+            group = self._new(config)
+        group.n_to_suggest -= 1
+        self._suggested.add(trial)
+        return dict(group.config)
+
+    def on_start(self, trial: TrialId, config: Config) -> None:
+        same = (group for group in self._groups if _key(group.config) == _key(config))
+        group = next(same, None) or self._new(config)
+        if group.n_to_start == self.n:
+            self.searcher.on_start(group.number, group.config)
+        group.n_to_start -= 1
+        if trial not in self._suggested:  # an earlier session's, or one that was not ready in time
+            group.n_to_suggest = min(group.n_to_suggest, group.n_to_start)
+        self._suggested.discard(trial)
+        if not group.n_to_start:
+            self._groups.remove(group)
+        self._group_of[trial] = group
+
+    def on_end(self, trial: Trial) -> None:
+        group = self._group_of.pop(trial.id)
+        group.ended.append(trial)
+        if len(group.ended) == self.n:
+            self._tell(group)
+
+    def _new(self, config: Config) -> _Group:
+        group = _Group(self._next, dict(config), self.n, self.n)
+        self._next += 1
+        self._groups.append(group)
+        return group
+
+    def _tell(self, group: _Group) -> None:
+        judged = [
+            trial
+            for trial in group.ended
+            if trial.status is not Status.FAILED and math.isfinite(trial.best_loss)
+        ]
+        resource = max(trial.resource for trial in group.ended)
+        one = Trial(group.number, group.config, Status.RUNNING, resource, resource=resource)
+        if not judged:
+            self.searcher.on_end(one._replace(status=Status.FAILED))
+            return
+        loss = fmean(trial.best_loss for trial in judged)
+        one = one._replace(best_loss=loss)
+        self.searcher.observe(one, Report(resource, (loss,), loss))
+        self.searcher.on_end(one._replace(status=Status.COMPLETED))
+
+
+@dataclass
+class _Group:
+    """The trials of one configuration."""
+
+    number: int
+    config: dict[str, Any]
+    n_to_suggest: int
+    n_to_start: int
+    ended: list[Trial] = field(default_factory=list)
+
+
+def _key(config: Config) -> str:
+    return json.dumps(dict(config), sort_keys=True)
