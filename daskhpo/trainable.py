@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from daskhpo.core.types import Config
@@ -49,6 +49,13 @@ class Trainable(ABC):
     ``self.trial`` (a :class:`TrialContext`) is set before :meth:`setup` is called; use
     ``self.trial.device``, ``self.trial.seed`` and ``self.trial.should_stop()``.
 
+    Attributes
+    ----------
+    shape_hyperparameters : names of those that change the shape of what :meth:`save_checkpoint`
+        gives, such as the number of layers. Population based training may not mutate them: a
+        member goes on from another one's state.
+    adapts : :meth:`load_checkpoint` fits a state of another shape to this model, so it may.
+
     Examples
     --------
     >>> class Parabola(Trainable):
@@ -61,6 +68,8 @@ class Trainable(ABC):
     """
 
     trial: TrialContext
+    shape_hyperparameters: Collection[str] = ()
+    adapts: bool = False
 
     @abstractmethod
     def setup(self, config: Config) -> None:

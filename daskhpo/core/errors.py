@@ -78,5 +78,9 @@ class NoSuitableWorkers(DaskhpoError, RuntimeError):
     """No worker offers the resources that a trial asks for."""
 
 
+class ShapeMismatch(DaskhpoError, ValueError):
+    """A state that a trial took over does not fit its model: a mutated value changed its shape."""
+
+
 class ReuseMismatch(DaskhpoError, RuntimeError):
     """An object that was reset for another trial does not do what a new one does."""

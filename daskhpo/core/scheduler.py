@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from daskhpo.core.space import Space
@@ -20,9 +20,11 @@ class Scheduler(ABC):
     Attributes
     ----------
     max_t : the resource at which a trial is fully trained.
+    mutates : hyperparameters that it changes while a trial's state stays.
     """
 
     max_t: int
+    mutates: Collection[str] = ()
 
     def setup(self, space: Space, seed: int) -> None:
         """Learn what is searched, before anything else; most schedulers need not know.
@@ -56,6 +58,15 @@ class Scheduler(ABC):
 
     def on_exploit(self, trial: Trial, source: TrialId) -> None:
         """The ``Exploit`` that was asked for has been carried out; see its ``config``."""
+
+    def on_setback(self, trial: Trial) -> bool:
+        """The trial shall run again, but its newest state is older than its configuration.
+
+        Its worker was lost before a state was written since ``trial.since``, where it took over a
+        state and the configuration. True: it is paused instead, and :meth:`next_action` sees to
+        it. By default it trains again from ``trial.newest``, with the configuration that it has.
+        """
+        return False
 
     def on_failure(self, trial: Trial) -> bool:
         """The trial failed for good. True: it shall be paused, to exploit another one, and lives.

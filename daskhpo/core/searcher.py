@@ -19,9 +19,12 @@ class Searcher(ABC):
     Attributes
     ----------
     finite : whether it runs out of configurations by itself, so that a study needs no limit.
+    slow : whether to suggest may take longer than a free slot should wait; a study then has
+        suggestions prepared ahead, beside its coordinator.
     """
 
     finite = False
+    slow = False
 
     @abstractmethod
     def setup(self, space: Space, seed: int) -> None:
@@ -35,6 +38,13 @@ class Searcher(ABC):
     @abstractmethod
     def suggest(self, trial: TrialId) -> Config | None:
         """Configuration for a new trial, or None when there is none left. Trials count from 0."""
+
+    def on_start(self, trial: TrialId, config: Config) -> None:
+        """The trial began with this configuration.
+
+        It was suggested here; in a resumed study also by an earlier session's searcher, whose
+        model did not run again.
+        """
 
     def observe(self, trial: Trial, report: Report) -> None:
         """Learn from a report at the end of a segment."""

@@ -131,7 +131,8 @@ class Resume:
 class Exploit:
     """Let a paused trial go on from another one's newest state, with this configuration.
 
-    No bytes are copied: both refer to one row. It stays paused and asks for another action.
+    No bytes are copied: both refer to one row. It stays paused and asks for another action. With
+    itself as source it keeps its state, if there is one, and changes its configuration.
     """
 
     trial: TrialId
@@ -167,8 +168,9 @@ class Trial(NamedTuple):
     ----------
     until : the resource at which its current (or next) segment ends.
     resource : units of training that its present state holds and that were reported.
-    attempt : how often it has been launched, or taken over another one's state; answers of an
-        older attempt are dropped.
+    since : resource at which it took over a state and its present configuration; 0 if never.
+    attempt : how often it has been launched, or taken over a state; answers of an older attempt
+        are dropped.
     held : newest state that a worker keeps in its memory, or None. Never older than
         ``checkpoint``, which has the same row once that is committed.
     checkpoint : newest committed checkpoint, or None.
@@ -199,6 +201,7 @@ class Trial(NamedTuple):
     leaves: bool = False
     n_lost: int = 0
     n_failed: int = 0
+    since: int = 0
 
     @property
     def newest(self) -> CheckpointRef | None:
@@ -227,6 +230,21 @@ class Report:
     def loss(self) -> float:
         """The loss at ``resource``."""
         return self.losses[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A configuration for a new trial, and what it took to have one.
+
+    Attributes
+    ----------
+    waited : seconds for which the searcher was waited for.
+    fallback : the searcher was too late; the configuration was drawn at random.
+    """
+
+    config: Config
+    waited: float = 0.0
+    fallback: bool = False
 
 
 # -- events: all that can happen -----------------------------------------------------------------
@@ -435,12 +453,18 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Suggested:
-    """The searcher gave a configuration, which became this trial."""
+    """The searcher gave a configuration, which became this trial.
+
+    ``waited``: slot-seconds lost while it was waited for. ``fallback``: the searcher was too late,
+    and the configuration was drawn at random. Both are measured: a replay would find others.
+    """
 
     trial: TrialId
     config: Config
     bracket: int
     seconds: float
+    waited: float = 0.0
+    fallback: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,12 +490,20 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Exploited:
-    """A trial took over another one's state, which it shares, and a new configuration."""
+    """A trial took over another one's state, which it shares, or its own; and a configuration."""
 
     trial: TrialId
     source: TrialId
     config: Config
     resource: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetBack:
+    """A trial that waited for a slot is paused: its states since its exploit are gone."""
+
+    trial: TrialId
     seconds: float
 
 
@@ -484,7 +516,7 @@ class Deleted:
     seconds: float
 
 
-Consequence = Suggested | Launched | Ended | Exploited | Deleted
+Consequence = Suggested | Launched | Ended | Exploited | SetBack | Deleted
 Record = Event | Consequence
 
 

@@ -5,15 +5,19 @@ from daskhpo.schedulers.asha import ASHA, AsyncHyperband
 from daskhpo.schedulers.fifo import FIFO
 from daskhpo.schedulers.halving import Hyperband, SuccessiveHalving
 from daskhpo.schedulers.median import MedianStopping
+from daskhpo.schedulers.pb2 import PB2
 from daskhpo.schedulers.pbt import PBT
+from daskhpo.schedulers.replay import PBTReplay
 
 __all__ = [
     "ASHA",
     "FIFO",
+    "PB2",
     "PBT",
     "AsyncHyperband",
     "Hyperband",
     "MedianStopping",
+    "PBTReplay",
     "Scheduler",
     "SuccessiveHalving",
 ]

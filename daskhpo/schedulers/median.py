@@ -63,7 +63,7 @@ class MedianStopping(Scheduler):
         ):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}={value!r} must be an int of at least 1")
-        self.max_t = scheduler.max_t
+        self.max_t, self.mutates = scheduler.max_t, scheduler.mutates
         self._inner = scheduler
         self._grace_period, self._interval = grace_period, interval
         self._min_samples = min_samples
@@ -124,6 +124,9 @@ class MedianStopping(Scheduler):
 
     def on_exploit(self, trial: Trial, source: TrialId) -> None:
         self._inner.on_exploit(trial, source)
+
+    def on_setback(self, trial: Trial) -> bool:
+        return self._inner.on_setback(trial)
 
     def on_failure(self, trial: Trial) -> bool:
         return self._inner.on_failure(trial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -36,7 +37,275 @@ class _Score:
     loss: float
 
 
-class PBT(Scheduler):
+class Explorer(ABC):
+    """How a member that exploited gets a configuration of its own, near its source's or not.
+
+    The hooks tell it what happens in the population; most explorers need not know.
+    """
+
+    @abstractmethod
+    def setup(self, domains: Mapping[str, Domain], seed: int) -> None:
+        """Learn what may change, before anything else.
+
+        Raises
+        ------
+        ValueError : it has no use for such domains.
+        """
+
+    @abstractmethod
+    def explored(
+        self, member: TrialId, n_exploits: int, config: Config, source: TrialId | None
+    ) -> dict[str, Any]:
+        """A configuration for a member that takes over this one; changes nothing.
+
+        Parameters
+        ----------
+        n_exploits : of this member before; with it the key of what is drawn.
+        config : the source's, which may be changed where ``setup`` said.
+        source : whose newest state it takes over; None: not known.
+        """
+
+    def on_report(self, trial: Trial, report: Report, loss: float) -> None:
+        """A member reported; ``loss`` is what it is ranked by."""
+
+    def on_exploit(self, trial: Trial, source: TrialId) -> None:
+        """A member goes on from another one's newest state, with its new configuration."""
+
+    def on_failure(self, trial: Trial) -> None:
+        """A member failed; it goes on only with another one's state."""
+
+    def on_end(self, trial: Trial) -> None:
+        """A member will not return."""
+
+
+class Perturb(Explorer):
+    """Perturbs each hyperparameter, or draws it anew (Jaderberg et al. 2017, App. A).
+
+    Parameters
+    ----------
+    resample_probability : that a hyperparameter is drawn anew from its domain.
+    """
+
+    def __init__(self, resample_probability: float) -> None:
+        self._resample = resample_probability
+        self._domains: dict[str, Domain] = {}
+        self._seed = 0
+
+    def setup(self, domains: Mapping[str, Domain], seed: int) -> None:
+        self._domains, self._seed = dict(domains), seed
+
+    def explored(
+        self, member: TrialId, n_exploits: int, config: Config, source: TrialId | None
+    ) -> dict[str, Any]:
+        generator = rng(self._seed, "explore", member, n_exploits)
+        explored = dict(config)
+        for name, domain in self._domains.items():
+            if generator.random() < self._resample or not domain.contains(config.get(name)):
+                explored[name] = domain.sample(generator)
+            else:
+                explored[name] = domain.perturb(config[name], generator)
+        return explored
+
+
+class Population(Scheduler):
+    """What :class:`PBT` and ``PB2`` share: all but how a configuration is explored.
+
+    Parameters
+    ----------
+    explorer : gives a member that exploited its configuration.
+    described : the words of the constructor beyond those that follow, for ``repr``.
+    max_t, perturbation_interval, mutations, quantile_fraction, synchronous, compare : see
+        :class:`PBT`.
+    """
+
+    def __init__(
+        self,
+        explorer: Explorer,
+        described: Mapping[str, Any],
+        max_t: int,
+        perturbation_interval: int,
+        mutations: Sequence[str] | Mapping[str, Domain],
+        quantile_fraction: float,
+        synchronous: bool,
+        compare: Compare,
+    ) -> None:
+        for name, value in (("max_t", max_t), ("perturbation_interval", perturbation_interval)):
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name}={value!r} must be an int: resources are counted in steps")
+        if not 1 <= perturbation_interval < max_t:
+            raise ValueError(
+                f"perturbation_interval={perturbation_interval} must be at least 1 and below "
+                f"max_t={max_t}, or nobody would ever be ranked"
+            )
+        if not 0 < quantile_fraction <= 0.5:
+            raise ValueError(f"quantile_fraction={quantile_fraction!r} must be in (0, 0.5]")
+        self.max_t, self._interval = max_t, perturbation_interval
+        self._mutations = _checked(mutations)
+        self.mutates = tuple(self._mutations)
+        self._quantile, self._synchronous = quantile_fraction, synchronous
+        self._compare = check_compare(compare)
+        self._explorer, self._described = explorer, dict(described)
+        self._seed = 0
+        self._scores: dict[TrialId, _Score] = {}  # of living members
+        self._due: dict[TrialId, None] = {}  # members that shall exploit, in their order
+        self._broken: dict[TrialId, None] = {}  # the same, because they failed
+        self._waiting: set[TrialId] = set()  # paused, or about to be
+        self._n_segments: dict[TrialId, int] = {}  # trained, whatever became of them
+        self._n_exploits: dict[TrialId, int] = {}
+        self._n_failures: dict[TrialId, int] = {}  # in a row
+        self._judged = 0  # synchronous: up to this resource all members were ranked
+
+    def __repr__(self) -> str:
+        described = "".join(f"{name}={value!r}, " for name, value in self._described.items())
+        return (
+            f"{type(self).__name__}(max_t={self.max_t}, perturbation_interval={self._interval}, "
+            f"mutations={self._mutations!r}, quantile_fraction={self._quantile}, {described}"
+            f"synchronous={self._synchronous}, compare={self._compare!r})"
+        )
+
+    def setup(self, space: Space, seed: int) -> None:
+        self._seed = seed
+        for name in self._mutations:
+            if name not in space.domains:
+                there = ", ".join(space.domains) or "none"
+                what = "is a constant" if name in space else "is not"
+                raise ValueError(
+                    f"mutations: {name!r} {what} in the space; hyperparameters there: {there}"
+                )
+        given = self._mutations if isinstance(self._mutations, dict) else space.domains
+        self._explorer.setup({name: given[name] for name in self._mutations}, seed)
+
+    # -- what a free slot does -------------------------------------------------------------------
+
+    def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
+        if can_start:
+            return Start(until=self._interval)
+        paused = [trial for trial in trials.values() if trial.status is Status.PAUSED]
+        is_open = not self._synchronous or self._is_barrier_open(trials)
+        if not is_open:  # only those who lag behind
+            paused = [t for t in paused if t.resource < self._judged + self._interval]
+        turns = sorted(paused, key=lambda t: (self._n_segments.get(t.id, 0), t.resource, t.id))
+        _, worst = self._quantiles()  # who was among the worst may not be any more
+        due = {member for member in self._due if is_open and member in worst} | set(self._broken)
+        # In step all who have to exploit do so before anybody goes on, else when their turn comes.
+        for trial in turns if self._synchronous else turns[:1]:
+            source = self._source(trial, trials) if trial.id in due else None
+            if source is not None:
+                config = self._explored(trial.id, source.config, source.id)
+                return Exploit(trial.id, source.id, config)
+        if not turns:
+            return Wait()
+        first = turns[0]
+        return Resume(first.id, self._next_stop(max(first.resource, first.decided_at)))
+
+    def _is_barrier_open(self, trials: Mapping[TrialId, Trial]) -> bool:
+        """Whether everybody has come to where the next ranking is."""
+        barrier = self._judged + self._interval
+        return all(
+            trial.status is Status.PAUSED and trial.resource >= barrier for trial in trials.values()
+        )
+
+    def _source(self, trial: Trial, trials: Mapping[TrialId, Trial]) -> Trial | None:
+        """One of the best, at random, whose state at its newest report is there.
+
+        One that is more than an interval behind is not taken: it has not been ranked fairly.
+        """
+        best, _ = self._quantiles()
+        order = rng(self._seed, "exploit", trial.id, self._n_exploits.get(trial.id, 0))
+        for i in order.permutation(len(best)):
+            found = trials.get(best[i])
+            if found is None or found.id == trial.id or found.newest is None:
+                continue
+            resource = found.newest.resource
+            is_near = trial.id in self._broken or resource >= trial.resource - self._interval
+            if is_near and resource == self._scores[found.id].resource:
+                return found
+        return None
+
+    def _explored(
+        self, member: TrialId, config: Config, source: TrialId | None = None
+    ) -> dict[str, Any]:
+        n_exploits = self._n_exploits.get(member, 0)
+        return self._explorer.explored(member, n_exploits, config, source)
+
+    # -- what happens ----------------------------------------------------------------------------
+
+    def on_launch(self, trial: Trial) -> None:
+        self._due.pop(trial.id, None)
+        self._broken.pop(trial.id, None)
+        self._waiting.discard(trial.id)
+        if self._synchronous and trial.until > self._judged + self._interval:
+            self._judged += self._interval
+
+    def on_exploit(self, trial: Trial, source: TrialId) -> None:
+        self._n_exploits[trial.id] = self._n_exploits.get(trial.id, 0) + 1
+        self._due.pop(trial.id, None)
+        self._broken.pop(trial.id, None)
+        self._scores.pop(trial.id, None)  # what it scored was another state
+        self._explorer.on_exploit(trial, source)
+
+    def on_report(self, trial: Trial, report: Report) -> Decision:
+        self._n_failures.pop(trial.id, None)
+        self._n_segments[trial.id] = self._n_segments.get(trial.id, 0) + 1
+        loss = ranked_loss(report, self._compare)
+        self._explorer.on_report(trial, report, loss)
+        if report.resource >= self.max_t:
+            return Stop("fully trained")
+        self._scores[trial.id] = _Score(report.resource, loss)
+        best, worst = self._quantiles()
+        is_worst = trial.id in worst
+        if self._synchronous:
+            self._due = dict.fromkeys(worst)
+        elif is_worst:
+            self._due[trial.id] = None
+        elif report.resource > self._interval and not self._waiting:
+            return Continue(self._next_stop(report.resource), keep=trial.id in best)
+        self._waiting.add(trial.id)
+        return Pause(keep=not is_worst)
+
+    def on_setback(self, trial: Trial) -> bool:
+        # From an older state it would not be what was ranked; better another one's newest.
+        self._explorer.on_failure(trial)
+        self._scores.pop(trial.id, None)
+        self._broken[trial.id] = None
+        self._waiting.add(trial.id)
+        return True
+
+    def on_failure(self, trial: Trial) -> bool:
+        self._explorer.on_failure(trial)
+        n_failures = self._n_failures.get(trial.id, 0) + 1
+        if n_failures > MAX_FAILURES:
+            return False
+        self._n_failures[trial.id] = n_failures
+        self._scores.pop(trial.id, None)
+        self._broken[trial.id] = None
+        self._waiting.add(trial.id)
+        return True
+
+    def on_end(self, trial: Trial) -> None:
+        self._explorer.on_end(trial)
+        self._waiting.discard(trial.id)
+        for each in (
+            self._scores,
+            self._due,
+            self._broken,
+            self._n_segments,
+            self._n_exploits,
+            self._n_failures,
+        ):
+            each.pop(trial.id, None)
+
+    def _quantiles(self) -> tuple[list[TrialId], list[TrialId]]:
+        """The best and the worst of the population by their newest reports."""
+        ranked = sorted(self._scores, key=lambda member: (self._scores[member].loss, member))
+        n = min(ceil(len(ranked) * self._quantile), len(ranked) // 2)
+        return ranked[:n], ranked[len(ranked) - n :]
+
+    def _next_stop(self, resource: int) -> int:
+        return min(self.max_t, (resource // self._interval + 1) * self._interval)
+
+
+class PBT(Population):
     """Population based training; the population is all trials of the study.
 
     Every ``perturbation_interval`` units a member is ranked among all by its newest report. One of
@@ -82,173 +351,18 @@ class PBT(Scheduler):
         synchronous: bool = False,
         compare: Compare = "last",
     ) -> None:
-        for name, value in (("max_t", max_t), ("perturbation_interval", perturbation_interval)):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name}={value!r} must be an int: resources are counted in steps")
-        if not 1 <= perturbation_interval < max_t:
-            raise ValueError(
-                f"perturbation_interval={perturbation_interval} must be at least 1 and below "
-                f"max_t={max_t}, or nobody would ever be ranked"
-            )
-        if not 0 < quantile_fraction <= 0.5:
-            raise ValueError(f"quantile_fraction={quantile_fraction!r} must be in (0, 0.5]")
         if not 0 <= resample_probability <= 1:
             raise ValueError(f"resample_probability={resample_probability!r} must be in [0, 1]")
-        self.max_t, self._interval = max_t, perturbation_interval
-        self._mutations = _checked(mutations)
-        self._quantile, self._resample = quantile_fraction, resample_probability
-        self._synchronous = synchronous
-        self._compare = check_compare(compare)
-        self._domains: dict[str, Domain] = {}
-        self._seed = 0
-        self._scores: dict[TrialId, _Score] = {}  # of living members
-        self._due: dict[TrialId, None] = {}  # members that shall exploit, in their order
-        self._broken: dict[TrialId, None] = {}  # the same, because they failed
-        self._waiting: set[TrialId] = set()  # paused, or about to be
-        self._n_segments: dict[TrialId, int] = {}  # trained, whatever became of them
-        self._n_exploits: dict[TrialId, int] = {}
-        self._n_failures: dict[TrialId, int] = {}  # in a row
-        self._judged = 0  # synchronous: up to this resource all members were ranked
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(max_t={self.max_t}, perturbation_interval={self._interval}, "
-            f"mutations={self._mutations!r}, quantile_fraction={self._quantile}, "
-            f"resample_probability={self._resample}, synchronous={self._synchronous}, "
-            f"compare={self._compare!r})"
+        super().__init__(
+            Perturb(resample_probability),
+            {"resample_probability": resample_probability},
+            max_t,
+            perturbation_interval,
+            mutations,
+            quantile_fraction,
+            synchronous,
+            compare,
         )
-
-    def setup(self, space: Space, seed: int) -> None:
-        self._seed = seed
-        for name in self._mutations:
-            if name not in space.domains:
-                there = ", ".join(space.domains) or "none"
-                what = "is a constant" if name in space else "is not"
-                raise ValueError(
-                    f"mutations: {name!r} {what} in the space; hyperparameters there: {there}"
-                )
-        given = self._mutations if isinstance(self._mutations, dict) else space.domains
-        self._domains = {name: given[name] for name in self._mutations}
-
-    # -- what a free slot does -------------------------------------------------------------------
-
-    def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
-        if can_start:
-            return Start(until=self._interval)
-        paused = [trial for trial in trials.values() if trial.status is Status.PAUSED]
-        is_open = not self._synchronous or self._is_barrier_open(trials)
-        if not is_open:  # only those who lag behind
-            paused = [t for t in paused if t.resource < self._judged + self._interval]
-        turns = sorted(paused, key=lambda t: (self._n_segments.get(t.id, 0), t.resource, t.id))
-        _, worst = self._quantiles()  # who was among the worst may not be any more
-        due = {member for member in self._due if is_open and member in worst} | set(self._broken)
-        # In step all who have to exploit do so before anybody goes on, else when their turn comes.
-        for trial in turns if self._synchronous else turns[:1]:
-            source = self._source(trial, trials) if trial.id in due else None
-            if source is not None:
-                return Exploit(trial.id, source.id, self._explored(trial.id, source.config))
-        if not turns:
-            return Wait()
-        first = turns[0]
-        return Resume(first.id, self._next_stop(max(first.resource, first.decided_at)))
-
-    def _is_barrier_open(self, trials: Mapping[TrialId, Trial]) -> bool:
-        """Whether everybody has come to where the next ranking is."""
-        barrier = self._judged + self._interval
-        return all(
-            trial.status is Status.PAUSED and trial.resource >= barrier for trial in trials.values()
-        )
-
-    def _source(self, trial: Trial, trials: Mapping[TrialId, Trial]) -> Trial | None:
-        """One of the best, at random, whose state at its newest report is there.
-
-        One that is more than an interval behind is not taken: it has not been ranked fairly.
-        """
-        best, _ = self._quantiles()
-        order = rng(self._seed, "exploit", trial.id, self._n_exploits.get(trial.id, 0))
-        for i in order.permutation(len(best)):
-            found = trials.get(best[i])
-            if found is None or found.id == trial.id or found.newest is None:
-                continue
-            resource = found.newest.resource
-            is_near = trial.id in self._broken or resource >= trial.resource - self._interval
-            if is_near and resource == self._scores[found.id].resource:
-                return found
-        return None
-
-    def _explored(self, member: TrialId, config: Config) -> dict[str, Any]:
-        """A configuration near another one (Jaderberg et al. 2017, App. A)."""
-        generator = rng(self._seed, "explore", member, self._n_exploits.get(member, 0))
-        explored = dict(config)
-        for name, domain in self._domains.items():
-            if generator.random() < self._resample or not domain.contains(config.get(name)):
-                explored[name] = domain.sample(generator)
-            else:
-                explored[name] = domain.perturb(config[name], generator)
-        return explored
-
-    # -- what happens ----------------------------------------------------------------------------
-
-    def on_launch(self, trial: Trial) -> None:
-        self._due.pop(trial.id, None)
-        self._broken.pop(trial.id, None)
-        self._waiting.discard(trial.id)
-        if self._synchronous and trial.until > self._judged + self._interval:
-            self._judged += self._interval
-
-    def on_exploit(self, trial: Trial, source: TrialId) -> None:
-        self._n_exploits[trial.id] = self._n_exploits.get(trial.id, 0) + 1
-        self._due.pop(trial.id, None)
-        self._broken.pop(trial.id, None)
-        self._scores.pop(trial.id, None)  # what it scored was another state
-
-    def on_report(self, trial: Trial, report: Report) -> Decision:
-        self._n_failures.pop(trial.id, None)
-        self._n_segments[trial.id] = self._n_segments.get(trial.id, 0) + 1
-        if report.resource >= self.max_t:
-            return Stop("fully trained")
-        self._scores[trial.id] = _Score(report.resource, ranked_loss(report, self._compare))
-        best, worst = self._quantiles()
-        is_worst = trial.id in worst
-        if self._synchronous:
-            self._due = dict.fromkeys(worst)
-        elif is_worst:
-            self._due[trial.id] = None
-        elif report.resource > self._interval and not self._waiting:
-            return Continue(self._next_stop(report.resource), keep=trial.id in best)
-        self._waiting.add(trial.id)
-        return Pause(keep=not is_worst)
-
-    def on_failure(self, trial: Trial) -> bool:
-        n_failures = self._n_failures.get(trial.id, 0) + 1
-        if n_failures > MAX_FAILURES:
-            return False
-        self._n_failures[trial.id] = n_failures
-        self._scores.pop(trial.id, None)
-        self._broken[trial.id] = None
-        self._waiting.add(trial.id)
-        return True
-
-    def on_end(self, trial: Trial) -> None:
-        self._waiting.discard(trial.id)
-        for each in (
-            self._scores,
-            self._due,
-            self._broken,
-            self._n_segments,
-            self._n_exploits,
-            self._n_failures,
-        ):
-            each.pop(trial.id, None)
-
-    def _quantiles(self) -> tuple[list[TrialId], list[TrialId]]:
-        """The best and the worst of the population by their newest reports."""
-        ranked = sorted(self._scores, key=lambda member: (self._scores[member].loss, member))
-        n = min(ceil(len(ranked) * self._quantile), len(ranked) // 2)
-        return ranked[:n], ranked[len(ranked) - n :]
-
-    def _next_stop(self, resource: int) -> int:
-        return min(self.max_t, (resource // self._interval + 1) * self._interval)
 
 
 def _checked(mutations: Any) -> tuple[str, ...] | dict[str, Domain]:

@@ -41,6 +41,7 @@ from daskhpo.core.types import (
     Resume,
     Save,
     Saved,
+    SetBack,
     SlotsChanged,
     Start,
     Status,
@@ -48,6 +49,7 @@ from daskhpo.core.types import (
     Stop,
     StopRequested,
     Suggested,
+    Suggestion,
     Train,
     Trial,
     TrialId,
@@ -85,14 +87,14 @@ class Coordinator:
     ----------
     problem : what is searched, and how.
     journal : takes every event before its commands are carried out.
-    suggest : where configurations come from if not from the searcher; a replay gives its own.
+    suggest : where configurations come from if not from :meth:`ask`; a replay gives its own.
     """
 
     def __init__(
         self,
         problem: Problem,
         journal: Journal,
-        suggest: Callable[[TrialId], Config | None] | None = None,
+        suggest: Callable[[TrialId], Suggestion | None] | None = None,
     ) -> None:
         self.objective = problem.objective
         self.scheduler = copy.deepcopy(problem.scheduler)
@@ -100,7 +102,7 @@ class Coordinator:
         self.scheduler.setup(problem.space, problem.seed)
         self.searcher.setup(problem.space, problem.seed)
         self.journal = journal
-        self.suggest = suggest or self.searcher.suggest
+        self.suggest = suggest or self.ask
         self.ledger = Ledger(problem.objective)
         self.limits = Limits()
         self.stop_reason: str | None = None
@@ -124,6 +126,11 @@ class Coordinator:
         if self.ledger.n_running:
             return False
         return self.stop_reason is not None or (self.idle and not self.ledger.queue)
+
+    def ask(self, trial: TrialId) -> Suggestion | None:
+        """The searcher's own configuration for a new trial, however long it takes."""
+        config = self.searcher.suggest(trial)
+        return None if config is None else Suggestion(config)
 
     def handle(self, event: Event) -> list[Command]:
         """Take in one event. Events that come too late (of a dead attempt) leave no trace."""
@@ -270,7 +277,8 @@ class Coordinator:
         if (trial := self.ledger.running(event.trial, event.attempt)) is None:
             return
         may_retry = event.retry and not event.fatal and trial.n_failed < self.limits.max_failures
-        paused = not (may_retry or event.fatal) and self.scheduler.on_failure(trial)
+        has_a_future = not (may_retry or event.fatal or isinstance(trial.decision, Stop))
+        paused = has_a_future and self.scheduler.on_failure(trial)
         self.journal.append(replace(event, paused=paused))
         if may_retry and trial.decision is not None:  # saving raised; what was decided stands
             decision = trial.decision
@@ -406,7 +414,11 @@ class Coordinator:
                 if not has_room:
                     return
                 trial = ledger.trials[ledger.queue.popleft()]
-                self._launch(trial, trial.until)
+                if ledger.went_back(trial) and self.scheduler.on_setback(trial):
+                    self.journal.append(SetBack(trial.id, self._seconds))
+                    ledger.set_aside(trial)
+                else:
+                    self._launch(trial, trial.until)
                 continue
             can_start = not self._exhausted and (
                 self.limits.num_trials is None or ledger.n_trials < self.limits.num_trials
@@ -431,17 +443,21 @@ class Coordinator:
                     return
 
     def _start(self, until: int, bracket: int) -> None:
-        config = self.suggest(self.ledger.n_trials)
-        if config is None:
+        given = self.suggest(self.ledger.n_trials)
+        if given is None:
             self._exhausted = True
             return
-        trial = self.ledger.add(config, until, bracket)
-        self.journal.append(Suggested(trial.id, config, bracket, self._seconds))
+        waited = given.waited * (self.n_slots - self.ledger.n_running)  # as did all free slots
+        trial = self.ledger.add(given.config, until, bracket)
+        self.searcher.on_start(trial.id, given.config)
+        self.journal.append(
+            Suggested(trial.id, given.config, bracket, self._seconds, waited, given.fallback)
+        )
         self.scheduler.on_launch(self._launch(trial, until))
 
     def _exploit(self, trial: Trial, source: TrialId, config: Config) -> None:
         donor = self.ledger.find(source)
-        if donor is None or donor.newest is None:
+        if donor is None or (donor.newest is None and donor is not trial):
             raise RuntimeError(
                 f"the scheduler lets trial {trial.id} exploit trial {source}, of which there is no "
                 f"state: {donor or 'it has ended, or never began'}"

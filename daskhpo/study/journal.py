@@ -29,6 +29,7 @@ from daskhpo.core.types import (
     Record,
     Reported,
     Saved,
+    SetBack,
     SlotsChanged,
     Status,
     Step,
@@ -226,6 +227,16 @@ def _plainly(name: str, record: Any) -> dict[str, Any]:
     return {"record": name, "seconds": seconds, **data}
 
 
+def _encode_suggested(record: Suggested) -> dict[str, Any]:
+    data = _plainly("suggested", record) | {"config": dict(record.config)}
+    waited, fallback = round(data.pop("waited"), 6), data.pop("fallback")
+    if waited:
+        data["waited"] = waited
+    if fallback:
+        data["fallback"] = True
+    return data
+
+
 _ENCODERS: dict[type, Callable[[Any], dict[str, Any]]] = {
     Reported: _encode_reported,
     Began: lambda r: (
@@ -239,10 +250,11 @@ _ENCODERS: dict[type, Callable[[Any], dict[str, Any]]] = {
     Failed: lambda r: _plainly("failed", r),
     SlotsChanged: lambda r: _plainly("slots", r),
     StopRequested: lambda r: _plainly("stop", r),
-    Suggested: lambda r: _plainly("suggested", r) | {"config": dict(r.config)},
+    Suggested: _encode_suggested,
     Launched: lambda r: _plainly("launched", r),
     Ended: lambda r: _plainly("ended", r) | {"status": r.status.value},
     Exploited: lambda r: _plainly("exploited", r) | {"config": dict(r.config)},
+    SetBack: lambda r: _plainly("set back", r),
     Deleted: lambda r: _plainly("deleted", r),
 }
 
@@ -263,6 +275,7 @@ _DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
     "launched": lambda d: Launched(**d),
     "ended": lambda d: Ended(**d | {"status": Status(d["status"])}),
     "exploited": lambda d: Exploited(**d | {"config": _tuples(d["config"])}),
+    "set back": lambda d: SetBack(**d),
     "deleted": lambda d: Deleted(**d),
 }
 

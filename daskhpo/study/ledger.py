@@ -154,6 +154,14 @@ class Ledger:
             )
         )
 
+    def went_back(self, trial: Trial) -> bool:
+        """Whether all its states are gone but those from before its present configuration."""
+        return trial.since > (trial.newest.resource if trial.newest else 0)
+
+    def set_aside(self, trial: Trial) -> None:
+        """A trial that waited for a slot is paused instead."""
+        self._put(trial._replace(status=Status.PAUSED))
+
     def end(self, trial: Trial, status: Status) -> tuple[Trial, list[CheckpointRef]]:
         """The trial is over and leaves the ledger; its newest state stays if that is kept."""
         if trial.status is Status.RUNNING:
@@ -270,19 +278,19 @@ class Ledger:
     def exploit(
         self, trial: Trial, source: Trial, config: Config
     ) -> tuple[Trial, list[CheckpointRef]]:
-        """The trial shares the newest state of another one, and begins there."""
-        state = source.newest
-        assert state is not None, f"trial {source.id} has no state to share"
+        """The trial shares the newest state of another one, or keeps its own, and begins there."""
+        resource = source.newest.resource if source.newest else 0
         for ref in (source.held, source.checkpoint):
             if ref is not None:
                 self.rows.refer(trial.id, ref, held=ref.row == getattr(source.held, "row", None))
         taken = self._put(
             trial._replace(
                 config=config,
-                until=state.resource,
+                until=resource,
                 attempt=trial.attempt + 1,  # its own states are of no use, should one be saved late
-                resource=state.resource,
-                decided_at=state.resource,
+                resource=resource,
+                since=resource,
+                decided_at=resource,
                 losses=(),
                 held=source.held,
                 checkpoint=source.checkpoint,

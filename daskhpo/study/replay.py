@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from daskhpo.core.errors import JournalCorrupt
 from daskhpo.core.types import (
     Began,
-    Config,
     Deleted,
     Ended,
     Exploited,
     Launched,
     Record,
     Reported,
+    SetBack,
     Suggested,
+    Suggestion,
     TrialId,
 )
 from daskhpo.study.coordinator import Coordinator, Problem
@@ -36,18 +38,18 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
     script = _Script(records, journal)
     coordinator = Coordinator(problem, script)
 
-    def suggest(trial: TrialId) -> Config | None:
+    def suggest(trial: TrialId) -> Suggestion | None:
         if script.is_over:
-            return coordinator.searcher.suggest(trial)
+            return coordinator.ask(trial)
         match script.head:
             case Suggested(number, config) if number == trial:
-                return config
+                return Suggestion(config)
         return None
 
     coordinator.suggest = suggest
     while not script.is_over:
         match script.head:
-            case Suggested() | Launched() | Ended() | Exploited() | Deleted() as orphan:
+            case Suggested() | Launched() | Ended() | Exploited() | SetBack() | Deleted() as orphan:
                 raise JournalCorrupt(
                     f"{script.place}: {orphan} does not follow from what was recorded before it. "
                     "Was the study begun with another version, or was the file edited?"
@@ -61,7 +63,7 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
                         "Was the study begun with another version, or was the file edited?"
                     )
     journal.flush()
-    coordinator.suggest = coordinator.searcher.suggest
+    coordinator.suggest = coordinator.ask
     coordinator.journal = journal
     return coordinator
 
@@ -109,4 +111,6 @@ def _same(derived: Record, recorded: Record) -> bool:
             return derived.decision == recorded.decision and derived.trial == recorded.trial
         case (Began(), Began()):
             return True
+        case (Suggested(), Suggested()):  # how long it was waited for is nothing to derive
+            derived = replace(derived, waited=recorded.waited, fallback=recorded.fallback)
     return derived == recorded

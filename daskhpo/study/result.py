@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import CheckpointRef, Exploited, Metrics, Record, Reported, TrialId
+from daskhpo.core.schedule import Piece
+from daskhpo.core.types import CheckpointRef, Metrics, Record, Reported, TrialId
+from daskhpo.study.lineage import Life, Lineage
+from daskhpo.study.schedule import Schedule
 from daskhpo.study.story import Story, TrialRecord
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_Reports = list[tuple[int, float]]  # resource, loss
 
 
 class Result:
@@ -34,24 +38,25 @@ class Result:
         self._resource: list[int] = []
         self._seconds: list[float] = []
         self._metrics: list[Metrics] = []
-        self._life: list[int] = []  # of the trial: another one with each state that it took over
-        self._n_lives: Counter[TrialId] = Counter()
+        self._life: list[int] = []
+        self._lineage = Lineage()
         for record in records:
             self.take(record)
 
     def take(self, record: Record) -> None:
         """Take in the next record of the study."""
         self._story.tell(record)
-        if isinstance(record, Exploited):
-            self._n_lives[record.trial] += 1
-        if isinstance(record, Reported):
+        if not isinstance(record, Reported):
+            self._lineage.tell(record)
+        else:
+            life = self._lineage.current[record.trial]
             for step in record.steps:
                 self._trial.append(record.trial)
                 self._attempt.append(record.attempt)
                 self._resource.append(step.resource)
                 self._seconds.append(step.seconds)
                 self._metrics.append(step.metrics)
-                self._life.append(self._n_lives[record.trial])
+                self._life.append(life)
 
     def __repr__(self) -> str:
         metric = self.objective.metric
@@ -146,22 +151,129 @@ class Result:
         metrics. A unit that was trained again after a loss appears once, as first reported; one
         that follows from another trial's state, which was taken over, is another unit.
         """
+        frame = self._frame()
+        lives = self._lineage.lives
+        frame["life"] = [lives[number].n_exploits for number in self._life]
+        again = frame.duplicated(["trial", "resource", "life"], keep="first")
+        frame = frame[~again].drop(columns="life")
+        return frame.sort_values("seconds", kind="stable", ignore_index=True)
+
+    def _frame(self) -> pd.DataFrame:
+        """All reports as they came, with the number of the life."""
         import pandas as pd
 
-        frame = pd.DataFrame(
-            {
-                "trial": self._trial,
-                "attempt": self._attempt,
-                "resource": self._resource,
-                "seconds": self._seconds,
+        columns = {
+            "trial": self._trial,
+            "attempt": self._attempt,
+            "resource": self._resource,
+            "seconds": self._seconds,
+            "life": self._life,
+        }
+        frame = pd.DataFrame(columns)
+        return pd.concat([frame, pd.DataFrame(self._metrics, index=frame.index)], axis=1)
+
+    def lineage(self) -> pd.DataFrame:
+        """Who went on from whom: one row a life, in order of time.
+
+        A trial begins another life when it takes over another one's state, or has to train again
+        from before the present one began. Columns: ``life``, ``trial``, ``start`` and ``until``
+        (units of training that its first and its last state hold), ``parent`` (the life whose
+        state it began with; missing if it began untrained), ``seconds`` since the study began,
+        ``best/<metric>`` of its own reports, ``config/<name>``.
+        """
+        import pandas as pd
+
+        rows = []
+        for life, reports in zip(self._lineage.lives, self._reports(), strict=True):
+            best = self.objective.value(min((loss for _, loss in reports), default=math.inf))
+            row = {
+                "life": life.number,
+                "trial": life.trial,
+                "start": life.start,
+                "until": reports[-1][0] if reports else life.start,
+                "parent": life.parent,
+                "seconds": life.seconds,
+                f"best/{self.objective.metric}": best if math.isfinite(best) else math.nan,
             }
+            rows.append(row | {f"config/{name}": value for name, value in life.config.items()})
+        columns = ["life", "trial", "start", "until", "parent", "seconds"]
+        frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+        return frame.astype({"parent": "Int64"})
+
+    def schedule(self, trial_id: TrialId | None = None) -> Schedule:
+        """Hyperparameters over resource, on the way that led to a trial's newest state.
+
+        Parameters
+        ----------
+        trial_id : None: of the winner, on whose way the best report was made, by itself or by one
+            from whom it took over; of several, the one that was trained furthest, then the better
+            by its last report.
+
+        Raises
+        ------
+        ValueError : the trial, or none at all, has reported.
+        KeyError : there is no such trial.
+
+        References
+        ----------
+        Jaderberg et al. 2017, *Population Based Training of Neural Networks*, Sec. 4: the
+        schedules that a population discovers.
+        """
+        way = self._way(trial_id)
+        return Schedule([Piece(life.start, until, life.config, life.trial) for life, until in way])
+
+    def training(self, trial_id: TrialId | None = None) -> pd.DataFrame:
+        """Reports on the way that led to a trial's newest state, as :meth:`schedule` follows it.
+
+        One row a unit of training, in order: the columns of :meth:`history`. ``trial`` says whose
+        training it was.
+
+        Raises
+        ------
+        ValueError, KeyError : as for :meth:`schedule`.
+        """
+        import pandas as pd
+
+        parts = []
+        frame = self._frame()
+        for life, until in self._way(trial_id):
+            inside = (frame["life"] == life.number) & (frame["resource"] <= until)
+            parts.append(frame[inside].drop_duplicates("resource", keep="last"))
+        return pd.concat(parts).sort_values("resource", ignore_index=True).drop(columns="life")
+
+    def _way(self, trial_id: TrialId | None) -> list[tuple[Life, int]]:
+        reports = self._reports()
+        if trial_id is not None:
+            number = self._lineage.current[trial_id]
+        else:
+            self.best_trial  # noqa: B018 - raises if there is none
+            reported = [life.number for life in self._lineage.lives if reports[life.number]]
+            number = min(reported, key=lambda number: self._standing(number, reports))
+        start = self._lineage.lives[number].start
+        way = self._lineage.way(number, reports[number][-1][0] if reports[number] else start)
+        if not way:
+            raise ValueError(f"trial {trial_id} has reported nothing: there is no schedule of it")
+        return way
+
+    def _standing(self, number: int, reports: list[_Reports]) -> tuple[float, int, float]:
+        """By what a life is compared: the best report on its way, its length, its last report."""
+        until, last = reports[number][-1]
+        on_its_way = (
+            loss
+            for life, end in self._lineage.way(number, until)
+            for resource, loss in reports[life.number]
+            if resource <= end
         )
-        metrics = pd.DataFrame(self._metrics, index=frame.index)
-        frame = pd.concat([frame, metrics], axis=1)
-        life = pd.Series(self._life, index=frame.index, name="life")
-        again = frame[["trial", "resource"]].assign(life=life).duplicated(keep="first")
-        frame = frame[~again]
-        return frame.sort_values("seconds", kind="stable", ignore_index=True)
+        return min(on_its_way), -until, last
+
+    def _reports(self) -> list[_Reports]:
+        """Of each life, its reports."""
+        reports: list[_Reports] = [[] for _ in self._lineage.lives]
+        for number, resource, metrics in zip(
+            self._life, self._resource, self._metrics, strict=True
+        ):
+            reports[number].append((resource, self.objective.loss(metrics)))
+        return reports
 
     def time_to_solution(self, target: float) -> float | None:
         """Seconds from the study's beginning to the first report as good as the target, or None."""
@@ -206,7 +318,9 @@ class Result:
         Keys: ``device_seconds`` (slots held by trials), ``seconds`` (the study's length),
         ``checkpoint_bytes`` and ``checkpoint_files`` (written, in all), ``stored_bytes`` and
         ``stored_files`` (in the store now), ``retrained_units`` (units of training that were done
-        again, because no state held them any more).
+        again, because no state held them any more), ``search_seconds`` (slot-seconds lost while a
+        suggestion was waited for), ``fallback_trials`` (drawn at random, because the searcher was
+        late).
         """
         story = self._story
         stored = story.checkpoints.values()
@@ -218,6 +332,8 @@ class Result:
             "stored_bytes": sum(ref.n_bytes for ref in stored),
             "stored_files": len(stored),
             "retrained_units": sum(trial.n_retrained for trial in story.trials.values()),
+            "search_seconds": story.search_seconds,
+            "fallback_trials": story.n_fallbacks,
         }
 
     def checkpoints(self) -> list[CheckpointRef]:

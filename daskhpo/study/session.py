@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 from daskhpo.core.errors import StudyExists, StudyMismatch
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import Began, CheckpointPolicy, Command, Limits, Record, Suggested
+from daskhpo.study.ahead import Ahead
 from daskhpo.study.coordinator import Coordinator, Problem
 from daskhpo.study.journal import FileJournal, read_journal
 from daskhpo.study.lock import StudyLock, check_free
@@ -28,6 +30,7 @@ class Session:
     directory : of the study; made if it is not there.
     problem : what is searched, and how; must be the one the directory was made with.
     resume : go on with what is there. Otherwise the directory must hold no trial yet.
+    ahead : have the suggestions of a slow searcher made ahead, beside the coordinator.
     on_lock_lost : called if another process took the study over.
 
     Raises
@@ -45,6 +48,7 @@ class Session:
         resume: bool,
         source: str | None = None,
         on_lock_lost: Callable[[], None] | None = None,
+        ahead: bool = False,
     ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -61,6 +65,7 @@ class Session:
                 began = Began(limits, policy, self.began_at)
                 self.commands: list[Command] = self.coordinator.handle(began)
                 self.journal.flush()
+                self._ahead = _search_ahead(self.coordinator, problem) if ahead else None
             except BaseException:
                 self.journal.close()
                 raise
@@ -69,11 +74,29 @@ class Session:
             raise
 
     def close(self) -> None:
-        """Close the journal and give the lock back."""
-        try:
-            self.journal.close()
-        finally:
-            self.lock.release()
+        """Close the journal, give the lock back, and end the searcher's thread."""
+        with contextlib.ExitStack() as stack:  # last in, first out, whatever raises
+            if self._ahead is not None:
+                stack.callback(self._ahead.close)
+            stack.callback(self.lock.release)
+            stack.callback(self.journal.close)
+
+
+def _search_ahead(coordinator: Coordinator, problem: Problem) -> Ahead | None:
+    """Move the coordinator's searcher to a thread of its own, if it is slow."""
+    searcher = coordinator.searcher
+    if not searcher.slow:
+        return None
+    points = getattr(searcher, "points_to_evaluate", None) or ()
+    ahead = Ahead(
+        searcher,
+        problem.space,
+        problem.seed,
+        n_trials=coordinator.ledger.n_trials,
+        n_points=len(points),
+    )
+    coordinator.searcher, coordinator.suggest = ahead, ahead.propose
+    return ahead
 
 
 def check_startable(directory: Path, problem: Problem, *, resume: bool) -> None:

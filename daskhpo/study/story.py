@@ -22,6 +22,7 @@ from daskhpo.core.types import (
     Record,
     Reported,
     Saved,
+    SetBack,
     SlotsChanged,
     Status,
     StopRequested,
@@ -95,6 +96,8 @@ class Story:
     n_slots : slots that serve the study.
     n_sessions : how often it was begun or resumed.
     n_checkpoints, n_checkpoint_bytes : written, in all.
+    search_seconds : slot-seconds lost while the searcher was waited for.
+    n_fallbacks : trials drawn at random, because the searcher was late.
     checkpoints : those that are in the store, by row.
     best : the trial with the best loss so far, or None.
     stop_reason : why the last session was stopped, or None.
@@ -109,7 +112,8 @@ class Story:
         self._just_ended: TrialId | None = None
         self.best: TrialRecord | None = None
         self.n_slots = self.n_sessions = 0
-        self.n_checkpoints = self.n_checkpoint_bytes = 0
+        self.n_checkpoints = self.n_checkpoint_bytes = self.n_fallbacks = 0
+        self.search_seconds = 0.0
         self.checkpoints: dict[int, CheckpointRef] = {}
         self.stop_reason: str | None = None
         self.seconds = 0.0
@@ -132,6 +136,8 @@ class Story:
             case Suggested(number, config, bracket):
                 self.trials[number] = TrialRecord(number, config, bracket)
                 self.counts[Status.QUEUED] += 1
+                self.search_seconds += record.waited
+                self.n_fallbacks += record.fallback
             case Launched(number, attempt):
                 trial = self.trials[number]
                 self._move(trial, Status.RUNNING)
@@ -156,9 +162,13 @@ class Story:
             case Unsaved(number, error=error):
                 if (owner := self.trials.get(number)) is not None:
                     owner.error = error
-            case Exploited(number, _, config, resource):
+            case Exploited(number, source, config, resource):
                 trial = self.trials[number]
-                trial.config, trial.resource, trial._furthest = config, resource, resource
+                trial.config, trial.resource = config, resource
+                if source != number:  # what it trains from there on is another training
+                    trial._furthest = resource
+            case SetBack(number):
+                self._move(self.trials[number], Status.PAUSED)
             case Ended(number, status, reason):
                 trial = self.trials[number]
                 if trial.status is Status.RUNNING:

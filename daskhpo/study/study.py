@@ -88,6 +88,7 @@ class Study:
         self._problem = Problem(space, Objective(metric, mode), scheduler, searcher, seed)
         for part in (scheduler, searcher):
             copy.deepcopy(part).setup(space, seed)  # says what does not fit the space
+        _check_mutations(self.trainable, scheduler)
         self._asktell: AskTell | None = None
         self.source: str | None = None  # "FILE.py:study", set by the command line
 
@@ -338,6 +339,20 @@ def _check_name(name: str) -> None:
         raise TypeError(f"name={name!r} must be a str")
     if not name or "/" in name or name.startswith("."):
         raise ValueError(f"name={name!r} must be a plain folder name")
+
+
+def _check_mutations(trainable: Any, scheduler: Scheduler) -> None:
+    """Refuse to change in mid-training what the shape of a model depends on."""
+    if not (isinstance(trainable, type) and issubclass(trainable, Trainable)) or trainable.adapts:
+        return
+    refused = [name for name in scheduler.mutates if name in trainable.shape_hyperparameters]
+    if refused:
+        others = [name for name in scheduler.mutates if name not in refused]
+        raise ValueError(
+            f"mutations: {', '.join(refused)} would change the shape of {trainable.__name__}'s "
+            f"state, so that no member could take over another one's. Leave only {others} there, "
+            "or make load_checkpoint fit such a state to the model and set adapts = True"
+        )
 
 
 def _check_trainable(trainable: Any) -> Any:

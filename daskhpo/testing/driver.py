@@ -157,7 +157,7 @@ class Driver:
         """Give work to free slots, until the scheduler waits."""
         while len(self.running()) < self.n_workers:
             if self._queue:
-                self._launch(self._queue.popleft())
+                self._run_again(self._queue.popleft())
                 continue
             match self.ask():
                 case Start(until, bracket):
@@ -215,10 +215,23 @@ class Driver:
 
     # -- the details -----------------------------------------------------------------------------
 
-    def _launch(self, number: TrialId) -> Trial:
+    def _run_again(self, number: TrialId) -> None:
+        """A lost trial has a slot, unless it is set back behind its configuration."""
+        trial = self.trials[number]
+        forgotten = self._happens(self.mishaps.forgotten)
+        if forgotten and trial.since > 0:
+            trial = trial._replace(resource=0, held=None)
+            if self.scheduler.on_setback(trial):
+                self.script.append(("set back", number))
+                self.trials[number] = trial._replace(status=Status.PAUSED, decision=None)
+                return
+        self._launch(number, forgotten)
+
+    def _launch(self, number: TrialId, forgotten: bool | None = None) -> Trial:
         trial = self.trials[number]
         assert trial.status in (Status.QUEUED, Status.PAUSED), f"{trial} cannot be launched"
-        forgotten = self._happens(self.mishaps.forgotten)
+        if forgotten is None:
+            forgotten = self._happens(self.mishaps.forgotten)
         self.trials[number] = trial._replace(
             status=Status.RUNNING,
             attempt=trial.attempt + 1,
@@ -239,10 +252,11 @@ class Driver:
         donor = self.trials.get(source)
         assert donor is not None, f"trial {source}, to be exploited, has ended or never began"
         state = donor.newest
-        assert state is not None, f"there is no state of trial {source} to be exploited"
+        assert state or donor is trial, f"there is no state of trial {source} to be exploited"
         self.script.append(("exploit", trial.id, source))
+        resource = state.resource if state else 0
         self.trials[trial.id] = trial._replace(
-            config=config, held=state, resource=state.resource, decided_at=state.resource
+            config=config, held=state, resource=resource, since=resource, decided_at=resource
         )
         self.scheduler.on_exploit(self.trials[trial.id], source)
 

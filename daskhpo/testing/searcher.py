@@ -49,6 +49,7 @@ def search(searcher: Searcher, n: int, first: int = 0) -> list[Any]:
         config = searcher.suggest(number)
         configs.append(config)
         if config is not None:
+            searcher.on_start(number, config)
             loss = abs(config["lr"] - 0.01) + config["layers"]
             trial = Trial(number, config, Status.RUNNING, until=1, resource=1, best_loss=loss)
             searcher.observe(trial, Report(1, (loss,), loss))
@@ -162,6 +163,7 @@ class SearcherContract:
         for number in range(5):
             config = searcher.suggest(number)
             assert config is not None
+            searcher.on_start(number, config)
             searcher.on_end(Trial(number, config, Status.FAILED, until=1))
         assert searcher.suggest(5) is not None
 

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daskhpo.core.objective import Objective
+from daskhpo.core.schedule import Piece
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Categorical, Real, Space
 from daskhpo.core.types import (
@@ -50,10 +52,12 @@ from daskhpo.core.types import (
 from daskhpo.schedulers import (
     ASHA,
     FIFO,
+    PB2,
     PBT,
     AsyncHyperband,
     Hyperband,
     MedianStopping,
+    PBTReplay,
     SuccessiveHalving,
 )
 from daskhpo.searchers import GridSearch, RandomSearch
@@ -63,7 +67,8 @@ from daskhpo.study.replay import replay
 from daskhpo.study.result import Result
 from daskhpo.testing.journal import MemoryJournal
 
-SPACE = Space({"x": Real(0.0, 1.0), "kind": Categorical(["a", "b", ("c", 1)])})
+SPACE = Space({"x": Real(0.0, 1.0), "kind": Categorical(["a", "b", ("c", 1)]), "lr": 0.1})
+SCHEDULE = [Piece(0, 2, {"lr": 0.1}), Piece(2, 3, {"lr": 0.05}), Piece(3, 7, {"lr": 0.2})]
 
 
 class Copycat(Scheduler):
@@ -108,6 +113,8 @@ SCHEDULERS = [
     Copycat(),
     PBT(6, 2, ["x"]),
     PBT(8, 2, ["x", "kind"], quantile_fraction=0.5, synchronous=True),
+    PB2(8, 2, ["x", "kind"], quantile_fraction=0.5),
+    PBTReplay(SCHEDULE),
 ]
 AROUND = [
     lambda scheduler: scheduler,
@@ -154,7 +161,8 @@ def told_steps(records):
 class Slot:
     """A trial in a slot. ``waits``: it reported, and stands still until it is told what to do."""
 
-    def __init__(self, train):
+    def __init__(self, train, path):
+        self.config, self.path = train.config, path  # of each unit that its state went through
         self.attempt, self.done, self.until = train.attempt, train.resource, train.until
         self.began = self.reported = train.resource
         self.from_state = train.checkpoint is not None
@@ -186,6 +194,8 @@ class Chaos:
         )
         self.coordinator = Coordinator(self.problem, journal)
         self.files = {}  # (trial, resource) of checkpoints in the store, by row
+        self.paths = {}  # configurations of all units that a state went through, by row
+        self.newest = {}  # the same for what each trial reported last
         self.accepted = Counter()
         self.sessions = 0
         self.seconds = 0.0
@@ -211,6 +221,8 @@ class Chaos:
         """The coordinator dies while it writes; another one goes on with what reached the file."""
         path = self.journal.path
         flushed, safe = path.stat().st_size, Counter(self.accepted)
+        before = dict(self.newest)
+        n_reports = sum(isinstance(record, Reported) for record in read_journal(path))
         running = [trial for trial, slot in self.slots.items() if not slot.waits]
         torn = self.journal
         if running:  # an event whose commands are never carried out
@@ -223,6 +235,8 @@ class Chaos:
         with path.open("r+b") as file:
             file.truncate(self.random.randint(flushed, size))
         told = told_steps(read_journal(path))
+        if n_reports == sum(isinstance(record, Reported) for record in read_journal(path)):
+            self.newest = before  # the event did not reach the file
         assert set(safe) <= set(told), "what was flushed is gone"
         self.accepted = told
         self.journal = FileJournal(path)
@@ -256,7 +270,8 @@ class Chaos:
                     else:
                         assert command.resource == 0
                     assert command.resource < command.until
-                    self.slots[trial] = Slot(command)
+                    path = self.paths[ref.row] if ref is not None else []
+                    self.slots[trial] = Slot(command, path)
                 case Train(trial, attempt, _, resource, until):
                     slot = self.slots[trial]
                     assert (slot.attempt, slot.done) == (attempt, resource)
@@ -269,6 +284,7 @@ class Chaos:
                     assert slot.waits
                     assert slot.save is None
                     assert (ref.trial, ref.resource) == (trial, slot.done)
+                    self.paths[ref.row] = slot.path
                     slot.save = ref, chance
                 case Release(trial, attempt):
                     if trial in self.slots and self.slots[trial].attempt == attempt:
@@ -348,6 +364,9 @@ class Chaos:
             self.random.randint(slot.began, slot.reported) if self.happens(0.5) else slot.reported
         )
         steps = self.steps(trial, since, slot.done)
+        slot.path = slot.path + [slot.config] * (slot.done - len(slot.path))
+        if slot.done > slot.reported:
+            self.newest[trial] = slot.path
         slot.reported = slot.done
         for step in steps:
             self.accepted[trial, step.resource] += 1
@@ -505,6 +524,29 @@ def test_a_study_survives_everything_and_its_journal_tells_all_of_it(script):
         budget = script["policy"].max_files
         assert budget is None or len(committed) <= budget
         check_result(records, coordinator)
+        check_schedules(Result(records, coordinator.objective), chaos)
+
+
+def check_schedules(result, chaos):
+    """A trial's schedule is what was in force while its newest state was trained."""
+    lives = result.lineage().groupby("trial").last()
+    rates = [piece.config["lr"] for piece in SCHEDULE for _ in range(piece.start, piece.until)]
+    for trial, life in lives.iterrows():
+        path = chaos.newest.get(trial, [])
+        if life["until"] == life["start"]:  # it took over a state and has not trained since
+            living = chaos.coordinator.ledger.trials.get(trial)
+            state = None if living is None else living.newest
+            if state is None or state.resource != life["start"]:
+                continue  # that state is gone, and it waits to train again
+            path = chaos.paths[state.row]
+        if not path:
+            with pytest.raises(ValueError, match=f"trial {trial} has reported nothing"):
+                result.schedule(trial)
+            continue
+        schedule = result.schedule(trial)
+        assert [schedule.at(unit + 1) for unit in range(schedule.max_t)] == path
+        if isinstance(chaos.problem.scheduler, PBTReplay):
+            assert schedule.values("lr") == rates[: len(path)]
 
 
 def check_result(records, coordinator):
@@ -552,7 +594,7 @@ def test_without_mishaps_each_unit_is_told_once(script):
             or policy.max_files
             or any(
                 name in repr(scheduler)
-                for name in ("Copycat", "PBT")  # they go back to exploit
+                for name in ("Copycat", "PB")  # they go back to exploit
             )
         )
         if not trains_again:

@@ -31,6 +31,7 @@ from daskhpo.core.types import (
     Record,
     Reported,
     Saved,
+    SetBack,
     SlotsChanged,
     Status,
     Step,
@@ -92,6 +93,7 @@ KINDS = {
     Launched: st.builds(Launched, numbers, numbers, numbers, numbers, seconds),
     Ended: st.builds(Ended, numbers, st.sampled_from(Status), st.text(), seconds),
     Exploited: st.builds(Exploited, numbers, numbers, configs, numbers, seconds),
+    SetBack: st.builds(SetBack, numbers, seconds),
     Deleted: st.builds(Deleted, numbers, st.text(), seconds),
 }
 assert set(KINDS) == set(get_args(Record))

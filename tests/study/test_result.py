@@ -208,7 +208,7 @@ def test_a_discarded_trial_is_not_charged_for_its_pause():
         ([reported(0, 1.0, 0.9), StopRequested("x", 1.0), Held(0, 1, None, 2.0)], "queued"),
         ([reported(0, 1.0, 0.9, yielded=True), Held(0, 1, a_ref(0), 2.0)], "queued"),
         ([reported(0, 1.0, 0.9, decision=Pause()), Held(0, 1, a_ref(0), 2.0)], "paused"),
-        ([reported(0, 1.0, 0.9, decision=Pause()), Exploited(0, 1, {}, 1, 2.0)], "paused"),
+        ([reported(0, 1.0, 0.9, decision=Pause()), Exploited(0, 0, {}, 1, 2.0)], "paused"),
         ([Lost(0, 1, "gone", 1.0)], "queued"),
         ([Lost(0, 1, "gone", 1.0), Launched(0, 2, 0, 9, 1.0)], "running"),
         ([Failed(0, 1, "E", 1.0)], "queued"),
@@ -257,6 +257,8 @@ def test_what_was_written_is_told_from_what_is_stored_now():
         "stored_bytes": 67,
         "stored_files": 2,
         "retrained_units": 0,
+        "search_seconds": 0.0,
+        "fallback_trials": 0,
     }
 
 

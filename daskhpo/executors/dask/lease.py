@@ -16,6 +16,7 @@ from daskhpo.core.errors import (
     CheckpointMissing,
     MetricError,
     ReuseMismatch,
+    ShapeMismatch,
     StateNotSupported,
 )
 from daskhpo.core.objective import Objective
@@ -190,7 +191,7 @@ class _Holder:
         except (CheckpointMissing, CheckpointCorrupt) as error:
             reason = f"{type(error).__name__}: {error}"
             return self._link.call("unreadable", trial=trial, attempt=attempt, reason=reason)
-        except (MetricError, ReuseMismatch) as error:
+        except (MetricError, ReuseMismatch, ShapeMismatch) as error:
             return self._fail(str(error), retry=False, fatal=True)
         except BaseException:  # SystemExit and KeyboardInterrupt, too, are the trial's own affair
             return self._fail(_trimmed(traceback.format_exc()))
@@ -223,7 +224,9 @@ class _Holder:
         if not isinstance(self._trainable, type):
             return FunctionRunner(self._trainable, context)
         used, self._used = self._used, None
-        return ClassRunner(self._trainable, context, used, spec.verify_reuse)
+        ref = command["checkpoint"]
+        taken_over = ref is not None and CheckpointRef(*ref).trial != command["trial"]
+        return ClassRunner(self._trainable, context, used, spec.verify_reuse, taken_over)
 
     def _save(self, command: Command) -> Command:
         assert self._runner is not None, command

@@ -108,6 +108,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             resume=spec.resume,
             source=spec.source,
             on_lock_lost=self._on_lock_lost,
+            ahead=True,
         )
         self._lease_spec = LeaseSpec(
             self.name,

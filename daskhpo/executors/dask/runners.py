@@ -9,8 +9,9 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol
 
-from daskhpo.core.errors import MetricError, ReuseMismatch
+from daskhpo.core.errors import MetricError, ReuseMismatch, ShapeMismatch
 from daskhpo.executors.dask.context import Context
+from daskhpo.executors.dask.shapes import differing_shapes
 from daskhpo.trainable import Trainable
 
 
@@ -62,13 +63,19 @@ class ClassRunner:
     cls : the user's class.
     used : an object that an earlier trial left behind, or None.
     verify : compare a reused object with a new one through its first segment.
+    taken_over : the context's checkpoint is another trial's.
     """
 
     def __init__(
-        self, cls: type[Trainable], context: Context, used: Trainable | None, verify: bool
+        self,
+        cls: type[Trainable],
+        context: Context,
+        used: Trainable | None,
+        verify: bool,
+        taken_over: bool = False,
     ) -> None:
         self.context = context
-        self._cls = cls
+        self._cls, self._taken_over = cls, taken_over
         self._twin: Trainable | None = None
         if used is not None:
             used.trial = context
@@ -83,7 +90,7 @@ class ClassRunner:
             self.object = self._fresh()
         if context.checkpoint is not None:
             for each in filter(None, (self.object, self._twin)):
-                each.load_checkpoint(context.checkpoint)
+                self._load(each, context.checkpoint)
             context.checkpoint = None  # it may be large
 
     def run(self, segment: Segment) -> Outcome:
@@ -104,6 +111,21 @@ class ClassRunner:
 
     def close(self) -> None:
         self._drop_twin()
+
+    def _load(self, into: Trainable, state: Any) -> None:
+        try:
+            into.load_checkpoint(state)
+        except Exception as error:
+            differing = differing_shapes(into.save_checkpoint(), state) if self._taken_over else []
+            if not differing:
+                raise
+            raise ShapeMismatch(
+                f"trial {self.context.id} with {dict(self.context.config)} cannot take over the "
+                f"state of another one: {'; '.join(differing)}. A hyperparameter that changes "
+                "shapes may not be among the mutations: take it out (and name it in "
+                f"{self._cls.__name__}.shape_hyperparameters), or let load_checkpoint adapt such "
+                f"states. What it raised: {type(error).__name__}: {error}"
+            ) from error
 
     def _fresh(self) -> Trainable:
         fresh = self._cls()

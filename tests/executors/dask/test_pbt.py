@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
+import numpy as np
 import pytest
 from distributed import Client
 
 from daskhpo import Study, Trainable
+from daskhpo.core.errors import StudyFailed
+from daskhpo.core.schedule import Piece
 from daskhpo.core.types import Exploited
-from daskhpo.schedulers import PBT
+from daskhpo.schedulers import PBT, MedianStopping, PBTReplay
 from daskhpo.searchers import RandomSearch
-from daskhpo.space import Real
+from daskhpo.space import Ordinal, Real
 from daskhpo.study.session import study_records
 
 
@@ -79,3 +84,114 @@ def test_members_that_diverge_are_not_lost(client: Client, tmp_path: Any) -> Non
     for number in (1, 3, 5):
         assert "not finite" in result.trial(number).error
         assert result.trial(number).config["lr"] <= 1.0
+
+
+def test_a_schedule_that_was_found_is_trained_once_more(client: Client, tmp_path: Any) -> None:
+    options: dict[str, Any] = {"storage": tmp_path, "metric": "loss"}
+    space = {"lr": Real(0.001, 0.5, log=True)}
+    found = Study(Descent, space, scheduler=PBT(12, 3, ["lr"]), name="pbt", **options)
+    result = found.run(num_trials=8, client=client, progress=False)
+    member = next(iter(result.lineage().dropna(subset="parent").trial))  # one that exploited
+    schedule = result.schedule(member)
+    assert schedule.names == ("lr",)
+    assert schedule.max_t == 12
+    again = Study(
+        Descent, schedule.initial, scheduler=PBTReplay(schedule), name="replay", **options
+    )
+    history = again.run(num_trials=2, client=client, progress=False).history()
+    for _, of_one in history.groupby("trial"):
+        assert of_one.lr.tolist() == schedule.values("lr")
+        assert (of_one["first"] == of_one.trial).all()  # each with its own state throughout
+        assert (of_one.n_steps == of_one.resource).all()
+    # Descent has no chance in it, so the same rates lead to the same loss.
+    final = result.history().query("trial == @member").loss.iloc[-1]
+    assert history.loss.iloc[-1] == pytest.approx(final, rel=1e-12)
+
+
+def test_a_replay_whose_workers_die_trains_each_unit_at_its_rate(
+    own_cluster: Any, tmp_path: Any, wait_for: Any
+) -> None:
+    rates = [0.1, 0.2, 0.3, 0.4]
+    pieces = [Piece(i * 10, i * 10 + 10, {"lr": rate}) for i, rate in enumerate(rates)]
+    study = Study(
+        Descent, {"lr": 0.1}, "loss", scheduler=PBTReplay(pieces), storage=tmp_path, name="study"
+    )
+    handle = study.start(num_trials=6, client=own_cluster, progress=False)
+    wait_for(lambda: (study.result().trials().get("resource", 0) >= 15).any(), "a second piece")
+    victim = next(iter(own_cluster.workers.values()))
+    os.kill(victim.process.pid, signal.SIGKILL)
+    result = handle.wait()
+    assert (result.trials().status == "completed").all()
+    exact = 1.0
+    for rate in rates:
+        exact *= (1 - rate) ** 10
+    final = result.history().groupby("trial").last()
+    assert final.loss.tolist() == pytest.approx([exact] * 6, rel=1e-9)
+
+
+class Wide(Trainable):
+    """Has as many weights as its configuration says, and takes over no others."""
+
+    def setup(self, config: Any) -> None:
+        self.lr, self.w = config["lr"], np.ones(config["width"])
+
+    def step(self) -> dict[str, Any]:
+        self.w = self.w * (1 - self.lr)
+        return {"loss": float(self.w.sum())}
+
+    def save_checkpoint(self) -> Any:
+        return {"layers": [{"w": self.w}]}
+
+    def load_checkpoint(self, state: Any) -> None:
+        w = state["layers"][0]["w"]
+        if w.shape != self.w.shape:
+            raise RuntimeError("size mismatch")
+        self.w = w
+
+
+class Declared(Wide):
+    shape_hyperparameters = ("width",)
+
+
+class Adapting(Declared):
+    adapts = True
+
+    def load_checkpoint(self, state: Any) -> None:
+        w = state["layers"][0]["w"]
+        n = min(len(w), len(self.w))
+        self.w[:n] = w[:n]
+
+
+def shaped_study(trainable: Any, tmp_path: Any, scheduler: Any = None) -> Study:
+    space = {"lr": Real(0.01, 0.5), "width": Ordinal([2, 4, 8, 16])}
+    scheduler = scheduler or PBT(12, 3, ["lr", "width"], resample_probability=0.0)
+    return Study(trainable, space, "loss", scheduler=scheduler, storage=tmp_path, name="study")
+
+
+def test_mutations_that_would_change_shapes_are_refused_before_anything_starts(
+    tmp_path: Any,
+) -> None:
+    message = r"mutations: width would change the shape of Declared's.*only \['lr'\]"
+    with pytest.raises(ValueError, match=message):
+        shaped_study(Declared, tmp_path)
+    with pytest.raises(ValueError, match=message):
+        shaped_study(Declared, tmp_path, MedianStopping(PBT(12, 3, ["lr", "width"])))
+    assert not list(tmp_path.iterdir())
+    shaped_study(Declared, tmp_path, PBT(12, 3, ["lr"]))
+
+
+def test_a_trainable_that_adapts_may_change_its_shape(client: Client, tmp_path: Any) -> None:
+    result = shaped_study(Adapting, tmp_path).run(num_trials=8, client=client, progress=False)
+    assert (result.trials().status == "completed").all()
+    assert len(result.lineage()) > 8
+
+
+def test_a_shape_that_changes_though_nobody_said_so_stops_the_study_and_is_named(
+    client: Client, tmp_path: Any
+) -> None:
+    with pytest.raises(StudyFailed) as raised:
+        shaped_study(Wide, tmp_path).run(num_trials=8, client=client, progress=False)
+    text = str(raised.value)
+    assert "cannot take over the state of another one: layers.0.w is (" in text
+    assert "Wide.shape_hyperparameters" in text
+    assert "RuntimeError: size mismatch" in text

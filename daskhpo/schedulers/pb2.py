@@ -1,0 +1,356 @@
+"""PB2: population based training in which a Gaussian process chooses what is tried next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf, log, sqrt
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskhpo.core.random import rng
+from daskhpo.core.scheduler import Compare
+from daskhpo.core.space import Domain, Integer, Real
+from daskhpo.core.types import Config, Report, Trial, TrialId
+from daskhpo.schedulers.pbt import Explorer, Perturb, Population
+
+Array = NDArray[np.float64]
+
+N_NEWEST = 100  # segments that the model is made from: an exploit costs milliseconds
+N_EVERYWHERE, N_NEARBY = 256, 64  # candidates, and in each round of refinement
+N_KERNELS = 24  # tried at random before the best is refined
+RESAMPLE_PROBABILITY = 0.25  # where a hyperparameter is explored as PBT does
+
+
+class PB2(Population):
+    """Population based bandits: like :class:`PBT`, but new values come from a model.
+
+    Members are ranked, and the worst take over the states of the best, as by :class:`PBT`. What a
+    member then tries is not drawn near its source's values but chosen anywhere in the domains of
+    ``mutations``: a Gaussian process learns from all members how much the loss fell in an interval,
+    and the values with the highest upper confidence bound are taken, given those that other
+    members are trying. The older an interval, the less it counts. So small populations suffice:
+    four members, say.
+
+    Chosen in this way are floats and ints (which are rounded). Ordered values and categories are
+    perturbed or drawn anew, with a probability of 0.25, and so is everything until the first
+    change of the loss is known, which with ``perturbation_interval=1`` is after two intervals.
+
+    The model sees of a segment the interval it began at, the loss there, the hyperparameters, and
+    the change of the loss. Unlike the paper's it sees the losses' ranks, and the changes' ranks
+    among those of the same interval (as normal scores): losses fall fast at first and slowly later,
+    and one that grows beyond all measure would hide the others. A segment that failed ranks last.
+
+    Parameters
+    ----------
+    max_t : resource of a fully trained member.
+    perturbation_interval : units of training between two rankings.
+    mutations : hyperparameters that may change, at least one of them ``Real`` or ``Integer``:
+        names of the study's space, whose domains hold, or a mapping from names to domains of their
+        own. The bounds of a domain are those of the search.
+    quantile_fraction : of the population that exploits, and that may be exploited; at most half.
+    synchronous : rank only when all members have come to the same resource.
+    compare : rank by the ``"last"`` report, or by the ``"best"`` so far; its change is what the
+        model learns.
+
+    Raises
+    ------
+    TypeError, ValueError : numbers out of range, nothing that may change; from ``setup``:
+        hyperparameters that the space does not have, or that are constants there, or none of them
+        a float or an int.
+
+    References
+    ----------
+    Parker-Holder, Nguyen and Roberts 2020, *Provably Efficient Online Hyperparameter Optimization
+    with Population-Based Bandits*, Algorithm 1. The time-varying kernel is that of Bogunovic,
+    Scarlett and Cevher 2016, *Time-Varying Gaussian Process Bandit Optimization*; a batch is chosen
+    as by Desautels, Krause and Burdick 2014, *Parallelizing Exploration-Exploitation Tradeoffs in
+    Gaussian Process Bandit Optimization* (GP-BUCB).
+    """
+
+    def __init__(
+        self,
+        max_t: int,
+        perturbation_interval: int,
+        mutations: Sequence[str] | Mapping[str, Domain],
+        quantile_fraction: float = 0.25,
+        synchronous: bool = False,
+        compare: Compare = "last",
+    ) -> None:
+        super().__init__(
+            Bandit(perturbation_interval),
+            {},
+            max_t,
+            perturbation_interval,
+            mutations,
+            quantile_fraction,
+            synchronous,
+            compare,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """Where a segment begins. ``point``: its hyperparameters in the unit cube, None: outside."""
+
+    resource: int
+    loss: float
+    point: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    start: _Start
+    gain: float  # fall of the loss per unit of training; -inf if it failed
+
+
+class Bandit(Explorer):
+    """Chooses floats and ints by a Gaussian process bandit (Parker-Holder et al. 2020).
+
+    Parameters
+    ----------
+    interval : units of training that count as one step of time.
+    """
+
+    def __init__(self, interval: int) -> None:
+        self._interval = interval
+        self._perturb = Perturb(RESAMPLE_PROBABILITY)  # what is not chosen
+        self._domains: dict[str, Domain] = {}
+        self._seed = 0
+        self._segments: list[_Segment] = []  # the newest ones
+        self._starts: dict[TrialId, _Start] = {}  # of what each member trains now, or next
+
+    def setup(self, domains: Mapping[str, Domain], seed: int) -> None:
+        self._seed = seed
+        self._perturb.setup(domains, seed)
+        self._domains = {n: d for n, d in domains.items() if isinstance(d, Real | Integer)}
+        if not self._domains:
+            raise ValueError(
+                f"mutations: none of {', '.join(domains)} is a Real or an Integer, so that PB2 has "
+                "nothing to choose; use PBT"
+            )
+
+    def explored(
+        self, member: TrialId, n_exploits: int, config: Config, source: TrialId | None
+    ) -> dict[str, Any]:
+        explored = self._perturb.explored(member, n_exploits, config, source)
+        start = None if source is None else self._starts.get(source)
+        if start is None or not self._segments:
+            return explored
+        generator = rng(self._seed, "bandit", member, n_exploits)
+        others = [s for number, s in self._starts.items() if number != member]
+        point = _chosen(self._segments, start, others, self._interval, generator)
+        for (name, domain), u in zip(self._domains.items(), point, strict=True):
+            explored[name] = domain.from_unit(u)
+        return explored
+
+    def on_report(self, trial: Trial, report: Report, loss: float) -> None:
+        point = self._point(trial.config)
+        n_units = len(report.losses)
+        first = _Start(report.resource - n_units, report.losses[0], point)
+        start = self._starts.get(trial.id)
+        # Of a first segment only the change since its first unit is known.
+        n_between = n_units - 1 if start is None else report.resource - start.resource
+        start = start or first
+        if n_between > 0:
+            self._learn(replace(start, point=point), (start.loss - loss) / n_between)
+        self._starts[trial.id] = _Start(report.resource, loss, point)
+
+    def on_exploit(self, trial: Trial, source: TrialId) -> None:
+        self._starts.pop(trial.id, None)
+        if (start := self._starts.get(source)) is not None:
+            self._starts[trial.id] = replace(start, point=self._point(trial.config))
+
+    def on_failure(self, trial: Trial) -> None:
+        point = self._point(trial.config)
+        start = self._starts.pop(trial.id, None) or _Start(trial.decided_at, inf, point)
+        if trial.decision is None:  # else it had reported, and could not be paused
+            self._learn(replace(start, point=point), -inf)
+
+    def on_end(self, trial: Trial) -> None:
+        self._starts.pop(trial.id, None)
+
+    def _learn(self, start: _Start, gain: float) -> None:
+        if start.point is not None:
+            self._segments = [*self._segments[1 - N_NEWEST :], _Segment(start, gain)]
+
+    def _point(self, config: Config) -> tuple[float, ...] | None:
+        if not all(domain.contains(config.get(name)) for name, domain in self._domains.items()):
+            return None  # a first configuration, where the mutations have domains of their own
+        return tuple(domain.to_unit(config[name]) for name, domain in self._domains.items())
+
+
+# -- the model -----------------------------------------------------------------------------------
+
+
+def _chosen(
+    segments: Sequence[_Segment],
+    start: _Start,
+    others: Sequence[_Start],
+    interval: int,
+    generator: np.random.Generator,
+) -> list[float]:
+    """The point with the highest upper confidence bound for a segment that begins there.
+
+    Kernels and points are picked from lists that depend on the generator alone, by figures that
+    are rounded: how a machine's linear algebra rounds its last digits decides nothing.
+    """
+    ladder = np.sort([segment.start.loss for segment in segments])
+    interim = [other for other in others if other.point is not None]
+
+    def inputs(starts: Sequence[_Start], points: Any) -> _Inputs:
+        levels = np.searchsorted(ladder, [s.loss for s in starts]) / len(ladder)
+        features = np.column_stack(
+            [np.asarray(points, float), np.broadcast_to(levels, len(points))]
+        )
+        times = np.array([s.resource / interval for s in starts])
+        return _Inputs(features, np.broadcast_to(times, len(points)))
+
+    seen = inputs([s.start for s in segments], [s.start.point for s in segments])
+    scores = _scores(seen.times, np.array([segment.gain for segment in segments]))
+    kernel = _fitted(seen, scores, generator)
+    n_dimensions = seen.features.shape[1] - 1
+    pending = (
+        inputs(interim, [other.point for other in interim])
+        if interim
+        else _Inputs(np.empty((0, n_dimensions + 1)), np.empty(0))
+    )
+    bound = _Bound(kernel, seen, scores, pending)
+
+    def best(points: Array) -> Array:
+        values = bound(inputs([start], points)).round(9)
+        found: Array = points[int(np.argmax(values))]
+        return found
+
+    point = best(generator.random((N_EVERYWHERE, n_dimensions)))
+    for scale in (0.1, 0.03, 0.01):
+        steps = scale * generator.standard_normal((N_NEARBY, n_dimensions))
+        point = best(np.clip(np.vstack([point, point + steps]), 0, 1))
+    return [float(u) for u in point]
+
+
+def _scores(times: Array, gains: Array) -> Array:
+    """Each gain's rank among those of its time, as a quantile of the normal distribution."""
+    peers = times[:, None] == times
+    below = (peers & (gains < gains[:, None])).sum(1)
+    equal = (peers & (gains == gains[:, None])).sum(1)
+    places = (below + equal / 2) / peers.sum(1)
+    return np.array([NormalDist().inv_cdf(float(p)) for p in places])
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What the model sees of N segments.
+
+    Attributes
+    ----------
+    features : (N, D + 1), in [0, 1]: D hyperparameters and the loss's rank.
+    times : (N,), in intervals.
+    """
+
+    features: Array
+    times: Array
+
+
+@dataclass(frozen=True, slots=True)
+class _Kernel:
+    """Covariances of segments, in units of the signal's variance.
+
+    Attributes
+    ----------
+    length : over which a function of the features changes.
+    epsilon : how much is forgotten in an interval, ε; 0: nothing.
+    noise : variance of the noise.
+    """
+
+    length: float
+    epsilon: float
+    noise: float
+
+    def of(self, squares: Array, apart: Array) -> Array:
+        """``exp(-|x - x'|² / 2 length²) (1 - ε)^(|t - t'| / 2)``, of any shape."""
+        rate = log(1 - self.epsilon) / 2
+        covariance: Array = np.exp(rate * apart - squares / (2 * self.length**2))
+        return covariance
+
+
+def _distances(a: _Inputs, b: _Inputs) -> tuple[Array, Array]:
+    """(N, M) each: squares of those between features, and those between times."""
+    x, y = a.features, b.features
+    squares = (x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * x @ y.T
+    return squares.clip(0), np.abs(a.times[:, None] - b.times)
+
+
+SHORTEST, LONGEST = _Kernel(0.05, 0.005, 0.003), _Kernel(2.0, 0.5, 1.0)
+SIGNAL_PRIOR = 2.0  # weight, in segments, of the belief that scores have a variance of one
+
+
+def _signal(kernel: _Kernel, covariance: Array, scores: Array) -> tuple[float, float]:
+    """The signal's variance, and the log of the marginal likelihood with it.
+
+    Below the Cholesky factor of the covariance stand, in a row more, the whitened scores.
+    """
+    n = len(scores)
+    corner = 2 + scores @ scores / kernel.noise  # as large as needs be: it has no influence
+    bordered = np.empty((n + 1, n + 1))
+    bordered[:n, :n] = covariance
+    bordered[n, :n] = bordered[:n, n] = scores
+    bordered.flat[:: n + 2] = np.append(np.full(n, 1 + kernel.noise), corner)
+    factor = np.linalg.cholesky(bordered)
+    white = factor[n, :n]
+    n_counted = n + SIGNAL_PRIOR
+    variance = float(white @ white + SIGNAL_PRIOR) / n_counted
+    volume = float(np.log(np.diag(factor)[:n]).sum())
+    return variance, -volume - n_counted / 2 * log(variance)
+
+
+def _fitted(inputs: _Inputs, scores: Array, generator: np.random.Generator) -> _Kernel:
+    """The most likely of some kernels: at random first, then near the best of them."""
+    low, high = (np.log([k.length, k.epsilon, k.noise]) for k in (SHORTEST, LONGEST))
+    distances = _distances(inputs, inputs)
+
+    def best(logs: Array) -> Array:
+        kernels = [_Kernel(*row) for row in np.exp(logs).tolist()]
+        values = [_signal(kernel, kernel.of(*distances), scores)[1] for kernel in kernels]
+        found: Array = logs[int(np.argmax(np.round(values, 9)))]
+        return found
+
+    found = best(low + (high - low) * generator.random((N_KERNELS, 3)))
+    for scale in (0.15, 0.05):
+        steps = scale * (high - low) * generator.standard_normal((N_KERNELS // 3, 3))
+        found = best(np.clip(np.vstack([found, found + steps]), low, high))
+    return _Kernel(*np.exp(found).tolist())
+
+
+class _Bound:
+    """Upper confidence bound on the score of a segment.
+
+    What is pending has no score yet but narrows the bound, as if it had come out as expected.
+    """
+
+    def __init__(self, kernel: _Kernel, seen: _Inputs, scores: Array, pending: _Inputs) -> None:
+        self._kernel, self._n_seen = kernel, len(scores)
+        self._inputs = _Inputs(
+            np.vstack([seen.features, pending.features]),
+            np.concatenate([seen.times, pending.times]),
+        )
+        covariance = kernel.of(*_distances(self._inputs, self._inputs))
+        covariance[np.diag_indices_from(covariance)] = 1 + kernel.noise
+        self._whitening = np.linalg.inv(np.linalg.cholesky(covariance))
+        first = self._whitening[: len(scores), : len(scores)]  # of those seen alone
+        self._weights = first.T @ (first @ scores)
+        seen_alone = covariance[: len(scores), : len(scores)]
+        self._variance, _ = _signal(kernel, seen_alone, scores)
+
+    def __call__(self, inputs: _Inputs) -> Array:
+        """(M,): mean and, times the root of beta, deviation at M inputs."""
+        covariance = self._kernel.of(*_distances(self._inputs, inputs))
+        mean = self._weights @ covariance[: self._n_seen]
+        white = self._whitening @ covariance
+        variance = self._variance * (1 - (white * white).sum(0)).clip(0)
+        beta = 0.8 * log(4 * (1 + float(inputs.times.max())))  # grows as the paper's β_t does
+        bound: Array = mean + sqrt(beta) * np.sqrt(variance)
+        return bound
