@@ -67,6 +67,8 @@ from daskhpo.study.replay import replay
 from daskhpo.study.result import Result
 from daskhpo.testing.journal import MemoryJournal
 
+pytestmark = pytest.mark.timeout(600)  # a thousand studies
+
 SPACE = Space({"x": Real(0.0, 1.0), "kind": Categorical(["a", "b", ("c", 1)]), "lr": 0.1})
 SCHEDULE = [Piece(0, 2, {"lr": 0.1}), Piece(2, 3, {"lr": 0.05}), Piece(3, 7, {"lr": 0.2})]
 
