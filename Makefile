@@ -6,7 +6,7 @@ PIP := $(PYTHON) -m pip --disable-pip-version-check
 SETUP := $(VENV)/.set-up
 ARGS :=
 
-.PHONY: help study test check docs clean
+.PHONY: help study test check docs clean system
 
 help:  ## show this text
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -14,7 +14,7 @@ help:  ## show this text
 study: $(SETUP)  ## tune a crystal graph network for two minutes (ARGS="--time-budget 10m")
 	$(PYTHON) -m experiments.adsorption.study $(ARGS)
 
-test: $(SETUP)  ## run all tests (ARGS="-k asha")
+test: $(SETUP) system  ## run all tests (ARGS="-k asha")
 	$(PYTHON) -m pytest $(ARGS)
 
 check: $(SETUP)  ## lint, format and type checks, as CI runs them
@@ -24,6 +24,13 @@ check: $(SETUP)  ## lint, format and type checks, as CI runs them
 
 docs: $(SETUP)  ## check that the code in README and docs runs
 	$(PYTHON) -m pytest tests/docs
+
+system:  # programs that tests use and pip does not bring: a Slurm
+	@if command -v slurmctld >/dev/null && command -v munged >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; \
+	else echo "no Slurm here, and not root on Debian: tests/slurm will be skipped"; fi
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
