@@ -14,12 +14,11 @@ from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
-from daskhpo.core.types import CheckpointPolicy, Limits
+from daskhpo.core.types import CheckpointPolicy
 from daskhpo.study.asktell import AskedTrial, AskTell
 from daskhpo.study.callback import Callback
 from daskhpo.study.coordinator import Problem
-from daskhpo.study.limits import check_limits, seconds_of
-from daskhpo.study.policy import check_policy
+from daskhpo.study.options import check_options
 from daskhpo.study.result import Result
 from daskhpo.study.session import (
     check_manifest,
@@ -195,11 +194,20 @@ class Study:
 
         if self.trainable is None:
             raise TypeError("this study has no trainable: run its trials by ask() and tell()")
-        limits = Limits(num_trials, None, target, max_failures, fail_fast)
-        limits = check_limits(limits, time_budget, self._problem.searcher)
-        timeout = None if worker_timeout is None else seconds_of(worker_timeout, "worker_timeout")
-        if max_concurrent is not None and max_concurrent < 1:
-            raise ValueError(f"max_concurrent={max_concurrent!r} must be at least 1")
+        options = check_options(
+            self._problem.searcher,
+            num_trials,
+            time_budget,
+            target,
+            resources=resources,
+            max_concurrent=max_concurrent,
+            worker_timeout=worker_timeout,
+            checkpoint=checkpoint,
+            fail_fast=fail_fast,
+            max_failures=max_failures,
+            reuse_actors=reuse_actors,
+            verify_reuse=verify_reuse,
+        )
         for callback in callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks: {callback!r} is no Callback")
@@ -213,16 +221,10 @@ class Study:
             problem=self._problem,
             directory=self.path.absolute(),
             trainable=self.trainable,
-            limits=limits,
-            policy=check_policy(checkpoint),
+            options=options,
             resume=resume,
             source=self.source,
             client=client,
-            resources=_check_resources(resources),
-            max_concurrent=max_concurrent,
-            worker_timeout=timeout,
-            reuse=reuse_actors,
-            verify_reuse=verify_reuse,
             callbacks=followers,
         )
 
@@ -379,17 +381,3 @@ def _check_trainable(trainable: Any) -> Any:
             f"trainable={trainable!r} must take two arguments, (config, trial): {error}"
         ) from None
     return trainable
-
-
-def _check_resources(resources: Mapping[str, float] | None) -> dict[str, float]:
-    asked = {"cpu": 1.0} | dict(resources or {})
-    for name, amount in asked.items():
-        if not isinstance(amount, (int, float)) or amount < 0:
-            raise ValueError(f"resources[{name!r}]={amount!r} must be a number of 0 or more")
-    if asked["cpu"] != int(asked["cpu"]) or asked["cpu"] < 1:
-        raise ValueError(
-            f"resources['cpu']={asked['cpu']!r} must be a whole number: a trial has its own process"
-        )
-    if asked.get("gpu", 0) > 1 and asked["gpu"] != int(asked["gpu"]):
-        raise ValueError(f"resources['gpu']={asked['gpu']!r} must be whole above 1")
-    return asked
