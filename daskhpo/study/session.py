@@ -16,8 +16,9 @@ from daskhpo.core.types import Began, CheckpointPolicy, Command, Limits, Record,
 from daskhpo.study.ahead import Ahead
 from daskhpo.study.coordinator import Coordinator, Problem
 from daskhpo.study.journal import FileJournal, read_journal
-from daskhpo.study.lock import StudyLock, check_free
+from daskhpo.study.lock import JobIsOver, StudyLock, check_free, no_job_is_over
 from daskhpo.study.replay import replay
+from daskhpo.study.requests import Listener
 
 FORMAT = 2  # of the study directory
 
@@ -32,6 +33,8 @@ class Session:
     resume : go on with what is there. Otherwise the directory must hold no trial yet.
     ahead : have the suggestions of a slow searcher made ahead, beside the coordinator.
     on_lock_lost : called if another process took the study over.
+    on_stop : called with the reason if another process asks this one to stop.
+    job_is_over : whether a batch job, in which the last session ran, is over.
 
     Raises
     ------
@@ -48,11 +51,13 @@ class Session:
         resume: bool,
         source: str | None = None,
         on_lock_lost: Callable[[], None] | None = None,
+        on_stop: Callable[[str], None] = lambda reason: None,
+        job_is_over: JobIsOver = no_job_is_over,
         ahead: bool = False,
     ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.lock = StudyLock(directory, on_lock_lost)
+        self.lock = StudyLock(directory, on_lock_lost, job_is_over)
         try:
             path = directory / "journal.jsonl"
             _check_contents(directory, problem, resume=resume)
@@ -66,6 +71,7 @@ class Session:
                 self.commands: list[Command] = self.coordinator.handle(began)
                 self.journal.flush()
                 self._ahead = _search_ahead(self.coordinator, problem) if ahead else None
+                self._requests = Listener(directory, self.lock.token, on_stop)
             except BaseException:
                 self.journal.close()
                 raise
@@ -74,8 +80,9 @@ class Session:
             raise
 
     def close(self) -> None:
-        """Close the journal, give the lock back, and end the searcher's thread."""
+        """Close the journal, give the lock back, and end the threads."""
         with contextlib.ExitStack() as stack:  # last in, first out, whatever raises
+            stack.callback(self._requests.close)
             if self._ahead is not None:
                 stack.callback(self._ahead.close)
             stack.callback(self.lock.release)
@@ -99,14 +106,20 @@ def _search_ahead(coordinator: Coordinator, problem: Problem) -> Ahead | None:
     return ahead
 
 
-def check_startable(directory: Path, problem: Problem, *, resume: bool) -> None:
+def check_startable(
+    directory: Path,
+    problem: Problem,
+    *,
+    resume: bool,
+    job_is_over: JobIsOver = no_job_is_over,
+) -> None:
     """Refuse now what :class:`Session` would refuse later, before anything is started.
 
     Raises
     ------
     StudyExists, StudyMismatch, StudyLocked, JournalCorrupt : as their messages say.
     """
-    check_free(directory)
+    check_free(directory, job_is_over)
     _check_contents(directory, problem, resume=resume)
 
 

@@ -190,6 +190,7 @@ class Study:
         StudyExists, StudyMismatch, StudyLocked : the directory is not this study's to use now.
         NoSuitableWorkers : no worker can run a trial (after ``worker_timeout``, from ``wait``).
         """
+        from daskhpo.cluster.jobs import is_over
         from daskhpo.executors.dask.handle import start
 
         if self.trainable is None:
@@ -216,7 +217,7 @@ class Study:
             from daskhpo.callbacks.console import ConsoleProgress
 
             followers.insert(0, ConsoleProgress())
-        check_startable(self.path, self._problem, resume=resume)
+        check_startable(self.path, self._problem, resume=resume, job_is_over=is_over)
         return start(
             problem=self._problem,
             directory=self.path.absolute(),
@@ -251,7 +252,9 @@ class Study:
         20
         """
         if self._asktell is None:
-            self._asktell = AskTell(self.path, self._problem, resume=True)
+            from daskhpo.cluster.jobs import is_over
+
+            self._asktell = AskTell(self.path, self._problem, resume=True, job_is_over=is_over)
         return self._asktell.ask()
 
     def tell(self, trial: AskedTrial, metrics: Mapping[str, Any]) -> bool:
