@@ -52,6 +52,12 @@ class Job:
         """Whether it has not begun yet."""
         return not self.nodes
 
+    @property
+    def story(self) -> str:
+        """In one line: ``job 123 RUNNING on n1``."""
+        how = f"({self.reason})" if self.waits else f"on {self.nodes}"
+        return f"job {self.name} {self.state} {how}"
+
 
 def jobs_of(submission: str) -> list[Job]:
     """Jobs of one submission that are not over: several if it is an array.
@@ -111,6 +117,16 @@ def is_over(job: str) -> bool:
     return False
 
 
+def longest_walltime(queue: str | None) -> float | None:
+    """Seconds that a partition (None: the default one) lets a job take; None: no limit is known."""
+    limits = []
+    for line in call(["sinfo", "--noheader", "--format=%P|%l"]).splitlines():
+        name, limit = line.strip().split("|")
+        if name.removesuffix("*") in queue.split(",") if queue else name.endswith("*"):
+            limits.append(seconds_of_slurm(limit))
+    return None if None in limits else max(limits, default=None)  # type: ignore[type-var]
+
+
 def own_number() -> str | None:
     """Number of the job that this process belongs to."""
     return os.environ.get("SLURM_JOB_ID")
@@ -119,6 +135,16 @@ def own_number() -> str | None:
 def own_submission() -> str | None:
     """Number of the submission that this process's job belongs to."""
     return os.environ.get("SLURM_ARRAY_JOB_ID") or own_number()
+
+
+def own_seconds_left() -> float | None:
+    """Seconds till the walltime of this process's job ends; None: never, or there is no job."""
+    number = own_number()
+    listed = [] if number is None else _listed("--jobs", number)
+    for job in listed:  # the last task of an array has the number of the array itself
+        if job.number == number and not job.waits:
+            return job.seconds_left
+    return None
 
 
 def seconds_of_slurm(text: str) -> float | None:

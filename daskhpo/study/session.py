@@ -106,6 +106,30 @@ def _search_ahead(coordinator: Coordinator, problem: Problem) -> Ahead | None:
     return ahead
 
 
+def create_directory(directory: Path, problem: Problem, source: str | None) -> None:
+    """Make the directory of a study that is to begin later."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _write_manifest(directory, problem, source)
+
+
+def has_work(directory: Path, problem: Problem, limits: Limits, policy: CheckpointPolicy) -> bool:
+    """Whether a session with these limits would find anything to do. Nothing is written."""
+    last = _Last(study_records(directory))
+    coordinator = replay(problem, last, _Nowhere())
+    coordinator.handle(Began(limits, policy, last.seconds))
+    return not coordinator.is_over
+
+
+class _Nowhere:
+    """A journal that keeps nothing."""
+
+    def append(self, record: Record) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+
 def check_startable(
     directory: Path,
     problem: Problem,
@@ -189,7 +213,7 @@ def check_manifest(directory: Path, problem: Problem) -> None:
     """
     if not (directory / "study.json").exists():
         return
-    found, given = read_manifest(directory), _manifest(problem, None)
+    found, given = read_manifest(directory), manifest_of(problem, None)
     for name in ("space", "metric", "mode", "seed", "scheduler", "searcher"):
         there, here = getattr(found, name), getattr(given, name)
         if there != here:
@@ -199,7 +223,8 @@ def check_manifest(directory: Path, problem: Problem) -> None:
             )
 
 
-def _manifest(problem: Problem, source: str | None) -> Manifest:
+def manifest_of(problem: Problem, source: str | None) -> Manifest:
+    """What the directory of a study will say of it."""
     return Manifest(
         problem.objective.metric,
         problem.objective.mode,
@@ -217,7 +242,7 @@ def _write_manifest(directory: Path, problem: Problem, source: str | None) -> No
     path = directory / "study.json"
     if path.exists():
         return
-    manifest = vars(_manifest(problem, source))
+    manifest = vars(manifest_of(problem, source))
     aside = path.with_suffix(".partial")
     aside.write_text(json.dumps({"format": FORMAT, "version": __version__, **manifest}, indent=1))
     os.replace(aside, path)

@@ -21,7 +21,7 @@ from daskhpo.study.coordinator import Problem
 from daskhpo.study.options import RunOptions
 from daskhpo.study.result import Result
 from daskhpo.study.session import study_records
-from daskhpo.study.story import Story
+from daskhpo.study.story import counts
 
 logger = logging.getLogger("daskhpo")
 
@@ -72,10 +72,7 @@ class StudyHandle:
 
     def status(self) -> dict[str, int]:
         """How many trials stand where: status to number."""
-        story = Story(self._objective, keep_ended=False)
-        for record in study_records(self.directory):
-            story.tell(record)
-        return {status.value: n for status, n in story.counts.items() if n}
+        return counts(study_records(self.directory), self._objective)
 
     def _wait_once(self) -> None:
         while not self._remote.is_finished(0.25):
