@@ -13,9 +13,11 @@ from statistics import median
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from daskhpo.core.types import Report, Status, Trial
 from daskhpo.searchers import GPSearch
+from daskhpo.searchers.gp.model import fit
 from daskhpo.space import Categorical, Integer, Ordinal, Real, Space
 from daskhpo.testing.searcher import SearcherContract, a_point, search
 from experiments.adsorption.profiles import profile_named
@@ -327,6 +329,22 @@ def test_a_model_keeps_to_its_largest_size():
     searcher = told(ready(), 450)
     searcher.suggest(450)
     assert len(searcher._learned()[0].posterior._data) == 400
+
+
+def test_a_suggestion_is_made_on_one_thread_of_blas_and_leaves_the_others(monkeypatch):
+    def n_threads():
+        return {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
+
+    def fitted(*arguments):
+        meanwhile.update(n_threads())
+        return fit(*arguments)
+
+    searcher, meanwhile = told(ready()), set()
+    monkeypatch.setattr("daskhpo.searchers.gp.surrogate.fit", fitted)
+    with threadpool_limits(2):
+        searcher.suggest(12)
+        assert meanwhile == {1}
+        assert n_threads() == {2}
 
 
 # -- arguments -----------------------------------------------------------------------------------
