@@ -210,7 +210,8 @@ def test_decisions_do_not_depend_on_how_events_are_batched(scheduler):
 
 
 def test_a_long_study_remembers_living_trials_and_the_best_only():
-    before = {id(found) for found in gc.get_objects() if type(found) is Trial}
+    # kept alive, so that no later trial gets the place of one of them
+    before = {id(found): found for found in gc.get_objects() if type(found) is Trial}
     _, coordinator, journal = run(ASHA(max_t=9), num_trials=20_000, n_slots=50)
     ledger = coordinator.ledger
     assert ledger.n_trials == ledger.n_ended.total() == 20_000
