@@ -139,6 +139,7 @@ class DaskExecutor:
         self._zero = time.monotonic() - began_at
         self._slots: dict[int, _Slot] = {}
         self._slot_of: dict[TrialId, int] = {}
+        self._unheard: set[int] = set()  # slots that were gone before they said hello
         self._holdings = Holdings()
         self._told: set[str] = set()  # reasons of deletions that were logged
         self._flush: Flush | None = None  # all is over: states are let go of
@@ -248,6 +249,9 @@ class DaskExecutor:
                 f"the trainable cannot be loaded in worker {data['worker']}:\n{data['error']}\n"
                 "Install its module where the workers run, or define it in the script itself"
             )
+        if call.say == "hello" and call.slot in self._unheard:
+            self._replies.append((call.reply, EXIT))
+            return []
         if call.say == "hello":
             self._slots[call.slot] = _Slot(data["worker"], call.reply)
             self._holdings.open(call.slot)
@@ -321,6 +325,8 @@ class DaskExecutor:
     def _gone(self, number: int, reason: str) -> list[Event]:
         slot = self._slots.pop(number, None)
         if slot is None:
+            # Its hello may still be on its way: the two come from different threads.
+            self._unheard.add(number)
             return []
         if number in self._idle:
             self._idle.remove(number)

@@ -133,6 +133,17 @@ def test_a_lease_that_was_given_up_is_told_to_leave(desk: Desk) -> None:
     assert desk.replies[-1] == ("report-0", "exit")
 
 
+def test_a_lease_whose_worker_died_before_its_hello_was_heard_is_no_slot(desk: Desk) -> None:
+    desk.executor.perform([train(0)])
+    desk.inbox.put(Gone(4, "its worker died"))
+    desk.inbox.put(desk.say(4, "hello"))
+    assert list(desk.executor.poll(desk.executor.now() + 0.05)) == []
+    desk.executor.perform([])
+    assert desk.replies == [("hello-4", "exit")]
+    desk.hear(desk.say(5, "hello"))
+    assert desk.replies[-1] == ("hello-5", "train")
+
+
 def test_a_slot_that_is_given_back_ends_its_trial_first(desk: Desk) -> None:
     desk.hear(desk.say(0, "hello"))
     desk.executor.perform([train(0)])
