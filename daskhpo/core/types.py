@@ -422,10 +422,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class SlotsChanged:
-    """So many slots serve the study from now on."""
+    """So many slots serve the study from now on.
+
+    ``job``: Slurm's number of the job in which a new slot's worker runs, if it runs in one.
+    """
 
     n_slots: int
     seconds: float
+    job: str = ""
 
 
 @dataclass(frozen=True, slots=True)

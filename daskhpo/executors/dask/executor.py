@@ -256,7 +256,7 @@ class DaskExecutor:
             self._slots[call.slot] = _Slot(data["worker"], call.reply)
             self._holdings.open(call.slot)
             self._idle.append(call.slot)
-            return [self._count()]
+            return [self._count(data["job"])]
         events = self._holdings.note(call.slot, data["notes"], at)
         if (slot := self._slots.get(call.slot)) is None:  # it was given up: its worker seemed gone
             self._replies.append((call.reply, EXIT))
@@ -339,9 +339,9 @@ class DaskExecutor:
             events.append(Lost(slot.trial, slot.attempt, reason, self.now()))
         return events
 
-    def _count(self) -> SlotsChanged:
+    def _count(self, job: str = "") -> SlotsChanged:
         n_slots = sum(not slot.leaving for slot in self._slots.values())
-        return SlotsChanged(n_slots, self.now())
+        return SlotsChanged(n_slots, self.now(), job)
 
     # -- commands to replies ---------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ class Desk:
         return list(self.executor.poll(self.executor.now() + 0.2))
 
     def say(self, slot: int, say: str, **data: Any) -> Call:
-        data = {"worker": f"tcp://worker-{slot}", "notes": []} | data
+        data = {"worker": f"tcp://worker-{slot}", "job": "", "notes": []} | data
         return Call(slot, say, data, f"{say}-{slot}", 0.0)
 
 
@@ -82,6 +82,13 @@ def test_a_lease_that_says_hello_is_a_slot_and_gets_the_job_that_waits(desk: Des
     assert event == SlotsChanged(1, event.seconds)
     assert event.seconds >= 10.0
     assert desk.replies == [("hello-7", "train")]
+
+
+def test_the_job_of_a_worker_is_told_when_its_slot_comes(desk: Desk) -> None:
+    (event,) = desk.hear(desk.say(0, "hello", job="4711"))
+    assert event == SlotsChanged(1, event.seconds, "4711")
+    (event,) = desk.hear(Gone(0, "its lease came to an end"))
+    assert event == SlotsChanged(0, event.seconds)
 
 
 def test_a_report_is_answered_by_the_next_job_of_the_same_slot(desk: Desk) -> None:
