@@ -80,6 +80,11 @@ class Result:
         return self._story.stop_reason
 
     @property
+    def num_slots(self) -> int:
+        """Slots that serve the study, or served it last."""
+        return self._story.n_slots
+
+    @property
     def best_trial(self) -> TrialRecord:
         """The trial with the best value so far.
 
