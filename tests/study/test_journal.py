@@ -88,7 +88,7 @@ KINDS = {
     Dropped: st.builds(Dropped, numbers, numbers, numbers, st.text(), seconds),
     Lost: st.builds(Lost, numbers, numbers, st.text(), seconds, st.booleans(), st.booleans()),
     Failed: st.builds(Failed, numbers, numbers, st.text(), seconds, st.booleans(), st.booleans()),
-    SlotsChanged: st.builds(SlotsChanged, numbers, seconds),
+    SlotsChanged: st.builds(SlotsChanged, numbers, seconds, st.text()),
     StopRequested: st.builds(StopRequested, st.text(), seconds),
     Suggested: st.builds(Suggested, numbers, configs, numbers, seconds),
     Launched: st.builds(Launched, numbers, numbers, numbers, numbers, seconds),

@@ -139,6 +139,7 @@ class DaskExecutor:
         self._zero = time.monotonic() - began_at
         self._slots: dict[int, _Slot] = {}
         self._slot_of: dict[TrialId, int] = {}
+        self._unheard: set[int] = set()  # slots that were gone before they said hello
         self._holdings = Holdings()
         self._told: set[str] = set()  # reasons of deletions that were logged
         self._flush: Flush | None = None  # all is over: states are let go of
@@ -248,11 +249,14 @@ class DaskExecutor:
                 f"the trainable cannot be loaded in worker {data['worker']}:\n{data['error']}\n"
                 "Install its module where the workers run, or define it in the script itself"
             )
+        if call.say == "hello" and call.slot in self._unheard:
+            self._replies.append((call.reply, EXIT))
+            return []
         if call.say == "hello":
             self._slots[call.slot] = _Slot(data["worker"], call.reply)
             self._holdings.open(call.slot)
             self._idle.append(call.slot)
-            return [self._count()]
+            return [self._count(data["job"])]
         events = self._holdings.note(call.slot, data["notes"], at)
         if (slot := self._slots.get(call.slot)) is None:  # it was given up: its worker seemed gone
             self._replies.append((call.reply, EXIT))
@@ -321,6 +325,8 @@ class DaskExecutor:
     def _gone(self, number: int, reason: str) -> list[Event]:
         slot = self._slots.pop(number, None)
         if slot is None:
+            # Its hello may still be on its way: the two come from different threads.
+            self._unheard.add(number)
             return []
         if number in self._idle:
             self._idle.remove(number)
@@ -333,9 +339,9 @@ class DaskExecutor:
             events.append(Lost(slot.trial, slot.attempt, reason, self.now()))
         return events
 
-    def _count(self) -> SlotsChanged:
+    def _count(self, job: str = "") -> SlotsChanged:
         n_slots = sum(not slot.leaving for slot in self._slots.values())
-        return SlotsChanged(n_slots, self.now())
+        return SlotsChanged(n_slots, self.now(), job)
 
     # -- commands to replies ---------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ class Desk:
         return list(self.executor.poll(self.executor.now() + 0.2))
 
     def say(self, slot: int, say: str, **data: Any) -> Call:
-        data = {"worker": f"tcp://worker-{slot}", "notes": []} | data
+        data = {"worker": f"tcp://worker-{slot}", "job": "", "notes": []} | data
         return Call(slot, say, data, f"{say}-{slot}", 0.0)
 
 
@@ -82,6 +82,13 @@ def test_a_lease_that_says_hello_is_a_slot_and_gets_the_job_that_waits(desk: Des
     assert event == SlotsChanged(1, event.seconds)
     assert event.seconds >= 10.0
     assert desk.replies == [("hello-7", "train")]
+
+
+def test_the_job_of_a_worker_is_told_when_its_slot_comes(desk: Desk) -> None:
+    (event,) = desk.hear(desk.say(0, "hello", job="4711"))
+    assert event == SlotsChanged(1, event.seconds, "4711")
+    (event,) = desk.hear(Gone(0, "its lease came to an end"))
+    assert event == SlotsChanged(0, event.seconds)
 
 
 def test_a_report_is_answered_by_the_next_job_of_the_same_slot(desk: Desk) -> None:
@@ -131,6 +138,17 @@ def test_a_lease_that_was_given_up_is_told_to_leave(desk: Desk) -> None:
     assert list(desk.executor.poll(desk.executor.now() + 0.05)) == []
     desk.executor.perform([])
     assert desk.replies[-1] == ("report-0", "exit")
+
+
+def test_a_lease_whose_worker_died_before_its_hello_was_heard_is_no_slot(desk: Desk) -> None:
+    desk.executor.perform([train(0)])
+    desk.inbox.put(Gone(4, "its worker died"))
+    desk.inbox.put(desk.say(4, "hello"))
+    assert list(desk.executor.poll(desk.executor.now() + 0.05)) == []
+    desk.executor.perform([])
+    assert desk.replies == [("hello-4", "exit")]
+    desk.hear(desk.say(5, "hello"))
+    assert desk.replies[-1] == ("hello-5", "train")
 
 
 def test_a_slot_that_is_given_back_ends_its_trial_first(desk: Desk) -> None:
