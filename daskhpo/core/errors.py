@@ -66,6 +66,10 @@ class StudyLocked(DaskhpoError, RuntimeError):
     """Another process runs the study."""
 
 
+class StudyNotRunning(DaskhpoError, RuntimeError):
+    """No process runs the study, and no job is going to."""
+
+
 class StudyFailed(DaskhpoError, RuntimeError):
     """A study could not go on: the message says why, and what was kept."""
 

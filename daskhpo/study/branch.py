@@ -93,7 +93,6 @@ def _copy(source: Path, target: Path, n_lines: int | None = None) -> None:
     if not source.exists():
         return
     with source.open("rb") as lines, target.open("wb") as file:
-        os.fchmod(file.fileno(), 0o600)
         file.writelines(islice(lines, n_lines))
         file.flush()
         os.fsync(file.fileno())

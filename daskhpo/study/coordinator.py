@@ -64,7 +64,7 @@ from daskhpo.study.protocols import Executor, Journal
 
 RETURNED = "its code returned"
 NO_ROOM = "checkpoints take nine tenths of what max_bytes and max_files allow"
-MAX_LOST = 3  # as often as this a trial may lose its worker in a row without a report between
+MAX_LOST = 3  # as often as this a trial may lose its worker in a row without coming any further
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,11 @@ class Coordinator:
         if trial.decision is not None:  # it stands, whatever became of the checkpoint
             self._settle(trial, trial.decision, in_slot=False)
         elif event.blame and trial.n_lost + 1 >= MAX_LOST:
-            reason = f"lost {MAX_LOST} times in a row without a report: {event.reason}"
+            reason = (
+                f"lost {MAX_LOST} times in a row, without coming further than resource "
+                f"{max(trial.lost_at, trial.resource)}: {event.reason}. If its process was killed "
+                "for want of memory, the worker's log, dmesg or sacct say so"
+            )
             self._end(trial, Status.FAILED, reason)
         else:
             self.ledger.requeue(trial, trial.until, lost=int(event.blame))

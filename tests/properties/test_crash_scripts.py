@@ -203,6 +203,7 @@ class Chaos:
         self.accepted = Counter()
         self.sessions = 0
         self.seconds = 0.0
+        self.slots_told = []  # after each event: seconds, slots, those with a trial
         self.begin()
 
     # -- sessions --------------------------------------------------------------------------------
@@ -243,6 +244,8 @@ class Chaos:
             self.newest = before  # the event did not reach the file
         assert set(safe) <= set(told), "what was flushed is gone"
         self.accepted = told
+        told_until = max(record.seconds for record in read_journal(path))
+        self.slots_told = [point for point in self.slots_told if point[0] <= told_until]
         self.journal = FileJournal(path)
         self.coordinator = replay(self.problem, read_journal(path), self.journal)
         self.coordinator.ledger.validate()
@@ -255,6 +258,8 @@ class Chaos:
         ledger = self.coordinator.ledger
         commands = self.coordinator.handle(event)
         ledger.validate()
+        n_running = ledger.n_running
+        self.slots_told.append((event.seconds, self.coordinator.n_slots, n_running))
         self.journal.flush()
         self.perform(commands)
 
@@ -546,6 +551,7 @@ def test_a_study_survives_everything_and_its_journal_tells_all_of_it(script):
         budget = script["policy"].max_files
         assert budget is None or len(committed) <= budget
         check_result(records, coordinator)
+        check_cost(records, chaos)
         check_schedules(Result(records, coordinator.objective), chaos)
 
 
@@ -587,6 +593,27 @@ def check_result(records, coordinator):
     assert result.stop_reason == coordinator.stop_reason
     assert (frame["seconds"] >= 0).all()
     assert result.checkpoints() == sorted(ledger.rows.committed, key=lambda ref: ref.row)
+
+
+def check_cost(records, chaos):
+    """Each second of each slot is in one place, and is idle where the ledger has no trial."""
+    result = Result(records, chaos.coordinator.objective)
+    cost = result.cost()
+    until = records[-1].seconds
+    total = idle = 0.0
+    after = [*[point[0] for point in chaos.slots_told[1:]], until]
+    for (seconds, n_slots, n_running), end in zip(chaos.slots_told, after, strict=True):
+        passed = max(0.0, min(end, until) - seconds)
+        total += passed * max(n_slots, n_running)
+        idle += passed * max(0, n_slots - n_running)
+    assert (cost["device_seconds"], cost["idle_seconds"]) == (total, idle)
+    parts = ("useful", "lost", "saving", "unreported", "idle")
+    assert sum(cost[f"{part}_seconds"] for part in parts) == total
+    assert all(value >= 0 for value in cost.values())
+    frame = result.trials()
+    for part in ("useful", "lost", "saving"):
+        assert (frame[f"seconds/{part}"] >= 0).all()
+    assert (frame["seconds/queued"] >= 0).all()
 
 
 @given(script=scripts.map(lambda script: script | {"num_trials": min(6, script["num_trials"])}))

@@ -97,6 +97,7 @@ class DaskExecutor:
         self._zero = time.monotonic() - began_at
         self._slots: dict[int, _Slot] = {}
         self._slot_of: dict[TrialId, int] = {}
+        self._unheard: set[int] = set()  # slots that were gone before they said hello
         self._holdings = Holdings()
         self._told: set[str] = set()  # reasons of deletions that were logged
         self._flush: Flush | None = None  # all is over: states are let go of
@@ -202,11 +203,15 @@ class DaskExecutor:
                 f"the trainable cannot be loaded in worker {data['worker']}:\n{data['error']}\n"
                 "Install its module where the workers run, or define it in the script itself"
             )
+        if call.say == "hello" and call.slot in self._unheard:
+            self._replies.append((call.reply, EXIT))
+            return []
         if call.say == "hello":
             self._slots[call.slot] = _Slot(data["worker"], call.reply)
             self._holdings.open(call.slot)
             self._idle.append(call.slot)
-            return self._leaves(call.slot) if data["leaving"] else [self._count()]
+            count = [self._count(data["job"])]
+            return count + (self._leaves(call.slot) if data["leaving"] else [])
         events = self._noted(call.slot, data["notes"], at)
         if data["leaving"]:  # first of all: what it gives up then goes elsewhere
             events += self._leaves(call.slot)
@@ -312,6 +317,8 @@ class DaskExecutor:
     def _gone(self, number: int, reason: str) -> list[Event]:
         slot = self._slots.pop(number, None)
         if slot is None:
+            # Its hello may still be on its way: the two come from different threads.
+            self._unheard.add(number)
             return []
         if number in self._idle:
             self._idle.remove(number)
@@ -324,9 +331,9 @@ class DaskExecutor:
             events.append(Lost(job.trial, job.attempt, reason, self.now()))
         return events + self._look_again()
 
-    def _count(self) -> SlotsChanged:
+    def _count(self, job: str = "") -> SlotsChanged:
         n_slots = sum(not slot.leaving for slot in self._slots.values())
-        return SlotsChanged(n_slots, self.now())
+        return SlotsChanged(n_slots, self.now(), job)
 
     # -- states that move while their slots go ---------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import time
 import traceback
 from dataclasses import dataclass
@@ -84,7 +85,8 @@ def _hold(holder: _Holder, link: Link, keeper: Keeper, address: str) -> None:
     command: Command = {"do": "exit", "write": False}
     try:
         with contextlib.closing(holder):
-            command = link.call("hello", worker=address)
+            job = os.environ.get("SLURM_JOB_ID", "")
+            command = link.call("hello", worker=address, job=job)
             while command["do"] != "exit":
                 command = holder.obey(command)
     finally:

@@ -17,6 +17,7 @@ from distributed import Client, Status
 from distributed.comm.tcp import TCP
 from distributed.diagnostics.plugin import SchedulerPlugin
 
+from daskhpo.cluster.jobs import is_over
 from daskhpo.core.errors import NoSuitableWorkers, StudyFailed
 from daskhpo.core.types import CheckpointPolicy, CheckpointRef, Limits
 from daskhpo.executors.dask.broker import Broker
@@ -100,6 +101,8 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             resume=spec.resume,
             source=spec.source,
             on_lock_lost=self._on_lock_lost,
+            on_stop=self.stop,
+            job_is_over=is_over,
             ahead=True,
         )
         self._lease_spec = LeaseSpec(

@@ -214,7 +214,10 @@ class FunctionRunner:
     def _answer(self) -> Any:
         answer = self._answers.get()
         if isinstance(answer, BaseException):
-            raise answer
+            try:
+                raise answer
+            finally:  # else this frame, which its traceback holds, would hold it: for long
+                del answer
         return answer
 
     def _main(self) -> None:

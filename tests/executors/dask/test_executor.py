@@ -55,7 +55,8 @@ class Desk:
         return list(self.executor.poll(self.executor.now() + 0.2))
 
     def say(self, slot: int, say: str, **data: Any) -> Call:
-        data = {"worker": f"tcp://worker-{slot}", "notes": [], "leaving": False} | data
+        usual = {"worker": f"tcp://worker-{slot}", "job": "", "notes": [], "leaving": False}
+        data = usual | data
         return Call(slot, say, data, f"{say}-{slot}", 0.0)
 
 
@@ -83,6 +84,13 @@ def test_a_lease_that_says_hello_is_a_slot_and_gets_the_job_that_waits(desk: Des
     assert event == SlotsChanged(1, event.seconds)
     assert event.seconds >= 10.0
     assert desk.replies == [("hello-7", "train")]
+
+
+def test_the_job_of_a_worker_is_told_when_its_slot_comes(desk: Desk) -> None:
+    (event,) = desk.hear(desk.say(0, "hello", job="4711"))
+    assert event == SlotsChanged(1, event.seconds, "4711")
+    (event,) = desk.hear(Gone(0, "its lease came to an end"))
+    assert event == SlotsChanged(0, event.seconds)
 
 
 def test_a_report_is_answered_by_the_next_job_of_the_same_slot(desk: Desk) -> None:
@@ -132,6 +140,17 @@ def test_a_lease_that_was_given_up_is_told_to_leave(desk: Desk) -> None:
     assert list(desk.executor.poll(desk.executor.now() + 0.05)) == []
     desk.executor.perform([])
     assert desk.replies[-1] == ("report-0", "exit")
+
+
+def test_a_lease_whose_worker_died_before_its_hello_was_heard_is_no_slot(desk: Desk) -> None:
+    desk.executor.perform([train(0)])
+    desk.inbox.put(Gone(4, "its worker died"))
+    desk.inbox.put(desk.say(4, "hello"))
+    assert list(desk.executor.poll(desk.executor.now() + 0.05)) == []
+    desk.executor.perform([])
+    assert desk.replies == [("hello-4", "exit")]
+    desk.hear(desk.say(5, "hello"))
+    assert desk.replies[-1] == ("hello-5", "train")
 
 
 def test_a_slot_that_is_given_back_ends_its_trial_first(desk: Desk) -> None:
@@ -322,8 +341,8 @@ def test_an_idle_slot_that_goes_is_let_go_at_once(desk: Desk) -> None:
 
 def test_a_slot_that_goes_as_it_says_hello_gets_nothing(desk: Desk) -> None:
     desk.executor.perform([train(0)])
-    (event,) = desk.hear(desk.say(0, "hello", leaving=True))
-    assert event.n_slots == 0
+    events = desk.hear(desk.say(0, "hello", leaving=True))
+    assert [event.n_slots for event in events] == [1, 0]
     assert desk.replies == [("hello-0", "exit")]
     desk.hear(desk.say(1, "hello"))
     assert desk.replies[-1] == ("hello-1", "train")
