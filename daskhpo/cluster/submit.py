@@ -25,6 +25,7 @@ from daskhpo.cluster.submission import (
 )
 from daskhpo.core.errors import StudyExists, StudyLocked
 from daskhpo.core.types import Began
+from daskhpo.executors.dask.walltime import slurm_seconds
 from daskhpo.study.limits import seconds_of
 from daskhpo.study.options import RunOptions, check_options
 from daskhpo.study.session import check_startable, create_directory, has_work, study_records
@@ -135,7 +136,7 @@ def seconds_of_walltime(walltime: float | str) -> float:
             f"'{walltime}s'"
         )
     if isinstance(walltime, str) and re.search("[:-]", walltime):
-        if (seconds := jobs.seconds_of_slurm(walltime)) is None:
+        if (seconds := slurm_seconds(walltime)) is None:
             raise ValueError(
                 f"walltime={walltime!r} is not understood; give '12h', '1h30m', or D-HH:MM:SS"
             )
