@@ -18,6 +18,9 @@ class Tenant(Protocol):
     def is_idle(self, worker: str) -> bool:
         """Whether nothing runs on a worker that it has, and it waits for something to do."""
 
+    def stop(self, reason: str) -> None:
+        """Come to your end: trials hand over."""
+
     def can_use(self, worker: Any) -> bool:
         """Whether the worker (its state on the scheduler) offers what a trial needs."""
 
@@ -52,6 +55,15 @@ class Broker:
         """Whether no study runs anything on a worker."""
         holder = self._holder.get(worker)
         return holder is None or holder.is_idle(worker)
+
+    def is_held(self, worker: str) -> bool:
+        """Whether a study has a lease on a worker."""
+        return worker in self._holder
+
+    def stop(self, reason: str) -> None:
+        """Have all studies come to their end."""
+        for tenant in self._tenants:
+            tenant.stop(reason)
 
     def join(self, tenant: Tenant) -> None:
         """A study comes; from others that hold more than their share it gets some of theirs."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from collections.abc import Mapping
 
@@ -21,7 +20,7 @@ def remaining_walltime() -> float | None:
 
 def job_end(
     environ: Mapping[str, str],
-    left: str | None,
+    left: float | None,
     walltime: float | None,
     started: float,
     now: float,
@@ -31,14 +30,15 @@ def job_end(
     Parameters
     ----------
     environ : the job's environment, in which newer Slurms say it.
-    left : what ``squeue --format=%L`` said of the job just now; None if it was not asked.
+    left : seconds that were left by what Slurm said just now; None: it was not asked, or names
+        no end.
     walltime : seconds for which the job was submitted; None if nobody told.
     started, now : when the job's process began, and the time, in seconds since 1970.
     """
     if environ.get(END_TIME, "").isdecimal():
         return float(environ[END_TIME])
-    if left is not None and (seconds := slurm_seconds(left)) is not None:
-        return now + seconds
+    if left is not None:
+        return now + left
     return None if walltime is None else started + walltime
 
 
@@ -50,35 +50,12 @@ def find_job_end(walltime: float | None = None) -> float | None:
     walltime : see :func:`job_end`; counted from now.
     """
     now, left = time.time(), None
-    number = os.environ.get("SLURM_JOB_ID")
-    if number is not None and END_TIME not in os.environ:
-        from daskhpo.cluster.shell import CommandFailed, CommandMissing, call
+    if END_TIME not in os.environ:
+        from daskhpo.cluster.jobs import own_seconds_left
+        from daskhpo.cluster.shell import CommandFailed, CommandMissing
 
         try:
-            left = call(["squeue", "--noheader", f"--jobs={number}", "--format=%L"], timeout=20)
+            left = own_seconds_left()
         except (CommandFailed, CommandMissing) as error:
-            logger.info("the end of job %s is not known from Slurm: %s", number, error)
+            logger.info("Slurm does not say when this job ends: %s", error)
     return job_end(os.environ, left, walltime, now, time.time())
-
-
-def slurm_seconds(text: str) -> float | None:
-    """Seconds of a time as Slurm writes and reads it; None if it names none (``UNLIMITED``).
-
-    That is minutes, ``M:S``, ``H:M:S``, ``D-H``, ``D-H:M`` or ``D-H:M:S``.
-
-    >>> [slurm_seconds(text) for text in ("30", "90:00", "04:00:00", "1-00", "UNLIMITED")]
-    [1800.0, 5400.0, 14400.0, 86400.0, None]
-    """
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+(?::\d+){0,2})", text.strip())
-    if found is None:
-        return None
-    days, clock = found.groups()
-    numbers = [int(part) for part in clock.split(":")]
-    if days is not None:
-        numbers += [0] * (3 - len(numbers))  # they begin with hours
-    elif len(numbers) == 1:
-        numbers = [0, *numbers, 0]
-    else:
-        numbers = [0] * (3 - len(numbers)) + numbers
-    hours, minutes, seconds = numbers
-    return float(((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds)
