@@ -10,12 +10,14 @@ from daskhpo.searchers.grid import GridSearch
 from daskhpo.searchers.random import RandomSearch
 
 if TYPE_CHECKING:
+    from daskhpo.searchers.external.process import OutOfProcess
     from daskhpo.searchers.gp.search import GPSearch
     from daskhpo.searchers.repeater import Repeater
 
 __all__ = [
     "GPSearch",
     "GridSearch",
+    "OutOfProcess",
     "RandomSearch",
     "Repeater",
     "Searcher",
@@ -23,6 +25,7 @@ __all__ = [
 
 LATER = {  # loaded when they are first used
     "GPSearch": "daskhpo.searchers.gp.search",
+    "OutOfProcess": "daskhpo.searchers.external.process",
     "Repeater": "daskhpo.searchers.repeater",
 }
 
