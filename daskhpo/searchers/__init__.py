@@ -10,6 +10,7 @@ from daskhpo.searchers.grid import GridSearch
 from daskhpo.searchers.random import RandomSearch
 
 if TYPE_CHECKING:
+    from daskhpo.searchers.external.optuna import OptunaSearch
     from daskhpo.searchers.external.process import OutOfProcess
     from daskhpo.searchers.gp.search import GPSearch
     from daskhpo.searchers.repeater import Repeater
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GPSearch",
     "GridSearch",
+    "OptunaSearch",
     "OutOfProcess",
     "RandomSearch",
     "Repeater",
@@ -25,6 +27,7 @@ __all__ = [
 
 LATER = {  # loaded when they are first used
     "GPSearch": "daskhpo.searchers.gp.search",
+    "OptunaSearch": "daskhpo.searchers.external.optuna",
     "OutOfProcess": "daskhpo.searchers.external.process",
     "Repeater": "daskhpo.searchers.repeater",
 }
