@@ -10,6 +10,7 @@ from daskhpo.searchers.grid import GridSearch
 from daskhpo.searchers.random import RandomSearch
 
 if TYPE_CHECKING:
+    from daskhpo.searchers.external.hyperopt import HyperOptSearch
     from daskhpo.searchers.external.optuna import OptunaSearch
     from daskhpo.searchers.external.process import OutOfProcess
     from daskhpo.searchers.gp.search import GPSearch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GPSearch",
     "GridSearch",
+    "HyperOptSearch",
     "OptunaSearch",
     "OutOfProcess",
     "RandomSearch",
@@ -27,6 +29,7 @@ __all__ = [
 
 LATER = {  # loaded when they are first used
     "GPSearch": "daskhpo.searchers.gp.search",
+    "HyperOptSearch": "daskhpo.searchers.external.hyperopt",
     "OptunaSearch": "daskhpo.searchers.external.optuna",
     "OutOfProcess": "daskhpo.searchers.external.process",
     "Repeater": "daskhpo.searchers.repeater",
