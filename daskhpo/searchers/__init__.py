@@ -10,6 +10,7 @@ from daskhpo.searchers.grid import GridSearch
 from daskhpo.searchers.random import RandomSearch
 
 if TYPE_CHECKING:
+    from daskhpo.searchers.external.ax import AxSearch
     from daskhpo.searchers.external.hyperopt import HyperOptSearch
     from daskhpo.searchers.external.optuna import OptunaSearch
     from daskhpo.searchers.external.process import OutOfProcess
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from daskhpo.searchers.repeater import Repeater
 
 __all__ = [
+    "AxSearch",
     "GPSearch",
     "GridSearch",
     "HyperOptSearch",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 LATER = {  # loaded when they are first used
+    "AxSearch": "daskhpo.searchers.external.ax",
     "GPSearch": "daskhpo.searchers.gp.search",
     "HyperOptSearch": "daskhpo.searchers.external.hyperopt",
     "OptunaSearch": "daskhpo.searchers.external.optuna",
