@@ -21,7 +21,7 @@ from daskhpo.searchers.external.asktell import (
 )
 
 Sampler = Literal["tpe", "gp", "cmaes"]
-N_EARLIER = 10  # trials of earlier sessions from which CMA-ES may begin; it looks at a tenth of them
+N_EARLIER = 10  # trials of earlier sessions from which CMA-ES may begin: at the best tenth of them
 
 
 class OptunaSearch(AskTell):
