@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from daskhpo.searchers.external.hyperopt import HyperOptSearch
     from daskhpo.searchers.external.optuna import OptunaSearch
     from daskhpo.searchers.external.process import OutOfProcess
+    from daskhpo.searchers.external.sigopt import SigOptSearch
     from daskhpo.searchers.gp.search import GPSearch
     from daskhpo.searchers.repeater import Repeater
 
@@ -27,6 +28,7 @@ __all__ = [
     "RandomSearch",
     "Repeater",
     "Searcher",
+    "SigOptSearch",
 ]
 
 LATER = {  # loaded when they are first used
@@ -36,6 +38,7 @@ LATER = {  # loaded when they are first used
     "OptunaSearch": "daskhpo.searchers.external.optuna",
     "OutOfProcess": "daskhpo.searchers.external.process",
     "Repeater": "daskhpo.searchers.repeater",
+    "SigOptSearch": "daskhpo.searchers.external.sigopt",
 }
 
 
