@@ -11,6 +11,7 @@ from daskhpo.searchers.random import RandomSearch
 
 if TYPE_CHECKING:
     from daskhpo.searchers.external.ax import AxSearch
+    from daskhpo.searchers.external.dragonfly import DragonflySearch
     from daskhpo.searchers.external.hyperopt import HyperOptSearch
     from daskhpo.searchers.external.optuna import OptunaSearch
     from daskhpo.searchers.external.process import OutOfProcess
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AxSearch",
+    "DragonflySearch",
     "GPSearch",
     "GridSearch",
     "HyperOptSearch",
@@ -33,6 +35,7 @@ __all__ = [
 
 LATER = {  # loaded when they are first used
     "AxSearch": "daskhpo.searchers.external.ax",
+    "DragonflySearch": "daskhpo.searchers.external.dragonfly",
     "GPSearch": "daskhpo.searchers.gp.search",
     "HyperOptSearch": "daskhpo.searchers.external.hyperopt",
     "OptunaSearch": "daskhpo.searchers.external.optuna",
