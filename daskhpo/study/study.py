@@ -191,6 +191,7 @@ class Study:
         StudyExists, StudyMismatch, StudyLocked : the directory is not this study's to use now.
         NoSuitableWorkers : no worker can run a trial (after ``worker_timeout``, from ``wait``).
         """
+        from daskhpo.checkpoints import STORE, ZarrStore
         from daskhpo.executors.dask.handle import start
 
         if self.trainable is None:
@@ -209,9 +210,11 @@ class Study:
 
             followers.insert(0, ConsoleProgress())
         check_startable(self.path, self._problem, resume=resume)
+        directory = self.path.absolute()
         return start(
             problem=self._problem,
-            directory=self.path.absolute(),
+            directory=directory,
+            store=ZarrStore(directory / STORE),
             trainable=self.trainable,
             limits=limits,
             policy=check_policy(checkpoint),

@@ -19,6 +19,7 @@ from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.executors.dask.plugin import Head, HeadSpec, Slots
 from daskhpo.study.callback import Callback, Follower, StudyInfo
 from daskhpo.study.coordinator import Problem
+from daskhpo.study.protocols import CheckpointStore
 from daskhpo.study.result import Result
 from daskhpo.study.session import study_records
 from daskhpo.study.story import Story
@@ -157,6 +158,7 @@ def start(
     *,
     problem: Problem,
     directory: Path,
+    store: CheckpointStore,
     trainable: Any,
     limits: Limits,
     policy: CheckpointPolicy,
@@ -173,6 +175,7 @@ def start(
     """Start a session of a study; see :meth:`daskhpo.Study.start`."""
     spec = HeadSpec(
         directory,
+        store,
         problem,
         limits,
         policy,
