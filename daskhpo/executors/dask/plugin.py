@@ -19,7 +19,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 from daskhpo.cluster.jobs import is_over
 from daskhpo.core.errors import NoSuitableWorkers, StudyFailed
-from daskhpo.core.types import CheckpointPolicy, CheckpointRef, Limits
+from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.executors.dask.broker import Broker
 from daskhpo.executors.dask.executor import (
     EXIT,
@@ -35,6 +35,7 @@ from daskhpo.executors.dask.keeper import TELL
 from daskhpo.executors.dask.lease import LeaseSpec, lease
 from daskhpo.executors.dask.line import Inbox, reply, socket_of
 from daskhpo.study.coordinator import Problem, drive
+from daskhpo.study.protocols import CheckpointStore
 from daskhpo.study.session import Session
 
 logger = logging.getLogger("daskhpo")
@@ -64,6 +65,7 @@ class HeadSpec:
     """All that a study's head needs; it may travel to a scheduler in another process."""
 
     directory: Path
+    store: CheckpointStore
     problem: Problem
     limits: Limits
     policy: CheckpointPolicy
@@ -119,7 +121,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             spec.problem.objective,
             spec.problem.seed,
             spec.problem.scheduler.max_t,
-            spec.directory / "checkpoints.zarr",
+            spec.store,
             spec.policy,
             spec.slots.resources.get("gpu", 0),
             spec.reuse,
@@ -183,7 +185,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
 
     def _coordinate(self) -> None:
         session = self._session
-        executor = DaskExecutor(self._inbox, self, self._delete, session.began_at)
+        executor = DaskExecutor(self._inbox, self, self.spec.store.delete, session.began_at)
         try:
             executor.perform(session.commands)
             drive(session.coordinator, executor, session.journal)
@@ -198,13 +200,8 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
 
     def _collect(self) -> None:
         """Remove what an earlier session left in the store and nothing refers to."""
-        if not self._lease_spec.store.exists():
-            return
-        from daskhpo.checkpoints import ZarrStore
-
-        rows = self._session.coordinator.ledger.rows
         try:
-            cleaned = ZarrStore(self._lease_spec.store).clean(rows.committed)
+            cleaned = self.spec.store.clean(self._session.coordinator.ledger.rows.committed)
         except OSError as error:  # trials say what they cannot read or write
             logger.warning("the checkpoints could not be looked through: %s", error)
             return
@@ -214,11 +211,6 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
                 cleaned.n_files,
                 cleaned.n_bytes,
             )
-
-    def _delete(self, ref: CheckpointRef) -> None:
-        from daskhpo.checkpoints import ZarrStore  # half a second, and only if there are any
-
-        ZarrStore(self._lease_spec.store).delete(ref)
 
     def _spawn(self, coroutine: Any, *, watches_lease: bool = False) -> None:
         task = self._loop.create_task(coroutine)
