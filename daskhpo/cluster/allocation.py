@@ -10,9 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
+from daskhpo.cluster.security import credentials
 from daskhpo.cluster.submission import JobFolder, WorkerSteps, write_private
 
 logger = logging.getLogger("daskhpo")
@@ -51,27 +51,6 @@ def allocation_cluster(steps: WorkerSteps, folder: JobFolder) -> Iterator[Any]:
             cluster.sync(cluster.scheduler.retire_workers, workers, close_workers=True)
             running.close()
             folder.scheduler_file.unlink(missing_ok=True)
-
-
-def credentials(folder: Path) -> Any:
-    """A ``distributed.Security`` made for this cluster, in files that its workers can read.
-
-    Of an earlier job nothing stays valid: the files are replaced.
-    """
-    from distributed import Security
-
-    made = Security.temporary()
-    folder.mkdir(exist_ok=True, mode=0o700)
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    write_private(certificate, made.tls_ca_file)
-    write_private(key, made.tls_worker_key)
-    sides = ("client", "scheduler", "worker")
-    return Security(
-        require_encryption=True,
-        tls_ca_file=str(certificate),
-        **{f"tls_{side}_cert": str(certificate) for side in sides},
-        **{f"tls_{side}_key": str(key) for side in sides},
-    )
 
 
 class Steps:

@@ -6,14 +6,13 @@ import contextlib
 import inspect
 import math
 import os
-import re
 import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daskhpo.cluster import jobs
 from daskhpo.cluster.jobs import is_over
-from daskhpo.cluster.script import head_script, slurm_time
+from daskhpo.cluster.script import head_script, seconds_of_walltime, slurm_time
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
 from daskhpo.cluster.submission import (
     HeadJob,
@@ -25,7 +24,6 @@ from daskhpo.cluster.submission import (
 )
 from daskhpo.core.errors import StudyExists, StudyLocked
 from daskhpo.core.types import Began
-from daskhpo.study.limits import seconds_of
 from daskhpo.study.options import RunOptions, check_options
 from daskhpo.study.session import check_startable, create_directory, has_work, study_records
 
@@ -120,30 +118,6 @@ def submit(study: Study, submission: Submission) -> str:
         undo.pop_all()
     folder.write_number(number)
     return number
-
-
-def seconds_of_walltime(walltime: float | str) -> float:
-    """Seconds of a walltime: a number, text like ``"12h"``, or Slurm's ``"1-12:00:00"``.
-
-    Raises
-    ------
-    ValueError : anything else; a bare number as text, which would be minutes for Slurm.
-    """
-    if isinstance(walltime, str) and walltime.strip().isdecimal():
-        raise ValueError(
-            f"walltime={walltime!r} may mean minutes or seconds: write '{walltime}m' or "
-            f"'{walltime}s'"
-        )
-    if isinstance(walltime, str) and re.search("[:-]", walltime):
-        if (seconds := jobs.seconds_of_slurm(walltime)) is None:
-            raise ValueError(
-                f"walltime={walltime!r} is not understood; give '12h', '1h30m', or D-HH:MM:SS"
-            )
-        walltime = seconds
-    seconds = seconds_of(walltime, "walltime")
-    if seconds < 60:
-        raise ValueError(f"walltime={walltime!r} must be at least a minute: Slurm counts those")
-    return seconds
 
 
 # -- what was asked for --------------------------------------------------------------------------

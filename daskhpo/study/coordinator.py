@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -126,6 +127,14 @@ class Coordinator:
         if self.ledger.n_running:
             return False
         return self.stop_reason is not None or (self.idle and not self.ledger.queue)
+
+    @property
+    def n_wanted(self) -> float:
+        """Slots that it has work for; infinite unless the scheduler has nothing to add."""
+        if self.stop_reason is None and not self.idle:
+            return math.inf
+        queued = len(self.ledger.queue) if self.stop_reason is None else 0
+        return self.ledger.n_running + queued
 
     def ask(self, trial: TrialId) -> Suggestion | None:
         """The searcher's own configuration for a new trial, however long it takes."""

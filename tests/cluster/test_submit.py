@@ -11,8 +11,9 @@ import textwrap
 import pytest
 
 from daskhpo import Study
-from daskhpo.cluster.allocation import credentials, step_command
-from daskhpo.cluster.script import head_name, worker_name
+from daskhpo.cluster.allocation import step_command
+from daskhpo.cluster.script import head_name, seconds_of_walltime, worker_name
+from daskhpo.cluster.security import credentials
 from daskhpo.cluster.submission import (
     HeadJob,
     JobFolder,
@@ -22,7 +23,6 @@ from daskhpo.cluster.submission import (
     WorkerSteps,
     write_private,
 )
-from daskhpo.cluster.submit import seconds_of_walltime
 from daskhpo.core.errors import StudyExists, StudyLocked
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.schedulers import FIFO

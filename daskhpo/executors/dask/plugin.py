@@ -21,19 +21,11 @@ from daskhpo.cluster.jobs import is_over
 from daskhpo.core.errors import NoSuitableWorkers, StudyFailed
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.executors.dask.broker import Broker
-from daskhpo.executors.dask.executor import (
-    EXIT,
-    Broken,
-    Call,
-    DaskExecutor,
-    GiveBack,
-    Gone,
-    Live,
-    StopAsked,
-)
+from daskhpo.executors.dask.executor import EXIT, DaskExecutor
 from daskhpo.executors.dask.keeper import TELL
 from daskhpo.executors.dask.lease import LeaseSpec, lease
 from daskhpo.executors.dask.line import Inbox, reply, socket_of
+from daskhpo.executors.dask.messages import Broken, Call, GiveBack, Gone, Live, StopAsked
 from daskhpo.study.coordinator import Problem, drive
 from daskhpo.study.protocols import CheckpointStore
 from daskhpo.study.session import Session
@@ -138,6 +130,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         except BaseException:
             self._session.close()
             raise
+        self._executor = DaskExecutor(self._inbox, self, spec.store.delete, self._session.began_at)
         scheduler.handlers[self.name] = self._converse
         self._broker = scheduler.extensions.setdefault("daskhpo", Broker(scheduler.workers))
         self._broker.join(self)
@@ -184,8 +177,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         await self._client.close()
 
     def _coordinate(self) -> None:
-        session = self._session
-        executor = DaskExecutor(self._inbox, self, self.spec.store.delete, session.began_at)
+        session, executor = self._session, self._executor
         try:
             executor.perform(session.commands)
             drive(session.coordinator, executor, session.journal)
@@ -270,7 +262,13 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         return await answer
 
     def log_event(self, topic: str, msg: Any) -> None:
-        if topic == self.name:
+        if topic != self.name:
+            return
+        if "leaving" in msg:
+            worker, _ = self._leases.get(msg["slot"], (None, None))
+            if worker is not None:
+                self._broker.retire(worker)
+        else:
             self._inbox.put(Live(msg, time.monotonic()))
 
     # -- the way back, from the coordinator's thread ---------------------------------------------
@@ -302,6 +300,17 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
     def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
         if (slot := self._slot_of.get(worker)) is not None:
             self._end_lease(slot, f"worker {worker} was lost")
+        self._broker.forget(worker)
+
+    # As a tenant of the broker.
+
+    @property
+    def wanted(self) -> float:
+        return min(self.max_slots, self._session.coordinator.n_wanted)
+
+    def is_idle(self, worker: str) -> bool:
+        slot = self._slot_of.get(worker)
+        return slot is not None and self._executor.is_idle(slot)
 
     def can_use(self, worker: Any) -> bool:
         needed = self.spec.slots.resources

@@ -190,6 +190,8 @@ class FunctionRunner:
         return outcome
 
     def state(self) -> Any:
+        if self._thread is None:
+            return self.context.checkpoint  # it hands over before it has begun
         if self._state is None:
             return None
         make = self._state

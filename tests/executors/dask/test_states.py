@@ -233,7 +233,7 @@ class Hurried(Walker):
 
     def setup(self, config: Any) -> None:
         super().setup(config)
-        os.environ["SLURM_JOB_END_TIME"] = str(int(time.time()) + 20)
+        os.environ["SLURM_JOB_END_TIME"] = str(int(time.time()) + 28)
 
 
 def test_before_a_job_ends_what_may_be_needed_is_written(own_cluster: Any, study: Any) -> None:
