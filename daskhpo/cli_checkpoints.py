@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daskhpo.checkpoints import STORE
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing
 from daskhpo.core.types import CheckpointRef
 
 if TYPE_CHECKING:
     from daskhpo.study.result import Result
 
-STORE = "checkpoints.zarr"
 Place = tuple[str, int]  # array and row
 
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from daskhpo.attached import submission_name
 from daskhpo.callbacks import ConsoleProgress
+from daskhpo.checkpoints import STORE, ZarrStore
 from daskhpo.cluster import jobs
 from daskhpo.cluster.allocation import allocation_cluster
 from daskhpo.cluster.chain import Broke, End, OutOfTime, Over, goes_on, stop_seconds
@@ -84,6 +85,7 @@ def run(directory: Path, submission: Submission, me: str, ending: Ending) -> End
             handle = start(
                 problem=study._problem,
                 directory=directory,
+                store=ZarrStore(directory / STORE),
                 trainable=study.trainable,
                 options=options,
                 resume=True,

@@ -388,7 +388,7 @@ class Result:
         ------
         CheckpointMissing : none was written, or it is no longer kept.
         """
-        from daskhpo.checkpoints import ZarrStore
+        from daskhpo.checkpoints import STORE, ZarrStore
         from daskhpo.core.errors import CheckpointMissing
 
         trial = self.best_trial if trial_id is None else self._story.trials[trial_id]
@@ -397,4 +397,4 @@ class Result:
                 f"trial {trial.id} ({trial.status.value}) has no checkpoint; "
                 "run the study with checkpoint='end' to keep one of every trial"
             )
-        return ZarrStore(self.path / "checkpoints.zarr").read(trial.checkpoint)
+        return ZarrStore(self.path / STORE).read(trial.checkpoint)

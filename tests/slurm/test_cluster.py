@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -14,12 +13,11 @@ import pytest
 
 from daskhpo import Study
 from daskhpo.cluster import minder, slurm_cluster
-from daskhpo.core.types import Failed, Lost, Reported, SlotsChanged
-from daskhpo.executors.dask.ending import RESERVE_SECONDS
+from daskhpo.core.types import SlotsChanged
 from daskhpo.schedulers import FIFO
 from daskhpo.space import Real
 from daskhpo.study.session import study_records
-from tests.slurm.slurm import Slurm, until
+from tests.slurm.slurm import Slurm
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
