@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from daskhpo.cluster.shell import CommandFailed, CommandMissing, call
-from daskhpo.executors.dask.walltime import slurm_seconds
 
 FORMAT = "%A|%F|%i|%T|%L|%N|%r"
 OVER = {
@@ -124,7 +123,7 @@ def longest_walltime(queue: str | None) -> float | None:
     for line in call(["sinfo", "--noheader", "--format=%P|%l"]).splitlines():
         name, limit = line.strip().split("|")
         if name.removesuffix("*") in queue.split(",") if queue else name.endswith("*"):
-            limits.append(slurm_seconds(limit))
+            limits.append(seconds_of_slurm(limit))
     return None if None in limits else max(limits, default=None)  # type: ignore[type-var]
 
 
@@ -138,10 +137,32 @@ def own_submission() -> str | None:
     return os.environ.get("SLURM_ARRAY_JOB_ID") or own_number()
 
 
+def own_seconds_left() -> float | None:
+    """Seconds till the walltime of this process's job ends; None: never, or there is no job."""
+    number = own_number()
+    listed = [] if number is None else _listed("--jobs", number)
+    for job in listed:  # the last task of an array has the number of the array itself
+        if job.number == number and not job.waits:
+            return job.seconds_left
+    return None
+
+
+def seconds_of_slurm(text: str) -> float | None:
+    """Seconds of a time as Slurm writes it: ``"1-02:03:04"``, ``"2:03:04"``, ``"3:04"``.
+
+    None: it has no end (``UNLIMITED``), or Slurm does not know.
+    """
+    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text.strip())
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
 def _listed(*which: str) -> list[Job]:
     argv: Sequence[str] = ["squeue", "--noheader", "--array", f"--format={FORMAT}", *which]
     jobs = []
     for line in call(argv).splitlines():
         number, submission, name, state, left, nodes, reason = line.strip().split("|")
-        jobs.append(Job(number, submission, name, state, slurm_seconds(left), nodes, reason))
+        jobs.append(Job(number, submission, name, state, seconds_of_slurm(left), nodes, reason))
     return jobs
