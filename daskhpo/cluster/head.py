@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import socket
 import sys
@@ -27,6 +28,7 @@ from daskhpo.cluster.shell import CommandFailed, CommandMissing
 from daskhpo.cluster.submission import JobFolder, Place, Submission, WorkerJobs, WorkerSteps
 from daskhpo.core.types import Ended, Launched, Record, Reported
 from daskhpo.executors.dask.handle import StudyHandle, start
+from daskhpo.executors.dask.walltime import find_job_end
 from daskhpo.source import load
 from daskhpo.study.callback import Callback
 from daskhpo.study.lock import STALE_SECONDS, holder_of
@@ -110,8 +112,8 @@ class Ending:
 
     def __init__(self, walltime: float) -> None:
         self.walltime = walltime
-        left = _quietly(jobs.own_seconds_left)
-        self._end = time.monotonic() + (walltime if left is None else left)
+        end = find_job_end(walltime)
+        self._end = math.inf if end is None else time.monotonic() + end - time.time()
         self.begun = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: self.begun.set())
 
