@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskhpo import __version__, cli_checkpoints
+from daskhpo import __version__, cli_checkpoints, cli_plan
 from daskhpo.core.errors import DaskhpoError
 from daskhpo.study.result import Result
 from daskhpo.study.session import read_manifest
@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     best.set_defaults(act=_best)
 
     cli_checkpoints.add_to(commands)
+    cli_plan.add_to(commands, _imported)
     return parser
 
 
