@@ -33,11 +33,12 @@ check: $(SETUP)  ## lint, format and type checks, as CI runs them
 docs: $(SETUP)  ## check that the code in README and docs runs
 	$(PYTHON) -m pytest tests/docs
 
-system:  # programs that tests use and pip does not bring: a Slurm
-	@if command -v slurmctld >/dev/null && command -v munged >/dev/null; then :; \
+system:  # programs that tests use and pip does not bring: a Slurm, and a database for its accounts
+	@if which slurmctld munged slurmdbd mariadbd >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-			apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; \
+			apt-get install -y -qq --no-install-recommends \
+			slurm-wlm munge slurmdbd mariadb-server-core >/dev/null; \
 	else echo "no Slurm here, and not root on Debian: tests/slurm will be skipped"; fi
 
 clean:  ## remove the virtual environments and caches

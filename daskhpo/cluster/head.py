@@ -71,7 +71,7 @@ def run(directory: Path, submission: Submission, me: str, ending: Ending) -> End
         study.storage, study.name = directory.parent, directory.name
         options = _with_time_left(submission, directory)
         if options is None or not has_work(
-            directory, study._problem, options.limits, options.policy
+            directory, study.problem, options.limits, options.policy
         ):
             logger.info("nothing is left to do")
             return Over()
@@ -83,7 +83,7 @@ def run(directory: Path, submission: Submission, me: str, ending: Ending) -> End
         with _cluster(submission, JobFolder(directory), me) as cluster:
             _write_place(JobFolder(directory), cluster)
             handle = start(
-                problem=study._problem,
+                problem=study.problem,
                 directory=directory,
                 store=ZarrStore(directory / STORE),
                 trainable=study.trainable,

@@ -96,6 +96,11 @@ class Study:
         return f"Study({self.name!r}, {self._problem.scheduler!r}, {self._problem.searcher!r})"
 
     @property
+    def problem(self) -> Problem:
+        """What is searched, and how: space, objective, scheduler, searcher and seed."""
+        return self._problem
+
+    @property
     def path(self) -> Path:
         """The study's directory."""
         return self.storage / self.name
