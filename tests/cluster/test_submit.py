@@ -212,7 +212,7 @@ def python(*arguments):
 @pytest.mark.parametrize("call", ["submit(3, walltime='1h')", "run(3)"])
 def test_a_file_that_begins_its_study_while_it_is_imported_is_refused(folder, call):
     (folder / "tune.py").write_text(f"{FILE}study.{call}")
-    with pytest.raises(RuntimeError, match=r"while it is imported: put the call under `if __name"):
+    with pytest.raises(ValueError, match=r"while it is imported: put the call under `if __name"):
         load("tune.py:study")
     assert not (folder / "runs").exists()
 

@@ -33,6 +33,8 @@ def train(config, trial):
     for _ in range(trial.resource, trial.max_t):
         n += 1
         time.sleep({seconds})
+        while n > 5 and not os.path.exists({go!r}):
+            time.sleep(0.05)
         trial.report(
             {{"loss": config["x"] + 1 / n, "n": n, "gpu": int(os.environ["CUDA_VISIBLE_DEVICES"])}},
             state=lambda n=n: n,
@@ -46,8 +48,13 @@ TWO_GPUS = ["--one-allocation", "--workers", "gpus_per_job=2", "memory=1GB"]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "tune.py").write_text(FILE.format(seconds=0.05))
+    write(tmp_path, 0.05)
     return tmp_path
+
+
+def write(folder: Path, seconds: float, go: str = "/") -> None:
+    """The study's file; its trials wait in their sixth unit until there is a file ``go``."""
+    (folder / "tune.py").write_text(FILE.format(seconds=seconds, go=go))
 
 
 def environment() -> dict[str, str]:
@@ -108,7 +115,7 @@ def ends_well(folder: Path, n_trials: int) -> None:
 
 
 def test_a_study_goes_on_after_its_user_has_left_and_each_step_has_a_gpu(slurm, folder):
-    (folder / "tune.py").write_text(FILE.format(seconds=0.2))
+    write(folder, 0.2, go=f"{folder}/go")
     number = submit(folder, "--num-trials", "6", "--walltime", "5m", *TWO_GPUS)
     path = folder / "runs/first"
     until(lambda: records(folder, Reported), f"a trial reports; {log(folder)}")
@@ -135,6 +142,7 @@ def test_a_study_goes_on_after_its_user_has_left_and_each_step_has_a_gpu(slurm, 
         follower.send_signal(signal.SIGINT)
         assert "first goes on; stop it with" in follower.stderr.read()
     assert follower.returncode == 0
+    (folder / "go").touch()
     attached = daskhpo(folder, "attach", "runs/first")
     assert attached.returncode == 0, attached.stderr
     assert "6 of 6" in attached.stderr
@@ -145,7 +153,7 @@ def test_a_study_goes_on_after_its_user_has_left_and_each_step_has_a_gpu(slurm, 
 
 
 def test_workers_are_jobs_and_those_of_a_killed_head_are_cancelled(slurm, folder):
-    (folder / "tune.py").write_text(FILE.format(seconds=0.15))
+    write(folder, 0.2, go=f"{folder}/go")
     words = ["--num-trials", "8", "--walltime", "5m", "--chain", "2"]
     number = submit(folder, *words, *TWO_JOBS)
     name = worker_name("first", number)
@@ -160,6 +168,7 @@ def test_workers_are_jobs_and_those_of_a_killed_head_are_cancelled(slurm, folder
     holder = holder_of(folder / "runs/first")
     assert holder is not None
     os.kill(holder["pid"], signal.SIGKILL)
+    (folder / "go").touch()
     until(lambda: len(records(folder, Began)) == 2, f"the next link goes on; {log(folder)}")
     left = {job.number for job in jobs_named(name) if job.state != "COMPLETING"}
     assert not left & orphans
@@ -169,7 +178,7 @@ def test_workers_are_jobs_and_those_of_a_killed_head_are_cancelled(slurm, folder
 
 
 def test_a_head_that_slurm_kills_is_followed_by_the_next_link(slurm, folder):
-    (folder / "tune.py").write_text(FILE.format(seconds=0.15))
+    write(folder, 0.15)
     words = ["--num-trials", "6", "--walltime", "5m", "--chain", "4", "--checkpoint", "every:2"]
     number = submit(folder, *words, *TWO_GPUS)
     until(lambda: len(reported(folder)) > 4, f"the first link reports; {log(folder)}")
@@ -182,7 +191,7 @@ def test_a_head_that_slurm_kills_is_followed_by_the_next_link(slurm, folder):
 
 
 def test_a_head_stops_before_its_walltime_ends_and_the_next_link_goes_on(slurm, folder):
-    (folder / "tune.py").write_text(FILE.format(seconds=1.0))
+    write(folder, 1.0)
     number = submit(folder, "--num-trials", "10", "--walltime", "60s", "--chain", "3", *TWO_GPUS)
     path = folder / "runs/first"
     until(lambda: len(records(folder, Began)) == 2, f"the second link goes on; {log(folder)}", 90)
