@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import shlex
@@ -172,6 +173,27 @@ def slurm_cluster(
         cluster.close()
         raise
     return cluster
+
+
+def known_words() -> set[str]:
+    """All that :func:`slurm_cluster` takes, those for ``SLURMCluster`` too."""
+    takers: list[Any] = [slurm_cluster]
+    takers += [kind.__init__ for kind in (*_import_jobqueue().__mro__, *_job_kinds())]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = {
+        parameter.name
+        for taker in takers
+        for parameter in inspect.signature(taker).parameters.values()
+        if parameter.kind in named
+    }
+    return names - {"self", "scheduler", "worker", "workers", *REFUSED}
+
+
+def _job_kinds() -> Sequence[type]:
+    from dask_jobqueue.slurm import SLURMJob
+
+    kinds: Sequence[type] = SLURMJob.__mro__
+    return kinds
 
 
 def _import_jobqueue() -> Any:
