@@ -37,7 +37,10 @@ class TrialContext(Protocol):
         """Report one unit of training. ``state`` is called only if a checkpoint is needed."""
 
     def should_stop(self) -> bool:
-        """Whether the study wants the trial to end at its next report; costs nothing to ask."""
+        """Whether the trial should hand over at its next report: the study stops, or its worker goes.
+
+        Costs nothing to ask.
+        """
 
     def remaining_walltime(self) -> float | None:
         """Seconds until the worker's job ends, or None where that is not known."""
