@@ -147,7 +147,7 @@ def test_a_study_outlives_the_walltime_of_its_jobs(
 def test_a_cancelled_job_hands_its_trial_over_and_another_job_comes(
     slurm: Slurm, cluster_of: Any, make_study: Any
 ) -> None:
-    study = make_study(whereabouts, FIFO(150))
+    study = make_study(whereabouts, FIFO(80))
     with cluster_of(2) as cluster:
         handle = study.start(num_trials=4, client=cluster, resources={"gpu": 1}, progress=False)
         until(lambda: len(jobs_of(study)) == 2, "reports from two jobs")
@@ -161,7 +161,7 @@ def test_a_cancelled_job_hands_its_trial_over_and_another_job_comes(
 def test_a_killed_worker_comes_back_in_its_job_and_no_trial_fails(
     cluster_of: Any, make_study: Any
 ) -> None:
-    study = make_study(whereabouts, FIFO(100))
+    study = make_study(whereabouts, FIFO(60))
     with cluster_of(2) as cluster:
         handle = study.start(
             num_trials=4, client=cluster, resources={"gpu": 1}, checkpoint="every:5", progress=False
@@ -184,7 +184,7 @@ def pids_of(study: Study) -> set[int]:
 def test_jobs_go_elsewhere_while_a_node_is_drained(
     slurm: Slurm, cluster_of: Any, make_study: Any
 ) -> None:
-    study = make_study(whereabouts, FIFO(120))
+    study = make_study(whereabouts, FIFO(70))
     with cluster_of(2) as cluster:
         handle = study.start(num_trials=4, client=cluster, resources={"gpu": 1}, progress=False)
         until(lambda: len(jobs_of(study)) == 2, "reports from two jobs")
