@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskhpo import __version__, cli_checkpoints, cli_jobs
+from daskhpo import __version__, cli_checkpoints, cli_cost, cli_jobs, cli_plan
 from daskhpo.core.errors import DaskhpoError
 from daskhpo.study.result import Result
 from daskhpo.study.session import read_manifest
@@ -82,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_jobs.add_to(commands)
     cli_checkpoints.add_to(commands)
+    cli_cost.add_to(commands)
+    cli_plan.add_to(commands)
     return parser
 
 
@@ -172,8 +174,10 @@ def _status(options: argparse.Namespace) -> int:
     shown = ", ".join(f"{n} {status}" for status, n in counts.items()) or "none"
     print(f"trials    {len(frame)}: {shown}")
     cost = result.cost()
+    useful = cost["useful_seconds"] / (cost["device_seconds"] or 1)
     print(
-        f"cost      {cost['seconds']:.0f} s, {cost['device_seconds']:.0f} slot-seconds, "
+        f"cost      {cost['seconds']:.0f} s, {cost['device_seconds']:.0f} slot-seconds "
+        f"({useful:.0%} useful), "
         f"{cost['checkpoint_files']:.0f} checkpoints ({cost['checkpoint_bytes'] / 1e6:.1f} MB)"
     )
     if result.has_reports:

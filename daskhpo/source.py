@@ -66,8 +66,8 @@ def source_of(study: Study) -> str:
         if file is None or not names:
             continue
         source = f"{Path(file).absolute()}:{names[0]}"
-        again = manifest_of(load(source)._problem, None)
-        if again != manifest_of(study._problem, None):
+        again = manifest_of(load(source).problem, None)
+        if again != manifest_of(study.problem, None):
             raise ValueError(
                 f"{source} is another study when the file is imported anew: its space, metric, "
                 "scheduler or searcher follow from something that only this process knows"

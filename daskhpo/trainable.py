@@ -37,9 +37,9 @@ class TrialContext(Protocol):
         """Report one unit of training. ``state`` is called only if a checkpoint is needed."""
 
     def should_stop(self) -> bool:
-        """Whether the trial should hand over at its next report: the study stops, or its worker goes.
+        """Whether the trial shall hand over at its next report; costs nothing to ask.
 
-        Costs nothing to ask.
+        The study stops, or the worker goes and the trial goes on elsewhere: do not return.
         """
 
     def remaining_walltime(self) -> float | None:

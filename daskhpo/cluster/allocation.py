@@ -54,7 +54,7 @@ def allocation_cluster(steps: WorkerSteps, folder: JobFolder) -> Iterator[Any]:
 
 
 class Steps:
-    """One ``srun`` per step; those that end too early are started again."""
+    """One ``srun`` per step; those that fail are started again."""
 
     def __init__(self, steps: WorkerSteps, folder: JobFolder) -> None:
         self._argv = [
@@ -84,14 +84,14 @@ class Steps:
     def _mind(self) -> None:
         while not self._closed.wait(LOOK_SECONDS):
             for number, step in enumerate(self._running):
-                if step.poll() is None or self._n_restarts[number] >= MAX_RESTARTS:
-                    continue
+                if not step.poll() or self._n_restarts[number] >= MAX_RESTARTS:
+                    continue  # it runs; it went because the job ends; it is given up
                 self._n_restarts[number] += 1
                 if self._n_restarts[number] == MAX_RESTARTS:
-                    logger.warning("worker step %s ended too often; it is given up", number)
+                    logger.warning("worker step %s failed too often; it is given up", number)
                     continue
                 logger.warning(
-                    "worker step %s ended with code %s: started again", number, step.returncode
+                    "worker step %s failed with code %s: started again", number, step.returncode
                 )
                 self._running[number] = _start(self._argv[number])
 

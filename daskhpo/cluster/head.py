@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 from daskhpo.attached import submission_name
 from daskhpo.callbacks import ConsoleProgress
+from daskhpo.checkpoints import STORE, ZarrStore
 from daskhpo.cluster import jobs
 from daskhpo.cluster.allocation import allocation_cluster
 from daskhpo.cluster.chain import Broke, End, OutOfTime, Over, goes_on, stop_seconds
@@ -26,6 +28,7 @@ from daskhpo.cluster.shell import CommandFailed, CommandMissing
 from daskhpo.cluster.submission import JobFolder, Place, Submission, WorkerJobs, WorkerSteps
 from daskhpo.core.types import Ended, Launched, Record, Reported
 from daskhpo.executors.dask.handle import StudyHandle, start
+from daskhpo.executors.dask.walltime import find_job_end
 from daskhpo.source import load
 from daskhpo.study.callback import Callback
 from daskhpo.study.lock import STALE_SECONDS, holder_of
@@ -68,7 +71,7 @@ def run(directory: Path, submission: Submission, me: str, ending: Ending) -> End
         study.storage, study.name = directory.parent, directory.name
         options = _with_time_left(submission, directory)
         if options is None or not has_work(
-            directory, study._problem, options.limits, options.policy
+            directory, study.problem, options.limits, options.policy
         ):
             logger.info("nothing is left to do")
             return Over()
@@ -80,8 +83,9 @@ def run(directory: Path, submission: Submission, me: str, ending: Ending) -> End
         with _cluster(submission, JobFolder(directory), me) as cluster:
             _write_place(JobFolder(directory), cluster)
             handle = start(
-                problem=study._problem,
+                problem=study.problem,
                 directory=directory,
+                store=ZarrStore(directory / STORE),
                 trainable=study.trainable,
                 options=options,
                 resume=True,
@@ -108,8 +112,8 @@ class Ending:
 
     def __init__(self, walltime: float) -> None:
         self.walltime = walltime
-        left = _quietly(jobs.own_seconds_left)
-        self._end = time.monotonic() + (walltime if left is None else left)
+        end = find_job_end(walltime)
+        self._end = math.inf if end is None else time.monotonic() + end - time.time()
         self.begun = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: self.begun.set())
 

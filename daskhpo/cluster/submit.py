@@ -110,7 +110,7 @@ def submit(study: Study, submission: Submission) -> str:
     with contextlib.ExitStack() as undo:
         if not folder.study.exists():
             undo.callback(_remove, folder)
-        create_directory(folder.study, study._problem, submission.source)
+        create_directory(folder.study, study.problem, submission.source)
         folder.create()
         folder.write(submission)
         folder.script.write_text(script)
@@ -146,7 +146,7 @@ def _options(
     given = dict(options)
     if gpus:
         given["resources"] = {"gpu": gpus} | dict(given.get("resources") or {})
-    asked = check_options(study._problem.searcher, *limits, **given)
+    asked = check_options(study.problem.searcher, *limits, **given)
     if (wanted := asked.resources.get("gpu", 0)) > gpus:
         raise ValueError(
             f"resources={asked.resources} asks for {wanted} GPUs a trial, but a worker has "
@@ -246,12 +246,12 @@ def _megabytes(name: str, memory: Any) -> int:
 
 def _check_directory(study: Study, options: RunOptions) -> float:
     """Refuse a study that cannot go on, or need not; its time so far."""
-    check_startable(study.path, study._problem, resume=True, job_is_over=is_over)
+    check_startable(study.path, study.problem, resume=True, job_is_over=is_over)
     began = seconds = 0.0
     for record in study_records(study.path):
         seconds = max(seconds, record.seconds)
         began += isinstance(record, Began)
-    if began and not has_work(study.path, study._problem, options.limits, options.policy):
+    if began and not has_work(study.path, study.problem, options.limits, options.policy):
         n = study.result().num_trials
         raise StudyExists(
             f"{study.path} has nothing left to do: it has {n} trials, and each has come to its "

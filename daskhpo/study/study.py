@@ -96,6 +96,11 @@ class Study:
         return f"Study({self.name!r}, {self._problem.scheduler!r}, {self._problem.searcher!r})"
 
     @property
+    def problem(self) -> Problem:
+        """What is searched, and how: space, objective, scheduler, searcher and seed."""
+        return self._problem
+
+    @property
     def path(self) -> Path:
         """The study's directory."""
         return self.storage / self.name
@@ -191,6 +196,7 @@ class Study:
         StudyExists, StudyMismatch, StudyLocked : the directory is not this study's to use now.
         NoSuitableWorkers : no worker can run a trial (after ``worker_timeout``, from ``wait``).
         """
+        from daskhpo.checkpoints import STORE, ZarrStore
         from daskhpo.cluster.jobs import is_over
         from daskhpo.executors.dask.handle import start
         from daskhpo.source import check_not_loading
@@ -214,9 +220,11 @@ class Study:
         )
         followers = _followers(callbacks, progress)
         check_startable(self.path, self._problem, resume=resume, job_is_over=is_over)
+        directory = self.path.absolute()
         return start(
             problem=self._problem,
-            directory=self.path.absolute(),
+            directory=directory,
+            store=ZarrStore(directory / STORE),
             trainable=self.trainable,
             options=options,
             resume=resume,

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.slurm import accounting
+
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "scancel", "squeue", "sinfo", "scontrol", "munged")
 GPUS_PER_NODE = 2
 CPUS_PER_NODE = 4
@@ -39,13 +41,23 @@ class Slurm:
     ----------
     conf : its configuration file.
     nodes : names of the nodes, each with two pretended GPUs and four CPUs.
+
+    Parameters
+    ----------
+    root : its folder.
+    extra : more lines of its configuration.
+    accounts : keep accounts, and refuse jobs that are charged to none. There are the accounts
+        ``lab`` (the default) and ``guests``, both root's, ``others``, which is nobody's, and the
+        quality of service ``short``, of ten minutes at most.
     """
 
-    def __init__(self, root: Path, n_nodes: int = 3, extra: str = "") -> None:
+    def __init__(
+        self, root: Path, n_nodes: int = 3, extra: str = "", *, accounts: bool = False
+    ) -> None:
         self.root, self.conf = root, root / "slurm.conf"
         self.nodes = tuple(f"n{number}" for number in range(1, n_nodes + 1))
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self._extra = extra
+        self._extra, self._accounts = extra, accounts
 
     @property
     def environment(self) -> dict[str, str]:
@@ -69,6 +81,8 @@ class Slurm:
             f"--log-file={self.root / 'munge' / 'log'}",
         )
         until(self._socket.exists, "munged answers")
+        if self._accounts:
+            self._open_accounts()
         self._daemon("slurmctld", "slurmctld", "-D", "-f", str(self.conf))
         for node in self.nodes:
             self.start_node(node)
@@ -151,14 +165,26 @@ class Slurm:
                 start_new_session=True,
             )
 
+    def _open_accounts(self) -> None:
+        accounting.make_database(self.root)
+        database_port = free_ports(1)[0]
+        accounting.configure(self.root, self._socket, database_port, self._accounts_port)
+        self._daemon("mariadbd", *accounting.database(self.root, database_port))
+        until(lambda: _listens(database_port), "the database answers")
+        self._daemon("slurmdbd", "slurmdbd", "-D")
+        until(lambda: _listens(self._accounts_port), "slurmdbd answers")
+        for words in ACCOUNTS:
+            self.command("sacctmgr", "--immediate", "--quiet", *words.split())
+
     def _configure(self) -> None:
         host = socket.gethostname().partition(".")[0]
-        ports = free_ports(1 + len(self.nodes))
+        ports = free_ports(2 + len(self.nodes))
+        self._accounts_port = ports[-1]
         key = self.root / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
         gres, nodes = [], []
-        for node, port in zip(self.nodes, ports[1:], strict=True):
+        for node, port in zip(self.nodes, ports[1:-1], strict=True):
             for number in range(GPUS_PER_NODE):
                 device = self.root / f"{node}gpu{number}"
                 if not device.exists():  # a count without files is refused
@@ -180,6 +206,11 @@ class Slurm:
                 port=ports[0],
                 kill_wait=KILL_WAIT,
                 nodes="\n".join(nodes),
+                accounting=(
+                    WITH_ACCOUNTS.format(port=self._accounts_port, socket=self._socket)
+                    if self._accounts
+                    else "AccountingStorageType=accounting_storage/none"
+                ),
                 extra=self._extra,
             )
         )
@@ -201,7 +232,7 @@ SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=0,sched_interval=2
-AccountingStorageType=accounting_storage/none
+{accounting}
 JobAcctGatherType=jobacct_gather/none
 GresTypes=gpu
 ReturnToService=2
@@ -220,6 +251,28 @@ PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=debug Nodes=ALL MaxTime=00:05:00 State=UP
 {extra}
 """
+
+WITH_ACCOUNTS = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+AccountingStoragePass={socket}
+AccountingStorageTRES=gres/gpu
+AccountingStorageEnforce=associations,limits,qos"""
+
+ACCOUNTS = (
+    "add cluster tests",
+    "add qos short set MaxWall=00:10:00",
+    "add account lab Cluster=tests",
+    "add account guests Cluster=tests",
+    "add account others Cluster=tests",
+    "add user root Account=lab,guests DefaultAccount=lab QOS=normal,short DefaultQOS=normal",
+)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_ports(n: int) -> list[int]:

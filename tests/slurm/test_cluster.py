@@ -15,7 +15,7 @@ import pytest
 from daskhpo import Study
 from daskhpo.cluster import minder, slurm_cluster
 from daskhpo.cluster.shell import CommandFailed
-from daskhpo.core.types import Failed, Lost, Reported, SlotsChanged
+from daskhpo.core.types import Failed, Lost, Reported
 from daskhpo.schedulers import FIFO
 from daskhpo.space import Real
 from daskhpo.study.session import study_records
@@ -70,11 +70,6 @@ def whereabouts(config: Any, trial: Any) -> None:
 
 def records(study: Study, kind: type) -> list[Any]:
     return [record for record in study_records(study.path) if isinstance(record, kind)]
-
-
-def n_slots(study: Study) -> int:
-    counts = [record.n_slots for record in records(study, SlotsChanged)]
-    return counts[-1] if counts else 0
 
 
 def test_four_jobs_of_one_gpu_train_on_four_devices(cluster_of: Any, make_study: Any) -> None:
@@ -295,7 +290,7 @@ def test_the_job_script_says_all_that_a_job_is(cluster_of: Any, tmp_path: Path) 
         cores=4,
         memory="4GB",
         walltime="90s",
-        job_extra_directives=["#SBATCH -C gpu", "--exclusive"],
+        job_extra_directives=["#SBATCH --comment=tuning", "--exclusive"],
         job_script_prologue=["module load cuda"],
         local_directory="$TMPDIR",
     ) as cluster:
@@ -311,7 +306,7 @@ def test_the_job_script_says_all_that_a_job_is(cluster_of: Any, tmp_path: Path) 
         f"--output={tmp_path}/logs/daskhpo-workers-%j.log",
         "--gres=gpu:2",
         "--no-requeue",
-        "-C gpu",
+        "--comment=tuning",
         "--exclusive",
     }
     assert lines.index("module load cuda") == len(lines) - 2

@@ -20,6 +20,7 @@ from daskhpo.executors.dask.plugin import Head, HeadSpec, Slots
 from daskhpo.study.callback import Callback, Follower, StudyInfo
 from daskhpo.study.coordinator import Problem
 from daskhpo.study.options import RunOptions
+from daskhpo.study.protocols import CheckpointStore
 from daskhpo.study.result import Result
 from daskhpo.study.session import study_records
 from daskhpo.study.story import counts
@@ -155,6 +156,7 @@ def start(
     *,
     problem: Problem,
     directory: Path,
+    store: CheckpointStore,
     trainable: Any,
     options: RunOptions,
     resume: bool,
@@ -165,6 +167,7 @@ def start(
     """Start a session of a study; see :meth:`daskhpo.Study.start`."""
     spec = HeadSpec(
         directory,
+        store,
         problem,
         options.limits,
         options.policy,

@@ -16,6 +16,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from daskhpo.core.types import Chance, CheckpointPolicy, CheckpointRef
 from daskhpo.executors.dask.ending import Ending
 from daskhpo.executors.dask.link import Link
+from daskhpo.study.protocols import CheckpointStore
 
 if TYPE_CHECKING:
     from daskhpo.checkpoints.codec import Snapshot
@@ -78,14 +79,19 @@ class Keeper:
 
     Parameters
     ----------
-    store : folder of the study's checkpoints.
+    store : the study's checkpoints.
     """
 
     def __init__(
-        self, worker: Any, link: Link, ending: Ending, store: Path, policy: CheckpointPolicy
+        self,
+        worker: Any,
+        link: Link,
+        ending: Ending,
+        store: CheckpointStore,
+        policy: CheckpointPolicy,
     ) -> None:
         self._worker, self._link, self._ending = worker, link, ending
-        self._path, self._policy = store, policy
+        self._store, self._policy = store, policy
         self._box = mailboxes[link.channel, link.slot]
         self._guard: _Guard | None = None
         self._n_bytes = 0  # of the last state: the next one is likely to have as many
@@ -133,9 +139,7 @@ class Keeper:
                 f"the state of trial {ref.trial} at resource {ref.resource} was in the memory of a "
                 "worker that has it no more; it goes on from an older one, or trains again"
             )
-        from daskhpo.checkpoints import ZarrStore
-
-        return ZarrStore(self._path).read(ref), 0.0
+        return self._store.read(ref), 0.0
 
     def flush(self, rows: Iterable[int] = (), *, write: bool) -> None:
         """Let go of everything, after writing these rows and what has to be written.
@@ -171,12 +175,11 @@ class Keeper:
 
     def _residents(self) -> Residents:
         if self._box.residents is None:
-            from daskhpo.checkpoints import ZarrStore
             from daskhpo.checkpoints.residents import Residents
 
             policy, memory = self._policy, self._policy.memory
             self._box.residents = Residents(
-                ZarrStore(self._path),
+                self._store,
                 self._tell,
                 capacity=_share_of_memory(self._worker) if memory is None else memory,
                 durability=policy.durability,

@@ -9,7 +9,6 @@ import os
 import time
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from daskhpo.core.errors import (
@@ -28,6 +27,7 @@ from daskhpo.executors.dask.ending import Ending, Pace, ending_of
 from daskhpo.executors.dask.keeper import Keeper, install, mailboxes
 from daskhpo.executors.dask.link import Command, Link
 from daskhpo.executors.dask.runners import ClassRunner, FunctionRunner, Outcome, Runner
+from daskhpo.study.protocols import CheckpointStore
 from daskhpo.trainable import Trainable
 
 logger = logging.getLogger("daskhpo.worker")
@@ -44,7 +44,7 @@ class LeaseSpec:
     objective: Objective
     seed: int
     max_t: int
-    store: Path
+    store: CheckpointStore
     policy: CheckpointPolicy
     gpus: float
     reuse: bool

@@ -19,7 +19,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 from daskhpo.cluster.jobs import is_over
 from daskhpo.core.errors import NoSuitableWorkers, StudyFailed
-from daskhpo.core.types import CheckpointPolicy, CheckpointRef, Limits
+from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.executors.dask.broker import Broker
 from daskhpo.executors.dask.executor import EXIT, DaskExecutor
 from daskhpo.executors.dask.keeper import TELL
@@ -27,6 +27,7 @@ from daskhpo.executors.dask.lease import LeaseSpec, lease
 from daskhpo.executors.dask.line import Inbox, reply, socket_of
 from daskhpo.executors.dask.messages import Broken, Call, GiveBack, Gone, Live, StopAsked
 from daskhpo.study.coordinator import Problem, drive
+from daskhpo.study.protocols import CheckpointStore
 from daskhpo.study.session import Session
 
 logger = logging.getLogger("daskhpo")
@@ -56,6 +57,7 @@ class HeadSpec:
     """All that a study's head needs; it may travel to a scheduler in another process."""
 
     directory: Path
+    store: CheckpointStore
     problem: Problem
     limits: Limits
     policy: CheckpointPolicy
@@ -111,7 +113,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             spec.problem.objective,
             spec.problem.seed,
             spec.problem.scheduler.max_t,
-            spec.directory / "checkpoints.zarr",
+            spec.store,
             spec.policy,
             spec.slots.resources.get("gpu", 0),
             spec.reuse,
@@ -128,7 +130,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         except BaseException:
             self._session.close()
             raise
-        self._executor = DaskExecutor(self._inbox, self, self._delete, self._session.began_at)
+        self._executor = DaskExecutor(self._inbox, self, spec.store.delete, self._session.began_at)
         scheduler.handlers[self.name] = self._converse
         self._broker = scheduler.extensions.setdefault("daskhpo", Broker(scheduler.workers))
         self._broker.join(self)
@@ -190,13 +192,8 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
 
     def _collect(self) -> None:
         """Remove what an earlier session left in the store and nothing refers to."""
-        if not self._lease_spec.store.exists():
-            return
-        from daskhpo.checkpoints import ZarrStore
-
-        rows = self._session.coordinator.ledger.rows
         try:
-            cleaned = ZarrStore(self._lease_spec.store).clean(rows.committed)
+            cleaned = self.spec.store.clean(self._session.coordinator.ledger.rows.committed)
         except OSError as error:  # trials say what they cannot read or write
             logger.warning("the checkpoints could not be looked through: %s", error)
             return
@@ -206,11 +203,6 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
                 cleaned.n_files,
                 cleaned.n_bytes,
             )
-
-    def _delete(self, ref: CheckpointRef) -> None:
-        from daskhpo.checkpoints import ZarrStore  # half a second, and only if there are any
-
-        ZarrStore(self._lease_spec.store).delete(ref)
 
     def _spawn(self, coroutine: Any, *, watches_lease: bool = False) -> None:
         task = self._loop.create_task(coroutine)
