@@ -72,14 +72,19 @@ def records(study: Study, kind: type) -> list[Any]:
     return [record for record in study_records(study.path) if isinstance(record, kind)]
 
 
+def completed(study: Study, cluster: Any, num_trials: int, gpu: float = 1) -> Any:
+    """The trials of a study, all of which must have been completed."""
+    result = study.run(num_trials, client=cluster, resources={"gpu": gpu}, progress=False)
+    frame = result.trials()
+    assert (frame.status == "completed").all()
+    return frame
+
+
 def test_four_jobs_of_one_gpu_train_on_four_devices(cluster_of: Any, make_study: Any) -> None:
     study = make_study(whereabouts, FIFO(20))
     with cluster_of(4) as cluster:
         assert cluster.scheduler_address.startswith("tls://127.0.0.1")
-        frame = study.run(
-            num_trials=8, client=cluster, resources={"gpu": 1}, progress=False
-        ).trials()
-    assert (frame.status == "completed").all()
+        frame = completed(study, cluster, 8)
     assert len(set(zip(frame.node, frame.device, strict=True))) == 4
     assert frame.groupby("pid")[["node", "device"]].nunique().max().max() == 1
 
@@ -87,10 +92,7 @@ def test_four_jobs_of_one_gpu_train_on_four_devices(cluster_of: Any, make_study:
 def test_workers_of_a_whole_node_are_pinned_apart(cluster_of: Any, make_study: Any) -> None:
     study = make_study(whereabouts, FIFO(10))
     with cluster_of(1, gpus_per_job=2, cores=2, memory="1800MB") as cluster:
-        frame = study.run(
-            num_trials=6, client=cluster, resources={"gpu": 1}, progress=False
-        ).trials()
-    assert (frame.status == "completed").all()
+        frame = completed(study, cluster, 6)
     assert frame.job.nunique() == 1
     assert set(frame.device) == {0, 1}
     assert frame.pid.nunique() == 2
@@ -100,10 +102,7 @@ def test_workers_of_a_whole_node_are_pinned_apart(cluster_of: Any, make_study: A
 def test_two_trials_share_a_gpu_in_two_processes(cluster_of: Any, make_study: Any) -> None:
     study = make_study(whereabouts, FIFO(10))
     with cluster_of(1, trials_per_gpu=2, cores=2, memory="1800MB") as cluster:
-        frame = study.run(
-            num_trials=6, client=cluster, resources={"gpu": 0.5}, progress=False
-        ).trials()
-    assert (frame.status == "completed").all()
+        frame = completed(study, cluster, 6, gpu=0.5)
     assert frame.pid.nunique() == 2
     assert frame.device.nunique() == 1
 
