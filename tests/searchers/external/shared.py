@@ -45,6 +45,16 @@ def needs(module: str, extra: str) -> pytest.MarkDecorator:
     return unless(there, f"{module} is not installed: pip install 'daskhpo[{extra}]'")
 
 
+AX_WARNINGS = [
+    # Ax uses what pandas, torch and Ax itself no longer like.
+    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ax\."),
+    pytest.mark.filterwarnings(r"ignore:.torch.jit.script. is deprecated:DeprecationWarning"),
+    # Flat surfaces and equal points, of which tests have many; BoTorch goes on with what it has.
+    pytest.mark.filterwarnings(r"ignore:Optimization failed:RuntimeWarning:botorch\."),
+    pytest.mark.filterwarnings(r"ignore:A not p.d.:RuntimeWarning:linear_operator\."),
+]
+
+
 def typed(config: Any) -> list[tuple[str, type, Any]]:
     return [(name, type(value), value) for name, value in config.items()]
 
