@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -92,8 +93,9 @@ class Simulation:
         journal = Telling(result)
         executor = SimulatedExecutor(self._curve, objective, self._num_workers, self._resizes)
         coordinator = Coordinator(self._problem, journal)
-        executor.perform(coordinator.handle(Began(limits, CheckpointPolicy(), 0.0)))
-        drive(coordinator, executor, journal)
+        with contextlib.closing(coordinator.searcher):
+            executor.perform(coordinator.handle(Began(limits, CheckpointPolicy(), 0.0)))
+            drive(coordinator, executor, journal)
         return result
 
 

@@ -65,7 +65,8 @@ class Session:
                 began = Began(limits, policy, self.began_at)
                 self.commands: list[Command] = self.coordinator.handle(began)
                 self.journal.flush()
-                self._ahead = _search_ahead(self.coordinator, problem) if ahead else None
+                if ahead:
+                    _search_ahead(self.coordinator, problem)
             except BaseException:
                 self.journal.close()
                 raise
@@ -74,19 +75,18 @@ class Session:
             raise
 
     def close(self) -> None:
-        """Close the journal, give the lock back, and end the searcher's thread."""
+        """Close the journal, give the lock back, and end the searcher with what it has started."""
         with contextlib.ExitStack() as stack:  # last in, first out, whatever raises
-            if self._ahead is not None:
-                stack.callback(self._ahead.close)
+            stack.callback(self.coordinator.searcher.close)
             stack.callback(self.lock.release)
             stack.callback(self.journal.close)
 
 
-def _search_ahead(coordinator: Coordinator, problem: Problem) -> Ahead | None:
+def _search_ahead(coordinator: Coordinator, problem: Problem) -> None:
     """Move the coordinator's searcher to a thread of its own, if it is slow."""
     searcher = coordinator.searcher
     if not searcher.slow:
-        return None
+        return
     points = getattr(searcher, "points_to_evaluate", None) or ()
     ahead = Ahead(
         searcher,
@@ -96,7 +96,6 @@ def _search_ahead(coordinator: Coordinator, problem: Problem) -> Ahead | None:
         n_points=len(points),
     )
     coordinator.searcher, coordinator.suggest = ahead, ahead.propose
-    return ahead
 
 
 def check_startable(directory: Path, problem: Problem, *, resume: bool) -> None:

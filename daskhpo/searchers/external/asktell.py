@@ -79,7 +79,7 @@ class AskTell(Searcher):
     - At the end of every segment the optimiser is told the best that the trial reached with its
       present configuration, so it also learns from trials that wait in a pause, are stopped early,
       or are changed in mid-life.
-    - If it cannot be made, that is raised and ends the study. If it raises later, that is logged
+    - If it cannot be made, that is raised, and ends the study. If it raises later, that is logged
       once, and the search goes on at random.
 
     Attributes
@@ -163,6 +163,11 @@ class AskTell(Searcher):
             self._tell(trial, Outcome(known.loss, trial.resource, is_complete))
         self._handles.pop(trial.id, None)
         self._told.pop(trial.id, None)
+
+    def close(self) -> None:
+        if self._optimiser is not None:
+            self._optimiser.close()
+            self._optimiser = None
 
     def _make(self) -> None:
         self._optimiser, self._is_made = self.optimiser(self._space, self._seed), True

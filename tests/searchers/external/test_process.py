@@ -13,10 +13,20 @@ import pytest
 
 from daskhpo.core.errors import OptimiserLost
 from daskhpo.core.types import Status
-from daskhpo.searchers import OutOfProcess
+from daskhpo.schedulers import FIFO
+from daskhpo.searchers import OutOfProcess, Repeater
+from daskhpo.simulation import Simulation
 from daskhpo.space import Real, Space
 from daskhpo.testing.searcher import a_space, search
-from tests.searchers.external.shared import EVERY_KIND, ExternalContract, report, start, typed
+from experiments.adsorption.profiles import PROFILES
+from tests.searchers.external.shared import (
+    EVERY_KIND,
+    Curve,
+    ExternalContract,
+    report,
+    start,
+    typed,
+)
 
 SCRIPT = Path(__file__).with_name("toy_optimiser.py")
 
@@ -157,6 +167,26 @@ def test_the_process_ends_with_its_searcher(script):
     assert all(map(is_alive, pids))
     del searcher, twin
     assert not any(map(is_alive, pids))
+
+
+def test_the_process_ends_with_a_simulation_though_its_result_stays(script, tmp_path):
+    searcher = OutOfProcess(script, options={"log": str(tmp_path / "log")})
+    simulation = Simulation(
+        Curve, dict(PROFILES["gpu"].domains), "mae", "min", FIFO(1), searcher, 2
+    )
+    result = simulation.run(num_trials=4)
+    assert len(result.trials()) == 4
+    assert (tmp_path / "log").exists()
+    assert not [child for child in psutil.Process().children() if str(script) in child.cmdline()]
+
+
+def test_a_repeated_searcher_is_closed_with_the_one_that_repeats_it(script):
+    searcher = Repeater(OutOfProcess(script), 2)
+    searcher.setup(a_space(), 0)
+    searcher.suggest(0)
+    pid = searcher.searcher._optimiser._process._child.pid
+    searcher.close()
+    assert not is_alive(pid)
 
 
 def test_a_copy_has_a_process_of_its_own_that_knows_the_same(script):
