@@ -16,12 +16,11 @@ from distributed import LocalCluster
 
 from daskhpo import Study, load_study
 from daskhpo.core.errors import OptimiserLost
-from daskhpo.core.types import Suggested
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import DragonflySearch, OutOfProcess
 from daskhpo.space import Categorical, Integer, Ordinal, Real
-from daskhpo.study.journal import read_journal
 from tests.searchers.external.foreign import PYTHON, needs_foreign
+from tests.searchers.external.shared import n_own, wait_for
 from tests.searchers.external.test_dragonfly import QUICK
 from tests.searchers.external.test_process import SCRIPT
 
@@ -59,13 +58,6 @@ def a_study(tmp_path, searcher):
     )
 
 
-def wait_for(condition, what, seconds=90.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
-        time.sleep(0.01)
-
-
 def running(name):
     """Processes of ours that run a script of that name."""
     return [
@@ -81,15 +73,10 @@ def test_dragonfly_runs_a_study_and_goes_on_with_it(tmp_path, cluster):
     searcher = DragonflySearch(PYTHON, points_to_evaluate=points, options=QUICK)
     study = a_study(tmp_path, searcher)
 
-    def n_own():
-        """Suggestions that came in time; for the others random ones were taken."""
-        records = read_journal(study.path / "journal.jsonl") if study.path.exists() else ()
-        return sum(isinstance(record, Suggested) and not record.fallback for record in records)
-
     assert not running("dragonfly_child.py")  # making a study starts nothing
     for resume, n in [(False, 10), (True, 14)]:
         handle = study.start(time_budget="100s", client=cluster, progress=False, resume=resume)
-        wait_for(lambda n=n: n_own() >= n, f"{n} suggestions of Dragonfly")
+        wait_for(lambda n=n: n_own(study.path) >= n, f"{n} suggestions of Dragonfly")
         handle.stop("enough was seen")
         handle.wait()
         assert not running("dragonfly_child.py")
