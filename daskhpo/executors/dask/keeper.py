@@ -22,7 +22,8 @@ from daskhpo.study.protocols import CheckpointStore
 
 if TYPE_CHECKING:
     from daskhpo.checkpoints.codec import Snapshot
-    from daskhpo.checkpoints.residents import Note, Residents
+    from daskhpo.checkpoints.notes import Note
+    from daskhpo.checkpoints.residents import Residents
 
 logger = logging.getLogger("daskhpo.worker")
 
@@ -196,7 +197,7 @@ class Keeper:
         return taken, found["unsaved_seconds"]
 
     def _tell(self, note: Note) -> None:
-        from daskhpo.checkpoints.residents import Dropped, Evicted, Unwritable, Written
+        from daskhpo.checkpoints.notes import Dropped, Evicted, Unwritable, Written
 
         match note:
             case Written(ref, attempt):
