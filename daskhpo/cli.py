@@ -14,6 +14,7 @@ from daskhpo import __version__, cli_checkpoints
 from daskhpo.core.errors import DaskhpoError
 from daskhpo.study.result import Result
 from daskhpo.study.session import read_manifest
+from daskhpo.study.story import search_loss
 
 if TYPE_CHECKING:
     from daskhpo.study.study import Study
@@ -168,6 +169,7 @@ def _status(options: argparse.Namespace) -> int:
         f"cost      {cost['seconds']:.0f} s, {cost['device_seconds']:.0f} slot-seconds, "
         f"{cost['checkpoint_files']:.0f} checkpoints ({cost['checkpoint_bytes'] / 1e6:.1f} MB)"
     )
+    print(f"waited    {search_loss(cost['search_seconds'], int(cost['fallback_trials']))}")
     if result.has_reports:
         best = result.best_trial
         print(f"best      {manifest.metric}={result.best_value:.6g} (trial {best.id})")

@@ -241,3 +241,12 @@ class Story:
         self.counts[trial.status] -= 1
         self.counts[status] += 1
         trial.status = status
+
+
+def search_loss(seconds: float, n_fallbacks: int) -> str:
+    """What waiting for the searcher has cost, as a reader is told."""
+    shown = f"{seconds:.1f} device-seconds lost waiting for the optimiser"
+    if n_fallbacks:
+        plural = "s" * (n_fallbacks != 1)
+        shown += f", {n_fallbacks} random configuration{plural} in place of late ones"
+    return shown
