@@ -71,7 +71,7 @@ class Surrogate:
         hyperparameters = fitted.to(features[few], losses[few], groups, len(rows))
         self.posterior = Posterior(features, losses, groups, hyperparameters)
         tried = np.unique(units, axis=0)
-        means, _ = self.posterior.predict(self.at(tried))
+        means = self.posterior.mean(self.at(tried))
         order = np.argsort(means, kind="stable")[:3]
         self.best, self.good = float(means[order[0]]), tried[order]
 
