@@ -74,7 +74,7 @@ def check_account(
         if elsewhere:
             where = ", ".join(filter(None, elsewhere))
             return problem(
-                "account", f"you may charge {name} in {where} only", "change --partition"
+                "account", f"you may charge {name} in {where} only", "choose another --partition"
             )
         said = f"{name} is none of your accounts"
         todo = f"yours are {told}" if mine else "you have none: ask the site's staff"

@@ -89,7 +89,11 @@ def round_of(
     path = Path(shared).absolute()
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if len(missing) == len(NEEDED):
-        yield skipped("slurm", "there is no Slurm here; this machine alone is looked at")
+        if wanted != Wanted(python=wanted.python):
+            todo = "are its commands on the PATH? is this a login node?"
+            yield problem("slurm", f"there is no Slurm here: {', '.join(missing)} not found", todo)
+        else:
+            yield skipped("slurm", "there is no Slurm here; this machine alone is looked at")
         yield from _check_here(path)
         yield from _check_machine()
         return

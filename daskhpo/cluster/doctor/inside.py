@@ -15,6 +15,7 @@ MIN_PROCESSES = 512
 MIN_SCRATCH = 1_000_000_000
 MIN_MEMORY = 1_500_000_000  # of a worker: Python with a deep learning library takes a third of it
 SLOW_IMPORT = 30.0
+OLDEST = (3, 11)  # version of Python
 CLOCK_WARNING, CLOCK_PROBLEM = 2.0, 60.0
 VISIBLE = (
     "CUDA_VISIBLE_DEVICES",
@@ -135,12 +136,15 @@ def check_python(facts: Facts, here: Mapping[str, str], digest: str) -> list[Fin
     if told is None or "versions" not in told:
         reason = told["error"] if told else "nothing was heard from the job on this"
         return [(problem if told else skipped)("python", reason)]
-    there = {"python": hello.get("version", "?"), **told["versions"]}
+    there = {"python": hello.get("version", "0.0"), **told["versions"]}
     which = f"{hello.get('executable', 'python')} ({there['python']})"
+    todo = "give --python the interpreter of your environment, or --prologue to activate it"
+    if tuple(map(int, there["python"].split(".")[:2])) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        return [problem("python", f"{which} is too old: daskhpo needs {oldest} or newer", todo)]
     if errors := told["errors"]:
         needed = [name for name in errors if name in SAME] or list(errors)
         said = f"{which} cannot import {', '.join(needed)}: {errors[needed[0]]}"
-        todo = "give --python the interpreter of your environment, or --prologue to activate it"
         return [problem("python", said, todo)]
     differ = {n: (here[n], there[n]) for n in here if n in there and here[n] != there[n]}
     if differ.get("python", ("", ""))[0].split(".")[:2] == there["python"].split(".")[:2]:
@@ -215,7 +219,7 @@ def _check_computing(told: Mapping[str, Any] | None, computed: Sequence[Any]) ->
         seconds = tried[library]["seconds"]
         return ok(check, f"{library} {tried[library]['version']} on {names}, in {seconds:.1f} s")
     why = [
-        f"{library} {result.get('version', '')} " + (result.get("problem") or result["missing"])
+        " ".join(filter(None, (library, result.get("version"), _why_not(result))))
         for library, result in tried.items()
     ] or ["there is no torch, cupy or jax"]
     if not told["driver"]:
@@ -226,6 +230,10 @@ def _check_computing(told: Mapping[str, Any] | None, computed: Sequence[Any]) ->
     if any("problem" in result for result in tried.values()):
         return problem(check, said, "install a build for the driver of that node")
     return warning(check, said, "install a build for GPUs, or trials train on the CPU")
+
+
+def _why_not(result: Mapping[str, Any]) -> str:
+    return str(result.get("problem") or result.get("missing") or "finds no device")
 
 
 def _computed(told: Mapping[str, Any]) -> list[Any]:

@@ -154,12 +154,14 @@ def check_walltime(partitions: Sequence[Partition], wanted: Wanted) -> Finding:
         if math.isinf(default):
             return ok("walltime", f"none was named, and {most.name} has no limit")
         said = f"none was named; jobs in {most.name} get {slurm_text(default)}"
-        return ok("walltime", f"{said}, and may ask for {_limit(most.max_seconds)}")
+        return ok("walltime", f"{said}, and at most {longest}")
     asked = slurm_text(wanted.seconds)
     if wanted.seconds > most.max_seconds:
         said = f"{asked} is more than the {longest} that {most.name} allows"
         return problem("walltime", said, f"ask for --walltime {longest} or less; studies go on")
-    return ok("walltime", f"{asked} of {_limit(most.max_seconds)}")
+    if math.isinf(most.max_seconds):
+        return ok("walltime", f"{asked}; {most.name} has no limit")
+    return ok("walltime", f"{asked} of {longest}")
 
 
 def check_devices(
@@ -169,7 +171,7 @@ def check_devices(
     names = {partition.name for partition in chosen(partitions, wanted.queue)}
     mine = [group for group in nodes if group.partition in names]
     check = "gres" if wanted.devices else "nodes"
-    asked = ",".join(str(gres) for gres in wanted.devices) or "no device"
+    asked = ",".join(str(gres) for gres in wanted.devices)
     fitting = [group for group in mine if all(group.offers(gres) for gres in wanted.devices)]
     if not fitting:
         where = _some(sorted(names))
@@ -186,9 +188,9 @@ def check_devices(
     for group in fitting:
         states[group.state] += group.count
     stand = ", ".join(f"{count} {state}" for state, count in states.most_common())
-    told = f"{asked}: {_nodes(states.total())} ({stand})"
+    told = f"{asked}: " * bool(asked) + f"{_nodes(states.total())} ({stand})"
     if not any(group.is_working for group in fitting):
-        return problem("nodes", f"{told}: none runs jobs", "why, says sinfo --list-reasons")
+        return problem("nodes", f"{told}: none runs jobs", "sinfo --list-reasons says why")
     if not any(group.is_working and group.state.startswith(("idle", "mixed")) for group in fitting):
         return warning("nodes", f"{told}: all are busy", "jobs will wait in the queue")
     return ok(check, told)
@@ -216,10 +218,6 @@ def _names(text: str) -> set[str] | None:
 
 def _nodes(count: int) -> str:
     return f"{count} node{'s' * (count != 1)}"
-
-
-def _limit(seconds: float) -> str:
-    return "any time" if math.isinf(seconds) else slurm_text(seconds)
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:

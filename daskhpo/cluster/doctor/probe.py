@@ -203,7 +203,7 @@ def shared(ask):
     return found
 
 
-def limits():
+def limits() -> dict:
     import resource
 
     found = {}
@@ -320,7 +320,7 @@ def with_torch():
     if not built:
         told["missing"] = "is built for CPUs only"
     elif not torch.cuda.is_available():
-        told["missing"] = "finds no device"
+        told["problem"] = "finds no device"
     else:
         for number in range(torch.cuda.device_count()):
             there = torch.rand(256, 256, dtype=torch.float64, device=f"cuda:{number}")
@@ -359,5 +359,5 @@ def with_jax():
             agrees = numpy.allclose(numpy.asarray(there @ there), here @ here, rtol=0.02)
             told["devices"].append({"name": device.device_kind, "agrees": bool(agrees)})
     if not told["devices"]:
-        told["missing"] = "finds no device"
+        told["missing"] = "finds no device"  # it may be one for CPUs
     return told

@@ -119,7 +119,7 @@ _REASONS: tuple[tuple[str, Reason], ...] = (
         r"ReqNodeNotAvail.*|Nodes? required.*|NodeDown|.*UnavailableNodes.*|.*DRAINED.*",
         Reason(
             "the nodes that it needs are down, drained or reserved",
-            "why, says sinfo --list-reasons; choose another partition, or ask the site's staff",
+            "sinfo --list-reasons says why; choose another partition, or ask the site's staff",
         ),
     ),
     (r"Reservation.*", Reason("its reservation has not begun, or is not yours", "")),

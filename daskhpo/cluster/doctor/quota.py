@@ -47,14 +47,12 @@ def parse_quota(text: str, owner: str = "user") -> list[Quota]:
         numbers = [_number(word) for word in words]
         if numbers[0] is None or len(words) > 8:  # the path is on this line
             place, numbers = words[0], numbers[1:]
+        # used, soft, hard, grace, then the same of files; a grace may be left out
+        if len(numbers) == 8 or (len(numbers) == 7 and numbers[3] is None):
+            del numbers[3]
         if len(numbers) < 6 or not place:
             continue
-        # used, soft, hard, grace ("-", or left out), then the same of files
-        if len(numbers) < 8 and None not in numbers[:6]:
-            used, soft, hard, n_files, soft_files, hard_files = numbers[:6]
-        else:
-            used, soft, hard = numbers[:3]
-            n_files, soft_files, hard_files = numbers[4:7]
+        used, soft, hard, n_files, soft_files, hard_files = numbers[:6]
         where = f"{owner} on {place}"
         for kind, amount, limits, unit in (
             ("bytes", used, (soft, hard), 1024),

@@ -202,10 +202,7 @@ class Ear:
         *lines, self._read[comm] = data.split(b"\n")
         for line in lines:
             if comm not in self._known:
-                told: Facts = {}
-                with suppress(ValueError, AttributeError):
-                    told = json.loads(line)
-                if not hmac.compare_digest(str(told.get("token", "")), self._token):
+                if not self._is_token(line):
                     said = b""
                     break
                 self._known.add(comm)
@@ -217,6 +214,13 @@ class Ear:
             self._selector.unregister(comm)
             comm.close()
             del self._read[comm]
+
+    def _is_token(self, line: bytes) -> bool:
+        try:
+            token = json.loads(line)["token"]
+            return hmac.compare_digest(token.encode(), self._token.encode())
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return False
 
     def _read_file(self, visit: Visit) -> None:
         with suppress(OSError):  # opened anew each time: only so NFS looks for news
