@@ -60,9 +60,10 @@ def check_arrival(visit: Visit) -> Finding:
 
 def check_connections(visit: Visit, addresses: Sequence[tuple[str, str]]) -> list[Finding]:
     """Whether a worker reaches the scheduler here, and is reached."""
-    hello = visit.facts.get("hello")
-    if hello is None:
-        return [skipped("connection", "nothing was heard from the job")]
+    hello = visit.facts.get("hello", {})
+    if "reached" not in hello:
+        said = hello.get("error", "nothing was heard from the job on this")
+        return [skipped("worker to here", said), skipped("here to worker", said)]
     findings = []
     (name, host), tried = addresses[0], hello["reached"]
     errors = {one["host"]: one["error"] for one in tried}
@@ -136,10 +137,11 @@ def check_python(facts: Facts, here: Mapping[str, str], digest: str) -> list[Fin
     if told is None or "versions" not in told:
         reason = told["error"] if told else "nothing was heard from the job on this"
         return [(problem if told else skipped)("python", reason)]
-    there = {"python": hello.get("version", "0.0"), **told["versions"]}
-    which = f"{hello.get('executable', 'python')} ({there['python']})"
+    there = dict(told["versions"]) | ({"python": hello["version"]} if "version" in hello else {})
+    which = f"{hello.get('executable', 'python')} ({there.get('python', 'of a version unknown')})"
     todo = "give --python the interpreter of your environment, or --prologue to activate it"
-    if tuple(map(int, there["python"].split(".")[:2])) < OLDEST:
+    version = [int(part) for part in there.get("python", "").split(".")[:2] if part]
+    if version and tuple(version) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         return [problem("python", f"{which} is too old: daskhpo needs {oldest} or newer", todo)]
     if errors := told["errors"]:
@@ -147,7 +149,7 @@ def check_python(facts: Facts, here: Mapping[str, str], digest: str) -> list[Fin
         said = f"{which} cannot import {', '.join(needed)}: {errors[needed[0]]}"
         return [problem("python", said, todo)]
     differ = {n: (here[n], there[n]) for n in here if n in there and here[n] != there[n]}
-    if differ.get("python", ("", ""))[0].split(".")[:2] == there["python"].split(".")[:2]:
+    if [int(part) for part in here.get("python", "").split(".")[:2] if part] == version:
         differ.pop("python", None)  # another patch of the same version will do
     findings = []
     shown = ", ".join(f"{n} {there_} there, {here_} here" for n, (here_, there_) in differ.items())
@@ -192,7 +194,7 @@ def check_gpus(facts: Facts, wanted: int) -> list[Finding]:
     elif name:
         said = f"{wanted} asked for, and {len(visible)} visible: {name}={value}"
         findings.append(problem("gpu", said, "see --gres, and GresTypes in the site's Slurm"))
-    elif "hello" in facts:
+    elif "environment" in facts.get("hello", {}):
         said = f"none is visible: {VISIBLE[0]} is not set"
         todo = "Slurm gave the job no device; see --gres, or the site's way to ask for one"
         findings.append(problem("gpu", said, todo))

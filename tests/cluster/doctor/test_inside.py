@@ -134,6 +134,14 @@ def test_an_interface_that_the_node_has_not_is_named():
     assert (back.verdict, back.said) == (Verdict.PROBLEM, error)
 
 
+@pytest.mark.parametrize("hello", [None, {"error": "OSError: no socket"}])
+def test_what_was_not_heard_is_not_judged(hello):
+    visit = Visit("5", facts={} if hello is None else {"hello": hello, "python": PYTHON})
+    findings = check_connections(visit, ADDRESSES)
+    assert verdicts(findings) == [("worker to here", "skipped"), ("here to worker", "skipped")]
+    assert check_python(visit.facts, HERE, "abc")[0].verdict is not Verdict.PROBLEM
+
+
 @pytest.mark.parametrize(
     ("skew", "error", "verdict", "said"),
     [
