@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daskhpo.checkpoints import STORE
+from daskhpo.cli_text import columns, count, size
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing
 from daskhpo.core.types import CheckpointRef
 
 if TYPE_CHECKING:
     from daskhpo.study.result import Result
 
-STORE = "checkpoints.zarr"
 Place = tuple[str, int]  # array and row
 
 
@@ -178,19 +179,14 @@ def _print_table(
             str(ref.resource),
             "-" if best is None else f"{best:.6g}",
             str(ref.row),
-            _size(ref.n_bytes),
+            size(ref.n_bytes),
         ]
         if problems is not None:
             line.append("bad" if ref.row in problems else "whole")
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         lines.append([*line, files[0] + more if files else "missing"])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = [
-            cell.ljust(width) if name in ("status", "state", "file") else cell.rjust(width)
-            for name, cell, width in zip(lines[0], line, widths, strict=True)
-        ]
-        print("  ".join(cells).rstrip())
+    texts = ("status", "state", "file")
+    print(columns(lines, [i for i, name in enumerate(lines[0]) if name in texts]))
     print()
 
 
@@ -199,20 +195,20 @@ def _print_totals(path: Path, refs: Sequence[CheckpointRef], disk: Disk) -> None
 
     committed = {(ref.array, ref.row) for ref in refs}
     sizes = [n for place, files in disk.rows.items() if place in committed for _, n in files]
-    print(f"committed  {_count(len(refs), 'checkpoint')}", end="")
-    print(f": {_count(len(sizes), 'file')}, {_size(sum(sizes))}")
+    print(f"committed  {count(len(refs), 'checkpoint')}", end="")
+    print(f": {count(len(sizes), 'file')}, {size(sum(sizes))}")
     if n_missing := len(committed - disk.rows.keys()):
         print(f"missing    {n_missing} of them; a trial that would go on from one trains again")
     others = [files for place, files in disk.rows.items() if place not in committed]
     besides = []
     if others:
         n_bytes = sum(n for files in others for _, n in files)
-        besides.append(f"{_count(len(others), 'row')} not in the journal ({_size(n_bytes)})")
+        besides.append(f"{count(len(others), 'row')} not in the journal ({size(n_bytes)})")
     if disk.litter:
         n_bytes = sum(disk.litter)
-        besides.append(f"{_count(len(disk.litter), 'unfinished file')} ({_size(n_bytes)})")
+        besides.append(f"{count(len(disk.litter), 'unfinished file')} ({size(n_bytes)})")
     if disk.n_empty:
-        besides.append(f"{_count(disk.n_empty, 'array')} without rows")
+        besides.append(f"{count(disk.n_empty, 'array')} without rows")
     print(f"besides    {', '.join(besides) or 'nothing'}")
     if besides and holder_of(path) is None:
         print(f"           remove that: daskhpo checkpoints {path} --collect")
@@ -234,7 +230,7 @@ def _export(result: Result, trial: str, file: str, *, force: bool) -> int:
         record = result.best_trial if trial == "best" else result.trial(int(trial))
     except KeyError:
         raise ValueError(
-            f"there is no trial {trial}: {result.path} has {_count(result.num_trials, 'trial')}"
+            f"there is no trial {trial}: {result.path} has {count(result.num_trials, 'trial')}"
         ) from None
     try:
         export(result.checkpoint(record.id), path, force=force)
@@ -242,7 +238,7 @@ def _export(result: Result, trial: str, file: str, *, force: bool) -> int:
         raise ValueError(str(error)) from None
     assert record.checkpoint is not None, "a state without its reference"
     print(f"{path}: trial {record.id} at resource {record.checkpoint.resource}", end="")
-    print(f", {_size(path.stat().st_size)}")
+    print(f", {size(path.stat().st_size)}")
     return 0
 
 
@@ -258,18 +254,5 @@ def _collect(path: Path) -> int:
         cleaned = ZarrStore(path / STORE).clean(keep=load_study(path).checkpoints())
     finally:
         lock.release()
-    print(f"removed {_count(cleaned.n_files, 'file')} ({_size(cleaned.n_bytes)})")
+    print(f"removed {count(cleaned.n_files, 'file')} ({size(cleaned.n_bytes)})")
     return 0
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
-
-
-def _size(n_bytes: int) -> str:
-    size = float(n_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from daskhpo.core.objective import Mode, Objective
@@ -10,12 +11,14 @@ from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import Began, CheckpointPolicy, Config, Limits
-from daskhpo.executors.simulated import Curve, SimulatedExecutor
+from daskhpo.executors.simulated import IDEAL, Curve, SimulatedExecutor, Site
 from daskhpo.study.coordinator import Coordinator, Problem, drive
 from daskhpo.study.limits import check_limits
+from daskhpo.study.policy import check_policy
+from daskhpo.study.protocols import Journal
 from daskhpo.study.result import Result
 
-__all__ = ["Curve", "Simulation"]
+__all__ = ["Curve", "Simulation", "Site"]
 
 
 class Simulation:
@@ -28,6 +31,7 @@ class Simulation:
     space, metric, mode, scheduler, searcher, seed : as for :class:`daskhpo.Study`.
     num_workers : slots.
     resizes : ``(seconds, num_workers)`` pairs: workers come and go at these times.
+    site : what the cluster does to it: walltime, time to launch a trial, size of states.
 
     Examples
     --------
@@ -62,6 +66,7 @@ class Simulation:
         num_workers: int,
         seed: int = 0,
         resizes: Sequence[tuple[float, int]] = (),
+        site: Site = IDEAL,
     ) -> None:
         if num_workers < 1:
             raise ValueError(f"num_workers={num_workers!r} must be at least 1")
@@ -72,29 +77,44 @@ class Simulation:
             searcher,
             seed,
         )
-        self._curve, self._num_workers, self._resizes = curve, num_workers, resizes
+        self._executor = partial(
+            SimulatedExecutor, curve, self._problem.objective, num_workers, resizes, site
+        )
 
     def run(
         self,
         num_trials: int | None = None,
         time_budget: float | str | None = None,
         target: float | None = None,
+        checkpoint: str | CheckpointPolicy = "auto",
     ) -> Result:
         """Run to the end of the trials, the (virtual) time or the target, whichever is first.
+
+        Parameters
+        ----------
+        checkpoint : which states are written, as for :meth:`daskhpo.Study.start`.
 
         Raises
         ------
         ValueError : no limit was given, so that the study would never end.
         """
         limits = check_limits(Limits(num_trials, None, target), time_budget, self._problem.searcher)
-        objective = self._problem.objective
-        result = Result((), objective)
-        journal = Telling(result)
-        executor = SimulatedExecutor(self._curve, objective, self._num_workers, self._resizes)
-        coordinator = Coordinator(self._problem, journal)
-        executor.perform(coordinator.handle(Began(limits, CheckpointPolicy(), 0.0)))
-        drive(coordinator, executor, journal)
+        result = Result((), self._problem.objective)
+        play(self._problem, self._executor(), limits, check_policy(checkpoint), Telling(result))
         return result
+
+
+def play(
+    problem: Problem,
+    executor: SimulatedExecutor,
+    limits: Limits,
+    policy: CheckpointPolicy,
+    journal: Journal,
+) -> None:
+    """Play a study through to its end; the journal is told all that happens."""
+    coordinator = Coordinator(problem, journal)
+    executor.perform(coordinator.handle(Began(limits, policy, 0.0)))
+    drive(coordinator, executor, journal)
 
 
 class Telling:

@@ -8,8 +8,8 @@ import pytest
 
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Integer, Real, Space
-from daskhpo.core.types import Began, CheckpointPolicy, Dropped, Limits, Status, Trial
-from daskhpo.executors.simulated import SimulatedExecutor
+from daskhpo.core.types import Began, Dropped, Failed, Limits, Lost, Status, Trial
+from daskhpo.executors.simulated import IDEAL, SimulatedExecutor, Site
 from daskhpo.schedulers import (
     ASHA,
     FIFO,
@@ -22,7 +22,9 @@ from daskhpo.searchers import GridSearch, RandomSearch
 from daskhpo.simulation import Simulation
 from daskhpo.study.coordinator import Coordinator, Problem, drive
 from daskhpo.study.journal import encode
+from daskhpo.study.policy import check_policy
 from daskhpo.study.replay import replay
+from daskhpo.study.result import Result
 from daskhpo.testing.journal import MemoryJournal
 
 SPACE = {"floor": Real(0.0, 1.0), "speed": Real(0.1, 2.0), "step": Integer(5, 20)}
@@ -195,12 +197,20 @@ class Batching(SimulatedExecutor):
         return events
 
 
-def run(scheduler, executor_type=SimulatedExecutor, num_trials=60, n_slots=6, resizes=()):
+def run(
+    scheduler,
+    executor_type=SimulatedExecutor,
+    num_trials=60,
+    n_slots=6,
+    resizes=(),
+    site=IDEAL,
+    policy="auto",
+):
     problem = Problem(Space(SPACE), Objective("loss"), scheduler, RandomSearch(), 0)
     journal = MemoryJournal()
-    executor = executor_type(Decay, problem.objective, n_slots, resizes)
+    executor = executor_type(Decay, problem.objective, n_slots, resizes, site)
     coordinator = Coordinator(problem, journal)
-    began = Began(Limits(num_trials), CheckpointPolicy(), 0.0)
+    began = Began(Limits(num_trials), check_policy(policy), 0.0)
     executor.perform(coordinator.handle(began))
     drive(coordinator, executor, journal)
     return problem, coordinator, journal
@@ -216,6 +226,32 @@ def test_decisions_do_not_depend_on_how_events_are_batched(scheduler):
     assert told[:n] == expected
     # What comes in one batch with the last event is still heard: states that are let go of.
     assert {type(record) for record in batched.records[n:]} <= {Dropped}
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS, ids=repr)
+def test_a_study_goes_on_through_the_ends_of_its_jobs_and_no_unit_is_lost(scheduler):
+    site = Site(walltime=70.0, away=30.0, launch_seconds=3.0, durability=100.0)
+    problem, coordinator, journal = run(scheduler, site=site, policy="end")
+    assert replay(problem, journal.records, MemoryJournal()).ledger.trials == (
+        coordinator.ledger.trials
+    )
+    coordinator.ledger.validate()
+    result = Result(journal.records, problem.objective)
+    assert all_ended(result)
+    assert not any(isinstance(record, Lost | Failed) for record in journal.records)
+    assert result.cost()["retrained_units"] == 0
+    handed_over = [record for record in journal.records if getattr(record, "yielded", False)]
+    assert handed_over
+    assert not [t for t in result.history()["seconds"] if t % 100.0 > 70.0], "nobody was there"
+
+
+def test_without_checkpoints_the_end_of_a_job_costs_what_it_trained():
+    site = Site(walltime=70.0)
+    result = constant(site=site).run(num_trials=3, checkpoint="never")
+    # 70 s are two trials of 30 s and a third's first unit, which it trains again.
+    assert result.cost()["retrained_units"] == 1
+    assert result.cost()["seconds"] == 100.0
+    assert constant(site=site).run(num_trials=3).cost()["seconds"] == 90.0
 
 
 def test_a_long_study_remembers_living_trials_and_the_best_only():

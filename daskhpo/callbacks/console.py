@@ -56,11 +56,16 @@ class ConsoleProgress(Callback):
         match record:
             case Began():
                 self._session_zero = record.seconds
+                self._began_at = time.monotonic()
                 self._ends.clear()
             case Ended():
                 self._ends.append(record.seconds)
             case Reported(decision=decision) if decision is not None:
                 self._milestones[story.trials[record.trial].resource] += 1
+        # A session that is followed from its middle began earlier than it was seen to.
+        self._began_at = min(
+            self._began_at, time.monotonic() - (record.seconds - self._session_zero)
+        )
 
     def on_tick(self, story: Story) -> None:
         if self._live is not None:
@@ -77,11 +82,7 @@ class ConsoleProgress(Callback):
             self._say(self._line(story))
 
     def on_finish(self, story: Story) -> None:
-        if self._live is not None:
-            self._live.update(self._table(story))
-            self._live.stop()
-        else:
-            self._say(self._line(story))
+        self._close(story)
         if story.stop_reason:
             self._say(f"{self._info.name}: stopped, because {story.stop_reason}")
         if unfinished := story.counts[Status.QUEUED] + story.counts[Status.RUNNING]:
@@ -93,6 +94,18 @@ class ConsoleProgress(Callback):
                 else "study.resume() in the script that began it"
             )
             self._say(f"go on with {how}; look with `daskhpo status {self._info.directory}`")
+
+    def on_leave(self, story: Story) -> None:
+        self._close(story)
+        path = self._info.directory
+        self._say(f"{self._info.name} goes on; stop it with `daskhpo stop {path}`")
+
+    def _close(self, story: Story) -> None:
+        if self._live is not None:
+            self._live.update(self._table(story))
+            self._live.stop()
+        else:
+            self._say(self._line(story))
 
     # -- what is shown ---------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -324,6 +324,11 @@ class Residents:
                 self._n_clearing -= leaving
                 self._changed.notify_all()
 
+    def seconds_to_leave(self) -> float:
+        """How long the writes should take that are worth it before the worker goes."""
+        with self._changed:
+            return self._seconds_of(self._threatened())
+
     # -- decisions, with the lock held -----------------------------------------------------------
 
     def _add(self, entry: Entry) -> None:
@@ -355,6 +360,17 @@ class Residents:
             is_leaving=leaving,
             durability=self._durability,
         )
+
+    def _threatened(self) -> list[Entry]:
+        """What would be lost, and is worth a write, if the worker went now."""
+        return [
+            entry
+            for entry in self._shelf
+            if entry.place is not Place.WRITTEN and self._is_worth(entry, leaving=True)
+        ]
+
+    def _seconds_of(self, entries: Iterable[Entry]) -> float:
+        return sum(self._cost.seconds(entry.snapshot.n_bytes) for entry in entries)
 
     def _want(self, entry: Entry) -> None:
         """Have it written, now also if it failed a moment ago."""
@@ -441,13 +457,8 @@ class Residents:
         if left is None:
             return
         with self._changed:
-            threatened = [
-                entry
-                for entry in self._shelf
-                if entry.place is not Place.WRITTEN and self._is_worth(entry, leaving=True)
-            ]
-            n_seconds = sum(self._cost.seconds(entry.snapshot.n_bytes) for entry in threatened)
-            if left < max(ENDING_SECONDS, ENDING_TIMES * n_seconds):
+            threatened = self._threatened()
+            if left < max(ENDING_SECONDS, ENDING_TIMES * self._seconds_of(threatened)):
                 soon = time.monotonic() + ENDING_RETRY_SECONDS
                 for entry in threatened:
                     if entry.place is Place.PARKED:

@@ -180,7 +180,8 @@ class Trial(NamedTuple):
     losses : one per unit since ``decided_at``.
     decision : what was answered at ``decided_at``, while it waits to be carried out.
     leaves : it hands over, and waits for its state to be taken.
-    n_lost : losses in a row without a report between them.
+    n_lost : losses in a row, between which it came no further than ``lost_at``.
+    lost_at : resource that it had come to when it was lost; 0 if it never was.
     n_failed : how often its code raised.
     """
 
@@ -202,6 +203,7 @@ class Trial(NamedTuple):
     n_lost: int = 0
     n_failed: int = 0
     since: int = 0
+    lost_at: int = 0
 
     @property
     def newest(self) -> CheckpointRef | None:

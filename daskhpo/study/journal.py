@@ -62,7 +62,7 @@ class FileJournal:
     def __init__(self, path: Path) -> None:
         self.path = path
         _mend(path)
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         self._buffer: list[str] = []
         self._problem: OSError | None = None
         self._unsynced, self._closing = threading.Event(), threading.Event()

@@ -50,9 +50,9 @@ def check_policy(given: str | CheckpointPolicy) -> CheckpointPolicy:
         policy,
         every=every,
         keep_best=_whole("keep_best", policy.keep_best, 0),
-        max_bytes=_whole("max_bytes", _bytes("max_bytes", policy.max_bytes), 1),
+        max_bytes=_whole("max_bytes", bytes_of("max_bytes", policy.max_bytes), 1),
         max_files=_whole("max_files", policy.max_files, 1),
-        memory=_whole("memory", _bytes("memory", policy.memory), 0),
+        memory=_whole("memory", bytes_of("memory", policy.memory), 0),
     )
 
 
@@ -75,7 +75,7 @@ def _whole(name: str, value: Any, least: int) -> Any:
     return value
 
 
-def _bytes(name: str, value: Any) -> Any:
+def bytes_of(name: str, value: Any) -> Any:
     """Bytes of a text such as ``"2 GB"``; anything else as it is."""
     if not isinstance(value, str):
         return value

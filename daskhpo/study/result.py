@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from daskhpo.core.objective import Objective
 from daskhpo.core.schedule import Piece
-from daskhpo.core.types import CheckpointRef, Metrics, Record, Reported, TrialId
+from daskhpo.core.types import CheckpointRef, Launched, Metrics, Record, Reported, TrialId
+from daskhpo.study.curve_frame import curve_frame
 from daskhpo.study.lineage import Life, Lineage
 from daskhpo.study.schedule import Schedule
 from daskhpo.study.story import Story, TrialRecord
@@ -39,6 +40,7 @@ class Result:
         self._seconds: list[float] = []
         self._metrics: list[Metrics] = []
         self._life: list[int] = []
+        self._launched: list[tuple[TrialId, int, float]] = []
         self._lineage = Lineage()
         for record in records:
             self.take(record)
@@ -48,6 +50,8 @@ class Result:
         self._story.tell(record)
         if not isinstance(record, Reported):
             self._lineage.tell(record)
+            if isinstance(record, Launched):
+                self._launched.append((record.trial, record.attempt, record.seconds))
         else:
             life = self._lineage.current[record.trial]
             for step in record.steps:
@@ -78,6 +82,11 @@ class Result:
     def stop_reason(self) -> str | None:
         """Why the study was stopped; None: it came to its end, or still runs."""
         return self._story.stop_reason
+
+    @property
+    def num_slots(self) -> int:
+        """Slots that serve the study, or served it last."""
+        return self._story.n_slots
 
     @property
     def best_trial(self) -> TrialRecord:
@@ -165,6 +174,22 @@ class Result:
         again = frame.duplicated(["trial", "resource", "life"], keep="first")
         frame = frame[~again].drop(columns="life")
         return frame.sort_values("seconds", kind="stable", ignore_index=True)
+
+    def curves(self) -> pd.DataFrame:
+        """What each trial's training took and gave, as a table of learning curves.
+
+        One row a unit, in order of trials. Columns: ``trial``, ``resource``, ``seconds`` of this
+        trial's training up to the end of the unit (its launches included, waiting left out), the
+        metrics, ``config/<name>``. A trial that failed has a row more, without metrics, where its
+        next unit would be. :mod:`daskhpo.curves` reads such a table.
+
+        Raises
+        ------
+        ValueError : trials changed their configurations or took over states, as in population
+            based training: there is no curve of one configuration.
+        """
+        reports = self._frame().drop(columns="life")
+        return curve_frame(reports, self._launched, self._lineage.lives, self._story.trials)
 
     def _frame(self) -> pd.DataFrame:
         """All reports as they came, with the number of the life."""
@@ -383,7 +408,7 @@ class Result:
         ------
         CheckpointMissing : none was written, or it is no longer kept.
         """
-        from daskhpo.checkpoints import ZarrStore
+        from daskhpo.checkpoints import STORE, ZarrStore
         from daskhpo.core.errors import CheckpointMissing
 
         trial = self.best_trial if trial_id is None else self._story.trials[trial_id]
@@ -392,4 +417,4 @@ class Result:
                 f"trial {trial.id} ({trial.status.value}) has no checkpoint; "
                 "run the study with checkpoint='end' to keep one of every trial"
             )
-        return ZarrStore(self.path / "checkpoints.zarr").read(trial.checkpoint)
+        return ZarrStore(self.path / STORE).read(trial.checkpoint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import (
@@ -242,3 +243,11 @@ class Story:
         self.counts[trial.status] -= 1
         self.counts[status] += 1
         trial.status = status
+
+
+def counts(records: Iterable[Record], objective: Objective) -> dict[str, int]:
+    """How many trials stand where: status to number."""
+    story = Story(objective, keep_ended=False)
+    for record in records:
+        story.tell(record)
+    return {status.value: n for status, n in story.counts.items() if n}

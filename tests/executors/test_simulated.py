@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -26,7 +27,7 @@ from daskhpo.core.types import (
     Train,
     Write,
 )
-from daskhpo.executors.simulated import SimulatedExecutor
+from daskhpo.executors.simulated import IDEAL, SimulatedExecutor, Site
 
 
 class Line:
@@ -43,8 +44,8 @@ class Line:
         return self.step * resource
 
 
-def an_executor(n_slots=2, resizes=()):
-    executor = SimulatedExecutor(Line, Objective("loss"), n_slots, resizes)
+def an_executor(n_slots=2, resizes=(), site=IDEAL):
+    executor = SimulatedExecutor(Line, Objective("loss"), n_slots, resizes, site)
     assert executor.poll(None) == [SlotsChanged(n_slots, 0.0)]
     return executor
 
@@ -225,3 +226,118 @@ def test_what_is_said_to_a_trial_without_a_slot_is_void():
 def test_without_slots_and_without_hope_the_study_fails():
     with pytest.raises(StudyFailed, match="the simulation has no slots, and none will come"):
         an_executor(0).poll(None)
+
+
+# -- what a cluster does to a study ----------------------------------------------------------------
+
+
+def a_site(n_slots=2, **site):
+    return an_executor(n_slots, site=Site(**site))
+
+
+def events(executor, n):
+    return [polled(executor) for _ in range(n)]
+
+
+def test_a_metric_that_is_not_finite_gives_the_slot_back_at_once():
+    executor = an_executor()
+    executor.perform([train(0, until=9, breaks_at=1)])
+    failed = polled(executor)
+    assert isinstance(failed, Failed)
+    assert failed.seconds == 10.0
+
+
+def test_a_launch_takes_its_time_each_time():
+    executor = a_site(launch_seconds=5.0)
+    executor.perform([train(0, until=1)])
+    assert times(polled(executor)) == [(1, 15.0)]
+    executor.perform([train(0, until=2, resource=1, launch=False)])
+    assert times(polled(executor)) == [(2, 25.0)]
+    executor.perform([Release(0, 1), train(0, until=3, resource=2, attempt=2)])
+    assert times(polled(executor)) == [(3, 40.0)]
+
+
+def test_a_trial_hands_over_after_the_last_unit_that_fits_in_its_job():
+    executor = a_site(1, walltime=25.0, away=100.0)
+    executor.perform([train(0, until=9)])
+    gone, report = events(executor, 2)
+    assert gone == SlotsChanged(0, 20.0)
+    assert (report.yielded, times(report)) == (True, [(1, 10.0), (2, 20.0)])
+    executor.perform([Release(0, 1)])
+    assert polled(executor) == SlotsChanged(1, 125.0)
+    executor.perform([train(0, until=9, resource=2, attempt=2)])
+    assert events(executor, 2)[1].steps[-1].seconds == 145.0, "the next job has its end, too"
+
+
+def test_no_unit_is_begun_that_does_not_fit():
+    executor = a_site(1, walltime=25.0)
+    executor.perform([train(0, until=2)])
+    assert not polled(executor).yielded
+    executor.perform([train(0, until=9, resource=2, launch=False)])
+    gone, report = events(executor, 2)
+    assert gone == SlotsChanged(0, 20.0)
+    assert (report.yielded, report.steps) == (True, ())
+
+
+def test_a_slot_without_work_goes_with_its_job():
+    executor = a_site(2, walltime=25.0)
+    executor.perform([train(0, until=1)])
+    polled(executor)
+    executor.perform([Release(0, 1)])
+    assert events(executor, 2) == [SlotsChanged(0, 25.0), SlotsChanged(2, 25.0)]
+
+
+def test_a_unit_that_is_longer_than_any_job_is_refused():
+    executor = a_site(1, walltime=25.0)
+    with pytest.raises(StudyFailed, match=r"trial 0 takes 30 s .* walltime of 25 s"):
+        executor.perform([train(0, until=9, step=30.0)])
+
+
+@pytest.mark.parametrize(
+    ("chance", "durability", "written"),
+    [
+        (Chance.REAL, None, False),
+        (Chance.REAL, 100.0, True),  # 10 s at stake against a write of 0.025 s
+        (Chance.REAL, 1000.0, False),
+        (Chance.POOR, 100.0, False),
+    ],
+)
+def test_a_state_is_written_when_that_is_worth_it_as_workers_do(chance, durability, written):
+    executor = a_site(state_bytes=1_000_000, durability=durability)
+    save = stepped(executor, chance)
+    if written:
+        assert polled(executor) == Saved(
+            0, 1, replace(save.ref, array="simulated", n_bytes=10**6), 10.0
+        )
+    with pytest.raises(StudyFailed):
+        executor.poll(None)
+
+
+@pytest.mark.parametrize("chance", [Chance.REAL, Chance.POOR])
+def test_memory_goes_with_the_job_after_what_is_worth_a_file_was_written(chance):
+    executor = a_site(1, walltime=25.0, durability=1000.0)
+    save = stepped(executor, chance)
+    executor.perform([Release(0, 1)])
+    found = events(executor, 3 + (chance is Chance.REAL))
+    dropped = Dropped(0, 1, save.ref.row, "its job ended", 25.0)
+    saved = [Saved(0, 1, replace(save.ref, array="simulated"), 25.0)] * (chance is Chance.REAL)
+    assert found == [*saved, dropped, SlotsChanged(0, 25.0), SlotsChanged(1, 25.0)]
+
+
+def test_trials_without_a_state_say_so():
+    executor = a_site(state_bytes=None)
+    executor.perform([train(0, until=1)])
+    polled(executor)
+    executor.perform([Save(0, 1, CheckpointRef(4, 0, 1), Chance.SURE)])
+    assert polled(executor) == Held(0, 1, None, 10.0)
+
+
+def test_resizes_and_a_walltime_exclude_one_another():
+    with pytest.raises(ValueError, match="resizes or a walltime, not both"):
+        an_executor(resizes=[(5.0, 1)], site=Site(walltime=9.0))
+
+
+@pytest.mark.parametrize("given", [{"walltime": 0}, {"away": -1.0}, {"state_bytes": -1}])
+def test_a_site_that_cannot_be_is_refused(given):
+    with pytest.raises(ValueError, match=f"{next(iter(given))}="):
+        Site(**given)

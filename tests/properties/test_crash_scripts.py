@@ -148,6 +148,7 @@ scripts = st.fixed_dictionaries(
         "fail_fast": st.sampled_from([False] * 9 + [True]),
         "n_losses": st.integers(1, 6),  # so few different ones that there are ties
         "mishaps": st.sampled_from([0.0, 0.05, 0.2]),
+        "hand_overs": st.sampled_from([0.0, 0.0, 0.1]),  # workers whose time is over
         "seed": st.integers(0, 2**32),
     }
 )
@@ -171,6 +172,7 @@ class Slot:
         self.waits = False
         self.save = None
         self.interrupted = False
+        self.ends = False  # its worker is about to go
 
 
 class Memory:
@@ -266,7 +268,8 @@ class Chaos:
             match command:
                 case Train(trial, launch=True):
                     assert trial not in self.slots, f"{trial} runs twice"
-                    assert len(self.slots) < self.n_slots, "more trials than slots"
+                    n_taken = sum(not slot.ends for slot in self.slots.values())
+                    assert n_taken < self.n_slots, "more trials than slots"
                     assert not self.stopped, "a trial starts after the stop"
                     if (ref := command.checkpoint) is not None:
                         assert ref.resource == command.resource
@@ -324,6 +327,20 @@ class Chaos:
         self.handle(SlotsChanged(n_slots, self.seconds))
         for trial, slot in slots:
             self.lose(trial, slot, blame=False)
+
+    def hand_over(self):
+        """A worker's job ends soon: its slot is counted out, and its trial told to leave."""
+        staying = [trial for trial in sorted(self.slots) if not self.slots[trial].ends]
+        if not staying or self.n_slots < 2:
+            return
+        trial = self.random.choice(staying)
+        slot = self.slots[trial]
+        slot.ends = slot.interrupted = True
+        self.n_slots -= 1
+        self.handle(SlotsChanged(self.n_slots, self.seconds))
+        if self.happens(0.5):  # another job comes
+            self.n_slots += 1
+            self.handle(SlotsChanged(self.n_slots, self.seconds))
 
     def forget(self):
         """With a worker go the states that it holds."""
@@ -472,6 +489,9 @@ class Chaos:
             assert self.slots, "nothing runs, and nothing will: a deadlock"
             if self.happens(self.script["mishaps"]):
                 self.mishap()
+                continue
+            if self.happens(self.script["hand_overs"]):
+                self.hand_over()
                 continue
             if not self.stopped and self.happens(self.script["mishaps"] / 10):
                 self.handle(StopRequested("enough", self.seconds))

@@ -8,12 +8,19 @@ from scipy.optimize import approx_fprime
 from skopt.learning import GaussianProcessRegressor
 from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
+from daskhpo.searchers.gp.blas import one_thread
 from daskhpo.searchers.gp.evidence import Row, most_telling
 from daskhpo.searchers.gp.model import Hyperparameters, Likelihood, Posterior, fit, standardised
 from daskhpo.searchers.gp.surrogate import Fitted
 
 HYPER = Hyperparameters(np.array([0.3, 0.9]), 1.7, 1e-2)
 GROUPS = np.array([0, 0, 1])  # two columns of one category share a length scale
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    with one_thread():
+        yield
 
 
 def data(n=30):

@@ -15,13 +15,14 @@ from distributed import Client, Scheduler
 from distributed.comm import connect
 from distributed.utils import sync
 
-from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.executors.dask.plugin import Head, HeadSpec, Slots
 from daskhpo.study.callback import Callback, Follower, StudyInfo
 from daskhpo.study.coordinator import Problem
+from daskhpo.study.options import RunOptions
+from daskhpo.study.protocols import CheckpointStore
 from daskhpo.study.result import Result
 from daskhpo.study.session import study_records
-from daskhpo.study.story import Story
+from daskhpo.study.story import counts
 
 logger = logging.getLogger("daskhpo")
 
@@ -72,10 +73,7 @@ class StudyHandle:
 
     def status(self) -> dict[str, int]:
         """How many trials stand where: status to number."""
-        story = Story(self._objective, keep_ended=False)
-        for record in study_records(self.directory):
-            story.tell(record)
-        return {status.value: n for status, n in story.counts.items() if n}
+        return counts(study_records(self.directory), self._objective)
 
     def _wait_once(self) -> None:
         while not self._remote.is_finished(0.25):
@@ -157,34 +155,30 @@ def start(
     *,
     problem: Problem,
     directory: Path,
+    store: CheckpointStore,
     trainable: Any,
-    limits: Limits,
-    policy: CheckpointPolicy,
+    options: RunOptions,
     resume: bool,
     source: str | None,
     client: Any,
-    resources: dict[str, float],
-    max_concurrent: int | None,
-    worker_timeout: float | None,
-    reuse: bool,
-    verify_reuse: bool,
     callbacks: Sequence[Callback],
 ) -> StudyHandle:
     """Start a session of a study; see :meth:`daskhpo.Study.start`."""
     spec = HeadSpec(
         directory,
+        store,
         problem,
-        limits,
-        policy,
+        options.limits,
+        options.policy,
         resume,
         source,
         _pickled(trainable),
-        Slots(resources, max_concurrent, worker_timeout),
-        reuse,
-        verify_reuse,
+        Slots(options.resources, options.max_concurrent, options.worker_timeout),
+        options.reuse_actors,
+        options.verify_reuse,
     )
     with contextlib.ExitStack() as stack:
-        client = _client(client, resources, max_concurrent, stack)
+        client = _client(client, options, stack)
         scheduler = getattr(client.cluster, "scheduler", None)
         remote: _Remote
         if isinstance(scheduler, Scheduler):
@@ -195,7 +189,7 @@ def start(
             directory.name,
             directory,
             problem.objective,
-            limits,
+            options.limits,
             repr(problem.scheduler),
             client.dashboard_link if _has_dashboard(client) else None,
             source,
@@ -218,12 +212,7 @@ def _pickled(trainable: Any) -> bytes:
         ) from error
 
 
-def _client(
-    given: Any,
-    resources: dict[str, float],
-    max_concurrent: int | None,
-    stack: contextlib.ExitStack,
-) -> Any:
+def _client(given: Any, options: RunOptions, stack: contextlib.ExitStack) -> Any:
     if isinstance(given, Client):
         if given.asynchronous:
             raise TypeError("client= is asynchronous; give a Client(asynchronous=False)")
@@ -231,7 +220,7 @@ def _client(
     if given is None:
         from daskhpo.cluster.local import local_cluster
 
-        given = stack.enter_context(local_cluster(resources, max_concurrent))
+        given = stack.enter_context(local_cluster(options.resources, options.max_concurrent))
     elif not hasattr(given, "scheduler_address"):
         raise TypeError(
             f"client={given!r} must be a distributed.Client, a Dask cluster, or None for worker "

@@ -195,12 +195,12 @@ def test_memory_has_a_cap(client: Client, study: Any) -> None:
 
 
 def test_what_is_worth_a_file_is_written_when_memory_is_short(client: Client, study: Any) -> None:
-    study = study(seconds=0.2, max_t=3)  # with a chance of 1 in 5: 40 ms, more than a write takes
-    policy = CheckpointPolicy(memory=200_000)
+    study = study(seconds=0.8, max_t=2)  # with a chance of 1 in 5: 160 ms, more than a write takes
+    policy = CheckpointPolicy(memory=100_000)  # one state
     result = study.run(num_trials=6, client=client, checkpoint=policy, progress=False)
     assert result.cost()["retrained_units"] == 0
-    assert any(saved.ref.resource < 3 for saved in records(study, Saved))
-    assert is_undisturbed(study, 3)
+    assert any(saved.ref.resource < 2 for saved in records(study, Saved))
+    assert is_undisturbed(study, 2)
 
 
 # -- before a worker goes ------------------------------------------------------------------------
@@ -233,7 +233,7 @@ class Hurried(Walker):
 
     def setup(self, config: Any) -> None:
         super().setup(config)
-        os.environ["SLURM_JOB_END_TIME"] = str(int(time.time()) + 20)
+        os.environ["SLURM_JOB_END_TIME"] = str(int(time.time()) + 28)
 
 
 def test_before_a_job_ends_what_may_be_needed_is_written(own_cluster: Any, study: Any) -> None:

@@ -1,0 +1,45 @@
+"""How the command line writes tables, numbers, sizes and times."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+
+def columns(lines: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
+    """Aligned lines of a table, with a gap of two; ``left``: numbers of columns set to the left."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def count(n: int, what: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def size(n_bytes: float) -> str:
+    """``3.1 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """``4 h``, ``3 h 58 min``, ``12.5 s``: two units at most."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes = round(seconds / 60)
+    if seconds < 3600 and minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(round(seconds / 3600), 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"

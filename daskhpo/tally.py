@@ -1,0 +1,135 @@
+"""A journal of a simulated study that counts, and keeps no record."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from daskhpo.core.objective import Objective
+from daskhpo.core.types import (
+    Config,
+    Deleted,
+    Ended,
+    Failed,
+    Held,
+    Launched,
+    Lost,
+    Record,
+    Reported,
+    Saved,
+    SlotsChanged,
+    Status,
+    StopRequested,
+    Suggested,
+    TrialId,
+)
+
+
+class Tally:
+    """Counts what a study did, in a fraction of the time that a :class:`daskhpo.Result` takes.
+
+    Parameters
+    ----------
+    objective : of the study.
+    target : value of the metric whose first time is noted.
+    curve : the source of its curves, if they are recorded: units beyond a record are counted.
+
+    Attributes
+    ----------
+    n_trials : that were started.
+    ended : how many ended in which way.
+    n_units, n_beyond : units trained, and those of them that no record has.
+    n_handovers : trials that gave their slot back in mid-segment.
+    busy_seconds, slot_seconds : slots held by trials; slots that were there.
+    seconds : of the last record.
+    n_files, n_bytes : checkpoints written in all; ``most_files``, ``most_bytes`` : at one time.
+    reached : seconds of the first report as good as the target; inf: none was.
+    stopped : whether it was asked to stop before its end.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        target: float | None = None,
+        curve: Callable[[Config], Any] | None = None,
+    ) -> None:
+        self._objective, self._target, self._curve = objective, target, curve
+        self.n_trials = self.n_units = self.n_beyond = self.n_handovers = 0
+        self.n_files = self.n_bytes = self.most_files = self.most_bytes = 0
+        self.busy_seconds = self.slot_seconds = self.seconds = 0.0
+        self.ended: Counter[Status] = Counter()
+        self.reached = math.inf
+        self.stopped = False
+        self._recorded: dict[TrialId, int] = {}  # units that its record has
+        self._since: dict[TrialId, float] = {}  # from when on a trial's slot is not counted yet
+        self._stored: dict[int, int] = {}  # bytes by row
+        self._stored_bytes = 0
+        self._n_slots, self._slots_since = 0, 0.0
+
+    @property
+    def n_ended(self) -> int:
+        """Trials that ended, in whichever way."""
+        return self.ended.total()
+
+    def append(self, record: Record) -> None:
+        """Take in the next record."""
+        match record:
+            case Reported(trial, steps=steps):
+                self._hold(trial, record.seconds)
+                self.n_handovers += record.yielded
+                if steps:
+                    self._train(record)
+            case Suggested(trial, config):
+                self.n_trials += 1
+                if self._curve is not None:
+                    self._recorded[trial] = self._curve(config).n_units
+            case Launched(trial):
+                self._since[trial] = record.seconds
+            case Held(trial) | Lost(trial) | Failed(trial):
+                self._hold(trial, record.seconds)
+            case Ended(trial, status):
+                self.ended[status] += 1
+                self._since.pop(trial, None)
+                self._recorded.pop(trial, None)
+            case Saved(ref=ref):
+                self.n_files += 1
+                self.n_bytes += ref.n_bytes
+                self._stored[ref.row] = ref.n_bytes
+                self._stored_bytes += ref.n_bytes
+                self.most_files = max(self.most_files, len(self._stored))
+                self.most_bytes = max(self.most_bytes, self._stored_bytes)
+            case Deleted(row):
+                self._stored_bytes -= self._stored.pop(row)
+            case SlotsChanged(n_slots):
+                self._count_slots(record.seconds)
+                self._n_slots = n_slots
+            case StopRequested():
+                self.stopped = True
+        self.seconds = record.seconds
+
+    def flush(self) -> None:
+        """All is counted already; but for the slots until now."""
+        self._count_slots(self.seconds)
+
+    def _hold(self, trial: TrialId, seconds: float) -> None:
+        if trial in self._since:
+            self.busy_seconds += seconds - self._since[trial]
+            self._since[trial] = seconds
+
+    def _train(self, record: Reported) -> None:
+        first, last = record.steps[0].resource, record.steps[-1].resource
+        self.n_units += last - first + 1
+        if self._curve is not None:
+            self.n_beyond += max(0, last - max(self._recorded[record.trial], first - 1))
+        if self._target is None:
+            return
+        for step in record.steps:
+            loss = self._objective.loss(step.metrics)
+            if self._objective.reached(loss, self._target):
+                self.reached = min(self.reached, step.seconds)
+
+    def _count_slots(self, seconds: float) -> None:
+        self.slot_seconds += self._n_slots * (seconds - self._slots_since)
+        self._slots_since = seconds
