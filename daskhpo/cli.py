@@ -1,4 +1,4 @@
-"""The command line: ``daskhpo run | resume | status | best | checkpoints``."""
+"""The command line: ``daskhpo run | resume | status | best | checkpoints | plan | replay``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskhpo import __version__, cli_checkpoints, cli_plan
+from daskhpo import __version__, cli_checkpoints, cli_plan, cli_replay
 from daskhpo.core.errors import DaskhpoError
 from daskhpo.study.result import Result
 from daskhpo.study.session import read_manifest
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_checkpoints.add_to(commands)
     cli_plan.add_to(commands, _imported)
+    cli_replay.add_to(commands)
     return parser
 
 
