@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskhpo import __version__, cli_checkpoints, cli_cost, cli_doctor, cli_jobs, cli_plan
+from daskhpo import (
+    __version__,
+    cli_checkpoints,
+    cli_cost,
+    cli_doctor,
+    cli_jobs,
+    cli_plan,
+    cli_replay,
+)
 from daskhpo.core.errors import DaskhpoError
 from daskhpo.study.result import Result
 from daskhpo.study.session import read_manifest
@@ -86,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_cost.add_to(commands)
     cli_plan.add_to(commands)
     cli_doctor.add_to(commands)
+    cli_replay.add_to(commands)
     return parser
 
 
