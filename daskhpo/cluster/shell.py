@@ -35,7 +35,13 @@ class CommandFailed(DaskhpoError, RuntimeError):
         return f"{shlex.join(self.argv)} {how}: {self.output or '(it printed nothing)'}"
 
 
-def call(argv: Sequence[str], *, timeout: float = 60.0, text: str | None = None) -> str:
+def call(
+    argv: Sequence[str],
+    *,
+    timeout: float = 60.0,
+    text: str | None = None,
+    with_errors: bool = False,
+) -> str:
     """Run a program and return what it printed on its standard output.
 
     Parameters
@@ -43,6 +49,7 @@ def call(argv: Sequence[str], *, timeout: float = 60.0, text: str | None = None)
     argv : program and arguments; no shell reads them.
     timeout : seconds that it may take.
     text : given to its standard input.
+    with_errors : return what it printed on its standard error, too, last.
 
     Raises
     ------
@@ -65,7 +72,7 @@ def call(argv: Sequence[str], *, timeout: float = 60.0, text: str | None = None)
         raise CommandFailed(argv, None, _joined(error.stdout, error.stderr)) from error
     if done.returncode:
         raise CommandFailed(argv, done.returncode, _joined(done.stdout, done.stderr))
-    return done.stdout
+    return _joined(done.stdout, done.stderr) if with_errors else done.stdout
 
 
 def _joined(*parts: str | bytes | None) -> str:

@@ -88,10 +88,10 @@ class Slurm:
             self.start_node(node)
         self.wait_for_nodes()
 
-    def start_node(self, node: str) -> None:
-        """Start a node's daemon."""
+    def start_node(self, node: str, *before: str) -> None:
+        """Start a node's daemon, perhaps by a program that changes what it and its jobs see."""
         # Its steps read the file again after they have changed folders: the path is absolute.
-        self._daemon(node, "slurmd", "-D", "-N", node, "-f", str(self.conf))
+        self._daemon(node, *before, "slurmd", "-D", "-N", node, "-f", str(self.conf))
 
     def kill_node(self, node: str) -> None:
         """Kill a node's daemon, as a crash of the machine would; its jobs' processes live on."""
