@@ -9,10 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskhpo import __version__, cli_checkpoints, cli_cost, cli_doctor, cli_jobs, cli_plan
+from daskhpo import (
+    __version__,
+    cli_checkpoints,
+    cli_cost,
+    cli_doctor,
+    cli_jobs,
+    cli_plan,
+    cli_replay,
+)
 from daskhpo.core.errors import DaskhpoError
 from daskhpo.study.result import Result
 from daskhpo.study.session import read_manifest
+from daskhpo.study.story import search_loss
 
 if TYPE_CHECKING:
     from daskhpo.attached import Running
@@ -85,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_cost.add_to(commands)
     cli_plan.add_to(commands)
     cli_doctor.add_to(commands)
+    cli_replay.add_to(commands)
     return parser
 
 
@@ -181,6 +191,7 @@ def _status(options: argparse.Namespace) -> int:
         f"({useful:.0%} useful), "
         f"{cost['checkpoint_files']:.0f} checkpoints ({cost['checkpoint_bytes'] / 1e6:.1f} MB)"
     )
+    print(f"waited    {search_loss(cost['search_seconds'], int(cost['fallback_trials']))}")
     if result.has_reports:
         best = result.best_trial
         print(f"best      {manifest.metric}={result.best_value:.6g} (trial {best.id})")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from daskhpo.study.study import Study
 
 QUANTILES = (0.1, 0.5, 0.9)
+UNITS = (("hour", 1.0), ("minute", 60.0), ("second", 3600.0))
 
 
 def add_to(commands: Any) -> None:
@@ -131,9 +132,8 @@ class _Given:
         self.launch_seconds: float | None = options.launch_seconds
         self.seconds_per_unit = _numbers(options.seconds_per_unit)
         self.has_state = options.state_size != "none"
-        self.state_bytes: int | None = bytes_of("--state-size", options.state_size)
-        if self.has_state and self.state_bytes is not None and self.state_bytes < 0:
-            raise ValueError(f"--state-size {options.state_size} must be 0 or more")
+        stated = options.state_size if self.has_state else None
+        self.state_bytes: int | None = bytes_of("--state-size", stated)
         if self.walltime == math.inf and options.num_trials is options.time_budget is None:
             raise ValueError("give --walltime, --num-trials or --time-budget (or several)")
 
@@ -148,11 +148,6 @@ class _Given:
         elif n_bytes is None:
             n_bytes = found.state_bytes if found is not None else 0
         return Site(self.walltime, self.queue, launch or 0.0, n_bytes)
-
-    @property
-    def unit(self) -> str:
-        """What hours are counted of."""
-        return "GPU-hours" if self.gpus else "worker-hours"
 
     @property
     def per_slot(self) -> float:
@@ -172,6 +167,9 @@ class _Given:
 def _table(frame: pd.DataFrame, given: _Given) -> list[list[str]]:
     """Quantities, and of each method their median and range."""
     methods = list(dict.fromkeys(frame["method"]))
+    longest = frame["hours"].max()
+    unit, scale = next((u, n) for u, n in UNITS if longest * n >= 2 or u == "second")
+    device = "GPU" if given.gpus else "worker"
 
     def row(name: str, column: str, scale: float = 1.0, whole: bool = True) -> list[str]:
         cells = [frame.loc[frame["method"] == method, column] * scale for method in methods]
@@ -183,10 +181,13 @@ def _table(frame: pd.DataFrame, given: _Given) -> list[list[str]]:
         unit = size(most).split()[1]
         return [row(f"{name}, {unit}", column, 1 / bytes_of(unit, f"1 {unit}"), whole=False)]
 
+    def held(name: str, column: str) -> list[str]:
+        return row(name, column, scale * given.per_slot, whole=False)
+
     failed = [row("failed", "failed")] if frame["failed"].any() else []
     lost, handed_over = [], []
     if given.walltime < math.inf:
-        lost = [row("  lost at job ends", "lost_hours", given.per_slot, whole=False)]
+        lost = [held("  lost at job ends", "lost_hours")]
         handed_over = [row("hand-overs", "handovers")]
     return [
         ["", *methods],
@@ -194,9 +195,9 @@ def _table(frame: pd.DataFrame, given: _Given) -> list[list[str]]:
         row("trials ended", "ended"),
         row("fully trained", "fully_trained"),
         *failed,
-        row("hours to the end", "hours", whole=False),
-        row(given.unit, "slot_hours", given.per_slot, whole=False),
-        row("  held by trials", "busy_hours", given.per_slot, whole=False),
+        row(f"{unit}s to the end", "hours", scale, whole=False),
+        held(f"{device}-{unit}s", "slot_hours"),
+        held("  held by trials", "busy_hours"),
         *lost,
         *handed_over,
         row("checkpoints written", "checkpoint_files"),
@@ -269,7 +270,7 @@ def _assumptions(
     if given.walltime < math.inf:
         yield (
             f"All jobs begin together{_gap(given)}; a trial hands over after the last unit that "
-            f"fits. The {given.unit} of a job go to its end, or to the study's."
+            "fits. Jobs are counted to their end, or to the study's."
         )
     for method in frame.loc[~frame["complete"], "method"].unique():
         yield f"{method} did not come to its end in a hundred jobs and was given up."

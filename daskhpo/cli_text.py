@@ -33,10 +33,13 @@ def size(n_bytes: float) -> str:
 
 def duration(seconds: float) -> str:
     """``4 h``, ``3 h 58 min``, ``12.5 s``: two units at most."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.3g} s"
+    if seconds < 599.5:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     minutes = round(seconds / 60)
-    if seconds < 3600 and minutes < 60:
+    if minutes < 60:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     if hours < 48:

@@ -34,15 +34,18 @@ class Recorded:
     ----------
     values : the metric after 1, 2, … units; NaN where training failed.
     seconds : of training up to the end of each of them.
+    later : a unit's time as a share of the first one's, which may have a launch in it; asked for
+        if there is no other unit.
     """
 
     __slots__ = ("_pace", "_seconds", "_values", "n_units")
 
-    def __init__(self, values: Sequence[float], seconds: Sequence[float]) -> None:
+    def __init__(
+        self, values: Sequence[float], seconds: Sequence[float], later: float = 1.0
+    ) -> None:
         self._values, self._seconds = values, seconds
-        self.n_units = n = len(values)  #: units that were recorded
-        # The first unit may have a launch in it.
-        self._pace = (seconds[-1] - seconds[0]) / (n - 1) if n > 1 else seconds[0]
+        self.n_units = len(values)  #: units that were recorded
+        self._pace = _pace(seconds) if seconds[1:] else later * seconds[0]
 
     def metric(self, resource: int) -> float:
         return self._values[min(resource, self.n_units) - 1]
@@ -149,8 +152,10 @@ class CurveTable:
             if frame[name].dtype.kind not in "iuf":
                 raise ValueError(f"the column {name!r} must hold numbers")
         names = [name for name in frame.columns if str(name).startswith(CONFIG)]
-        configs, curves = [], []
-        for trial, part in frame.sort_values("resource").groupby("trial", sort=False):
+        configs, recorded = [], []
+        for trial, part in frame.sort_values("resource", kind="stable").groupby(
+            "trial", sort=False
+        ):
             resources, seconds = part["resource"].tolist(), part["seconds"].tolist()
             if resources != list(range(1, len(resources) + 1)):
                 raise ValueError(f"trial {trial}: resource must count 1, 2, 3, … without a gap")
@@ -160,9 +165,12 @@ class CurveTable:
                 raise ValueError(f"trial {trial}: seconds must be finite and never fall")
             if seconds[-1] == 0:
                 raise ValueError(f"trial {trial}: its training took no time")
-            curves.append(Recorded(part[metric].astype(float).tolist(), seconds))
+            recorded.append((part[metric].astype(float).tolist(), seconds))
             first = part.iloc[0]
             configs.append({name.removeprefix(CONFIG): _plain(first[name]) for name in names})
+        shares = [_pace(times) / times[0] for _, times in recorded if times[1:] and times[0]]
+        later = float(np.median(shares)) if shares else 1.0
+        curves = (Recorded(values, times, later) for values, times in recorded)
         return cls(objective, tuple(configs), tuple(curves))
 
     def frame(self) -> pd.DataFrame:
@@ -264,6 +272,11 @@ class _MadeUp:
 
     def seconds(self, resource: int) -> float:
         return self._pace * resource
+
+
+def _pace(seconds: Sequence[float]) -> float:
+    """Mean time of a unit after the first."""
+    return (seconds[-1] - seconds[0]) / (len(seconds) - 1)
 
 
 def _only_metric(frame: pd.DataFrame) -> str:

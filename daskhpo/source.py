@@ -62,7 +62,7 @@ def source_of(study: Study) -> str:
         return study.source
     for module in [sys.modules["__main__"], *sys.modules.values()]:
         file = getattr(module, "__file__", None)
-        names = [name for name, value in vars(module).items() if value is study]
+        names = [name for name, value in _globals(module).items() if value is study]
         if file is None or not names:
             continue
         source = f"{Path(file).absolute()}:{names[0]}"
@@ -80,10 +80,14 @@ def source_of(study: Study) -> str:
     )
 
 
+def _globals(module: object) -> dict[str, object]:
+    return dict(getattr(module, "__dict__", {}))  # a copy: other threads may be importing
+
+
 def check_not_loading(what: str) -> None:
     """Refuse to begin a study while a file is only imported to find the one it defines."""
     if _being_loaded:
-        raise RuntimeError(
+        raise ValueError(
             f"{_being_loaded[-1]} calls study.{what}() while it is imported: put the call under "
             "`if __name__ == '__main__'`"
         )

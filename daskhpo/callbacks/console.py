@@ -8,7 +8,7 @@ from typing import Any
 
 from daskhpo.core.types import Began, Ended, Record, Reported, Status
 from daskhpo.study.callback import Callback, StudyInfo
-from daskhpo.study.story import Story
+from daskhpo.study.story import Story, search_loss
 
 LINE_SECONDS = 10.0  # between two plain lines, where there is no terminal
 PACE_SECONDS = 300.0  # the pace is that of so many last seconds
@@ -18,7 +18,8 @@ class ConsoleProgress(Callback):
     """A live table in a terminal; plain lines elsewhere.
 
     It shows where the trials stand, the best so far, how many trials were judged at each
-    milestone, trials ended per minute and the time that is left.
+    milestone, trials ended per minute, the time that is left, and what slots lost while they
+    waited for the searcher (on plain lines: if there was anything).
 
     Parameters
     ----------
@@ -120,6 +121,7 @@ class ConsoleProgress(Callback):
         table.add_row("best", self._best(story))
         table.add_row("judged at", self._rungs())
         table.add_row("pace", self._pace(story))
+        table.add_row("waited", search_loss(story.search_seconds, story.n_fallbacks))
         if self._info.dashboard_link:
             table.add_row("dashboard", self._info.dashboard_link)
         return table
@@ -132,7 +134,10 @@ class ConsoleProgress(Callback):
         else:
             shown += f"best {self._best(story)} | "
             self._told_best = None if best is None else best.id
-        return shown + self._pace(story)
+        shown += self._pace(story)
+        if story.search_seconds or story.n_fallbacks:
+            shown += f" | {search_loss(story.search_seconds, story.n_fallbacks)}"
+        return shown
 
     def _trials(self, story: Story) -> str:
         shown = [

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from daskhpo.cluster.network import named_address, reachable_address
 from daskhpo.cluster.security import credentials
 from daskhpo.cluster.submission import JobFolder, WorkerSteps, write_private
 
@@ -23,7 +24,7 @@ END_SECONDS = 20.0  # that a step gets to end by itself
 
 
 @contextlib.contextmanager
-def allocation_cluster(steps: WorkerSteps, folder: JobFolder) -> Iterator[Any]:
+def allocation_cluster(steps: WorkerSteps, folder: JobFolder, queue: str | None) -> Iterator[Any]:
     """A ``LocalCluster`` without workers of its own; they come as steps of this process's job.
 
     Connections are encrypted. What workers need to join, the scheduler's address and the
@@ -34,8 +35,7 @@ def allocation_cluster(steps: WorkerSteps, folder: JobFolder) -> Iterator[Any]:
     security = credentials(folder.path / "tls")
     with LocalCluster(
         n_workers=0,
-        host=None if steps.interface else _host(steps.nodes),
-        interface=steps.interface,
+        host=_host(steps, queue),
         protocol="tls://",
         security=security,
         dashboard_address="127.0.0.1:0",
@@ -133,8 +133,8 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(argv, stdin=subprocess.DEVNULL)
 
 
-def _host(n_nodes: int) -> str:
+def _host(steps: WorkerSteps, queue: str | None) -> str:
     """An address of this machine that the workers reach."""
-    from distributed.utils import get_ip
-
-    return "127.0.0.1" if n_nodes == 1 else get_ip()
+    if steps.interface is not None:
+        return named_address(steps.interface)
+    return "127.0.0.1" if steps.nodes == 1 else reachable_address(queue)

@@ -194,7 +194,7 @@ def _cluster(submission: Submission, folder: JobFolder, me: str) -> Iterator[Any
     """The scheduler, in this process, and workers, wherever they were asked for."""
     match submission.workers:
         case WorkerSteps() as steps:
-            with allocation_cluster(steps, folder) as cluster:
+            with allocation_cluster(steps, folder, submission.job.queue) as cluster:
                 yield cluster
         case WorkerJobs(words):
             from daskhpo.cluster.slurm import slurm_cluster

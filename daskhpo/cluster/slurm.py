@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import shlex
@@ -133,15 +134,16 @@ def slurm_cluster(
         own += ["--walltime", int(seconds)]
         return {"walltime": slurm_time(seconds), "worker_extra_args": [*own, *more_arguments]}
 
+    directives = _directives(job_extra_directives, gpus_per_job, logs, job_name)
     slurm_class = _import_jobqueue()
     from daskhpo.cluster.minder import Minder
 
+    place = _address(interface, queue, options) | options.pop("scheduler_options", {})
     folder = None
     if security is True:
         shared = Path(shared_temp_directory or "~/.daskhpo").expanduser().absolute()
         folder = shared / f"tls-{uuid.uuid4().hex[:12]}"
         security = credentials(folder)
-    place = _address(interface, queue, options) | options.pop("scheduler_options", {})
     cluster = slurm_class(
         queue=queue,
         account=account,
@@ -153,7 +155,7 @@ def slurm_cluster(
         job_name=job_name,
         python=f"exec {shlex.quote(sys.executable)}",  # Slurm's signals reach Python, not a shell
         worker_command="daskhpo.cluster.worker",
-        job_extra_directives=_directives(job_extra_directives, gpus_per_job, logs, job_name),
+        job_extra_directives=directives,
         job_script_prologue=list(job_script_prologue),
         **{"name": "daskhpo", "death_timeout": DEATH_TIMEOUT, "silence_logs": "error"}
         | of_walltime(seconds)
@@ -172,6 +174,27 @@ def slurm_cluster(
         cluster.close()
         raise
     return cluster
+
+
+def known_words() -> set[str]:
+    """All that :func:`slurm_cluster` takes, those for ``SLURMCluster`` too."""
+    takers: list[Any] = [slurm_cluster]
+    takers += [kind.__init__ for kind in (*_import_jobqueue().__mro__, *_job_kinds())]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = {
+        parameter.name
+        for taker in takers
+        for parameter in inspect.signature(taker).parameters.values()
+        if parameter.kind in named
+    }
+    return names - {"self", "scheduler", "worker", "workers", *REFUSED}
+
+
+def _job_kinds() -> Sequence[type]:
+    from dask_jobqueue.slurm import SLURMJob
+
+    kinds: Sequence[type] = SLURMJob.__mro__
+    return kinds
 
 
 def _import_jobqueue() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import math
 import os
 import socket
@@ -14,6 +15,7 @@ from daskhpo.cluster import jobs
 from daskhpo.cluster.jobs import is_over
 from daskhpo.cluster.script import head_script, seconds_of_walltime, slurm_time
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
+from daskhpo.cluster.slurm import known_words, slurm_cluster
 from daskhpo.cluster.submission import (
     HeadJob,
     JobFolder,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from daskhpo.study.study import Study
 
 CORES, MEMORY = 2, "4GB"  # of a head: scheduler, coordinator, and a searcher with a model
+HEADS_OWN = ("job_name", "name")
 ONE_ALLOCATION_WORDS = (
     "jobs",
     "cores",
@@ -105,7 +108,11 @@ def submit(study: Study, submission: Submission) -> str:
             f"job {there[0].name} ({there[0].state}) is to run {study.path} already: wait for it "
             f"(`daskhpo attach {study.path}`), or cancel it (`daskhpo stop {study.path}`)"
         )
-    _check_walltime(submission.job)
+    _check_walltime("walltime", submission.job.walltime, submission.job.queue)
+    if isinstance(submission.workers, WorkerJobs):
+        words = _defaults() | submission.workers.words
+        seconds = seconds_of_walltime(words["walltime"])
+        _check_walltime("workers['walltime']", seconds, words["queue"])
     script = head_script(submission, folder)
     with contextlib.ExitStack() as undo:
         if not folder.study.exists():
@@ -174,15 +181,44 @@ def _offer(workers: Workers) -> tuple[float, int | None]:
 
 
 def _defaults() -> dict[str, Any]:
-    from daskhpo.cluster.slurm import slurm_cluster
-
     parameters = inspect.signature(slurm_cluster).parameters
     return {name: parameter.default for name, parameter in parameters.items()}
 
 
 def _jobs(words: dict[str, Any]) -> WorkerJobs:
-    """Workers as jobs of their own."""
+    """Workers as jobs of their own; ``slurm_cluster`` will say the rest in the head's job."""
+    import dask
+
+    known = known_words()
+    for name in words:
+        if name not in known:
+            raise ValueError(
+                f"workers[{name!r}] is no word of slurm_cluster; its own are "
+                f"{', '.join(name for name in _defaults() if name != 'options')}"
+            )
+        if name in HEADS_OWN:
+            raise ValueError(f"workers[{name!r}] is chosen by the job that runs the study")
+    shape = _defaults() | words
     _whole("workers['jobs']", words.get("jobs"), 1)
+    gpus = _whole("workers['gpus_per_job']", shape["gpus_per_job"], 0)
+    per_gpu = _whole("workers['trials_per_gpu']", shape["trials_per_gpu"], 1)
+    if gpus and shape["processes"] is not None:
+        raise ValueError("workers['processes'] is for jobs without GPUs: see trials_per_gpu")
+    seconds_of_walltime(shape["walltime"])
+    for name in ("cores", "memory"):
+        if shape[name] is None and dask.config.get(f"jobqueue.slurm.{name}", None) is None:
+            raise ValueError(
+                f"workers[{name!r}] must be given: that of a job, such as cores=8, memory='32GB'"
+            )
+    n = gpus * per_gpu or (shape["processes"] or 1)
+    if shape["cores"] is not None and _whole("workers['cores']", shape["cores"], 1) < n:
+        raise ValueError(
+            f"workers['cores']={shape['cores']} must be at least {n}: one for each worker of a job"
+        )
+    try:
+        json.dumps(words)
+    except TypeError as error:
+        raise TypeError(f"workers= must be plain data, which a job can be told: {error}") from None
     return WorkerJobs(words)
 
 
@@ -260,17 +296,16 @@ def _check_directory(study: Study, options: RunOptions) -> float:
     return seconds
 
 
-def _check_walltime(job: HeadJob) -> None:
+def _check_walltime(name: str, seconds: float, queue: str | None) -> None:
     """Refuse what Slurm would take and never start."""
     try:
-        limit = jobs.longest_walltime(job.queue)
+        limit = jobs.longest_walltime(queue)
     except (CommandFailed, CommandMissing):
         return  # sbatch will say it better
-    if limit is not None and job.walltime > limit:
+    if limit is not None and seconds > limit:
         raise ValueError(
-            f"walltime={slurm_time(job.walltime)} is longer than partition {job.queue or 'default'}"
-            f" allows, {slurm_time(limit)}: with chain=N several jobs run the study one after "
-            "the other"
+            f"{name}={slurm_time(seconds)} is longer than partition {queue or 'default'} allows, "
+            f"{slurm_time(limit)}: the job would never start"
         )
 
 

@@ -286,7 +286,8 @@ class CheckpointPolicy:
     every : units of training from one checkpoint to the next; only with ``write="every"``.
     keep_best : of so many of the best trials that have ended a checkpoint is kept; None: of one
         (``"auto"``, ``"every"``), or of all (``"rung"``, ``"end"``).
-    max_bytes, max_files : what all checkpoints of the study may take on the disk; None: no limit.
+    max_bytes, max_files : what all checkpoints of the study may take on the disk, each counted as
+        one file; None: no limit.
         When nine tenths are taken, the least promising are deleted.
     durability : a paused trial that has a real chance to be resumed is written once the training
         that only its worker's memory holds took so many times as long as the write would.

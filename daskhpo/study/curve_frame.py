@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -39,10 +40,14 @@ def curve_frame(
             "trials of this study took over states or changed their configurations on the way, as "
             "in population based training: it has no learning curves of single configurations"
         )
-    launched = pd.DataFrame(launches, columns=["trial", "attempt", "launched"])
-    frame = reports.merge(launched, "left", ["trial", "attempt"])  # a launch is one attempt
-    began = frame.groupby(["trial", "attempt"])["seconds"].shift().fillna(frame.pop("launched"))
-    frame["seconds"] -= began
+    launched = {(trial, attempt): seconds for trial, attempt, seconds in launches}
+    before = reports.groupby(["trial", "attempt"])["seconds"].shift().tolist()
+    attempts = zip(reports["trial"], reports["attempt"], strict=True)
+    began = [
+        launched[attempt] if math.isnan(last) else last
+        for attempt, last in zip(attempts, before, strict=True)
+    ]
+    frame = reports.assign(seconds=reports["seconds"] - began)
     frame = frame.drop_duplicates(["trial", "resource"], keep="first").drop(columns="attempt")
     frame = frame.sort_values(["trial", "resource"], ignore_index=True)
     frame["seconds"] = frame.groupby("trial")["seconds"].cumsum()

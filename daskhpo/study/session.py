@@ -70,7 +70,8 @@ class Session:
                 began = Began(limits, policy, self.began_at)
                 self.commands: list[Command] = self.coordinator.handle(began)
                 self.journal.flush()
-                self._ahead = _search_ahead(self.coordinator, problem) if ahead else None
+                if ahead:
+                    _search_ahead(self.coordinator, problem)
                 self._requests = Listener(directory, self.lock.token, on_stop)
             except BaseException:
                 self.journal.close()
@@ -80,20 +81,19 @@ class Session:
             raise
 
     def close(self) -> None:
-        """Close the journal, give the lock back, and end the threads."""
+        """Close the journal, give the lock back, and end the searcher with what it has started."""
         with contextlib.ExitStack() as stack:  # last in, first out, whatever raises
             stack.callback(self._requests.close)
-            if self._ahead is not None:
-                stack.callback(self._ahead.close)
+            stack.callback(self.coordinator.searcher.close)
             stack.callback(self.lock.release)
             stack.callback(self.journal.close)
 
 
-def _search_ahead(coordinator: Coordinator, problem: Problem) -> Ahead | None:
+def _search_ahead(coordinator: Coordinator, problem: Problem) -> None:
     """Move the coordinator's searcher to a thread of its own, if it is slow."""
     searcher = coordinator.searcher
     if not searcher.slow:
-        return None
+        return
     points = getattr(searcher, "points_to_evaluate", None) or ()
     ahead = Ahead(
         searcher,
@@ -103,7 +103,6 @@ def _search_ahead(coordinator: Coordinator, problem: Problem) -> Ahead | None:
         n_points=len(points),
     )
     coordinator.searcher, coordinator.suggest = ahead, ahead.propose
-    return ahead
 
 
 def create_directory(directory: Path, problem: Problem, source: str | None) -> None:
@@ -116,8 +115,9 @@ def has_work(directory: Path, problem: Problem, limits: Limits, policy: Checkpoi
     """Whether a session with these limits would find anything to do. Nothing is written."""
     last = _Last(study_records(directory))
     coordinator = replay(problem, last, _Nowhere())
-    coordinator.handle(Began(limits, policy, last.seconds))
-    return not coordinator.is_over
+    with contextlib.closing(coordinator.searcher):
+        coordinator.handle(Began(limits, policy, last.seconds))
+        return not coordinator.is_over
 
 
 class _Nowhere:

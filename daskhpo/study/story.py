@@ -251,3 +251,12 @@ def counts(records: Iterable[Record], objective: Objective) -> dict[str, int]:
     for record in records:
         story.tell(record)
     return {status.value: n for status, n in story.counts.items() if n}
+
+
+def search_loss(seconds: float, n_fallbacks: int) -> str:
+    """What waiting for the searcher has cost, as a reader is told."""
+    shown = f"{seconds:.1f} device-seconds lost waiting for the optimiser"
+    if n_fallbacks:
+        plural = "s" * (n_fallbacks != 1)
+        shown += f", {n_fallbacks} random configuration{plural} in place of late ones"
+    return shown

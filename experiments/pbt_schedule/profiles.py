@@ -47,6 +47,6 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("smoke", "smoke", population=4, max_t=8, interval=2),
-        Profile("laptop", "laptop", population=12, max_t=36, interval=3),
+        Profile("laptop", "laptop", population=8, max_t=60, interval=3),
     )
 }

@@ -156,6 +156,12 @@ def test_a_step_is_a_worker_with_a_gpu_of_its_own(tmp_path):
         ({"memory": "much"}, ValueError, "memory='much' is not understood"),
         ({"cores": 0.5}, ValueError, "cores=0.5 must be a whole number"),
         ({"workers": {"queue": "gpu"}}, ValueError, r"workers\['jobs'\]=None must be"),
+        ({"workers": WORKERS | {"gpus": 1}}, ValueError, r"workers\['gpus'\] is no word of"),
+        ({"workers": WORKERS | {"job_name": "a"}}, ValueError, "chosen by the job that runs"),
+        ({"workers": WORKERS | {"walltime": "9"}}, ValueError, "may mean minutes or seconds"),
+        ({"workers": {"jobs": 1}}, ValueError, r"workers\['cores'\] must be given"),
+        ({"workers": WORKERS | {"gpus_per_job": 9}}, ValueError, r"cores'\]=8 must be at least 9"),
+        ({"workers": WORKERS | {"security": object()}}, TypeError, "must be plain data"),
         ({"job_extra_directives": "--qos=x"}, TypeError, "must be a list of lines"),
         ({"callbacks": []}, TypeError, "study.attach"),
         ({"client": None}, TypeError, "submit.. has no client="),
@@ -206,7 +212,7 @@ def python(*arguments):
 @pytest.mark.parametrize("call", ["submit(3, walltime='1h')", "run(3)"])
 def test_a_file_that_begins_its_study_while_it_is_imported_is_refused(folder, call):
     (folder / "tune.py").write_text(f"{FILE}study.{call}")
-    with pytest.raises(RuntimeError, match=r"while it is imported: put the call under `if __name"):
+    with pytest.raises(ValueError, match=r"while it is imported: put the call under `if __name"):
         load("tune.py:study")
     assert not (folder / "runs").exists()
 
@@ -214,7 +220,7 @@ def test_a_file_that_begins_its_study_while_it_is_imported_is_refused(folder, ca
 def test_a_study_that_depends_on_who_imports_its_file_is_refused(folder):
     text = FILE.replace("scheduler=FIFO(3)", "scheduler=FIFO(3 + (__name__ == '__main__'))")
     text += "if __name__ == '__main__':\n"
-    text += "    study.job_script(3, walltime='1h', workers={'jobs': 1})\n"
+    text += "    study.job_script(3, walltime='1h', workers=dict(jobs=1, cores=1, memory='1GB'))\n"
     (folder / "tune.py").write_text(text)
     done = python("tune.py")
     assert done.returncode == 1
@@ -224,7 +230,8 @@ def test_a_study_that_depends_on_who_imports_its_file_is_refused(folder):
 def test_a_script_that_submits_the_study_it_defines_is_found(folder):
     text = FILE + (
         "if __name__ == '__main__':\n"
-        "    print(study.job_script(3, walltime='1h', workers={'jobs': 1}))\n"
+        "    workers = dict(jobs=1, cores=1, memory='1GB')\n"
+        "    print(study.job_script(3, walltime='1h', workers=workers))\n"
     )
     (folder / "tune.py").write_text(text)
     done = python("tune.py")

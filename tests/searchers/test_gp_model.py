@@ -40,6 +40,7 @@ def test_it_predicts_as_scikit_optimize_does():
     mean, sd = Posterior(features, losses, GROUPS, HYPER).predict(points)
     expected, total = theirs(features, losses).predict(points, return_std=True)
     np.testing.assert_allclose(mean, expected, rtol=1e-6)
+    np.testing.assert_allclose(Posterior(features, losses, GROUPS, HYPER).mean(points), mean)
     np.testing.assert_allclose(sd**2 + HYPER.noise, total**2, rtol=1e-5)
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from daskhpo import load_study
 from daskhpo.attached import AttachedStudy, running
-from daskhpo.cluster.jobs import is_over, jobs_of
+from daskhpo.cluster.jobs import is_over, jobs_named, jobs_of
+from daskhpo.cluster.script import worker_name
 from daskhpo.cluster.submission import JobFolder
 from daskhpo.core.errors import StudyLocked, StudyNotRunning
 from daskhpo.core.types import Began, Reported
@@ -32,6 +33,8 @@ def train(config, trial):
     for _ in range(trial.resource, trial.max_t):
         n += 1
         time.sleep({seconds})
+        while n > 5 and not os.path.exists({go!r}):
+            time.sleep(0.05)
         trial.report(
             {{"loss": config["x"] + 1 / n, "n": n, "gpu": int(os.environ["CUDA_VISIBLE_DEVICES"])}},
             state=lambda n=n: n,
@@ -39,13 +42,19 @@ def train(config, trial):
 
 study = Study(train, {{"x": Real(0, 1)}}, "loss", scheduler=FIFO(10), storage="runs", name="first")
 """
+TWO_JOBS = ["--memory", "500MB", "--workers", "jobs=2", "cores=1", "memory=500MB", "walltime=5m"]
 TWO_GPUS = ["--one-allocation", "--workers", "gpus_per_job=2", "memory=1GB"]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "tune.py").write_text(FILE.format(seconds=0.05))
+    write(tmp_path, 0.05)
     return tmp_path
+
+
+def write(folder: Path, seconds: float, go: str = "/") -> None:
+    """The study's file; its trials wait in their sixth unit until there is a file ``go``."""
+    (folder / "tune.py").write_text(FILE.format(seconds=seconds, go=go))
 
 
 def environment() -> dict[str, str]:
@@ -106,7 +115,7 @@ def ends_well(folder: Path, n_trials: int) -> None:
 
 
 def test_a_study_goes_on_after_its_user_has_left_and_each_step_has_a_gpu(slurm, folder):
-    (folder / "tune.py").write_text(FILE.format(seconds=0.2))
+    write(folder, 0.2, go=f"{folder}/go")
     number = submit(folder, "--num-trials", "6", "--walltime", "5m", *TWO_GPUS)
     path = folder / "runs/first"
     until(lambda: records(folder, Reported), f"a trial reports; {log(folder)}")
@@ -133,6 +142,7 @@ def test_a_study_goes_on_after_its_user_has_left_and_each_step_has_a_gpu(slurm, 
         follower.send_signal(signal.SIGINT)
         assert "first goes on; stop it with" in follower.stderr.read()
     assert follower.returncode == 0
+    (folder / "go").touch()
     attached = daskhpo(folder, "attach", "runs/first")
     assert attached.returncode == 0, attached.stderr
     assert "6 of 6" in attached.stderr
@@ -142,35 +152,46 @@ def test_a_study_goes_on_after_its_user_has_left_and_each_step_has_a_gpu(slurm, 
     assert not private[2].exists()
 
 
-def test_a_killed_head_is_followed_by_the_next_link(slurm, folder):
-    (folder / "tune.py").write_text(FILE.format(seconds=0.15))
-    words = ["--num-trials", "8", "--walltime", "5m", "--chain", "4", "--checkpoint", "every:2"]
-    number = submit(folder, *words, *TWO_GPUS)
-    path = folder / "runs/first"
-
-    def progress(n_links: int, before: set[tuple[int, int, float]]) -> set[tuple[int, int, float]]:
-        """What was reported by now, as soon as the newest link has added to it."""
-        until(
-            lambda: len(records(folder, Began)) == n_links and reported(folder) - before,
-            f"link {n_links} reports; {log(folder)}",
-        )
-        return reported(folder)
-
-    seen = progress(1, set())
-    holder = holder_of(path)
+def test_workers_are_jobs_and_those_of_a_killed_head_are_cancelled(slurm, folder):
+    write(folder, 0.2, go=f"{folder}/go")
+    words = ["--num-trials", "8", "--walltime", "5m", "--chain", "2"]
+    number = submit(folder, *words, *TWO_JOBS)
+    name = worker_name("first", number)
+    until(lambda: len(reported(folder)) > 4, f"the first link reports; {log(folder)}")
+    seen = reported(folder)
+    orphans = {job.number for job in jobs_named(name)}
+    assert orphans
+    assert "slots; jobs: " in daskhpo(folder, "status", "runs/first").stdout
+    (tls,) = (folder / "runs/first/job").glob("tls-*")
+    assert tls.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in tls.iterdir()} == {0o600}
+    holder = holder_of(folder / "runs/first")
     assert holder is not None
     os.kill(holder["pid"], signal.SIGKILL)
-    seen = progress(2, seen)
-    slurm.command("scancel", "--signal=KILL", f"{number}_2")
-    seen = progress(3, seen)
+    (folder / "go").touch()
+    until(lambda: len(records(folder, Began)) == 2, f"the next link goes on; {log(folder)}")
+    left = {job.number for job in jobs_named(name) if job.state != "COMPLETING"}
+    assert not left & orphans
     ends_well(folder, 8)
-    assert len(records(folder, Began)) == 3
     assert seen <= reported(folder), "something that was reported is lost"
-    assert jobs_of(number) == [], "the link that was not needed any more is still there"
+    until(lambda: not jobs_named(name), "the workers' jobs are given back")
+
+
+def test_a_head_that_slurm_kills_is_followed_by_the_next_link(slurm, folder):
+    write(folder, 0.15)
+    words = ["--num-trials", "6", "--walltime", "5m", "--chain", "4", "--checkpoint", "every:2"]
+    number = submit(folder, *words, *TWO_GPUS)
+    until(lambda: len(reported(folder)) > 4, f"the first link reports; {log(folder)}")
+    seen = reported(folder)
+    slurm.command("scancel", "--signal=KILL", f"{number}_1")
+    ends_well(folder, 6)
+    assert len(records(folder, Began)) == 2
+    assert seen <= reported(folder), "something that was reported is lost"
+    assert jobs_of(number) == [], "a link that was not needed any more is still there"
 
 
 def test_a_head_stops_before_its_walltime_ends_and_the_next_link_goes_on(slurm, folder):
-    (folder / "tune.py").write_text(FILE.format(seconds=1.0))
+    write(folder, 1.0)
     number = submit(folder, "--num-trials", "10", "--walltime", "60s", "--chain", "3", *TWO_GPUS)
     path = folder / "runs/first"
     until(lambda: len(records(folder, Began)) == 2, f"the second link goes on; {log(folder)}", 90)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import pickle
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -191,15 +192,25 @@ def start(
             problem.objective,
             options.limits,
             repr(problem.scheduler),
-            client.dashboard_link if _has_dashboard(client) else None,
+            _dashboard(client, scheduler),
             source,
         )
         follower = Follower(info, callbacks)
         return StudyHandle(directory, problem, remote, follower, stack.pop_all())
 
 
-def _has_dashboard(client: Any) -> bool:
-    return "dashboard" in client.scheduler_info().get("services", {})
+def _dashboard(client: Any, scheduler: Any) -> str | None:
+    """Where the dashboard is to be seen, with the way there if it is open to this machine only."""
+    if "dashboard" not in client.scheduler_info().get("services", {}):
+        return None
+    server = getattr(scheduler, "http_server", None)  # None if the scheduler is elsewhere
+    if server is None or server.address != "127.0.0.1" or "://127.0.0.1:" in scheduler.address:
+        return str(client.dashboard_link)
+    from daskhpo.cluster.submission import Place
+
+    host = socket.gethostname()
+    tunnel = Place("", host, server.port).tunnel(host)
+    return f"http://localhost:8787/status, by way of `{tunnel}` on your own machine"
 
 
 def _pickled(trainable: Any) -> bytes:

@@ -20,7 +20,8 @@ from daskhpo.study.protocols import CheckpointStore
 
 if TYPE_CHECKING:
     from daskhpo.checkpoints.codec import Snapshot
-    from daskhpo.checkpoints.residents import Note, Residents
+    from daskhpo.checkpoints.notes import Note
+    from daskhpo.checkpoints.residents import Residents
 
 logger = logging.getLogger("daskhpo.worker")
 
@@ -207,7 +208,7 @@ class Keeper:
         return taken, found["unsaved_seconds"]
 
     def _tell(self, note: Note) -> None:
-        from daskhpo.checkpoints.residents import Dropped, Evicted, Unwritable, Written
+        from daskhpo.checkpoints.notes import Dropped, Evicted, Unwritable, Written
 
         match note:
             case Written(ref, attempt):

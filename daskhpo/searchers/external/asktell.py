@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import json
 import logging
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,8 @@ class Outcome:
 
     Attributes
     ----------
-    loss : running best, finite and minimised; None if its code failed, or it has no report.
+    loss : the best with its present configuration, finite and minimised; None if its code failed,
+        or it has no report.
     resource : units of training behind ``loss``.
     complete : it was trained to the end, so that ``loss`` is its last.
     """
@@ -76,9 +76,10 @@ class AskTell(Searcher):
       Neither the making of a study nor the replay of its journal starts anything.
     - Points to evaluate come first; they, and the trials of earlier sessions, are made known to
       the optimiser as trials that it did not propose.
-    - At the end of every segment the optimiser is told the running best, so it also learns from
-      trials that wait in a pause, are stopped early, or are changed in mid-life.
-    - If it cannot be made, that is raised and ends the study. If it raises later, that is logged
+    - At the end of every segment the optimiser is told the best that the trial reached with its
+      present configuration, so it also learns from trials that wait in a pause, are stopped early,
+      or are changed in mid-life.
+    - If it cannot be made, that is raised, and ends the study. If it raises later, that is logged
       once, and the search goes on at random.
 
     Attributes
@@ -122,7 +123,7 @@ class AskTell(Searcher):
         self._earlier: dict[TrialId, tuple[Config, Outcome | None]] = {}  # for when it is made
         self._proposed: dict[str, list[Handle]] = {}  # not begun yet
         self._handles: dict[TrialId, Handle | None] = {}  # of living trials
-        self._told: dict[TrialId, tuple[str, Outcome]] = {}
+        self._told: dict[TrialId, tuple[str, Outcome]] = {}  # with what configuration
         self.error: str | None = None
 
     def suggest(self, trial: TrialId) -> dict[str, Any]:
@@ -146,13 +147,27 @@ class AskTell(Searcher):
             self._earlier[trial] = config, None
 
     def observe(self, trial: Trial, report: Report) -> None:
-        self._tell(trial, Outcome(_finite(report.best_loss), report.resource, complete=False))
+        # The best since the last report: a trial's own best may be of a configuration before.
+        losses = [min(report.losses)]
+        config, known = self._told.get(trial.id, ("", None))
+        if known is not None and known.loss is not None and config == self._key(trial.config):
+            losses.append(known.loss)
+        self._tell(trial, Outcome(min(losses), report.resource, complete=False))
 
     def on_end(self, trial: Trial) -> None:
-        loss = None if trial.status is Status.FAILED else _finite(trial.best_loss)
-        self._tell(trial, Outcome(loss, trial.resource, trial.status is Status.COMPLETED))
+        config, known = self._told.get(trial.id, ("", None))
+        if trial.status is Status.FAILED or known is None:
+            self._tell(trial, Outcome(None, trial.resource, complete=False))
+        elif config == self._key(trial.config):  # else nothing is known of the one it has now
+            is_complete = trial.status is Status.COMPLETED
+            self._tell(trial, Outcome(known.loss, trial.resource, is_complete))
         self._handles.pop(trial.id, None)
         self._told.pop(trial.id, None)
+
+    def close(self) -> None:
+        if self._optimiser is not None:
+            self._optimiser.close()
+            self._optimiser = None
 
     def _make(self) -> None:
         self._optimiser, self._is_made = self.optimiser(self._space, self._seed), True
@@ -244,7 +259,3 @@ def one_torch_thread() -> Iterator[None]:
 def seed_below(limit: int, seed: int, step: int = 0) -> int:
     """The study's seed, for one use of a library, as an int that the library accepts."""
     return int(rng(seed, "optimiser", step=step).integers(limit))
-
-
-def _finite(loss: float) -> float | None:
-    return loss if math.isfinite(loss) else None

@@ -162,7 +162,7 @@ class GPSearch(Searcher):
             best, posterior = surrogate.best, surrogate.posterior
             if len(pending := self._evidence.pending):
                 believed = surrogate.at(pending)
-                best = min(best, float(posterior.predict(believed)[0].min()))
+                best = min(best, float(posterior.mean(believed).min()))
                 posterior = posterior.believe(believed)
             acquisition = self._acquisition(best)
 

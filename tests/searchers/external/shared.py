@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import time
+from collections.abc import Callable
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -12,10 +15,11 @@ import pytest
 
 from daskhpo.core.random import rng
 from daskhpo.core.searcher import Searcher
-from daskhpo.core.types import Report, Status, Trial
+from daskhpo.core.types import Report, Status, Suggested, Trial
 from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.simulation import Simulation
 from daskhpo.space import Categorical, Integer, Ordinal, Real, Space
+from daskhpo.study.journal import read_journal
 from daskhpo.testing.searcher import SearcherContract, a_point
 from experiments.adsorption.profiles import PROFILES
 
@@ -43,6 +47,16 @@ def needs(module: str, extra: str) -> pytest.MarkDecorator:
     """Mark for tests of a library that may not be installed."""
     there = importlib.util.find_spec(module) is not None
     return unless(there, f"{module} is not installed: pip install 'daskhpo[{extra}]'")
+
+
+AX_WARNINGS = [
+    # Ax uses what pandas, torch and Ax itself no longer like.
+    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ax\."),
+    pytest.mark.filterwarnings(r"ignore:.torch.jit.script. is deprecated:DeprecationWarning"),
+    # Flat surfaces and equal points, of which tests have many; BoTorch goes on with what it has.
+    pytest.mark.filterwarnings(r"ignore:Optimization failed:RuntimeWarning:botorch\."),
+    pytest.mark.filterwarnings(r"ignore:A not p.d.:RuntimeWarning:linear_operator\."),
+]
 
 
 def typed(config: Any) -> list[tuple[str, type, Any]]:
@@ -175,6 +189,21 @@ class ExternalContract(SearcherContract):
         result = simulation.run(num_trials=self.n_study)
         assert not caplog.records
         assert result.best_value < 1.0 + 6 * 0.7**2
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 90.0) -> None:
+    """Wait until a condition is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
+        time.sleep(0.01)
+
+
+def n_own(directory: Path) -> int:
+    """Suggestions of a study that came in time; for the others random ones were taken."""
+    path = directory / "journal.jsonl"
+    records = read_journal(path) if path.exists() else ()
+    return sum(isinstance(record, Suggested) and not record.fallback for record in records)
 
 
 def taught(searcher: Searcher, n: int, n_proposals: int = 1) -> float:

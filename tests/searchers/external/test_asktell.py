@@ -166,6 +166,30 @@ def test_what_is_known_already_is_not_told_again(searcher, told):
     assert len(told) == 1
 
 
+def test_the_best_of_a_trial_counts_but_not_that_of_another_configuration(searcher, told):
+    config = start(searcher, 0)
+    for resource, loss in [(1, 0.5), (2, 0.7)]:
+        report(searcher, 0, config, loss, resource)
+    report(searcher, 0, config_at(7.0), 0.9, resource=3)
+    trial = report(searcher, 0, config_at(7.0), 0.95, resource=4)
+    searcher.on_end(trial._replace(status=Status.COMPLETED))
+    assert told == [
+        ("own 0", 0.0, 0.5, 1, False),
+        ("own 0", 0.0, 0.5, 2, False),
+        ("own 0", 7.0, 0.9, 3, False),
+        ("own 0", 7.0, 0.9, 4, False),
+        ("own 0", 7.0, 0.9, 4, True),
+    ]
+
+
+def test_a_trial_that_ends_before_it_reports_with_its_new_configuration_leaves_the_old_one(
+    searcher, told
+):
+    trial = report(searcher, 0, start(searcher, 0), loss=0.5)
+    searcher.on_end(trial._replace(config=config_at(7.0), status=Status.STOPPED))
+    assert told == [("own 0", 0.0, 0.5, 1, False)]
+
+
 def test_a_failed_trial_has_no_loss(searcher, told):
     trial = report(searcher, 0, start(searcher, 0), loss=0.5)
     searcher.on_end(trial._replace(status=Status.FAILED))

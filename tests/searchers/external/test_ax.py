@@ -10,6 +10,7 @@ from daskhpo.core.types import Status, Trial
 from daskhpo.searchers import AxSearch, RandomSearch
 from daskhpo.space import Categorical, Integer, Ordinal, Real, Space
 from tests.searchers.external.shared import (
+    AX_WARNINGS,
     ExternalContract,
     needs,
     regret,
@@ -18,15 +19,7 @@ from tests.searchers.external.shared import (
     taught,
 )
 
-pytestmark = [
-    needs("ax", "ax"),
-    # Ax uses what pandas, torch and Ax itself no longer like.
-    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ax\."),
-    pytest.mark.filterwarnings(r"ignore:.torch.jit.script. is deprecated:DeprecationWarning"),
-    # Flat surfaces and equal points, of which tests have many; BoTorch goes on with what it has.
-    pytest.mark.filterwarnings(r"ignore:Optimization failed:RuntimeWarning:botorch\."),
-    pytest.mark.filterwarnings(r"ignore:A not p.d.:RuntimeWarning:linear_operator\."),
-]
+pytestmark = [needs("ax", "ax"), *AX_WARNINGS]
 
 
 class TestContract(ExternalContract):

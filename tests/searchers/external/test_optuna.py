@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import time
 from statistics import fmean
 
 import pytest
@@ -18,11 +19,13 @@ from daskhpo.space import Ordinal, Real, Space
 from tests.searchers.external.shared import (
     EVERY_KIND,
     ExternalContract,
+    n_own,
     needs,
     regret,
     report,
     start,
     taught,
+    wait_for,
 )
 
 pytestmark = needs("optuna", "optuna")
@@ -146,6 +149,7 @@ def test_an_unknown_sampler_is_refused():
 
 def train(config, trial):
     for _ in range(trial.resource, trial.max_t):
+        time.sleep(0.1)  # a training takes its time, in which the next suggestion can be made
         trial.report({"loss": (config["x"] - 0.3) ** 2 + config["units"] / 100})
 
 
@@ -168,15 +172,18 @@ def finished(tmp_path_factory):
         storage=storage,
         name="optuna",
     )
-    study.run(num_trials=16, progress=False)
-    study.extend(num_trials=24, progress=False)
-    return storage / "optuna"
+    handle = study.start(time_budget="100s", progress=False)
+    wait_for(lambda: n_own(study.path) >= 10, "suggestions of Optuna")
+    handle.stop("enough was seen")
+    n_begun = len(handle.wait().trials())
+    study.extend(num_trials=n_begun + 8, progress=False)
+    return study.path
 
 
 def test_a_study_on_a_cluster_runs_and_is_gone_on_with(finished):
-    result = load_study(finished)
-    trials = result.trials()
-    assert len(trials) == 24
+    trials = load_study(finished).trials()
+    assert len(trials) >= 18
+    assert n_own(finished) > 10
     assert not set(trials.status) - {"completed", "stopped"}
     assert (trials["config/x"][0], trials["config/units"][0]) == (0.9, 64)
     assert set(trials["config/units"]) <= {8, 16, 64}
@@ -188,10 +195,10 @@ def test_a_finished_study_opens_without_its_optimiser(finished):
         f"""
         from daskhpo import load_study
         result = load_study({str(finished)!r})
-        print(len(result.trials()), result.best_value < 0.9)
+        print(len(result.trials()) >= 18, result.best_value < 0.9)
         """,
     )
-    assert run.stdout.split() == ["24", "True"], run.stderr
+    assert run.stdout.split() == ["True", "True"], run.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,81 +6,34 @@ import copy
 import json
 import logging
 import sys
-import textwrap
+from pathlib import Path
 
 import psutil
 import pytest
 
 from daskhpo.core.errors import OptimiserLost
 from daskhpo.core.types import Status
-from daskhpo.searchers import OutOfProcess
+from daskhpo.schedulers import FIFO
+from daskhpo.searchers import OutOfProcess, Repeater
+from daskhpo.simulation import Simulation
 from daskhpo.space import Real, Space
 from daskhpo.testing.searcher import a_space, search
-from tests.searchers.external.shared import EVERY_KIND, ExternalContract, report, start, typed
+from experiments.adsorption.profiles import PROFILES
+from tests.searchers.external.shared import (
+    EVERY_KIND,
+    Curve,
+    ExternalContract,
+    report,
+    start,
+    typed,
+)
 
-SCRIPT = """
-import json, math, os, random, subprocess, sys, time
-
-told = []
-for line in sys.stdin:
-    message = json.loads(line)
-    if message["do"] == "setup":
-        space, options = message["space"], message["options"]
-        draw, n_asked = random.Random(message["seed"]), 0
-        answer = {"error": "no such space"} if options.get("refuse") else {}
-        if "helper" in options:
-            with open(options["helper"], "w") as file:
-                print(subprocess.Popen(["sleep", "3600"]).pid, file=file)
-    elif message["do"] == "ask":
-        n_asked += 1
-        values = {}
-        for one in space:
-            if one["kind"] in ("real", "integer"):
-                low, high = one["low"], one["high"]
-                if one["log"]:
-                    value = math.exp(draw.uniform(math.log(low), math.log(high)))
-                else:
-                    value = draw.uniform(low, high)
-                value = value if one["kind"] == "real" else round(value)
-                values[one["name"]] = min(max(value, low), high)
-            elif one["kind"] == "ordinal":
-                values[one["name"]] = draw.choice(one["values"])
-            else:
-                values[one["name"]] = draw.randrange(one["n"])
-        answer = {"handle": n_asked, "values": values}
-        if n_asked == options.get("at", 3):
-            if options.get("do") == "crash":
-                print("it was all too much", file=sys.stderr, flush=True)
-                os._exit(7)
-            if options.get("do") == "hang":
-                time.sleep(3600)
-            if options.get("do") == "garble":
-                answer = "no object"
-            if options.get("do") == "nothing":
-                answer = {}
-            if options.get("do") == "half":
-                del answer["values"][space[0]["name"]]
-            if options.get("do") == "no handle":
-                del answer["handle"]
-            if options.get("do") == "no such place":
-                answer["values"]["optimizer"] = -1
-            if options.get("do") == "outside":
-                answer["values"]["lr"] = 7.0
-    else:
-        told.append(message)
-        answer = {"handle": message["handle"] or "foreign"}
-        if "log" in options:
-            with open(options["log"], "a") as log:
-                log.write(line)
-    print(json.dumps(answer), flush=True)
-"""
+SCRIPT = Path(__file__).with_name("toy_optimiser.py")
 
 
 @pytest.fixture
-def script(tmp_path):
-    path = tmp_path / "optimiser.py"
-    path.write_text(textwrap.dedent(SCRIPT))
-    return path
+def script():
+    return SCRIPT
 
 
 class TestContract(ExternalContract):
@@ -117,7 +70,9 @@ def test_it_is_told_of_its_own_and_of_foreign_trials(script, tmp_path):
     searcher.on_end(trial._replace(status=Status.COMPLETED))
     searcher.on_start(1, {"x": 0.25})
     searcher.on_end(report(searcher, 1, {"x": 0.25}, 0.7)._replace(status=Status.FAILED))
-    told = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["do"] for line in lines] == ["setup", "ask", *["tell"] * 4]
+    told = lines[2:]
     assert [(t["handle"], t["values"], t["loss"], t["resource"], t["complete"]) for t in told] == [
         (1, own, 0.5, 3, False),
         (1, own, 0.5, 3, True),
@@ -195,7 +150,7 @@ def test_where_it_runs_is_no_part_of_the_study(script, tmp_path):
     elsewhere.parent.mkdir()
     elsewhere.write_text(script.read_text())
     both = [OutOfProcess(script), OutOfProcess(elsewhere, python=sys.executable, timeout=7)]
-    assert repr(both[0]) == repr(both[1]) == "OutOfProcess(script='optimiser.py', options={})"
+    assert repr(both[0]) == repr(both[1]) == "OutOfProcess(script='toy_optimiser.py', options={})"
 
 
 def test_a_script_that_is_not_there_is_refused(tmp_path):
@@ -212,6 +167,26 @@ def test_the_process_ends_with_its_searcher(script):
     assert all(map(is_alive, pids))
     del searcher, twin
     assert not any(map(is_alive, pids))
+
+
+def test_the_process_ends_with_a_simulation_though_its_result_stays(script, tmp_path):
+    searcher = OutOfProcess(script, options={"log": str(tmp_path / "log")})
+    simulation = Simulation(
+        Curve, dict(PROFILES["gpu"].domains), "mae", "min", FIFO(1), searcher, 2
+    )
+    result = simulation.run(num_trials=4)
+    assert len(result.trials()) == 4
+    assert (tmp_path / "log").exists()
+    assert not [child for child in psutil.Process().children() if str(script) in child.cmdline()]
+
+
+def test_a_repeated_searcher_is_closed_with_the_one_that_repeats_it(script):
+    searcher = Repeater(OutOfProcess(script), 2)
+    searcher.setup(a_space(), 0)
+    searcher.suggest(0)
+    pid = searcher.searcher._optimiser._process._child.pid
+    searcher.close()
+    assert not is_alive(pid)
 
 
 def test_a_copy_has_a_process_of_its_own_that_knows_the_same(script):
