@@ -4,9 +4,14 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip --disable-pip-version-check
 SETUP := $(VENV)/.set-up
+FOREIGN := .venv-foreign
 ARGS :=
 
-.PHONY: help study test check docs clean
+# Dragonfly needs numpy below 1.24, which needs a Python below 3.12.
+FOREIGN_PYTHON := $(firstword $(foreach p,python3 python3.11 python3.10,\
+	$(shell $(p) -c 'import sys; print("$(p)" if sys.version_info < (3, 12) else "")' 2>/dev/null)))
+
+.PHONY: help study test foreign system check docs clean
 
 help:  ## show this text
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -14,8 +19,11 @@ help:  ## show this text
 study: $(SETUP)  ## tune a crystal graph network for two minutes (ARGS="--time-budget 10m")
 	$(PYTHON) -m experiments.adsorption.study $(ARGS)
 
-test: $(SETUP)  ## run all tests (ARGS="-k asha")
+test: $(SETUP) foreign system  ## run all tests (ARGS="-k asha")
 	$(PYTHON) -m pytest $(ARGS)
+
+foreign: $(if $(FOREIGN_PYTHON),$(FOREIGN)/.set-up)  ## set up what only the tests of Dragonfly and SigOpt need
+	@$(if $(FOREIGN_PYTHON),true,echo "There is no Python below 3.12: tests of Dragonfly are skipped.")
 
 check: $(SETUP)  ## lint, format and type checks, as CI runs them
 	$(PYTHON) -m ruff check .
@@ -25,11 +33,26 @@ check: $(SETUP)  ## lint, format and type checks, as CI runs them
 docs: $(SETUP)  ## check that the code in README and docs runs
 	$(PYTHON) -m pytest tests/docs
 
-clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+system:  # programs that tests use and pip does not bring: a Slurm, and a database for its accounts
+	@if which slurmctld munged slurmdbd mariadbd >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends \
+			slurm-wlm munge slurmdbd mariadb-server-core >/dev/null; \
+	else echo "no Slurm here, and not root on Debian: tests/slurm will be skipped"; fi
+
+clean:  ## remove the virtual environments and caches
+	rm -rf $(VENV) $(FOREIGN) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(SETUP): pyproject.toml constraints.txt
 	test -x $(PYTHON) || python3 -m venv $(VENV)
 	$(PIP) install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[experiments,dev]'
+	touch $@
+
+$(FOREIGN)/.set-up: constraints-foreign.txt
+	test -x $(FOREIGN)/bin/python || $(FOREIGN_PYTHON) -m venv $(FOREIGN)
+	$(FOREIGN)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $< numpy scipy setuptools wheel
+	$(FOREIGN)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $< --no-build-isolation \
+		dragonfly-opt sigopt
 	touch $@

@@ -167,26 +167,47 @@ def pauses(state: State, folder: Path, n: int) -> list[list[str]]:
 
 
 def chunks(folder: Path, n: int) -> list[list[Any]]:
-    """A state of 1.2 GB in several chunks, and in one."""
+    """A state of 1.2 GB in several chunks and in one: how long, and how much of a processor."""
     state = a_state(200, 400_000_000)
     methods = {
         "several chunks (as it is)": Ours(folder / "several"),
         "one chunk": Ours(folder / "one", chunk_limit=2**32),
     }
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    wall: dict[tuple[str, str], list[float]] = defaultdict(list)
+    work: dict[tuple[str, str], list[float]] = defaultdict(list)
     n_files = {}
+    order = random.Random(SEED)
+
+    def clock(name: str, act: str, do: Callable[[], Any]) -> None:
+        before = time.process_time()
+        ms, _ = milliseconds(do)
+        wall[name, act].append(ms)
+        work[name, act].append((time.process_time() - before) * 1000)
+
     for i in range(n):
-        for name, ours in methods.items():
+        for name in order.sample(list(methods), len(methods)):
+            ours = methods[name]
             os.sync()
-            found[name, "write"].append(milliseconds(partial(ours.write, i, state))[0])
+            clock(name, "write", partial(ours.write, i, state))
             ref = ours.store.list()[0]
             n_files[name] = len(list(ours.store.path.glob(f"*/{i}.*")))
-            found[name, "read"].append(milliseconds(partial(ours.read, ref))[0])
+            for act in order.sample(list(DISKS), len(DISKS)):
+                with mock.patch(
+                    "daskhpo.checkpoints.files.is_local", lambda _, act=act: DISKS[act]
+                ):
+                    clock(name, act, partial(Ours(ours.store.path).read, ref))
             ours.delete(ref)
     return [
-        [name, n_files[name], spread(found[name, "write"], 0), spread(found[name, "read"], 0)]
+        [name, n_files[name]]
+        + [
+            f"{spread(wall[name, act], 0)}; {spread(work[name, act], 0)}"
+            for act in ("write", *DISKS)
+        ]
         for name in methods
     ]
+
+
+DISKS = {"read": True, "read as from a shared file system": False}  # is it a local one?
 
 
 def main() -> None:
@@ -224,8 +245,10 @@ def main() -> None:
         print(table(["what the training thread waits for", "ms"], paused), flush=True)
     folder = Path(tempfile.mkdtemp(dir=options.path))
     try:
-        print("\n## 1.2 GB: 800 tensors; n = 3\n")
-        print(table(["ours, durable", "files", "write: ms", "read: ms"], chunks(folder, 3)))
+        n = max(3, options.repeat // 3)
+        print(f"\n## 1.2 GB: 800 tensors; n = {n}\n")
+        head = [f"{act}: ms; processor ms" for act in ("write, durable", *DISKS)]
+        print(table(["ours", "files", *head], chunks(folder, n)))
     finally:
         shutil.rmtree(folder)
     print(f"\n{load()}.")

@@ -59,18 +59,21 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Task:
-    """A table of curves. ``target``: the loss that one configuration in a hundred reaches."""
+    """A table of curves. ``target``: the loss that one configuration in a hundred reaches;
+    ``least``: the smallest of all.
+    """
 
     name: str
     space: Space
     curve: Callable[[Any], Recorded]
     target: float
+    least: float
 
 
-def tasks() -> list[Task]:
+def tasks(folder: Path = FOLDER) -> list[Task]:
     """All recorded tasks, or none if the folder is not there."""
     found = []
-    if (path := FOLDER / "taskset_4_tasks.npz").exists():
+    if (path := folder / "taskset_4_tasks.npz").exists():
         data = np.load(path)
         rows = data["X"].astype(float)
         rows[:, 1:3] = 1.0 - rows[:, 1:3]
@@ -79,7 +82,7 @@ def tasks() -> list[Task]:
             short = str(name).split("_")[-2 if "relu" not in name else -3]
             times = np.broadcast_to(seconds, losses.shape)
             found.append(_task(f"TaskSet {short}", TASKSET, rows, losses, times))
-    if (path := FOLDER / "lcbench_surrogate_5_tasks.npz").exists():
+    if (path := folder / "lcbench_surrogate_5_tasks.npz").exists():
         data = np.load(path)
         for name, accuracy, times in zip(
             data["task"], data["val_accuracy"], data["time_s"], strict=True
@@ -100,7 +103,7 @@ def _task(name: str, space: Space, rows: Any, losses: Any, times: Any) -> Task:
         apart = cube - np.array(space.to_unit(config))
         return curves[int(np.argmin(np.einsum("ij,ij->i", apart, apart)))]
 
-    return Task(name, space, curve, float(np.quantile(best, 0.01)))
+    return Task(name, space, curve, float(np.quantile(best, 0.01)), float(best.min()))
 
 
 def _typed(space: Space, row: Any) -> list[Any]:

@@ -1,22 +1,30 @@
-"""The command line: ``daskhpo run | resume | status | best | checkpoints | plan | replay``."""
+"""The command line: ``daskhpo run | resume | submit | attach | stop | status | best | ...``."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskhpo import __version__, cli_checkpoints, cli_plan, cli_replay
+from daskhpo import (
+    __version__,
+    cli_checkpoints,
+    cli_cost,
+    cli_doctor,
+    cli_jobs,
+    cli_plan,
+    cli_replay,
+)
 from daskhpo.core.errors import DaskhpoError
 from daskhpo.study.result import Result
 from daskhpo.study.session import read_manifest
+from daskhpo.study.story import search_loss
 
 if TYPE_CHECKING:
-    from daskhpo.study.study import Study
+    from daskhpo.attached import Running
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,8 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     best.add_argument("--json", action="store_true", help="as JSON, one line a trial")
     best.set_defaults(act=_best)
 
+    cli_jobs.add_to(commands)
     cli_checkpoints.add_to(commands)
-    cli_plan.add_to(commands, _imported)
+    cli_cost.add_to(commands)
+    cli_plan.add_to(commands)
+    cli_doctor.add_to(commands)
     cli_replay.add_to(commands)
     return parser
 
@@ -94,12 +105,16 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    study = _imported(options.study)
+    from daskhpo.source import load
+
+    study = load(options.study)
     _limited(options)
     return _report(_session(study.run, options))
 
 
 def _resume(options: argparse.Namespace) -> int:
+    from daskhpo.source import load
+
     manifest = read_manifest(options.path)
     source = options.study or manifest.source
     if source is None:
@@ -108,7 +123,7 @@ def _resume(options: argparse.Namespace) -> int:
             f"defined: give it, `daskhpo resume {options.path} FILE.py:NAME`, or call "
             "study.resume() in the script that began it"
         )
-    study = _imported(source)
+    study = load(source)
     if study.path.resolve() != options.path.resolve():
         if study.source != manifest.source:
             raise ValueError(f"{source} defines the study in {study.path}, not {options.path}")
@@ -152,9 +167,11 @@ def _report(result: Result) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from daskhpo.attached import running
     from daskhpo.study.study import load_study
 
     manifest = read_manifest(options.path)
+    now = running(options.path)
     result = load_study(options.path)
     frame = result.trials()
     counts: dict[object, int] = frame["status"].value_counts().to_dict()
@@ -162,30 +179,33 @@ def _status(options: argparse.Namespace) -> int:
     print(f"metric    {manifest.metric} ({manifest.mode})")
     print(f"scheduler {manifest.scheduler}")
     print(f"searcher  {manifest.searcher}")
-    print(f"state     {_state(options.path, result)}")
+    print(f"state     {_state(now, result)}")
+    for line in cli_jobs.lines(options.path, now, result.num_slots):
+        print(line)
     shown = ", ".join(f"{n} {status}" for status, n in counts.items()) or "none"
     print(f"trials    {len(frame)}: {shown}")
     cost = result.cost()
+    useful = cost["useful_seconds"] / (cost["device_seconds"] or 1)
     print(
-        f"cost      {cost['seconds']:.0f} s, {cost['device_seconds']:.0f} slot-seconds, "
+        f"cost      {cost['seconds']:.0f} s, {cost['device_seconds']:.0f} slot-seconds "
+        f"({useful:.0%} useful), "
         f"{cost['checkpoint_files']:.0f} checkpoints ({cost['checkpoint_bytes'] / 1e6:.1f} MB)"
     )
+    print(f"waited    {search_loss(cost['search_seconds'], int(cost['fallback_trials']))}")
     if result.has_reports:
         best = result.best_trial
         print(f"best      {manifest.metric}={result.best_value:.6g} (trial {best.id})")
     return 0
 
 
-def _state(path: Path, result: Result) -> str:
-    from daskhpo.study.lock import holder_of
-
-    if (holder := holder_of(path)) is not None:
+def _state(now: Running, result: Result) -> str:
+    if (holder := now.holder) is not None:
         return f"in use by process {holder['pid']} on {holder['host']}"
-    return (
-        f"not running; stopped, because {result.stop_reason}"
-        if result.stop_reason
-        else ("not running")
-    )
+    if now.jobs:
+        return "waiting for its job"
+    if result.stop_reason:
+        return f"not running; stopped, because {result.stop_reason}"
+    return "not running"
 
 
 def _best(options: argparse.Namespace) -> int:
@@ -217,33 +237,6 @@ def _print_best(result: Result, k: int) -> None:
         )
         for name, setting in trial.config.items():
             print(f"  {name} = {setting!r}")
-
-
-def _imported(source: str) -> Study:
-    """The study that ``FILE.py:NAME`` defines."""
-    import cloudpickle
-
-    from daskhpo.study.study import Study
-
-    file, _, name = source.rpartition(":")
-    path = Path(file)
-    if not file or not path.is_file():
-        raise ValueError(f"{source!r} must be FILE.py:NAME, with a file that exists")
-    sys.path.insert(0, str(path.parent.absolute()))
-    module_name = f"daskhpo_study_{path.stem}"  # no other module has such a name
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    spec.loader.exec_module(module)
-    cloudpickle.register_pickle_by_value(module)  # workers elsewhere cannot import the file
-    study = getattr(module, name, None)
-    if not isinstance(study, Study):
-        there = [key for key, value in vars(module).items() if isinstance(value, Study)]
-        raise ValueError(f"{path} has no Study named {name!r}; it has {there or 'none'}")
-    study.source = f"{path.absolute()}:{name}"
-    return study
 
 
 if __name__ == "__main__":

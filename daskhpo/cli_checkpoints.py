@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daskhpo.checkpoints import STORE
 from daskhpo.cli_text import columns, count, size
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing
 from daskhpo.core.types import CheckpointRef
@@ -20,7 +21,6 @@ from daskhpo.core.types import CheckpointRef
 if TYPE_CHECKING:
     from daskhpo.study.result import Result
 
-STORE = "checkpoints.zarr"
 Place = tuple[str, int]  # array and row
 
 

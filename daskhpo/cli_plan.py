@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,8 @@ QUANTILES = (0.1, 0.5, 0.9)
 UNITS = (("hour", 1.0), ("minute", 60.0), ("second", 3600.0))
 
 
-def add_to(commands: Any, imported: Callable[[str], Study]) -> None:
-    """Add the command to the parsers of a command line.
-
-    Parameters
-    ----------
-    imported : gives the study that ``FILE.py:NAME`` defines.
-    """
+def add_to(commands: Any) -> None:
+    """Add the command to the parsers of a command line."""
     parser = commands.add_parser(
         "plan", help="forecast a study, and what it would be with other schedulers"
     )
@@ -73,16 +68,18 @@ def add_to(commands: Any, imported: Callable[[str], Study]) -> None:
         "--seeds", type=_positive, help="studies played (default: 10, or 3 to 9 if they are large)"
     )
     parser.add_argument("--json", action="store_true", help="numbers as one JSON object")
-    parser.set_defaults(act=lambda options: run(options, imported(options.study)))
+    parser.set_defaults(act=run)
 
 
-def run(options: argparse.Namespace, study: Study) -> int:
+def run(options: argparse.Namespace) -> int:
     """Carry the command out; returns the exit status."""
     from daskhpo.curves import CurveTable
     from daskhpo.measuring import measure
     from daskhpo.planning import plan
+    from daskhpo.source import load
 
     given = _Given(options)  # refuses what cannot be before anything is trained
+    study = load(options.study)
     objective, table, found = study.problem.objective, None, None
     if options.path is not None:
         table = CurveTable.read(options.path, objective.metric, objective.mode)

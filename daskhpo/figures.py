@@ -11,11 +11,13 @@ from daskhpo.study.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 __all__ = ["plot_genealogy", "plot_schedule"]
 
 BLUE, ORANGE, GREY = "#1f77b4", "#d95f02", "#bbbbbb"
+LEAST_RANGE = 10.0  # of a logarithmic axis, between its ends
 
 
 def plot_schedule(
@@ -43,7 +45,9 @@ def plot_schedule(
     metric = result.objective.metric
     history = result.history()
     for _, of_one in history.groupby("trial"):
-        above.plot(of_one["resource"], of_one[metric], color=GREY, linewidth=0.5)
+        jumps = of_one["resource"].diff() != 1  # it went on from an older or a newer state
+        for _, part in of_one.groupby(jumps.cumsum()):
+            above.plot(part["resource"], part[metric], color=GREY, linewidth=0.6)
     winner = result.training()
     label = "the winner and those it went on from"
     above.plot(winner["resource"], winner[metric], color=BLUE, label=label)
@@ -57,7 +61,7 @@ def plot_schedule(
             baseline=None,
             color=ORANGE,
             linewidth=2,
-            label=f"fitted, {len(steps.milestones)} steps",
+            label=f"fitted, {_counted(len(steps.milestones), 'step')}",
         )
         below.legend(frameon=False)
     below.set_ylabel(name)
@@ -100,13 +104,15 @@ def plot_genealogy(result: Result, name: str | None = None) -> Figure:
         if start > 0:
             source = lives[life["parent"]]["trial"]
             axes.vlines(start, min(source, member), max(source, member), color=GREY, linewidth=0.8)
-    for piece in schedule:
-        member = piece.trial
-        axes.hlines(float(member or 0), piece.start, piece.until, color="black", linewidth=1)
-    axes.set_xlabel("units of training (black: the winner's way)")
+    way = [(at, float(p.trial or 0)) for p in schedule for at in (p.start, p.until)]
+    axes.plot(*zip(*way, strict=True), color="black", linewidth=1, label="the winner's way")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
+    axes.set_xlabel("units of training")
     axes.set_ylabel("member")
     axes.set_yticks(members)
-    figure.colorbar(colours, ax=axes, label=name)
+    bar = figure.colorbar(colours, ax=axes, label=name)
+    if scale is LogNorm:
+        _plain_ticks(bar.ax.yaxis)
     _tidy(axes, log=False)
     return figure
 
@@ -114,5 +120,23 @@ def plot_genealogy(result: Result, name: str | None = None) -> Figure:
 def _tidy(axes: Axes, log: bool) -> None:
     if log:
         axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        if high < LEAST_RANGE * low:  # small differences should look small
+            middle = (low * high) ** 0.5
+            axes.set_ylim(middle / LEAST_RANGE**0.5, middle * LEAST_RANGE**0.5)
+        _plain_ticks(axes.yaxis)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """0.02 and 0.05 where matplotlib would say 2 · 10⁻² or nothing."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -113,8 +114,9 @@ def play(
 ) -> None:
     """Play a study through to its end; the journal is told all that happens."""
     coordinator = Coordinator(problem, journal)
-    executor.perform(coordinator.handle(Began(limits, policy, 0.0)))
-    drive(coordinator, executor, journal)
+    with contextlib.closing(coordinator.searcher):
+        executor.perform(coordinator.handle(Began(limits, policy, 0.0)))
+        drive(coordinator, executor, journal)
 
 
 class Telling:

@@ -37,7 +37,10 @@ class TrialContext(Protocol):
         """Report one unit of training. ``state`` is called only if a checkpoint is needed."""
 
     def should_stop(self) -> bool:
-        """Whether the study wants the trial to end at its next report; costs nothing to ask."""
+        """Whether the trial shall hand over at its next report; costs nothing to ask.
+
+        The study stops, or the worker goes and the trial goes on elsewhere: do not return.
+        """
 
     def remaining_walltime(self) -> float | None:
         """Seconds until the worker's job ends, or None where that is not known."""

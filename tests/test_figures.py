@@ -19,7 +19,7 @@ from daskhpo.study.result import Result
 
 pytest.importorskip("matplotlib")
 
-from daskhpo.figures import plot_genealogy, plot_schedule
+from daskhpo.figures import LEAST_RANGE, plot_genealogy, plot_schedule
 
 
 def train(trial, since, *losses):
@@ -33,7 +33,7 @@ def result():
     for trial, lr in enumerate((0.1, 0.2)):
         records += [Suggested(trial, {"lr": lr, "k": 3}, 0, 0.0), Launched(trial, 1, 0, 9, 0.0)]
     records += [
-        train(0, 0, 0.9, 0.8),
+        train(0, 0, 0.9, 0.8, 0.8),
         train(1, 0, 0.7, 0.6),
         Exploited(0, 1, {"lr": 0.05, "k": 3}, 2, 2.0),
         Launched(0, 2, 2, 9, 2.0),
@@ -53,6 +53,7 @@ def test_the_winners_metric_stands_above_its_schedule_and_the_fit(result):
     assert drawn.edges.tolist() == [0, 2, 4]
     assert fitted.values.tolist() == list(steps.values)
     assert below.get_yscale() == "log"
+    assert [text.get_text() for text in below.get_legend().get_texts()] == ["fitted, 1 step"]
     figure.canvas.draw()
 
 
@@ -60,11 +61,23 @@ def test_the_genealogy_has_a_line_for_each_life_and_each_exploit(result):
     figure = plot_genealogy(result)
     axes = figure.axes[0]
     segments = [c.get_segments()[0].tolist() for c in axes.collections]
-    assert [[0, 0], [2, 0]] in segments  # member 0, until it exploits
+    assert [[0, 0], [3, 0]] in segments  # member 0, until it exploits
     assert [[2, 0], [4, 0]] in segments
     assert [[2, 0], [2, 1]] in segments  # and from whom
-    assert segments.count([[0, 1], [2, 1]]) == 2  # member 1, and the winner's way over it
+    assert [[0, 1], [2, 1]] in segments  # member 1
+    (way,) = axes.lines  # the winner's, over all that
+    assert way.get_xydata().tolist() == [[0, 1], [2, 1], [2, 0], [4, 0]]
     figure.canvas.draw()
+
+
+def test_small_differences_look_small(result):
+    low, high = plot_schedule(result).axes[1].get_ylim()  # from 0.2 to 0.05
+    assert high / low == pytest.approx(LEAST_RANGE)
+
+
+def test_a_members_line_breaks_where_it_goes_back(result):
+    others = [line.get_xdata().tolist() for line in plot_schedule(result).axes[0].lines[:-1]]
+    assert others == [[1, 2, 3], [3, 4], [1, 2]]
 
 
 def test_several_hyperparameters_must_be_told_apart(result):

@@ -74,8 +74,10 @@ def constant(step=10, **options):
 @pytest.mark.parametrize(("num_workers", "seconds"), [(1, 120.0), (2, 60.0), (3, 60.0), (4, 30.0)])
 def test_trials_share_the_workers_to_the_second(num_workers, seconds):
     result = constant(num_workers=num_workers).run(num_trials=4)
-    assert result.cost()["seconds"] == seconds
-    assert result.cost()["device_seconds"] == 120.0
+    cost = result.cost()
+    assert cost["seconds"] == seconds
+    assert cost["useful_seconds"] == 120.0
+    assert cost["device_seconds"] == num_workers * seconds == 120.0 + cost["idle_seconds"]
 
 
 def test_each_report_has_its_own_time():
@@ -101,8 +103,15 @@ def test_a_target_ends_the_study():
 def test_workers_that_come_and_go_cost_what_they_cost():
     result = constant(num_workers=2, resizes=[(15.0, 1), (45.0, 2)]).run(num_trials=2)
     # Trial 1 is lost at 15 s and runs again from its start when trial 0 ends at 30 s.
-    assert list(result.trials()["seconds"]) == [30.0, 45.0]
-    assert result.cost()["seconds"] == 60.0
+    trials = result.trials()
+    assert list(trials["seconds"]) == [30.0, 45.0]
+    assert list(trials["seconds/useful"]) == [30.0, 30.0]
+    assert list(trials["seconds/lost"]) == [0.0, 15.0]
+    assert list(trials["seconds/queued"]) == [0.0, 15.0]
+    cost = result.cost()
+    assert cost["seconds"] == 60.0
+    assert cost["device_seconds"] == 2 * 15 + 1 * 30 + 2 * 15
+    assert (cost["useful_seconds"], cost["lost_seconds"], cost["idle_seconds"]) == (60, 15, 15)
     assert len(result.history()) == 6
 
 
@@ -246,8 +255,7 @@ def test_without_checkpoints_the_end_of_a_job_costs_what_it_trained():
 
 
 def test_a_long_study_remembers_living_trials_and_the_best_only():
-    # kept alive, so that no later trial gets the place of one of them
-    before = {id(found): found for found in gc.get_objects() if type(found) is Trial}
+    before = [found for found in gc.get_objects() if type(found) is Trial]  # alive: an id is one's
     _, coordinator, journal = run(ASHA(max_t=9), num_trials=20_000, n_slots=50)
     ledger = coordinator.ledger
     assert ledger.n_trials == ledger.n_ended.total() == 20_000
@@ -255,7 +263,7 @@ def test_a_long_study_remembers_living_trials_and_the_best_only():
     assert not ledger.queue
     gc.collect()
     alive = [found for found in gc.get_objects() if type(found) is Trial]
-    (best,) = [found for found in alive if id(found) not in before]
+    (best,) = [found for found in alive if not any(found is old for old in before)]
     assert ledger.kept == {ledger.best_trial: best}
     assert ledger.rows.numbers == [best.checkpoint.row]
     assert sum(r.status is Status.COMPLETED for r in journal.records if hasattr(r, "status")) > 0

@@ -8,7 +8,7 @@ from typing import Any
 
 from daskhpo.core.types import Began, Ended, Record, Reported, Status
 from daskhpo.study.callback import Callback, StudyInfo
-from daskhpo.study.story import Story
+from daskhpo.study.story import Story, search_loss
 
 LINE_SECONDS = 10.0  # between two plain lines, where there is no terminal
 PACE_SECONDS = 300.0  # the pace is that of so many last seconds
@@ -18,7 +18,8 @@ class ConsoleProgress(Callback):
     """A live table in a terminal; plain lines elsewhere.
 
     It shows where the trials stand, the best so far, how many trials were judged at each
-    milestone, trials ended per minute and the time that is left.
+    milestone, trials ended per minute, the time that is left, and what slots lost while they
+    waited for the searcher (on plain lines: if there was anything).
 
     Parameters
     ----------
@@ -56,11 +57,16 @@ class ConsoleProgress(Callback):
         match record:
             case Began():
                 self._session_zero = record.seconds
+                self._began_at = time.monotonic()
                 self._ends.clear()
             case Ended():
                 self._ends.append(record.seconds)
             case Reported(decision=decision) if decision is not None:
                 self._milestones[story.trials[record.trial].resource] += 1
+        # A session that is followed from its middle began earlier than it was seen to.
+        self._began_at = min(
+            self._began_at, time.monotonic() - (record.seconds - self._session_zero)
+        )
 
     def on_tick(self, story: Story) -> None:
         if self._live is not None:
@@ -77,11 +83,7 @@ class ConsoleProgress(Callback):
             self._say(self._line(story))
 
     def on_finish(self, story: Story) -> None:
-        if self._live is not None:
-            self._live.update(self._table(story))
-            self._live.stop()
-        else:
-            self._say(self._line(story))
+        self._close(story)
         if story.stop_reason:
             self._say(f"{self._info.name}: stopped, because {story.stop_reason}")
         if unfinished := story.counts[Status.QUEUED] + story.counts[Status.RUNNING]:
@@ -93,6 +95,18 @@ class ConsoleProgress(Callback):
                 else "study.resume() in the script that began it"
             )
             self._say(f"go on with {how}; look with `daskhpo status {self._info.directory}`")
+
+    def on_leave(self, story: Story) -> None:
+        self._close(story)
+        path = self._info.directory
+        self._say(f"{self._info.name} goes on; stop it with `daskhpo stop {path}`")
+
+    def _close(self, story: Story) -> None:
+        if self._live is not None:
+            self._live.update(self._table(story))
+            self._live.stop()
+        else:
+            self._say(self._line(story))
 
     # -- what is shown ---------------------------------------------------------------------------
 
@@ -107,6 +121,7 @@ class ConsoleProgress(Callback):
         table.add_row("best", self._best(story))
         table.add_row("judged at", self._rungs())
         table.add_row("pace", self._pace(story))
+        table.add_row("waited", search_loss(story.search_seconds, story.n_fallbacks))
         if self._info.dashboard_link:
             table.add_row("dashboard", self._info.dashboard_link)
         return table
@@ -119,7 +134,10 @@ class ConsoleProgress(Callback):
         else:
             shown += f"best {self._best(story)} | "
             self._told_best = None if best is None else best.id
-        return shown + self._pace(story)
+        shown += self._pace(story)
+        if story.search_seconds or story.n_fallbacks:
+            shown += f" | {search_loss(story.search_seconds, story.n_fallbacks)}"
+        return shown
 
     def _trials(self, story: Story) -> str:
         shown = [

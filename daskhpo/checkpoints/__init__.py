@@ -22,6 +22,8 @@ __all__ = [
     "snapshot",
 ]
 
+STORE = "checkpoints.zarr"  # a study's store, in its directory
+
 _HOME = {
     "CheckpointPolicy": "daskhpo.core.types",
     "Cleaned": "daskhpo.checkpoints.cleaned",

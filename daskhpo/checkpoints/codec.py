@@ -32,6 +32,7 @@ from daskhpo.core.errors import CheckpointCorrupt
 from daskhpo.core.types import CheckpointRef
 
 FORMAT = 1  # of rows and layouts; part of the layout's name, so formats never share an array
+PAGE = 2**16  # bytes: the largest pages that machines commonly have
 CHUNK_LIMIT = 2**30  # a row of more bytes lies in several chunks, each of at most a quarter of it
 
 _PREAMBLE = struct.Struct("<4sIqqQ")  # magic, CRC-32C of what follows it, trial, resource, n JSON
@@ -70,7 +71,7 @@ class Layout:
     n_header : bytes before the first array.
     n_bytes : bytes of a row.
     n_chunk : bytes of each chunk of a row; the last one is filled up by fewer than
-        ``ALIGNMENT`` bytes a chunk.
+        ``PAGE`` bytes a chunk.
     name : hash of all that; equal layouts have equal names everywhere.
     """
 
@@ -123,12 +124,14 @@ class Layout:
 def chunk_bytes(n_bytes: int, limit: int = CHUNK_LIMIT) -> int:
     """Return the size of the chunks of a row: one up to ``limit`` bytes, else several.
 
-    Several are of equal size, a multiple of `ALIGNMENT` and at most a quarter of ``limit``.
+    Several are of equal size and at most a quarter of ``limit``: a multiple of `PAGE`, so that
+    their files can be mapped one after another, or of `ALIGNMENT` if that quarter is none.
     """
     if n_bytes <= limit:
         return n_bytes
+    quantum = PAGE if limit // 4 % PAGE == 0 else ALIGNMENT
     n_chunks = -(-n_bytes // (limit // 4))
-    return -(-n_bytes // (n_chunks * ALIGNMENT)) * ALIGNMENT
+    return -(-n_bytes // (n_chunks * quantum)) * quantum
 
 
 # -- from a state to bytes -----------------------------------------------------------------------

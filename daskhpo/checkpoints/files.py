@@ -6,6 +6,7 @@ is flushed by the caller, once for all that it has put there.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
@@ -29,6 +30,9 @@ R = TypeVar("R")
 PARTIAL = ".partial"
 N_THREADS = 8  # for the chunks of one row
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"}
+_MAP_FIXED = (
+    0x10  # Linux, where alone a file system is known to be local; Python has no name for it
+)
 _IOV_MAX = 1024  # pieces that Linux takes at once
 _AT_ONCE = 2**20  # bytes in one call: with far more some writes took three times as long
 # no hard links: another file system, one without them, too many of one file, not allowed
@@ -75,19 +79,37 @@ def read_chunks(paths: Sequence[Path], row: Row, n_chunk: int) -> int:
     return sum(_at_once(read_into, paths, parts))
 
 
-def map_privately(path: Path, n_bytes: int) -> Row:
-    """Return a file's bytes without reading them: pages come when they are used.
+def map_privately(paths: Sequence[Path], n_bytes: int, n_chunk: int) -> Row:
+    """Return a row of chunks without reading it: pages come when they are used.
 
-    Writing to them makes pages of their own. The file may be removed meanwhile, on a local file
+    Writing to them makes pages of their own. The files may be removed meanwhile, on a local file
     system; on a shared one, whoever then touches a page dies of SIGBUS.
 
     Raises
     ------
     ValueError
-        The file is shorter.
+        A file is shorter, or pages of this machine would lie in two chunks.
     """
-    with open(path, "rb", buffering=0) as file:
-        return np.frombuffer(mmap.mmap(file.fileno(), n_bytes, access=mmap.ACCESS_COPY), np.uint8)
+    if len(paths) > 1 and n_chunk % mmap.PAGESIZE:
+        raise ValueError(f"chunks of {n_chunk} bytes are not whole pages of {mmap.PAGESIZE}")
+    room = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    row = np.frombuffer(room, np.uint8)  # frees the room, whatever is mapped there, at its end
+    for path, start in zip(paths, range(0, n_bytes, n_chunk), strict=True):
+        with open(path, "rb", buffering=0) as file:
+            _map_over(row[start : start + n_chunk], file.fileno())
+    return row
+
+
+def _map_over(part: Row, handle: int) -> None:
+    """Put a file's pages in the place of anonymous ones, which Python's own mmap cannot."""
+    if (n_bytes := os.fstat(handle).st_size) < part.nbytes:
+        raise ValueError(f"{n_bytes} bytes where {part.nbytes} were expected")
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64]
+    libc.mmap.restype = ctypes.c_void_p
+    protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _MAP_FIXED
+    if libc.mmap(part.ctypes.data, part.nbytes, protection, flags, handle, 0) != part.ctypes.data:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def is_local(path: Path) -> bool:

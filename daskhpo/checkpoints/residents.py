@@ -19,14 +19,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from daskhpo.checkpoints.codec import Snapshot
+from daskhpo.checkpoints.notes import Dropped, Evicted, Note, Outbox, Unwritable, Written
 from daskhpo.checkpoints.shelf import Entry, Place, Shelf, least
 from daskhpo.checkpoints.staging import Staging
 from daskhpo.checkpoints.tree import Row
@@ -48,46 +48,6 @@ class SnapshotStore(Protocol):
 
     def write_snapshot(self, ref: CheckpointRef, snapshot: Snapshot) -> CheckpointRef:
         """Write durably; the reference comes back complete. Raises OSError."""
-
-
-# -- notes ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A state is committed to the store; ``ref`` is complete. It may still be in memory."""
-
-    ref: CheckpointRef
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Evicted:
-    """A state that was `Written` is not in memory any more; ``ref`` is complete."""
-
-    ref: CheckpointRef
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A state is not in memory any more and was not written from here."""
-
-    ref: CheckpointRef
-    attempt: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unwritable:
-    """A write failed; the state is still in memory and is tried again. Told once for each row."""
-
-    ref: CheckpointRef
-    attempt: int
-    error: str
-
-
-Note = Written | Evicted | Dropped | Unwritable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,16 +99,15 @@ class Residents:
             raise ValueError(f"capacity={capacity!r} must be at least 0 bytes")
         if not durability >= 0:
             raise ValueError(f"durability={durability!r} must be at least 0")
-        self._store, self._tell, self._seconds_left = store, tell, seconds_left
+        self._store, self._seconds_left = store, seconds_left
         self._durability, self._cost = durability, WriteCost()
         self._shelf = Shelf(capacity)
-        self._outbox: deque[Note] = deque()
-        self._teller: threading.Thread | None = None
         self._thread: threading.Thread | None = None
         self._next_look = 0.0  # of the monotonic clock; the thread's own
         self._n_clearing = 0  # calls that wait until nothing is held
         self._is_closed = False
         self._changed = threading.Condition()
+        self._outbox = Outbox(tell, self._changed)
         self._staging: Staging | None = None
         self._has_warned = False
         if staging is not None:
@@ -190,7 +149,7 @@ class Residents:
             for entry in least(shelf.excess(n_bytes), needless):
                 self._send_off(entry)
             row = shelf.take_buffer(n_bytes)
-        self._deliver()
+        self._outbox.deliver()
         return row
 
     def hold(
@@ -217,7 +176,7 @@ class Residents:
             if self._shelf.get(ref.row) is not None:
                 raise ValueError(f"row={ref.row!r} is held already; rows are given out once")
             if self._is_closed:
-                self._outbox.append(Dropped(ref, attempt, "its worker had let go of all states"))
+                self._outbox.put(Dropped(ref, attempt, "its worker had let go of all states"))
             else:
                 self._add(
                     Entry(
@@ -229,7 +188,7 @@ class Residents:
                         is_to_stage=self._staging is not None,
                     )
                 )
-        self._deliver()
+        self._outbox.deliver()
 
     def fetch(self, row: int) -> Held | None:
         """A state that is held, which it remains; None if it is not."""
@@ -285,7 +244,7 @@ class Residents:
     def _settle(self, *, leaving: bool, write: bool, close: bool) -> None:
         awaited: list[tuple[Entry, int]] = []
         with self._changed:
-            if threading.current_thread() in (self._teller, self._thread):
+            if self._outbox.is_telling_here or threading.current_thread() is self._thread:
                 raise RuntimeError("tell must not call flush or close: they wait for its notes")
             if self._is_closed:
                 return
@@ -302,10 +261,10 @@ class Residents:
                     awaited.append((entry, entry.n_failed))
             self._shelf.trim()
             self._changed.notify_all()
-        self._deliver()
+        self._outbox.deliver()
 
         def is_settled() -> bool:
-            if self._outbox or self._teller is not None:
+            if not self._outbox.is_told:
                 return False
             if leaving:
                 return not self._shelf and self._shelf.at_work is None
@@ -323,6 +282,11 @@ class Residents:
             finally:
                 self._n_clearing -= leaving
                 self._changed.notify_all()
+
+    def seconds_to_leave(self) -> float:
+        """How long the writes should take that are worth it before the worker goes."""
+        with self._changed:
+            return self._seconds_of(self._threatened())
 
     # -- decisions, with the lock held -----------------------------------------------------------
 
@@ -356,6 +320,17 @@ class Residents:
             durability=self._durability,
         )
 
+    def _threatened(self) -> list[Entry]:
+        """What would be lost, and is worth a write, if the worker went now."""
+        return [
+            entry
+            for entry in self._shelf
+            if entry.place is not Place.WRITTEN and self._is_worth(entry, leaving=True)
+        ]
+
+    def _seconds_of(self, entries: Iterable[Entry]) -> float:
+        return sum(self._cost.seconds(entry.snapshot.n_bytes) for entry in entries)
+
     def _want(self, entry: Entry) -> None:
         """Have it written, now also if it failed a moment ago."""
         if entry.place is Place.PARKED:
@@ -366,7 +341,7 @@ class Residents:
         """Let it leave: now, or when it is written if that is worth it."""
         if entry.place is Place.WRITTEN:
             self._shelf.remove(entry)
-            self._outbox.append(Evicted(entry.ref, entry.attempt))
+            self._outbox.put(Evicted(entry.ref, entry.attempt))
         elif entry.place is Place.WRITING or self._is_worth(entry, leaving=True):
             entry.is_leaving = True
             self._want(entry)
@@ -375,7 +350,7 @@ class Residents:
 
     def _drop(self, entry: Entry, reason: str) -> None:
         self._shelf.remove(entry)
-        self._outbox.append(Dropped(entry.ref, entry.attempt, reason))
+        self._outbox.put(Dropped(entry.ref, entry.attempt, reason))
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -399,7 +374,7 @@ class Residents:
                     self._stage(entry)
                 else:
                     self._write(entry)
-                self._deliver()
+                self._outbox.deliver()
 
     def _next(self) -> Entry | None:
         """What to do first: what frees memory soon, then what must be, then the best bargain."""
@@ -441,13 +416,8 @@ class Residents:
         if left is None:
             return
         with self._changed:
-            threatened = [
-                entry
-                for entry in self._shelf
-                if entry.place is not Place.WRITTEN and self._is_worth(entry, leaving=True)
-            ]
-            n_seconds = sum(self._cost.seconds(entry.snapshot.n_bytes) for entry in threatened)
-            if left < max(ENDING_SECONDS, ENDING_TIMES * n_seconds):
+            threatened = self._threatened()
+            if left < max(ENDING_SECONDS, ENDING_TIMES * self._seconds_of(threatened)):
                 soon = time.monotonic() + ENDING_RETRY_SECONDS
                 for entry in threatened:
                     if entry.place is Place.PARKED:
@@ -488,7 +458,7 @@ class Residents:
             self._shelf.at_work = None
             self._cost.observe(entry.snapshot.n_bytes, seconds)
             entry.ref, entry.place, entry.unsaved_seconds = ref, Place.WRITTEN, 0.0
-            self._outbox.append(Written(ref, entry.attempt))
+            self._outbox.put(Written(ref, entry.attempt))
             if self._shelf.is_gone(entry):
                 self._shelf.free(entry)
             elif entry.is_leaving:
@@ -512,33 +482,9 @@ class Residents:
             elif self._n_clearing and entry.n_failed > 1:
                 self._drop(entry, f"could not be written: {error}")
             elif entry.n_failed == 1:
-                self._outbox.append(Unwritable(entry.ref, entry.attempt, error))
+                self._outbox.put(Unwritable(entry.ref, entry.attempt, error))
             self._shelf.trim()
             self._changed.notify_all()
-
-    # -- telling ---------------------------------------------------------------------------------
-
-    def _deliver(self) -> None:
-        """Tell what is in the outbox, in its order, without the lock."""
-        with self._changed:
-            if self._teller is not None:  # who tells now goes on with ours, in their turn
-                return
-            self._teller = threading.current_thread()
-        while True:
-            with self._changed:
-                if not self._outbox:
-                    self._teller = None
-                    self._changed.notify_all()
-                    return
-                note = self._outbox.popleft()
-            try:
-                self._tell(note)
-            except Exception:
-                logger.exception("nobody could be told %s", note)
-            except BaseException:  # Ctrl-C: the next one who comes tells the rest
-                with self._changed:
-                    self._teller = None
-                raise
 
     def _warn_of_staging(self, error: Exception) -> None:
         if not self._has_warned:

@@ -288,10 +288,10 @@ class ZarrStore:
 
     def _row(self, paths: Sequence[Path], ref: CheckpointRef, layout: codec.Layout) -> Row:
         n_bytes = layout.n_bytes
-        if len(paths) == 1 and n_bytes >= codec.HUGE and self._is_local():
+        if n_bytes >= codec.HUGE and self._is_local():
             # memory of its own would cost more than all the rest, and the state is mostly copied
             with suppress(ValueError, OSError):  # then reading says what is wrong, if anything is
-                return files.map_privately(paths[0], n_bytes)
+                return files.map_privately(paths, n_bytes, layout.n_chunk)
         row = codec.fresh_row(n_bytes)
         n_read = files.read_chunks(paths, row, layout.n_chunk)
         if n_read != n_bytes:  # cut short just now

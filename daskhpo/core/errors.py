@@ -66,6 +66,10 @@ class StudyLocked(DaskhpoError, RuntimeError):
     """Another process runs the study."""
 
 
+class StudyNotRunning(DaskhpoError, RuntimeError):
+    """No process runs the study, and no job is going to."""
+
+
 class StudyFailed(DaskhpoError, RuntimeError):
     """A study could not go on: the message says why, and what was kept."""
 
@@ -84,3 +88,11 @@ class ShapeMismatch(DaskhpoError, ValueError):
 
 class ReuseMismatch(DaskhpoError, RuntimeError):
     """An object that was reset for another trial does not do what a new one does."""
+
+
+class MissingLibrary(DaskhpoError, ImportError):
+    """A searcher's library is not installed; the message names the extra that brings it."""
+
+
+class OptimiserLost(DaskhpoError, RuntimeError):
+    """An optimiser that lives outside this process cannot be reached or used (any more)."""

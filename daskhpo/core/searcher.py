@@ -52,6 +52,9 @@ class Searcher(ABC):
     def on_end(self, trial: Trial) -> None:
         """The trial ended; ``trial.status`` tells how (a failed one taught nothing else)."""
 
+    def close(self) -> None:
+        """Let go of processes and connections; nothing is asked or told any more."""
+
 
 def checked_points(points: Sequence[Config] | None, space: Space) -> list[dict[str, Any]]:
     """The user's points to evaluate first, each completed and checked against the space.

@@ -180,7 +180,8 @@ class Trial(NamedTuple):
     losses : one per unit since ``decided_at``.
     decision : what was answered at ``decided_at``, while it waits to be carried out.
     leaves : it hands over, and waits for its state to be taken.
-    n_lost : losses in a row without a report between them.
+    n_lost : losses in a row, between which it came no further than ``lost_at``.
+    lost_at : resource that it had come to when it was lost; 0 if it never was.
     n_failed : how often its code raised.
     """
 
@@ -202,6 +203,7 @@ class Trial(NamedTuple):
     n_lost: int = 0
     n_failed: int = 0
     since: int = 0
+    lost_at: int = 0
 
     @property
     def newest(self) -> CheckpointRef | None:
@@ -284,7 +286,8 @@ class CheckpointPolicy:
     every : units of training from one checkpoint to the next; only with ``write="every"``.
     keep_best : of so many of the best trials that have ended a checkpoint is kept; None: of one
         (``"auto"``, ``"every"``), or of all (``"rung"``, ``"end"``).
-    max_bytes, max_files : what all checkpoints of the study may take on the disk; None: no limit.
+    max_bytes, max_files : what all checkpoints of the study may take on the disk, each counted as
+        one file; None: no limit.
         When nine tenths are taken, the least promising are deleted.
     durability : a paused trial that has a real chance to be resumed is written once the training
         that only its worker's memory holds took so many times as long as the write would.
@@ -420,10 +423,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class SlotsChanged:
-    """So many slots serve the study from now on."""
+    """So many slots serve the study from now on.
+
+    ``job``: Slurm's number of the job in which a new slot's worker runs, if it runs in one.
+    """
 
     n_slots: int
     seconds: float
+    job: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, log, sqrt
 from statistics import NormalDist
@@ -15,7 +15,8 @@ from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Compare
 from daskhpo.core.space import Domain, Integer, Real
 from daskhpo.core.types import Config, Report, Trial, TrialId
-from daskhpo.schedulers.pbt import Explorer, Perturb, Population
+from daskhpo.schedulers.explore import Explorer, Perturb
+from daskhpo.schedulers.pbt import Population
 
 Array = NDArray[np.float64]
 
@@ -53,8 +54,8 @@ class PB2(Population):
         own. The bounds of a domain are those of the search.
     quantile_fraction : of the population that exploits, and that may be exploited; at most half.
     synchronous : rank only when all members have come to the same resource.
-    compare : rank by the ``"last"`` report, or by the ``"best"`` so far; its change is what the
-        model learns.
+    compare : rank by the ``"last"`` report, or by the ``"best"`` on the way to a member's state;
+        its change is what the model learns.
 
     Raises
     ------
@@ -133,19 +134,18 @@ class Bandit(Explorer):
                 "nothing to choose; use PBT"
             )
 
-    def explored(
+    def candidates(
         self, member: TrialId, n_exploits: int, config: Config, source: TrialId | None
-    ) -> dict[str, Any]:
-        explored = self._perturb.explored(member, n_exploits, config, source)
+    ) -> Iterator[dict[str, Any]]:
         start = None if source is None else self._starts.get(source)
-        if start is None or not self._segments:
-            return explored
         generator = rng(self._seed, "bandit", member, n_exploits)
         others = [s for number, s in self._starts.items() if number != member]
-        point = _chosen(self._segments, start, others, self._interval, generator)
-        for (name, domain), u in zip(self._domains.items(), point, strict=True):
-            explored[name] = domain.from_unit(u)
-        return explored
+        for explored in self._perturb.candidates(member, n_exploits, config, source):
+            if start is not None and self._segments:
+                point = _chosen(self._segments, start, others, self._interval, generator)
+                for (name, domain), u in zip(self._domains.items(), point, strict=True):
+                    explored[name] = domain.from_unit(u)
+            yield explored
 
     def on_report(self, trial: Trial, report: Report, loss: float) -> None:
         point = self._point(trial.config)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from itertools import islice
+from math import ceil, inf
 from typing import Any
 
 from daskhpo.core.random import rng
-from daskhpo.core.scheduler import Compare, Scheduler, check_compare, ranked_loss
+from daskhpo.core.scheduler import Compare, Scheduler, check_compare
 from daskhpo.core.space import Domain, Space
 from daskhpo.core.types import (
     Action,
@@ -27,7 +27,9 @@ from daskhpo.core.types import (
     TrialId,
     Wait,
 )
+from daskhpo.schedulers.explore import Explorer, Perturb
 
+MAX_CANDIDATES = 20  # configurations that are looked at for one that is new
 MAX_FAILURES = 3  # as often as this in a row a member that fails is given another one's state
 
 
@@ -35,76 +37,6 @@ MAX_FAILURES = 3  # as often as this in a row a member that fails is given anoth
 class _Score:
     resource: int
     loss: float
-
-
-class Explorer(ABC):
-    """How a member that exploited gets a configuration of its own, near its source's or not.
-
-    The hooks tell it what happens in the population; most explorers need not know.
-    """
-
-    @abstractmethod
-    def setup(self, domains: Mapping[str, Domain], seed: int) -> None:
-        """Learn what may change, before anything else.
-
-        Raises
-        ------
-        ValueError : it has no use for such domains.
-        """
-
-    @abstractmethod
-    def explored(
-        self, member: TrialId, n_exploits: int, config: Config, source: TrialId | None
-    ) -> dict[str, Any]:
-        """A configuration for a member that takes over this one; changes nothing.
-
-        Parameters
-        ----------
-        n_exploits : of this member before; with it the key of what is drawn.
-        config : the source's, which may be changed where ``setup`` said.
-        source : whose newest state it takes over; None: not known.
-        """
-
-    def on_report(self, trial: Trial, report: Report, loss: float) -> None:
-        """A member reported; ``loss`` is what it is ranked by."""
-
-    def on_exploit(self, trial: Trial, source: TrialId) -> None:
-        """A member goes on from another one's newest state, with its new configuration."""
-
-    def on_failure(self, trial: Trial) -> None:
-        """A member failed; it goes on only with another one's state."""
-
-    def on_end(self, trial: Trial) -> None:
-        """A member will not return."""
-
-
-class Perturb(Explorer):
-    """Perturbs each hyperparameter, or draws it anew (Jaderberg et al. 2017, App. A).
-
-    Parameters
-    ----------
-    resample_probability : that a hyperparameter is drawn anew from its domain.
-    """
-
-    def __init__(self, resample_probability: float) -> None:
-        self._resample = resample_probability
-        self._domains: dict[str, Domain] = {}
-        self._seed = 0
-
-    def setup(self, domains: Mapping[str, Domain], seed: int) -> None:
-        self._domains, self._seed = dict(domains), seed
-
-    def explored(
-        self, member: TrialId, n_exploits: int, config: Config, source: TrialId | None
-    ) -> dict[str, Any]:
-        generator = rng(self._seed, "explore", member, n_exploits)
-        explored = dict(config)
-        for name, domain in self._domains.items():
-            if generator.random() < self._resample or not domain.contains(config.get(name)):
-                explored[name] = domain.sample(generator)
-            else:
-                explored[name] = domain.perturb(config[name], generator)
-        return explored
 
 
 class Population(Scheduler):
@@ -147,11 +79,14 @@ class Population(Scheduler):
         self._explorer, self._described = explorer, dict(described)
         self._seed = 0
         self._scores: dict[TrialId, _Score] = {}  # of living members
+        self._bests: dict[TrialId, float] = {}  # on the way to each one's state
         self._due: dict[TrialId, None] = {}  # members that shall exploit, in their order
         self._broken: dict[TrialId, None] = {}  # the same, because they failed
         self._waiting: set[TrialId] = set()  # paused, or about to be
         self._n_segments: dict[TrialId, int] = {}  # trained, whatever became of them
         self._n_exploits: dict[TrialId, int] = {}
+        # By source, the row of a state and the configurations with which others went on from it.
+        self._begun: dict[TrialId, tuple[int, list[Config]]] = {}
         self._n_failures: dict[TrialId, int] = {}  # in a row
         self._judged = 0  # synchronous: up to this resource all members were ranked
 
@@ -191,8 +126,7 @@ class Population(Scheduler):
         for trial in turns if self._synchronous else turns[:1]:
             source = self._source(trial, trials) if trial.id in due else None
             if source is not None:
-                config = self._explored(trial.id, source.config, source.id)
-                return Exploit(trial.id, source.id, config)
+                return Exploit(trial.id, source.id, self._explored(trial.id, source))
         if not turns:
             return Wait()
         first = turns[0]
@@ -222,11 +156,20 @@ class Population(Scheduler):
                 return found
         return None
 
-    def _explored(
-        self, member: TrialId, config: Config, source: TrialId | None = None
-    ) -> dict[str, Any]:
+    def _explored(self, member: TrialId, source: Trial) -> dict[str, Any]:
+        """A configuration that nobody goes on with from the source's state, if there is one.
+
+        Training is deterministic as a rule, so that of two who do one is wasted.
+        """
+        assert source.newest is not None, "a source has a state"
+        row, taken = self._begun.get(source.id, (-1, []))
+        taken = [source.config, *(taken if row == source.newest.row else [])]
         n_exploits = self._n_exploits.get(member, 0)
-        return self._explorer.explored(member, n_exploits, config, source)
+        candidates = self._explorer.candidates(member, n_exploits, source.config, source.id)
+        for config in islice(candidates, MAX_CANDIDATES):
+            if config not in taken:
+                break
+        return config
 
     # -- what happens ----------------------------------------------------------------------------
 
@@ -239,15 +182,21 @@ class Population(Scheduler):
 
     def on_exploit(self, trial: Trial, source: TrialId) -> None:
         self._n_exploits[trial.id] = self._n_exploits.get(trial.id, 0) + 1
+        assert trial.newest is not None, "it has the source's state"
+        row, configs = self._begun.get(source, (-1, []))
+        taken = configs if row == trial.newest.row else []
+        self._begun[source] = trial.newest.row, [*taken, trial.config]
         self._due.pop(trial.id, None)
         self._broken.pop(trial.id, None)
         self._scores.pop(trial.id, None)  # what it scored was another state
+        self._bests[trial.id] = self._bests.get(source, inf)
         self._explorer.on_exploit(trial, source)
 
     def on_report(self, trial: Trial, report: Report) -> Decision:
         self._n_failures.pop(trial.id, None)
         self._n_segments[trial.id] = self._n_segments.get(trial.id, 0) + 1
-        loss = ranked_loss(report, self._compare)
+        self._bests[trial.id] = min(self._bests.get(trial.id, inf), *report.losses)
+        loss = report.loss if self._compare == "last" else self._bests[trial.id]
         self._explorer.on_report(trial, report, loss)
         if report.resource >= self.max_t:
             return Stop("fully trained")
@@ -287,10 +236,12 @@ class Population(Scheduler):
         self._waiting.discard(trial.id)
         for each in (
             self._scores,
+            self._bests,
             self._due,
             self._broken,
             self._n_segments,
             self._n_exploits,
+            self._begun,
             self._n_failures,
         ):
             each.pop(trial.id, None)
@@ -311,7 +262,8 @@ class PBT(Population):
     Every ``perturbation_interval`` units a member is ranked among all by its newest report. One of
     the worst ``quantile_fraction`` *exploits*: it takes over state and configuration of one of the
     best, drawn at random, and *explores*: each hyperparameter of ``mutations`` is perturbed, or
-    with ``resample_probability`` drawn anew. The others go on.
+    with ``resample_probability`` drawn anew; until it has a configuration with which nobody else
+    goes on from that state, so that no two members train the same. The others go on.
 
     A member that fails, or whose metric is not finite, exploits as well, up to three times in a
     row. Where there are more members than slots, all are trained in turns, the least trained first,
@@ -328,7 +280,7 @@ class PBT(Population):
     quantile_fraction : of the population that exploits, and that may be exploited; at most half.
     resample_probability : that a hyperparameter is drawn anew from its domain, not perturbed.
     synchronous : rank only when all members have come to the same resource.
-    compare : rank by the ``"last"`` report, or by the ``"best"`` so far.
+    compare : rank by the ``"last"`` report, or by the ``"best"`` on the way to a member's state.
 
     Raises
     ------

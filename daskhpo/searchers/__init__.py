@@ -10,20 +10,38 @@ from daskhpo.searchers.grid import GridSearch
 from daskhpo.searchers.random import RandomSearch
 
 if TYPE_CHECKING:
+    from daskhpo.searchers.external.ax import AxSearch
+    from daskhpo.searchers.external.dragonfly import DragonflySearch
+    from daskhpo.searchers.external.hyperopt import HyperOptSearch
+    from daskhpo.searchers.external.optuna import OptunaSearch
+    from daskhpo.searchers.external.process import OutOfProcess
+    from daskhpo.searchers.external.sigopt import SigOptSearch
     from daskhpo.searchers.gp.search import GPSearch
     from daskhpo.searchers.repeater import Repeater
 
 __all__ = [
+    "AxSearch",
+    "DragonflySearch",
     "GPSearch",
     "GridSearch",
+    "HyperOptSearch",
+    "OptunaSearch",
+    "OutOfProcess",
     "RandomSearch",
     "Repeater",
     "Searcher",
+    "SigOptSearch",
 ]
 
 LATER = {  # loaded when they are first used
+    "AxSearch": "daskhpo.searchers.external.ax",
+    "DragonflySearch": "daskhpo.searchers.external.dragonfly",
     "GPSearch": "daskhpo.searchers.gp.search",
+    "HyperOptSearch": "daskhpo.searchers.external.hyperopt",
+    "OptunaSearch": "daskhpo.searchers.external.optuna",
+    "OutOfProcess": "daskhpo.searchers.external.process",
     "Repeater": "daskhpo.searchers.repeater",
+    "SigOptSearch": "daskhpo.searchers.external.sigopt",
 }
 
 

@@ -86,6 +86,9 @@ class Repeater(Searcher):
         if len(group.ended) == self.n:
             self._tell(group)
 
+    def close(self) -> None:
+        self.searcher.close()
+
     def _new(self, config: Config) -> _Group:
         group = _Group(self._next, dict(config), self.n, self.n)
         self._next += 1

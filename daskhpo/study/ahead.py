@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -183,8 +184,9 @@ class Ahead(Searcher):
 
     def _work(self) -> None:
         try:
-            while self._turn():
-                pass
+            with contextlib.closing(self._searcher):
+                while self._turn():
+                    pass
         except BaseException as error:
             with self._changed:
                 self._error = error

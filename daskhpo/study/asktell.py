@@ -13,15 +13,18 @@ from daskhpo.core.types import (
     Command,
     Config,
     Failed,
+    Interrupt,
     Limits,
     Release,
     Reported,
     SlotsChanged,
     Step,
+    StopRequested,
     Train,
     TrialId,
 )
 from daskhpo.study.coordinator import Problem
+from daskhpo.study.lock import JobIsOver, no_job_is_over
 from daskhpo.study.session import Session
 
 
@@ -52,9 +55,23 @@ class AskTell:
     trains it again up to ``trial.resource`` without telling.
     """
 
-    def __init__(self, directory: Path, problem: Problem, *, resume: bool) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        problem: Problem,
+        *,
+        resume: bool,
+        job_is_over: JobIsOver = no_job_is_over,
+    ) -> None:
+        self._asked_to_stop: list[str] = []  # by other processes; why
         self._session = Session(
-            directory, problem, Limits(), CheckpointPolicy("never"), resume=resume
+            directory,
+            problem,
+            Limits(),
+            CheckpointPolicy("never"),
+            resume=resume,
+            on_stop=self._asked_to_stop.append,
+            job_is_over=job_is_over,
         )
         self._coordinator = self._session.coordinator
         self._max_t = problem.scheduler.max_t
@@ -62,14 +79,16 @@ class AskTell:
         self._zero = time.monotonic() - self._session.began_at
         self._ready: deque[Train] = deque()
         self._asked: dict[TrialId, tuple[AskedTrial, int]] = {}
+        self._interrupted: set[TrialId] = set()
         self._perform(self._session.commands)
 
     def ask(self) -> AskedTrial | None:
-        """The next trial to run, or None if the study wants none before it is told more."""
+        """The next trial to run; None if the study wants none before it is told more, or at all."""
+        self._mind_requests()
         if not self._ready:  # slots are there while somebody asks: nothing starts ahead of that
             self._handle(SlotsChanged(len(self._asked) + 1, self._now()))
             self._handle(SlotsChanged(0, self._now()))
-        if not self._ready:
+        if not self._ready or self._coordinator.stop_reason is not None:
             return None
         job = self._ready.popleft()
         trial = AskedTrial(job.trial, job.config, self._told(job), self._max_t)
@@ -87,19 +106,25 @@ class AskTell:
         if trial.id not in self._asked or self._asked[trial.id][0] is not trial:
             raise ValueError(f"{trial!r} does not run: it is finished, or was never asked for")
         plain = self._objective.check(metrics)
+        self._mind_requests()
         attempt, now = self._asked[trial.id][1], self._now()
         if math.isinf(self._objective.loss(plain)):
             error = f"{self._objective.metric}={plain[self._objective.metric]!r} is not finite"
             self._handle(Failed(trial.id, attempt, error, now, retry=False))
         else:
             step = Step(trial.resource + 1, plain, now)
-            self._handle(Reported(trial.id, attempt, (step,), now))
+            yielded = trial.id in self._interrupted
+            self._handle(Reported(trial.id, attempt, (step,), now, yielded=yielded))
             trial.resource += 1
         return not trial.finished
 
     def close(self) -> None:
         """End the session; trials that were asked for and not finished will be given again."""
         self._session.close()
+
+    def _mind_requests(self) -> None:
+        if self._asked_to_stop:
+            self._handle(StopRequested(self._asked_to_stop.pop(), self._now()))
 
     def _told(self, job: Train) -> int:
         # Without checkpoints the ledger counts from 0 again; the user was told otherwise.
@@ -115,6 +140,8 @@ class AskTell:
             match command:
                 case Train(launch=True):
                     self._ready.append(command)
+                case Interrupt(number):
+                    self._interrupted.add(number)  # it is finished when it has told once more
                 case Release(number) if number in self._asked:
                     self._asked.pop(number)[0].finished = True
                 case _:

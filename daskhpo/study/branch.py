@@ -10,6 +10,7 @@ import uuid
 from itertools import islice
 from pathlib import Path
 
+from daskhpo.checkpoints import STORE
 from daskhpo.checkpoints.files import flush_folder
 from daskhpo.checkpoints.zarr import ZarrStore
 from daskhpo.core.errors import (
@@ -23,7 +24,6 @@ from daskhpo.study.session import study_records
 logger = logging.getLogger("daskhpo")
 
 ATTEMPTS = 10  # to find all checkpoints of a study that runs
-STORE = "checkpoints.zarr"
 
 
 def branch(source: Path, target: Path, seconds: float | None = None) -> None:
@@ -93,7 +93,6 @@ def _copy(source: Path, target: Path, n_lines: int | None = None) -> None:
     if not source.exists():
         return
     with source.open("rb") as lines, target.open("wb") as file:
-        os.fchmod(file.fileno(), 0o600)
         file.writelines(islice(lines, n_lines))
         file.flush()
         os.fsync(file.fileno())

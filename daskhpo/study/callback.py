@@ -33,7 +33,7 @@ class StudyInfo:
 
 
 class Callback(ABC):
-    """Follows a study. Every method is optional; all are called in one thread of their own.
+    """Follows a study. Every method is optional; they are called in one thread of their own.
 
     A callback that raises is logged once with its traceback and left out from then on; the study
     goes on.
@@ -54,6 +54,10 @@ class Callback(ABC):
     def on_finish(self, story: Story) -> None:
         """The session is over."""
 
+    def on_leave(self, story: Story) -> None:
+        """The study goes on, but is not followed here any more; by default as if it were over."""
+        self.on_finish(story)
+
 
 class Follower:
     """Reads the journal of a study and tells callbacks, in a thread of its own.
@@ -69,6 +73,7 @@ class Follower:
         self._path = info.directory / "journal.jsonl"
         self._offset = 0
         self._damaged = False
+        self._last_word = "on_finish"
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="daskhpo-callbacks", daemon=True)
         if callbacks:  # else nobody asks what the journal says
@@ -76,6 +81,14 @@ class Follower:
 
     def finish(self) -> None:
         """The session is over: tell the rest, and end."""
+        self._end()
+
+    def leave(self) -> None:
+        """Follow it no further, though it goes on."""
+        self._last_word = "on_leave"
+        self._end()
+
+    def _end(self) -> None:
         self._over.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -87,7 +100,7 @@ class Follower:
             self._each("on_tick", self._story)
         self._read()
         self._each("on_tick", self._story)
-        self._each("on_finish", self._story)
+        self._each(self._last_word, self._story)
 
     def _read(self) -> None:
         if not self._path.exists() or self._damaged:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -63,7 +64,7 @@ from daskhpo.study.protocols import Executor, Journal
 
 RETURNED = "its code returned"
 NO_ROOM = "checkpoints take nine tenths of what max_bytes and max_files allow"
-MAX_LOST = 3  # as often as this a trial may lose its worker in a row without a report between
+MAX_LOST = 3  # as often as this a trial may lose its worker in a row without coming any further
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,14 @@ class Coordinator:
         if self.ledger.n_running:
             return False
         return self.stop_reason is not None or (self.idle and not self.ledger.queue)
+
+    @property
+    def n_wanted(self) -> float:
+        """Slots that it has work for; infinite unless the scheduler has nothing to add."""
+        if self.stop_reason is None and not self.idle:
+            return math.inf
+        queued = len(self.ledger.queue) if self.stop_reason is None else 0
+        return self.ledger.n_running + queued
 
     def ask(self, trial: TrialId) -> Suggestion | None:
         """The searcher's own configuration for a new trial, however long it takes."""
@@ -268,7 +277,11 @@ class Coordinator:
         if trial.decision is not None:  # it stands, whatever became of the checkpoint
             self._settle(trial, trial.decision, in_slot=False)
         elif event.blame and trial.n_lost + 1 >= MAX_LOST:
-            reason = f"lost {MAX_LOST} times in a row without a report: {event.reason}"
+            reason = (
+                f"lost {MAX_LOST} times in a row, without coming further than resource "
+                f"{max(trial.lost_at, trial.resource)}: {event.reason}. If its process was killed "
+                "for want of memory, the worker's log, dmesg or sacct say so"
+            )
             self._end(trial, Status.FAILED, reason)
         else:
             self.ledger.requeue(trial, trial.until, lost=int(event.blame))

@@ -62,7 +62,7 @@ class FileJournal:
     def __init__(self, path: Path) -> None:
         self.path = path
         _mend(path)
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         self._buffer: list[str] = []
         self._problem: OSError | None = None
         self._unsynced, self._closing = threading.Event(), threading.Event()
@@ -237,6 +237,13 @@ def _encode_suggested(record: Suggested) -> dict[str, Any]:
     return data
 
 
+def _encode_slots(record: SlotsChanged) -> dict[str, Any]:
+    data = _plainly("slots", record)
+    if not record.job:
+        del data["job"]
+    return data
+
+
 _ENCODERS: dict[type, Callable[[Any], dict[str, Any]]] = {
     Reported: _encode_reported,
     Began: lambda r: (
@@ -248,7 +255,7 @@ _ENCODERS: dict[type, Callable[[Any], dict[str, Any]]] = {
     Dropped: lambda r: _plainly("dropped", r),
     Lost: lambda r: _plainly("lost", r),
     Failed: lambda r: _plainly("failed", r),
-    SlotsChanged: lambda r: _plainly("slots", r),
+    SlotsChanged: _encode_slots,
     StopRequested: lambda r: _plainly("stop", r),
     Suggested: _encode_suggested,
     Launched: lambda r: _plainly("launched", r),

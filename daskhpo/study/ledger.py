@@ -113,7 +113,8 @@ class Ledger:
                 resource=steps[-1].resource,
                 losses=trial.losses + tuple(new),
                 best_loss=min(trial.best_loss, best),
-                n_lost=0,
+                # What is trained again is no progress: it may end in the same way again.
+                n_lost=0 if steps[-1].resource > trial.lost_at else trial.n_lost,
             )
         )
 
@@ -150,6 +151,7 @@ class Ledger:
                 until=until,
                 leaves=False,
                 n_lost=trial.n_lost + lost,
+                lost_at=max(trial.lost_at, trial.resource) if lost else trial.lost_at,
                 n_failed=trial.n_failed + failed,
             )
         )
@@ -290,6 +292,7 @@ class Ledger:
                 attempt=trial.attempt + 1,  # its own states are of no use, should one be saved late
                 resource=resource,
                 since=resource,
+                lost_at=0,
                 decided_at=resource,
                 losses=(),
                 held=source.held,

@@ -20,6 +20,15 @@ logger = logging.getLogger("daskhpo")
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
+SILENT_SECONDS = 15.0  # without a sign of life, if the batch job of the holder is over
+
+JobIsOver = Callable[[str], bool]
+"""Whether a batch job is over; it is named as a lock names it: number, dot, how often restarted."""
+
+
+def no_job_is_over(job: str) -> bool:
+    """What somebody says who knows nothing of batch jobs."""
+    return False
 
 
 class StudyLock:
@@ -27,23 +36,36 @@ class StudyLock:
 
     Creation with ``O_EXCL`` is atomic, on NFS too. The holder touches the file every
     ``HEARTBEAT_SECONDS``; a file that was not touched for ``STALE_SECONDS`` belongs to a dead
-    process, and so does one of this host whose process is gone. Ages are measured by the file
-    server's own clock. Whoever takes a lock over claims that first, which only one can do.
+    process, and so does one of this host whose process is gone, and one whose batch job is over,
+    as soon as it was not touched for ``SILENT_SECONDS``: the word of a batch system alone is not
+    enough, for a process may survive its job. Ages are measured by the file server's own clock.
+    Whoever takes a lock over claims that first, which only one can do.
 
     Parameters
     ----------
     directory : of the study; it exists.
     on_lost : called (from the heartbeat's thread) if somebody took the lock over.
+    job_is_over : asked about the batch job of a silent holder.
+
+    Attributes
+    ----------
+    token : name of this session.
 
     Raises
     ------
     StudyLocked : another process holds it; the message says which.
     """
 
-    def __init__(self, directory: Path, on_lost: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        on_lost: Callable[[], None] | None = None,
+        job_is_over: JobIsOver = no_job_is_over,
+    ) -> None:
         self.path = directory / "lock.json"
-        self._token = uuid.uuid4().hex
+        self.token = uuid.uuid4().hex
         self._on_lost = on_lost
+        self._job_is_over = job_is_over
         while not self._create(self.path):
             self._take_over()
         self._released = threading.Event()
@@ -61,14 +83,15 @@ class StudyLock:
     def _create(self, path: Path) -> bool:
         """Write who we are to a file, unless there is one already."""
         holder = {
-            "token": self._token,
+            "token": self.token,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "process_started": _started(os.getpid()),
+            "job": _own_job(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         # Written aside and linked: nobody ever sees a lock that does not say whose it is.
-        aside = self.path.with_name(f"lock.{self._token}")
+        aside = self.path.with_name(f"lock.{self.token}")
         aside.write_text(json.dumps(holder))
         try:
             os.link(aside, path)
@@ -80,7 +103,9 @@ class StudyLock:
 
     def _take_over(self) -> None:
         """Remove the lock of a process that is gone; returns when it may be tried for again."""
-        if (holder := _dead_holder(self.path.parent)) is None:  # given back just now
+        if (
+            holder := _dead_holder(self.path.parent, self._job_is_over)
+        ) is None:  # given back just now
             return
         host, pid = holder.get("host", "an unknown host"), holder.get("pid", 0)
         # Only the owner of this file may remove that holder's lock. Without it, another one could
@@ -117,40 +142,51 @@ class StudyLock:
 
     def _is_mine(self) -> bool:
         try:
-            return bool(json.loads(self.path.read_text()).get("token") == self._token)
+            return bool(json.loads(self.path.read_text()).get("token") == self.token)
         except FileNotFoundError:
             return False
         except (OSError, ValueError):  # not readable just now: assume nothing
             return True
 
 
-def holder_of(directory: Path) -> dict[str, Any] | None:
-    """Who runs the study in a directory: host, pid, since, age (s); None if nobody does."""
+def holder_of(directory: Path, job_is_over: JobIsOver = no_job_is_over) -> dict[str, Any] | None:
+    """Who runs the study in a directory; None if nobody does.
+
+    Returns
+    -------
+    dict : token, host, pid, since, job (None outside of one), age (s).
+    """
     path = directory / "lock.json"
     holder, age = _read(path), _age(path)
-    if holder is None or age is None or _is_gone(holder) or age >= STALE_SECONDS:
+    if holder is None or age is None or _is_dead(holder, age, job_is_over):
         return None
-    unknown = {"host": "an unknown host", "pid": "?", "since": "an unknown time"}
+    unknown = {
+        "token": "",
+        "host": "an unknown host",
+        "pid": "?",
+        "since": "an unknown time",
+        "job": None,
+    }
     return unknown | holder | {"age": age}
 
 
-def check_free(directory: Path) -> None:
+def check_free(directory: Path, job_is_over: JobIsOver = no_job_is_over) -> None:
     """Refuse a study that a living process runs.
 
     Raises
     ------
     StudyLocked : the message says which process, and what to do.
     """
-    _dead_holder(directory)
+    _dead_holder(directory, job_is_over)
 
 
-def _dead_holder(directory: Path) -> dict[str, Any] | None:
+def _dead_holder(directory: Path, job_is_over: JobIsOver) -> dict[str, Any] | None:
     """Who left a lock behind; None if there is no lock. Raises if the holder is alive."""
     path = directory / "lock.json"
     holder, age = _read(path), _age(path)  # judged and taken over from must be one and the same
     if holder is None or age is None:
         return None
-    if _is_gone(holder) or age >= STALE_SECONDS:
+    if _is_dead(holder, age, job_is_over):
         return holder
     raise StudyLocked(
         f"{directory} is in use by process {holder.get('pid', 'unknown')} on "
@@ -187,12 +223,25 @@ def _read(path: Path) -> dict[str, Any] | None:
     return holder if isinstance(holder, dict) else {}
 
 
+def _is_dead(holder: dict[str, Any], age: float, job_is_over: JobIsOver) -> bool:
+    if _is_gone(holder) or age >= STALE_SECONDS:
+        return True
+    job = holder.get("job")
+    return isinstance(job, str) and age >= SILENT_SECONDS and job_is_over(job)
+
+
 def _is_gone(holder: dict[str, Any]) -> bool:
     """Whether the holder was a process of this host which is no more."""
     if holder.get("host") != socket.gethostname():
         return False
     started = _started(holder.get("pid", 0))
     return started is None or started != holder.get("process_started")
+
+
+def _own_job() -> str | None:
+    """The Slurm job that this process belongs to; it keeps its number when it is restarted."""
+    number = os.environ.get("SLURM_JOB_ID")
+    return number and f"{number}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
 
 def _started(pid: int) -> str | None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from daskhpo.core.types import CheckpointRef, Command, Event, Record
+
+if TYPE_CHECKING:
+    from daskhpo.checkpoints.cleaned import Cleaned
+    from daskhpo.checkpoints.codec import Snapshot
 
 
 class Executor(Protocol):
@@ -39,10 +43,18 @@ class Journal(Protocol):
 
 
 class CheckpointStore(Protocol):
-    """Keeps checkpoints. What is not finished is absent."""
+    """Keeps checkpoints. What is not finished is absent.
 
-    def write(self, ref: CheckpointRef, state: Any) -> CheckpointRef:
-        """Write a state to the row; the reference comes back complete when it is durable."""
+    An executor hands it to its workers, so it is picklable and cheap to make.
+    """
+
+    def write_snapshot(self, ref: CheckpointRef, snapshot: Snapshot) -> CheckpointRef:
+        """Write a state to the row; the reference comes back complete when it is durable.
+
+        Raises
+        ------
+        OSError : it cannot be written; nothing is left of it.
+        """
 
     def read(self, ref: CheckpointRef) -> Any:
         """The state, equal to what was written.
@@ -55,5 +67,5 @@ class CheckpointStore(Protocol):
     def delete(self, ref: CheckpointRef) -> None:
         """Remove it; nothing happens if it is not there."""
 
-    def list(self) -> Sequence[CheckpointRef]:
-        """What lies in the store, committed or not."""
+    def clean(self, keep: Collection[CheckpointRef]) -> Cleaned:
+        """Remove all other rows, and what killed writers left; return how much."""

@@ -84,6 +84,11 @@ class Result:
         return self._story.stop_reason
 
     @property
+    def num_slots(self) -> int:
+        """Slots that serve the study, or served it last."""
+        return self._story.n_slots
+
+    @property
     def best_trial(self) -> TrialRecord:
         """The trial with the best value so far.
 
@@ -124,8 +129,11 @@ class Result:
     def trials(self) -> pd.DataFrame:
         """One row a trial, in order of their numbers.
 
-        Columns: ``trial``, ``status``, ``resource``, ``seconds`` (slots held, in all), ``bracket``,
-        ``config/<name>``, the last metrics, ``best/<metric>``, ``reason`` (why it ended).
+        Columns: ``trial``, ``status``, ``resource``, ``seconds`` (in slots, in all, up to its last
+        report) and what it divides into (``seconds/useful``, ``seconds/lost``,
+        ``seconds/saving``, see :class:`~daskhpo.study.slot_time.Spent`), ``seconds/queued``
+        (without a slot, ready to go on), ``bracket``, ``config/<name>``, the last metrics,
+        ``best/<metric>``, ``reason`` (why it ended).
         """
         import pandas as pd
 
@@ -137,6 +145,10 @@ class Result:
                 "status": trial.status.value,
                 "resource": trial.resource,
                 "seconds": trial.seconds,
+                "seconds/useful": trial.spent.useful,
+                "seconds/lost": trial.spent.lost,
+                "seconds/saving": trial.spent.saving,
+                "seconds/queued": trial.spent.queued,
                 "bracket": trial.bracket,
             }
             row |= {f"config/{name}": value for name, value in trial.config.items()}
@@ -145,7 +157,8 @@ class Result:
             row[best] = value if math.isfinite(value) else math.nan
             row["reason"] = trial.reason
             rows.append(row)
-        columns = ["trial", "status", "resource", "seconds", "bracket", best, "reason"]
+        parts = [f"seconds/{part}" for part in ("useful", "lost", "saving", "queued")]
+        columns = ["trial", "status", "resource", "seconds", *parts, "bracket", best, "reason"]
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
     def history(self) -> pd.DataFrame:
@@ -333,28 +346,56 @@ class Result:
         return pd.DataFrame(rows, columns=["seconds", "mean", "std", "num_trials"])
 
     def cost(self) -> dict[str, float]:
-        """What the study cost.
+        """What the study cost, all sessions together.
 
-        Keys: ``device_seconds`` (slots held by trials), ``seconds`` (the study's length),
-        ``checkpoint_bytes`` and ``checkpoint_files`` (written, in all), ``stored_bytes`` and
-        ``stored_files`` (in the store now), ``retrained_units`` (units of training that were done
-        again, because no state held them any more), ``search_seconds`` (slot-seconds lost while a
-        suggestion was waited for), ``fallback_trials`` (drawn at random, because the searcher was
-        late).
+        ``device_seconds`` is the time of all slots that served it: a slot is one device, or the
+        part of one that a trial asked for. It is the sum of
+
+        - ``useful_seconds``: units of training that had not been reported before. A unit lasts
+          from the one before, or from the trial's launch: building the model is part of the first;
+        - ``lost_seconds``: units that had been reported before, and what was done since a trial's
+          last unit when its worker was lost, its code raised, or the study died;
+        - ``saving_seconds``: from a trial's last unit until its state was taken to memory, or its
+          slot was free;
+        - ``unreported_seconds``: since its last unit, of each trial that holds a slot now;
+        - ``idle_seconds``: slots without a trial.
+
+        ``search_seconds`` are slot-seconds (most of them idle) for which a suggestion was waited.
+
+        Not part of that sum: ``seconds`` (the study's length, sessions added up) and
+        ``queue_seconds`` (in which the study ran without a single slot: its jobs waited in a
+        queue, or were gone).
+
+        Checkpoints: ``checkpoint_bytes`` and ``checkpoint_files`` (written, in all),
+        ``stored_bytes`` and ``stored_files`` (in the store now). Counts: ``retrained_units`` (units
+        of training that were done again, because no state held them any more),
+        ``fallback_trials`` (drawn at random, because the searcher was late).
         """
-        story = self._story
+        story, slots = self._story, self._story.slot_time
+        spent = [trial.spent for trial in story.trials.values()]
         stored = story.checkpoints.values()
         return {
-            "device_seconds": sum(trial.seconds for trial in story.trials.values()),
+            "device_seconds": slots.total,
+            "useful_seconds": sum(each.useful for each in spent),
+            "lost_seconds": sum(each.lost for each in spent),
+            "saving_seconds": sum(each.saving for each in spent),
+            "unreported_seconds": slots.unreported,
+            "idle_seconds": slots.idle,
+            "search_seconds": story.search_seconds,
             "seconds": story.seconds,
+            "queue_seconds": slots.without,
             "checkpoint_bytes": story.n_checkpoint_bytes,
             "checkpoint_files": story.n_checkpoints,
             "stored_bytes": sum(ref.n_bytes for ref in stored),
             "stored_files": len(stored),
-            "retrained_units": sum(trial.n_retrained for trial in story.trials.values()),
-            "search_seconds": story.search_seconds,
+            "retrained_units": sum(each.n_retrained for each in spent),
             "fallback_trials": story.n_fallbacks,
         }
+
+    @property
+    def jobs(self) -> list[str]:
+        """Slurm's numbers of the jobs whose workers have served the study, in order."""
+        return list(self._story.jobs)
 
     def checkpoints(self) -> list[CheckpointRef]:
         """All checkpoints that are in the store, by row."""
@@ -367,7 +408,7 @@ class Result:
         ------
         CheckpointMissing : none was written, or it is no longer kept.
         """
-        from daskhpo.checkpoints import ZarrStore
+        from daskhpo.checkpoints import STORE, ZarrStore
         from daskhpo.core.errors import CheckpointMissing
 
         trial = self.best_trial if trial_id is None else self._story.trials[trial_id]
@@ -376,4 +417,4 @@ class Result:
                 f"trial {trial.id} ({trial.status.value}) has no checkpoint; "
                 "run the study with checkpoint='end' to keep one of every trial"
             )
-        return ZarrStore(self.path / "checkpoints.zarr").read(trial.checkpoint)
+        return ZarrStore(self.path / STORE).read(trial.checkpoint)

@@ -16,8 +16,9 @@ from daskhpo.core.types import Began, CheckpointPolicy, Command, Limits, Record,
 from daskhpo.study.ahead import Ahead
 from daskhpo.study.coordinator import Coordinator, Problem
 from daskhpo.study.journal import FileJournal, read_journal
-from daskhpo.study.lock import StudyLock, check_free
+from daskhpo.study.lock import JobIsOver, StudyLock, check_free, no_job_is_over
 from daskhpo.study.replay import replay
+from daskhpo.study.requests import Listener
 
 FORMAT = 2  # of the study directory
 
@@ -32,6 +33,8 @@ class Session:
     resume : go on with what is there. Otherwise the directory must hold no trial yet.
     ahead : have the suggestions of a slow searcher made ahead, beside the coordinator.
     on_lock_lost : called if another process took the study over.
+    on_stop : called with the reason if another process asks this one to stop.
+    job_is_over : whether a batch job, in which the last session ran, is over.
 
     Raises
     ------
@@ -48,11 +51,13 @@ class Session:
         resume: bool,
         source: str | None = None,
         on_lock_lost: Callable[[], None] | None = None,
+        on_stop: Callable[[str], None] = lambda reason: None,
+        job_is_over: JobIsOver = no_job_is_over,
         ahead: bool = False,
     ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.lock = StudyLock(directory, on_lock_lost)
+        self.lock = StudyLock(directory, on_lock_lost, job_is_over)
         try:
             path = directory / "journal.jsonl"
             _check_contents(directory, problem, resume=resume)
@@ -65,7 +70,9 @@ class Session:
                 began = Began(limits, policy, self.began_at)
                 self.commands: list[Command] = self.coordinator.handle(began)
                 self.journal.flush()
-                self._ahead = _search_ahead(self.coordinator, problem) if ahead else None
+                if ahead:
+                    _search_ahead(self.coordinator, problem)
+                self._requests = Listener(directory, self.lock.token, on_stop)
             except BaseException:
                 self.journal.close()
                 raise
@@ -74,19 +81,19 @@ class Session:
             raise
 
     def close(self) -> None:
-        """Close the journal, give the lock back, and end the searcher's thread."""
+        """Close the journal, give the lock back, and end the searcher with what it has started."""
         with contextlib.ExitStack() as stack:  # last in, first out, whatever raises
-            if self._ahead is not None:
-                stack.callback(self._ahead.close)
+            stack.callback(self._requests.close)
+            stack.callback(self.coordinator.searcher.close)
             stack.callback(self.lock.release)
             stack.callback(self.journal.close)
 
 
-def _search_ahead(coordinator: Coordinator, problem: Problem) -> Ahead | None:
+def _search_ahead(coordinator: Coordinator, problem: Problem) -> None:
     """Move the coordinator's searcher to a thread of its own, if it is slow."""
     searcher = coordinator.searcher
     if not searcher.slow:
-        return None
+        return
     points = getattr(searcher, "points_to_evaluate", None) or ()
     ahead = Ahead(
         searcher,
@@ -96,17 +103,47 @@ def _search_ahead(coordinator: Coordinator, problem: Problem) -> Ahead | None:
         n_points=len(points),
     )
     coordinator.searcher, coordinator.suggest = ahead, ahead.propose
-    return ahead
 
 
-def check_startable(directory: Path, problem: Problem, *, resume: bool) -> None:
+def create_directory(directory: Path, problem: Problem, source: str | None) -> None:
+    """Make the directory of a study that is to begin later."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _write_manifest(directory, problem, source)
+
+
+def has_work(directory: Path, problem: Problem, limits: Limits, policy: CheckpointPolicy) -> bool:
+    """Whether a session with these limits would find anything to do. Nothing is written."""
+    last = _Last(study_records(directory))
+    coordinator = replay(problem, last, _Nowhere())
+    with contextlib.closing(coordinator.searcher):
+        coordinator.handle(Began(limits, policy, last.seconds))
+        return not coordinator.is_over
+
+
+class _Nowhere:
+    """A journal that keeps nothing."""
+
+    def append(self, record: Record) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+
+def check_startable(
+    directory: Path,
+    problem: Problem,
+    *,
+    resume: bool,
+    job_is_over: JobIsOver = no_job_is_over,
+) -> None:
     """Refuse now what :class:`Session` would refuse later, before anything is started.
 
     Raises
     ------
     StudyExists, StudyMismatch, StudyLocked, JournalCorrupt : as their messages say.
     """
-    check_free(directory)
+    check_free(directory, job_is_over)
     _check_contents(directory, problem, resume=resume)
 
 
@@ -176,7 +213,7 @@ def check_manifest(directory: Path, problem: Problem) -> None:
     """
     if not (directory / "study.json").exists():
         return
-    found, given = read_manifest(directory), _manifest(problem, None)
+    found, given = read_manifest(directory), manifest_of(problem, None)
     for name in ("space", "metric", "mode", "seed", "scheduler", "searcher"):
         there, here = getattr(found, name), getattr(given, name)
         if there != here:
@@ -186,7 +223,8 @@ def check_manifest(directory: Path, problem: Problem) -> None:
             )
 
 
-def _manifest(problem: Problem, source: str | None) -> Manifest:
+def manifest_of(problem: Problem, source: str | None) -> Manifest:
+    """What the directory of a study will say of it."""
     return Manifest(
         problem.objective.metric,
         problem.objective.mode,
@@ -204,7 +242,7 @@ def _write_manifest(directory: Path, problem: Problem, source: str | None) -> No
     path = directory / "study.json"
     if path.exists():
         return
-    manifest = vars(_manifest(problem, source))
+    manifest = vars(manifest_of(problem, source))
     aside = path.with_suffix(".partial")
     aside.write_text(json.dumps({"format": FORMAT, "version": __version__, **manifest}, indent=1))
     os.replace(aside, path)

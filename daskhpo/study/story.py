@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import (
@@ -30,6 +31,7 @@ from daskhpo.core.types import (
     TrialId,
     Unsaved,
 )
+from daskhpo.study.slot_time import SlotTime, Spent
 
 
 class TrialRecord:
@@ -38,18 +40,15 @@ class TrialRecord:
     Attributes
     ----------
     id, config, bracket, status, resource : as the names say.
-    seconds : time that its attempts held a slot, in all.
     metrics : of its last report; empty before the first.
     best_loss : running best; inf before the first report.
     checkpoint : newest checkpoint that is in the store, or None.
     reason : why it ended, or "".
     error : traceback of its last failure, or what was wrong with its checkpoint, or "".
-    n_retrained : units of training that were done again, because no state held them any more.
+    spent : what it took, in seconds, and how it divides.
     """
 
     __slots__ = (
-        "_furthest",
-        "_last",
         "attempt",
         "best_loss",
         "bracket",
@@ -58,27 +57,31 @@ class TrialRecord:
         "error",
         "id",
         "metrics",
-        "n_retrained",
         "reason",
         "resource",
-        "seconds",
+        "spent",
         "status",
     )
 
     def __init__(self, trial: TrialId, config: Config, bracket: int) -> None:
         self.id, self.config, self.bracket = trial, config, bracket
         self.status = Status.QUEUED
-        self.resource = self.attempt = self.n_retrained = self._furthest = 0
-        self.seconds = self._last = 0.0
+        self.resource = self.attempt = 0
+        self.spent = Spent()
         self.metrics: dict[str, float] = {}
         self.best_loss = math.inf
         self.checkpoint: CheckpointRef | None = None
         self.reason = self.error = ""
 
-    def hold(self, seconds: float) -> None:
-        """It held its slot until now."""
-        self.seconds += max(0.0, seconds - self._last)
-        self._last = max(self._last, seconds)
+    @property
+    def seconds(self) -> float:
+        """Time that its attempts held a slot, in all, up to its last report."""
+        return self.spent.seconds
+
+    @property
+    def n_retrained(self) -> int:
+        """Units of training that were done again, because no state held them any more."""
+        return self.spent.n_retrained
 
 
 class Story:
@@ -93,7 +96,8 @@ class Story:
     ----------
     trials : by number.
     counts : how many trials stand where, ended ones included.
-    n_slots : slots that serve the study.
+    slot_time : where the time of its slots went.
+    jobs : Slurm's numbers of the jobs whose workers have served it, in order.
     n_sessions : how often it was begun or resumed.
     n_checkpoints, n_checkpoint_bytes : written, in all.
     search_seconds : slot-seconds lost while the searcher was waited for.
@@ -111,7 +115,9 @@ class Story:
         self._keep_ended = keep_ended
         self._just_ended: TrialId | None = None
         self.best: TrialRecord | None = None
-        self.n_slots = self.n_sessions = 0
+        self.slot_time = SlotTime()
+        self.jobs: list[str] = []
+        self.n_sessions = 0
         self.n_checkpoints = self.n_checkpoint_bytes = self.n_fallbacks = 0
         self.search_seconds = 0.0
         self.checkpoints: dict[int, CheckpointRef] = {}
@@ -123,6 +129,11 @@ class Story:
     def n_trials(self) -> int:
         """All that were ever started."""
         return self.counts.total()
+
+    @property
+    def n_slots(self) -> int:
+        """Slots that serve the study."""
+        return self.slot_time.n_slots
 
     def tell(self, record: Record) -> None:
         """Take in the next record."""
@@ -141,10 +152,9 @@ class Story:
             case Launched(number, attempt):
                 trial = self.trials[number]
                 self._move(trial, Status.RUNNING)
-                trial.attempt, trial._last = attempt, record.seconds
+                trial.attempt = attempt
             case Held(number):
                 trial = self.trials[number]
-                trial.hold(record.seconds)
                 if trial.status is Status.RUNNING and self.stop_reason is not None:
                     self._move(trial, Status.QUEUED)  # it was to go on, and handed over instead
             case Saved(number, _, ref):
@@ -162,30 +172,27 @@ class Story:
             case Unsaved(number, error=error):
                 if (owner := self.trials.get(number)) is not None:
                     owner.error = error
-            case Exploited(number, source, config, resource):
+            case Exploited(number, _, config, resource):
                 trial = self.trials[number]
                 trial.config, trial.resource = config, resource
-                if source != number:  # what it trains from there on is another training
-                    trial._furthest = resource
             case SetBack(number):
                 self._move(self.trials[number], Status.PAUSED)
             case Ended(number, status, reason):
                 trial = self.trials[number]
-                if trial.status is Status.RUNNING:
-                    trial.hold(record.seconds)
                 self._move(trial, status)
                 trial.reason, self._just_ended = reason, number
             case Lost(number, _, reason, bad_checkpoint=bad):
-                trial = self._leave(number, record.seconds)
+                trial = self._leave(number)
                 if bad:
                     trial.error = reason
             case Failed(number, _, error, paused=paused):
-                trial = self._leave(number, record.seconds)
+                trial = self._leave(number)
                 trial.error = error
                 if paused:
                     self._move(trial, Status.PAUSED)
-            case SlotsChanged(n_slots):
-                self.n_slots = n_slots
+            case SlotsChanged(job=job):
+                if job and job not in self.jobs:
+                    self.jobs.append(job)
             case StopRequested(reason):
                 self.stop_reason = reason
             case Began():
@@ -193,19 +200,15 @@ class Story:
                 self.stop_reason, self._target = None, record.limits.target
                 for trial in self.trials.values():
                     if trial.status is Status.RUNNING:
-                        trial.hold(record.seconds)
                         self._move(trial, Status.QUEUED)
+        self.slot_time.tell(record, self.trials)
 
     def _reported(self, record: Reported) -> None:
         trial = self.trials[record.trial]
-        trial.hold(record.seconds)
         for step in record.steps:
             trial.best_loss = min(trial.best_loss, self.objective.loss(step.metrics))
         if record.steps:
             trial.resource = record.steps[-1].resource
-            again = min(trial.resource, trial._furthest) - record.steps[0].resource + 1
-            trial.n_retrained += max(0, again)
-            trial._furthest = max(trial._furthest, trial.resource)
             trial.metrics = dict(record.steps[-1].metrics)
         if trial.best_loss < (math.inf if self.best is None else self.best.best_loss):
             self.best = trial
@@ -230,9 +233,8 @@ class Story:
         reached = self.objective.reached(self.best.best_loss, self._target)
         return reached or self.stop_reason is not None
 
-    def _leave(self, number: TrialId, seconds: float) -> TrialRecord:
+    def _leave(self, number: TrialId) -> TrialRecord:
         trial = self.trials[number]
-        trial.hold(seconds)
         if trial.status is Status.RUNNING:
             self._move(trial, Status.QUEUED)
         return trial
@@ -241,3 +243,20 @@ class Story:
         self.counts[trial.status] -= 1
         self.counts[status] += 1
         trial.status = status
+
+
+def counts(records: Iterable[Record], objective: Objective) -> dict[str, int]:
+    """How many trials stand where: status to number."""
+    story = Story(objective, keep_ended=False)
+    for record in records:
+        story.tell(record)
+    return {status.value: n for status, n in story.counts.items() if n}
+
+
+def search_loss(seconds: float, n_fallbacks: int) -> str:
+    """What waiting for the searcher has cost, as a reader is told."""
+    shown = f"{seconds:.1f} device-seconds lost waiting for the optimiser"
+    if n_fallbacks:
+        plural = "s" * (n_fallbacks != 1)
+        shown += f", {n_fallbacks} random configuration{plural} in place of late ones"
+    return shown

@@ -14,12 +14,11 @@ from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
-from daskhpo.core.types import CheckpointPolicy, Limits
+from daskhpo.core.types import CheckpointPolicy
 from daskhpo.study.asktell import AskedTrial, AskTell
 from daskhpo.study.callback import Callback
 from daskhpo.study.coordinator import Problem
-from daskhpo.study.limits import check_limits, seconds_of
-from daskhpo.study.policy import check_policy
+from daskhpo.study.options import check_options
 from daskhpo.study.result import Result
 from daskhpo.study.session import (
     check_manifest,
@@ -30,6 +29,7 @@ from daskhpo.study.session import (
 from daskhpo.trainable import Trainable
 
 if TYPE_CHECKING:
+    from daskhpo.attached import AttachedStudy
     from daskhpo.executors.dask.handle import StudyHandle
 
 logger = logging.getLogger("daskhpo")
@@ -196,40 +196,126 @@ class Study:
         StudyExists, StudyMismatch, StudyLocked : the directory is not this study's to use now.
         NoSuitableWorkers : no worker can run a trial (after ``worker_timeout``, from ``wait``).
         """
+        from daskhpo.checkpoints import STORE, ZarrStore
+        from daskhpo.cluster.jobs import is_over
         from daskhpo.executors.dask.handle import start
+        from daskhpo.source import check_not_loading
 
+        check_not_loading("start")
         if self.trainable is None:
             raise TypeError("this study has no trainable: run its trials by ask() and tell()")
-        limits = Limits(num_trials, None, target, max_failures, fail_fast)
-        limits = check_limits(limits, time_budget, self._problem.searcher)
-        timeout = None if worker_timeout is None else seconds_of(worker_timeout, "worker_timeout")
-        if max_concurrent is not None and max_concurrent < 1:
-            raise ValueError(f"max_concurrent={max_concurrent!r} must be at least 1")
-        for callback in callbacks:
-            if not isinstance(callback, Callback):
-                raise TypeError(f"callbacks: {callback!r} is no Callback")
-        followers = list(callbacks)
-        if progress:
-            from daskhpo.callbacks.console import ConsoleProgress
-
-            followers.insert(0, ConsoleProgress())
-        check_startable(self.path, self._problem, resume=resume)
+        options = check_options(
+            self._problem.searcher,
+            num_trials,
+            time_budget,
+            target,
+            resources=resources,
+            max_concurrent=max_concurrent,
+            worker_timeout=worker_timeout,
+            checkpoint=checkpoint,
+            fail_fast=fail_fast,
+            max_failures=max_failures,
+            reuse_actors=reuse_actors,
+            verify_reuse=verify_reuse,
+        )
+        followers = _followers(callbacks, progress)
+        check_startable(self.path, self._problem, resume=resume, job_is_over=is_over)
+        directory = self.path.absolute()
         return start(
             problem=self._problem,
-            directory=self.path.absolute(),
+            directory=directory,
+            store=ZarrStore(directory / STORE),
             trainable=self.trainable,
-            limits=limits,
-            policy=check_policy(checkpoint),
+            options=options,
             resume=resume,
             source=self.source,
             client=client,
-            resources=_check_resources(resources),
-            max_concurrent=max_concurrent,
-            worker_timeout=timeout,
-            reuse=reuse_actors,
-            verify_reuse=verify_reuse,
             callbacks=followers,
         )
+
+    def submit(
+        self,
+        num_trials: int | None = None,
+        time_budget: float | str | None = None,
+        target: float | None = None,
+        *,
+        walltime: float | str,
+        **words: Any,
+    ) -> AttachedStudy:
+        """Run the study in a Slurm job of its own, and return at once.
+
+        Scheduler and coordinator live in a small job without GPUs; the workers are further jobs
+        that it submits. You may log out: :meth:`attach`, or ``daskhpo status | attach | stop``,
+        reach it through the study's directory. What the directory holds already is gone on with.
+
+        The study must be a global variable of a Python file, which the job imports.
+
+        Parameters
+        ----------
+        num_trials, time_budget, target : where the study ends, as for :meth:`run`. The time is
+            that of all jobs of the chain; while they wait in the queue it stands still.
+        walltime : of the job that runs the study: ``"12h"``, seconds, or Slurm's ``"D-HH:MM:SS"``.
+        workers : words of :func:`daskhpo.cluster.slurm_cluster` for the workers' jobs, such as
+            ``{"jobs": 8, "queue": "gpu", "walltime": "04:00:00", "cores": 8, "memory": "32GB"}``.
+        chain : so many jobs at most, one after the other (1): when one ends, by its walltime or
+            however else, the next goes on.
+        one_allocation : all in one job, the workers as its steps, for sites where jobs may not
+            submit jobs (False). ``workers`` then says what the job has: ``jobs`` is the number of
+            its nodes; ``gpus_per_job``, ``cores`` and ``memory`` are those of each.
+        queue, account, cores, memory, job_extra_directives, job_script_prologue : of the job that
+            runs the study, in the words of ``slurm_cluster``; 2 cores and 4 GB by default.
+        **options : those of :meth:`start`, such as ``resources`` and ``checkpoint``. By default a
+            trial has the GPU, or the part of one, that a worker has.
+
+        Returns
+        -------
+        AttachedStudy : with ``wait()``, ``stop()``, ``status()`` and the number of the ``job``.
+
+        Raises
+        ------
+        TypeError, ValueError : bad arguments, or a study that the job could not find or import.
+        StudyExists : there is nothing left to do.
+        StudyLocked : it runs, or was submitted already.
+        StudyMismatch : the directory belongs to another study.
+        CommandMissing, CommandFailed : there is no Slurm here, or it refuses the job.
+        """
+        from daskhpo.attached import AttachedStudy
+        from daskhpo.cluster.submit import prepare, submit
+
+        submit(self, prepare(self, num_trials, time_budget, target, walltime=walltime, **words))
+        return AttachedStudy(self.path.absolute(), _followers((), progress=True))
+
+    def job_script(
+        self,
+        num_trials: int | None = None,
+        time_budget: float | str | None = None,
+        target: float | None = None,
+        *,
+        walltime: float | str,
+        **words: Any,
+    ) -> str:
+        """The batch script that :meth:`submit` would submit; nothing is written or started."""
+        from daskhpo.cluster.script import head_script
+        from daskhpo.cluster.submission import JobFolder
+        from daskhpo.cluster.submit import prepare
+
+        given = prepare(self, num_trials, time_budget, target, walltime=walltime, **words)
+        return head_script(given, JobFolder(self.path.absolute()))
+
+    def attach(self, callbacks: Sequence[Callback] = (), progress: bool = True) -> AttachedStudy:
+        """Look at the study while another process runs it, on whatever machine.
+
+        ``wait()`` follows it to its end, and Ctrl-C leaves it running; ``stop()`` ends it;
+        ``status()`` tells where its trials stand.
+
+        Raises
+        ------
+        FileNotFoundError : the directory holds no study.
+        StudyNotRunning : nobody runs it, and no job is going to.
+        """
+        from daskhpo.attached import attach
+
+        return attach(self.path.absolute(), _followers(callbacks, progress))
 
     def ask(self) -> AskedTrial | None:
         """The next trial for you to run; None if the study wants none before it is told more.
@@ -254,7 +340,9 @@ class Study:
         20
         """
         if self._asktell is None:
-            self._asktell = AskTell(self.path, self._problem, resume=True)
+            from daskhpo.cluster.jobs import is_over
+
+            self._asktell = AskTell(self.path, self._problem, resume=True, job_is_over=is_over)
         return self._asktell.ask()
 
     def tell(self, trial: AskedTrial, metrics: Mapping[str, Any]) -> bool:
@@ -346,6 +434,17 @@ def _check_name(name: str) -> None:
         raise ValueError(f"name={name!r} must be a plain folder name")
 
 
+def _followers(callbacks: Sequence[Callback], progress: bool) -> list[Callback]:
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks: {callback!r} is no Callback")
+    if not progress:
+        return [*callbacks]
+    from daskhpo.callbacks.console import ConsoleProgress
+
+    return [ConsoleProgress(), *callbacks]
+
+
 def _check_mutations(trainable: Any, scheduler: Scheduler) -> None:
     """Refuse to change in mid-training what the shape of a model depends on."""
     if not (isinstance(trainable, type) and issubclass(trainable, Trainable)) or trainable.adapts:
@@ -384,17 +483,3 @@ def _check_trainable(trainable: Any) -> Any:
             f"trainable={trainable!r} must take two arguments, (config, trial): {error}"
         ) from None
     return trainable
-
-
-def _check_resources(resources: Mapping[str, float] | None) -> dict[str, float]:
-    asked = {"cpu": 1.0} | dict(resources or {})
-    for name, amount in asked.items():
-        if not isinstance(amount, (int, float)) or amount < 0:
-            raise ValueError(f"resources[{name!r}]={amount!r} must be a number of 0 or more")
-    if asked["cpu"] != int(asked["cpu"]) or asked["cpu"] < 1:
-        raise ValueError(
-            f"resources['cpu']={asked['cpu']!r} must be a whole number: a trial has its own process"
-        )
-    if asked.get("gpu", 0) > 1 and asked["gpu"] != int(asked["gpu"]):
-        raise ValueError(f"resources['gpu']={asked['gpu']!r} must be whole above 1")
-    return asked

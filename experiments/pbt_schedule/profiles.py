@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments.adsorption.profiles import LEARNING_RATES
+from daskhpo.space import Real
+
+# A schedule ends far below the best constant rate, so there must be room below that.
+LEARNING_RATES = Real(3e-4, 3e-2, log=True)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,6 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("smoke", "smoke", population=4, max_t=8, interval=2),
-        Profile("laptop", "laptop", population=8, max_t=36, interval=3),
+        Profile("laptop", "laptop", population=8, max_t=60, interval=3),
     )
 }

@@ -26,6 +26,7 @@ from experiments.pbt_schedule.profiles import PROFILES, Profile
 from experiments.pbt_schedule.scheduled import ScheduledNet
 
 MAX_STEPS = 3
+N_AGAIN = 3  # networks trained from scratch with what was found
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Runner:
         known = study.path.exists() and study.result().num_trials
         began = time.monotonic()
         result = (study.resume if known else study.run)(
-            num_trials=num_trials, client=self.client, progress=False
+            num_trials=num_trials, client=self.client, checkpoint="end", progress=False
         )
         seconds = time.monotonic() - began
         print(f"  {study.name}: best {result.best_value:.4f} eV, {seconds:.0f} s", flush=True)
@@ -69,8 +70,13 @@ class Runner:
 
 
 def compare(runner: Runner) -> Iterator[dict[str, Any]]:
-    """Each way to train, with its errors in eV: rows of the table."""
+    """Each way to train, with its errors in eV: rows of the table.
+
+    What was found by selection (the best member, the best of several constant rates) profits from
+    it; what is trained from scratch afterwards does not.
+    """
     profile = runner.profile
+    n_epochs = profile.population * profile.max_t
     population = runner.run(
         "pbt",
         AdsorptionNet,
@@ -79,10 +85,20 @@ def compare(runner: Runner) -> Iterator[dict[str, Any]]:
         profile.population,
     )
     schedule = population.schedule()
+    winner = schedule[-1].trial
+    assert winner is not None, "a schedule that a study found says whose it is"
+    yield {"method": "PBT, its best member", "epochs": n_epochs} | errors(population, winner)
     steps = schedule.fit_multistep("lr", max_steps=MAX_STEPS)
     print(f"  {steps}", flush=True)
     draw(population, steps, runner.storage / f"{profile.name}-{runner.seed}")
-    yield row("PBT, its best member", population, profile.population * profile.max_t)
+
+    space = profile.space() | {"rates": steps.values, "milestones": steps.milestones}
+    del space["lr"]
+    again = runner.run("multistep", ScheduledNet, space, FIFO(steps.max_t), N_AGAIN)
+    yield from_scratch("fitted multistep", again, steps.max_t)
+
+    again = runner.run("replay", AdsorptionNet, schedule.initial, PBTReplay(schedule), N_AGAIN)
+    yield from_scratch("replay of the schedule", again, schedule.max_t)
 
     constants = runner.run(
         "constant",
@@ -92,27 +108,26 @@ def compare(runner: Runner) -> Iterator[dict[str, Any]]:
         profile.population,
         GridSearch(num_points=profile.population),
     )
-    name = f"constant rate, best of {profile.population}"
-    yield row(name, constants, profile.population * profile.max_t)
+    name = f"constant rate, the best of {profile.population}"
+    yield {"method": name, "epochs": n_epochs} | errors(constants, constants.best_trial.id)
 
-    space = profile.space() | {"rates": steps.values, "milestones": steps.milestones}
-    del space["lr"]
-    once = runner.run("multistep", ScheduledNet, space, FIFO(steps.max_t))
-    yield row("fitted multistep, from scratch", once, steps.max_t)
-
-    again = runner.run("replay", AdsorptionNet, schedule.initial, PBTReplay(schedule))
-    yield row("replay of the schedule, from scratch", again, schedule.max_t)
+    again = runner.run("again", AdsorptionNet, constants.best_config, FIFO(profile.max_t), N_AGAIN)
+    yield from_scratch("the best constant rate", again, profile.max_t)
 
 
-def row(method: str, result: Result, epochs: int) -> dict[str, Any]:
-    """Errors (eV) of a study's best trial: at its best epoch, at its last, and on the test part."""
-    best = result.best_trial
+def from_scratch(method: str, result: Result, epochs: int) -> dict[str, Any]:
+    """Errors (eV) of all of a study's trials, on average."""
+    each = pd.DataFrame(errors(result, trial) for trial in result.trials().trial)
+    return {"method": f"{method}, from scratch", "epochs": epochs, **dict(each.mean())}
+
+
+def errors(result: Result, trial: int) -> dict[str, float]:
+    """Errors (eV) of a trial: at its best epoch, at its last, and of the best on the test part."""
+    state = result.checkpoint(trial)
     return {
-        "method": method,
-        "epochs": epochs,
-        "validation": result.best_value,
-        "validation, last epoch": result.training(best.id)["val_mae"].iloc[-1],
-        "test": test_error(best.config, result.checkpoint()),
+        "validation": state["best"]["val_mae"],
+        "validation, last epoch": result.training(trial)["val_mae"].iloc[-1],
+        "test": test_error(result.trial(trial).config, state),
     }
 
 

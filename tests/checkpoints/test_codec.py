@@ -72,17 +72,21 @@ def test_a_layout_comes_back_from_json_and_nonsense_does_not():
             codec.Layout.from_json(data | change)
 
 
-@pytest.mark.parametrize("n_bytes", [64, 2**20, 2**20 + 64, 3 * 2**20 + 4096, 10 * 2**20 + 64])
-def test_chunks_are_equal_aligned_small_and_waste_less_than_64_bytes_each(n_bytes):
-    n_chunk = codec.chunk_bytes(n_bytes, limit=2**20)
+@pytest.mark.parametrize(
+    ("limit", "quantum"), [(2**20 - 64, ALIGNMENT), (2**20, codec.PAGE), (2**30, codec.PAGE)]
+)
+@pytest.mark.parametrize("relative", [0.1, 1, 1 + 2**-14, 3.004, 10.0001])
+def test_chunks_are_equal_aligned_small_and_waste_less_than_a_page_each(limit, quantum, relative):
+    n_bytes = round(limit * relative) // 64 * 64
+    n_chunk = codec.chunk_bytes(n_bytes, limit)
     layout = codec.Layout.of([], 64, n_bytes, n_chunk)
-    if n_bytes <= 2**20:
+    if relative <= 1:
         assert layout.n_chunks == 1
         return
     assert layout.n_chunks > 4
-    assert n_chunk % ALIGNMENT == 0
-    assert n_chunk <= 2**18
-    assert 0 <= layout.n_chunks * n_chunk - n_bytes < ALIGNMENT * layout.n_chunks
+    assert n_chunk % quantum == 0
+    assert n_chunk <= limit // 4
+    assert 0 <= layout.n_chunks * n_chunk - n_bytes < quantum * layout.n_chunks
 
 
 def test_a_row_in_other_chunks_is_another_layout():

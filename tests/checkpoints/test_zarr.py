@@ -273,24 +273,43 @@ def test_what_follows_the_row_in_the_last_chunk_does_not_matter(in_chunks):
 
 
 @pytest.mark.parametrize("is_local", [True, False])  # mapped, or read into memory
-def test_a_large_row_is_verified_writable_and_outlives_its_file(store, monkeypatch, is_local):
+@pytest.mark.parametrize("limit", [2**30, 2**22, 2**22 - 256])  # one chunk; pages; not of pages
+def test_a_large_row_is_verified_writable_and_outlives_its_file(
+    tmp_path, monkeypatch, is_local, limit
+):
     monkeypatch.setattr(files, "is_local", lambda path: is_local)
+    store = ZarrStore(tmp_path / "checkpoints", limit)
     state = {"w": np.arange(10**6), "t": torch.arange(10**6)}
     ref = store.write(a_ref(), state)
     found = store.read(ref)
     found["w"][:] = 0
     found["t"].zero_()
     found = store.read(ref)
-    path = row_file(store, ref)
-    data = path.read_bytes()
-    path.unlink()
+    paths = chunks_of(store, ref)
+    assert (len(paths) == 1) == (limit == 2**30)
+    contents = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.unlink()
     assert_same_state(found, state)
-    path.write_bytes(data[:-1] + b"x")
-    with pytest.raises(CheckpointCorrupt, match="checksum"):
-        store.read(ref)
-    path.write_bytes(data[:-1])
-    with pytest.raises(CheckpointCorrupt, match="found"):
-        store.read(ref)
+    for path, data in zip(paths, contents, strict=True):
+        path.write_bytes(data)
+    for path, data in zip(paths, contents, strict=True):
+        path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+        with pytest.raises(CheckpointCorrupt, match=r"checksum|begin a checkpoint"):
+            store.read(ref)
+        path.write_bytes(data[:-1])
+        with pytest.raises(CheckpointCorrupt, match="found"):
+            store.read(ref)
+        path.write_bytes(data)
+    assert_same_state(store.read(ref), state)
+
+
+def test_large_chunks_on_a_local_disk_are_mapped_one_after_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "is_local", lambda path: True)
+    monkeypatch.delattr(files, "read_chunks")
+    store = ZarrStore(tmp_path, chunk_limit=2**22)
+    state = {"w": np.arange(10**6)}
+    assert_same_state(store.read(store.write(a_ref(), state)), state)
 
 
 @pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="not Linux")

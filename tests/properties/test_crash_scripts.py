@@ -148,6 +148,7 @@ scripts = st.fixed_dictionaries(
         "fail_fast": st.sampled_from([False] * 9 + [True]),
         "n_losses": st.integers(1, 6),  # so few different ones that there are ties
         "mishaps": st.sampled_from([0.0, 0.05, 0.2]),
+        "hand_overs": st.sampled_from([0.0, 0.0, 0.1]),  # workers whose time is over
         "seed": st.integers(0, 2**32),
     }
 )
@@ -171,6 +172,7 @@ class Slot:
         self.waits = False
         self.save = None
         self.interrupted = False
+        self.ends = False  # its worker is about to go
 
 
 class Memory:
@@ -201,6 +203,7 @@ class Chaos:
         self.accepted = Counter()
         self.sessions = 0
         self.seconds = 0.0
+        self.slots_told = []  # after each event: seconds, slots, those with a trial
         self.begin()
 
     # -- sessions --------------------------------------------------------------------------------
@@ -241,6 +244,8 @@ class Chaos:
             self.newest = before  # the event did not reach the file
         assert set(safe) <= set(told), "what was flushed is gone"
         self.accepted = told
+        told_until = max(record.seconds for record in read_journal(path))
+        self.slots_told = [point for point in self.slots_told if point[0] <= told_until]
         self.journal = FileJournal(path)
         self.coordinator = replay(self.problem, read_journal(path), self.journal)
         self.coordinator.ledger.validate()
@@ -253,6 +258,8 @@ class Chaos:
         ledger = self.coordinator.ledger
         commands = self.coordinator.handle(event)
         ledger.validate()
+        n_running = ledger.n_running
+        self.slots_told.append((event.seconds, self.coordinator.n_slots, n_running))
         self.journal.flush()
         self.perform(commands)
 
@@ -261,7 +268,8 @@ class Chaos:
             match command:
                 case Train(trial, launch=True):
                     assert trial not in self.slots, f"{trial} runs twice"
-                    assert len(self.slots) < self.n_slots, "more trials than slots"
+                    n_taken = sum(not slot.ends for slot in self.slots.values())
+                    assert n_taken < self.n_slots, "more trials than slots"
                     assert not self.stopped, "a trial starts after the stop"
                     if (ref := command.checkpoint) is not None:
                         assert ref.resource == command.resource
@@ -319,6 +327,20 @@ class Chaos:
         self.handle(SlotsChanged(n_slots, self.seconds))
         for trial, slot in slots:
             self.lose(trial, slot, blame=False)
+
+    def hand_over(self):
+        """A worker's job ends soon: its slot is counted out, and its trial told to leave."""
+        staying = [trial for trial in sorted(self.slots) if not self.slots[trial].ends]
+        if not staying or self.n_slots < 2:
+            return
+        trial = self.random.choice(staying)
+        slot = self.slots[trial]
+        slot.ends = slot.interrupted = True
+        self.n_slots -= 1
+        self.handle(SlotsChanged(self.n_slots, self.seconds))
+        if self.happens(0.5):  # another job comes
+            self.n_slots += 1
+            self.handle(SlotsChanged(self.n_slots, self.seconds))
 
     def forget(self):
         """With a worker go the states that it holds."""
@@ -468,6 +490,9 @@ class Chaos:
             if self.happens(self.script["mishaps"]):
                 self.mishap()
                 continue
+            if self.happens(self.script["hand_overs"]):
+                self.hand_over()
+                continue
             if not self.stopped and self.happens(self.script["mishaps"] / 10):
                 self.handle(StopRequested("enough", self.seconds))
                 continue
@@ -526,6 +551,7 @@ def test_a_study_survives_everything_and_its_journal_tells_all_of_it(script):
         budget = script["policy"].max_files
         assert budget is None or len(committed) <= budget
         check_result(records, coordinator)
+        check_cost(records, chaos)
         check_schedules(Result(records, coordinator.objective), chaos)
 
 
@@ -567,6 +593,27 @@ def check_result(records, coordinator):
     assert result.stop_reason == coordinator.stop_reason
     assert (frame["seconds"] >= 0).all()
     assert result.checkpoints() == sorted(ledger.rows.committed, key=lambda ref: ref.row)
+
+
+def check_cost(records, chaos):
+    """Each second of each slot is in one place, and is idle where the ledger has no trial."""
+    result = Result(records, chaos.coordinator.objective)
+    cost = result.cost()
+    until = records[-1].seconds
+    total = idle = 0.0
+    after = [*[point[0] for point in chaos.slots_told[1:]], until]
+    for (seconds, n_slots, n_running), end in zip(chaos.slots_told, after, strict=True):
+        passed = max(0.0, min(end, until) - seconds)
+        total += passed * max(n_slots, n_running)
+        idle += passed * max(0, n_slots - n_running)
+    assert (cost["device_seconds"], cost["idle_seconds"]) == (total, idle)
+    parts = ("useful", "lost", "saving", "unreported", "idle")
+    assert sum(cost[f"{part}_seconds"] for part in parts) == total
+    assert all(value >= 0 for value in cost.values())
+    frame = result.trials()
+    for part in ("useful", "lost", "saving"):
+        assert (frame[f"seconds/{part}"] >= 0).all()
+    assert (frame["seconds/queued"] >= 0).all()
 
 
 @given(script=scripts.map(lambda script: script | {"num_trials": min(6, script["num_trials"])}))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from math import inf
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Pause, Report, Status, Trial
 from daskhpo.schedulers import PB2
+from daskhpo.schedulers.explore import Perturb
 from daskhpo.schedulers.pb2 import (
     N_NEWEST,
     SIGNAL_PRIOR,
@@ -20,7 +22,6 @@ from daskhpo.schedulers.pb2 import (
     _scores,
     _signal,
 )
-from daskhpo.schedulers.pbt import Perturb
 from daskhpo.testing.driver import Mishaps, a_report
 from daskhpo.testing.scheduler import drive
 from tests.schedulers.test_pbt import Contract
@@ -87,7 +88,7 @@ class Learner:
 
     def explored(self, member: int = 0, n_exploits: int = 0, source: int = 4) -> dict:
         config = self.config(self.rates[source])
-        return self.bandit.explored(member, n_exploits, config, source)
+        return next(self.bandit.candidates(member, n_exploits, config, source))
 
     def place(self, **options) -> float:
         return LR.to_unit(self.explored(**options)["lr"])
@@ -205,7 +206,8 @@ def test_before_anything_is_known_it_explores_as_pbt():
     perturb.setup(domains, 7)
     config = {"lr": 0.01, "batch": 32}
     for n in range(10):
-        assert bandit.explored(1, n, config, 0) == perturb.explored(1, n, config, 0)
+        few, usual = (e.candidates(1, n, config, 0) for e in (bandit, perturb))
+        assert list(islice(few, 3)) == list(islice(usual, 3))
 
 
 def test_ints_are_chosen_too_and_the_others_are_explored_as_by_pbt():
@@ -216,8 +218,8 @@ def test_ints_are_chosen_too_and_the_others_are_explored_as_by_pbt():
     perturb.setup(learner.bandit._perturb._domains, 0)
     config = learner.config(0.5)
     for n in range(10):
-        new = learner.bandit.explored(0, n, config, 4)
-        usual = perturb.explored(0, n, config, 4)
+        new = next(learner.bandit.candidates(0, n, config, 4))
+        usual = next(perturb.candidates(0, n, config, 4))
         assert (new["batch"], new["kind"]) == (usual["batch"], usual["kind"])
         assert type(new["layers"]) is int
         assert 1 <= new["layers"] <= 9

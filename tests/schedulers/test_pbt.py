@@ -185,13 +185,58 @@ def test_a_member_whose_state_is_not_that_of_its_newest_report_is_not_exploited(
     assert all(isinstance(action, Resume) for action in members.resume_all())
 
 
+def explore(scheduler, member, config, row=0):
+    """What a member would try that takes over another one's state and configuration."""
+    ref = CheckpointRef(row, 99, 5)
+    source = Trial(99, config, Status.PAUSED, until=5, resource=5, attempt=1, held=ref)
+    return scheduler._explored(member, source)
+
+
+def took_over(scheduler, member, config, row=0):
+    ref = CheckpointRef(row, 99, 5)
+    trial = Trial(member, config, Status.PAUSED, until=5, resource=5, attempt=1, held=ref)
+    scheduler.on_exploit(trial, source=99)
+
+
+def test_no_two_go_on_from_one_state_with_one_configuration():
+    scheduler = a_pbt(mutations=["lr"])
+    config = {"lr": 0.01, "batch": 32, "kind": "a"}
+    rates = [0.01]
+    for member in range(12):
+        new = explore(scheduler, member, config)
+        assert new["lr"] not in rates
+        rates.append(new["lr"])
+        took_over(scheduler, member, new)
+    assert {0.8 * 0.01, 1.2 * 0.01} <= set(rates)
+    first = [explore(a_pbt(), member, config) for member in range(12)]
+    later = [explore(scheduler, member + 12, config, row=1) for member in range(12)]
+    assert {c["lr"] for c in later} & set(rates)  # from another state all may be tried again
+    assert len({c["lr"] for c in first}) < 12
+
+
+def test_at_a_bound_nobody_becomes_the_copy_of_its_source():
+    scheduler = a_pbt()
+    for member in range(50):
+        assert explore(scheduler, member, {"lr": 0.1, "batch": 32, "kind": "a"})["lr"] < 0.1
+
+
+def test_where_there_is_but_one_other_value_it_is_tried_again():
+    space = Space({"kind": Categorical(["a", "b"])})
+    scheduler = PBT(20, 5, ["kind"])
+    scheduler.setup(space, 0)
+    for member in range(5):
+        new = explore(scheduler, member, {"kind": "a"})
+        assert new["kind"] in ("a", "b")
+        took_over(scheduler, member, new)
+
+
 def test_what_is_drawn_depends_on_the_seed_and_not_on_who_comes_first():
     def explored(seed, order):
         scheduler = PBT(20, 5, ["lr", "batch"])
         scheduler.setup(SPACE, seed)
         configs = {}
         for member in order:
-            configs[member] = scheduler._explored(member, {"lr": 0.01, "batch": 32, "kind": "a"})
+            configs[member] = explore(scheduler, member, {"lr": 0.01, "batch": 32, "kind": "a"})
         return configs
 
     assert explored(0, [1, 2, 3]) == explored(0, [3, 1, 2])
@@ -215,13 +260,28 @@ def test_explored_values_stay_in_their_domains_and_constants_stay():
     config = {"lr": 0.1, "layers": 1, "batch": 64, "kind": "a", "momentum": 0.9, "width": 9}
     seen = Counter()
     for member in range(300):
-        new = scheduler._explored(member, config)
+        new = explore(scheduler, member, config)
         assert all(space.domains[name].contains(new[name]) for name in names)
         assert (new["momentum"], new["width"]) == (0.9, 9)
         assert isinstance(new["layers"], int)
         seen.update((name, new[name]) for name in names if name != "lr")
     assert {seen["batch", 32] > 0, seen["batch", 64] > 0} == {True}
     assert seen["kind", "b"] > seen["kind", "a"]  # only drawing anew gives the same one again
+
+
+def test_compared_by_the_best_a_member_has_that_of_the_state_it_took_over():
+    members = Members(4, compare="best")
+    members.start()
+    for number, loss in enumerate([0.1, 0.5, 0.6, 0.7]):
+        members.report(number, loss)
+    exploit = next(a for a in members.resume_all() if isinstance(a, Exploit))
+    assert exploit.source == 0
+    members.report(exploit.trial, 9.0)  # its state's best is 0.1 all the same
+    for number in {1, 2, 3} - {exploit.trial}:
+        members.report(number, 0.4)
+    members.report(0, 0.3)
+    assert members.scheduler._quantiles()[0] == [0]
+    assert exploit.trial not in members.scheduler._quantiles()[1]
 
 
 def fail(members: Members, number: int) -> bool:
@@ -310,6 +370,6 @@ def test_what_makes_no_sense_is_refused(options, error, words):
 def test_mutations_may_have_domains_of_their_own():
     scheduler = PBT(20, 5, {"lr": Real(1e-3, 1e-2)}, resample_probability=1.0)
     scheduler.setup(SPACE, 0)
-    values = {scheduler._explored(n, {"lr": 0.05, "batch": 16})["lr"] for n in range(20)}
+    values = {explore(scheduler, n, {"lr": 0.05, "batch": 16})["lr"] for n in range(20)}
     assert all(1e-3 <= value <= 1e-2 for value in values)
     assert isinstance(scheduler, Scheduler)

@@ -1,15 +1,23 @@
-"""Bayesian optimisation with a Gaussian process: what is suggested."""
+"""Bayesian optimisation with a Gaussian process: what is suggested.
+
+A search that goes on for long differs from one processor's linear algebra to another's as it does
+from seed to seed. So what is found is asserted of the median of several seeds; the comments give
+the spread over 20 of them.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
+from statistics import median
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from daskhpo.core.types import Report, Status, Trial
 from daskhpo.searchers import GPSearch
+from daskhpo.searchers.gp.model import fit
 from daskhpo.space import Categorical, Integer, Ordinal, Real, Space
 from daskhpo.testing.searcher import SearcherContract, a_point, search
 from experiments.adsorption.profiles import profile_named
@@ -76,9 +84,13 @@ def apart(one, other):
 
 @pytest.mark.parametrize("acq", ["EI", "LCB", "PI"])
 def test_each_acquisition_finds_the_bottom_of_a_bowl(acq):
-    seen = optimised(ready(acq=acq), bowl, 20)
-    assert min(loss for _, loss in seen) < 2e-3  # 20 random points: about 0.016
-    assert min(loss for _, loss in seen[8:]) < min(loss for _, loss in seen[:8])
+    designed, found = [], []
+    for seed in range(5):
+        losses = [loss for _, loss in optimised(ready(seed=seed, acq=acq), bowl, 20)]
+        designed.append(min(losses[:8]))
+        found.append(min(losses[8:]))
+    assert median(found) < 1e-3  # one seed: below 1e-4, with PI 4e-3; 20 random points: 0.016
+    assert median(found) < median(designed)
 
 
 def test_acquisitions_differ():
@@ -218,18 +230,26 @@ def test_a_large_discrete_space_is_not_asked_twice():
 # -- failures ------------------------------------------------------------------------------------
 
 
-def test_a_region_that_fails_is_left_alone():
-    searcher, failed = ready(), []
-    for trial in range(40):  # the bowl's bottom is out of reach, at x = 0.3
+def beside_a_failing_region(seed, outcome):
+    """Where the last 24 of 40 trials failed, and the best loss; the bowl's bottom is at 0.3."""
+    searcher, failed = ready(seed=seed), []
+    for trial in range(40):
         config = searcher.suggest(trial)
         if config["x"] < 0.4:
-            failed.append(config["x"])
-            fail(searcher, trial, config)
+            failed += [config["x"]] * (trial >= 16)
+            outcome(searcher, trial, config)
         else:
             tell(searcher, trial, config, bowl(config))
-    assert len(failed[16:]) < 12  # the best that is left lies on the edge, which must be found
-    assert len([x for x in failed if x < 0.35]) < 10  # a half of them by design
-    assert min(row.loss for row in searcher._evidence.rows.values()) < 0.0102  # best: 0.01
+    return failed, min(row.loss for row in searcher._evidence.rows.values())
+
+
+def test_a_region_that_fails_is_left_alone():
+    """Searchers that ignore failures spend all 24 trials there, and reach 0.07."""
+    found = [beside_a_failing_region(seed, fail) for seed in range(5)]
+    # The best that is left lies on the edge, which must be found: 9 to 15 of 24 on its wrong side.
+    assert median(len(failed) for failed, _ in found) < 18
+    assert median(sum(x < 0.35 for x in failed) for failed, _ in found) < 8  # one seed: 0 to 7
+    assert median(loss for _, loss in found) < 0.0105  # one seed: 0.01001 to 0.0107; best: 0.01
 
 
 def test_failures_leave_the_surface_as_it_is():
@@ -243,7 +263,7 @@ def test_failures_leave_the_surface_as_it_is():
         after.posterior.predict(after.at(grid)),
         strict=True,
     ):
-        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-7)
     inside, far = feasibility.log_weight(np.array([[0.3, 0.15], [0.9, 0.9]]))
     assert inside < -100 < math.log(0.6) < far
 
@@ -265,18 +285,20 @@ def test_equal_losses_are_no_error():
 def test_one_enormous_loss_does_not_hide_the_others():
     searcher = told(ready(), 20)
     tell(searcher, 20, {"x": 0.9, "y": 0.1}, 1e12)
-    assert bowl(searcher.suggest(21)) < 0.02
+    surrogate, _ = searcher._learned()
+    x, y = surrogate.good[0]
+    assert bowl({"x": x, "y": y}) < 0.05  # one seed: below 0.036; with the loss as it is: 0.07 up
 
 
 # -- several resources ---------------------------------------------------------------------------
 
 
 def test_early_reports_count_before_any_training_is_full():
-    searcher = ready()
+    searcher, configs = ready(), []
     for trial in range(20):
-        config = searcher.suggest(trial)
-        tell(searcher, trial, config, bowl(config), resource=3)
-    assert bowl(searcher.suggest(20)) < 0.02
+        configs.append(searcher.suggest(trial))
+        tell(searcher, trial, configs[-1], bowl(configs[-1]), resource=3)
+    assert min(map(bowl, configs[8:])) < 1e-4 < min(map(bowl, configs[:8]))
 
 
 def test_full_trainings_overrule_misleading_early_reports():
@@ -307,6 +329,22 @@ def test_a_model_keeps_to_its_largest_size():
     searcher = told(ready(), 450)
     searcher.suggest(450)
     assert len(searcher._learned()[0].posterior._data) == 400
+
+
+def test_a_suggestion_is_made_on_one_thread_of_blas_and_leaves_the_others(monkeypatch):
+    def n_threads():
+        return {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
+
+    def fitted(*arguments):
+        meanwhile.update(n_threads())
+        return fit(*arguments)
+
+    searcher, meanwhile = told(ready()), set()
+    monkeypatch.setattr("daskhpo.searchers.gp.surrogate.fit", fitted)
+    with threadpool_limits(2):
+        searcher.suggest(12)
+        assert meanwhile == {1}
+        assert n_threads() == {2}
 
 
 # -- arguments -----------------------------------------------------------------------------------

@@ -8,12 +8,19 @@ from scipy.optimize import approx_fprime
 from skopt.learning import GaussianProcessRegressor
 from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
+from daskhpo.searchers.gp.blas import one_thread
 from daskhpo.searchers.gp.evidence import Row, most_telling
 from daskhpo.searchers.gp.model import Hyperparameters, Likelihood, Posterior, fit, standardised
 from daskhpo.searchers.gp.surrogate import Fitted
 
 HYPER = Hyperparameters(np.array([0.3, 0.9]), 1.7, 1e-2)
 GROUPS = np.array([0, 0, 1])  # two columns of one category share a length scale
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    with one_thread():
+        yield
 
 
 def data(n=30):
@@ -33,6 +40,7 @@ def test_it_predicts_as_scikit_optimize_does():
     mean, sd = Posterior(features, losses, GROUPS, HYPER).predict(points)
     expected, total = theirs(features, losses).predict(points, return_std=True)
     np.testing.assert_allclose(mean, expected, rtol=1e-6)
+    np.testing.assert_allclose(Posterior(features, losses, GROUPS, HYPER).mean(points), mean)
     np.testing.assert_allclose(sd**2 + HYPER.noise, total**2, rtol=1e-5)
 
 

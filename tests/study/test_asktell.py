@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from daskhpo.core.errors import MetricError, StudyLocked
 from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.searchers import GridSearch
 from daskhpo.space import Integer, Real
+from daskhpo.study import requests
+from daskhpo.study.lock import holder_of
 
 
 def make(tmp_path: Path, scheduler: Any, **options: Any) -> Study:
@@ -106,3 +109,26 @@ def test_another_process_goes_on_where_the_last_one_closed(tmp_path: Path) -> No
     second.tell(trial, {"loss": 0.5})
     assert second.result().best_value == 0.5
     second.close()
+
+
+def test_who_is_asked_to_stop_gets_no_more_trials_and_gives_back_what_he_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "POLL_SECONDS", 0.01)
+    study = make(tmp_path, FIFO(1000))
+    trial = study.ask()
+    assert trial is not None
+    assert study.tell(trial, {"loss": 1.0})
+    holder = holder_of(study.path)
+    assert holder is not None
+    requests.ask_to_stop(study.path, holder["token"], "enough")
+    while study.tell(trial, {"loss": 1.0}):
+        assert trial.resource < 1000
+        threading.Event().wait(0.01)
+    assert study.ask() is None
+    assert study.result().stop_reason == "enough"
+    study.close()
+    again = study.ask()  # another session: it was not asked
+    assert again is not None
+    assert (again.id, again.resource) == (trial.id, 0)
+    study.close()

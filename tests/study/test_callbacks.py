@@ -105,6 +105,15 @@ def test_a_callback_hears_all_records_in_order_those_of_earlier_sessions_too(fol
     assert (notes.told[0], notes.told[-2:]) == ("start", ["tick", "finish"])
 
 
+def test_a_callback_that_knows_no_leave_takes_it_for_the_end(tmp_path):
+    (tmp_path / "journal.jsonl").write_text("".join(encode(r) + "\n" for r in EARLIER))
+    info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
+    notes = Notes()
+    Follower(info, [notes]).leave()
+    assert notes.records == EARLIER
+    assert notes.told[-1] == "finish"
+
+
 @pytest.mark.parametrize("method", ["start", "record", "tick", "finish"])
 def test_a_callback_that_raises_is_left_out_and_logged_once(follow, caplog, method):
     bad, good = Notes(raises=method), Notes()

@@ -389,3 +389,68 @@ def test_the_median_rule_around_another_scheduler_hears_of_every_launch(desk):
     assert study.report(0, until=1).only(Train).until == 2
     launched = [r for r in study.journal.records if isinstance(r, Launched)]
     assert [(r.trial, r.until) for r in launched] == [(0, 1), (1, 1)]
+
+
+# -- planned hand-overs --------------------------------------------------------------------------
+
+
+def test_a_trial_whose_slot_ends_goes_on_in_another_one_and_nothing_is_lost(desk):
+    study = desk(FIFO(9), num_trials=1)
+    study.slots(2)
+    study.report(0, until=3)
+    study.slots(1)
+    (save,) = study.report(0, until=4, yielded=True)
+    assert (save.ref.resource, save.chance) == (4, Chance.SURE)
+    release, train = study.held(save)
+    assert release == Release(0, 1)
+    assert (train.attempt, train.resource, train.until) == (2, 4, 9)
+    assert train.checkpoint == save.ref
+    assert (study.ledger.trials[0].n_lost, study.ledger.trials[0].n_failed) == (0, 0)
+    study.report(0, until=9)
+    told = [step.resource for r in study.recorded(Reported) for step in r.steps]
+    assert told == list(range(1, 10))
+
+
+def test_a_trial_that_hands_over_waits_first_of_all_if_no_slot_is_free(desk):
+    study = desk(FIFO(9), num_trials=9)
+    study.slots(2)
+    study.slots(1)
+    save = study.report(0, until=4, yielded=True).only(Save)
+    assert study.held(save) == [Release(0, 1)]
+    assert study.status(0) is QUEUED
+    assert study.slots(2).only(Train).trial == 0
+
+
+def test_a_trial_that_would_not_get_another_unit_done_hands_over_with_none(desk):
+    study = desk(num_trials=1)
+    study.slots(1)
+    study.report(0, until=1)
+    study.slots(0)
+    save = study.report(0, until=1, yielded=True).only(Save)
+    study.held(save)
+    train = study.slots(1).only(Train)
+    assert (train.resource, train.until) == (1, 3)
+    assert study.scheduler.asked == [(0, 1)]
+
+
+def test_a_trial_that_has_done_nothing_yet_hands_over_without_a_state(desk):
+    study = desk(FIFO(9), num_trials=1)
+    study.slots(1)
+    study.slots(0)
+    assert study.report(0, until=0, yielded=True) == [Release(0, 1)]
+    assert study.slots(1).only(Train).checkpoint is None
+
+
+def test_slots_are_wanted_for_all_there_is_until_the_scheduler_has_nothing_to_add(desk):
+    study = desk(FIFO(1), num_trials=3, policy="never")
+    study.slots(2)
+    assert study.coordinator.n_wanted == float("inf")
+    study.report(0, until=1)  # the third begins
+    study.slots(3)
+    assert study.coordinator.n_wanted == 2
+    study.report(1, until=1)
+    study.slots(0)
+    study.lost(2)
+    assert study.coordinator.n_wanted == 1
+    study.stop()
+    assert study.coordinator.n_wanted == 0

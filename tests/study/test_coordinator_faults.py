@@ -148,13 +148,25 @@ def test_a_trial_lost_too_often_fails(desk):
     assert f"lost {MAX_LOST} times in a row" in study.journal.records[-1].reason
 
 
-def test_a_report_between_losses_begins_the_count_again(desk):
-    study = desk(FIFO(9), num_trials=1)
+def test_a_trial_that_comes_further_between_losses_begins_the_count_again(desk):
+    study = desk(FIFO(2 * MAX_LOST + 1), num_trials=1)
     study.slots(1)
-    for _ in range(3 * MAX_LOST):
-        study.report(0, until=1, since=0)
+    for further in range(1, 2 * MAX_LOST + 1):
+        study.report(0, until=further, since=0)
         study.lost(0)
     assert study.status(0) is RUNNING
+    assert study.ledger.trials[0].n_lost == 1
+
+
+def test_a_trial_that_kills_its_worker_at_the_same_place_each_time_fails(desk):
+    study = desk(FIFO(9), num_trials=1)
+    study.slots(1)
+    for _ in range(MAX_LOST):
+        study.report(0, until=2, since=0)
+        study.lost(0)
+    assert study.ends() == {0: Status.FAILED}
+    reason = study.journal.records[-1].reason
+    assert "without coming further than resource 2: gone" in reason
 
 
 def test_a_loss_without_blame_never_counts(desk):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -87,7 +88,7 @@ KINDS = {
     Dropped: st.builds(Dropped, numbers, numbers, numbers, st.text(), seconds),
     Lost: st.builds(Lost, numbers, numbers, st.text(), seconds, st.booleans(), st.booleans()),
     Failed: st.builds(Failed, numbers, numbers, st.text(), seconds, st.booleans(), st.booleans()),
-    SlotsChanged: st.builds(SlotsChanged, numbers, seconds),
+    SlotsChanged: st.builds(SlotsChanged, numbers, seconds, st.text()),
     StopRequested: st.builds(StopRequested, st.text(), seconds),
     Suggested: st.builds(Suggested, numbers, configs, numbers, seconds),
     Launched: st.builds(Launched, numbers, numbers, numbers, numbers, seconds),
@@ -174,9 +175,14 @@ def test_a_torn_line_longer_than_what_is_read_at_once_is_cut_off(tmp_path):
     assert list(read_journal(path)) == [A, C]
 
 
-def test_the_file_is_for_its_owner_only(tmp_path):
-    write(tmp_path / "journal.jsonl", A)
-    assert (tmp_path / "journal.jsonl").stat().st_mode & 0o777 == 0o600
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o027, 0o640)])
+def test_who_may_read_the_file_follows_from_the_umask(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write(tmp_path / "journal.jsonl", A)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "journal.jsonl").stat().st_mode & 0o777 == mode
 
 
 def test_what_was_flushed_survives_a_kill(tmp_path):

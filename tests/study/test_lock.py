@@ -16,7 +16,7 @@ import pytest
 
 from daskhpo.core.errors import StudyLocked
 from daskhpo.study import lock as lock_module
-from daskhpo.study.lock import STALE_SECONDS, StudyLock
+from daskhpo.study.lock import SILENT_SECONDS, STALE_SECONDS, StudyLock, holder_of
 
 
 def holding(directory, then="sys.stdin.read()", **options):
@@ -208,3 +208,41 @@ def test_who_died_while_taking_over_is_no_hindrance(tmp_path):
     (tmp_path / "lock.after.other").write_text(json.dumps(claim))
     StudyLock(tmp_path).release()
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("age", "job", "over"),
+    [(SILENT_SECONDS - 5, "12.0", True), (SILENT_SECONDS + 5, "12.0", False)]
+    + [(SILENT_SECONDS + 5, job, True) for job in (None, 12)],
+    ids=["shows signs of life", "its job is not over", "has no job", "is damaged"],
+)
+def test_a_holder_is_believed_that(tmp_path, age, job, over):
+    write_lock(tmp_path, age=age, job=job)
+    with pytest.raises(StudyLocked):
+        StudyLock(tmp_path, job_is_over=lambda job: over)
+    assert holder_of(tmp_path, lambda job: over)["token"] == "other"
+
+
+def test_a_silent_holder_whose_job_is_over_is_succeeded_before_it_expires(tmp_path):
+    asked = []
+
+    def is_over(job):
+        asked.append(job)
+        return True
+
+    write_lock(tmp_path, age=SILENT_SECONDS + 1, job="12.0")
+    assert holder_of(tmp_path, is_over) is None
+    StudyLock(tmp_path, job_is_over=is_over).release()
+    assert set(asked) == {"12.0"}
+    assert files(tmp_path) == []
+
+
+def test_a_lock_says_which_job_holds_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    StudyLock(tmp_path)  # of a process that forgets it
+    assert holder_of(tmp_path)["job"] == "12.0"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    write_lock(tmp_path, age=STALE_SECONDS + 1)
+    lock = StudyLock(tmp_path)
+    assert holder_of(tmp_path)["job"] == "12.1"
+    lock.release()

@@ -182,6 +182,7 @@ def test_a_discarded_trial_is_not_charged_for_its_pause():
     found = result(
         start(0, at=0.0),
         reported(0, 5.0, 0.9, decision=Pause(keep=False)),
+        Held(0, 1, CheckpointRef(0, 0, 1), 5.0),
         Ended(0, Status.STOPPED, "lost its rung", 99.0),
     )
     assert row(found, 0)["seconds"] == 5.0
@@ -250,14 +251,20 @@ def test_what_was_written_is_told_from_what_is_stored_now():
         a_ref(2, resource=3, n_bytes=7),
     ]
     assert found.cost() == {
-        "device_seconds": 0.0,
+        "device_seconds": 4.0,
+        "useful_seconds": 0.0,
+        "lost_seconds": 0.0,
+        "saving_seconds": 0.0,
+        "unreported_seconds": 4.0,
+        "idle_seconds": 0.0,
+        "search_seconds": 0.0,
         "seconds": 4.0,
+        "queue_seconds": 0.0,
         "checkpoint_bytes": 567,
         "checkpoint_files": 3,
         "stored_bytes": 67,
         "stored_files": 2,
         "retrained_units": 0,
-        "search_seconds": 0.0,
         "fallback_trials": 0,
     }
 
@@ -437,5 +444,5 @@ def test_a_story_counts_sessions_slots_and_checkpoints():
     ref = a_ref(0)
     for record in [BEGAN, SlotsChanged(4, 0.0), *start(0), Saved(0, 1, ref, 1.0), BEGAN]:
         story.tell(record)
-    assert (story.n_sessions, story.n_slots) == (2, 4)
+    assert (story.n_sessions, story.n_slots) == (2, 0)  # a session begins without any
     assert (story.n_checkpoints, story.n_checkpoint_bytes) == (1, 500)

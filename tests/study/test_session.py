@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from daskhpo.core.space import Integer, Real, Space
 from daskhpo.core.types import CheckpointPolicy, Limits, Reported, SlotsChanged, Status, Step, Train
 from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.searchers import GridSearch, RandomSearch
+from daskhpo.study import requests
 from daskhpo.study.journal import read_journal
 from daskhpo.study.session import FORMAT, Session, check_startable, read_manifest, study_records
 
@@ -45,10 +47,27 @@ def test_a_session_makes_its_directory(tmp_path, problem):
     directory = tmp_path / "runs" / "mine"
     session = begin(directory, problem, source="train.py:study")
     names = {path.name for path in directory.iterdir()}
-    assert names == {"study.json", "journal.jsonl", "lock.json"}
+    assert names == {"study.json", "journal.jsonl", "lock.json", "requests.jsonl"}
     assert directory.stat().st_mode & 0o777 == 0o700
     session.close()
     assert not (directory / "lock.json").exists()
+
+
+def test_a_directory_that_was_there_keeps_its_mode(tmp_path, problem):
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    directory.chmod(0o2750)
+    begin(directory, problem).close()
+    assert directory.stat().st_mode & 0o7777 == 0o2750
+
+
+def test_a_session_is_asked_to_stop_by_its_token(tmp_path, problem, monkeypatch):
+    monkeypatch.setattr(requests, "POLL_SECONDS", 0.01)
+    heard = queue.Queue()
+    session = begin(tmp_path, problem, on_stop=heard.put)
+    requests.ask_to_stop(tmp_path, session.lock.token, "enough")
+    assert heard.get(timeout=10) == "enough"
+    session.close()
 
 
 def test_the_manifest_says_what_the_study_is(tmp_path, problem):

@@ -11,6 +11,16 @@ class Tenant(Protocol):
 
     max_slots: float
 
+    @property
+    def wanted(self) -> float:
+        """Slots that it could fill just now; infinite if that is not known to end."""
+
+    def is_idle(self, worker: str) -> bool:
+        """Whether nothing runs on a worker that it has, and it waits for something to do."""
+
+    def stop(self, reason: str) -> None:
+        """Come to your end: trials hand over."""
+
     def can_use(self, worker: Any) -> bool:
         """Whether the worker (its state on the scheduler) offers what a trial needs."""
 
@@ -33,10 +43,32 @@ class Broker:
         self._tenants: list[Tenant] = []
         self._holder: dict[str, Tenant] = {}
         self._promised: dict[str, Tenant] = {}
+        self._retiring: set[str] = set()  # workers that are not given out any more
+        self.n_joined = 0  #: studies so far
+
+    @property
+    def wanted(self) -> float:
+        """Slots that all studies together could fill just now."""
+        return sum(tenant.wanted for tenant in self._tenants)
+
+    def is_idle(self, worker: str) -> bool:
+        """Whether no study runs anything on a worker."""
+        holder = self._holder.get(worker)
+        return holder is None or holder.is_idle(worker)
+
+    def is_held(self, worker: str) -> bool:
+        """Whether a study has a lease on a worker."""
+        return worker in self._holder
+
+    def stop(self, reason: str) -> None:
+        """Have all studies come to their end."""
+        for tenant in self._tenants:
+            tenant.stop(reason)
 
     def join(self, tenant: Tenant) -> None:
         """A study comes; from others that hold more than their share it gets some of theirs."""
         self._tenants.append(tenant)
+        self.n_joined += 1
         self.share()
         self._level()
 
@@ -54,10 +86,26 @@ class Broker:
             self._give(worker, heir)
         self.share()
 
+    def retire(self, worker: str) -> None:
+        """The worker is about to go: who holds it leaves, and nobody gets it again."""
+        if worker in self._workers and worker not in self._retiring:
+            self._retiring.add(worker)
+            self._promised.pop(worker, None)
+            if (holder := self._holder.get(worker)) is not None:
+                holder.give_back(worker)
+
+    def is_retiring(self, worker: str) -> bool:
+        """Whether the worker is about to go."""
+        return worker in self._retiring
+
+    def forget(self, worker: str) -> None:
+        """The worker is gone."""
+        self._retiring.discard(worker)
+
     def share(self) -> None:
         """Give every free worker to the study that has least and can use it."""
         for worker, state in list(self._workers.items()):
-            if worker in self._holder:
+            if worker in self._holder or worker in self._retiring:
                 continue
             takers = [
                 tenant
@@ -78,6 +126,7 @@ class Broker:
                 for worker, holder in self._holder.items()
                 if holder is rich
                 and worker not in self._promised
+                and worker not in self._retiring
                 and worker in self._workers
                 and poor.can_use(self._workers[worker])
             ]

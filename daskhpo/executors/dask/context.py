@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
 from daskhpo.core.types import Config
+from daskhpo.executors.dask.walltime import remaining_walltime
 
 
 class Context:
@@ -37,12 +37,6 @@ class Context:
 
     def remaining_walltime(self) -> float | None:
         return remaining_walltime()
-
-
-def remaining_walltime() -> float | None:
-    """Seconds until this process's Slurm job ends, or None outside one."""
-    end = os.environ.get("SLURM_JOB_END_TIME")
-    return None if end is None else max(0.0, float(end) - time.time())
 
 
 def device_of(gpus: float, index: int) -> str:

@@ -6,9 +6,9 @@ import logging
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from daskhpo.core.errors import StudyFailed
@@ -25,73 +25,31 @@ from daskhpo.core.types import (
     Release,
     Reported,
     Save,
+    Saved,
     SlotsChanged,
     Step,
     StopRequested,
     Train,
     TrialId,
+    Unsaved,
     Write,
 )
 from daskhpo.executors.dask.holdings import Holdings
 from daskhpo.executors.dask.line import Inbox
+from daskhpo.executors.dask.link import Note
+from daskhpo.executors.dask.messages import (
+    Broken,
+    Call,
+    GiveBack,
+    Gone,
+    Live,
+    Message,
+    StopAsked,
+)
 
 logger = logging.getLogger("daskhpo")
 
 EXIT = {"do": "exit", "write": False}  # nothing that a lease holds is of use any more
-LEAVE = {"do": "exit", "write": True}  # another study gets the slot: what may be needed is written
-
-# -- what reaches the coordinator's thread from the event loop -----------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A lease says something and waits for a reply."""
-
-    slot: int
-    say: str
-    data: dict[str, Any]
-    reply: Any  # a line's socket, or an asyncio future of the event loop
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """Metrics from the middle of a segment, or notes on states; nobody waits."""
-
-    data: dict[str, Any]
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """A slot is no more: its worker left, or its lease came to an end."""
-
-    slot: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class GiveBack:
-    """Another study shall have this slot's worker."""
-
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class StopAsked:
-    """Somebody wants the study to end."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """The study cannot go on."""
-
-    error: Exception
-
-
-Message = Call | Live | Gone | GiveBack | StopAsked | Broken
 
 
 class Loop(Protocol):
@@ -111,10 +69,10 @@ class Loop(Protocol):
 class _Slot:
     address: str  # of its worker
     reply: Any = None  # the lease waits for a command here
-    trial: TrialId | None = None
-    attempt: int = 0
+    job: Train | None = None  # what launched the trial that it has
     leaving: bool = False
     clock: float = 0.0  # of its last unit: units of a trial follow one another
+    lacks: str | None = None  # why it cannot have its job's state, which may turn up in the store
 
 
 class DaskExecutor:
@@ -139,6 +97,7 @@ class DaskExecutor:
         self._zero = time.monotonic() - began_at
         self._slots: dict[int, _Slot] = {}
         self._slot_of: dict[TrialId, int] = {}
+        self._unheard: set[int] = set()  # slots that were gone before they said hello
         self._holdings = Holdings()
         self._told: set[str] = set()  # reasons of deletions that were logged
         self._flush: Flush | None = None  # all is over: states are let go of
@@ -189,8 +148,7 @@ class DaskExecutor:
                     self._flush = command
                 case Release(trial, attempt):
                     if (number := self._place(trial, attempt)) is not None:
-                        del self._slot_of[trial]
-                        self._slots[number].trial = None
+                        self._vacate(self._slots[number])
                         freed.append(number)
                 case Interrupt(trial, attempt):
                     if (number := self._place(trial, attempt)) is not None:
@@ -213,6 +171,10 @@ class DaskExecutor:
         self._send()
         self._deleter.shutdown(wait=True)
 
+    def is_idle(self, number: int) -> bool:
+        """Whether a slot waits for a trial; from any thread, so it may be out of date."""
+        return number in self._idle
+
     # -- messages to events ----------------------------------------------------------------------
 
     def _events(self, message: Message) -> list[Event]:
@@ -222,19 +184,12 @@ class DaskExecutor:
             case Live(data, at):
                 slot = self._slots.get(data["slot"])
                 if "notes" in data:
-                    return self._holdings.note(data["slot"], data["notes"], at - self._zero)
+                    return self._noted(data["slot"], data["notes"], at - self._zero)
                 return [] if slot is None else [self._reported(slot, data, at - self._zero)]
             case Gone(number, reason):
                 return self._gone(number, reason)
             case GiveBack(number):
-                slot = self._slots.get(number)
-                if slot is None or slot.leaving:
-                    return []
-                slot.leaving = True
-                if number in self._idle:
-                    self._idle.remove(number)
-                    self._reply(number, LEAVE)
-                return [self._count()]
+                return self._leaves(number)
             case StopAsked(reason):
                 return [StopRequested(reason, self.now())]
             case Broken(error):
@@ -248,12 +203,18 @@ class DaskExecutor:
                 f"the trainable cannot be loaded in worker {data['worker']}:\n{data['error']}\n"
                 "Install its module where the workers run, or define it in the script itself"
             )
+        if call.say == "hello" and call.slot in self._unheard:
+            self._replies.append((call.reply, EXIT))
+            return []
         if call.say == "hello":
             self._slots[call.slot] = _Slot(data["worker"], call.reply)
             self._holdings.open(call.slot)
             self._idle.append(call.slot)
-            return [self._count()]
-        events = self._holdings.note(call.slot, data["notes"], at)
+            count = [self._count(data["job"])]
+            return count + (self._leaves(call.slot) if data["leaving"] else [])
+        events = self._noted(call.slot, data["notes"], at)
+        if data["leaving"]:  # first of all: what it gives up then goes elsewhere
+            events += self._leaves(call.slot)
         if (slot := self._slots.get(call.slot)) is None:  # it was given up: its worker seemed gone
             self._replies.append((call.reply, EXIT))
             return events
@@ -264,9 +225,9 @@ class DaskExecutor:
             case "held":
                 trial, attempt = data["trial"], data["attempt"]
                 ref = None if data["ref"] is None else CheckpointRef(*data["ref"])
-                if ref is not None:
-                    self._holdings.add(call.slot, ref, attempt)
                 events.append(Held(trial, attempt, ref, at))
+                if ref is not None:
+                    events += self._holdings.add(call.slot, ref, attempt, at)
             case "failed":
                 if data["steps"]:
                     events.append(self._reported(slot, data, at))
@@ -280,14 +241,25 @@ class DaskExecutor:
                         data["fatal"],
                     )
                 )
+            case "cut":
+                if data["steps"]:
+                    events.append(self._reported(slot, data, at))
+                self._vacate(slot)
+                reason = f"its worker was terminated, and it raised: {data['error']}"
+                events.append(Lost(data["trial"], data["attempt"], reason, at, blame=False))
+                self._rest(call.slot, slot)
+            case "refused":
+                if slot.job is not None:
+                    self._waiting.appendleft(slot.job)
+                    self._vacate(slot)
+                self._rest(call.slot, slot)
             case "unreadable":
-                trial, attempt, reason = data["trial"], data["attempt"], data["reason"]
-                logger.warning("a checkpoint of trial %s is not used: %s", trial, reason)
-                events.append(Lost(trial, attempt, reason, at, blame=False, bad_checkpoint=True))
+                events += self._unreadable(slot, CheckpointRef(*data["ref"]), data["reason"])
             case "ready":
                 self._rest(call.slot, slot)
             case "flushed":
                 events += self._holdings.empty(call.slot, "all states were let go of", at)
+                events += self._look_again()
                 self._rest(call.slot, slot)
             case "bye":
                 self._reply(call.slot, EXIT)
@@ -298,10 +270,34 @@ class DaskExecutor:
     def _rest(self, number: int, slot: _Slot) -> None:
         """A slot has nothing to do."""
         if slot.leaving:
-            self._reply(number, LEAVE)
+            self._send_off(number)
         else:
             self._idle.append(number)
             self._empty_memories()
+
+    def _leaves(self, number: int) -> list[Event]:
+        """A slot shall be given back as soon as no trial is in it."""
+        slot = self._slots.get(number)
+        if slot is None or slot.leaving:
+            return []
+        slot.leaving = True
+        if number in self._idle:
+            self._idle.remove(number)
+            self._send_off(number)
+        return [self._count()]
+
+    def _send_off(self, number: int) -> None:
+        """Have the lease end, when what may be needed is written; what is needed now, first."""
+        jobs = [*self._waiting, *(slot.job for slot in self._slots.values())]
+        refs = [job.checkpoint for job in jobs if job is not None]
+        rows = [ref.row for ref in refs if ref is not None and self._holdings.home(ref) == number]
+        self._reply(number, {"do": "exit", "write": True, "rows": rows})
+
+    def _vacate(self, slot: _Slot) -> None:
+        """Its trial is not in the slot any more."""
+        if slot.job is not None:
+            del self._slot_of[slot.job.trial]
+            slot.job, slot.lacks = None, None
 
     def _reported(self, slot: _Slot, data: dict[str, Any], at: float) -> Reported:
         steps = []
@@ -321,6 +317,8 @@ class DaskExecutor:
     def _gone(self, number: int, reason: str) -> list[Event]:
         slot = self._slots.pop(number, None)
         if slot is None:
+            # Its hello may still be on its way: the two come from different threads.
+            self._unheard.add(number)
             return []
         if number in self._idle:
             self._idle.remove(number)
@@ -328,14 +326,64 @@ class DaskExecutor:
             self._replies.append((slot.reply, EXIT))
         events: list[Event] = [] if slot.leaving else [self._count()]
         events += self._holdings.close(number, reason, self.now())
-        if slot.trial is not None:
-            del self._slot_of[slot.trial]
-            events.append(Lost(slot.trial, slot.attempt, reason, self.now()))
-        return events
+        if (job := slot.job) is not None:
+            self._vacate(slot)
+            events.append(Lost(job.trial, job.attempt, reason, self.now()))
+        return events + self._look_again()
 
-    def _count(self) -> SlotsChanged:
+    def _count(self, job: str = "") -> SlotsChanged:
         n_slots = sum(not slot.leaving for slot in self._slots.values())
-        return SlotsChanged(n_slots, self.now())
+        return SlotsChanged(n_slots, self.now(), job)
+
+    # -- states that move while their slots go ---------------------------------------------------
+
+    def _noted(self, number: int, notes: Sequence[Note], at: float) -> list[Event]:
+        """What a slot says of its states; jobs learn what was saved."""
+        if not notes:
+            return []
+        events = self._holdings.note(number, notes, at)
+        saved = {event.ref.row: event.ref for event in events if isinstance(event, Saved)}
+        if saved:
+            self._waiting = deque(_informed(job, saved) for job in self._waiting)
+            for slot in self._slots.values():
+                if slot.job is not None:
+                    slot.job = _informed(slot.job, saved)
+        failed = {event.row for event in events if isinstance(event, Unsaved)}
+        return events + self._look_again(failed)
+
+    def _unreadable(self, slot: _Slot, given: CheckpointRef, reason: str) -> list[Event]:
+        """A lease was given a reference and cannot have the state.
+
+        If that was in a memory which is being emptied, it may have come to the store meanwhile.
+        """
+        assert slot.job is not None, f"{given} was given to nobody"
+        slot.lacks = reason
+        if not given.array and (home := self._holdings.home(given)) is not None:
+            self._loop.tell(home, "write", given.row)
+            return []
+        return self._look_again({given.row} if given.array else frozenset())
+
+    def _look_again(self, failed: Set[int] = frozenset()) -> list[Event]:
+        """Let jobs without their state begin if that was saved; give up those for which it is lost.
+
+        Parameters
+        ----------
+        failed : rows that could not be written, or read.
+        """
+        events: list[Event] = []
+        for number, slot in self._slots.items():
+            if slot.lacks is None or slot.job is None or (ref := slot.job.checkpoint) is None:
+                continue
+            if ref.array and ref.row not in failed:
+                slot.lacks = None
+                self._reply(number, self._train(slot.job, number))
+            elif ref.row in failed or self._holdings.home(ref) is None:
+                trial, attempt, reason = slot.job.trial, slot.job.attempt, slot.lacks
+                slot.lacks = None
+                logger.warning("a checkpoint of trial %s is not used: %s", trial, reason)
+                lost = Lost(trial, attempt, reason, self.now(), blame=False, bad_checkpoint=True)
+                events.append(lost)
+        return events
 
     # -- commands to replies ---------------------------------------------------------------------
 
@@ -344,10 +392,10 @@ class DaskExecutor:
             job, number = self._match()
             slot = self._slots[number]
             if slot.leaving:
-                self._reply(number, LEAVE)
                 self._waiting.appendleft(job)
+                self._send_off(number)
                 continue
-            slot.trial, slot.attempt = job.trial, job.attempt
+            slot.job = job
             self._slot_of[job.trial] = number
             self._reply(number, self._train(job, number))
         self._send()
@@ -393,7 +441,8 @@ class DaskExecutor:
     def _place(self, trial: TrialId, attempt: int) -> int | None:
         """The slot where an attempt runs; None if the slot is gone, which its ``Lost`` will say."""
         number = self._slot_of.get(trial)
-        return number if number is not None and self._slots[number].attempt == attempt else None
+        job = None if number is None else self._slots[number].job
+        return number if job is not None and job.attempt == attempt else None
 
     def _reply(self, number: int, message: dict[str, Any]) -> None:
         slot = self._slots[number]
@@ -410,7 +459,8 @@ class DaskExecutor:
         """The order to train; ``peer`` says which other worker holds the state, if one does."""
         ref, peer = job.checkpoint, None
         home = self._holdings.home(ref)
-        if home is not None and home != number:
+        is_safe = ref is not None and ref.array
+        if home is not None and home != number and not (is_safe and self._slots[home].leaving):
             peer = self._slots[home].address, home
         return {
             "do": "train",
@@ -429,3 +479,9 @@ class DaskExecutor:
             self._delete_from_store(ref)
         except OSError:
             logger.warning("checkpoint %s could not be deleted", ref, exc_info=True)
+
+
+def _informed(job: Train, saved: Mapping[int, CheckpointRef]) -> Train:
+    """The job with the complete reference to its state, if that was just saved."""
+    ref = job.checkpoint
+    return replace(job, checkpoint=saved[ref.row]) if ref is not None and ref.row in saved else job

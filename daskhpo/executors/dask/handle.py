@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import pickle
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +16,14 @@ from distributed import Client, Scheduler
 from distributed.comm import connect
 from distributed.utils import sync
 
-from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.executors.dask.plugin import Head, HeadSpec, Slots
 from daskhpo.study.callback import Callback, Follower, StudyInfo
 from daskhpo.study.coordinator import Problem
+from daskhpo.study.options import RunOptions
+from daskhpo.study.protocols import CheckpointStore
 from daskhpo.study.result import Result
 from daskhpo.study.session import study_records
-from daskhpo.study.story import Story
+from daskhpo.study.story import counts
 
 logger = logging.getLogger("daskhpo")
 
@@ -72,10 +74,7 @@ class StudyHandle:
 
     def status(self) -> dict[str, int]:
         """How many trials stand where: status to number."""
-        story = Story(self._objective, keep_ended=False)
-        for record in study_records(self.directory):
-            story.tell(record)
-        return {status.value: n for status, n in story.counts.items() if n}
+        return counts(study_records(self.directory), self._objective)
 
     def _wait_once(self) -> None:
         while not self._remote.is_finished(0.25):
@@ -157,34 +156,30 @@ def start(
     *,
     problem: Problem,
     directory: Path,
+    store: CheckpointStore,
     trainable: Any,
-    limits: Limits,
-    policy: CheckpointPolicy,
+    options: RunOptions,
     resume: bool,
     source: str | None,
     client: Any,
-    resources: dict[str, float],
-    max_concurrent: int | None,
-    worker_timeout: float | None,
-    reuse: bool,
-    verify_reuse: bool,
     callbacks: Sequence[Callback],
 ) -> StudyHandle:
     """Start a session of a study; see :meth:`daskhpo.Study.start`."""
     spec = HeadSpec(
         directory,
+        store,
         problem,
-        limits,
-        policy,
+        options.limits,
+        options.policy,
         resume,
         source,
         _pickled(trainable),
-        Slots(resources, max_concurrent, worker_timeout),
-        reuse,
-        verify_reuse,
+        Slots(options.resources, options.max_concurrent, options.worker_timeout),
+        options.reuse_actors,
+        options.verify_reuse,
     )
     with contextlib.ExitStack() as stack:
-        client = _client(client, resources, max_concurrent, stack)
+        client = _client(client, options, stack)
         scheduler = getattr(client.cluster, "scheduler", None)
         remote: _Remote
         if isinstance(scheduler, Scheduler):
@@ -195,17 +190,27 @@ def start(
             directory.name,
             directory,
             problem.objective,
-            limits,
+            options.limits,
             repr(problem.scheduler),
-            client.dashboard_link if _has_dashboard(client) else None,
+            _dashboard(client, scheduler),
             source,
         )
         follower = Follower(info, callbacks)
         return StudyHandle(directory, problem, remote, follower, stack.pop_all())
 
 
-def _has_dashboard(client: Any) -> bool:
-    return "dashboard" in client.scheduler_info().get("services", {})
+def _dashboard(client: Any, scheduler: Any) -> str | None:
+    """Where the dashboard is to be seen, with the way there if it is open to this machine only."""
+    if "dashboard" not in client.scheduler_info().get("services", {}):
+        return None
+    server = getattr(scheduler, "http_server", None)  # None if the scheduler is elsewhere
+    if server is None or server.address != "127.0.0.1" or "://127.0.0.1:" in scheduler.address:
+        return str(client.dashboard_link)
+    from daskhpo.cluster.submission import Place
+
+    host = socket.gethostname()
+    tunnel = Place("", host, server.port).tunnel(host)
+    return f"http://localhost:8787/status, by way of `{tunnel}` on your own machine"
 
 
 def _pickled(trainable: Any) -> bytes:
@@ -218,12 +223,7 @@ def _pickled(trainable: Any) -> bytes:
         ) from error
 
 
-def _client(
-    given: Any,
-    resources: dict[str, float],
-    max_concurrent: int | None,
-    stack: contextlib.ExitStack,
-) -> Any:
+def _client(given: Any, options: RunOptions, stack: contextlib.ExitStack) -> Any:
     if isinstance(given, Client):
         if given.asynchronous:
             raise TypeError("client= is asynchronous; give a Client(asynchronous=False)")
@@ -231,7 +231,7 @@ def _client(
     if given is None:
         from daskhpo.cluster.local import local_cluster
 
-        given = stack.enter_context(local_cluster(resources, max_concurrent))
+        given = stack.enter_context(local_cluster(options.resources, options.max_concurrent))
     elif not hasattr(given, "scheduler_address"):
         raise TypeError(
             f"client={given!r} must be a distributed.Client, a Dask cluster, or None for worker "

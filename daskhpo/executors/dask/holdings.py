@@ -15,6 +15,8 @@ logger = logging.getLogger("daskhpo")
 @dataclass(slots=True)
 class _Slot:
     n_notes: int = 0  # taken in
+    newest: int = -1  # row; a slot gets ever higher ones
+    early: str | None = None  # why the next row was let go of before it was said to be held
     rows: dict[int, tuple[TrialId, int]] = field(default_factory=dict)  # trial, attempt
 
 
@@ -29,10 +31,16 @@ class Holdings:
         """There is a new slot, which holds nothing."""
         self._slots[slot] = _Slot()
 
-    def add(self, slot: int, ref: CheckpointRef, attempt: int) -> None:
-        """The slot holds a state."""
-        self._slots[slot].rows[ref.row] = ref.trial, attempt
+    def add(self, slot: int, ref: CheckpointRef, attempt: int, at: float) -> list[Event]:
+        """The slot holds a state, or has let go of it already."""
+        known = self._slots[slot]
+        known.newest = ref.row
+        if (reason := known.early) is not None:
+            known.early = None
+            return [Dropped(ref.trial, attempt, ref.row, reason, at)]
+        known.rows[ref.row] = ref.trial, attempt
         self._home[ref.row] = slot
+        return []
 
     def home(self, ref: CheckpointRef | None) -> int | None:
         """The slot that holds a state."""
@@ -67,6 +75,8 @@ class Holdings:
                 case "dropped" if self._home.get(ref.row) == slot:
                     self.forget(ref)
                     events.append(Dropped(ref.trial, attempt, ref.row, text, at))
+                case "dropped" if known is not None and ref.row > known.newest:
+                    known.early = text
         return events
 
     def empty(self, slot: int, reason: str, at: float) -> list[Event]:

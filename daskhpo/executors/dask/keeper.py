@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
-import threading
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from daskhpo.core.types import Chance, CheckpointPolicy, CheckpointRef
-from daskhpo.executors.dask.context import remaining_walltime
+from daskhpo.executors.dask.ending import Ending
 from daskhpo.executors.dask.link import Link
+from daskhpo.study.protocols import CheckpointStore
 
 if TYPE_CHECKING:
     from daskhpo.checkpoints.codec import Snapshot
-    from daskhpo.checkpoints.residents import Note, Residents
+    from daskhpo.checkpoints.notes import Note
+    from daskhpo.checkpoints.residents import Residents
 
 logger = logging.getLogger("daskhpo.worker")
 
@@ -80,11 +80,19 @@ class Keeper:
 
     Parameters
     ----------
-    store : folder of the study's checkpoints.
+    store : the study's checkpoints.
     """
 
-    def __init__(self, worker: Any, link: Link, store: Path, policy: CheckpointPolicy) -> None:
-        self._worker, self._link, self._path, self._policy = worker, link, store, policy
+    def __init__(
+        self,
+        worker: Any,
+        link: Link,
+        ending: Ending,
+        store: CheckpointStore,
+        policy: CheckpointPolicy,
+    ) -> None:
+        self._worker, self._link, self._ending = worker, link, ending
+        self._store, self._policy = store, policy
         self._box = mailboxes[link.channel, link.slot]
         self._guard: _Guard | None = None
         self._n_bytes = 0  # of the last state: the next one is likely to have as many
@@ -132,9 +140,7 @@ class Keeper:
                 f"the state of trial {ref.trial} at resource {ref.resource} was in the memory of a "
                 "worker that has it no more; it goes on from an older one, or trains again"
             )
-        from daskhpo.checkpoints import ZarrStore
-
-        return ZarrStore(self._path).read(ref), 0.0
+        return self._store.read(ref), 0.0
 
     def flush(self, rows: Iterable[int] = (), *, write: bool) -> None:
         """Let go of everything, after writing these rows and what has to be written.
@@ -151,11 +157,18 @@ class Keeper:
             residents.flush(leaving=False)
         residents.flush(leaving=True, write=write)
 
-    def close(self, *, write: bool) -> None:
-        """The lease ends."""
+    def write_seconds(self) -> float:
+        """How long the writes should take that are worth it before the worker goes."""
+        residents = self._box.residents
+        return 0.0 if residents is None else residents.seconds_to_leave()
+
+    def close(self, rows: Iterable[int] = (), *, write: bool) -> None:
+        """The lease ends; for the parameters see :meth:`flush`."""
         if self._box.residents is None:
             return
         assert self._guard is not None, "residents without a guard"
+        for row in rows:
+            self._box.residents.write(row)
         self._box.residents.flush(leaving=True, write=write)
         self._box.residents.close()
         # Nobody waits: the worker may be closing, and waiting for this thread.
@@ -163,17 +176,16 @@ class Keeper:
 
     def _residents(self) -> Residents:
         if self._box.residents is None:
-            from daskhpo.checkpoints import ZarrStore
             from daskhpo.checkpoints.residents import Residents
 
             policy, memory = self._policy, self._policy.memory
             self._box.residents = Residents(
-                ZarrStore(self._path),
+                self._store,
                 self._tell,
                 capacity=_share_of_memory(self._worker) if memory is None else memory,
                 durability=policy.durability,
                 staging=Path(os.path.expandvars(policy.staging)) if policy.staging else None,
-                seconds_left=remaining_walltime,
+                seconds_left=self._ending.seconds_left,
             )
             self._guard = _Guard(self._box.residents, self._link)
             add = self._worker.plugin_add(self._guard, name=self._guard.name)
@@ -196,7 +208,7 @@ class Keeper:
         return taken, found["unsaved_seconds"]
 
     def _tell(self, note: Note) -> None:
-        from daskhpo.checkpoints.residents import Dropped, Evicted, Unwritable, Written
+        from daskhpo.checkpoints.notes import Dropped, Evicted, Unwritable, Written
 
         match note:
             case Written(ref, attempt):
@@ -210,19 +222,11 @@ class Keeper:
 
 
 class _Guard(WorkerPlugin):  # type: ignore[misc]
-    """Writes what may be needed again when the worker is told to go, or its machine is."""
+    """Writes what may be needed again when the worker is told to close."""
 
     def __init__(self, residents: Residents, link: Link) -> None:
         self.name = f"{link.channel}-states-{link.slot}"
         self._residents, self._link = residents, link
-        self._watches_sigterm = False
-
-    def setup(self, worker: Any) -> None:
-        is_main = threading.current_thread() is threading.main_thread()
-        if is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            loop = worker.loop.asyncio_loop
-            loop.add_signal_handler(signal.SIGTERM, lambda: loop.create_task(_terminate(worker)))
-            self._watches_sigterm = True
 
     async def leave(self, worker: Any) -> None:
         """The lease is over."""
@@ -230,8 +234,6 @@ class _Guard(WorkerPlugin):  # type: ignore[misc]
             await worker.plugin_remove(self.name)
 
     async def teardown(self, worker: Any) -> None:
-        if self._watches_sigterm:
-            worker.loop.asyncio_loop.remove_signal_handler(signal.SIGTERM)
         if worker.status.name == "running":
             return  # the lease has ended, and has told all itself
         await asyncio.to_thread(self._residents.close)
@@ -239,10 +241,6 @@ class _Guard(WorkerPlugin):  # type: ignore[misc]
             await self._link.last_notes()
         except OSError as error:
             logger.info("what was written last could not be told: %s", error)
-
-
-async def _terminate(worker: Any) -> None:
-    await worker.close(reason="SIGTERM")
 
 
 def _share_of_memory(worker: Any) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import time
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from daskhpo.core.errors import (
@@ -23,9 +23,11 @@ from daskhpo.core.objective import Objective
 from daskhpo.core.random import trial_seed
 from daskhpo.core.types import Chance, CheckpointPolicy, CheckpointRef
 from daskhpo.executors.dask.context import Context, device_of
+from daskhpo.executors.dask.ending import Ending, Pace, ending_of
 from daskhpo.executors.dask.keeper import Keeper, install, mailboxes
 from daskhpo.executors.dask.link import Command, Link
 from daskhpo.executors.dask.runners import ClassRunner, FunctionRunner, Outcome, Runner
+from daskhpo.study.protocols import CheckpointStore
 from daskhpo.trainable import Trainable
 
 logger = logging.getLogger("daskhpo.worker")
@@ -42,7 +44,7 @@ class LeaseSpec:
     objective: Objective
     seed: int
     max_t: int
-    store: Path
+    store: CheckpointStore
     policy: CheckpointPolicy
     gpus: float
     reuse: bool
@@ -55,31 +57,45 @@ def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
 
     worker = get_worker()
     install(worker)
+    ending = ending_of(worker)
     try:
-        link = Link(worker, spec.channel, slot)
+        link = Link(worker, spec.channel, slot, ending)
         with contextlib.closing(link):
             try:
                 trainable = _load(spec.trainable)
             except BaseException:
                 link.call("broken", worker=worker.address, error=traceback.format_exc())
                 return
-            keeper = Keeper(worker, link, spec.store, spec.policy)
-            holder = _Holder(spec, link, keeper, trainable, device_of(spec.gpus, device_index))
-            command: Command = {"do": "exit", "write": False}
+            keeper = Keeper(worker, link, ending, spec.store, spec.policy)
+            device = device_of(spec.gpus, device_index)
+            holder = _Holder(spec, link, ending, keeper, trainable, device)
+            ending.enter(holder)
             try:
-                with contextlib.closing(holder):
-                    command = link.call("hello", worker=worker.address)
-                    while command["do"] != "exit":
-                        command = holder.obey(command)
+                _hold(holder, link, keeper, worker.address)
             finally:
-                # If the scheduler is gone, what is written now would never be committed.
-                keeper.close(write=command["do"] == "exit" and command["write"])
-            if command["write"]:
-                link.call("bye")
+                ending.leave(holder)
     except OSError as error:  # the scheduler is gone, or closing
         logger.info("lease %s of %s ends: %r", slot, spec.channel, error)
     finally:
         mailboxes.pop((spec.channel, slot), None)
+
+
+def _hold(holder: _Holder, link: Link, keeper: Keeper, address: str) -> None:
+    """Do what the study says until it says to leave."""
+    command: Command = {"do": "exit", "write": False}
+    try:
+        with contextlib.closing(holder):
+            job = os.environ.get("SLURM_JOB_ID", "")
+            command = link.call("hello", worker=address, job=job)
+            while command["do"] != "exit":
+                command = holder.obey(command)
+    finally:
+        if command["do"] == "exit" and command["write"]:
+            keeper.close(command["rows"], write=True)
+        else:  # if the scheduler is gone, what is written now would never be committed
+            keeper.close(write=False)
+    if command["write"]:
+        link.call("bye")
 
 
 @functools.lru_cache(maxsize=4)
@@ -93,8 +109,16 @@ def _load(trainable: bytes) -> Any:
 class _Units:
     """The units of one segment, and their way to the study."""
 
-    def __init__(self, objective: Objective, link: Link, trial: int, attempt: int) -> None:
-        self._objective, self._link = objective, link
+    def __init__(
+        self,
+        objective: Objective,
+        link: Link,
+        ending: Ending,
+        pace: Pace,
+        trial: int,
+        attempt: int,
+    ) -> None:
+        self._objective, self._link, self._ending, self._pace = objective, link, ending, pace
         self._key = (trial, attempt)
         self._interrupts = mailboxes[link.channel, link.slot].interrupts
         self.begin(0)
@@ -102,6 +126,7 @@ class _Units:
 
     def begin(self, until: int) -> None:
         self.until = until
+        self._unit_began = time.monotonic()
         self.steps: list[tuple[int, dict[str, float], float]] = []
         self._n_sent = 0
         self.problem: str | None = None
@@ -113,6 +138,8 @@ class _Units:
             self.problem = f"{name}={plain[name]!r} at resource {resource} is not finite"
             raise NotFinite
         now = time.monotonic()
+        self._pace.saw(now - self._unit_began)
+        self._unit_began = now
         self.steps.append((resource, plain, now))
         if resource < self.until and now - self._sent_at >= LIVE_SECONDS:
             self._sent_at = now
@@ -121,8 +148,13 @@ class _Units:
             self._n_sent = len(self.steps)
             self._link.send(trial=trial, attempt=attempt, steps=_aged(fresh, now))
 
+    def asked_to_stop(self) -> bool:
+        return self._key in self._interrupts or self._ending.begun
+
     def interrupted(self) -> bool:
-        return self._key in self._interrupts
+        if not self._ending.fits(self._pace.longest):
+            self._ending.begin("its Slurm job ends before another unit of training would")
+        return self.asked_to_stop()
 
     def message(self) -> dict[str, Any]:
         trial, attempt = self._key
@@ -142,13 +174,20 @@ class _Holder:
     """What a slot holds: one trial, and perhaps an object that can be used again."""
 
     def __init__(
-        self, spec: LeaseSpec, link: Link, keeper: Keeper, trainable: Any, device: str
+        self,
+        spec: LeaseSpec,
+        link: Link,
+        ending: Ending,
+        keeper: Keeper,
+        trainable: Any,
+        device: str,
     ) -> None:
-        self._spec, self._link, self._keeper, self._device = spec, link, keeper, device
-        self._trainable = trainable
+        self._spec, self._link, self._ending, self._keeper = spec, link, ending, keeper
+        self._trainable, self._device = trainable, device
         self._runner: Runner | None = None
         self._used: Trainable | None = None
         self._units: _Units
+        self._pace = Pace()
         self._unsaved_seconds = 0.0  # of training, by this trial, that no checkpoint has
 
     def obey(self, command: Command) -> Command:
@@ -172,25 +211,39 @@ class _Holder:
             used, self._used = self._used, None
             _quietly(used.cleanup)
 
+    # As a tenant of the worker's ending; both in the event loop.
+
+    def leaves(self) -> None:
+        self._link.send(leaving=True)
+
+    def write_seconds(self) -> float:
+        return self._keeper.write_seconds()
+
     def _train(self, command: Command) -> Command:
-        spec = self._spec
         trial, attempt = command["trial"], command["attempt"]
         try:
             if command["launch"]:
                 self._leave_trial()
-                self._units = _Units(spec.objective, self._link, trial, attempt)
+                self._units = _Units(
+                    self._spec.objective, self._link, self._ending, self._pace, trial, attempt
+                )
+                self._units.interrupted()  # looks at the clock
+                if self._ending.begun:
+                    return self._link.call("refused")
                 state = self._restored(command)
                 self._runner = self._begin(command, state)
             assert self._runner is not None, command
             self._units.begin(command["until"])
             began = time.monotonic()
-            outcome = self._runner.run(self._units)
+            outcome = Outcome.YIELDED
+            if not self._units.interrupted():  # else another unit would not fit
+                outcome = self._runner.run(self._units)
             self._unsaved_seconds += time.monotonic() - began
         except NotFinite:
             return self._fail(self._units.problem or "", retry=False)
         except (CheckpointMissing, CheckpointCorrupt) as error:
-            reason = f"{type(error).__name__}: {error}"
-            return self._link.call("unreadable", trial=trial, attempt=attempt, reason=reason)
+            reason, ref = f"{type(error).__name__}: {error}", command["checkpoint"]
+            return self._link.call("unreadable", reason=reason, ref=ref)
         except (MetricError, ReuseMismatch, ShapeMismatch) as error:
             return self._fail(str(error), retry=False, fatal=True)
         except BaseException:  # SystemExit and KeyboardInterrupt, too, are the trial's own affair
@@ -218,7 +271,7 @@ class _Holder:
             spec.max_t,
             trial_seed(spec.seed, command["trial"]),
             self._device,
-            units.interrupted,
+            units.asked_to_stop,
         )
         context.checkpoint = state
         if not isinstance(self._trainable, type):
@@ -252,6 +305,8 @@ class _Holder:
             _quietly(runner.object.cleanup)
         if runner is not None:
             _quietly(runner.close)
+        if retry and self._ending.signalled:  # its own processes were told to go, too
+            return self._link.call("cut", error=error, **self._units.message())
         return self._link.call(
             "failed", error=error, retry=retry, fatal=fatal, **self._units.message()
         )

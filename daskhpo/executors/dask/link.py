@@ -6,7 +6,10 @@ import asyncio
 import threading
 from typing import Any
 
+from daskhpo.executors.dask.ending import Ending
 from daskhpo.executors.dask.line import Line, socket_of
+
+PEER_SECONDS = 5.0  # to connect to another worker: if it is gone, the store may have its states
 
 Command = dict[str, Any]
 Note = tuple[int, str, int, list[Any], str]  # number, kind, attempt, plain ref, text
@@ -20,10 +23,12 @@ class Link:
 
     *Notes* say what became of states. They are sent ahead on Dask's own stream, and again with the
     next call, which is reliable; numbers tell the study which it has had.
+
+    Each call also says whether the worker is about to go, so that the study knows that first.
     """
 
-    def __init__(self, worker: Any, channel: str, slot: int) -> None:
-        self._worker = worker
+    def __init__(self, worker: Any, channel: str, slot: int, ending: Ending) -> None:
+        self._worker, self._ending = worker, ending
         self.channel, self.slot = channel, slot
         self._notes: list[Note] = []
         self._n_notes = 0
@@ -36,7 +41,7 @@ class Link:
         """Say something and wait for the next command."""
         with self._lock:
             notes = list(self._notes)
-        data["notes"] = notes
+        data |= {"notes": notes, "leaving": self._ending.begun}
         command: Command
         if self._line is not None:
             command = self._line.call(say, data)
@@ -47,7 +52,7 @@ class Link:
         return command
 
     def send(self, **data: Any) -> None:
-        """Send live metrics; costs microseconds, and nothing waits."""
+        """Send news, such as live metrics; costs microseconds, and nothing waits."""
         self._worker.log_event(self.channel, {"slot": self.slot, **data})
 
     def note(self, kind: str, attempt: int, ref: list[Any], text: str) -> None:
@@ -107,7 +112,7 @@ class Link:
     async def _ask_peer(self, address: str, request: dict[str, Any]) -> Any:
         from distributed.core import send_recv
 
-        comm = await _connect(self._worker, address)
+        comm = await _connect(self._worker, address, timeout=PEER_SECONDS)
         try:
             return await send_recv(comm, **request)
         finally:
@@ -117,7 +122,7 @@ class Link:
         self._comm.abort()
 
 
-async def _connect(worker: Any, address: str) -> Any:
+async def _connect(worker: Any, address: str, timeout: float | None = None) -> Any:
     from distributed.comm import connect
 
-    return await connect(address, **worker.connection_args)
+    return await connect(address, timeout=timeout, **worker.connection_args)

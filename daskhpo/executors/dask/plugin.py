@@ -17,23 +17,17 @@ from distributed import Client, Status
 from distributed.comm.tcp import TCP
 from distributed.diagnostics.plugin import SchedulerPlugin
 
+from daskhpo.cluster.jobs import is_over
 from daskhpo.core.errors import NoSuitableWorkers, StudyFailed
-from daskhpo.core.types import CheckpointPolicy, CheckpointRef, Limits
+from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.executors.dask.broker import Broker
-from daskhpo.executors.dask.executor import (
-    EXIT,
-    Broken,
-    Call,
-    DaskExecutor,
-    GiveBack,
-    Gone,
-    Live,
-    StopAsked,
-)
+from daskhpo.executors.dask.executor import EXIT, DaskExecutor
 from daskhpo.executors.dask.keeper import TELL
 from daskhpo.executors.dask.lease import LeaseSpec, lease
 from daskhpo.executors.dask.line import Inbox, reply, socket_of
+from daskhpo.executors.dask.messages import Broken, Call, GiveBack, Gone, Live, StopAsked
 from daskhpo.study.coordinator import Problem, drive
+from daskhpo.study.protocols import CheckpointStore
 from daskhpo.study.session import Session
 
 logger = logging.getLogger("daskhpo")
@@ -63,6 +57,7 @@ class HeadSpec:
     """All that a study's head needs; it may travel to a scheduler in another process."""
 
     directory: Path
+    store: CheckpointStore
     problem: Problem
     limits: Limits
     policy: CheckpointPolicy
@@ -108,6 +103,8 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             resume=spec.resume,
             source=spec.source,
             on_lock_lost=self._on_lock_lost,
+            on_stop=self.stop,
+            job_is_over=is_over,
             ahead=True,
         )
         self._lease_spec = LeaseSpec(
@@ -116,7 +113,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             spec.problem.objective,
             spec.problem.seed,
             spec.problem.scheduler.max_t,
-            spec.directory / "checkpoints.zarr",
+            spec.store,
             spec.policy,
             spec.slots.resources.get("gpu", 0),
             spec.reuse,
@@ -133,6 +130,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         except BaseException:
             self._session.close()
             raise
+        self._executor = DaskExecutor(self._inbox, self, spec.store.delete, self._session.began_at)
         scheduler.handlers[self.name] = self._converse
         self._broker = scheduler.extensions.setdefault("daskhpo", Broker(scheduler.workers))
         self._broker.join(self)
@@ -179,8 +177,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         await self._client.close()
 
     def _coordinate(self) -> None:
-        session = self._session
-        executor = DaskExecutor(self._inbox, self, self._delete, session.began_at)
+        session, executor = self._session, self._executor
         try:
             executor.perform(session.commands)
             drive(session.coordinator, executor, session.journal)
@@ -195,13 +192,8 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
 
     def _collect(self) -> None:
         """Remove what an earlier session left in the store and nothing refers to."""
-        if not self._lease_spec.store.exists():
-            return
-        from daskhpo.checkpoints import ZarrStore
-
-        rows = self._session.coordinator.ledger.rows
         try:
-            cleaned = ZarrStore(self._lease_spec.store).clean(rows.committed)
+            cleaned = self.spec.store.clean(self._session.coordinator.ledger.rows.committed)
         except OSError as error:  # trials say what they cannot read or write
             logger.warning("the checkpoints could not be looked through: %s", error)
             return
@@ -211,11 +203,6 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
                 cleaned.n_files,
                 cleaned.n_bytes,
             )
-
-    def _delete(self, ref: CheckpointRef) -> None:
-        from daskhpo.checkpoints import ZarrStore  # half a second, and only if there are any
-
-        ZarrStore(self._lease_spec.store).delete(ref)
 
     def _spawn(self, coroutine: Any, *, watches_lease: bool = False) -> None:
         task = self._loop.create_task(coroutine)
@@ -275,7 +262,13 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         return await answer
 
     def log_event(self, topic: str, msg: Any) -> None:
-        if topic == self.name:
+        if topic != self.name:
+            return
+        if "leaving" in msg:
+            worker, _ = self._leases.get(msg["slot"], (None, None))
+            if worker is not None:
+                self._broker.retire(worker)
+        else:
             self._inbox.put(Live(msg, time.monotonic()))
 
     # -- the way back, from the coordinator's thread ---------------------------------------------
@@ -307,6 +300,17 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
     def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
         if (slot := self._slot_of.get(worker)) is not None:
             self._end_lease(slot, f"worker {worker} was lost")
+        self._broker.forget(worker)
+
+    # As a tenant of the broker.
+
+    @property
+    def wanted(self) -> float:
+        return min(self.max_slots, self._session.coordinator.n_wanted)
+
+    def is_idle(self, worker: str) -> bool:
+        slot = self._slot_of.get(worker)
+        return slot is not None and self._executor.is_idle(slot)
 
     def can_use(self, worker: Any) -> bool:
         needed = self.spec.slots.resources

@@ -190,6 +190,8 @@ class FunctionRunner:
         return outcome
 
     def state(self) -> Any:
+        if self._thread is None:
+            return self.context.checkpoint  # it hands over before it has begun
         if self._state is None:
             return None
         make = self._state
@@ -212,7 +214,10 @@ class FunctionRunner:
     def _answer(self) -> Any:
         answer = self._answers.get()
         if isinstance(answer, BaseException):
-            raise answer
+            try:
+                raise answer
+            finally:  # else this frame, which its traceback holds, would hold it: for long
+                del answer
         return answer
 
     def _main(self) -> None:

@@ -18,6 +18,7 @@ from daskhpo.searchers.gp.acquisition import (
     log_probability_of_improvement,
     lower_confidence_bound,
 )
+from daskhpo.searchers.gp.blas import one_thread
 from daskhpo.searchers.gp.climb import N_STARTS, candidates, climbed
 from daskhpo.searchers.gp.encoding import Encoding
 from daskhpo.searchers.gp.evidence import Evidence, Row
@@ -116,7 +117,8 @@ class GPSearch(Searcher):
         elif self._evidence.n_reporting < self.n_initial_points:
             config = self._encoding.config(self._from_design(trial - len(self._points)))
         else:
-            config = self._encoding.config(self._from_model(trial))
+            with one_thread():
+                config = self._encoding.config(self._from_model(trial))
         self._starts(trial, config)
         return config
 
@@ -160,7 +162,7 @@ class GPSearch(Searcher):
             best, posterior = surrogate.best, surrogate.posterior
             if len(pending := self._evidence.pending):
                 believed = surrogate.at(pending)
-                best = min(best, float(posterior.predict(believed)[0].min()))
+                best = min(best, float(posterior.mean(believed).min()))
                 posterior = posterior.believe(believed)
             acquisition = self._acquisition(best)
 

@@ -17,6 +17,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 MAX_ROWS = 400  # in a model: a suggestion's cost is bounded, however long the study
 MAX_FIT_ROWS = 200  # whose likelihood is maximised, which takes a hundred times a prediction
 MAX_LABELS = 256
+PAST = 0.1  # how far another study is away, in widths of the cube, before anything is learned
 STEEP, LOG_HALF = 1e3, math.log(0.5)
 
 
@@ -45,7 +46,7 @@ class Surrogate:
 
     ``target`` is the resource at which points are judged. With rows of several resources (of
     another study) the process has one more feature, whose length scale tells how far a loss of one
-    is evidence for another.
+    is evidence for another. Another study is taken for much alike until losses say otherwise.
 
     Attributes
     ----------
@@ -61,7 +62,7 @@ class Surrogate:
         self._span = (float(resources.min()), float(np.ptp(resources)))
         self._has_past = any(row.past for row in kept)
         units = np.array([row.unit for row in kept])
-        features = self._features(units, resources, np.array([float(row.past) for row in kept]))
+        features = self._features(units, resources, np.array([PAST * row.past for row in kept]))
         losses = standardised([row.loss for row in kept])
         n_domains = len(encoding.sizes)
         extra = features.shape[1] - len(encoding.owner)
@@ -70,7 +71,7 @@ class Surrogate:
         hyperparameters = fitted.to(features[few], losses[few], groups, len(rows))
         self.posterior = Posterior(features, losses, groups, hyperparameters)
         tried = np.unique(units, axis=0)
-        means, _ = self.posterior.predict(self.at(tried))
+        means = self.posterior.mean(self.at(tried))
         order = np.argsort(means, kind="stable")[:3]
         self.best, self.good = float(means[order[0]]), tried[order]
 

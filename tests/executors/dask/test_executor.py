@@ -27,7 +27,8 @@ from daskhpo.core.types import (
     Unsaved,
     Write,
 )
-from daskhpo.executors.dask.executor import Broken, Call, DaskExecutor, GiveBack, Gone, Live
+from daskhpo.executors.dask.executor import DaskExecutor
+from daskhpo.executors.dask.messages import Broken, Call, GiveBack, Gone, Live
 
 
 class Desk:
@@ -54,7 +55,8 @@ class Desk:
         return list(self.executor.poll(self.executor.now() + 0.2))
 
     def say(self, slot: int, say: str, **data: Any) -> Call:
-        data = {"worker": f"tcp://worker-{slot}", "notes": []} | data
+        usual = {"worker": f"tcp://worker-{slot}", "job": "", "notes": [], "leaving": False}
+        data = usual | data
         return Call(slot, say, data, f"{say}-{slot}", 0.0)
 
 
@@ -82,6 +84,13 @@ def test_a_lease_that_says_hello_is_a_slot_and_gets_the_job_that_waits(desk: Des
     assert event == SlotsChanged(1, event.seconds)
     assert event.seconds >= 10.0
     assert desk.replies == [("hello-7", "train")]
+
+
+def test_the_job_of_a_worker_is_told_when_its_slot_comes(desk: Desk) -> None:
+    (event,) = desk.hear(desk.say(0, "hello", job="4711"))
+    assert event == SlotsChanged(1, event.seconds, "4711")
+    (event,) = desk.hear(Gone(0, "its lease came to an end"))
+    assert event == SlotsChanged(0, event.seconds)
 
 
 def test_a_report_is_answered_by_the_next_job_of_the_same_slot(desk: Desk) -> None:
@@ -133,6 +142,17 @@ def test_a_lease_that_was_given_up_is_told_to_leave(desk: Desk) -> None:
     assert desk.replies[-1] == ("report-0", "exit")
 
 
+def test_a_lease_whose_worker_died_before_its_hello_was_heard_is_no_slot(desk: Desk) -> None:
+    desk.executor.perform([train(0)])
+    desk.inbox.put(Gone(4, "its worker died"))
+    desk.inbox.put(desk.say(4, "hello"))
+    assert list(desk.executor.poll(desk.executor.now() + 0.05)) == []
+    desk.executor.perform([])
+    assert desk.replies == [("hello-4", "exit")]
+    desk.hear(desk.say(5, "hello"))
+    assert desk.replies[-1] == ("hello-5", "train")
+
+
 def test_a_slot_that_is_given_back_ends_its_trial_first(desk: Desk) -> None:
     desk.hear(desk.say(0, "hello"))
     desk.executor.perform([train(0)])
@@ -153,6 +173,7 @@ def test_units_of_a_trial_follow_one_another_however_late_their_messages_are(des
     live = {"slot": 0, "trial": 0, "attempt": 1, "steps": [(1, {"loss": 1.0}, 0.0)]}
     both = {
         "notes": [],
+        "leaving": False,
         "trial": 0,
         "attempt": 1,
         "steps": [(1, {"loss": 1.0}, 0.2), (2, {"loss": 1.0}, 0.1)],
@@ -282,7 +303,7 @@ def test_when_all_is_over_those_who_hold_something_let_go_of_it(holder: Desk, wr
 def test_a_slot_that_is_given_back_writes_what_may_be_needed_and_says_so(holder: Desk) -> None:
     holder.executor.perform([Release(0, 1)])
     holder.hear(holder.say(0, "ready"), GiveBack(0))
-    assert ("ready-0", {"do": "exit", "write": True}) in holder.messages
+    assert ("ready-0", {"do": "exit", "write": True, "rows": []}) in holder.messages
     (event,) = holder.hear(holder.say(0, "bye", notes=[note(1, "saved")]))
     assert isinstance(event, Saved)
     holder.executor.perform([])
@@ -292,3 +313,129 @@ def test_a_slot_that_is_given_back_writes_what_may_be_needed_and_says_so(holder:
 def test_a_broken_study_raises_where_it_is_driven(desk: Desk) -> None:
     with pytest.raises(StudyFailed, match="closed"):
         desk.hear(Broken(StudyFailed("closed")))
+
+
+# -- slots whose worker is about to go -----------------------------------------------------------
+
+
+def test_a_slot_that_goes_is_counted_out_before_its_trial_hands_over(desk: Desk) -> None:
+    desk.hear(desk.say(0, "hello"))
+    desk.executor.perform([train(0)])
+    data = report(0, 0) | {"outcome": "YIELDED", "leaving": True}
+    count, reported = desk.hear(desk.say(0, "report", **data))
+    assert (type(count), count.n_slots) == (SlotsChanged, 0)
+    assert (type(reported), reported.yielded) == (Reported, True)
+    desk.executor.perform([Save(0, 1, REF, Chance.SURE)])
+    desk.hear(desk.say(0, "held", trial=0, attempt=1, ref=REF.plain(), leaving=True))
+    desk.executor.perform([Release(0, 1)])
+    desk.hear(desk.say(0, "ready", leaving=True))
+    assert desk.messages[-1][1] == {"do": "exit", "write": True, "rows": []}
+
+
+def test_an_idle_slot_that_goes_is_let_go_at_once(desk: Desk) -> None:
+    desk.hear(desk.say(0, "hello"))
+    (event,) = desk.hear(GiveBack(0))
+    assert event.n_slots == 0
+    assert desk.replies == [("hello-0", "exit")]
+
+
+def test_a_slot_that_goes_as_it_says_hello_gets_nothing(desk: Desk) -> None:
+    desk.executor.perform([train(0)])
+    events = desk.hear(desk.say(0, "hello", leaving=True))
+    assert [event.n_slots for event in events] == [1, 0]
+    assert desk.replies == [("hello-0", "exit")]
+    desk.hear(desk.say(1, "hello"))
+    assert desk.replies[-1] == ("hello-1", "train")
+
+
+def test_a_job_that_a_slot_refuses_goes_to_another_one_as_the_same_attempt(desk: Desk) -> None:
+    desk.hear(desk.say(0, "hello"), desk.say(1, "hello"))
+    desk.executor.perform([train(0, attempt=4)])  # to slot 1, the last that came
+    (event,) = desk.hear(desk.say(1, "refused", leaving=True))
+    assert event == SlotsChanged(1, event.seconds)
+    assert desk.replies[-2:] == [("refused-1", "exit"), ("hello-0", "train")]
+    assert desk.messages[-1][1]["attempt"] == 4
+
+
+def test_a_trial_whose_code_raised_as_its_worker_was_terminated_has_not_failed(desk: Desk) -> None:
+    desk.hear(desk.say(0, "hello"))
+    desk.executor.perform([train(0)])
+    said = report(0, 0) | {"error": "RuntimeError: DataLoader worker was killed", "leaving": True}
+    events = desk.hear(desk.say(0, "cut", **said))
+    assert kinds(events) == [SlotsChanged, Reported, Lost]
+    assert not events[-1].blame
+    desk.executor.perform([])
+    assert desk.replies[-1] == ("cut-0", "exit")
+
+
+def unreadable(desk: Desk, slot: int, ref: CheckpointRef = REF, **data: Any) -> Call:
+    return desk.say(slot, "unreadable", ref=ref.plain(), reason="CheckpointMissing: gone", **data)
+
+
+@pytest.fixture
+def moving(holder: Desk) -> Desk:
+    """Slot 0, which holds row 7, is let go of; the trial begins in slot 1 meanwhile."""
+    holder.executor.perform([Release(0, 1)])
+    holder.inbox.put(holder.say(0, "ready"))
+    holder.executor.poll(holder.executor.now() + 0.02)
+    holder.hear(GiveBack(0))
+    holder.executor.perform([resume()])
+    assert holder.messages[-1][1]["peer"] == ("tcp://worker-0", 0)
+    return holder
+
+
+def test_a_state_that_left_memory_for_the_store_is_read_there(moving: Desk) -> None:
+    moving.hear(Live({"slot": 0, "notes": [note(1, "saved"), note(2, "dropped")]}, 0.0))
+    moving.inbox.put(unreadable(moving, 1))
+    assert list(moving.executor.poll(moving.executor.now() + 0.02)) == []
+    assert moving.replies[-1] == ("unreadable-1", "train")
+    assert moving.messages[-1][1]["checkpoint"] == COMMITTED.plain()
+
+
+def test_a_state_that_may_still_come_to_the_store_is_waited_for(moving: Desk) -> None:
+    moving.inbox.put(unreadable(moving, 1))
+    assert list(moving.executor.poll(moving.executor.now() + 0.02)) == []
+    assert moving.told[-1] == (0, "write", 7)
+    assert moving.replies[-1] != ("unreadable-1", "train")
+    assert kinds(moving.hear(moving.say(0, "bye", notes=[note(1, "saved")]))) == [Saved]
+    moving.executor.perform([])
+    order = dict(moving.messages)["unreadable-1"]
+    assert (order["do"], order["checkpoint"]) == ("train", COMMITTED.plain())
+
+
+@pytest.mark.parametrize("how", ["dropped", "unsaved", "gone"])
+def test_a_state_that_does_not_come_to_the_store_is_given_up(moving: Desk, how: str) -> None:
+    moving.inbox.put(unreadable(moving, 1))
+    moving.executor.poll(moving.executor.now() + 0.02)
+    if how == "gone":
+        events = moving.hear(Gone(0, "its worker died"))
+    else:
+        events = moving.hear(moving.say(0, "bye", notes=[note(1, how, text="no space")]))
+    lost = events[-1]
+    assert (type(lost), lost.trial, lost.attempt, lost.bad_checkpoint) == (Lost, 0, 2, True)
+
+
+def test_a_committed_state_that_cannot_be_read_is_not_waited_for(desk: Desk) -> None:
+    desk.hear(desk.say(0, "hello"))
+    desk.executor.perform([Train(0, 2, {}, 3, 9, COMMITTED, True)])
+    (lost,) = desk.hear(unreadable(desk, 0, COMMITTED))
+    assert (type(lost), lost.bad_checkpoint) == (Lost, True)
+
+
+def test_a_state_that_a_waiting_job_needs_is_written_before_its_slot_ends(holder: Desk) -> None:
+    holder.hear(holder.say(1, "bye"), Gone(1, "its lease came to an end"))
+    holder.executor.perform([Release(0, 1), train(5)])  # to slot 0
+    holder.executor.perform([resume()])  # which waits
+    holder.hear(holder.say(0, "refused", leaving=True))
+    assert holder.messages[-1][1] == {"do": "exit", "write": True, "rows": [7]}
+
+
+def test_a_state_that_was_let_go_of_before_it_was_said_to_be_held_is_dropped(desk: Desk) -> None:
+    desk.hear(desk.say(0, "hello"))
+    desk.executor.perform([train(0)])
+    desk.hear(desk.say(0, "report", outcome="UNTIL", **report(0, 0)))
+    desk.executor.perform([Save(0, 1, REF, Chance.REAL)])
+    dropped = note(1, "dropped", REF, "not worth a write")
+    desk.inbox.put(Live({"slot": 0, "notes": [dropped]}, 0.0))
+    said = desk.say(0, "held", trial=0, attempt=1, ref=REF.plain(), notes=[dropped])
+    assert kinds(desk.hear(said)) == [Held, Dropped]

@@ -163,6 +163,64 @@ def test_a_trial_that_kills_its_workers_is_given_up(own_cluster: Any, make_study
     assert "lost 3 times in a row" in frame.reason[0]
 
 
+def test_a_trial_that_dies_after_the_same_report_each_time_is_given_up(
+    own_cluster: Any, make_study: Any
+) -> None:
+    def outgrow(config: Any, trial: Any) -> None:
+        trial.report({"loss": 1.0})
+        os.kill(os.getpid(), signal.SIGKILL)  # as Linux does when memory has run out
+
+    study = make_study(outgrow, ASHA(3))  # a segment ends after the first unit
+    frame = study.run(num_trials=1, client=own_cluster, progress=False)
+    (reason,) = frame.trials().reason
+    assert "lost 3 times in a row, without coming further than resource 1" in reason
+    assert "killed for want of memory" in reason
+
+
+class Block:
+    """Stands for a large tensor; each process counts those that live."""
+
+    alive = 0
+
+    def __init__(self) -> None:
+        Block.alive += 1
+
+    def __del__(self) -> None:
+        Block.alive -= 1
+
+
+def outgrow_once(trial: int) -> dict[str, Any]:
+    """The metrics of a unit: how many blocks earlier trials left; trial 0 runs out of memory."""
+    left, block = Block.alive, Block()
+    if trial == 0:
+        raise MemoryError("no room for another block")
+    del block
+    return {"loss": 1.0, "left": left}
+
+
+class Outgrows(Trainable):
+    def setup(self, config: Any) -> None:
+        pass
+
+    def step(self) -> dict[str, Any]:
+        return outgrow_once(self.trial.id)
+
+
+def outgrows(config: Any, trial: Any) -> None:
+    trial.report(outgrow_once(trial.id))
+
+
+@pytest.mark.parametrize("trainable", [Outgrows, outgrows])
+def test_what_a_failed_trial_held_is_free_before_the_next_one_begins(
+    trainable: Any, client: Client, make_study: Any
+) -> None:
+    study = make_study(trainable, FIFO(1))
+    result = study.run(num_trials=4, client=client, max_concurrent=1, progress=False)
+    assert result.trials().status.tolist() == ["failed", *["completed"] * 3]
+    assert result.trials().reason[0] == "MemoryError: no room for another block"
+    assert result.history().left.tolist() == [0, 0, 0]
+
+
 # -- state and reuse -----------------------------------------------------------------------------
 
 

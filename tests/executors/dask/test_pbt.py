@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,37 @@ def test_members_that_diverge_are_not_lost(client: Client, tmp_path: Any) -> Non
     for number in (1, 3, 5):
         assert "not finite" in result.trial(number).error
         assert result.trial(number).config["lr"] <= 1.0
+
+
+class Slow(Descent):
+    """Each unit takes a moment."""
+
+    def step(self) -> dict[str, Any]:
+        time.sleep(0.03)
+        return super().step() | {"pid": os.getpid()}
+
+
+def test_a_population_whose_workers_die_comes_to_its_end_in_order(
+    own_cluster: Any, tmp_path: Any, wait_for: Any
+) -> None:
+    """With a worker die members that train, and states that others would have taken over."""
+    space = {"lr": Real(0.001, 0.5, log=True)}
+    study = Study(Slow, space, "loss", scheduler=PBT(15, 3, ["lr"]), storage=tmp_path, name="study")
+    handle = study.start(num_trials=8, client=own_cluster, progress=False)
+    for n in (20, 60):
+        wait_for(lambda n=n: len(study.result().history()) > n, f"{n} reports")
+        os.kill(int(study.result().history().pid.iloc[-1]), signal.SIGKILL)
+    result = handle.wait()
+    assert (result.trials().status == "completed").all()
+    history = result.history()
+    assert (history.n_steps == history.resource).all()  # nobody has a state of another resource
+    assert result.cost()["retrained_units"] > 0
+    schedule = result.schedule()
+    assert result.training().lr.tolist() == schedule.values("lr")
+    exact = 1.0
+    for rate in schedule.values("lr"):
+        exact *= 1 - rate
+    assert result.training().loss.iloc[-1] == pytest.approx(exact, rel=1e-9)
 
 
 def test_a_schedule_that_was_found_is_trained_once_more(client: Client, tmp_path: Any) -> None:

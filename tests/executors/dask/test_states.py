@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from daskhpo import Study, Trainable
-from daskhpo.checkpoints import CheckpointPolicy, ZarrStore
+from daskhpo.checkpoints import STORE, CheckpointPolicy, ZarrStore
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.types import (
     Dropped,
@@ -195,12 +197,12 @@ def test_memory_has_a_cap(client: Client, study: Any) -> None:
 
 
 def test_what_is_worth_a_file_is_written_when_memory_is_short(client: Client, study: Any) -> None:
-    study = study(seconds=0.2, max_t=3)  # with a chance of 1 in 5: 40 ms, more than a write takes
-    policy = CheckpointPolicy(memory=200_000)
+    study = study(seconds=0.8, max_t=2)  # with a chance of 1 in 5: 160 ms, more than a write takes
+    policy = CheckpointPolicy(memory=100_000)  # one state
     result = study.run(num_trials=6, client=client, checkpoint=policy, progress=False)
     assert result.cost()["retrained_units"] == 0
-    assert any(saved.ref.resource < 3 for saved in records(study, Saved))
-    assert is_undisturbed(study, 3)
+    assert any(saved.ref.resource < 2 for saved in records(study, Saved))
+    assert is_undisturbed(study, 2)
 
 
 # -- before a worker goes ------------------------------------------------------------------------
@@ -233,7 +235,7 @@ class Hurried(Walker):
 
     def setup(self, config: Any) -> None:
         super().setup(config)
-        os.environ["SLURM_JOB_END_TIME"] = str(int(time.time()) + 20)
+        os.environ["SLURM_JOB_END_TIME"] = str(int(time.time()) + 28)
 
 
 def test_before_a_job_ends_what_may_be_needed_is_written(own_cluster: Any, study: Any) -> None:
@@ -338,6 +340,44 @@ def test_a_disk_that_takes_no_more_costs_no_trial(own_cluster: Any, study: Any) 
     assert all("File too large" in error for error in errors)
     assert "CheckpointNotWritten" in result.trial(0).error
     assert is_undisturbed(study)
+
+
+@pytest.mark.parametrize("scene", ["full", "read_only"])
+def test_a_study_survives_a_disk_that_refuses(scene: str, tmp_path: Path) -> None:
+    in_a_namespace = ["unshare", "--map-root-user", "--mount"]
+    try:
+        subprocess.run(
+            [*in_a_namespace, "mount", "-t", "tmpfs", "none", str(tmp_path)],
+            capture_output=True,
+            check=True,
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a disk of its own cannot be mounted here: {error}")
+    program = Path(__file__).with_name("small_disk.py")
+    done = subprocess.run(
+        [*in_a_namespace, sys.executable, str(program), scene, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_store_that_vanishes_while_the_study_runs_costs_no_trial(
+    client: Client, study: Any, wait_for: Any, tmp_path: Path
+) -> None:
+    study = study(seconds=0.05, max_t=6)
+    policy = CheckpointPolicy("rung", memory=0)  # each state is read back from the store
+    handle = study.start(num_trials=5, client=client, checkpoint=policy, progress=False)
+    wait_for(lambda: len(records(study, Saved)) > 8, "some checkpoints")
+    (study.path / STORE).rename(tmp_path / "elsewhere")
+    result = handle.wait()
+    assert (result.trials().status == "completed").all()
+    assert result.cost()["retrained_units"] > 0
+    errors = [result.trial(number).error or "" for number in result.trials().trial]
+    assert any("CheckpointMissing" in error for error in errors)
+    assert is_undisturbed(study, 6)
 
 
 def damaged(path: Path, how: str) -> None:

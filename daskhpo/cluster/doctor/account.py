@@ -1,0 +1,127 @@
+"""Whether an account and a quality of service may be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from daskhpo.cluster.doctor.fields import rows
+from daskhpo.cluster.doctor.finding import Finding, ok, problem, skipped, warning
+from daskhpo.cluster.doctor.partition import Partition
+from daskhpo.cluster.doctor.wanted import Wanted
+from daskhpo.cluster.walltime import slurm_seconds, slurm_text
+
+ASSOCIATION = ("account", "partition", "qos", "default_qos", "max_wall")
+ASSOCIATION_FORMAT = "Account,Partition,QOS,DefaultQOS,MaxWall"
+QOS = ("name", "max_wall")
+QOS_FORMAT = "Name,MaxWall"
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """What Slurm's accounts say of one user.
+
+    Attributes
+    ----------
+    associations : each an account that the user may charge, with what holds there.
+    default : the account of a job that names none; empty if there is none.
+    max_wall : longest walltime of each quality of service that has one, in seconds.
+    enforced : jobs without a valid account are refused.
+    """
+
+    associations: Sequence[Mapping[str, str]]
+    default: str
+    max_wall: Mapping[str, float]
+    enforced: bool
+
+    @classmethod
+    def read(cls, associations: str, users: str, qualities: str, enforce: str) -> Accounts:
+        """Take in what ``sacctmgr --parsable2`` printed of associations, the user, and QOS."""
+        defaults = [row["default"] for row in rows(users, ("user", "default"))]
+        limits = {row["name"]: slurm_seconds(row["max_wall"]) for row in rows(qualities, QOS)}
+        return cls(
+            rows(associations, ASSOCIATION),
+            defaults[0] if defaults else "",
+            {name: limit for name, limit in limits.items() if limit is not None},
+            any(word in enforce.lower() for word in ("associations", "limits", "qos", "safe")),
+        )
+
+    def of(self, account: str, partitions: Sequence[Partition]) -> list[Mapping[str, str]]:
+        """The associations with an account that hold in these partitions."""
+        names = {partition.name for partition in partitions}
+        return [
+            row
+            for row in self.associations
+            if row["account"] == account.lower() and row["partition"] in ("", *names)
+        ]
+
+
+def check_account(
+    accounts: Accounts, partitions: Sequence[Partition], account: str | None
+) -> Finding:
+    """Whether the account, or the user's default, may be charged in these partitions."""
+    mine = list(dict.fromkeys(row["account"] for row in accounts.associations if row["account"]))
+    told = ", ".join(mine)
+    name = account or accounts.default
+    if not name:
+        if not accounts.enforced:
+            return ok("account", "none is needed")
+        todo = f"name one by --account: {told}" if mine else "ask the site's staff for one"
+        return problem("account", "none was named, and you have no default", todo)
+    shown = name if account else f"{name} (your default)"
+    if not accounts.of(name, partitions):
+        elsewhere = [row["partition"] for row in accounts.associations if row["account"] == name]
+        if elsewhere:
+            where = ", ".join(filter(None, elsewhere))
+            return problem(
+                "account", f"you may charge {name} in {where} only", "choose another --partition"
+            )
+        said = f"{name} is none of your accounts"
+        todo = f"yours are {told}" if mine else "you have none: ask the site's staff"
+        verdict = problem if accounts.enforced else warning
+        return verdict("account", said, todo)
+    for partition in partitions:
+        allowed = partition.allowed["accounts"]
+        barred = name.lower() in partition.denied
+        if barred or (allowed is not None and name.lower() not in allowed):
+            there = f"; {partition.name} is for {', '.join(sorted(allowed))}" if allowed else ""
+            todo = f"your accounts are {told}"
+            return problem("account", f"{shown} may not use {partition.name}{there}", todo)
+    return ok("account", f"{shown} may be charged")
+
+
+def check_qos(accounts: Accounts, partitions: Sequence[Partition], wanted: Wanted) -> Finding:
+    """Whether the quality of service may be used, and for so long."""
+    found = accounts.of(wanted.account or accounts.default, partitions)
+    may_use = {name for row in found for name in row["qos"].split(",") if name}
+    defaults = [row["default_qos"] for row in found if row["default_qos"]]
+    name = wanted.qos or (defaults[0] if defaults else "")
+    if wanted.qos and found and wanted.qos.lower() not in may_use:
+        todo = f"you may use {', '.join(sorted(may_use))}" if may_use else "leave it out"
+        return problem("qos", f"{wanted.qos} is none that you may use", todo)
+    for partition in partitions:
+        allowed = partition.allowed["qos"]
+        if name and allowed is not None and name.lower() not in allowed:
+            todo = f"it takes {', '.join(sorted(allowed & may_use) or sorted(allowed))}"
+            return problem("qos", f"{partition.name} does not take {name}", todo)
+    limits = {
+        qos: accounts.max_wall[qos]
+        for qos in (name, *_qualities(partitions))
+        if qos in accounts.max_wall
+    }
+    own = [limit for row in found if (limit := slurm_seconds(row["max_wall"])) is not None]
+    limits |= {"your account": min(own)} if own else {}
+    if wanted.seconds is not None:
+        for qos, limit in limits.items():
+            if wanted.seconds > limit:
+                said = f"{slurm_text(wanted.seconds)} is more than the {slurm_text(limit)} of {qos}"
+                return problem("walltime", said, f"ask for {slurm_text(limit)} or less")
+    if not name:
+        return skipped("qos", "none was named")
+    return ok(
+        "qos", f"{name}" + (f", at most {slurm_text(limits[name])}" if name in limits else "")
+    )
+
+
+def _qualities(partitions: Sequence[Partition]) -> list[str]:
+    return [partition.qos for partition in partitions if partition.qos]

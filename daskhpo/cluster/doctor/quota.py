@@ -1,0 +1,102 @@
+"""Room for files: what a file system has left, and what a user's quota is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from daskhpo.cluster.doctor.finding import Finding, ok, problem, warning
+
+LOW_BYTES = 5_000_000_000
+LOW_FILES = 10_000
+NEARLY = 0.9
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What is used of one quota, and the limit: of bytes or files.
+
+    Attributes
+    ----------
+    of : whose, and where: ``"user on /scratch"``.
+    kind : ``"bytes"`` or ``"files"``.
+    limit : the smaller one of those that are set.
+    """
+
+    of: str
+    kind: str
+    used: int
+    limit: int
+
+
+def parse_quota(text: str, owner: str = "user") -> list[Quota]:
+    """What ``quota -w -p`` or ``lfs quota`` printed: those that have a limit.
+
+    Both print blocks of a kilobyte. ``lfs`` breaks the line after a long path.
+    """
+    found: list[Quota] = []
+    place = ""
+    for line in text.splitlines():
+        words = line.split()
+        if not words or "quota" in words or line.lower().startswith("disk quotas"):
+            continue
+        if len(words) == 1:
+            place = words[0]
+            continue
+        numbers = [_number(word) for word in words]
+        if numbers[0] is None or len(words) > 8:  # the path is on this line
+            place, numbers = words[0], numbers[1:]
+        # used, soft, hard, grace, then the same of files; a grace may be left out
+        if len(numbers) == 8 or (len(numbers) == 7 and numbers[3] is None):
+            del numbers[3]
+        if len(numbers) < 6 or not place:
+            continue
+        used, soft, hard, n_files, soft_files, hard_files = numbers[:6]
+        where = f"{owner} on {place}"
+        for kind, amount, limits, unit in (
+            ("bytes", used, (soft, hard), 1024),
+            ("files", n_files, (soft_files, hard_files), 1),
+        ):
+            least = min((limit for limit in limits if limit), default=0)
+            if amount is not None and least:
+                found.append(Quota(where, kind, amount * unit, least * unit))
+    return found
+
+
+def check_room(free_bytes: int, free_files: int | None, quotas: Sequence[Quota]) -> list[Finding]:
+    """Room for checkpoints; ``free_files`` None: the file system does not count files."""
+    findings = []
+    files = "" if free_files is None else f", {free_files:,} files"
+    said = f"{_size(free_bytes)}{files} free on the file system"
+    todo = "free some, or bound the checkpoints: CheckpointPolicy(max_bytes=..., max_files=...)"
+    if free_bytes == 0 or free_files == 0:
+        findings.append(problem("room", said, todo))
+    elif free_bytes < LOW_BYTES or (free_files is not None and free_files < LOW_FILES):
+        findings.append(warning("room", said, todo))
+    else:
+        findings.append(ok("room", said))
+    for quota in quotas:
+        in_words = _size if quota.kind == "bytes" else "{:,} files".format
+        said = f"{quota.of}: {in_words(quota.used)} of {in_words(quota.limit)}"
+        if quota.used >= quota.limit:
+            findings.append(problem("quota", said, todo))
+        elif quota.used >= NEARLY * quota.limit:
+            findings.append(warning("quota", said, todo))
+        else:
+            findings.append(ok("quota", said))
+    return findings
+
+
+def _number(word: str) -> int | None:
+    """``"123"``, ``"123*"`` (over its limit), ``"[123]"`` (not exact); None: it is no number."""
+    match = re.fullmatch(r"\[?(\d+)\]?\*?", word)
+    return int(match[1]) if match else None
+
+
+def _size(n_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB" if n_bytes < 1000 else f"{n_bytes / 1000:.1f} PB"

@@ -1,0 +1,123 @@
+"""By which of its addresses compute nodes reach this machine."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from daskhpo.cluster.shell import CommandFailed, CommandMissing, call
+
+logger = logging.getLogger("daskhpo")
+
+KINDS = (  # the first that fits; what is none of these is not used unless it is asked for
+    r"ib\w*|hsn\w*|ipogif\w*|opa\w*",  # InfiniBand, Slingshot, Aries, Omni-Path
+    r"bond\w*|team\w*",
+    r"en\w*|eth\w*|em\w*|p\d+p\d+",
+)
+N_NODES = 3  # of a partition, that the system is asked its way to
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A network interface of this machine, and its IPv4 address."""
+
+    name: str
+    address: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.address})"
+
+
+def interfaces() -> list[Interface]:
+    """Those that are up and have an IPv4 address."""
+    import psutil
+
+    up = {name for name, state in psutil.net_if_stats().items() if state.isup}
+    return [
+        Interface(name, one.address)
+        for name, addresses in psutil.net_if_addrs().items()
+        for one in addresses
+        if one.family == socket.AF_INET and name in up
+    ]
+
+
+def reachable_address(queue: str | None) -> str:
+    """The address of this machine that the nodes of a partition reach, as far as can be seen here.
+
+    Raises
+    ------
+    ValueError : no interface looks as if they could.
+    """
+    return choose(interfaces(), [way for node in node_addresses(queue) for way in _ways(node)])
+
+
+def named_address(name: str) -> str:
+    """The address of the interface of this name.
+
+    Raises
+    ------
+    ValueError : there is none; the message lists those that are there.
+    """
+    for interface in (found := interfaces()):
+        if interface.name == name:
+            return interface.address
+    raise ValueError(f"interface={name!r} is not one of this machine's: {_listed(found)}")
+
+
+def choose(found: Sequence[Interface], ways: Sequence[str]) -> str:
+    """The address to be reached by.
+
+    Parameters
+    ----------
+    found : this machine's interfaces.
+    ways : addresses of its own from which this machine would speak to compute nodes.
+
+    Raises
+    ------
+    ValueError : none fits.
+    """
+    addresses = {interface.address for interface in found}
+    for way in ways:
+        if way in addresses:
+            return way
+    for kind in KINDS:
+        of_kind = [one for one in found if re.fullmatch(kind, one.name)]
+        if of_kind:
+            return min(of_kind, key=lambda one: (len(one.name), one.name)).address
+    raise ValueError(
+        f"no network interface was found that compute nodes could reach; this machine has "
+        f"{_listed(found)}. Give the name of the right one as interface="
+    )
+
+
+def node_addresses(queue: str | None) -> list[str]:
+    """Addresses or names of a few nodes of a partition; empty if Slurm does not tell."""
+    which = [] if queue is None else [f"--partition={queue}"]
+    try:
+        lines = call(["sinfo", "--noheader", "--Node", "--format=%o", *which]).splitlines()
+    except (CommandFailed, CommandMissing) as error:
+        logger.info("Slurm does not tell the addresses of nodes: %s", error)
+        return []
+    return list(dict.fromkeys(line.strip() for line in lines))[:N_NODES]
+
+
+def way_to(host: str) -> str | None:
+    """The address of its own from which this machine would speak to another one. Sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        try:
+            one.connect((host, 9))
+        except OSError:
+            return None
+        return str(one.getsockname()[0])
+
+
+def _ways(host: str) -> Iterable[str]:
+    way = way_to(host)
+    return [] if way is None else [way]
+
+
+def _listed(found: Sequence[Interface]) -> str:
+    return ", ".join(map(str, found)) or "none that is up"

@@ -1,0 +1,272 @@
+"""Slurm jobs as Dask workers for GPU trials: one worker process per trial that runs at a time."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import shlex
+import shutil
+import signal
+import sys
+import threading
+import uuid
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from daskhpo.cluster.network import named_address, reachable_address
+from daskhpo.cluster.script import seconds_of_walltime, slurm_time
+from daskhpo.cluster.security import credentials
+from daskhpo.cluster.topup import Rules
+from daskhpo.study.limits import seconds_of
+
+logger = logging.getLogger("daskhpo")
+
+DEATH_TIMEOUT = 300  # seconds; a scheduler may be slow, but a GPU shall not wait for long
+ASKS_FOR_GPUS = re.compile(r"(^|\s)(-G|--gpus|--gres|--tres-per)")
+REFUSED = {
+    "adapt": "jobs= says how many there may be",
+    "asynchronous": "use it from a thread of its own",
+    "n_workers": "give jobs=",
+    "worker_command": "the workers are daskhpo's own",
+}
+
+
+def slurm_cluster(
+    jobs: int,
+    *,
+    queue: str | None = None,
+    account: str | None = None,
+    walltime: float | str = "30m",
+    cores: int | None = None,
+    memory: str | None = None,
+    gpus_per_job: int = 1,
+    trials_per_gpu: int = 1,
+    processes: int | None = None,
+    max_gpu_hours: float | None = None,
+    idle_timeout: float | str = "5m",
+    interface: str | None = None,
+    security: Any = True,
+    job_extra_directives: Sequence[str] = (),
+    job_script_prologue: Sequence[str] = (),
+    log_directory: str = "slurm-logs",
+    shared_temp_directory: str | None = None,
+    **options: Any,
+) -> Any:
+    """A ``dask_jobqueue.SLURMCluster`` set up for GPU trials, with its first jobs submitted.
+
+    While it is open it keeps up to ``jobs`` jobs in the queue or running: it submits others for
+    those that end, and cancels those that the study has no use for. Closing it cancels all.
+    Words that dask-jobqueue has too mean the same there.
+
+    Parameters
+    ----------
+    jobs : most jobs at a time.
+    queue : the partition.
+    account : what the jobs are charged to.
+    walltime : of each job: ``"4h"``, ``"04:00:00"``, ``"1-00:00:00"``, or seconds.
+    cores, memory : of each job, in all; its worker processes share them evenly.
+    gpus_per_job : GPUs of each job. 1: a job is one GPU, which starts soonest and fails alone.
+        More (a whole node): one worker process per GPU, each of which sees its own only. 0: none.
+    trials_per_gpu : so many worker processes share each GPU; a trial then asks for
+        ``resources={"gpu": 1 / trials_per_gpu}``.
+    processes : worker processes of a job without GPUs; by default one.
+    max_gpu_hours : what all jobs together may use, by the clock; no job is submitted that might
+        exceed it, and the last ones may get a shorter walltime. Without GPUs: job-hours.
+    idle_timeout : a job on which nothing has run for so long, because the study has no use for it,
+        is cancelled. Seconds, or text.
+    interface : network interface that workers reach this machine by; by default it is found.
+    security : True: encrypted and authenticated by certificates made for this cluster. None: open
+        to everybody who can reach this machine. Or a ``distributed.Security``.
+    job_extra_directives : more ``#SBATCH`` lines, such as ``["-C gpu"]``. One that asks for GPUs
+        replaces ``--gres=gpu:N``.
+    job_script_prologue : lines of the job script before the workers start.
+    log_directory : where the jobs' output goes.
+    shared_temp_directory : on a file system that the jobs share, for the certificates; by default
+        ``~/.daskhpo``.
+    **options : anything else that ``SLURMCluster`` takes.
+
+    Raises
+    ------
+    TypeError, ValueError : bad arguments; the message says what is allowed.
+    CommandMissing, CommandFailed : there is no Slurm here, or it refuses the first job.
+    RuntimeError : called in a thread for the first time.
+
+    Examples
+    --------
+    ::
+
+        with slurm_cluster(8, queue="gpu", walltime="04:00:00", cores=8, memory="32GB") as cluster:
+            study.run(num_trials=500, client=cluster, resources={"cpu": 8, "gpu": 1})
+    """
+    options = _checked(options)
+    _check_whole("jobs", jobs, 1)
+    _check_whole("gpus_per_job", gpus_per_job, 0)
+    _check_whole("trials_per_gpu", trials_per_gpu, 1)
+    if gpus_per_job and processes is not None:
+        raise ValueError(
+            f"processes={processes!r} is for jobs without GPUs; with them there are gpus_per_job * "
+            f"trials_per_gpu = {gpus_per_job * trials_per_gpu} worker processes a job"
+        )
+    n_slots = gpus_per_job * trials_per_gpu or (1 if processes is None else processes)
+    _check_whole("processes", n_slots, 1)
+    if cores is not None and cores < n_slots:
+        raise ValueError(f"cores={cores!r} must be at least {n_slots}: one for each worker process")
+    seconds = -(-seconds_of_walltime(walltime) // 60) * 60  # Slurm counts minutes
+    rules = Rules(
+        jobs,
+        n_slots,
+        gpus_per_job or 1,
+        seconds,
+        None if max_gpu_hours is None else _check_positive("max_gpu_hours", max_gpu_hours) * 3600,
+        seconds_of(idle_timeout, "idle_timeout"),
+    )
+    logs = Path(log_directory).expanduser().absolute()
+    logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    job_name = options.pop("job_name", "daskhpo-workers")
+    more_arguments = options.pop("worker_extra_args", [])
+
+    def of_walltime(seconds: float) -> dict[str, Any]:
+        """Options of dask-jobqueue for a job of so many seconds."""
+        own = ["--gpus", gpus_per_job, "--trials-per-gpu", trials_per_gpu, "--processes", n_slots]
+        own += ["--walltime", int(seconds)]
+        return {"walltime": slurm_time(seconds), "worker_extra_args": [*own, *more_arguments]}
+
+    directives = _directives(job_extra_directives, gpus_per_job, logs, job_name)
+    slurm_class = _import_jobqueue()
+    from daskhpo.cluster.minder import Minder
+
+    place = _address(interface, queue, options) | options.pop("scheduler_options", {})
+    folder = None
+    if security is True:
+        shared = Path(shared_temp_directory or "~/.daskhpo").expanduser().absolute()
+        folder = shared / f"tls-{uuid.uuid4().hex[:12]}"
+        security = credentials(folder)
+    cluster = slurm_class(
+        queue=queue,
+        account=account,
+        cores=cores,
+        memory=memory,
+        processes=n_slots,
+        interface=interface,
+        security=security or None,
+        job_name=job_name,
+        python=f"exec {shlex.quote(sys.executable)}",  # Slurm's signals reach Python, not a shell
+        worker_command="daskhpo.cluster.worker",
+        job_extra_directives=directives,
+        job_script_prologue=list(job_script_prologue),
+        **{"name": "daskhpo", "death_timeout": DEATH_TIMEOUT, "silence_logs": "error"}
+        | of_walltime(seconds)
+        | options,
+        scheduler_options=place,
+    )
+    if folder is not None:
+        weakref.finalize(cluster, shutil.rmtree, folder, ignore_errors=True)
+        cluster._job_kwargs["security"] = _as_words(security)
+    # In a group Dask leaves the job of a lost worker alone: its nanny starts that again.
+    cluster.new_spec["group"] = [f"-{number}" for number in range(n_slots)]
+    cluster.minder = Minder(cluster, rules, of_walltime, job_name, logs)
+    try:
+        cluster.sync(cluster.minder.begin)
+    except BaseException:
+        cluster.close()
+        raise
+    return cluster
+
+
+def known_words() -> set[str]:
+    """All that :func:`slurm_cluster` takes, those for ``SLURMCluster`` too."""
+    takers: list[Any] = [slurm_cluster]
+    takers += [kind.__init__ for kind in (*_import_jobqueue().__mro__, *_job_kinds())]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = {
+        parameter.name
+        for taker in takers
+        for parameter in inspect.signature(taker).parameters.values()
+        if parameter.kind in named
+    }
+    return names - {"self", "scheduler", "worker", "workers", *REFUSED}
+
+
+def _job_kinds() -> Sequence[type]:
+    from dask_jobqueue.slurm import SLURMJob
+
+    kinds: Sequence[type] = SLURMJob.__mro__
+    return kinds
+
+
+def _import_jobqueue() -> Any:
+    """``SLURMCluster``, whose package takes Ctrl-C for itself when it is imported."""
+    if "dask_jobqueue" not in sys.modules:
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError(
+                "slurm_cluster was called in a thread. dask-jobqueue, which it uses, can be loaded "
+                "in the main thread only: call it there, or `import dask_jobqueue` there first"
+            )
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            import dask_jobqueue  # noqa: F401
+        finally:
+            signal.signal(signal.SIGINT, handler)
+    from dask_jobqueue import SLURMCluster
+
+    return SLURMCluster
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    for name, why in REFUSED.items():
+        if name in options:
+            raise TypeError(f"slurm_cluster does not take {name}=: {why}")
+    return dict(options)
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
+
+
+def _check_positive(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ValueError(f"{name}={value!r} must be a number above 0, or None")
+    return float(value)
+
+
+def _address(interface: str | None, queue: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Where the scheduler listens; its dashboard, which asks for no password, on loopback only."""
+    import dask
+
+    listens: dict[str, Any] = {"dashboard_address": "127.0.0.1:0"}
+    own = options.get("scheduler_options", {})
+    if "host" in own or "interface" in own:
+        return listens
+    if interface is None:
+        interface = dask.config.get("jobqueue.slurm.interface", None)
+    return listens | {"host": named_address(interface) if interface else reachable_address(queue)}
+
+
+def _directives(given: Sequence[str], gpus: int, logs: Path, job_name: str) -> list[str]:
+    if isinstance(given, str) or not all(isinstance(line, str) for line in given):
+        raise TypeError(f"job_extra_directives={given!r} must be a list of lines")
+    lines = [line.removeprefix("#SBATCH ").strip() for line in given]
+    log = f"{str(logs).replace('%', '%%')}/{job_name.replace('%', '%%')}-%j.log"
+    own = [f'--output="{log}"' if re.search(r"\s", log) else f"--output={log}"]
+    if gpus and not any(ASKS_FOR_GPUS.search(line) for line in lines):
+        own.append(f"--gres=gpu:{gpus}")
+    if not any("requeue" in line for line in lines):
+        own.append("--no-requeue")  # another one is submitted, under another name
+    return own + lines
+
+
+def _as_words(security: Any) -> Any:
+    """The same with paths that a shell reads as one word each: they go to the job script."""
+    from distributed import Security
+
+    own = security.get_tls_config_for_role("worker")
+    return Security(
+        require_encryption=True,
+        tls_ca_file=shlex.quote(own["ca_file"]),
+        tls_worker_cert=shlex.quote(own["cert"]),
+        tls_worker_key=shlex.quote(own["key"]),
+    )

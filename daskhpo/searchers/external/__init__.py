@@ -1,0 +1,1 @@
+"""Other people's optimisers, one file a library, behind one adaptor (``asktell.py``)."""

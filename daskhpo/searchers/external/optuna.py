@@ -1,0 +1,205 @@
+"""Optuna's samplers."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
+from daskhpo.core.types import Config
+from daskhpo.searchers.external.asktell import (
+    AskTell,
+    Optimiser,
+    Outcome,
+    need,
+    one_torch_thread,
+    place,
+    seed_below,
+)
+
+Sampler = Literal["tpe", "gp", "cmaes"]
+N_EARLIER = 10  # trials of earlier sessions from which CMA-ES may begin: at the best tenth of them
+
+
+class OptunaSearch(AskTell):
+    """Optuna's samplers; ``pip install 'daskhpo[optuna]'``.
+
+    Parameters
+    ----------
+    sampler : ``"tpe"``, tree-structured Parzen estimators: quick, and good for mixed spaces;
+        ``"gp"``, a Gaussian process: better on smooth problems of few trials, slower (needs torch);
+        ``"cmaes"``: an evolution strategy, for many trials of numbers; categories are drawn at
+        random.
+    points_to_evaluate : configurations to try first, in this order.
+
+    Notes
+    -----
+    ``Real`` and ``Integer`` are Optuna's float and int, ``Ordinal`` is an int: the place of the
+    value in its list. Trials that are not trained to the end are told as pruned, with their running
+    best at the resource where they stand, which the TPE ranks below all complete ones and by
+    resource first. The other samplers know no pruned trials: there they are complete. A failed
+    trial is one (``FAIL``), of which no sampler learns anything. CMA-ES learns from its own
+    proposals; in a study that is gone on with it begins where the best tenth of the earlier trials
+    lies, if there are ten of them.
+
+    Raises
+    ------
+    MissingLibrary : Optuna is not installed, or what the sampler needs is not.
+
+    References
+    ----------
+    Akiba et al. 2019, *Optuna: A Next-generation Hyperparameter Optimization Framework*.
+    """
+
+    def __init__(
+        self, sampler: Sampler = "tpe", points_to_evaluate: Sequence[Config] | None = None
+    ) -> None:
+        super().__init__(points_to_evaluate)
+        if sampler not in get_args(Sampler):
+            raise ValueError(f"sampler={sampler!r} must be one of {list(get_args(Sampler))}")
+        need("optuna", "optuna")
+        match sampler:
+            case "gp":
+                need("torch", "torch")
+            case "cmaes":
+                need("cmaes", "optuna")
+        self.sampler = sampler
+
+    def described(self) -> list[str]:
+        return [f"sampler={self.sampler!r}"]
+
+    def optimiser(self, space: Space, seed: int) -> Optimiser:
+        return _Optuna(self.sampler, space, seed)
+
+
+class _Optuna(Optimiser):
+    """An Optuna study in memory; handles are trial numbers."""
+
+    def __init__(self, sampler: Sampler, space: Space, seed: int) -> None:
+        import optuna
+
+        class Storage(optuna.storages.InMemoryStorage):  # type: ignore[misc]
+            """One in which the outcome of a trial may change: it went on after a pause."""
+
+            def replace(self, number: int, trial: Any) -> None:
+                with self._lock:
+                    self._set_trial(number, trial)  # one study: its ids are its numbers
+
+        self._seed = seed_below(2**32, seed)
+        self._storage = Storage()
+        level = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would greet every study
+        try:
+            self._study = optuna.create_study(storage=self._storage)
+        finally:
+            optuna.logging.set_verbosity(level)
+        self._study.sampler = _made(sampler, self._seed)
+        self._sampler, self._n_asked = sampler, 0
+        self._space = space
+        self._prunes = sampler == "tpe"
+        self._distributions = {
+            name: _distribution(optuna.distributions, domain)
+            for name, domain in space.domains.items()
+        }
+        self._create, self._states = optuna.trial.create_trial, optuna.trial.TrialState
+
+    def ask(self) -> tuple[int, dict[str, Any]]:
+        if self._sampler == "cmaes" and self._n_asked == 0:
+            self._study.sampler = _made(self._sampler, self._seed, self._numbers_only())
+        self._n_asked += 1
+        with one_torch_thread() if self._sampler == "gp" else contextlib.nullcontext():
+            trial = self._study.ask(self._distributions)
+        domains = self._space.domains
+        return trial.number, {name: _value(domains[name], v) for name, v in trial.params.items()}
+
+    def add(self, config: Config) -> int:
+        number = len(self._study.get_trials(deepcopy=False))
+        self._study.add_trial(self._frozen(config, self._states.RUNNING))
+        return number
+
+    def tell(self, handle: int | None, config: Config, outcome: Outcome) -> int:
+        number = self.add(config) if handle is None else handle
+        known = self._study.get_trials(deepcopy=False)[number]
+        told = self._frozen(config, self._states.RUNNING)
+        told.state = self._states.FAIL
+        if outcome.loss is not None:
+            told.state, told.value = self._states.COMPLETE, outcome.loss
+            if self._prunes and not outcome.complete:
+                told.state = self._states.PRUNED
+                told.intermediate_values = {outcome.resource: outcome.loss}
+        if not known.state.is_finished():  # the sampler closes it, whatever is put there below
+            is_complete = told.state == self._states.COMPLETE
+            self._study.tell(number, told.value if is_complete else None, told.state)
+            known = self._study.get_trials(deepcopy=False)[number]
+        now = copy.copy(known)
+        now.state, now.value = told.state, told.value
+        now.params, now.distributions = told.params, told.distributions
+        now.intermediate_values = told.intermediate_values
+        self._storage.replace(number, now)
+        return number
+
+    def _numbers_only(self) -> list[Any]:
+        """Trials with a loss, without their categories, as CMA-ES wants them."""
+        kept = {n for n, d in self._space.domains.items() if not isinstance(d, Categorical)}
+        return [
+            self._create(
+                value=trial.value,
+                params={name: v for name, v in trial.params.items() if name in kept},
+                distributions={name: self._distributions[name] for name in kept},
+            )
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state == self._states.COMPLETE
+        ]
+
+    def _frozen(self, config: Config, state: Any) -> Any:
+        domains = self._space.domains
+        return self._create(
+            state=state,
+            params={name: _param(domain, config[name]) for name, domain in domains.items()},
+            distributions=self._distributions,
+        )
+
+
+def _made(sampler: Sampler, seed: int, earlier: Sequence[Any] = ()) -> Any:
+    """The sampler; CMA-ES begins from earlier trials, if there are enough."""
+    from optuna import exceptions, samplers
+
+    with warnings.catch_warnings():
+        # What we ask for is experimental: source_trials, and constant_liar before 5.0.
+        warnings.simplefilter("ignore", exceptions.ExperimentalWarning)
+        match sampler:
+            case "tpe":
+                return samplers.TPESampler(seed=seed, constant_liar=True)
+            case "gp":
+                return samplers.GPSampler(seed=seed)
+            case "cmaes":
+                return samplers.CmaEsSampler(
+                    seed=seed,
+                    warn_independent_sampling=False,
+                    source_trials=earlier if len(earlier) >= N_EARLIER else None,
+                )
+
+
+def _distribution(distributions: Any, domain: Domain) -> Any:
+    match domain:
+        case Real(low, high, log):
+            return distributions.FloatDistribution(low, high, log=log)
+        case Integer(low, high, log):
+            return distributions.IntDistribution(low, high, log=log)
+        case Ordinal(values=values):
+            return distributions.IntDistribution(0, len(values) - 1)
+        case Categorical(values=values):
+            return distributions.CategoricalDistribution(range(len(values)))
+    raise ValueError(f"Optuna cannot search {domain!r}")
+
+
+def _param(domain: Domain, value: Any) -> Any:
+    """Our value as Optuna's: by its place in the list, where there is one."""
+    return value if isinstance(domain, (Real, Integer)) else place(domain, value)
+
+
+def _value(domain: Domain, param: Any) -> Any:
+    return domain.values[param] if isinstance(domain, (Ordinal, Categorical)) else param

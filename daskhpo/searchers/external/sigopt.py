@@ -1,0 +1,210 @@
+"""SigOpt, by its public REST API."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from http.client import HTTPException
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from daskhpo.core.errors import OptimiserLost
+from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
+from daskhpo.core.types import Config
+from daskhpo.searchers.external.asktell import AskTell, Optimiser, Outcome, place
+
+METRIC = "loss"
+BUSY = {429, 503}  # answers that say that nothing was done, and that it is worth asking again
+WAITS = (1.0, 5.0, 20.0)  # seconds, before a busy server is asked again
+
+
+class SigOptSearch(AskTell):
+    """A SigOpt server, by version 1 of its REST API; nothing needs to be installed.
+
+    The hosted service is closed; its server is open source (``sigopt/sigopt-server``).
+
+    Parameters
+    ----------
+    address : where the server is, such as ``"http://sigopt.example.org:8000"``.
+    token : API token of a client; it is never recorded.
+    project : id of the project that the experiment belongs to, or None.
+    points_to_evaluate : configurations to try first, in this order.
+    timeout : seconds that an answer may take.
+
+    Notes
+    -----
+    A session of a study is one experiment, which minimises ``loss``. ``Real`` is a double,
+    ``Integer`` an int (a logarithmic one is a double, rounded), ``Ordinal`` a double with a grid,
+    ``Categorical`` has its values' places as names. The loss of a trial is its running best,
+    whatever its resource: an observation, updated when the trial goes on. A failed trial is an
+    observation that says so. Trials of earlier sessions are observations with assignments of their
+    own. The server has random numbers of its own: the same seed gives other suggestions each time.
+    ``address``, ``token``, ``project`` and ``timeout`` are not part of a study's definition.
+
+    Raises
+    ------
+    OptimiserLost : (when the study runs) the server cannot be reached, or refuses the experiment.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        token: str,
+        project: str | None = None,
+        points_to_evaluate: Sequence[Config] | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        super().__init__(points_to_evaluate)
+        if urlsplit(address).scheme not in ("http", "https"):
+            raise ValueError(f"address={address!r} must begin with http:// or https://")
+        if not token:
+            raise ValueError("token is empty; give the API token of a client of the server")
+        self.address, self.token, self.project, self.timeout = address, token, project, timeout
+
+    def described(self) -> list[str]:
+        return []
+
+    def optimiser(self, space: Space, seed: int) -> Optimiser:
+        return _SigOpt(Api(self.address, self.token, self.timeout), self.project, space)
+
+
+class Api:
+    """The requests that SigOpt's own Python client makes: JSON, with basic authentication."""
+
+    def __init__(self, address: str, token: str, timeout: float) -> None:
+        self._root = address.rstrip("/") + "/v1/"
+        self._headers = {
+            "Authorization": "Basic " + base64.b64encode(f"{token}:".encode()).decode(),
+            "Content-Type": "application/json",
+        }
+        self._timeout = timeout
+
+    def request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Send one, and give the object that answers it.
+
+        Raises
+        ------
+        OptimiserLost : there is none.
+        """
+        url = self._root + path
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(url, data, self._headers, method=method)
+        for wait in [*WAITS, None]:
+            try:
+                with urlopen(request, timeout=self._timeout) as answer:
+                    found: dict[str, Any] = json.loads(answer.read() or b"{}")
+                    return found
+            except HTTPError as error:
+                with error:
+                    words = error.read().decode(errors="replace")[:500]
+                if error.code not in BUSY or wait is None:
+                    raise OptimiserLost(f"{method} {url}: {error.code}: {words}") from None
+                time.sleep(wait)
+            except (OSError, HTTPException, ValueError) as error:
+                raise OptimiserLost(f"{method} {url}: {error}") from error
+        raise AssertionError("the last try returned or raised")
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the server knows of a trial: ids, and what it was told last."""
+
+    assignments: Mapping[str, Any]
+    suggestion: str | None = None
+    observation: str | None = None
+    loss: float | None = None
+
+
+class _SigOpt(Optimiser):
+    """One experiment."""
+
+    def __init__(self, api: Api, project: str | None, space: Space) -> None:
+        self._api, self._space = api, space
+        experiment = {
+            "name": "daskhpo",
+            "parameters": [_parameter(name, domain) for name, domain in space.domains.items()],
+            "metrics": [{"name": METRIC, "objective": "minimize", "strategy": "optimize"}],
+        }
+        if project is not None:
+            experiment["project"] = project
+        self._path = f"experiments/{api.request('POST', 'experiments', experiment)['id']}"
+
+    def ask(self) -> tuple[_Known, dict[str, Any]]:
+        suggestion = self._api.request("POST", f"{self._path}/suggestions", {})
+        assigned = suggestion["assignments"]
+        domains = self._space.domains.items()
+        config = {name: _value(domain, assigned[name]) for name, domain in domains}
+        return _Known(self._assignments(config), suggestion=suggestion["id"]), config
+
+    def tell(self, handle: _Known | None, config: Config, outcome: Outcome) -> _Known:
+        assignments, loss = self._assignments(config), outcome.loss
+        known = handle or _Known(assignments)
+        changed = known.assignments != assignments
+        values = None if loss is None else [{"name": METRIC, "value": loss}]
+        body: dict[str, Any] = {"failed": loss is None, "values": values}
+        if known.observation is not None:
+            if changed:
+                body |= {"suggestion": None, "assignments": assignments}
+            if changed or known.loss != loss:
+                self._api.request("PUT", f"{self._path}/observations/{known.observation}", body)
+            return replace(known, assignments=assignments, loss=loss)
+        if known.suggestion is not None and changed:
+            self._api.request("DELETE", f"{self._path}/suggestions/{known.suggestion}")
+        if known.suggestion is not None and not changed:
+            body["suggestion"] = known.suggestion
+        else:
+            body["assignments"] = assignments
+        observation = self._api.request("POST", f"{self._path}/observations", body)
+        return replace(known, assignments=assignments, observation=observation["id"], loss=loss)
+
+    def _assignments(self, config: Config) -> dict[str, Any]:
+        domains = self._space.domains.items()
+        return {name: _param(domain, config[name]) for name, domain in domains}
+
+
+def _parameter(name: str, domain: Domain) -> dict[str, Any]:
+    match domain:
+        case Real(low, high, log):
+            found: dict[str, Any] = {"type": "double", "bounds": {"min": low, "max": high}}
+        case Integer(low, high, False as log):
+            found = {"type": "int", "bounds": {"min": low, "max": high}}
+        case Integer(low, high, log):  # each int owns half a unit on both sides
+            found = {"type": "double", "bounds": {"min": low - 0.5, "max": high + 0.5}}
+        case Ordinal(values=values):
+            found, log = {"type": "double", "grid": [float(value) for value in values]}, False
+        case Categorical(values=values):
+            names = [{"name": str(number)} for number in range(len(values))]
+            found, log = {"type": "categorical", "categorical_values": names}, False
+        case _:
+            raise ValueError(f"SigOpt cannot search {domain!r}")
+    return {"name": name, **found, **({"transformation": "log"} if log else {})}
+
+
+def _param(domain: Domain, value: Any) -> Any:
+    match domain:
+        case Integer(log=False):
+            return int(value)
+        case Categorical():
+            return str(place(domain, value))
+        case _:
+            return float(value)
+
+
+def _value(domain: Domain, param: Any) -> Any:
+    match domain:
+        case Real(low, high):
+            return min(max(float(param), float(low)), float(high))
+        case Integer(low, high):
+            return min(max(round(param), low), high)
+        case Ordinal(values=values):
+            return min(values, key=lambda value: abs(value - float(param)))
+        case Categorical(values=values):
+            return values[int(param)]
+    raise ValueError(f"SigOpt cannot search {domain!r}")

@@ -1,0 +1,185 @@
+"""Where the time of a study's slots went, as its records tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from daskhpo.core.types import (
+    Began,
+    Ended,
+    Exploited,
+    Failed,
+    Held,
+    Launched,
+    Lost,
+    Record,
+    Reported,
+    SetBack,
+    SlotsChanged,
+    Status,
+    Step,
+    Suggested,
+    TrialId,
+)
+
+
+@dataclass(slots=True)
+class Spent:
+    """What one trial took, in seconds.
+
+    Attributes
+    ----------
+    useful : in slots, with units of training that it had not reported before. A unit lasts from
+        the one before, or from the launch: the building of the model is part of the first.
+    lost : in slots, with units that it had reported before and that no state held any more; and
+        from its last unit on, when its worker was lost, its code raised, or the study died.
+    saving : in slots, from its last unit until its state was taken, or its slot was free.
+    queued : without a slot, ready to go on.
+    n_retrained : units of training that were done again, because no state held them any more.
+    is_trained : what is in its slot holds at least one unit.
+    """
+
+    useful: float = 0.0
+    lost: float = 0.0
+    saving: float = 0.0
+    queued: float = 0.0
+    n_retrained: int = 0
+    is_trained: bool = False
+    _now: float = 0.0  # what went before is accounted for
+    _queued_at: float | None = None
+    _furthest: int = 0  # the resource that it has reported, in its present training
+
+    @property
+    def seconds(self) -> float:
+        """In slots, in all."""
+        return self.useful + self.lost + self.saving
+
+    def wait(self, now: float, *, ready: bool) -> None:
+        """It holds no slot; ``ready``: because there is none."""
+        if self._queued_at is not None:
+            self.queued += now - self._queued_at
+        self._queued_at = now if ready else None
+
+    def launch(self, resource: int, now: float) -> None:
+        """It gets a slot, and goes on from a state of so many units."""
+        self.wait(now, ready=False)
+        self._now, self.is_trained = now, resource > 0
+
+    def train(self, steps: tuple[Step, ...], now: float) -> None:
+        """It reported units, each with the time of its end."""
+        for step in steps:
+            seconds = max(0.0, min(step.seconds, now) - self._now)
+            if step.resource <= self._furthest:
+                self.lost += seconds
+                self.n_retrained += 1
+            else:
+                self.useful += seconds
+                self._furthest = step.resource
+            self._now += seconds
+            self.is_trained = True
+
+    def save(self, now: float) -> None:
+        """Its state was taken, or its slot is free."""
+        self.saving += now - self._now
+        self._now = now
+
+    def lose(self, now: float) -> None:
+        """What it has done since its last report is gone."""
+        self.lost += now - self._now
+        self._now = now
+
+    def take_over(self, resource: int) -> None:
+        """What it trains from another trial's state on is another training than its own was."""
+        self._furthest = resource
+
+    def since(self, now: float) -> float:
+        """Seconds in a slot that are not accounted for, while it holds one."""
+        return now - self._now
+
+
+class _Trial(Protocol):
+    status: Status
+    spent: Spent
+
+
+class SlotTime:
+    """The time of all slots; one record after another is told, after its trial's status is known.
+
+    At every moment the slots are as many as the study was told of, or as many as hold a trial if
+    that is more (a slot that is given back keeps its trial for a while).
+
+    Attributes
+    ----------
+    n_slots : that serve the study now.
+    total : slot-seconds of all slots, with a trial or without.
+    idle : slot-seconds of slots without a trial.
+    without : seconds in which there was no slot at all.
+    """
+
+    def __init__(self) -> None:
+        self.n_slots = 0
+        self.total = self.idle = self.without = 0.0
+        self._now = 0.0
+        self._holding: dict[TrialId, Spent] = {}
+        self._takes_states = True
+
+    @property
+    def unreported(self) -> float:
+        """Slot-seconds of the trials that hold a slot now, since the last unit of each."""
+        return sum(spent.since(self._now) for spent in self._holding.values())
+
+    def tell(self, record: Record, trials: Mapping[TrialId, _Trial]) -> None:
+        """Take in the next record; ``trials`` stand as it leaves them."""
+        self._pass(record.seconds)
+        match record:
+            case SlotsChanged(n_slots):
+                self.n_slots = n_slots
+            case Began():
+                for spent in self._holding.values():
+                    spent.lose(self._now)
+                for number in list(self._holding):
+                    self._let_go(number, trials[number])
+                self.n_slots, self._takes_states = 0, record.policy.write != "never"
+            case Launched(number, _, resource):
+                self._holding[number] = trials[number].spent
+                trials[number].spent.launch(resource, self._now)
+            case Reported(number):
+                trial = trials[number]
+                trial.spent.train(record.steps, self._now)
+                has_state = record.decision is not None or trial.spent.is_trained
+                if trial.status is not Status.RUNNING and not (has_state and self._takes_states):
+                    trial.spent.save(self._now)
+                    self._let_go(number, trial)
+            case Held(number):
+                trial = trials[number]
+                trial.spent.save(self._now)
+                if trial.status is not Status.RUNNING:
+                    self._let_go(number, trial)
+            case Lost(number) | Failed(number):
+                trials[number].spent.lose(self._now)
+                self._let_go(number, trials[number])
+            case Ended(number):
+                if number in self._holding:
+                    trials[number].spent.save(self._now)
+                self._let_go(number, trials[number])
+            case Exploited(number, source, _, resource) if source != number:
+                trials[number].spent.take_over(resource)
+            case Suggested(number) | SetBack(number):
+                self._let_go(number, trials[number])
+
+    def _let_go(self, number: TrialId, trial: _Trial) -> None:
+        """The trial has no slot, or none any more."""
+        self._holding.pop(number, None)
+        trial.spent.wait(self._now, ready=trial.status is Status.QUEUED)
+
+    def _pass(self, seconds: float) -> None:
+        """Time goes on; a message may be handled after one that came later."""
+        passed = max(0.0, seconds - self._now)
+        self._now += passed
+        n_slots = max(self.n_slots, len(self._holding))
+        self.total += n_slots * passed
+        self.idle += (n_slots - len(self._holding)) * passed
+        if n_slots == 0:
+            self.without += passed

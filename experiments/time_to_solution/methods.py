@@ -1,0 +1,85 @@
+"""The methods that are compared: a scheduler, a searcher, and what is written on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, Hyperband, MedianStopping, Scheduler
+from daskhpo.searchers import GPSearch, RandomSearch, Searcher
+from experiments.adsorption.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to search.
+
+    Attributes
+    ----------
+    name : in the names of studies.
+    label : for people.
+    colour : of its lines; all of them can be told apart by the colour-blind (Okabe & Ito 2008).
+    scheduler, searcher : make them for a profile.
+    checkpoint : which states are written.
+    """
+
+    name: str
+    label: str
+    colour: str
+    scheduler: Callable[[Profile], Scheduler]
+    searcher: Callable[[], Searcher] = RandomSearch
+    checkpoint: str = "auto"
+
+
+def _asha(task: Profile) -> Scheduler:
+    return ASHA(task.max_t, task.grace_period, task.eta, compare="best")
+
+
+def _promotion(task: Profile) -> Scheduler:
+    return ASHA(task.max_t, task.grace_period, task.eta, variant="promotion", compare="best")
+
+
+def _brackets(task: Profile) -> Scheduler:
+    return AsyncHyperband(task.max_t, task.grace_period, task.eta, compare="best")
+
+
+def _hyperband(task: Profile) -> Scheduler:
+    return Hyperband(task.max_t, task.grace_period, task.eta, compare="best")
+
+
+def _median(task: Profile) -> Scheduler:
+    return MedianStopping(FIFO(task.max_t), grace_period=task.grace_period)
+
+
+def _all(task: Profile) -> Scheduler:
+    return FIFO(task.max_t)
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("rs", "RS", "#555555", _all),
+        Method("asha", "ASHA/RS", "#0072B2", _asha),
+        Method("ahb", "AHB/RS", "#009E73", _brackets),
+        Method("asha-gp", "ASHA/GP", "#D55E00", _asha, GPSearch),
+        Method("promotion", "ASHA/RS, promotion", "#56B4E9", _promotion),
+        Method("hyperband", "Hyperband/RS", "#CC79A7", _hyperband),
+        Method("median", "Median stopping/RS", "#B8860B", _median),
+        Method("asha-every", "ASHA/RS, every epoch", "#7F3C8D", _asha, checkpoint="every:1"),
+    )
+}
+REFERENCE = METHODS["rs"]
+COMPARED = [method for method in METHODS.values() if method.name != "asha-every"]
+CHECKPOINTING = (METHODS["asha-every"], METHODS["asha"])
+SEARCHES = (METHODS["asha"], METHODS["asha-gp"])
+
+
+def in_turn(seed: int) -> list[Method]:
+    """All methods in the order in which a seed runs them.
+
+    It is rotated from seed to seed, so that a machine that gets slower, or warmer, or busier in
+    the course of an hour is not always the same method's.
+    """
+    methods = list(METHODS.values())
+    first = 3 * seed % len(methods)  # 3 and 8 have no common factor: 8 seeds, 8 places
+    return methods[first:] + methods[:first]

@@ -1,0 +1,272 @@
+"""The report of a profile: one table, figures, a page, and the results in the README."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.time_to_solution.figures import all_figures
+from experiments.time_to_solution.methods import (
+    CHECKPOINTING,
+    COMPARED,
+    METHODS,
+    REFERENCE,
+    SEARCHES,
+    Method,
+)
+from experiments.time_to_solution.outcomes import K, Outcome, Outcomes, read
+from experiments.time_to_solution.page import as_page
+from experiments.time_to_solution.profiles import Profile
+
+SEEDS_FOR_A_CLAIM = 3
+COUNTED = ("asha", "ahb", "rs")  # trials finished, as the reference study counts them
+THEIRS = "8 : 4 : 1"
+PAIRS = (
+    *((method, REFERENCE) for method in COMPARED if method != REFERENCE),
+    (SEARCHES[1], SEARCHES[0]),
+    CHECKPOINTING,
+)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a report wrote."""
+
+    text: str
+    files: tuple[Path, ...]
+
+
+def write(profile: Profile, storage: Path, readme: Path) -> Written:
+    """Table and page beside the studies; results and figures in the README and beside it.
+
+    Raises
+    ------
+    ValueError : no study is finished, or the README has no place for this profile's results.
+    """
+    outcomes = read(profile, storage)
+    begin, end = (f"<!-- results of {profile.name}: {word} -->" for word in ("begin", "end"))
+    page = readme.read_text() if readme.exists() else f"{begin}\n{end}\n"
+    place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if not place.search(page):
+        raise ValueError(
+            f"{readme} has no place for results of {profile.name!r}: put the two lines "
+            f"{begin!r} and {end!r} where they shall stand, or give another file by --readme"
+        )
+    table = storage / f"{profile.name}.csv"
+    outcomes.table().to_csv(table, index=False)
+    folder = readme.parent / "figures"
+    folder.mkdir(exist_ok=True)
+    pictures, files = [], [table]
+    for name, (figure, caption) in all_figures(outcomes).items():
+        path = folder / f"{profile.name}-{name}.png"
+        figure.savefig(path, dpi=130)
+        pictures.append((path, caption))
+        files.append(path)
+    text = results(outcomes)
+    shown = "\n\n".join(f"![{c}](figures/{path.name})\n\n*{c}*" for path, c in pictures)
+    readme.write_text(place.sub(lambda _: f"{begin}\n{text}\n\n{shown}\n{end}", page))
+    alone = storage / f"{profile.name}.html"
+    title = f"Time to solution, profile {profile.name}"
+    alone.write_text(as_page(title, text, pictures, outcomes.table()))
+    return Written(text, (*files, alone, readme))
+
+
+def results(outcomes: Outcomes) -> str:
+    """All numbers, as Markdown. With fewer than three seeds it says so, and compares nothing."""
+    parts = [heading(outcomes), methods_table(outcomes), ""]
+    parts += [f"- {line}" for line in sentences(outcomes)]
+    if pairs := comparisons(outcomes):
+        parts += ["", pairs]
+    if troubled := trouble_table(outcomes):
+        parts += ["", *troubled]
+    return "\n".join(parts)
+
+
+def heading(outcomes: Outcomes) -> str:
+    """What was run, where, when."""
+    profile = outcomes.profile
+    seen = [outcome.machine for outcome in outcomes.all if outcome.machine is not None]
+    machines = sorted({record.about["machine"] for record in seen})
+    versions = sorted(
+        {", ".join(f"{k} {v}" for k, v in record.about["versions"].items()) for record in seen}
+    )
+    days = sorted({f"{datetime.fromtimestamp(record.began, UTC):%Y-%m-%d}" for record in seen})
+    slots = np.median([outcome.slot_seconds for outcome in outcomes.all]) / profile.seconds
+    lines = [
+        f"Profile `{profile.name}`, seeds {_listed(outcomes.seeds)}, {profile.seconds:g} s for "
+        f"each study, in which {slots:.2f} workers served it (median); begun {_listed(days)}.",
+        "",
+        f"- machine: {'; '.join(machines) or 'not written down'}",
+        *(f"- {each}" for each in versions),
+    ]
+    if outcomes.missing:
+        lines.append(f"- **not finished, and not in here**: {', '.join(outcomes.missing)}")
+    lines.append("")
+    return "\n".join(lines)
+
+
+def methods_table(outcomes: Outcomes) -> str:
+    """A row for each method; medians over the seeds, with smallest and largest in brackets."""
+    head = [
+        "method",
+        "n",
+        "trials finished",
+        f"best {K}: mean, eV",
+        "best: validation, eV",
+        "best: test, eV",
+        f"times sooner at RS's last mean of {K}",
+        f"s until best has {outcomes.profile.target:g} eV",
+        "checkpoints",
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    for method in METHODS.values():
+        own = outcomes.of(method)
+        if not own:
+            continue
+        cells = [
+            method.label,
+            str(len(own)),
+            among([outcome.n_finished for outcome in own], "{:g}"),
+            among([outcome.top for outcome in own], "{:.3f}"),
+            among([outcome.best for outcome in own], "{:.3f}"),
+            among([outcome.test for outcome in own], "{:.3f}"),
+            "1" if method == REFERENCE else speedups(outcomes, own),
+            until_target(outcomes, own),
+            among([outcome.result.cost()["checkpoint_files"] for outcome in own], "{:g}"),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def sentences(outcomes: Outcomes) -> list[str]:
+    """What follows from the numbers, each with its n."""
+    found = []
+    n_seeds = len(outcomes.seeds)
+    if n_seeds < SEEDS_FOR_A_CLAIM:
+        found.append(
+            f"n = {n_seeds}: fewer than {SEEDS_FOR_A_CLAIM} seeds, so methods are not compared."
+        )
+    counted = [METHODS[name] for name in COUNTED]
+    shared = [s for s in outcomes.seeds if all(outcomes.get(m, s) for m in counted)]
+    ratios: dict[str, list[float]] = {method.name: [] for method in counted}
+    for seed in shared:
+        finished = {m.name: _n_finished(outcomes, m, seed) for m in counted}
+        if finished["rs"]:
+            for name, n in finished.items():
+                ratios[name].append(n / finished["rs"])
+    if ratios["rs"]:
+        shown = " : ".join(among(ratios[name], "{:.1f}") for name in COUNTED)
+        found.append(
+            f"Trials finished, ASHA : AHB : RS = {shown}, n = {len(ratios['rs'])}; in the "
+            f"reference study, with hours on GPUs and other ranges, about {THEIRS}."
+        )
+    return found
+
+
+def comparisons(outcomes: Outcomes) -> str:
+    """A row for each pair of methods that is compared, or nothing if there are too few seeds."""
+    rows = [
+        f"| {one.label} − {other.label} | {' | '.join(apart)} |"
+        for one, other in PAIRS
+        if (apart := compared(outcomes, one, other))
+    ]
+    if not rows:
+        return ""
+    chance = 2 * 0.5 ** len(outcomes.seeds)
+    head = f"| difference | mean of the best {K}, eV | best, eV |\n|---|---:|---:|"
+    note = (
+        "Differences seed by seed: median (smallest to largest). Where they have the same sign in "
+        f"every one of {len(outcomes.seeds)} seeds, that happens by chance with probability "
+        f"{chance:.2g}; everything else is within noise."
+    )
+    return "\n".join([head, *rows, "", note])
+
+
+def compared(outcomes: Outcomes, one: Method, other: Method) -> list[str]:
+    """The differences between two methods, or nothing where there are too few seeds."""
+    cells = []
+    values: tuple[Callable[[Outcome], float], ...] = (lambda o: o.top, lambda o: o.best)
+    for value in values:
+        pairs = [(outcomes.get(one, s), outcomes.get(other, s)) for s in outcomes.seeds]
+        apart = [value(a) - value(b) for a, b in pairs if a is not None and b is not None]
+        apart = [difference for difference in apart if not math.isnan(difference)]
+        if len(apart) < SEEDS_FOR_A_CLAIM:
+            cells.append(f"n = {len(apart)}")
+        else:
+            cells.append(f"{among(apart, '{:+.3f}')}, {_verdict(apart)}")
+    return [] if all(cell.startswith("n = ") for cell in cells) else cells
+
+
+def _verdict(apart: Sequence[float]) -> str:
+    n, n_lower = len(apart), sum(difference < 0 for difference in apart)
+    if n_lower == n:
+        return f"lower in {n} of {n}"
+    if all(difference > 0 for difference in apart):
+        return f"higher in {n} of {n}"
+    return f"within noise, lower in {n_lower} of {n}"
+
+
+def speedups(outcomes: Outcomes, own: Sequence[Outcome]) -> str:
+    """How many times sooner a method had random search's last mean; says how often it never had."""
+    known = [s for s in map(outcomes.speedup, own) if not math.isnan(s)]
+    reached = [s for s in known if s > 0]
+    if not known:
+        return "—"
+    shown = among(reached, "{:.1f}") if reached else "—"
+    return (
+        shown if len(reached) == len(known) else f"{shown}; {len(reached)} of {len(known)} had it"
+    )
+
+
+def until_target(outcomes: Outcomes, own: Sequence[Outcome]) -> str:
+    """Seconds until the best trial had the stated error; says how often it never had."""
+    times = [outcome.time_to(outcomes.profile.target, outcome.best_curve) for outcome in own]
+    return _of_those([time for time in times if math.isfinite(time)], times, "{:.0f}")
+
+
+def _of_those(reached: Sequence[float], known: Sequence[float], form: str) -> str:
+    shown = among(reached, form)
+    return shown if len(reached) == len(known) else f"{shown}; {len(reached)} of {len(known)}"
+
+
+def trouble_table(outcomes: Outcomes) -> list[str]:
+    """What is known against the times of studies, or a line that nothing is."""
+    found = [(outcome, outcomes.troubles(outcome)) for outcome in outcomes.all]
+    troubled = [(outcome, troubles) for outcome, troubles in found if troubles]
+    if not troubled:
+        return ["No study was disturbed, as far as `machine.py` can tell."]
+    lines = [
+        f"**{len(troubled)} of {len(found)} studies were disturbed**: their times and numbers of "
+        "trials are not to be relied on.",
+        "",
+        "| study | what was seen |",
+        "|---|---|",
+    ]
+    for outcome, troubles in troubled:
+        lines.append(f"| seed {outcome.seed}, {outcome.method.label} | {'; '.join(troubles)} |")
+    return lines
+
+
+def among(values: Sequence[float], form: str) -> str:
+    """Median, with the smallest and the largest in brackets where they differ; NaN left out."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return "—"
+    middle, low, high = (form.format(v) for v in (float(np.median(known)), min(known), max(known)))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def _n_finished(outcomes: Outcomes, method: Method, seed: int) -> int:
+    outcome = outcomes.get(method, seed)
+    return outcome.n_finished if outcome is not None else 0
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(map(str, values)) or "not written down"

@@ -1,0 +1,55 @@
+"""Progress in the terminal, of a study whose searcher was late."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from daskhpo.callbacks import ConsoleProgress
+from daskhpo.core.objective import Objective
+from daskhpo.core.types import Began, CheckpointPolicy, Limits, SlotsChanged, Suggested
+from daskhpo.study.callback import StudyInfo
+from daskhpo.study.story import Story
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "xterm")  # others are always 80 wide
+
+
+def shown(file, **suggested):
+    objective = Objective("loss")
+    limits = Limits(num_trials=2)
+    story, progress = Story(objective), ConsoleProgress(file)
+    progress.on_start(
+        StudyInfo("first", Path("runs/first"), objective, limits, "FIFO(1)", None, None)
+    )
+    for record in (
+        Began(limits, CheckpointPolicy(), 0.0),
+        SlotsChanged(4, 0.0),
+        Suggested(0, {"x": 1.0}, 0, 0.5, **suggested),
+    ):
+        story.tell(record)
+        progress.on_record(record, story)
+    progress.on_finish(story)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("file", [io.StringIO, Terminal])
+def test_it_says_what_waiting_for_the_searcher_has_cost(file):
+    text = shown(file(), waited=1.25, fallback=True)
+    assert "1.2 device-seconds lost waiting for the optimiser" in text
+    assert "1 random configuration in place" in text
+
+
+def test_where_nothing_was_lost_a_table_says_so_and_a_line_is_short():
+    assert "0.0 device-seconds lost" in shown(Terminal())
+    assert "optimiser" not in shown(io.StringIO())

@@ -1,0 +1,314 @@
+"""The doctor on a real Slurm: all is well, and the right line for each thing that is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import venv
+
+import pytest
+
+from daskhpo.cluster.doctor import Place, Verdict, Wanted, examine
+from daskhpo.cluster.doctor.inside import check_connections
+from daskhpo.cluster.doctor.visit import visit
+from daskhpo.cluster.shell import call
+from tests.slurm.slurm import free_ports, until
+
+pytestmark = pytest.mark.timeout(240)  # a job imports a deep learning library
+
+
+@pytest.fixture
+def shared(tmp_path):
+    (folder := tmp_path / "shared").mkdir()
+    return folder
+
+
+def doctor(shared, interface="lo", *, wait=60, say=lambda news: None, fast=False, **wanted):
+    """Findings, by place and name; where there are several, the worst."""
+    findings = examine(Wanted(**wanted), shared, interface, fast=fast, wait=wait, say=say)
+    order = [Verdict.SKIPPED, Verdict.OK, Verdict.WARNING, Verdict.PROBLEM]
+    found = {}
+    for finding in sorted(findings, key=lambda finding: order.index(finding.verdict)):
+        found[finding.place, finding.check] = found[finding.check] = finding
+    return found
+
+
+def problems(found):
+    return {
+        key for key, f in found.items() if isinstance(key, str) and f.verdict is Verdict.PROBLEM
+    }
+
+
+def test_all_is_well(slurm, shared):
+    found = doctor(shared, queue="gpu", walltime="4h", memory="4G")
+    said = [f"{f.check}: {f.verdict.value}, {f.said}" for f in found.values()]
+    assert not problems(found), said
+    here = ("slurm", "partition", "walltime", "gres", "account", "request", "interface")
+    here += ("open files", "processes", "shared directory", "room")
+    job = ("start", "job", "python", "memory", "gpu", "shared directory", "worker to here")
+    job += ("here to worker", "clock", "open files", "processes", "scratch")
+    for place, names in ((Place.HERE, here), (Place.JOB, job)):
+        for name in names:
+            assert found[place, name].verdict is Verdict.OK, (name, found[place, name])
+    assert found["gres"].said == "gpu:1: 3 nodes (3 idle)"
+    assert found["gpu"].said == "1 visible: CUDA_VISIBLE_DEVICES=0"
+    # The devices are pretended ones: it says what it could not do, and why.
+    assert found["gpu computing"].verdict is Verdict.WARNING
+    assert "the node has no driver of a GPU" in found["gpu computing"].said
+    assert list(shared.iterdir()) == []
+    assert set(slurm.jobs().values()) <= {"COMPLETING"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "check", "said", "todo"),
+    [
+        ({"queue": "gqu"}, "partition", "there is no partition 'gqu'", "did you mean gpu?"),
+        ({"queue": "zzz"}, "partition", "there is no partition 'zzz'", "there are gpu, debug"),
+        (
+            {"queue": "debug", "walltime": "00:06:00"},
+            "walltime",
+            "00:06:00 is more than the 00:05:00 that debug allows",
+            "ask for --walltime 00:05:00 or less",
+        ),
+        (
+            {"gres": "gpu:a100:1"},
+            "gres",
+            "no node of gpu has gpu:a100:1; there is gpu:2 on 3 nodes",
+            "sinfo",
+        ),
+        ({"gpus_per_job": 3}, "gres", "no node of gpu has gpu:3", "sinfo"),
+        ({"job_extra_directives": ["--gpus=3"]}, "gres", "no node of gpu has gpu:3", "sinfo"),
+        (
+            {"job_extra_directives": ["-C a100"]},
+            "request",
+            "Slurm refuses such a job: allocation failure: Invalid feature",
+            "features",
+        ),
+        ({"memory": "900GB"}, "request", "node configuration is not available", "%m"),
+    ],
+)
+def test_what_slurm_has_not_is_said_without_a_job(slurm, shared, wanted, check, said, todo):
+    found = doctor(shared, fast=True, **wanted)
+    assert problems(found) == {check}
+    assert said in found[check].said
+    assert todo in found[check].todo
+    assert set(slurm.jobs().values()) <= {"COMPLETING"}
+
+
+def test_where_there_is_an_obstacle_no_job_is_submitted(slurm, shared):
+    found = doctor(shared, queue="nosuch")
+    assert found[Place.JOB, "job"].said == "none was submitted: see the problems above"
+    assert problems(found) == {"partition"}
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("nosuch", "nosuch is not there"),
+        ("a-file", "a-file is no directory"),
+        ("/proc", "/proc cannot be written here"),
+    ],
+)
+def test_a_directory_that_cannot_be_written_here_is_a_problem(slurm, tmp_path, path, said):
+    (tmp_path / "a-file").touch()
+    found = doctor(tmp_path / path)
+    assert problems(found) == {"shared directory"}
+    assert said in found["shared directory"].said
+    assert found[Place.JOB, "job"].verdict is Verdict.SKIPPED
+
+
+@pytest.fixture
+def changed_node(slurm):
+    """Starts a node again, as its jobs see another file system, and in the end as it was."""
+    changed = []
+
+    def change(node, mount):
+        changed.append(node)
+        slurm.kill_node(node)
+        slurm.start_node(node, "unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh")
+        slurm.wait_for_nodes()
+
+    yield change
+    until(lambda: not slurm.jobs(), "its jobs are over")
+    for node in changed:
+        slurm.kill_node(node)
+        slurm.start_node(node)
+    slurm.wait_for_nodes()
+
+
+@pytest.mark.parametrize(
+    ("mount", "said"),
+    [
+        ("mount -t tmpfs none {parent}", "{shared} is not there, seen from"),
+        ("mount -t tmpfs none {shared}", "{shared} is not there, seen from"),
+        ("mount --bind {shared} {shared} && mount -o remount,bind,ro {shared}", "cannot write in"),
+    ],
+    ids=["not there", "another one", "read-only"],
+)
+def test_a_directory_that_jobs_do_not_share_is_a_problem(slurm, changed_node, shared, mount, said):
+    changed_node("n2", mount.format(shared=shared, parent=shared.parent))
+    found = doctor(shared, job_extra_directives=["--nodelist=n2"])
+    assert problems(found) == {"shared directory"}
+    finding = found[Place.JOB, "shared directory"]
+    assert said.format(shared=shared) in finding.said
+    # All the rest came by the connection.
+    assert found[Place.JOB, "python"].verdict is Verdict.OK
+
+
+def test_a_job_that_never_starts_is_cancelled_and_its_reason_shown(slurm, shared):
+    slurm.command("scontrol", "update", "NodeName=ALL", "State=DRAIN", "Reason=broken")
+    try:
+        news = []
+        found = doctor(shared, wait=3, say=news.append)
+    finally:
+        slurm.command("scontrol", "update", "NodeName=ALL", "State=RESUME")
+    assert found["nodes"].said == "gpu:1: 3 nodes (3 drained): none runs jobs"
+    assert "sinfo --list-reasons" in found["nodes"].todo
+    assert problems(found) >= {"nodes", "start"}
+    assert "did not start within" in found["start"].said
+    assert "down, drained or reserved" in found["start"].said
+    assert any("waits in the queue" in line for line in news)
+    assert set(slurm.jobs().values()) <= {"COMPLETING"}
+
+
+def test_a_busy_queue_is_no_problem_but_said(slurm, shared):
+    for _ in slurm.nodes:
+        call(["sbatch", "--gres=gpu:2", "--mem=100", "--output=/dev/null", "--wrap=sleep 600"])
+    until(lambda: list(slurm.jobs().values()) == ["RUNNING"] * 3, "all GPUs are taken")
+    found = doctor(shared, wait=3)
+    assert found["start"].verdict is Verdict.WARNING
+    assert "the queue is busy" in found["start"].said
+    assert "--wait" in found["start"].todo
+    assert not problems(found)
+    assert len(slurm.jobs()) == 3
+
+
+def test_a_job_is_cancelled_if_the_doctor_is_interrupted(slurm, shared):
+    def interrupt(news):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        doctor(shared, say=interrupt)
+    until(lambda: not slurm.jobs(), "the job is gone")
+    assert list(shared.iterdir()) == []
+
+
+def test_a_python_without_daskhpo_is_a_problem(slurm, shared, tmp_path):
+    venv.create(tmp_path / "bare", symlinks=True)
+    python = tmp_path / "bare/bin/python"
+    found = doctor(shared, python=str(python), job_script_prologue=["unset PYTHONPATH", "cd /"])
+    assert problems(found) == {"python"}
+    said = f"{python} ({sys.version.split()[0]}) cannot import daskhpo"
+    assert found["python"].said.startswith(said)
+    assert "No module named 'daskhpo'" in found["python"].said
+    assert "--python" in found["python"].todo
+    assert found[Place.JOB, "shared directory"].verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(
+    ("wanted", "printed"),
+    [
+        ({"python": "/no/such/python"}, "/no/such/python: No such file or directory"),
+        ({"job_script_prologue": ["module load nothing || exit 4"]}, "module: command not found"),
+    ],
+)
+def test_a_job_in_which_python_does_not_start_tells_what_it_printed(slurm, shared, wanted, printed):
+    found = doctor(shared, **wanted)
+    assert problems(found) == {"job"}
+    assert "nothing was heard of it; it printed:" in found["job"].said
+    assert printed in found["job"].said
+
+
+def test_an_interface_that_is_not_there_is_a_problem(slurm, shared):
+    found = doctor(shared, interface="ib7")
+    assert problems(found) == {"interface"}
+    assert found["interface"].said == "ib7 is not there"
+    assert "lo (127.0.0.1)" in found["interface"].todo
+
+
+def test_an_address_that_jobs_do_not_reach_is_a_problem_and_another_one_is_shown(slurm, shared):
+    addresses = [("ib0", "240.0.0.1"), ("lo", "127.0.0.1")]
+    seen = visit(Wanted(gpus_per_job=0), shared, addresses, None, 60, lambda news: None)
+    there, back = check_connections(seen, addresses)
+    assert there.verdict is Verdict.PROBLEM
+    assert "240.0.0.1 (ib0) is not reached from" in there.said
+    assert there.todo == "choose --interface lo"
+    assert back.verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(
+    ("wanted", "check", "said", "todo"),
+    [
+        ({"account": "others"}, "account", "others is none of your accounts", "guests, lab"),
+        (
+            {"job_extra_directives": ["--qos=short"], "walltime": "1h"},
+            "walltime",
+            "01:00:00 is more than the 00:10:00 of short",
+            "ask for 00:10:00 or less",
+        ),
+        (
+            {"job_extra_directives": ["-q long"]},
+            "qos",
+            "long is none that you may use",
+            "normal, short",
+        ),
+    ],
+)
+def test_accounts_and_their_limits_are_known(
+    slurm_with_accounts, shared, wanted, check, said, todo
+):
+    found = doctor(shared, fast=True, **wanted)
+    assert problems(found) == {check}
+    assert said in found[check].said
+    assert todo in found[check].todo
+
+
+def test_where_accounts_are_kept_a_good_one_is_well(slurm_with_accounts, shared):
+    found = doctor(shared, account="guests", walltime="10", fast=True)
+    assert not problems(found)
+    assert found["account"].said == "guests may be charged"
+    found = doctor(shared, job_extra_directives=["--qos=short"], walltime="10", fast=True)
+    assert found["account"].said == "lab (your default) may be charged"
+    assert found["qos"].said == "short, at most 00:10:00"
+
+
+def test_a_controller_that_does_not_answer_is_a_problem(slurm, shared, tmp_path, monkeypatch):
+    conf = re.sub(r"(?m)^(SlurmctldPort)=.*", rf"\1={free_ports(1)[0]}", slurm.conf.read_text())
+    (tmp_path / "slurm.conf").write_text(f"{conf}MessageTimeout=2\n")
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    found = doctor(shared)
+    assert problems(found) == {"slurm"}
+    assert "it does not answer" in found["slurm"].said
+
+
+def test_the_command_prints_a_line_a_finding_and_ends_with_1_if_there_is_a_problem(slurm, shared):
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "daskhpo.cli", "doctor", "--interface", "lo", *arguments],
+            cwd=shared,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        )
+
+    good = run("--partition", "debug", "--walltime", "5")
+    assert good.returncode == 0, good.stdout + good.stderr
+    lines = good.stdout.splitlines()
+    assert "  ok        partition         debug is up" in lines
+    assert lines[0].startswith("here, on ")
+    assert "in a job" in lines
+    assert lines[-1].endswith("1 warning, 0 problems")
+    assert "daskhpo: job " in good.stderr
+
+    bad = run("--partition", "debug", "--walltime", "6", "--fast", "--json")
+    assert bad.returncode == 1
+    findings = [json.loads(line) for line in bad.stdout.splitlines()]
+    (problem,) = [finding for finding in findings if finding["verdict"] == "problem"]
+    assert problem["check"] == "walltime"
+    assert problem["place"] == "here"
+    assert "00:05:00" in problem["todo"]
