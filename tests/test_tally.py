@@ -77,7 +77,8 @@ def test_it_agrees_with_the_result(scheduler, limits, options):
     assert tally.ended == {s: counts[s.value] for s in Status if s.ended and s.value in counts}
     assert tally.n_units == sum(len(r.steps) for r in records if isinstance(r, Reported))
     assert tally.seconds == cost["seconds"]
-    assert tally.busy_seconds == pytest.approx(cost["device_seconds"])
+    assert tally.slot_seconds == pytest.approx(cost["device_seconds"])
+    assert tally.busy_seconds == pytest.approx(cost["device_seconds"] - cost["idle_seconds"])
     assert (tally.n_files, tally.n_bytes) == (cost["checkpoint_files"], cost["checkpoint_bytes"])
     assert tally.most_files >= cost["stored_files"]
     reached = result.time_to_solution(0.3)
