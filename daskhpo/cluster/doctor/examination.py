@@ -7,6 +7,7 @@ import grp
 import os
 import platform
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -231,17 +232,23 @@ def _check_here(path: Path) -> Iterator[Finding]:
 
 def _check_writable(path: Path) -> Finding:
     check = "shared directory"
-    if not path.is_dir():
-        said = f"{path} is {'no directory' if path.exists() else 'not there'}"
-        return problem(check, said, "make it, or give --shared another one")
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return problem(check, f"{path} is no directory", "give --shared another one")
+    except FileNotFoundError:
+        return problem(check, f"{path} is not there", "make it, or give --shared another one")
+    except OSError as error:
+        return problem(check, f"{path} cannot be seen here: {error.strerror}", _PERMISSIONS)
     try:
         with tempfile.NamedTemporaryFile(dir=path, prefix=".daskhpo-doctor-") as file:
             file.write(b"0")
             file.flush()
     except OSError as error:
-        said = f"{path} cannot be written here: {error.strerror}"
-        return problem(check, said, "see its permissions, or give --shared another one")
+        return problem(check, f"{path} cannot be written here: {error.strerror}", _PERMISSIONS)
     return ok(check, f"{path} can be written here")
+
+
+_PERMISSIONS = "see its permissions, or give --shared another one"
 
 
 def _quotas(path: Path) -> list[Quota]:
