@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daskhpo.cli_text import columns, count, duration, size
 from daskhpo.cluster.accounting import JobCost, slurm_cost
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
 
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     if jobs:
         _print_jobs(jobs, result.jobs)
     elif problem:
-        print(f"jobs       {len(result.jobs)} in Slurm; their records were not read: {problem}")
+        print(f"jobs    {len(result.jobs)} in Slurm; their records were not read: {problem}")
     return 0
 
 
@@ -81,50 +82,44 @@ def _as_json(
 def _print_slots(path: Path, result: Result) -> None:
     cost = result.cost()
     total = cost["device_seconds"]
-    print(f"study      {path}: {_span(cost['seconds'])} in all, {result.num_trials} trials")
-    print(f"slots      {_span(total)}")
-    for part, meaning in PARTS.items():
-        if (seconds := cost[f"{part}_seconds"]) or part in ("useful", "lost", "idle"):
-            share = f"{seconds / total:6.1%}" if total else ""
-            print(f"  {part:<10} {_span(seconds):>12} {share}  {meaning}")
+    print(f"study   {path}: {duration(cost['seconds'])}, {count(result.num_trials, 'trial')}")
+    print(f"slots   {duration(total)} in all")
+    lines = [
+        [f"  {part}", duration(seconds), f"{seconds / (total or 1):.1%}", meaning]
+        for part, meaning in PARTS.items()
+        if (seconds := cost[f"{part}_seconds"]) or part in ("useful", "lost", "idle")
+    ]
+    print(columns(lines, left=(0, 3)))
     if cost["search_seconds"]:
-        print(f"  of these, the searcher was waited for {_span(cost['search_seconds'])}")
+        print(f"  of these, the searcher was waited for {duration(cost['search_seconds'])}")
     if cost["queue_seconds"]:
-        print(f"no slot    {_span(cost['queue_seconds'])}: jobs waited in the queue, or were gone")
+        print(
+            f"none    {duration(cost['queue_seconds'])} without a slot: jobs were queued, or gone"
+        )
     print(
-        f"files      {cost['checkpoint_files']:.0f} checkpoints written "
-        f"({cost['checkpoint_bytes'] / 1e6:.1f} MB), {cost['stored_files']:.0f} there now "
-        f"({cost['stored_bytes'] / 1e6:.1f} MB)"
+        f"files   {count(int(cost['checkpoint_files']), 'checkpoint')} written "
+        f"({size(cost['checkpoint_bytes'])}), {cost['stored_files']:,.0f} there now "
+        f"({size(cost['stored_bytes'])})"
     )
 
 
 def _print_trials(result: Result) -> None:
     parts = ("useful", "lost", "saving", "queued")
-    print(f"trial      {''.join(f'{part:>12}' for part in parts)}  status")
+    lines = [["trials", *parts, "status"]]
     for row in result.trials().to_dict("records"):
-        spans = "".join(f"{_span(row[f'seconds/{part}']):>12}" for part in parts)
-        print(f"  {row['trial']:<9}{spans}  {row['status']}")
+        spans = [duration(row[f"seconds/{part}"]) for part in parts]
+        lines.append([f"  {row['trial']}", *spans, row["status"]])
+    print(columns(lines, left=(0, 5)))
 
 
 def _print_jobs(jobs: Sequence[JobCost], numbers: Sequence[str]) -> None:
-    print("jobs       state            exit      queued         ran   GPUs  GPU-hours  account")
+    lines = [["jobs", "state", "exit", "queued", "ran", "GPUs", "GPU-hours", "account"]]
     for job in jobs:
-        waited = "" if job.waited is None else _span(job.waited)
-        print(
-            f"  {job.job:<9}{job.state:<15}{job.exit_code:>6}{waited:>12}{_span(job.seconds):>12}"
-            f"{job.n_gpus:>7}{job.gpu_hours:>11.2f}  {job.account or '-'}"
-        )
+        waited = "" if job.waited is None else duration(job.waited)
+        line = [f"  {job.job}", job.state, job.exit_code, waited, duration(job.seconds)]
+        lines.append([*line, str(job.n_gpus), f"{job.gpu_hours:.2f}", job.account or "-"])
+    print(columns(lines, left=(0, 1, 7)))
     hours, gpu_hours = sum(job.seconds for job in jobs) / 3600, sum(job.gpu_hours for job in jobs)
-    print(f"  in all   {hours:.2f} job-hours, {gpu_hours:.2f} GPU-hours")
+    print(f"  in all {hours:.2f} job-hours, {gpu_hours:.2f} GPU-hours")
     if forgotten := [number for number in numbers if number not in {job.job for job in jobs}]:
         print(f"  sacct knows nothing of {', '.join(forgotten)}")
-
-
-def _span(seconds: float) -> str:
-    """A length of time for people: ``"3 h 05 min"``, ``"4 min 10 s"``, ``"8.2 s"``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} min"

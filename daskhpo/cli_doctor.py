@@ -37,7 +37,7 @@ def add_to(commands: Any) -> None:
     job = parser.add_argument_group("what worker jobs would ask for (words of slurm_cluster)")
     job.add_argument("--partition", "--queue", dest="queue", metavar="NAME", help="the partition")
     job.add_argument("--account", metavar="NAME", help="what the jobs are charged to")
-    job.add_argument("--walltime", metavar="TIME", help="of each job: 04:00:00, 1-00:00:00, or 4h")
+    job.add_argument("--walltime", metavar="TIME", help="of each job: 4h, 04:00:00 or 1-00:00:00")
     devices = job.add_mutually_exclusive_group()
     devices.add_argument(
         "--gpus",
@@ -80,7 +80,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--interface",
         metavar="NAME",
-        help="network interface by which workers reach this machine (default: Dask's choice)",
+        help="network interface by which workers reach this machine (default: it is found)",
     )
     parser.add_argument("--fast", action="store_true", help="submit no job")
     parser.add_argument(

@@ -2,7 +2,8 @@
 
 The ``python`` blocks of a file run in their order, in one namespace and one fresh directory, in a
 process of their own (worker processes import their parent's main module, which must not be
-pytest's). A block marked ``python no-run`` is compiled only.
+pytest's). A block marked ``python no-run`` is compiled only; one marked ``python NAME.py`` is a
+file that the others find in the directory.
 """
 
 from __future__ import annotations
@@ -100,6 +101,9 @@ def test_the_examples_of_a_page_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = [(str(b.page), b.line, b.source) for b in blocks(page) if b.info == "python"]
+    for block in blocks(page):
+        if file := re.fullmatch(r"python (\w+\.py)", block.info):
+            (tmp_path / file[1]).write_text(block.source)
     (tmp_path / "blocks.json").write_text(json.dumps(code))
     (tmp_path / "examples.py").write_text(DRIVER)
     run = python(tmp_path, "examples.py")

@@ -225,8 +225,8 @@ def test_a_job_in_which_python_does_not_start_tells_what_it_printed(slurm, share
 def test_an_interface_that_is_not_there_is_a_problem(slurm, shared):
     found = doctor(shared, interface="ib7")
     assert problems(found) == {"interface"}
-    assert found["interface"].said == "ib7 is not there"
-    assert "lo (127.0.0.1)" in found["interface"].todo
+    assert "interface='ib7' is not one of this machine's" in found["interface"].said
+    assert "lo (127.0.0.1)" in found["interface"].said
 
 
 def test_an_address_that_jobs_do_not_reach_is_a_problem_and_another_one_is_shown(slurm, shared):
@@ -267,10 +267,10 @@ def test_accounts_and_their_limits_are_known(
 
 
 def test_where_accounts_are_kept_a_good_one_is_well(slurm_with_accounts, shared):
-    found = doctor(shared, account="guests", walltime="10", fast=True)
+    found = doctor(shared, account="guests", walltime="10m", fast=True)
     assert not problems(found)
     assert found["account"].said == "guests may be charged"
-    found = doctor(shared, job_extra_directives=["--qos=short"], walltime="10", fast=True)
+    found = doctor(shared, job_extra_directives=["--qos=short"], walltime="10m", fast=True)
     assert found["account"].said == "lab (your default) may be charged"
     assert found["qos"].said == "short, at most 00:10:00"
 
@@ -296,7 +296,7 @@ def test_the_command_prints_a_line_a_finding_and_ends_with_1_if_there_is_a_probl
             env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         )
 
-    good = run("--partition", "debug", "--walltime", "5")
+    good = run("--partition", "debug", "--walltime", "5m")
     assert good.returncode == 0, good.stdout + good.stderr
     lines = good.stdout.splitlines()
     assert "  ok        partition         debug is up" in lines
@@ -305,7 +305,7 @@ def test_the_command_prints_a_line_a_finding_and_ends_with_1_if_there_is_a_probl
     assert lines[-1].endswith("1 warning, 0 problems")
     assert "daskhpo: job " in good.stderr
 
-    bad = run("--partition", "debug", "--walltime", "6", "--fast", "--json")
+    bad = run("--partition", "debug", "--walltime", "6m", "--fast", "--json")
     assert bad.returncode == 1
     findings = [json.loads(line) for line in bad.stdout.splitlines()]
     (problem,) = [finding for finding in findings if finding["verdict"] == "problem"]

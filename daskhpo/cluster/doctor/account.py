@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from daskhpo.cluster.doctor.fields import rows
+from daskhpo.cluster.doctor.fields import clock, rows, seconds_of_limit
 from daskhpo.cluster.doctor.finding import Finding, ok, problem, skipped, warning
 from daskhpo.cluster.doctor.partition import Partition
 from daskhpo.cluster.doctor.wanted import Wanted
-from daskhpo.cluster.walltime import slurm_seconds, slurm_text
 
 ASSOCIATION = ("account", "partition", "qos", "default_qos", "max_wall")
 ASSOCIATION_FORMAT = "Account,Partition,QOS,DefaultQOS,MaxWall"
@@ -38,7 +37,7 @@ class Accounts:
     def read(cls, associations: str, users: str, qualities: str, enforce: str) -> Accounts:
         """Take in what ``sacctmgr --parsable2`` printed of associations, the user, and QOS."""
         defaults = [row["default"] for row in rows(users, ("user", "default"))]
-        limits = {row["name"]: slurm_seconds(row["max_wall"]) for row in rows(qualities, QOS)}
+        limits = {row["name"]: seconds_of_limit(row["max_wall"]) for row in rows(qualities, QOS)}
         return cls(
             rows(associations, ASSOCIATION),
             defaults[0] if defaults else "",
@@ -109,18 +108,16 @@ def check_qos(accounts: Accounts, partitions: Sequence[Partition], wanted: Wante
         for qos in (name, *_qualities(partitions))
         if qos in accounts.max_wall
     }
-    own = [limit for row in found if (limit := slurm_seconds(row["max_wall"])) is not None]
+    own = [limit for row in found if (limit := seconds_of_limit(row["max_wall"])) is not None]
     limits |= {"your account": min(own)} if own else {}
     if wanted.seconds is not None:
         for qos, limit in limits.items():
             if wanted.seconds > limit:
-                said = f"{slurm_text(wanted.seconds)} is more than the {slurm_text(limit)} of {qos}"
-                return problem("walltime", said, f"ask for {slurm_text(limit)} or less")
+                said = f"{clock(wanted.seconds)} is more than the {clock(limit)} of {qos}"
+                return problem("walltime", said, f"ask for {clock(limit)} or less")
     if not name:
         return skipped("qos", "none was named")
-    return ok(
-        "qos", f"{name}" + (f", at most {slurm_text(limits[name])}" if name in limits else "")
-    )
+    return ok("qos", f"{name}" + (f", at most {clock(limits[name])}" if name in limits else ""))
 
 
 def _qualities(partitions: Sequence[Partition]) -> list[str]:

@@ -7,13 +7,13 @@ import grp
 import os
 import platform
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from daskhpo.cluster import network
 from daskhpo.cluster.doctor import account as accounts_
 from daskhpo.cluster.doctor import inside
 from daskhpo.cluster.doctor import partition as partitions_
@@ -54,7 +54,8 @@ def examine(
     ----------
     wanted : what worker jobs would ask for; by default one GPU of the default partition.
     shared : directory of the studies, which all machines must see.
-    interface : network interface that workers would reach this machine by; None: Dask's choice.
+    interface : network interface that workers would reach this machine by; None: it is found, as
+        ``slurm_cluster`` does.
     fast : submit no job. Otherwise one small one looks at what can only be seen from inside.
     wait : seconds that the job may take to start; then it is cancelled.
     say : told what is waited for.
@@ -105,7 +106,7 @@ def round_of(
     for finding in _check_request(wanted):
         blocked |= finding.verdict is Verdict.PROBLEM and finding.check in _OBSTACLES
         yield finding
-    addresses, finding = _check_interface(interface)
+    addresses, finding = _check_interface(interface, wanted.queue)
     yield finding
     writable = True
     for finding in _check_here(path):
@@ -190,9 +191,10 @@ def _check_accounts(
 
 
 def _ask_to_take(wanted: Wanted) -> Finding:
-    argv = ["sbatch", "--test-only", "--output=/dev/null", *wanted.options(wanted.seconds)]
+    lines = [f"#SBATCH {option}" for option in wanted.options(wanted.seconds)]
+    script = "\n".join(["#!/bin/sh", *lines, "#SBATCH --output=/dev/null\n"])
     try:
-        printed = call(argv, text="#!/bin/sh\n", with_errors=True)
+        printed = call(["sbatch", "--test-only"], text=script, with_errors=True)
     except CommandFailed as error:
         return check_refusal(error.output)
     return check_forecast(printed, time.time())
@@ -201,32 +203,20 @@ def _ask_to_take(wanted: Wanted) -> Finding:
 # -- here ----------------------------------------------------------------------------------------
 
 
-def _check_interface(interface: str | None) -> tuple[list[tuple[str, str]], Finding]:
-    """Addresses of this machine, the one to use first; none if there is no such interface."""
-    import psutil
-    from distributed.utils import get_ip
-
-    found = {
-        name: next((a.address for a in addresses if a.family is socket.AF_INET), None)
-        for name, addresses in psutil.net_if_addrs().items()
-    }
-    there = {name: address for name, address in found.items() if address}
-    told = ", ".join(f"{name} ({address})" for name, address in there.items())
-    if interface is not None:
-        if interface not in there:
-            what = "has no IPv4 address" if interface in found else "is not there"
-            todo = f"choose one of {told}"
-            return [], problem("interface", f"{interface} {what}", todo)
-        first = interface
-    else:
-        address = get_ip()
-        first = next((name for name in there if there[name] == address), "")
-        if not first or address.startswith("127."):
-            todo = f"choose an --interface that the nodes reach: {told}"
-            return [], problem("interface", f"this machine has no address but {address}", todo)
-    rest = [pair for pair in there.items() if pair[0] != first and not pair[1].startswith("127.")]
-    said = f"{first}, {there[first]}" + ("" if interface else " (Dask's choice)")
-    return [(first, there[first]), *rest], ok("interface", said)
+def _check_interface(
+    interface: str | None, queue: str | None
+) -> tuple[list[tuple[str, str]], Finding]:
+    """Addresses of this machine, the one first that ``slurm_cluster`` would use; none: no use."""
+    found = network.interfaces()
+    try:
+        first = network.named_address(interface) if interface else network.reachable_address(queue)
+    except ValueError as error:
+        said, _, todo = str(error).partition("; ")
+        return [], problem("interface", said, todo or "choose another --interface")
+    name = next((one.name for one in found if one.address == first), "")
+    rest = [one for one in found if one.address != first and not one.address.startswith("127.")]
+    said = f"{name}, {first}" + ("" if interface else " (found by the way to the nodes)")
+    return [(name, first), *((one.name, one.address) for one in rest)], ok("interface", said)
 
 
 def _check_here(path: Path) -> Iterator[Finding]:

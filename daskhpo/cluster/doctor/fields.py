@@ -1,8 +1,12 @@
-"""Slurm's ``Name=value`` lines."""
+"""What Slurm prints, and times as it writes them."""
 
 from __future__ import annotations
 
+import math
 import re
+
+from daskhpo.cluster.jobs import seconds_of_slurm
+from daskhpo.cluster.script import slurm_time
 
 _FIELD = re.compile(r"([\w:/]+)=(\S*)")
 
@@ -22,3 +26,17 @@ def rows(text: str, names: tuple[str, ...]) -> list[dict[str, str]]:
     """What a command printed with ``|`` between its columns, if there are as many on a line."""
     split = (line.split("|") for line in text.splitlines())
     return [dict(zip(names, row, strict=True)) for row in split if len(row) == len(names)]
+
+
+def seconds_of_limit(text: str) -> float | None:
+    """Seconds of a limit: infinite if there is none; None if Slurm does not say."""
+    return math.inf if text.lower() in ("unlimited", "infinite") else seconds_of_slurm(text)
+
+
+def clock(seconds: float) -> str:
+    """A time for people, which Slurm would read, too.
+
+    >>> clock(14400), clock(90000)
+    ('04:00:00', '1-01:00:00')
+    """
+    return "UNLIMITED" if math.isinf(seconds) else slurm_time(seconds).removeprefix("0-")

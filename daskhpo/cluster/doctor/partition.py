@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from daskhpo.cluster.doctor.fields import records, rows
+from daskhpo.cluster.doctor.fields import clock, records, rows, seconds_of_limit
 from daskhpo.cluster.doctor.finding import Finding, ok, problem, skipped, warning
 from daskhpo.cluster.doctor.wanted import Gres, Wanted, parse_gres
-from daskhpo.cluster.walltime import slurm_seconds, slurm_text
 
 SINFO = ("partition", "count", "state", "gres", "nodes")
 SINFO_FORMAT = "%P|%D|%T|%G|%N"
@@ -74,8 +73,8 @@ def parse_partitions(text: str) -> list[Partition]:
             name=told["PartitionName"],
             state=told.get("State", ""),
             is_default=told.get("Default") == "YES",
-            max_seconds=slurm_seconds(told.get("MaxTime", "")),
-            default_seconds=slurm_seconds(told.get("DefaultTime", "")),
+            max_seconds=seconds_of_limit(told.get("MaxTime", "")),
+            default_seconds=seconds_of_limit(told.get("DefaultTime", "")),
             allowed={
                 "groups": _names(told.get("AllowGroups", "ALL")),
                 "accounts": _names(told.get("AllowAccounts", "ALL")),
@@ -148,14 +147,14 @@ def check_walltime(partitions: Sequence[Partition], wanted: Wanted) -> Finding:
         return skipped("walltime", "Slurm does not say how long jobs may be")
     most = max(found, key=lambda partition: partition.max_seconds or 0.0)
     assert most.max_seconds is not None
-    longest = slurm_text(most.max_seconds)
+    longest = clock(most.max_seconds)
     if wanted.seconds is None:
         default = most.max_seconds if most.default_seconds is None else most.default_seconds
         if math.isinf(default):
             return ok("walltime", f"none was named, and {most.name} has no limit")
-        said = f"none was named; jobs in {most.name} get {slurm_text(default)}"
+        said = f"none was named; jobs in {most.name} get {clock(default)}"
         return ok("walltime", f"{said}, and at most {longest}")
-    asked = slurm_text(wanted.seconds)
+    asked = clock(wanted.seconds)
     if wanted.seconds > most.max_seconds:
         said = f"{asked} is more than the {longest} that {most.name} allows"
         return problem("walltime", said, f"ask for --walltime {longest} or less; studies go on")

@@ -68,7 +68,7 @@ def check_room(free_bytes: int, free_files: int | None, quotas: Sequence[Quota])
     """Room for checkpoints; ``free_files`` None: the file system does not count files."""
     findings = []
     files = "" if free_files is None else f", {free_files:,} files"
-    said = f"{_size(free_bytes)}{files} free on the file system"
+    said = f"{_gigabytes(free_bytes)}{files} free on the file system"
     todo = "free some, or bound the checkpoints: CheckpointPolicy(max_bytes=..., max_files=...)"
     if free_bytes == 0 or free_files == 0:
         findings.append(problem("room", said, todo))
@@ -77,7 +77,7 @@ def check_room(free_bytes: int, free_files: int | None, quotas: Sequence[Quota])
     else:
         findings.append(ok("room", said))
     for quota in quotas:
-        in_words = _size if quota.kind == "bytes" else "{:,} files".format
+        in_words = _gigabytes if quota.kind == "bytes" else "{:,} files".format
         said = f"{quota.of}: {in_words(quota.used)} of {in_words(quota.limit)}"
         if quota.used >= quota.limit:
             findings.append(problem("quota", said, todo))
@@ -94,9 +94,5 @@ def _number(word: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _size(n_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} TB" if n_bytes < 1000 else f"{n_bytes / 1000:.1f} PB"
+def _gigabytes(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:,.1f} GB"

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from daskhpo.cluster import jobs
 from daskhpo.cluster.doctor import probe
 from daskhpo.cluster.doctor.queue import GONE, JobState, parse_job, reason_of
 from daskhpo.cluster.doctor.wanted import Wanted
@@ -105,12 +106,7 @@ def visit(
             "modules": list(MODULES),
             "gpu": wanted.n_gpus > 0,
         }
-        argv = ["sbatch", "--parsable", "--job-name=daskhpo-doctor", "--output=/dev/null"]
-        number = call(
-            [*argv, *wanted.options(JOB_SECONDS)],
-            text=script(wanted, folder, ask),
-        )
-        job = number.strip().splitlines()[-1].partition(";")[0]
+        job = jobs.submit(script(wanted, folder, ask))
         stack.callback(_cancel, job)
         return _follow(Visit(job), ear, wait, say)
 
@@ -121,6 +117,9 @@ def script(wanted: Wanted, folder: Path, ask: dict[str, Any]) -> str:
     return "\n".join(
         [
             "#!/usr/bin/env bash",
+            *(f"#SBATCH {option}" for option in wanted.options(JOB_SECONDS)),
+            "#SBATCH --job-name=daskhpo-doctor",
+            "#SBATCH --output=/dev/null",
             f"[ -d {place} ] && exec > {place}/output 2>&1",
             *wanted.job_script_prologue,
             f"{wanted.python} - <<'DASKHPO_PROBE'",
@@ -309,7 +308,7 @@ def _state(job: str) -> JobState:
 
 def _cancel(job: str) -> None:
     with suppress(CommandFailed):  # it is over
-        call(["scancel", job])
+        jobs.cancel(job)
 
 
 @contextmanager

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from daskhpo.cluster.walltime import slurm_text, walltime_seconds
+from daskhpo.cluster.script import seconds_of_walltime, slurm_time
 
 _GPU_OPTIONS = ("--gres", "--gpus", "-G", "--gpus-per-node", "--gpus-per-task", "--gpus-per-socket")
 
@@ -33,7 +32,7 @@ class Wanted:
     Attributes
     ----------
     queue, account, cores, memory : as in ``slurm_cluster``; None: the site's default.
-    walltime : as Slurm writes it, or ``"4h"``.
+    walltime : ``"4h"``, ``"04:00:00"``, ``"1-00:00:00"``, or seconds; None: what Slurm gives.
     gpus_per_job : asked for as ``--gres=gpu:N``; 0: none.
     gres : in its place, such as ``"gpu:a100:1"``.
     job_extra_directives : more options of ``sbatch``. One that asks for GPUs replaces ``--gres``.
@@ -47,7 +46,7 @@ class Wanted:
 
     queue: str | None = None
     account: str | None = None
-    walltime: str | None = None
+    walltime: float | str | None = None
     cores: int | None = None
     memory: str | None = None
     gpus_per_job: int = 1
@@ -68,13 +67,13 @@ class Wanted:
                     "#SBATCH, such as '--constraint=gpu' or '-C gpu'"
                 )
         if self.walltime is not None:
-            walltime_seconds(self.walltime)
+            seconds_of_walltime(self.walltime)
         self.devices  # noqa: B018 - raises if a directive asks for none that there could be
 
     @property
     def seconds(self) -> float | None:
         """The walltime, in seconds."""
-        return None if self.walltime is None else walltime_seconds(self.walltime)
+        return None if self.walltime is None else seconds_of_walltime(self.walltime)
 
     @cached_property
     def devices(self) -> list[Gres]:
@@ -102,7 +101,7 @@ class Wanted:
         return next((value for name, value in self._directives() if name in ("-q", "--qos")), None)
 
     def options(self, seconds: float | None) -> list[str]:
-        """Options of ``sbatch``, for a job of so many seconds."""
+        """Options of ``sbatch`` for a job of so many seconds, each as after ``#SBATCH``."""
         own_gres = any(name in _GPU_OPTIONS for name, _ in self._directives())
         named = {
             "partition": self.queue,
@@ -110,12 +109,10 @@ class Wanted:
             "cpus-per-task": self.cores,
             "mem": self.memory,
             "gres": None if own_gres else self._gres(),
-            "time": None if seconds is None else slurm_text(seconds),
+            "time": None if seconds is None else slurm_time(seconds),
         }
         options = [f"--{name}={value}" for name, value in named.items() if value is not None]
-        for directive in self.job_extra_directives:
-            options += shlex.split(directive)
-        return options
+        return [*options, *self.job_extra_directives]
 
     def _gres(self) -> str | None:
         if self.gres is not None:

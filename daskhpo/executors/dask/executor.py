@@ -207,17 +207,20 @@ class DaskExecutor:
             self._replies.append((call.reply, EXIT))
             return []
         if call.say == "hello":
-            self._slots[call.slot] = _Slot(data["worker"], call.reply)
+            self._slots[call.slot] = _Slot(data["worker"], call.reply, leaving=data["leaving"])
             self._holdings.open(call.slot)
+            if data["leaving"]:  # it came too late to be of use
+                self._send_off(call.slot)
+                return []
             self._idle.append(call.slot)
-            count = [self._count(data["job"])]
-            return count + (self._leaves(call.slot) if data["leaving"] else [])
+            return [self._count(data["job"])]
         events = self._noted(call.slot, data["notes"], at)
         if data["leaving"]:  # first of all: what it gives up then goes elsewhere
             events += self._leaves(call.slot)
-        if (slot := self._slots.get(call.slot)) is None:  # it was given up: its worker seemed gone
+        if call.slot not in self._slots:  # it was given up: its worker seemed gone
             self._replies.append((call.reply, EXIT))
             return events
+        slot = self._slots[call.slot]
         slot.reply = call.reply
         match call.say:
             case "report":

@@ -70,6 +70,8 @@ def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
             device = device_of(spec.gpus, device_index)
             holder = _Holder(spec, link, ending, keeper, trainable, device)
             ending.enter(holder)
+            if not ending.fits(0.0):
+                ending.begin("its Slurm job ends")
             try:
                 _hold(holder, link, keeper, worker.address)
             finally:

@@ -97,7 +97,7 @@ def test_a_user_without_any_account_is_told_so():
         ),
         ({}, {"AllowQos": "debug"}, "qos", Verdict.PROBLEM, "gpu does not take regular"),
         (
-            {"job_extra_directives": ["-q debug"], "walltime": "31"},
+            {"job_extra_directives": ["-q debug"], "walltime": "31m"},
             {},
             "walltime",
             Verdict.PROBLEM,

@@ -160,8 +160,8 @@ def test_without_a_default_a_partition_must_be_named():
     [
         ("normal", "2-00:00:00", Verdict.OK, "2-00:00:00 of 2-00:00:00"),
         ("normal", "2-00:00:01", Verdict.PROBLEM, "more than the 2-00:00:00 that normal allows"),
-        ("normal,ampere", "3-00", Verdict.OK, "3-00:00:00 of 7-00:00:00"),
-        ("gpu2", "30-00", Verdict.OK, "30-00:00:00; gpu2 has no limit"),
+        ("normal,ampere", "3-00:00:00", Verdict.OK, "3-00:00:00 of 7-00:00:00"),
+        ("gpu2", "30-00:00:00", Verdict.OK, "30-00:00:00; gpu2 has no limit"),
         (None, None, Verdict.OK, "jobs in normal get 01:00:00, and at most 2-00:00:00"),
         ("gpu2", None, Verdict.OK, "none was named, and gpu2 has no limit"),
     ],

@@ -94,12 +94,12 @@ def test_quotas_with_a_limit_are_read(text, quotas):
 @pytest.mark.parametrize(
     ("n_bytes", "n_files", "verdict", "said"),
     [
-        (10**13, 10**7, Verdict.OK, "10.0 TB, 10,000,000 files free"),
-        (10**13, None, Verdict.OK, "10.0 TB free"),
-        (10**9, 10**7, Verdict.WARNING, "1 GB, 10,000,000 files free"),
+        (10**13, 10**7, Verdict.OK, "10,000.0 GB, 10,000,000 files free"),
+        (10**13, None, Verdict.OK, "10,000.0 GB free"),
+        (10**9, 10**7, Verdict.WARNING, "1.0 GB, 10,000,000 files free"),
         (10**13, 99, Verdict.WARNING, "99 files free"),
-        (0, 10**7, Verdict.PROBLEM, "0 B"),
-        (10**13, 0, Verdict.PROBLEM, "0 files"),
+        (0, 10**7, Verdict.PROBLEM, "0.0 GB"),
+        (10**13, 0, Verdict.PROBLEM, ", 0 files"),
     ],
 )
 def test_room_for_bytes_and_for_files(n_bytes, n_files, verdict, said):

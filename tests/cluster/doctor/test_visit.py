@@ -161,8 +161,10 @@ def test_the_script_is_one_that_needs_no_file(folder):
     wanted = Wanted(python="/env/bin/python", job_script_prologue=["module load x", "export A=1"])
     lines = script(wanted, folder, ask(folder, 1)).splitlines()
     assert lines[0] == "#!/usr/bin/env bash"
-    assert lines[2:4] == ["module load x", "export A=1"]
-    assert lines[4] == "/env/bin/python - <<'DASKHPO_PROBE'"
+    assert {"#SBATCH --gres=gpu:1", "#SBATCH --time=0-00:05:00"} <= set(lines[1:6])
+    start = lines.index("module load x")
+    assert lines[start + 1] == "export A=1"
+    assert lines[start + 2] == "/env/bin/python - <<'DASKHPO_PROBE'"
     assert lines[-1] == "DASKHPO_PROBE"
     checked = subprocess.run(["bash", "-n"], input="\n".join(lines), text=True, check=False)
     assert checked.returncode == 0

@@ -54,14 +54,14 @@ def test_options_are_those_of_sbatch_with_the_time_that_is_asked_for():
     wanted = Wanted("gpu", "me_g", "4h", 8, "32GB", 2)
     assert wanted.options(wanted.seconds) == [
         *("--partition=gpu", "--account=me_g", "--cpus-per-task=8", "--mem=32GB"),
-        *("--gres=gpu:2", "--time=04:00:00"),
+        *("--gres=gpu:2", "--time=0-04:00:00"),
     ]
     assert Wanted(gpus_per_job=0).options(None) == []
 
 
 def test_a_directive_that_asks_for_gpus_replaces_gres():
     wanted = Wanted(job_extra_directives=["-C gpu", "--gpus 4"])
-    assert wanted.options(90) == ["--time=00:01:30", "-C", "gpu", "--gpus", "4"]
+    assert wanted.options(90) == ["--time=0-00:01:30", "-C gpu", "--gpus 4"]
 
 
 @pytest.mark.parametrize("directive", ["-q regular", "-qregular", "--qos=regular", "--qos regular"])

@@ -36,7 +36,7 @@ def quick(**options):
 
 @needs_foreign
 class TestContract(ExternalContract):
-    n, n_study = 12, 24
+    n, n_study = 8, 14
 
     @pytest.fixture
     def make(self):
@@ -72,7 +72,7 @@ def test_it_learns_from_an_earlier_session():
 def test_its_own_defaults_work_too():
     searcher = DragonflySearch(PYTHON)
     searcher.setup(Space({"x": Real(0.0, 1.0)}), 0)
-    for number in range(8):
+    for number in range(7):
         report(searcher, number, start(searcher, number), loss=float(number))
     assert searcher.error is None
 

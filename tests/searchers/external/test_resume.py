@@ -169,7 +169,7 @@ def test_replay_makes_and_asks_no_optimiser_and_the_next_one_knows_all(
         told, outcome = earlier[trial]
         assert told == config
         assert outcome.loss == loss
-    work(second, 10)
+    work(second, 5)
     assert counts["made"] == 1
     assert counts["asked"] >= 1
     assert second.coordinator.searcher.error is None
