@@ -1,6 +1,7 @@
 """Recorded learning curves as tasks for simulated studies; the folder is not part of the project.
 
-A configuration learns like the recorded one that is nearest to it in the unit cube.
+A configuration learns like the recorded one that is nearest to it in the unit cube; or, where a
+searcher follows a surface, as a forest says that was fitted to the recorded ones.
 """
 
 from __future__ import annotations
@@ -70,8 +71,15 @@ class Task:
     least: float
 
 
-def tasks(folder: Path = FOLDER) -> list[Task]:
-    """All recorded tasks, or none if the folder is not there."""
+def tasks(folder: Path = FOLDER, *, smooth: bool = False) -> list[Task]:
+    """All recorded tasks, or none if the folder is not there.
+
+    A thousand curves in eight dimensions are so sparse that to most searches near a good one
+    answers the same curve again. ``smooth`` puts a regression between them (extremely randomised
+    trees, which pass through what was recorded), as Eggensperger et al. 2015, *Efficient
+    Benchmarking of Hyperparameter Optimizers via Surrogates*, do. Who is nearest to a training
+    that diverged still diverges.
+    """
     found = []
     if (path := folder / "taskset_4_tasks.npz").exists():
         data = np.load(path)
@@ -81,7 +89,7 @@ def tasks(folder: Path = FOLDER) -> list[Task]:
         for name, losses in zip(data["task"], data["valid_loss"][:, :, 1:], strict=True):
             short = str(name).split("_")[-2 if "relu" not in name else -3]
             times = np.broadcast_to(seconds, losses.shape)
-            found.append(_task(f"TaskSet {short}", TASKSET, rows, losses, times))
+            found.append(_task(f"TaskSet {short}", TASKSET, rows, losses, times, smooth))
     if (path := folder / "lcbench_surrogate_5_tasks.npz").exists():
         data = np.load(path)
         for name, accuracy, times in zip(
@@ -89,21 +97,49 @@ def tasks(folder: Path = FOLDER) -> list[Task]:
         ):
             times = np.maximum.accumulate(times.astype(float), axis=1)
             times = times + 1e-6 * np.arange(times.shape[1])  # a few steps take no time
-            found.append(_task(f"LCBench {name}", LCBENCH, data["X"], 100.0 - accuracy, times))
+            found.append(
+                _task(f"LCBench {name}", LCBENCH, data["X"], 100 - accuracy, times, smooth)
+            )
     return found
 
 
-def _task(name: str, space: Space, rows: Any, losses: Any, times: Any) -> Task:
+def _task(name: str, space: Space, rows: Any, losses: Any, times: Any, smooth: bool) -> Task:
     configs = [dict(zip(space, _typed(space, row), strict=True)) for row in rows]
     cube = np.array([space.to_unit(config) for config in configs])
     curves = [Recorded(a, b) for a, b in zip(losses.tolist(), times.tolist(), strict=True)]
     best = np.where(np.isnan(losses), np.inf, losses).min(axis=1)
 
+    def nearest(unit: Any) -> int:
+        apart = cube - unit
+        return int(np.argmin(np.einsum("ij,ij->i", apart, apart)))
+
+    between = _forest(cube, losses, times) if smooth else None
+
     def curve(config: Any) -> Recorded:
-        apart = cube - np.array(space.to_unit(config))
-        return curves[int(np.argmin(np.einsum("ij,ij->i", apart, apart)))]
+        unit = np.array(space.to_unit(config))
+        if between is None:
+            return curves[nearest(unit)]
+        values, seconds = between(unit)
+        values[np.isnan(losses[nearest(unit)])] = np.nan
+        return Recorded(values.tolist(), seconds.tolist())
 
     return Task(name, space, curve, float(np.quantile(best, 0.01)), float(best.min()))
+
+
+def _forest(cube: Any, losses: Any, times: Any) -> Callable[[Any], tuple[Any, Any]]:
+    """From a point of the cube to losses and seconds after 1, 2, ... units."""
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    # Some losses are as large as 1e12, and one of them would be in all averages around it.
+    worst = np.nanquantile(losses, 0.9)
+    known = np.minimum(np.nan_to_num(losses, nan=worst), worst)
+    forest = ExtraTreesRegressor(32, random_state=0).fit(cube, np.concatenate([known, times], 1))
+
+    def between(unit: Any) -> tuple[Any, Any]:
+        found = forest.predict(unit[None])[0]
+        return found[: known.shape[1]], found[known.shape[1] :]
+
+    return between
 
 
 def _typed(space: Space, row: Any) -> list[Any]:

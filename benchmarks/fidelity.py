@@ -51,7 +51,7 @@ from daskhpo.study.coordinator import Coordinator, Problem, drive
 from daskhpo.study.result import Result
 
 N_SLOTS, MAX_T = 64, 27
-LENGTH = 1.2  # of a study, in full trainings
+LENGTH = 1.0  # of a study, in full trainings
 TASKS = ("TaskSet avg", "LCBench 3945", "LCBench 167104")
 N_POINTS = 8  # of time, at which studies are compared
 Study = dict[str, Any]
@@ -282,7 +282,7 @@ def main() -> None:
     arguments.add_argument("--keep", type=Path, metavar="FOLDER", help="keeps what was measured")
     arguments.add_argument("--out", type=Path, help="file for the page; default: standard output")
     options = arguments.parse_args()
-    chosen = [task for task in tasks(options.curves) if task.name in TASKS]
+    chosen = [task for task in tasks(options.curves, smooth=True) if task.name in TASKS]
     if not chosen:
         sys.exit(f"no recorded curves in {options.curves}: see benchmarks/curves.py")
     with tempfile.TemporaryDirectory() as aside:
