@@ -54,8 +54,8 @@ class PB2(Population):
         own. The bounds of a domain are those of the search.
     quantile_fraction : of the population that exploits, and that may be exploited; at most half.
     synchronous : rank only when all members have come to the same resource.
-    compare : rank by the ``"last"`` report, or by the ``"best"`` on the way to a member's state;
-        its change is what the model learns.
+    compare : rank by the ``"last"`` report, or by the ``"best"`` since the ranking before; its
+        change is what the model learns.
 
     Raises
     ------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from math import ceil, inf
+from math import ceil
 from typing import Any
 
 from daskhpo.core.random import rng
@@ -79,7 +79,6 @@ class Population(Scheduler):
         self._explorer, self._described = explorer, dict(described)
         self._seed = 0
         self._scores: dict[TrialId, _Score] = {}  # of living members
-        self._bests: dict[TrialId, float] = {}  # on the way to each one's state
         self._due: dict[TrialId, None] = {}  # members that shall exploit, in their order
         self._broken: dict[TrialId, None] = {}  # the same, because they failed
         self._waiting: set[TrialId] = set()  # paused, or about to be
@@ -189,14 +188,12 @@ class Population(Scheduler):
         self._due.pop(trial.id, None)
         self._broken.pop(trial.id, None)
         self._scores.pop(trial.id, None)  # what it scored was another state
-        self._bests[trial.id] = self._bests.get(source, inf)
         self._explorer.on_exploit(trial, source)
 
     def on_report(self, trial: Trial, report: Report) -> Decision:
         self._n_failures.pop(trial.id, None)
         self._n_segments[trial.id] = self._n_segments.get(trial.id, 0) + 1
-        self._bests[trial.id] = min(self._bests.get(trial.id, inf), *report.losses)
-        loss = report.loss if self._compare == "last" else self._bests[trial.id]
+        loss = report.loss if self._compare == "last" else min(report.losses)
         self._explorer.on_report(trial, report, loss)
         if report.resource >= self.max_t:
             return Stop("fully trained")
@@ -236,7 +233,6 @@ class Population(Scheduler):
         self._waiting.discard(trial.id)
         for each in (
             self._scores,
-            self._bests,
             self._due,
             self._broken,
             self._n_segments,
@@ -280,7 +276,8 @@ class PBT(Population):
     quantile_fraction : of the population that exploits, and that may be exploited; at most half.
     resample_probability : that a hyperparameter is drawn anew from its domain, not perturbed.
     synchronous : rank only when all members have come to the same resource.
-    compare : rank by the ``"last"`` report, or by the ``"best"`` on the way to a member's state.
+    compare : rank by the ``"last"`` report, or by the ``"best"`` since the ranking before: for a
+        metric that jumps from one unit to the next. (An older one would be of another state.)
 
     Raises
     ------

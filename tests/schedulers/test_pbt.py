@@ -12,6 +12,7 @@ from daskhpo.core.types import (
     Continue,
     Exploit,
     Pause,
+    Report,
     Resume,
     Start,
     Status,
@@ -269,19 +270,20 @@ def test_explored_values_stay_in_their_domains_and_constants_stay():
     assert seen["kind", "b"] > seen["kind", "a"]  # only drawing anew gives the same one again
 
 
-def test_compared_by_the_best_a_member_has_that_of_the_state_it_took_over():
-    members = Members(4, compare="best")
-    members.start()
-    for number, loss in enumerate([0.1, 0.5, 0.6, 0.7]):
-        members.report(number, loss)
-    exploit = next(a for a in members.resume_all() if isinstance(a, Exploit))
-    assert exploit.source == 0
-    members.report(exploit.trial, 9.0)  # its state's best is 0.1 all the same
-    for number in {1, 2, 3} - {exploit.trial}:
-        members.report(number, 0.4)
-    members.report(0, 0.3)
-    assert members.scheduler._quantiles()[0] == [0]
-    assert exploit.trial not in members.scheduler._quantiles()[1]
+def test_a_metric_that_jumps_can_be_ranked_by_its_best_since_the_ranking_before():
+    def best_of(compare, *rounds):
+        scheduler = a_pbt(compare=compare)
+        for resource, losses in zip((5, 10), rounds, strict=False):
+            for number, some in enumerate(losses):
+                trial = Trial(number, {}, Status.RUNNING, until=resource, attempt=1)
+                scheduler.on_report(trial, Report(resource, some, best_loss=0.1))
+        return scheduler._quantiles()[0]
+
+    first = [(0.1, 0.9), (0.5, 0.4), (0.6, 0.6), (0.7, 0.7)]
+    assert best_of("last", first) == [1]
+    assert best_of("best", first) == [0]
+    later = [(0.8, 0.7), (0.5, 0.6), (0.2, 0.9), (0.7, 0.7)]  # 0.1 was another state's
+    assert best_of("best", first, later) == [2]
 
 
 def fail(members: Members, number: int) -> bool:
