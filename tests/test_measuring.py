@@ -42,7 +42,8 @@ def a_study(trainable, tmp_path):
 def test_a_few_units_are_really_trained_and_leave_nothing_behind(tmp_path):
     found = measure(a_study(Sleeper, tmp_path), n_configs=2, n_units=3)
     assert len(found.seconds_per_unit) == 2
-    assert all(seconds >= 0.02 for seconds in found.seconds_per_unit)
+    # 0.02 s by the worker's clock; a message that comes late shifts the head's view of it.
+    assert all(seconds > 0.005 for seconds in found.seconds_per_unit)
     assert 400_000 < found.state_bytes < 420_000
     assert found.device == "cpu"
     assert list(tmp_path.iterdir()) == []
