@@ -69,7 +69,7 @@ class Question:
         """How many trials a ladder would train to the end: one in three goes on at each rung."""
         rungs = (0, *milestones(self.max_t, self.grace_period, ETA))
         parts = list(pairwise(rungs))
-        units = sum((end - begin) / ETA**n for n, (begin, end) in enumerate(parts))
+        units: float = sum((end - begin) / ETA**n for n, (begin, end) in enumerate(parts))
         share: float = 1 / ETA ** (len(parts) - 1)
         return self.full_trainings * self.max_t / units * share
 
