@@ -71,7 +71,7 @@ def examine(
 
         from daskhpo.cluster.doctor import Verdict, Wanted, examine
 
-        findings = examine(Wanted(queue="gpu", walltime="04:00:00"), shared="/work/me/runs")
+        findings = examine(Wanted(queue="gpu", walltime="04:00:00"), shared="/scratch/me/runs")
         assert not [each for each in findings if each.verdict is Verdict.PROBLEM], findings
     """
     wanted = Wanted() if wanted is None else wanted
