@@ -102,7 +102,7 @@ def mixed_ackley(x: Config) -> float:
 
 
 def egg_carton(x: Config) -> float:
-    """A bowl with bumps on [-5, 5]², about 10 dents to a side; minimum 0 off the middle.
+    """A bowl with bumps on [-5, 5]², three dents to a side; minimum 0 off the middle.
 
     a² + b² + 25 (sin² a + sin² b) with a = x - 1.3, b = y + 0.7 ("egg crate" of Jamil and Yang
     2013, no. 47, whose minimum is in the middle)
