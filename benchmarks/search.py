@@ -182,9 +182,9 @@ medians that were asked for before these functions were written down: Branin and
 standard ones, of the other two only the kind was given. So for them compare methods, which
 were all run here, rather than a method with an aim.
 
-Hartmann-6 has a second minimum, 0.12 above the first, and about two searches of five are still there
-after 50 evaluations. So a median at 50 depends on which seeds it is of: of `GPSearch()` with other
-seeds it was 0.003 (30 seeds), 0.001 (30) and 0.09 (10)."""
+Hartmann-6 has a second minimum, 0.12 above the first, and about two searches of five are still
+there after 50 evaluations. So a median at 50 depends on which seeds it is of: of `GPSearch()` with
+other seeds it was 0.003 (30 seeds), 0.001 (30) and 0.09 (10)."""
 
 TIME = """\
 Hartmann-6, one thread, process CPU time; the mean of some rounds of `tell` and `ask` from so many
