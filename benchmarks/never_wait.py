@@ -197,6 +197,14 @@ HEAD = [
 ]
 
 
+NOTES = """\
+*Idle*: slot-seconds from the end of a segment to the command for the next one, whatever the reason;
+*recorded*: what the journal says was lost to waiting for the searcher. Of `RandomSearch()` the idle
+time is that of the engine alone. The two that take 100 ms for each suggestion cannot keep up when
+64 slots all start at once: most of their fallbacks are those.
+"""
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--slots", type=int, default=64)
@@ -214,6 +222,7 @@ def main() -> None:
                 row = study(make(), ahead, options.slots, speed, options.seconds)
                 rows.append([name, *row])
         print(table(HEAD, rows) + "\n", flush=True)
+    print(NOTES)
     print(load())
 
 
