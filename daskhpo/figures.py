@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskhpo.core.types import TrialId
 from daskhpo.study.multistep import MultiStep
 from daskhpo.study.result import Result
 
@@ -21,7 +22,11 @@ LEAST_RANGE = 10.0  # of a logarithmic axis, between its ends
 
 
 def plot_schedule(
-    result: Result, name: str | None = None, steps: MultiStep | None = None, log: bool = True
+    result: Result,
+    name: str | None = None,
+    steps: MultiStep | None = None,
+    log: bool = True,
+    trial_id: TrialId | None = None,
 ) -> Figure:
     """The winner's metric over its training, above one of its hyperparameters.
 
@@ -30,6 +35,7 @@ def plot_schedule(
     name : of the hyperparameter; may be left out if only one changes.
     steps : a fitted multistep schedule to draw on top.
     log : logarithmic axes for both values.
+    trial_id : another trial than the winner.
 
     Raises
     ------
@@ -38,7 +44,7 @@ def plot_schedule(
     """
     from matplotlib.figure import Figure
 
-    schedule = result.schedule()
+    schedule = result.schedule(trial_id)
     name = schedule.only_name() if name is None else name
     figure = Figure(figsize=(7, 5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
@@ -48,8 +54,9 @@ def plot_schedule(
         jumps = of_one["resource"].diff() != 1  # it went on from an older or a newer state
         for _, part in of_one.groupby(jumps.cumsum()):
             above.plot(part["resource"], part[metric], color=GREY, linewidth=0.6)
-    winner = result.training()
-    label = "the winner and those it went on from"
+    winner = result.training(trial_id)
+    which = "the winner" if trial_id is None else f"trial {trial_id}"
+    label = f"{which} and those it went on from"
     above.plot(winner["resource"], winner[metric], color=BLUE, label=label)
     above.set_ylabel(metric)
     edges = [0, *(piece.until for piece in schedule)]
@@ -72,12 +79,15 @@ def plot_schedule(
     return figure
 
 
-def plot_genealogy(result: Result, name: str | None = None) -> Figure:
+def plot_genealogy(
+    result: Result, name: str | None = None, trial_id: TrialId | None = None
+) -> Figure:
     """The population over its training: each life a line, each exploit a step to its source.
 
     Parameters
     ----------
     name : hyperparameter that colours the lives; may be left out if only one changes.
+    trial_id : whose way is drawn on top; None: the winner's.
 
     Raises
     ------
@@ -88,7 +98,7 @@ def plot_genealogy(result: Result, name: str | None = None) -> Figure:
     from matplotlib.colors import LogNorm, Normalize
     from matplotlib.figure import Figure
 
-    schedule = result.schedule()
+    schedule = result.schedule(trial_id)
     name = schedule.only_name() if name is None else name
     lives: list[Any] = result.lineage().to_dict("records")
     members = sorted({life["trial"] for life in lives})
@@ -104,8 +114,9 @@ def plot_genealogy(result: Result, name: str | None = None) -> Figure:
         if start > 0:
             source = lives[life["parent"]]["trial"]
             axes.vlines(start, min(source, member), max(source, member), color=GREY, linewidth=0.8)
+    label = "the winner's way" if trial_id is None else f"the way of trial {trial_id}"
     way = [(at, float(p.trial or 0)) for p in schedule for at in (p.start, p.until)]
-    axes.plot(*zip(*way, strict=True), color="black", linewidth=1, label="the winner's way")
+    axes.plot(*zip(*way, strict=True), color="black", linewidth=1, label=label)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
     axes.set_xlabel("units of training")
     axes.set_ylabel("member")

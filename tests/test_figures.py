@@ -70,6 +70,14 @@ def test_the_genealogy_has_a_line_for_each_life_and_each_exploit(result):
     figure.canvas.draw()
 
 
+def test_another_trial_than_the_winner_may_be_drawn(result):
+    above, below = plot_schedule(result, "lr", trial_id=1).axes
+    assert above.lines[-1].get_ydata().tolist() == [0.7, 0.6]
+    assert below.patches[0].get_data().values.tolist() == [0.2]
+    (way,) = plot_genealogy(result, "lr", trial_id=1).axes[0].lines
+    assert way.get_xydata().tolist() == [[0, 1], [2, 1]]
+
+
 def test_small_differences_look_small(result):
     low, high = plot_schedule(result).axes[1].get_ylim()  # from 0.2 to 0.05
     assert high / low == pytest.approx(LEAST_RANGE)

@@ -240,7 +240,8 @@ class Result:
         ----------
         trial_id : None: of the winner, on whose way the best report was made, by itself or by one
             from whom it took over; of several, the one that was trained furthest, then the better
-            by its last report.
+            by its last report. What a trial was before it took over another one's state is out of
+            account: nobody goes on from there.
 
         Raises
         ------
@@ -280,24 +281,29 @@ class Result:
             number = self._lineage.current[trial_id]
         else:
             self.best_trial  # noqa: B018 - raises if there is none
-            reported = [life.number for life in self._lineage.lives if reports[life.number]]
-            number = min(reported, key=lambda number: self._standing(number, reports))
-        start = self._lineage.lives[number].start
-        way = self._lineage.way(number, reports[number][-1][0] if reports[number] else start)
+            trained = [n for n in self._lineage.current.values() if self._until(n, reports)]
+            if not trained:
+                raise ValueError("no trial has a state to follow: all begin anew at this moment")
+            number = min(trained, key=lambda number: self._standing(number, reports))
+        way = self._lineage.way(number, self._until(number, reports))
         if not way:
             raise ValueError(f"trial {trial_id} has reported nothing: there is no schedule of it")
         return way
 
+    def _until(self, number: int, reports: list[_Reports]) -> int:
+        """Units of training that the last state of a life holds."""
+        return reports[number][-1][0] if reports[number] else self._lineage.lives[number].start
+
     def _standing(self, number: int, reports: list[_Reports]) -> tuple[float, int, float]:
         """By what a life is compared: the best report on its way, its length, its last report."""
-        until, last = reports[number][-1]
-        on_its_way = (
+        until = self._until(number, reports)
+        losses = [
             loss
             for life, end in self._lineage.way(number, until)
             for resource, loss in reports[life.number]
             if resource <= end
-        )
-        return min(on_its_way), -until, last
+        ]
+        return min(losses), -until, losses[-1]
 
     def _reports(self) -> list[_Reports]:
         """Of each life, its reports."""

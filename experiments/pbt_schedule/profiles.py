@@ -7,8 +7,7 @@ from typing import Any
 
 from daskhpo.space import Real
 
-# A schedule ends far below the best constant rate, so there must be room below that.
-LEARNING_RATES = Real(3e-4, 3e-2, log=True)
+LEARNING_RATES = Real(1e-3, 3e-2, log=True)
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,6 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("smoke", "smoke", population=4, max_t=8, interval=2),
-        Profile("laptop", "laptop", population=8, max_t=60, interval=3),
+        Profile("laptop", "laptop", population=12, max_t=54, interval=3),
     )
 }

@@ -77,7 +77,8 @@ def test_the_winner_is_whose_way_has_the_best_report():
 
 
 def test_larger_is_better_where_the_study_says_so():
-    assert shown(population(mode="max").schedule()) == [(0, 2, 0.1, 0)]
+    found = population(begin(2, 0.9), train(2, 0, 0.95), mode="max")
+    assert shown(found.schedule()) == [(0, 1, 0.9, 2)]
 
 
 def test_of_those_that_share_the_best_report_the_one_trained_furthest_wins():
@@ -117,6 +118,37 @@ def test_what_a_donor_trained_later_is_not_on_the_way():
         train(1, 1, 0.4, 0.4, 0.4),
         train(0, 1, 0.1),
     )
+    assert shown(found.schedule()) == [(0, 2, 0.1, 0)]
+
+
+def test_what_a_trial_was_before_it_took_over_another_one_is_no_winner():
+    """Its best report was made with a state that nobody has any more."""
+    found = result(
+        begin(0, 0.1),
+        begin(1, 0.2),
+        train(0, 0, 0.9, 0.1, 0.9),
+        train(1, 0, 0.5, 0.5, 0.5),
+        take_over(0, 1, 0.3, 3),
+        train(0, 3, 0.6),
+        train(1, 3, 0.4),
+    )
+    assert found.best_value == 0.1
+    assert shown(found.schedule()) == [(0, 4, 0.2, 1)]
+
+
+def test_while_the_only_trial_begins_anew_there_is_no_schedule():
+    found = result(
+        begin(0, 0.1),
+        train(0, 0, 0.5, 0.4),
+        take_over(0, 0, 0.2, 2),
+        [Lost(0, 5, "its worker died", 3.0), Launched(0, 6, 0, 9, 3.0)],
+    )
+    with pytest.raises(ValueError, match="begin anew"):
+        found.schedule()
+
+
+def test_a_winner_may_just_have_changed_its_configuration():
+    found = result(begin(0, 0.1), train(0, 0, 0.5, 0.4), take_over(0, 0, 0.2, 2))
     assert shown(found.schedule()) == [(0, 2, 0.1, 0)]
 
 
