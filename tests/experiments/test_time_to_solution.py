@@ -117,7 +117,8 @@ def test_the_table_has_a_row_for_each_study_and_says_which_was_killed(finished):
     assert (table.slot_seconds <= 2 * 2.0).all()
     assert (table.trials_finished <= table.trials_started).all()
     assert (table.worker_cpu_seconds > 0).all()
-    assert table.checkpoints["asha-every"] >= table.epochs["asha-every"] - 2
+    every = table.loc["asha-every"]  # where a trial stops, nobody needs its state any more
+    assert every.checkpoints >= every.epochs - every.trials_started
 
 
 def test_the_test_error_is_that_of_the_best_trial_and_is_read_once(finished):
