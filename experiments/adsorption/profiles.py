@@ -1,4 +1,4 @@
-"""Three sizes of the same experiment: what is searched, for how long, on how much data."""
+"""Four sizes of the same experiment: what is searched, for how long, on how much data."""
 
 from __future__ import annotations
 
@@ -79,6 +79,21 @@ PROFILES: dict[str, Profile] = {
             max_t=27,
             grace_period=3,
             n_structures=2_000,
+        ),
+        Profile(
+            "short",
+            {
+                "lr": LEARNING_RATES,
+                # 560 structures to train on: as many steps as `laptop` has in an epoch.
+                "batch_size": Ordinal([10, 20, 40, 61, 79, 97]),
+                "embedding": Integer(4, 24),
+                "conv_layers": Integer(1, 3),
+                "fc_size": Integer(8, 64),
+                "fc_layers": Integer(1, 8),
+            },
+            max_t=27,
+            grace_period=3,  # after one epoch ranks say nothing yet
+            n_structures=800,
         ),
         Profile(
             "gpu",

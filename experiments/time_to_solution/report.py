@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.readme import Place
 from experiments.time_to_solution.figures import all_figures
 from experiments.time_to_solution.methods import (
     CHECKPOINTING,
@@ -51,14 +51,7 @@ def write(profile: Profile, storage: Path, readme: Path) -> Written:
     ValueError : no study is finished, or the README has no place for this profile's results.
     """
     outcomes = read(profile, storage)
-    begin, end = (f"<!-- results of {profile.name}: {word} -->" for word in ("begin", "end"))
-    page = readme.read_text() if readme.exists() else f"{begin}\n{end}\n"
-    place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not place.search(page):
-        raise ValueError(
-            f"{readme} has no place for results of {profile.name!r}: put the two lines "
-            f"{begin!r} and {end!r} where they shall stand, or give another file by --readme"
-        )
+    place = Place(readme, profile.name)
     table = storage / f"{profile.name}.csv"
     outcomes.table().to_csv(table, index=False)
     folder = readme.parent / "figures"
@@ -71,7 +64,7 @@ def write(profile: Profile, storage: Path, readme: Path) -> Written:
         files.append(path)
     text = results(outcomes)
     shown = "\n\n".join(f"![{c}](figures/{path.name})\n\n*{c}*" for path, c in pictures)
-    readme.write_text(place.sub(lambda _: f"{begin}\n{text}\n\n{shown}\n{end}", page))
+    place.fill(f"{text}\n\n{shown}")
     alone = storage / f"{profile.name}.html"
     title = f"Time to solution, profile {profile.name}"
     alone.write_text(as_page(title, text, pictures, outcomes.table()))

@@ -1,0 +1,1 @@
+"""Schedulers on recorded learning curves, in virtual time."""

@@ -1,0 +1,62 @@
+"""Train random configurations of the adsorption network to the end, and keep their curves."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from distributed import Client, LocalCluster
+
+from daskhpo import Study
+from daskhpo.curves import CurveTable
+from daskhpo.schedulers import FIFO
+from experiments.adsorption.data import prepare
+from experiments.adsorption.profiles import PROFILES
+from experiments.adsorption.trainable import AdsorptionNet
+
+METRIC = "val_mae"
+
+
+def record(profile_name: str, n: int, workers: int, storage: Path) -> CurveTable:
+    """Curves of ``n`` random configurations; goes on with what is there.
+
+    Workers have one thread each, so that times are those of one core.
+    """
+    profile = PROFILES[profile_name]
+    prepare(profile.name)
+    study = Study(
+        AdsorptionNet,
+        profile.space(),
+        METRIC,
+        "min",
+        scheduler=FIFO(profile.max_t),
+        storage=storage,
+        name=f"curves-{profile.name}",
+    )
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        known = study.path.exists() and study.result().num_trials
+        (study.resume if known else study.run)(num_trials=n, client=client, checkpoint="never")
+    frame = study.result().curves().drop(columns="config/profile")
+    frame = frame.round({"seconds": 3, METRIC: 5})
+    return CurveTable.of(frame, METRIC)
+
+
+def main() -> None:
+    """Record, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", choices=sorted(PROFILES), default="short")
+    parser.add_argument("--trials", type=int, default=150)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--storage", type=Path, default=Path("runs/simulated"))
+    parser.add_argument("path", type=Path, help="of the table: .csv, or .csv.gz")
+    options = parser.parse_args()
+    table = record(options.profile, options.trials, options.workers, options.storage)
+    table.write(options.path)
+    print(f"{len(table)} curves of up to {table.max_t} units in {options.path}")
+
+
+if __name__ == "__main__":
+    main()
