@@ -22,7 +22,13 @@ from daskhpo.core.types import (
 )
 from daskhpo.schedulers import PBT
 from daskhpo.schedulers.pbt import MAX_FAILURES
-from daskhpo.testing.driver import EVERYTHING_GOES_WRONG, Mishaps, a_report
+from daskhpo.testing.driver import (
+    EVERYTHING_GOES_WRONG,
+    Driver,
+    Mishaps,
+    a_report,
+    noisy_curve,
+)
 from daskhpo.testing.scheduler import SchedulerContract, drive
 
 SPACE = Space({"lr": Real(1e-4, 1e-1, log=True), "batch": Ordinal([16, 32, 64]), "kind": "a"})
@@ -312,6 +318,42 @@ def test_a_member_that_goes_on_failing_is_given_up():
         assert fail(members, 2)
         members.resume_all()
     assert not fail(members, 2)
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_who_fails_before_there_is_any_state_waits_for_the_first_one(n):
+    """On its own it would fail again, and be given up before the others have come that far."""
+    members = Members(n)
+    members.start()
+    assert fail(members, 1)
+    assert members.ask() == Wait()
+    assert members.report(0, loss=0.1) == Pause()
+    exploit = members.carry_out(members.ask())
+    assert isinstance(exploit, Exploit)
+    assert (exploit.trial, exploit.source) == (1, 0)
+    assert members.carry_out(members.ask()) == Resume(1, until=10)
+
+
+def test_who_fails_while_nobody_trains_tries_again_by_itself():
+    members = Members(1)
+    members.start()
+    assert fail(members, 0)
+    assert members.carry_out(members.ask()) == Resume(0, until=5)
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+@pytest.mark.parametrize("n_workers", [1, 3, 8])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_member_that_always_fails_with_its_own_configuration_trains_to_the_end(
+    synchronous, n_workers, seed
+):
+    class Failing(Driver):
+        def fails(self, number, until):
+            return number == 0 and not self.trials[0].config  # it has exploited nobody yet
+
+    scheduler = a_pbt(synchronous=synchronous)
+    study = Failing(scheduler, noisy_curve(seed), 8, n_workers, seed).run()
+    assert study.ended[0] == (Status.COMPLETED, 20)
 
 
 def test_failing_members_of_a_study_are_rescued_as_often_as_was_said():
