@@ -272,8 +272,21 @@ def test_explored_values_stay_in_their_domains_and_constants_stay():
         assert (new["momentum"], new["width"]) == (0.9, 9)
         assert isinstance(new["layers"], int)
         seen.update((name, new[name]) for name in names if name != "lr")
-    assert {seen["batch", 32] > 0, seen["batch", 64] > 0} == {True}
+    assert {value for name, value in seen if name == "layers"} == {1, 2, 3, 4}
+    assert {value for name, value in seen if name == "batch"} == {16, 32, 64}
     assert seen["kind", "b"] > seen["kind", "a"]  # only drawing anew gives the same one again
+
+
+def test_where_nothing_is_drawn_anew_all_move_to_their_neighbours():
+    space = Space(
+        {"n": Integer(1, 64), "batch": Ordinal([16, 32, 64, 128]), "kind": Categorical("abc")}
+    )
+    scheduler = PBT(20, 5, list(space), resample_probability=0.0)
+    scheduler.setup(space, 0)
+    configs = [explore(scheduler, n, {"n": 10, "batch": 64, "kind": "a"}) for n in range(60)]
+    assert {config["n"] for config in configs} == {8, 12}
+    assert {config["batch"] for config in configs} == {32, 128}
+    assert {config["kind"] for config in configs} == {"b", "c"}
 
 
 def test_a_metric_that_jumps_can_be_ranked_by_its_best_since_the_ranking_before():
