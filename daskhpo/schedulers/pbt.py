@@ -50,6 +50,8 @@ class Population(Scheduler):
         :class:`PBT`.
     """
 
+    is_population = True
+
     def __init__(
         self,
         explorer: Explorer,
