@@ -10,7 +10,7 @@ from typing import Any
 
 from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Compare, Scheduler, check_compare
-from daskhpo.core.space import Domain, Space
+from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Space
 from daskhpo.core.types import (
     Action,
     Config,
@@ -107,6 +107,12 @@ class Population(Scheduler):
                 what = "is a constant" if name in space else "is not"
                 raise ValueError(
                     f"mutations: {name!r} {what} in the space; hyperparameters there: {there}"
+                )
+            own = self._mutations[name] if isinstance(self._mutations, dict) else None
+            if own is not None and _is_whole(space.domains[name]) and not _is_whole(own):
+                raise ValueError(
+                    f"mutations[{name!r}]={own!r} has values that are no ints, but {name} is "
+                    f"{space.domains[name]!r} in the space; give an Integer, or an Ordinal of ints"
                 )
         given = self._mutations if isinstance(self._mutations, dict) else space.domains
         self._explorer.setup({name: given[name] for name in self._mutations}, seed)
@@ -290,7 +296,8 @@ class PBT(Population):
     Raises
     ------
     TypeError, ValueError : numbers out of range, nothing that may change; from ``setup``:
-        hyperparameters that the space does not have, or that are constants there.
+        hyperparameters that the space does not have, or that are constants there, and floats for
+        what is an int there.
 
     References
     ----------
@@ -320,6 +327,17 @@ class PBT(Population):
             synchronous,
             compare,
         )
+
+
+def _is_whole(domain: Domain) -> bool:
+    """Whether all its values are ints."""
+    match domain:
+        case Integer():
+            return True
+        case Ordinal(values) | Categorical(values):
+            return all(type(value) is int for value in values)
+        case _:
+            return False
 
 
 def _checked(mutations: Any) -> tuple[str, ...] | dict[str, Domain]:

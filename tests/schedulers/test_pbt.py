@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from math import ceil
 
 import pytest
 
@@ -391,8 +392,27 @@ def test_a_population_larger_than_the_cluster_is_trained_in_turns(n_workers):
             assert max(reached.values()) - min(reached.values()) <= 10
 
 
-def test_in_step_nobody_goes_on_before_all_were_ranked():
-    study = drive(a_pbt(synchronous=True), num_trials=12, n_workers=5)
+@pytest.mark.parametrize("n_workers", [1, 2, 5, 12])
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
+def test_in_step_the_worst_of_all_exploit_the_best_of_all_however_few_the_slots(
+    n_workers, fraction
+):
+    study = drive(
+        a_pbt(max_t=10, synchronous=True, quantile_fraction=fraction),
+        num_trials=12,
+        n_workers=n_workers,
+    )
+    curve = noisy_curve(0)
+    ranked = sorted(range(12), key=lambda number: curve(number, 5))
+    n = ceil(12 * fraction)
+    exploits = [event[1:] for event in study.script if event[0] == "exploit"]
+    assert sorted(number for number, _ in exploits) == sorted(ranked[12 - n :])
+    assert {source for _, source in exploits} <= set(ranked[:n])
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 5, 12, 30])
+def test_in_step_nobody_goes_on_before_all_were_ranked(n_workers):
+    study = drive(a_pbt(synchronous=True), num_trials=12, n_workers=n_workers)
     at = dict.fromkeys(range(12), 0)
     for event in study.script:
         if event[0] == "report":
@@ -422,6 +442,14 @@ def test_in_step_nobody_goes_on_before_all_were_ranked():
 def test_what_makes_no_sense_is_refused(options, error, words):
     with pytest.raises(error, match=re.escape(words)):
         a_pbt(**options)
+
+
+@pytest.mark.parametrize("own", [Real(1, 64), Ordinal([16, 32.5]), Categorical(["many", "few"])])
+def test_ints_of_the_space_do_not_become_anything_else(own):
+    with pytest.raises(ValueError, match=r"mutations\['batch'\]=.* no ints, but batch is Ordinal"):
+        a_pbt(mutations={"batch": own})
+    a_pbt(mutations={"batch": Integer(1, 64)})
+    a_pbt(mutations={"lr": Ordinal([0, 1])})  # but what is a float may be a whole one
 
 
 def test_mutations_may_have_domains_of_their_own():
