@@ -124,6 +124,7 @@ class MedianStopping(Scheduler):
         return decision
 
     def on_exploit(self, trial: Trial, source: TrialId) -> None:
+        self._unseen.pop(trial.id, None)  # they were another state's
         self._inner.on_exploit(trial, source)
 
     def on_setback(self, trial: Trial) -> bool:
