@@ -193,6 +193,47 @@ def test_a_member_whose_state_is_not_that_of_its_newest_report_is_not_exploited(
     assert all(isinstance(action, Resume) for action in members.resume_all())
 
 
+@pytest.mark.parametrize(("resource", "is_near"), [(10, True), (15, False)])
+def test_one_that_is_more_than_an_interval_behind_is_not_exploited(resource, is_near):
+    members = Members(4)
+    ranked(members)  # the best has a state at 5
+    members.trials[3] = members.trials[3]._replace(until=resource)
+    members.report(3, loss=9.0)
+    action = members.ask()
+    assert action.trial == 3
+    assert isinstance(action, Exploit) is is_near
+
+
+def test_one_whose_state_is_older_than_its_report_is_not_exploited():
+    members = Members(4)
+    ranked(members)
+    assert members.report(0, loss=0.1, held=False) == Continue(15, keep=True)
+    members.report(3, loss=9.0)
+    assert members.ask() == Resume(3, until=15)
+
+
+def test_until_it_reports_again_who_took_over_another_state_is_not_ranked():
+    members = Members(4)
+    ranked(members)
+    members.report(3, loss=9.0)
+    assert isinstance(members.carry_out(members.ask()), Exploit)
+    assert members.report(2, loss=3.0) == Pause(keep=False)  # now the worst
+
+
+def test_who_is_exploited_depends_on_the_seed_alone():
+    def sources(seed):
+        members = Members(8)
+        members.scheduler.setup(SPACE, seed)
+        members.start()
+        for number in range(8):
+            members.report(number, loss=1.0 + number)
+        return [action.source for action in members.resume_all() if isinstance(action, Exploit)]
+
+    assert sources(3) == sources(3)
+    assert {source for seed in range(10) for source in sources(seed)} == {0, 1}
+    assert len({tuple(sources(seed)) for seed in range(10)}) > 1
+
+
 def explore(scheduler, member, config, row=0):
     """What a member would try that takes over another one's state and configuration."""
     ref = CheckpointRef(row, 99, 5)
@@ -332,6 +373,28 @@ def test_a_member_that_goes_on_failing_is_given_up():
         assert fail(members, 2)
         members.resume_all()
     assert not fail(members, 2)
+
+
+def test_failures_count_only_as_long_as_nothing_is_reported():
+    members = Members(4)
+    ranked(members)
+    members.report(0, loss=0.1)
+    for _ in range(MAX_FAILURES + 2):
+        assert fail(members, 2)
+        members.resume_all()
+        members.report(2, loss=1.5)
+
+
+def test_a_member_that_is_set_back_behind_its_configuration_takes_over_another_ones_state():
+    members = Members(4)
+    ranked(members)
+    members.report(0, loss=0.1)
+    trial = members.trials[2]._replace(resource=0, held=None)
+    assert members.scheduler.on_setback(trial)
+    members.trials[2] = trial._replace(status=Status.PAUSED)
+    action = members.ask()
+    assert isinstance(action, Exploit)
+    assert (action.trial, action.source) == (2, 0)
 
 
 @pytest.mark.parametrize("n", [2, 4])
