@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,12 +41,15 @@ def plot_schedule(
     Raises
     ------
     ImportError : matplotlib is not there.
-    ValueError : several hyperparameters change and none was named, or nothing was reported.
+    ValueError : several hyperparameters change and none was named, its values are no numbers, or
+        nothing was reported.
+    KeyError : there is no such hyperparameter.
     """
     from matplotlib.figure import Figure
 
     schedule = result.schedule(trial_id)
     name = schedule.only_name() if name is None else name
+    rates = _numbers(name, (piece.config[name] for piece in schedule))
     figure = Figure(figsize=(7, 5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     metric = result.objective.metric
@@ -60,7 +64,7 @@ def plot_schedule(
     above.plot(winner["resource"], winner[metric], color=BLUE, label=label)
     above.set_ylabel(metric)
     edges = [0, *(piece.until for piece in schedule)]
-    below.stairs([piece.config[name] for piece in schedule], edges, baseline=None, color=BLUE)
+    below.stairs(rates, edges, baseline=None, color=BLUE)
     if steps is not None:
         below.stairs(
             steps.values,
@@ -92,7 +96,9 @@ def plot_genealogy(
     Raises
     ------
     ImportError : matplotlib is not there.
-    ValueError : several hyperparameters change and none was named, or nothing was reported.
+    ValueError : several hyperparameters change and none was named, its values are no numbers, or
+        nothing was reported.
+    KeyError : there is no such hyperparameter.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm, Normalize
@@ -102,7 +108,7 @@ def plot_genealogy(
     name = schedule.only_name() if name is None else name
     lives: list[Any] = result.lineage().to_dict("records")
     members = sorted({life["trial"] for life in lives})
-    values = [float(life[f"config/{name}"]) for life in lives]
+    values = _numbers(name, (life[f"config/{name}"] for life in lives))
     scale = LogNorm if min(values) > 0 else Normalize
     colours = ScalarMappable(scale(min(values), max(values)), "viridis")
     figure = Figure(figsize=(7, 0.3 * len(members) + 1.5), layout="constrained")
@@ -126,6 +132,15 @@ def plot_genealogy(
         _plain_ticks(bar.ax.yaxis)
     _tidy(axes, log=False)
     return figure
+
+
+def _numbers(name: str, values: Iterable[Any]) -> list[float]:
+    """The values of a hyperparameter, if they are numbers."""
+    given = list(values)
+    for value in given:
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise ValueError(f"{name}={value!r}: only numbers can be drawn; name another one")
+    return [float(value) for value in given]
 
 
 def _tidy(axes: Axes, log: bool) -> None:

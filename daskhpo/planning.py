@@ -140,7 +140,7 @@ def _limits(
     """The limits of a played study; and whether reaching the last of them means to give it up."""
     if num_trials is None and time_budget is None and site.walltime < math.inf:
         time_budget = site.walltime
-    limits = check_limits(Limits(num_trials), time_budget, problem.searcher)
+    limits = check_limits(Limits(num_trials), time_budget, problem)
     if limits.time_budget is None and site.walltime < math.inf:
         return replace(limits, time_budget=MOST_JOBS * (site.walltime + site.away)), True
     return limits, False

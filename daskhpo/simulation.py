@@ -99,7 +99,7 @@ class Simulation:
         ------
         ValueError : no limit was given, so that the study would never end.
         """
-        limits = check_limits(Limits(num_trials, None, target), time_budget, self._problem.searcher)
+        limits = check_limits(Limits(num_trials, None, target), time_budget, self._problem)
         result = Result((), self._problem.objective)
         play(self._problem, self._executor(), limits, check_policy(checkpoint), Telling(result))
         return result

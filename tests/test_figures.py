@@ -94,6 +94,15 @@ def test_several_hyperparameters_must_be_told_apart(result):
     plot_genealogy(result, "k")
 
 
+@pytest.mark.parametrize("plot", [plot_schedule, plot_genealogy])
+def test_what_is_no_number_is_not_drawn(plot):
+    records = [Began(Limits(), CheckpointPolicy(), 0.0)]
+    records += [Suggested(0, {"kind": "adam"}, 0, 0.0), Launched(0, 1, 0, 9, 0.0)]
+    found = Result([*records, train(0, 0, 0.9)], Objective("loss"))
+    with pytest.raises(ValueError, match="kind='adam': only numbers can be drawn"):
+        plot(found, "kind")
+
+
 def test_nothing_is_drawn_of_a_study_without_reports():
     with pytest.raises(ValueError, match="has reported"):
         plot_schedule(Result([], Objective("loss")))

@@ -13,6 +13,7 @@ from daskhpo.executors.simulated import IDEAL, SimulatedExecutor, Site
 from daskhpo.schedulers import (
     ASHA,
     FIFO,
+    PBT,
     AsyncHyperband,
     Hyperband,
     MedianStopping,
@@ -123,6 +124,17 @@ def test_a_grid_needs_no_limit():
 def test_a_study_without_an_end_is_refused():
     with pytest.raises(ValueError, match="nothing would end this study"):
         constant().run()
+
+
+@pytest.mark.parametrize("around", [lambda pbt: pbt, MedianStopping])
+def test_a_population_without_a_number_of_members_is_refused(around):
+    """New ones would begin for ever, and nobody would ever go on."""
+    study = constant(scheduler=around(PBT(9, 3, ["floor"])))
+    with pytest.raises(ValueError, match="give num_trials: a population"):
+        study.run(time_budget=100)
+    assert study.run(num_trials=4).num_trials == 4
+    grid = constant(scheduler=around(PBT(9, 3, ["floor"])), searcher=GridSearch(num_points=5))
+    assert grid.run().num_trials == 5
 
 
 def test_no_workers_are_refused():

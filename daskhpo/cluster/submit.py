@@ -153,7 +153,7 @@ def _options(
     given = dict(options)
     if gpus:
         given["resources"] = {"gpu": gpus} | dict(given.get("resources") or {})
-    asked = check_options(study.problem.searcher, *limits, **given)
+    asked = check_options(study.problem, *limits, **given)
     if (wanted := asked.resources.get("gpu", 0)) > gpus:
         raise ValueError(
             f"resources={asked.resources} asks for {wanted} GPUs a trial, but a worker has "

@@ -21,10 +21,12 @@ class Scheduler(ABC):
     ----------
     max_t : the resource at which a trial is fully trained.
     mutates : hyperparameters that it changes while a trial's state stays.
+    is_population : nobody goes on before all trials have begun; so there must be an end to them.
     """
 
     max_t: int
     mutates: Collection[str] = ()
+    is_population: bool = False
 
     def setup(self, space: Space, seed: int) -> None:
         """Learn what is searched, before anything else; most schedulers need not know.

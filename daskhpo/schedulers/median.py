@@ -64,6 +64,7 @@ class MedianStopping(Scheduler):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}={value!r} must be an int of at least 1")
         self.max_t, self.mutates = scheduler.max_t, scheduler.mutates
+        self.is_population = scheduler.is_population
         self._inner = scheduler
         self._grace_period, self._interval = grace_period, interval
         self._min_samples = min_samples
@@ -123,6 +124,7 @@ class MedianStopping(Scheduler):
         return decision
 
     def on_exploit(self, trial: Trial, source: TrialId) -> None:
+        self._unseen.pop(trial.id, None)  # they were another state's
         self._inner.on_exploit(trial, source)
 
     def on_setback(self, trial: Trial) -> bool:

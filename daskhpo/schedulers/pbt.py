@@ -10,7 +10,7 @@ from typing import Any
 
 from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Compare, Scheduler, check_compare
-from daskhpo.core.space import Domain, Space
+from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Space
 from daskhpo.core.types import (
     Action,
     Config,
@@ -49,6 +49,8 @@ class Population(Scheduler):
     max_t, perturbation_interval, mutations, quantile_fraction, synchronous, compare : see
         :class:`PBT`.
     """
+
+    is_population = True
 
     def __init__(
         self,
@@ -106,6 +108,12 @@ class Population(Scheduler):
                 raise ValueError(
                     f"mutations: {name!r} {what} in the space; hyperparameters there: {there}"
                 )
+            own = self._mutations[name] if isinstance(self._mutations, dict) else None
+            if own is not None and _is_whole(space.domains[name]) and not _is_whole(own):
+                raise ValueError(
+                    f"mutations[{name!r}]={own!r} has values that are no ints, but {name} is "
+                    f"{space.domains[name]!r} in the space; give an Integer, or an Ordinal of ints"
+                )
         given = self._mutations if isinstance(self._mutations, dict) else space.domains
         self._explorer.setup({name: given[name] for name in self._mutations}, seed)
 
@@ -121,6 +129,10 @@ class Population(Scheduler):
         turns = sorted(paused, key=lambda t: (self._n_segments.get(t.id, 0), t.resource, t.id))
         _, worst = self._quantiles()  # who was among the worst may not be any more
         due = {member for member in self._due if is_open and member in worst} | set(self._broken)
+        if any(trial.status is not Status.PAUSED for trial in trials.values()):
+            # Who failed would do so again: it waits for a state that another one may bring.
+            failed = self._broken.keys() & self._n_failures.keys()
+            turns = [t for t in turns if t.id not in failed or self._source(t, trials)]
         # In step all who have to exploit do so before anybody goes on, else when their turn comes.
         for trial in turns if self._synchronous else turns[:1]:
             source = self._source(trial, trials) if trial.id in due else None
@@ -144,6 +156,8 @@ class Population(Scheduler):
         One that is more than an interval behind is not taken: it has not been ranked fairly.
         """
         best, _ = self._quantiles()
+        if trial.id in self._broken:
+            best = best or list(self._scores)  # there is only one
         order = rng(self._seed, "exploit", trial.id, self._n_exploits.get(trial.id, 0))
         for i in order.permutation(len(best)):
             found = trials.get(best[i])
@@ -262,8 +276,8 @@ class PBT(Population):
     goes on from that state, so that no two members train the same. The others go on.
 
     A member that fails, or whose metric is not finite, exploits as well, up to three times in a
-    row. Where there are more members than slots, all are trained in turns, the least trained first,
-    and exploit when their turn comes, so that the others have been ranked by then.
+    row; before there is any state it waits for one. Where there are more members than slots, all
+    are trained in turns, the least trained first, and exploit when their turn comes.
     A member can be exploited if its newest report is among the best and its state of that moment
     is there; if there is none, the worst go on as they are.
 
@@ -282,7 +296,8 @@ class PBT(Population):
     Raises
     ------
     TypeError, ValueError : numbers out of range, nothing that may change; from ``setup``:
-        hyperparameters that the space does not have, or that are constants there.
+        hyperparameters that the space does not have, or that are constants there, and floats for
+        what is an int there.
 
     References
     ----------
@@ -312,6 +327,17 @@ class PBT(Population):
             synchronous,
             compare,
         )
+
+
+def _is_whole(domain: Domain) -> bool:
+    """Whether all its values are ints."""
+    match domain:
+        case Integer():
+            return True
+        case Ordinal(values) | Categorical(values):
+            return all(type(value) is int for value in values)
+        case _:
+            return False
 
 
 def _checked(mutations: Any) -> tuple[str, ...] | dict[str, Domain]:

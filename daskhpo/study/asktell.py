@@ -53,6 +53,10 @@ class AskTell:
 
     Nothing is checkpointed: a user who is given a paused trial again restores its state, or
     trains it again up to ``trial.resource`` without telling.
+
+    Raises
+    ------
+    ValueError : a scheduler that gives states new hyperparameters, as a population does.
     """
 
     def __init__(
@@ -63,6 +67,12 @@ class AskTell:
         resume: bool,
         job_is_over: JobIsOver = no_job_is_over,
     ) -> None:
+        if names := ", ".join(problem.scheduler.mutates):
+            raise ValueError(
+                f"the scheduler lets states go on with another {names}, but by ask() and tell() "
+                "nobody has states except you: give a trainable and use run(), or take another "
+                "scheduler"
+            )
         self._asked_to_stop: list[str] = []  # by other processes; why
         self._session = Session(
             directory,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from daskhpo.core.searcher import Searcher
 from daskhpo.core.types import Limits
+
+if TYPE_CHECKING:
+    from daskhpo.study.coordinator import Problem
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -38,12 +41,13 @@ def seconds_of(duration: float | str, name: str = "time_budget") -> float:
     return seconds
 
 
-def check_limits(limits: Limits, time_budget: float | str | None, searcher: Searcher) -> Limits:
+def check_limits(limits: Limits, time_budget: float | str | None, problem: Problem) -> Limits:
     """The limits with the time budget in seconds.
 
     Raises
     ------
-    ValueError : numbers out of range, or nothing that would ever end the study.
+    ValueError : numbers out of range, nothing that would ever end the study, or a population
+        without a number of members.
     """
     if time_budget is not None:
         limits = replace(limits, time_budget=seconds_of(time_budget))
@@ -55,8 +59,13 @@ def check_limits(limits: Limits, time_budget: float | str | None, searcher: Sear
     if limits.target is not None and not math.isfinite(limits.target):
         raise ValueError(f"target={limits.target!r} must be finite")
     ends = (n, limits.time_budget, limits.target)
-    if all(limit is None for limit in ends) and not searcher.finite:
+    if all(limit is None for limit in ends) and not problem.searcher.finite:
         raise ValueError(
             "nothing would end this study: give num_trials, time_budget or target (or several)"
+        )
+    if n is None and problem.scheduler.is_population and not problem.searcher.finite:
+        raise ValueError(
+            "give num_trials: a population is all trials of its study, and new ones would begin "
+            "for ever, before any goes on"
         )
     return limits

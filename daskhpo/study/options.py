@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from daskhpo.core.searcher import Searcher
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.study.limits import check_limits, seconds_of
 from daskhpo.study.policy import check_policy
+
+if TYPE_CHECKING:
+    from daskhpo.study.coordinator import Problem
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class RunOptions:
 
 
 def check_options(
-    searcher: Searcher,
+    problem: Problem,
     num_trials: int | None = None,
     time_budget: float | str | None = None,
     target: float | None = None,
@@ -52,10 +55,11 @@ def check_options(
 
     Raises
     ------
-    TypeError, ValueError : bad arguments, or nothing that would ever end the study.
+    TypeError, ValueError : bad arguments, nothing that would ever end the study, or a population
+        without a number of members.
     """
     limits = Limits(num_trials, None, target, max_failures, fail_fast)
-    limits = check_limits(limits, time_budget, searcher)
+    limits = check_limits(limits, time_budget, problem)
     timeout = None if worker_timeout is None else seconds_of(worker_timeout, "worker_timeout")
     if max_concurrent is not None and max_concurrent < 1:
         raise ValueError(f"max_concurrent={max_concurrent!r} must be at least 1")

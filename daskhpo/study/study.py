@@ -205,7 +205,7 @@ class Study:
         if self.trainable is None:
             raise TypeError("this study has no trainable: run its trials by ask() and tell()")
         options = check_options(
-            self._problem.searcher,
+            self._problem,
             num_trials,
             time_budget,
             target,

@@ -131,6 +131,43 @@ def test_one_and_true_are_different_categories():
     assert [domain.to_unit(value) for value in (1, True, 1.0)] == [1 / 6, 1 / 2, 5 / 6]
 
 
+@given(domains, UNIT, st.integers(0, 2**32))
+def test_however_often_it_is_perturbed_a_value_is_one_of_its_domain_and_keeps_its_type(
+    domain, u, seed
+):
+    first = value = domain.from_unit(u)
+    generator = rng(seed, "perturb")
+    for _ in range(30):
+        value = domain.perturb(value, generator)
+        assert domain.contains(value)
+        assert type(value) is type(first)
+
+
+@pytest.mark.parametrize(
+    ("domain", "value", "neighbours"),
+    [
+        (Real(0, 100), 10.0, {8.0, 12.0}),
+        (Real(0, 100), 100.0, {80.0, 100.0}),
+        (Real(9.5, 10.5, log=True), 10.0, {9.5, 10.5}),
+        (Real(-1, 1), -0.5, {-0.4, -0.6}),
+        (Real(-1, 1), 0.0, {-0.4, 0.4}),  # a fifth of nothing would be nothing
+        (Integer(0, 100), 10, {8, 12}),
+        (Integer(0, 100), 2, {1, 3}),  # by one at least
+        (Integer(0, 100), 0, {0, 1}),
+        (Integer(-10, 10), -1, {-2, 0}),
+        (Integer(1, 64, log=True), 64, {51, 64}),
+        (Ordinal([16, 32, 64, 128]), 32, {16, 64}),
+        (Ordinal([16, 32, 64, 128]), 16, {16, 32}),
+        (Ordinal([16, 32, 64, 128]), 128, {64, 128}),
+        (Categorical(["a", "b", None]), "a", {"b", None}),
+    ],
+)
+def test_a_value_is_perturbed_to_those_next_to_it(domain, value, neighbours):
+    generator = rng(0, "perturb")
+    found = [domain.perturb(value, generator) for _ in range(50)]
+    assert {round(v, 9) if isinstance(v, float) else v for v in found} == neighbours
+
+
 @given(domains, st.integers(1, 20))
 def test_a_grid_has_at_most_so_many_distinct_values_in_order(domain, n):
     grid = domain.grid(n)

@@ -189,6 +189,16 @@ def test_the_inner_scheduler_sees_its_segments_whole():
     assert seen == [(n, 5, Report(5, losses[n], losses[n][0])) for n in range(2)]
 
 
+def test_after_an_exploit_the_inner_scheduler_sees_nothing_of_the_state_before():
+    rule = MedianStopping(Witness(max_t=6), interval=2, min_samples=NEVER)
+    rule.next_action({}, can_start=True)
+    rule.on_launch(a_trial(0))
+    assert told(rule, 0, 2, 9.0, 8.0) == Continue(until=4)  # it fails before it comes to 6
+    rule.on_exploit(a_trial(0, resource=3, status=Status.PAUSED), source=1)
+    told(rule, 0, 6, 3.0, 2.0, 1.0)
+    assert [report.losses for _, _, report in vars(rule)["_inner"].seen] == [(3.0, 2.0, 1.0)]
+
+
 @pytest.mark.parametrize("inner", ["halving", "hyperband"])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_rung_does_not_wait_for_trials_that_the_rule_stopped(inner, seed):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from math import ceil
 
 import pytest
 
@@ -22,7 +23,13 @@ from daskhpo.core.types import (
 )
 from daskhpo.schedulers import PBT
 from daskhpo.schedulers.pbt import MAX_FAILURES
-from daskhpo.testing.driver import EVERYTHING_GOES_WRONG, Mishaps, a_report
+from daskhpo.testing.driver import (
+    EVERYTHING_GOES_WRONG,
+    Driver,
+    Mishaps,
+    a_report,
+    noisy_curve,
+)
 from daskhpo.testing.scheduler import SchedulerContract, drive
 
 SPACE = Space({"lr": Real(1e-4, 1e-1, log=True), "batch": Ordinal([16, 32, 64]), "kind": "a"})
@@ -186,6 +193,47 @@ def test_a_member_whose_state_is_not_that_of_its_newest_report_is_not_exploited(
     assert all(isinstance(action, Resume) for action in members.resume_all())
 
 
+@pytest.mark.parametrize(("resource", "is_near"), [(10, True), (15, False)])
+def test_one_that_is_more_than_an_interval_behind_is_not_exploited(resource, is_near):
+    members = Members(4)
+    ranked(members)  # the best has a state at 5
+    members.trials[3] = members.trials[3]._replace(until=resource)
+    members.report(3, loss=9.0)
+    action = members.ask()
+    assert action.trial == 3
+    assert isinstance(action, Exploit) is is_near
+
+
+def test_one_whose_state_is_older_than_its_report_is_not_exploited():
+    members = Members(4)
+    ranked(members)
+    assert members.report(0, loss=0.1, held=False) == Continue(15, keep=True)
+    members.report(3, loss=9.0)
+    assert members.ask() == Resume(3, until=15)
+
+
+def test_until_it_reports_again_who_took_over_another_state_is_not_ranked():
+    members = Members(4)
+    ranked(members)
+    members.report(3, loss=9.0)
+    assert isinstance(members.carry_out(members.ask()), Exploit)
+    assert members.report(2, loss=3.0) == Pause(keep=False)  # now the worst
+
+
+def test_who_is_exploited_depends_on_the_seed_alone():
+    def sources(seed):
+        members = Members(8)
+        members.scheduler.setup(SPACE, seed)
+        members.start()
+        for number in range(8):
+            members.report(number, loss=1.0 + number)
+        return [action.source for action in members.resume_all() if isinstance(action, Exploit)]
+
+    assert sources(3) == sources(3)
+    assert {source for seed in range(10) for source in sources(seed)} == {0, 1}
+    assert len({tuple(sources(seed)) for seed in range(10)}) > 1
+
+
 def explore(scheduler, member, config, row=0):
     """What a member would try that takes over another one's state and configuration."""
     ref = CheckpointRef(row, 99, 5)
@@ -266,8 +314,21 @@ def test_explored_values_stay_in_their_domains_and_constants_stay():
         assert (new["momentum"], new["width"]) == (0.9, 9)
         assert isinstance(new["layers"], int)
         seen.update((name, new[name]) for name in names if name != "lr")
-    assert {seen["batch", 32] > 0, seen["batch", 64] > 0} == {True}
+    assert {value for name, value in seen if name == "layers"} == {1, 2, 3, 4}
+    assert {value for name, value in seen if name == "batch"} == {16, 32, 64}
     assert seen["kind", "b"] > seen["kind", "a"]  # only drawing anew gives the same one again
+
+
+def test_where_nothing_is_drawn_anew_all_move_to_their_neighbours():
+    space = Space(
+        {"n": Integer(1, 64), "batch": Ordinal([16, 32, 64, 128]), "kind": Categorical("abc")}
+    )
+    scheduler = PBT(20, 5, list(space), resample_probability=0.0)
+    scheduler.setup(space, 0)
+    configs = [explore(scheduler, n, {"n": 10, "batch": 64, "kind": "a"}) for n in range(60)]
+    assert {config["n"] for config in configs} == {8, 12}
+    assert {config["batch"] for config in configs} == {32, 128}
+    assert {config["kind"] for config in configs} == {"b", "c"}
 
 
 def test_a_metric_that_jumps_can_be_ranked_by_its_best_since_the_ranking_before():
@@ -314,6 +375,64 @@ def test_a_member_that_goes_on_failing_is_given_up():
     assert not fail(members, 2)
 
 
+def test_failures_count_only_as_long_as_nothing_is_reported():
+    members = Members(4)
+    ranked(members)
+    members.report(0, loss=0.1)
+    for _ in range(MAX_FAILURES + 2):
+        assert fail(members, 2)
+        members.resume_all()
+        members.report(2, loss=1.5)
+
+
+def test_a_member_that_is_set_back_behind_its_configuration_takes_over_another_ones_state():
+    members = Members(4)
+    ranked(members)
+    members.report(0, loss=0.1)
+    trial = members.trials[2]._replace(resource=0, held=None)
+    assert members.scheduler.on_setback(trial)
+    members.trials[2] = trial._replace(status=Status.PAUSED)
+    action = members.ask()
+    assert isinstance(action, Exploit)
+    assert (action.trial, action.source) == (2, 0)
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_who_fails_before_there_is_any_state_waits_for_the_first_one(n):
+    """On its own it would fail again, and be given up before the others have come that far."""
+    members = Members(n)
+    members.start()
+    assert fail(members, 1)
+    assert members.ask() == Wait()
+    assert members.report(0, loss=0.1) == Pause()
+    exploit = members.carry_out(members.ask())
+    assert isinstance(exploit, Exploit)
+    assert (exploit.trial, exploit.source) == (1, 0)
+    assert members.carry_out(members.ask()) == Resume(1, until=10)
+
+
+def test_who_fails_while_nobody_trains_tries_again_by_itself():
+    members = Members(1)
+    members.start()
+    assert fail(members, 0)
+    assert members.carry_out(members.ask()) == Resume(0, until=5)
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+@pytest.mark.parametrize("n_workers", [1, 3, 8])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_member_that_always_fails_with_its_own_configuration_trains_to_the_end(
+    synchronous, n_workers, seed
+):
+    class Failing(Driver):
+        def fails(self, number, until):
+            return number == 0 and not self.trials[0].config  # it has exploited nobody yet
+
+    scheduler = a_pbt(synchronous=synchronous)
+    study = Failing(scheduler, noisy_curve(seed), 8, n_workers, seed).run()
+    assert study.ended[0] == (Status.COMPLETED, 20)
+
+
 def test_failing_members_of_a_study_are_rescued_as_often_as_was_said():
     study = drive(a_pbt(), mishaps=Mishaps(fails=0.1), num_trials=12)
     rescued = Counter(event[1] for event in study.script if event[0] == "rescued")
@@ -336,8 +455,27 @@ def test_a_population_larger_than_the_cluster_is_trained_in_turns(n_workers):
             assert max(reached.values()) - min(reached.values()) <= 10
 
 
-def test_in_step_nobody_goes_on_before_all_were_ranked():
-    study = drive(a_pbt(synchronous=True), num_trials=12, n_workers=5)
+@pytest.mark.parametrize("n_workers", [1, 2, 5, 12])
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
+def test_in_step_the_worst_of_all_exploit_the_best_of_all_however_few_the_slots(
+    n_workers, fraction
+):
+    study = drive(
+        a_pbt(max_t=10, synchronous=True, quantile_fraction=fraction),
+        num_trials=12,
+        n_workers=n_workers,
+    )
+    curve = noisy_curve(0)
+    ranked = sorted(range(12), key=lambda number: curve(number, 5))
+    n = ceil(12 * fraction)
+    exploits = [event[1:] for event in study.script if event[0] == "exploit"]
+    assert sorted(number for number, _ in exploits) == sorted(ranked[12 - n :])
+    assert {source for _, source in exploits} <= set(ranked[:n])
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 5, 12, 30])
+def test_in_step_nobody_goes_on_before_all_were_ranked(n_workers):
+    study = drive(a_pbt(synchronous=True), num_trials=12, n_workers=n_workers)
     at = dict.fromkeys(range(12), 0)
     for event in study.script:
         if event[0] == "report":
@@ -367,6 +505,14 @@ def test_in_step_nobody_goes_on_before_all_were_ranked():
 def test_what_makes_no_sense_is_refused(options, error, words):
     with pytest.raises(error, match=re.escape(words)):
         a_pbt(**options)
+
+
+@pytest.mark.parametrize("own", [Real(1, 64), Ordinal([16, 32.5]), Categorical(["many", "few"])])
+def test_ints_of_the_space_do_not_become_anything_else(own):
+    with pytest.raises(ValueError, match=r"mutations\['batch'\]=.* no ints, but batch is Ordinal"):
+        a_pbt(mutations={"batch": own})
+    a_pbt(mutations={"batch": Integer(1, 64)})
+    a_pbt(mutations={"lr": Ordinal([0, 1])})  # but what is a float may be a whole one
 
 
 def test_mutations_may_have_domains_of_their_own():

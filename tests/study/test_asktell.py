@@ -10,7 +10,8 @@ import pytest
 
 from daskhpo import Study
 from daskhpo.core.errors import MetricError, StudyLocked
-from daskhpo.schedulers import ASHA, FIFO
+from daskhpo.core.schedule import Piece
+from daskhpo.schedulers import ASHA, FIFO, PBT, MedianStopping, PBTReplay
 from daskhpo.searchers import GridSearch
 from daskhpo.space import Integer, Real
 from daskhpo.study import requests
@@ -94,6 +95,23 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(StudyLocked):
         other.ask()
     study.close()
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        PBT(9, 3, ["x"]),
+        MedianStopping(PBT(9, 3, ["x"])),
+        PBTReplay([Piece(0, 4, {"x": 0.1}), Piece(4, 9, {"x": 0.2})]),
+    ],
+)
+def test_states_that_would_go_on_with_other_settings_are_not_there_to_be_asked_for(
+    scheduler: Any, tmp_path: Path
+) -> None:
+    space = {"x": 0.1} if isinstance(scheduler, PBTReplay) else {"x": Real(0, 1)}
+    with pytest.raises(ValueError, match=r"another x, but by ask\(\) and tell\(\) nobody has"):
+        make(tmp_path, scheduler, space=space).ask()
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_process_goes_on_where_the_last_one_closed(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from itertools import combinations
 
 import numpy as np
@@ -238,6 +240,35 @@ def test_the_code_to_paste_needs_torch_alone_and_does_the_same():
         optimizer.step()
         names["scheduler"].step()
     assert rates == pytest.approx(RATES)
+
+
+def test_a_pasted_fit_trains_elsewhere_at_the_fitted_rates(tmp_path):
+    """In a program that cannot import daskhpo, for three times as many epochs."""
+    pytest.importorskip("torch")
+    steps = DECAY.fit_multistep()
+    longer = steps.stretch(120)
+    program = f"""
+import sys
+sys.modules["daskhpo"] = None  # an import would raise
+import torch
+optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr={longer.values[0]!r})
+{longer.torch_code()}
+for _ in range({longer.max_t}):
+    print(optimizer.param_groups[0]["lr"])
+    optimizer.step()
+    scheduler.step()
+"""
+    (tmp_path / "program.py").write_text(program)
+    answer = subprocess.run(
+        [sys.executable, "-I", str(tmp_path / "program.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rates = [float(line) for line in answer.stdout.split()]
+    assert rates == pytest.approx([steps.at(1 + i // 3) for i in range(120)], rel=1e-5)
+    found = [DECAY.at(1 + i // 3)["lr"] for i in range(120)]  # of which the steps are most
+    assert rates == pytest.approx(found, rel=DECAY.fit_multistep().residual * 3)
 
 
 @pytest.mark.parametrize(

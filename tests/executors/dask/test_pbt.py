@@ -69,6 +69,49 @@ def test_the_worst_go_on_from_the_best(client: Client, tmp_path: Any, synchronou
     assert result.cost()["retrained_units"] == 0
 
 
+class Momentum(Trainable):
+    """Descent with noise and momentum: its state is more than where it stands."""
+
+    def setup(self, config: Any) -> None:
+        self.lr, self.x, self.v = config["lr"], 1.0, 0.0
+        self.random = np.random.default_rng(self.trial.seed)
+
+    def step(self) -> dict[str, Any]:
+        self.v = 0.9 * self.v + self.x + self.random.normal()
+        self.x -= self.lr * self.v
+        return {"loss": abs(self.x), "seed": self.trial.seed}
+
+    def save_checkpoint(self) -> Any:
+        return {"x": self.x, "v": self.v, "random": self.random.bit_generator.state}
+
+    def load_checkpoint(self, state: Any) -> None:
+        self.x, self.v = state["x"], state["v"]
+        self.random.bit_generator.state = state["random"]
+
+
+def test_optimiser_and_random_state_travel_with_an_exploit(client: Client, tmp_path: Any) -> None:
+    study = Study(
+        Momentum,
+        {"lr": Real(0.001, 0.1, log=True)},
+        "loss",
+        scheduler=PBT(12, 3, ["lr"]),
+        storage=tmp_path,
+        name="study",
+    )
+    result = study.run(num_trials=6, client=client, progress=False)
+    exploiters = set(result.lineage().dropna(subset="parent").trial)
+    assert exploiters
+    for member in exploiters:
+        training = result.training(member)
+        random = np.random.default_rng(int(training.seed.iloc[0]))  # of the first on its way
+        x, v, losses = 1.0, 0.0, []
+        for rate in result.schedule(member).values("lr"):
+            v = 0.9 * v + x + random.normal()
+            x -= rate * v
+            losses.append(abs(x))
+        assert training.loss.tolist() == losses
+
+
 def test_members_that_diverge_are_not_lost(client: Client, tmp_path: Any) -> None:
     rates = [0.5, 1e200, 0.3, 1e250, 0.1, 1e150]
     study = Study(

@@ -12,7 +12,7 @@ import pytest
 from distributed import Client, LocalCluster, get_client
 
 from daskhpo import Study, Trainable, load_study
-from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, Hyperband, MedianStopping
+from daskhpo.schedulers import ASHA, FIFO, PBT, AsyncHyperband, Hyperband, MedianStopping
 from daskhpo.space import Categorical, Real
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -323,6 +323,8 @@ def test_starting_a_study_checks_what_it_is_given(make_study: Any) -> None:
     for options, message in bad:
         with pytest.raises(ValueError, match=message):
             make_study(decay).start(**options)
+    with pytest.raises(ValueError, match="give num_trials: a population"):
+        make_study(decay, scheduler=PBT(9, 3, ["x"])).start(time_budget="1h")
     with pytest.raises(TypeError, match="must be a distributed"):
         make_study(decay).start(num_trials=1, client=3, progress=False)
 
