@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ from experiments.adsorption.evaluate import test_error
 from experiments.adsorption.trainable import AdsorptionNet
 from experiments.pbt_schedule.profiles import PROFILES, Profile
 from experiments.pbt_schedule.scheduled import ScheduledNet
+from experiments.readme import Place
 
 MAX_STEPS = 3
 N_AGAIN = 3  # networks trained from scratch with what was found
@@ -37,6 +42,7 @@ class Runner:
     profile: Profile
     seed: int
     storage: Path
+    figures: Path
     client: Client
 
     def run(
@@ -90,7 +96,7 @@ def compare(runner: Runner) -> Iterator[dict[str, Any]]:
     yield {"method": "PBT, its best member", "epochs": n_epochs} | errors(population, winner)
     steps = schedule.fit_multistep("lr", max_steps=MAX_STEPS)
     print(f"  {steps}", flush=True)
-    draw(population, winner, steps, runner.storage / f"{profile.name}-{runner.seed}")
+    draw(population, winner, steps, runner.figures / f"{profile.name}-{runner.seed}")
 
     space = profile.space() | {"rates": steps.values, "milestones": steps.milestones}
     del space["lr"]
@@ -166,12 +172,35 @@ def table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def report(profile: Profile, rows: pd.DataFrame) -> str:
+    """What stands in the README: the table, and the figures of each seed."""
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
+    versions = ", ".join(f"{n} {version(n)}" for n in ("daskhpo", "distributed", "torch", "numpy"))
+    seeds = list(dict.fromkeys(rows["seed"]))
+    parts = [
+        f"Profile `{profile.name}`, seeds {', '.join(map(str, seeds))}, {date.today()}; {machine}; "
+        f"Python {platform.python_version()}, {versions}. Mean absolute error, eV: mean ± "
+        "standard deviation over the seeds.",
+        table(rows),
+    ]
+    for seed in seeds:
+        for what in ("schedule", "genealogy"):
+            parts.append(f"![Seed {seed}: {what}](figures/{profile.name}-{seed}-{what}.png)")
+    return "\n\n".join(parts)
+
+
 def main() -> None:
-    """Run all studies of all seeds on the cores of this machine, and print the table."""
+    """Run all studies of all seeds on the cores of this machine, and write the README's results."""
     options = _options()
     profile = PROFILES[options.profile]
+    try:
+        place = Place(options.readme, profile.name)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
     prepare(profile.data)
-    options.storage.mkdir(parents=True, exist_ok=True)
+    figures = options.readme.parent / "figures"
+    for folder in (options.storage, figures):
+        folder.mkdir(parents=True, exist_ok=True)
     rows = []
     with (
         LocalCluster(threads_per_worker=1, n_workers=options.workers, dashboard_address=":0") as c,
@@ -179,14 +208,12 @@ def main() -> None:
     ):
         for seed in options.seeds:
             print(f"seed {seed}", flush=True)
-            runner = Runner(profile, seed, options.storage, client)
+            runner = Runner(profile, seed, options.storage, figures, client)
             rows += [{"seed": seed, **each} for each in compare(runner)]
     frame = pd.DataFrame(rows)
     frame.to_csv(options.storage / f"{profile.name}-errors.csv", index=False)
-    print()
-    print("mean absolute error, eV")
-    print()
-    print(table(frame))
+    place.fill(report(profile, frame))
+    print(f"\n{table(frame)}\n\nwrote {options.readme}")
 
 
 def _options() -> argparse.Namespace:
@@ -195,6 +222,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--storage", type=Path, default=Path("runs/pbt_schedule"))
+    parser.add_argument("--readme", type=Path, default=Path(__file__).parent / "README.md")
     return parser.parse_args()
 
 
