@@ -18,10 +18,11 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from curves import FOLDER, MAX_T, Recorded, Task, tasks
+from curves import FOLDER, MAX_T, Task, tasks
 from showing import about, load, table
 
 from daskhpo.core.scheduler import Scheduler
+from daskhpo.curves import Recorded
 from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, Hyperband, MedianStopping
 from daskhpo.searchers import GPSearch, RandomSearch
 from daskhpo.simulation import Simulation
