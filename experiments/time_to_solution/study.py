@@ -68,6 +68,8 @@ def _run(profile: Profile, options: argparse.Namespace) -> list[str]:
 
 def _profile(options: argparse.Namespace) -> Profile:
     profile = PROFILES[options.profile]
+    if options.slurm:
+        profile = replace(profile, where="slurm")
     if options.time_budget is not None:
         profile = replace(profile, seconds=options.time_budget)
     if options.workers is not None:
@@ -83,7 +85,8 @@ def _client(profile: Profile, slurm: dict[str, Any]) -> Iterator[Client]:
     n_workers = profile.workers
     if profile.where == "slurm":
         n_workers = n_workers or 1
-        per_job = slurm.get("gpus_per_job", 1) * slurm.get("trials_per_gpu", 1)
+        gpus = slurm.get("gpus_per_job", 1)
+        per_job = gpus * slurm.get("trials_per_gpu", 1) if gpus else slurm.get("processes", 1)
         words = {"jobs": -(-n_workers // per_job), **slurm}
         cluster = import_module("daskhpo.cluster").slurm_cluster(**words)
     else:
@@ -126,7 +129,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="for slurm_cluster, such as queue=gpu; may be repeated",
+        help="run by jobs: a word for slurm_cluster, such as queue=gpu; may be repeated",
     )
     parser.add_argument("--storage", type=Path, default=Path("runs/time_to_solution"))
     parser.add_argument(
