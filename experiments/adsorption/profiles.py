@@ -85,9 +85,9 @@ PROFILES: dict[str, Profile] = {
             {
                 "lr": LEARNING_RATES,
                 # 560 structures to train on: as many steps as `laptop` has in an epoch.
-                "batch_size": Ordinal([10, 20, 40, 61, 79, 97]),
-                "embedding": Integer(4, 24),
-                "conv_layers": Integer(1, 3),
+                "batch_size": Ordinal([20, 40, 61, 79, 97]),
+                "embedding": Integer(4, 16),
+                "conv_layers": Integer(1, 2),
                 "fc_size": Integer(8, 64),
                 "fc_layers": Integer(1, 8),
             },
