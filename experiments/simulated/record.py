@@ -48,7 +48,7 @@ def main() -> None:
     """Record, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", choices=sorted(PROFILES), default="short")
-    parser.add_argument("--trials", type=int, default=150)
+    parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--storage", type=Path, default=Path("runs/simulated"))
     parser.add_argument("path", type=Path, help="of the table: .csv, or .csv.gz")
