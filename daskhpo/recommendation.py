@@ -68,7 +68,9 @@ class Question:
     def units_per_trial(self) -> float:
         """Of a ladder, on average: one in three goes on at each rung."""
         rungs = (0, *milestones(self.max_t, self.grace_period, ETA))
-        return sum((end - begin) / ETA**n for n, (begin, end) in enumerate(pairwise(rungs)))
+        parts = enumerate(pairwise(rungs))
+        units: float = sum((end - begin) / ETA**n for n, (begin, end) in parts)
+        return units
 
     @property
     def n_survivors(self) -> float:
@@ -278,9 +280,9 @@ SEARCHER_RULES: tuple[Rule[Searcher], ...] = (
         "none of these",
         "`GPSearch`",
         "it learns from trials of every length, and chooses ones that go on",
-        f"{COMPARED}, 3 seeds of one task, all ahead of random search under `ASHA`; {CURVES} without "
-        "early stopping, 2 seeds. Against it: those curves under `ASHA`, 2 seeds, where the nearest "
-        "recorded trial answers for each that is new",
+        f"{COMPARED}, 3 seeds of one task, all ahead of random search under `ASHA`; {CURVES} "
+        "without early stopping, 2 seeds. Against it: those curves under `ASHA`, 2 seeds, where "
+        "the nearest recorded trial answers for each that is new",
         lambda q: True,
         lambda q: _gp(),
         is_weak=True,
