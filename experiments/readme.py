@@ -15,21 +15,20 @@ class Place:
     """
 
     def __init__(self, readme: Path, profile: str) -> None:
-        self.readme = readme
-        self.begin, self.end = (
-            f"<!-- results of {profile}: {word} -->" for word in ("begin", "end")
-        )
-        self._page = readme.read_text() if readme.exists() else f"{self.begin}\n{self.end}\n"
-        self._place = re.compile(f"{re.escape(self.begin)}.*?{re.escape(self.end)}", re.DOTALL)
-        if not self._place.search(self._page):
-            raise ValueError(
-                f"{readme} has no place for results of {profile!r}: put the two lines "
-                f"{self.begin!r} and {self.end!r} where they shall stand, or give another file by "
-                "--readme"
-            )
+        self.readme, self.profile = readme, profile
+        self._filled("")
 
     def fill(self, text: str) -> None:
-        """Replace what stands there, and nothing else."""
-        self.readme.write_text(
-            self._place.sub(lambda _: f"{self.begin}\n{text}\n{self.end}", self._page)
-        )
+        """Replace what stands there, and nothing else: it may have been edited meanwhile."""
+        self.readme.write_text(self._filled(text))
+
+    def _filled(self, text: str) -> str:
+        begin, end = (f"<!-- results of {self.profile}: {word} -->" for word in ("begin", "end"))
+        page = self.readme.read_text() if self.readme.exists() else f"{begin}\n{end}\n"
+        place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if not place.search(page):
+            raise ValueError(
+                f"{self.readme} has no place for results of {self.profile!r}: put the two lines "
+                f"{begin!r} and {end!r} where they shall stand, or give another file by --readme"
+            )
+        return place.sub(lambda _: f"{begin}\n{text}\n{end}", page)

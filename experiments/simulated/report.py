@@ -207,7 +207,8 @@ def _ratio(within: pd.DataFrame) -> str:
 SCALING = (
     "Time until one trial is as good as the stated share of all configurations, in full trainings "
     "as one worker trains them: median over the seeds, geometric mean over the tasks. Dotted: "
-    "random search with one worker, divided by the number of workers."
+    "random search with one worker, divided by the number of workers. No line: in one of the "
+    "tasks most studies never come there."
 )
 IN_A_BUDGET = (
     f"{BUDGET_WORKERS} workers, equal time: mean loss of the best {K} trials, median over the "

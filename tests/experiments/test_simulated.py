@@ -13,6 +13,7 @@ pytest.importorskip("scipy")
 
 from daskhpo.core.objective import Objective
 from daskhpo.curves import CurveTable, Recorded
+from experiments.readme import Place
 from experiments.simulated import crossing as crossings
 from experiments.simulated.frame import finished, frame, sooner, spread
 from experiments.simulated.methods import EVERYTHING, METHODS
@@ -259,3 +260,14 @@ def test_a_readme_without_a_place_is_refused_before_anything_is_played(tmp_path,
     assert main(["--readme", str(readme), "--shared", str(tmp_path)]) == 2
     assert "has no place for results of 'full'" in capsys.readouterr().out
     assert readme.read_text() == "nothing here\n"
+
+
+def test_what_was_written_into_a_readme_during_a_run_stays(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- results of full: begin -->\nold\n<!-- results of full: end -->\n")
+    place = Place(readme, "full")
+    readme.write_text("written meanwhile\n" + readme.read_text())
+    place.fill("new")
+    text = readme.read_text()
+    assert text.startswith("written meanwhile\n<!-- results of full: begin -->\nnew\n")
+    assert "old" not in text
