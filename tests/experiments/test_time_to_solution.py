@@ -44,7 +44,7 @@ def a_place(folder):
     """A README with a place for results."""
     path = folder / "README.md"
     path.write_text(
-        "before\n<!-- results of smoke: begin -->\nold\n<!-- results of smoke: end -->\nafter\n"
+        "before\n<!-- results of smoke: begin -->\nresults of last year\n<!-- results of smoke: end -->\nafter\n"
     )
     return path
 
@@ -138,13 +138,15 @@ def test_the_report_replaces_its_place_in_the_readme_and_leaves_the_rest(finishe
     text = (folder / "README.md").read_text()
     assert text.startswith("before\n<!-- results of smoke: begin -->\nProfile `smoke`, seeds 0")
     assert text.endswith("<!-- results of smoke: end -->\nafter\n")
-    assert "old" not in text
+    assert "last year" not in text
     assert "n = 1: fewer than 3 seeds" in text
     for picture in re.findall(r"\((figures/.*?\.png)\)", text):
         assert (folder / picture).stat().st_size > 5000
     page = (folder / "runs" / "smoke.html").read_text()
     assert page.count("data:image/png;base64,") == text.count("](figures/")
-    assert "http" not in page
+    addresses = re.findall(r"""(?:src|href)=["']?([^"' >]+)|url\(([^)]*)""", page)
+    assert len(addresses) == text.count("](figures/")
+    assert all(src.startswith("data:image/png;base64,") for src, _ in addresses)
 
 
 def test_a_report_of_what_is_there_runs_nothing_and_writes_the_same(finished, capsys):
