@@ -22,7 +22,7 @@ pytest.importorskip("ase")
 pytest.importorskip("matplotlib")
 
 from daskhpo import load_study
-from daskhpo.core.types import Launched, SlotsChanged, Suggested
+from daskhpo.core.events import Launched, SlotsChanged, Suggested
 from daskhpo.study.session import study_records
 from experiments.time_to_solution import machine
 from experiments.time_to_solution.figures import all_figures, top_curves
@@ -44,7 +44,8 @@ def a_place(folder):
     """A README with a place for results."""
     path = folder / "README.md"
     path.write_text(
-        "before\n<!-- results of smoke: begin -->\nresults of last year\n<!-- results of smoke: end -->\nafter\n"
+        "before\n<!-- results of smoke: begin -->\nlast year's\n"
+        "<!-- results of smoke: end -->\nafter\n"
     )
     return path
 
@@ -138,7 +139,7 @@ def test_the_report_replaces_its_place_in_the_readme_and_leaves_the_rest(finishe
     text = (folder / "README.md").read_text()
     assert text.startswith("before\n<!-- results of smoke: begin -->\nProfile `smoke`, seeds 0")
     assert text.endswith("<!-- results of smoke: end -->\nafter\n")
-    assert "last year" not in text
+    assert "last year's" not in text
     assert "n = 1: fewer than 3 seeds" in text
     for picture in re.findall(r"\((figures/.*?\.png)\)", text):
         assert (folder / picture).stat().st_size > 5000
