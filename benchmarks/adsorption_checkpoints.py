@@ -20,7 +20,7 @@ from distributed import Client, LocalCluster
 from showing import about, among, load, slow_flush, table
 
 from daskhpo import Study
-from daskhpo.core.types import Reported, Saved
+from daskhpo.core.events import Reported, Saved
 from daskhpo.schedulers import ASHA
 from daskhpo.study.session import study_records
 from experiments.adsorption.data import prepare

@@ -8,22 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from daskhpo.core.commands import Command, Save
+from daskhpo.core.events import Began, Launched, Record, Reported, Saved, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Real, Space
-from daskhpo.core.types import (
-    Began,
-    CheckpointPolicy,
-    Command,
-    Continue,
-    Launched,
-    Limits,
-    Pause,
-    Record,
-    Reported,
-    Save,
-    Saved,
-    Suggested,
-)
+from daskhpo.core.types import CheckpointPolicy, Continue, Limits, Pause
 from daskhpo.executors.simulated import SimulatedExecutor
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import RandomSearch

@@ -26,24 +26,12 @@ import numpy as np
 from curves import FOLDER, Task, tasks
 from showing import about, load, table
 
+from daskhpo.core.events import Began, Ended, Launched, Record, SlotsChanged, StopRequested
 from daskhpo.core.objective import Objective
 from daskhpo.core.random import rng
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
-from daskhpo.core.types import (
-    Began,
-    CheckpointPolicy,
-    Config,
-    Ended,
-    Launched,
-    Limits,
-    Record,
-    Report,
-    SlotsChanged,
-    StopRequested,
-    Trial,
-    TrialId,
-)
+from daskhpo.core.types import CheckpointPolicy, Config, Limits, Report, Trial, TrialId
 from daskhpo.executors.simulated import SimulatedExecutor
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import GPSearch, RandomSearch

@@ -97,7 +97,7 @@ def measured(n: int, seconds: float, tls: bool) -> dict[str, float]:
 
     from daskhpo import Study
     from daskhpo.cluster.security import credentials
-    from daskhpo.core.types import Reported, SlotsChanged
+    from daskhpo.core.events import Reported, SlotsChanged
     from daskhpo.schedulers import ASHA
     from daskhpo.space import Real
     from daskhpo.study.session import study_records

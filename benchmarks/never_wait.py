@@ -23,22 +23,12 @@ import numpy as np
 from showing import about, load, table
 from simulation import SEED, SPACE, Enough, PowerLaw
 
+from daskhpo.core.commands import Command, Release, Train
+from daskhpo.core.events import Began, Event, Reported, SlotsChanged, Step
 from daskhpo.core.objective import Objective
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
-from daskhpo.core.types import (
-    Began,
-    CheckpointPolicy,
-    Command,
-    Event,
-    Limits,
-    Release,
-    Reported,
-    SlotsChanged,
-    Step,
-    Train,
-    TrialId,
-)
+from daskhpo.core.types import CheckpointPolicy, Limits, TrialId
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import RandomSearch
 from daskhpo.searchers.gp.search import GPSearch

@@ -89,7 +89,7 @@ def study(trainable: Any, scheduler: Any, **options: Any) -> list[Any]:
 
 
 def ends(records: Iterable[Any]) -> list[float]:
-    from daskhpo.core.types import Ended
+    from daskhpo.core.events import Ended
 
     return [record.seconds for record in records if isinstance(record, Ended)]
 

@@ -25,7 +25,8 @@ from distributed import Client, LocalCluster
 from showing import about, among, inodes, load, slow_flush, table
 
 from daskhpo import Study, Trainable
-from daskhpo.core.types import CheckpointPolicy, Deleted, Launched, Reported, Saved, Suggested
+from daskhpo.core.events import Deleted, Launched, Reported, Saved, Suggested
+from daskhpo.core.types import CheckpointPolicy
 from daskhpo.schedulers import ASHA
 from daskhpo.study.policy import check_policy
 from daskhpo.study.session import study_records

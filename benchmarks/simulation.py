@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from daskhpo.core.events import Began
 from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Real, Space
 from daskhpo.core.types import (
-    Began,
     CheckpointPolicy,
     Continue,
     Discard,

@@ -14,7 +14,8 @@ from daskhpo.cluster.jobs import Job
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
 from daskhpo.cluster.submission import JobFolder
 from daskhpo.core.errors import StudyNotRunning
-from daskhpo.core.types import Began, Limits
+from daskhpo.core.events import Began
+from daskhpo.core.types import Limits
 from daskhpo.study.callback import Callback, Follower, StudyInfo
 from daskhpo.study.lock import holder_of
 from daskhpo.study.requests import ask_to_stop

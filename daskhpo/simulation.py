@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from daskhpo.core.events import Began
 from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
-from daskhpo.core.types import Began, CheckpointPolicy, Config, Limits
+from daskhpo.core.types import CheckpointPolicy, Config, Limits
 from daskhpo.executors.simulated import IDEAL, Curve, SimulatedExecutor, Site
 from daskhpo.study.coordinator import Coordinator, Problem, drive
 from daskhpo.study.limits import check_limits

@@ -7,9 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from daskhpo.core.objective import Objective
-from daskhpo.core.types import (
-    Config,
+from daskhpo.core.events import (
     Deleted,
     Ended,
     Failed,
@@ -20,11 +18,11 @@ from daskhpo.core.types import (
     Reported,
     Saved,
     SlotsChanged,
-    Status,
     StopRequested,
     Suggested,
-    TrialId,
 )
+from daskhpo.core.objective import Objective
+from daskhpo.core.types import Config, Status, TrialId
 
 
 class Tally:

@@ -19,7 +19,7 @@ from daskhpo import load_study
 from daskhpo.attached import attach
 from daskhpo.callbacks import Callback, ConsoleProgress
 from daskhpo.core.errors import StudyNotRunning
-from daskhpo.core.types import Reported
+from daskhpo.core.events import Reported
 from daskhpo.source import load
 from daskhpo.study.session import study_records
 

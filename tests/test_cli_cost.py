@@ -11,7 +11,7 @@ import pytest
 
 from daskhpo import load_study
 from daskhpo.cli import main
-from daskhpo.core.types import SlotsChanged
+from daskhpo.core.events import SlotsChanged
 from daskhpo.study.journal import encode
 
 STUDY = Path(__file__).parent / "study/fixtures/study-1"

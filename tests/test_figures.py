@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from daskhpo.core.events import Began, Exploited, Launched, Reported, Step, Suggested
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import (
-    Began,
-    CheckpointPolicy,
-    Exploited,
-    Launched,
-    Limits,
-    Reported,
-    Step,
-    Suggested,
-)
+from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.study.result import Result
 
 pytest.importorskip("matplotlib")

@@ -6,9 +6,10 @@ import gc
 
 import pytest
 
+from daskhpo.core.events import Began, Dropped, Failed, Lost
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Integer, Real, Space
-from daskhpo.core.types import Began, Dropped, Failed, Limits, Lost, Status, Trial
+from daskhpo.core.types import Limits, Status, Trial
 from daskhpo.executors.simulated import IDEAL, SimulatedExecutor, Site
 from daskhpo.schedulers import (
     ASHA,

@@ -6,17 +6,10 @@ import math
 
 import pytest
 
+from daskhpo.core.events import Deleted, Reported, Saved, SlotsChanged
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Integer, Real, Space
-from daskhpo.core.types import (
-    CheckpointRef,
-    Deleted,
-    Limits,
-    Reported,
-    Saved,
-    SlotsChanged,
-    Status,
-)
+from daskhpo.core.types import CheckpointRef, Limits, Status
 from daskhpo.curves import Recorded
 from daskhpo.executors.simulated import IDEAL, SimulatedExecutor, Site
 from daskhpo.schedulers import ASHA, FIFO, PBT, Hyperband, MedianStopping

@@ -6,7 +6,8 @@ import time
 from collections import Counter, deque
 from typing import Any
 
-from daskhpo.core.types import Began, Ended, Record, Reported, Status
+from daskhpo.core.events import Began, Ended, Record, Reported
+from daskhpo.core.types import Status
 from daskhpo.study.callback import Callback, StudyInfo
 from daskhpo.study.story import Story, search_loss
 

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from daskhpo.core.types import Record, Reported
+from daskhpo.core.events import Record, Reported
 from daskhpo.study.callback import Callback, StudyInfo
 from daskhpo.study.story import Story
 

@@ -26,7 +26,7 @@ from daskhpo.cluster.chain import Broke, End, OutOfTime, Over, goes_on, stop_sec
 from daskhpo.cluster.script import worker_name
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
 from daskhpo.cluster.submission import JobFolder, Place, Submission, WorkerJobs, WorkerSteps
-from daskhpo.core.types import Ended, Launched, Record, Reported
+from daskhpo.core.events import Ended, Launched, Record, Reported
 from daskhpo.executors.dask.handle import StudyHandle, start
 from daskhpo.executors.dask.walltime import find_job_end
 from daskhpo.source import load

@@ -25,7 +25,7 @@ from daskhpo.cluster.submission import (
     WorkerSteps,
 )
 from daskhpo.core.errors import StudyExists, StudyLocked
-from daskhpo.core.types import Began
+from daskhpo.core.events import Began
 from daskhpo.study.options import RunOptions, check_options
 from daskhpo.study.session import check_startable, create_directory, has_work, study_records
 

@@ -12,31 +12,21 @@ from math import inf
 from typing import Protocol
 
 from daskhpo.checkpoints.worth import WriteCost, is_worth_writing
+from daskhpo.core.commands import Command, Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.errors import StudyFailed
-from daskhpo.core.objective import Objective
-from daskhpo.core.types import (
-    Chance,
-    CheckpointRef,
-    Command,
-    Config,
-    Delete,
+from daskhpo.core.events import (
     Dropped,
     Event,
     Failed,
-    Flush,
     Held,
-    Interrupt,
     Lost,
-    Release,
     Reported,
-    Save,
     Saved,
     SlotsChanged,
     Step,
-    Train,
-    TrialId,
-    Write,
 )
+from daskhpo.core.objective import Objective
+from daskhpo.core.types import Chance, CheckpointRef, Config, TrialId
 
 WRITE_COST = WriteCost()  # of a disk that takes 20 ms and 200 MB/s
 

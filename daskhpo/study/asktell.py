@@ -8,21 +8,9 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from daskhpo.core.types import (
-    CheckpointPolicy,
-    Command,
-    Config,
-    Failed,
-    Interrupt,
-    Limits,
-    Release,
-    Reported,
-    SlotsChanged,
-    Step,
-    StopRequested,
-    Train,
-    TrialId,
-)
+from daskhpo.core.commands import Command, Interrupt, Release, Train
+from daskhpo.core.events import Failed, Reported, SlotsChanged, Step, StopRequested
+from daskhpo.core.types import CheckpointPolicy, Config, Limits, TrialId
 from daskhpo.study.coordinator import Problem
 from daskhpo.study.lock import JobIsOver, no_job_is_over
 from daskhpo.study.session import Session

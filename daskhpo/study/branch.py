@@ -18,7 +18,8 @@ from daskhpo.core.errors import (
     CheckpointMissing,
     StudyExists,
 )
-from daskhpo.core.types import CheckpointRef, Deleted, Saved
+from daskhpo.core.events import Deleted, Saved
+from daskhpo.core.types import CheckpointRef
 from daskhpo.study.session import study_records
 
 logger = logging.getLogger("daskhpo")

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from daskhpo.core.events import Record
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import Limits, Record
+from daskhpo.core.types import Limits
 from daskhpo.study.journal import decode
 from daskhpo.study.story import Story
 

@@ -7,56 +7,51 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from daskhpo.core.commands import Command, Delete, Flush, Interrupt, Release, Save, Train, Write
+from daskhpo.core.events import (
+    Began,
+    Deleted,
+    Dropped,
+    Ended,
+    Event,
+    Exploited,
+    Failed,
+    Held,
+    Launched,
+    Lost,
+    Reported,
+    Saved,
+    SetBack,
+    SlotsChanged,
+    Step,
+    StopRequested,
+    Suggested,
+    Unsaved,
+)
 from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import (
-    Began,
     Chance,
     CheckpointPolicy,
     CheckpointRef,
-    Command,
     Config,
     Continue,
     Decision,
-    Delete,
-    Deleted,
     Discard,
-    Dropped,
-    Ended,
-    Event,
     Exploit,
-    Exploited,
-    Failed,
-    Flush,
-    Held,
-    Interrupt,
-    Launched,
     Limits,
-    Lost,
     Pause,
-    Release,
     Report,
-    Reported,
     Resume,
-    Save,
-    Saved,
-    SetBack,
-    SlotsChanged,
     Start,
     Status,
-    Step,
     Stop,
-    StopRequested,
-    Suggested,
     Suggestion,
-    Train,
     Trial,
     TrialId,
-    Unsaved,
     Wait,
-    Write,
 )
 from daskhpo.study.ledger import Ledger
 from daskhpo.study.policy import chance_of, expendable, is_full, next_stop, number_kept

@@ -10,12 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from daskhpo.core.errors import JournalCorrupt
-from daskhpo.core.types import (
+from daskhpo.core.events import (
     Began,
-    CheckpointPolicy,
-    CheckpointRef,
-    Continue,
-    Decision,
     Deleted,
     Dropped,
     Ended,
@@ -23,20 +19,26 @@ from daskhpo.core.types import (
     Failed,
     Held,
     Launched,
-    Limits,
     Lost,
-    Pause,
     Record,
     Reported,
     Saved,
     SetBack,
     SlotsChanged,
-    Status,
     Step,
-    Stop,
     StopRequested,
     Suggested,
     Unsaved,
+)
+from daskhpo.core.types import (
+    CheckpointPolicy,
+    CheckpointRef,
+    Continue,
+    Decision,
+    Limits,
+    Pause,
+    Status,
+    Stop,
 )
 
 SYNC_SECONDS = 1.0

@@ -5,17 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 
+from daskhpo.core.events import Step
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import (
-    CheckpointRef,
-    Config,
-    Decision,
-    Pause,
-    Status,
-    Step,
-    Trial,
-    TrialId,
-)
+from daskhpo.core.types import CheckpointRef, Config, Decision, Pause, Status, Trial, TrialId
 from daskhpo.study.rows import Rows
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from daskhpo.core.types import Config, Exploited, Launched, Record, Suggested, TrialId
+from daskhpo.core.events import Exploited, Launched, Record, Suggested
+from daskhpo.core.types import Config, TrialId
 
 
 class Life(NamedTuple):

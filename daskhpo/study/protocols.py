@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from daskhpo.core.types import CheckpointRef, Command, Event, Record
+from daskhpo.core.commands import Command
+from daskhpo.core.events import Event, Record
+from daskhpo.core.types import CheckpointRef
 
 if TYPE_CHECKING:
     from daskhpo.checkpoints.cleaned import Cleaned

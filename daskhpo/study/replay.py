@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from daskhpo.core.errors import JournalCorrupt
-from daskhpo.core.types import (
+from daskhpo.core.events import (
     Began,
     Deleted,
     Ended,
@@ -16,9 +16,8 @@ from daskhpo.core.types import (
     Reported,
     SetBack,
     Suggested,
-    Suggestion,
-    TrialId,
 )
+from daskhpo.core.types import Suggestion, TrialId
 from daskhpo.study.coordinator import Coordinator, Problem
 from daskhpo.study.protocols import Journal
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daskhpo.core.events import Launched, Record, Reported
 from daskhpo.core.objective import Objective
 from daskhpo.core.schedule import Piece
-from daskhpo.core.types import CheckpointRef, Launched, Metrics, Record, Reported, TrialId
+from daskhpo.core.types import CheckpointRef, Metrics, TrialId
 from daskhpo.study.curve_frame import curve_frame
 from daskhpo.study.lineage import Life, Lineage
 from daskhpo.study.schedule import Schedule

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from daskhpo.core.commands import Command
 from daskhpo.core.errors import StudyExists, StudyMismatch
+from daskhpo.core.events import Began, Record, Suggested
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import Began, CheckpointPolicy, Command, Limits, Record, Suggested
+from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.study.ahead import Ahead
 from daskhpo.study.coordinator import Coordinator, Problem
 from daskhpo.study.journal import FileJournal, read_journal

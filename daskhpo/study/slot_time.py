@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from daskhpo.core.types import (
+from daskhpo.core.events import (
     Began,
     Ended,
     Exploited,
@@ -18,11 +18,10 @@ from daskhpo.core.types import (
     Reported,
     SetBack,
     SlotsChanged,
-    Status,
     Step,
     Suggested,
-    TrialId,
 )
+from daskhpo.core.types import Status, TrialId
 
 
 @dataclass(slots=True)

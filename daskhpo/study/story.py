@@ -6,12 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
-from daskhpo.core.objective import Objective
-from daskhpo.core.types import (
+from daskhpo.core.events import (
     Began,
-    CheckpointRef,
-    Config,
-    Continue,
     Deleted,
     Ended,
     Exploited,
@@ -19,18 +15,17 @@ from daskhpo.core.types import (
     Held,
     Launched,
     Lost,
-    Pause,
     Record,
     Reported,
     Saved,
     SetBack,
     SlotsChanged,
-    Status,
     StopRequested,
     Suggested,
-    TrialId,
     Unsaved,
 )
+from daskhpo.core.objective import Objective
+from daskhpo.core.types import CheckpointRef, Config, Continue, Pause, Status, TrialId
 from daskhpo.study.slot_time import SlotTime, Spent
 
 

@@ -407,7 +407,7 @@ class Study:
         return Result(study_records(self.path), self._problem.objective, self.path)
 
     def _last_limits(self) -> tuple[int | None, float | None]:
-        from daskhpo.core.types import Began
+        from daskhpo.core.events import Began
 
         began = [r for r in study_records(self.path) if isinstance(r, Began)]
         if not began:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daskhpo.core.types import Record
+from daskhpo.core.events import Record
 
 
 class MemoryJournal:

@@ -11,9 +11,10 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+from daskhpo.core.events import Record, Reported
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Integer, Space
-from daskhpo.core.types import CheckpointPolicy, Limits, Record, Reported, Status
+from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.executors.simulated import SimulatedExecutor
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation import play

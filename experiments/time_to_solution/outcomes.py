@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from daskhpo import Result, load_study
-from daskhpo.core.types import Record, SlotsChanged, Status
+from daskhpo.core.events import Record, SlotsChanged
+from daskhpo.core.types import Status
 from daskhpo.study.session import read_manifest, study_records
 from experiments.time_to_solution import machine
 from experiments.time_to_solution.methods import METHODS, REFERENCE, Method

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from daskhpo.callbacks import ConsoleProgress
+from daskhpo.core.events import Began, SlotsChanged, Suggested
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import Began, CheckpointPolicy, Limits, SlotsChanged, Suggested
+from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.study.callback import StudyInfo
 from daskhpo.study.story import Story
 

@@ -7,26 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.errors import StudyFailed
+from daskhpo.core.events import Dropped, Failed, Held, Lost, Reported, Saved, SlotsChanged
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import (
-    Chance,
-    CheckpointRef,
-    Delete,
-    Dropped,
-    Failed,
-    Flush,
-    Held,
-    Interrupt,
-    Lost,
-    Release,
-    Reported,
-    Save,
-    Saved,
-    SlotsChanged,
-    Train,
-    Write,
-)
+from daskhpo.core.types import Chance, CheckpointRef
 from daskhpo.executors.simulated import IDEAL, SimulatedExecutor, Site
 
 

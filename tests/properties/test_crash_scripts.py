@@ -14,40 +14,36 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train, Write
+from daskhpo.core.events import (
+    Began,
+    Dropped,
+    Failed,
+    Held,
+    Launched,
+    Lost,
+    Reported,
+    Saved,
+    SlotsChanged,
+    Step,
+    StopRequested,
+    Unsaved,
+)
 from daskhpo.core.objective import Objective
 from daskhpo.core.schedule import Piece
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Categorical, Real, Space
 from daskhpo.core.types import (
-    Began,
     Chance,
     CheckpointPolicy,
-    Delete,
-    Dropped,
     Exploit,
-    Failed,
-    Flush,
-    Held,
-    Interrupt,
-    Launched,
     Limits,
-    Lost,
     Pause,
-    Release,
-    Reported,
     Resume,
-    Save,
-    Saved,
-    SlotsChanged,
     Start,
     Status,
-    Step,
     Stop,
-    StopRequested,
-    Train,
-    Unsaved,
     Wait,
-    Write,
 )
 from daskhpo.schedulers import (
     ASHA,

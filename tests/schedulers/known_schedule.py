@@ -8,28 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+from daskhpo.core.commands import Command, Delete, Flush, Release, Save, Train
+from daskhpo.core.events import Began, Dropped, Event, Held, Reported, SlotsChanged, Step
 from daskhpo.core.objective import Objective
 from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Real, Space
-from daskhpo.core.types import (
-    Began,
-    CheckpointPolicy,
-    Command,
-    Delete,
-    Dropped,
-    Event,
-    Flush,
-    Held,
-    Limits,
-    Release,
-    Reported,
-    Save,
-    SlotsChanged,
-    Step,
-    Train,
-    TrialId,
-)
+from daskhpo.core.types import CheckpointPolicy, Limits, TrialId
 from daskhpo.schedulers import PB2, PBT
 from daskhpo.searchers import RandomSearch
 from daskhpo.study.coordinator import Coordinator, Problem, drive

@@ -15,7 +15,7 @@ import pytest
 from daskhpo import Study
 from daskhpo.cluster import minder, slurm_cluster
 from daskhpo.cluster.shell import CommandFailed
-from daskhpo.core.types import Failed, Lost, Reported
+from daskhpo.core.events import Failed, Lost, Reported
 from daskhpo.schedulers import FIFO
 from daskhpo.space import Real
 from daskhpo.study.session import study_records

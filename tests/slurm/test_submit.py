@@ -17,7 +17,7 @@ from daskhpo.cluster.jobs import is_over, jobs_named, jobs_of
 from daskhpo.cluster.script import worker_name
 from daskhpo.cluster.submission import JobFolder
 from daskhpo.core.errors import StudyLocked, StudyNotRunning
-from daskhpo.core.types import Began, Reported
+from daskhpo.core.events import Began, Reported
 from daskhpo.study.lock import SILENT_SECONDS, StudyLock, holder_of
 from daskhpo.study.session import study_records
 from tests.slurm.slurm import until

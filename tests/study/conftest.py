@@ -6,34 +6,25 @@ from dataclasses import replace
 
 import pytest
 
+from daskhpo.core.commands import Delete, Save
+from daskhpo.core.events import (
+    Began,
+    Dropped,
+    Ended,
+    Failed,
+    Held,
+    Lost,
+    Reported,
+    Saved,
+    SlotsChanged,
+    Step,
+    StopRequested,
+    Unsaved,
+)
 from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Categorical, Real, Space
-from daskhpo.core.types import (
-    Began,
-    Chance,
-    Continue,
-    Delete,
-    Dropped,
-    Ended,
-    Exploit,
-    Failed,
-    Held,
-    Limits,
-    Lost,
-    Pause,
-    Reported,
-    Save,
-    Saved,
-    SlotsChanged,
-    Start,
-    Status,
-    Step,
-    Stop,
-    StopRequested,
-    Unsaved,
-    Wait,
-)
+from daskhpo.core.types import Chance, Continue, Exploit, Limits, Pause, Start, Status, Stop, Wait
 from daskhpo.searchers import RandomSearch
 from daskhpo.study.coordinator import Coordinator, Problem
 from daskhpo.study.policy import check_policy

@@ -12,23 +12,12 @@ import traceback
 import pytest
 
 from daskhpo import Study
+from daskhpo.core.events import Began, Reported, SlotsChanged, Step, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.random import rng
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Real, Space
-from daskhpo.core.types import (
-    Began,
-    CheckpointPolicy,
-    Limits,
-    Report,
-    Reported,
-    SlotsChanged,
-    Status,
-    Step,
-    Suggested,
-    Suggestion,
-    Trial,
-)
+from daskhpo.core.types import CheckpointPolicy, Limits, Report, Status, Suggestion, Trial
 from daskhpo.schedulers import FIFO
 from daskhpo.study.ahead import DECAY, SHARE, Ahead, Patience
 from daskhpo.study.asktell import AskTell

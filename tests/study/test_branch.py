@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 from daskhpo import Study, load_study
 from daskhpo.checkpoints import ZarrStore
 from daskhpo.core.errors import CheckpointMissing, JournalCorrupt, StudyExists, StudyMismatch
-from daskhpo.core.types import Launched, Lost, Saved
+from daskhpo.core.events import Launched, Lost, Saved
 from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.space import Real
 from daskhpo.study.session import read_manifest, study_records

@@ -8,19 +8,9 @@ import logging
 import pytest
 
 from daskhpo.callbacks import CSVLogger
+from daskhpo.core.events import Began, Ended, Launched, Reported, Step, Suggested
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import (
-    Began,
-    CheckpointPolicy,
-    Ended,
-    Launched,
-    Limits,
-    Reported,
-    Status,
-    Step,
-    Stop,
-    Suggested,
-)
+from daskhpo.core.types import CheckpointPolicy, Limits, Status, Stop
 from daskhpo.study import callback as callback_module
 from daskhpo.study.callback import Callback, Follower, StudyInfo
 from daskhpo.study.journal import FileJournal, encode

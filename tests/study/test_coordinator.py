@@ -6,24 +6,9 @@ import copy
 
 import pytest
 
-from daskhpo.core.types import (
-    Chance,
-    CheckpointRef,
-    Discard,
-    Exploit,
-    Flush,
-    Interrupt,
-    Launched,
-    Pause,
-    Release,
-    Reported,
-    Resume,
-    Save,
-    Status,
-    Stop,
-    StopRequested,
-    Train,
-)
+from daskhpo.core.commands import Flush, Interrupt, Release, Save, Train
+from daskhpo.core.events import Launched, Reported, StopRequested
+from daskhpo.core.types import Chance, CheckpointRef, Discard, Exploit, Pause, Resume, Status, Stop
 from daskhpo.schedulers import ASHA, FIFO, MedianStopping
 from daskhpo.searchers import GridSearch, RandomSearch
 from daskhpo.study.coordinator import RETURNED

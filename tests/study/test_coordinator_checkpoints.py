@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from daskhpo.core.commands import Delete, Flush, Release, Save, Train, Write
+from daskhpo.core.events import Deleted, Held, Saved, Unsaved
 from daskhpo.core.types import (
     Chance,
     CheckpointPolicy,
     Continue,
-    Delete,
-    Deleted,
     Discard,
-    Flush,
-    Held,
     Pause,
-    Release,
     Resume,
-    Save,
-    Saved,
     Status,
     Stop,
-    Train,
-    Unsaved,
-    Write,
 )
 from daskhpo.schedulers import FIFO
 from daskhpo.study.coordinator import NO_ROOM

@@ -6,20 +6,9 @@ import copy
 
 import pytest
 
-from daskhpo.core.types import (
-    CheckpointRef,
-    Continue,
-    Delete,
-    Ended,
-    Interrupt,
-    Pause,
-    Release,
-    Save,
-    Status,
-    Stop,
-    StopRequested,
-    Train,
-)
+from daskhpo.core.commands import Delete, Interrupt, Release, Save, Train
+from daskhpo.core.events import Ended, StopRequested
+from daskhpo.core.types import CheckpointRef, Continue, Pause, Status, Stop
 from daskhpo.schedulers import FIFO
 from daskhpo.study.coordinator import MAX_LOST
 

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
+from daskhpo.core.events import Began
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import Began, CheckpointPolicy, Limits
+from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.executors.simulated import Site
 from daskhpo.schedulers import ASHA, FIFO, PBT, Hyperband
 from daskhpo.searchers import RandomSearch

@@ -14,11 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskhpo.core.errors import JournalCorrupt
-from daskhpo.core.types import (
+from daskhpo.core.events import (
     Began,
-    CheckpointPolicy,
-    CheckpointRef,
-    Continue,
     Deleted,
     Dropped,
     Ended,
@@ -26,20 +23,25 @@ from daskhpo.core.types import (
     Failed,
     Held,
     Launched,
-    Limits,
     Lost,
-    Pause,
     Record,
     Reported,
     Saved,
     SetBack,
     SlotsChanged,
-    Status,
     Step,
-    Stop,
     StopRequested,
     Suggested,
     Unsaved,
+)
+from daskhpo.core.types import (
+    CheckpointPolicy,
+    CheckpointRef,
+    Continue,
+    Limits,
+    Pause,
+    Status,
+    Stop,
     WritePolicy,
 )
 from daskhpo.study.journal import FileJournal, decode, encode, read_journal
@@ -190,7 +192,7 @@ def test_what_was_flushed_survives_a_kill(tmp_path):
     code = f"""
         from itertools import count
         from pathlib import Path
-        from daskhpo.core.types import SlotsChanged
+        from daskhpo.core.events import SlotsChanged
         from daskhpo.study.journal import FileJournal
         journal = FileJournal(Path({str(path)!r}))
         for n in count():
@@ -215,7 +217,7 @@ def test_a_journal_that_cannot_be_written_says_so_and_keeps_what_it_has(tmp_path
     path = tmp_path / "journal.jsonl"
     code = f"""
 import pathlib, resource, signal
-from daskhpo.core.types import SlotsChanged
+from daskhpo.core.events import SlotsChanged
 from daskhpo.study.journal import FileJournal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

@@ -6,18 +6,9 @@ import math
 
 import pytest
 
+from daskhpo.core.events import Began, Exploited, Launched, Lost, Reported, Step, Suggested
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import (
-    Began,
-    CheckpointPolicy,
-    Exploited,
-    Launched,
-    Limits,
-    Lost,
-    Reported,
-    Step,
-    Suggested,
-)
+from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.study.result import Result
 
 BEGAN = Began(Limits(), CheckpointPolicy(), 0.0)

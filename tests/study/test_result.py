@@ -10,30 +10,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskhpo.core.errors import CheckpointMissing
-from daskhpo.core.objective import Objective
-from daskhpo.core.types import (
+from daskhpo.core.events import (
     Began,
-    CheckpointPolicy,
-    CheckpointRef,
-    Continue,
     Deleted,
     Ended,
     Exploited,
     Failed,
     Held,
     Launched,
-    Limits,
     Lost,
-    Pause,
     Reported,
     Saved,
     SlotsChanged,
-    Status,
     Step,
-    Stop,
     StopRequested,
     Suggested,
     Unsaved,
+)
+from daskhpo.core.objective import Objective
+from daskhpo.core.types import (
+    CheckpointPolicy,
+    CheckpointRef,
+    Continue,
+    Limits,
+    Pause,
+    Status,
+    Stop,
 )
 from daskhpo.study.result import Result, Story
 

@@ -9,10 +9,12 @@ from dataclasses import replace
 import pytest
 
 from daskhpo import __version__
+from daskhpo.core.commands import Train
 from daskhpo.core.errors import JournalCorrupt, StudyExists, StudyLocked, StudyMismatch
+from daskhpo.core.events import Reported, SlotsChanged, Step
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Integer, Real, Space
-from daskhpo.core.types import CheckpointPolicy, Limits, Reported, SlotsChanged, Status, Step, Train
+from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.searchers import GridSearch, RandomSearch
 from daskhpo.study import requests

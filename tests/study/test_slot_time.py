@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from daskhpo.core.objective import Objective
-from daskhpo.core.types import (
+from daskhpo.core.events import (
     Began,
-    CheckpointPolicy,
-    CheckpointRef,
-    Continue,
     Ended,
     Exploited,
     Failed,
     Held,
     Launched,
-    Limits,
     Lost,
-    Pause,
     Reported,
     SetBack,
     SlotsChanged,
-    Status,
     Step,
-    Stop,
     StopRequested,
     Suggested,
+)
+from daskhpo.core.objective import Objective
+from daskhpo.core.types import (
+    CheckpointPolicy,
+    CheckpointRef,
+    Continue,
+    Limits,
+    Pause,
+    Status,
+    Stop,
 )
 from daskhpo.study.result import Result
 

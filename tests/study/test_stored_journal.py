@@ -32,9 +32,9 @@ from pathlib import Path
 import pytest
 
 from daskhpo import load_study
+from daskhpo.core.events import Began, Deleted, Failed, Launched, Lost, Reported, Saved
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Categorical, Real, Space
-from daskhpo.core.types import Began, Deleted, Failed, Launched, Lost, Reported, Saved
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import RandomSearch
 from daskhpo.study.coordinator import Problem

@@ -11,29 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from daskhpo.core.commands import Command, Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.errors import StudyFailed
-from daskhpo.core.types import (
-    CheckpointRef,
-    Command,
-    Delete,
+from daskhpo.core.events import (
     Event,
     Failed,
-    Flush,
     Held,
-    Interrupt,
     Lost,
-    Release,
     Reported,
-    Save,
     Saved,
     SlotsChanged,
     Step,
     StopRequested,
-    Train,
-    TrialId,
     Unsaved,
-    Write,
 )
+from daskhpo.core.types import CheckpointRef, TrialId
 from daskhpo.executors.dask.holdings import Holdings
 from daskhpo.executors.dask.line import Inbox
 from daskhpo.executors.dask.link import Note

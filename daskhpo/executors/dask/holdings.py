@@ -6,7 +6,8 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from daskhpo.core.types import CheckpointRef, Dropped, Event, Saved, TrialId, Unsaved
+from daskhpo.core.events import Dropped, Event, Saved, Unsaved
+from daskhpo.core.types import CheckpointRef, TrialId
 from daskhpo.executors.dask.link import Note
 
 logger = logging.getLogger("daskhpo")

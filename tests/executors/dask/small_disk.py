@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 
 from daskhpo import Study
 from daskhpo.checkpoints import STORE, CheckpointPolicy
-from daskhpo.core.types import Saved, Unsaved
+from daskhpo.core.events import Saved, Unsaved
 from tests.executors.dask.test_states import Turns, Walker, is_undisturbed, records
 
 POLICY = CheckpointPolicy("rung", memory=0)  # nothing stays in memory: each state is read back

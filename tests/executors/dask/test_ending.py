@@ -15,7 +15,7 @@ import pytest
 from distributed import Client, LocalCluster, Nanny, Security, SpecCluster
 
 from daskhpo import Study
-from daskhpo.core.types import Failed, Launched, Lost, Reported, Saved
+from daskhpo.core.events import Failed, Launched, Lost, Reported, Saved
 from daskhpo.executors.dask.ending import RESERVE_SECONDS, Pace
 from daskhpo.schedulers import FIFO
 from daskhpo.study.session import study_records

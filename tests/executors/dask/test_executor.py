@@ -8,25 +8,10 @@ from typing import Any
 
 import pytest
 
+from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.errors import StudyFailed
-from daskhpo.core.types import (
-    Chance,
-    CheckpointRef,
-    Delete,
-    Dropped,
-    Flush,
-    Held,
-    Interrupt,
-    Lost,
-    Release,
-    Reported,
-    Save,
-    Saved,
-    SlotsChanged,
-    Train,
-    Unsaved,
-    Write,
-)
+from daskhpo.core.events import Dropped, Held, Lost, Reported, Saved, SlotsChanged, Unsaved
+from daskhpo.core.types import Chance, CheckpointRef
 from daskhpo.executors.dask.executor import DaskExecutor
 from daskhpo.executors.dask.messages import Broken, Call, GiveBack, Gone, Live
 

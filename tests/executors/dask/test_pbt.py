@@ -13,8 +13,8 @@ from distributed import Client
 
 from daskhpo import Study, Trainable
 from daskhpo.core.errors import StudyFailed
+from daskhpo.core.events import Exploited
 from daskhpo.core.schedule import Piece
-from daskhpo.core.types import Exploited
 from daskhpo.schedulers import PBT, MedianStopping, PBTReplay
 from daskhpo.searchers import RandomSearch
 from daskhpo.space import Ordinal, Real

@@ -16,21 +16,9 @@ from distributed import Client, LocalCluster
 
 from daskhpo import Study, Trainable
 from daskhpo.checkpoints import STORE, CheckpointPolicy, ZarrStore
+from daskhpo.core.events import Dropped, Launched, Record, Reported, Saved, Unsaved
 from daskhpo.core.scheduler import Scheduler
-from daskhpo.core.types import (
-    Dropped,
-    Launched,
-    Pause,
-    Record,
-    Reported,
-    Resume,
-    Saved,
-    Start,
-    Status,
-    Stop,
-    Unsaved,
-    Wait,
-)
+from daskhpo.core.types import Pause, Resume, Start, Status, Stop, Wait
 from daskhpo.study.session import study_records
 
 

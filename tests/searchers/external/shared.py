@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from daskhpo.core.events import Suggested
 from daskhpo.core.random import rng
 from daskhpo.core.searcher import Searcher
-from daskhpo.core.types import Report, Status, Suggested, Trial
+from daskhpo.core.types import Report, Status, Trial
 from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.simulation import Simulation
 from daskhpo.space import Categorical, Integer, Ordinal, Real, Space

@@ -7,17 +7,10 @@ import logging
 
 import pytest
 
+from daskhpo.core.commands import Train
+from daskhpo.core.events import Ended, Reported, SlotsChanged, Step, Suggested
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import (
-    CheckpointPolicy,
-    Ended,
-    Limits,
-    Reported,
-    SlotsChanged,
-    Step,
-    Suggested,
-    Train,
-)
+from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import (
     AxSearch,
