@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from curves import FOLDER, MAX_T, Task, tasks
@@ -26,24 +27,31 @@ from daskhpo.curves import Recorded
 from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, Hyperband, MedianStopping
 from daskhpo.searchers import GPSearch, RandomSearch
 from daskhpo.simulation import Simulation
+from experiments.simulated import tables
+from experiments.simulated.crossing import crossing
 
 BUDGETS = (4, 8, 16, 32, 64)  # in full trainings, over all workers
-GP_BUDGET = 16  # a model is slow
+LADDER_BUDGETS = (8, 16, 64)
+GP_BUDGET = 32  # a model is slow
 WORKERS, GP_WORKERS = 8, 4
 K = 6
+TELLING, MISLEADING = 0.8, 0.5  # at least, at most: of the best, in the best third after one unit
+KINDS = ("telling", "misleading")
 
 SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "no early stopping": lambda: FIFO(MAX_T),
     "median stopping": lambda: MedianStopping(FIFO(MAX_T), grace_period=3),
     "ASHA, stopping": lambda: ASHA(MAX_T, 1, 3, compare="best"),
     "ASHA, promotion": lambda: ASHA(MAX_T, 1, 3, variant="promotion", compare="best"),
-    "ASHA, 2 brackets": lambda: ASHA(MAX_T, 1, 3, brackets=2, compare="best"),
     "AsyncHyperband": lambda: AsyncHyperband(MAX_T, 1, 3, compare="best"),
     "Hyperband": lambda: Hyperband(MAX_T, 1, 3, compare="best"),
 }
+VARIANTS: tuple[Literal["stopping", "promotion"], ...] = ("stopping", "promotion")
 LADDERS: dict[str, Callable[[], Scheduler]] = {
-    f"grace {grace}, η {eta}": partial(ASHA, MAX_T, grace, eta, compare="best")
-    for grace, eta in product((1, 3, 9), (2, 3, 4))
+    f"{variant}, {brackets} bracket{'s' * (brackets > 1)}, first rung {grace}": partial(
+        ASHA, MAX_T, grace, 3, brackets=brackets, variant=variant, compare="best"
+    )
+    for variant, brackets, grace in product(VARIANTS, (1, 2), (1, 3, 5, 9))
 }
 
 
@@ -57,16 +65,43 @@ class Job:
     workers: int
     seed: int
     budget: int
+    smooth: bool = False
+
+
+@dataclass(frozen=True)
+class Known:
+    """A task, and what is known of it.
+
+    Attributes
+    ----------
+    best : sorted best losses of its configurations.
+    full : mean seconds of a full training.
+    kept : of its best hundredth, the share that is in the best third after one unit.
+    """
+
+    task: Task
+    best: np.ndarray
+    full: float
+    kept: float
+
+    @property
+    def kind(self) -> str:
+        """What early ranks do."""
+        if self.kept >= TELLING:
+            return "telling"
+        return "misleading" if self.kept <= MISLEADING else "between"
 
 
 @cache
-def all_tasks() -> list[tuple[Task, np.ndarray, float]]:
-    """Tasks, the sorted best losses of their configurations, and the mean full training."""
+def all_tasks(smooth: bool = False) -> list[Known]:
+    """All tasks, in one order; see :func:`curves.tasks`."""
+    kept = {t.name: crossing(t, 1).kept for t in [*tables.taskset(FOLDER), *tables.lcbench(FOLDER)]}
     found = []
-    for task in tasks():
+    for task in tasks(smooth=smooth):
         curves = _curves_of(task)
         best = np.sort([_best(curve.metric(r) for r in range(1, MAX_T + 1)) for curve in curves])
-        found.append((task, best, float(np.mean([curve.seconds(MAX_T) for curve in curves]))))
+        full = float(np.mean([curve.seconds(MAX_T) for curve in curves]))
+        found.append(Known(task, best, full, kept[task.name]))
     return found
 
 
@@ -81,7 +116,8 @@ def _best(losses: Iterable[float]) -> float:
 
 def run(job: Job) -> dict[int, tuple[float, float]]:
     """Of each budget: in which share of the configurations the best, and the mean of 6, lies."""
-    task, best, full = all_tasks()[job.task]
+    known = all_tasks(job.smooth)[job.task]
+    task, best, full = known.task, known.best, known.full
     searcher = GPSearch() if job.searcher == "GP" else RandomSearch()
     make = SCHEDULERS.get(job.scheduler) or LADDERS[job.scheduler]
     simulation = Simulation(
@@ -108,62 +144,53 @@ def grid(
     seeds: int,
     budget: int,
     only: Iterable[int] | None = None,
+    smooth: bool = False,
 ) -> list[Job]:
     """All combinations."""
     places = range(len(all_tasks())) if only is None else only
     everything = product(places, schedulers, searchers, [workers], range(seeds))
-    return [Job(*each, budget) for each in everything]
+    return [Job(*each, budget, smooth) for each in everything]
 
 
 def ranks(
     found: dict[Job, dict[int, tuple[float, float]]], budget: int, place: int, **want: str | int
 ) -> str:
-    """``0.9 / 4.5``: per cent, median of the studies of each family of tasks."""
-    families: dict[str, list[float]] = {}
+    """``0.9 / 4.5``: per cent, median of the studies of each kind of tasks."""
+    kinds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for job, at in found.items():
-        if all(getattr(job, name) == value for name, value in want.items()):
-            family = all_tasks()[job.task][0].name.split()[0]
-            families.setdefault(family, []).append(100 * at[budget][place])
-    return " / ".join(f"{statistics.median(values):.1f}" for values in families.values())
+        kind = all_tasks()[job.task].kind
+        if kind in kinds and all(getattr(job, name) == value for name, value in want.items()):
+            kinds[kind].append(100 * at[budget][place])
+    return " / ".join(f"{statistics.median(v):.1f}" if v else "—" for v in kinds.values())
 
 
 def report(seeds: int, gp_seeds: int, processes: int) -> str:
     """Run everything, and tell."""
-    names = [task.name for task, _, _ in all_tasks()]
-    few = [names.index(name) for name in _few(names)]
+    known = all_tasks()
+    few = [known.index(each) for each in _few(known)]
     jobs = grid([*SCHEDULERS, *LADDERS], ["random"], WORKERS, seeds, BUDGETS[-1])
-    jobs += grid(
-        ["no early stopping", "ASHA, stopping"],
-        ["GP", "random"],
-        GP_WORKERS,
-        gp_seeds,
-        GP_BUDGET,
-        few,
-    )
+    jobs += grid(SEARCHED, ["GP", "random"], GP_WORKERS, gp_seeds, GP_BUDGET, few, True)
     with ProcessPoolExecutor(processes) as pool:
         found = dict(zip(jobs, pool.map(run, jobs, chunksize=4), strict=True))
     parts = [
         "# Which method: measured\n",
         about("python benchmarks/which_method.py --out FILE", ["daskhpo", "numpy", "scipy"]),
-        INTRODUCTION.format(", ".join(names), seeds, gp_seeds, ", ".join(names[i] for i in few)),
+        INTRODUCTION.format(
+            *(", ".join(k.task.name for k in known if k.kind == kind) for kind in KINDS),
+            seeds,
+            gp_seeds,
+            ", ".join(known[i].task.name for i in few),
+        ),
     ]
     for place, title in ((0, "The best trial"), (1, f"The mean of the best {K} trials")):
-        parts.append(f"\n## {title}: schedulers, {WORKERS} workers\n")
-        head = ["scheduler", *(f"{budget} trainings" for budget in BUDGETS)]
-        rows = [
-            [name, *(ranks(found, b, place, scheduler=name, workers=WORKERS) for b in BUDGETS)]
-            for name in SCHEDULERS
-        ]
-        parts.append(table(head, rows))
-    parts.append(f"\n## The best trial: first rung and η of ASHA, {WORKERS} workers\n")
-    rows = [
-        [name, *(ranks(found, b, 0, scheduler=name, workers=WORKERS) for b in (8, 16, 64))]
-        for name in LADDERS
-    ]
-    parts.append(table(["ladder", *(f"{b} trainings" for b in (8, 16, 64))], rows))
+        parts += [f"\n## {title}: schedulers, {WORKERS} workers\n"]
+        parts += [_schedulers(found, place, SCHEDULERS, BUDGETS)]
+    for place, title in ((0, "The best trial"), (1, f"The mean of the best {K} trials")):
+        parts += [f"\n## {title}: ladders of ASHA, {WORKERS} workers\n"]
+        parts += [_schedulers(found, place, LADDERS, LADDER_BUDGETS)]
     budgets = [b for b in BUDGETS if b <= GP_BUDGET]
     for place, title in ((0, "The best trial"), (1, f"The mean of the best {K} trials")):
-        parts.append(f"\n## {title}: searchers, {GP_WORKERS} workers\n")
+        parts += [f"\n## {title}: searchers, {GP_WORKERS} workers\n"]
         rows = [
             [
                 f"{scheduler}, {searcher}",
@@ -174,38 +201,55 @@ def report(seeds: int, gp_seeds: int, processes: int) -> str:
                     for b in budgets
                 ),
             ]
-            for scheduler in ("no early stopping", "ASHA, stopping")
+            for scheduler in SEARCHED
             for searcher in ("random", "GP")
         ]
-        parts.append(table(["scheduler, searcher", *(f"{b} trainings" for b in budgets)], rows))
-    parts += ["", load(), ""]
-    return "\n".join(parts)
+        parts += [table(["scheduler, searcher", *(f"{b} trainings" for b in budgets)], rows)]
+    return "\n".join([*parts, "", load(), ""])
 
 
-def _few(names: list[str]) -> list[str]:
-    """Two tasks of each family: a model is slow."""
-    families: dict[str, list[str]] = {}
-    for name in names:
-        families.setdefault(name.split()[0], []).append(name)
-    return [name for members in families.values() for name in members[:2]]
+SEARCHED = ("no early stopping", "ASHA, stopping")
+
+
+def _schedulers(
+    found: dict[Job, dict[int, tuple[float, float]]],
+    place: int,
+    names: Iterable[str],
+    budgets: Iterable[int],
+) -> str:
+    rows = [
+        [name, *(ranks(found, b, place, scheduler=name, workers=WORKERS) for b in budgets)]
+        for name in names
+    ]
+    return table(["scheduler", *(f"{b} trainings" for b in budgets)], rows)
+
+
+def _few(known: list[Known]) -> list[Known]:
+    """Two tasks of each kind: a model is slow."""
+    kinds: dict[str, list[Known]] = {kind: [] for kind in KINDS}
+    for each in known:
+        kinds.get(each.kind, []).append(each)
+    return [each for members in kinds.values() for each in members[:2]]
 
 
 INTRODUCTION = """
-Recorded curves ({}) of 50 units, see `benchmarks/curves.py`; {} seeds of each study, {} where a
-Gaussian process searches (on {}).
+Recorded curves of 50 units, see `benchmarks/curves.py`, of two kinds. Early ranks **tell** on {}:
+of the best hundredth, at least 80 % are in the best third after one unit. They **mislead** on {}:
+at most half are. {} seeds of each study, {} where a Gaussian process searches or is compared with
+(on {}, where a regression lies between the recorded curves).
 
 **What the numbers are**: in which per cent of the configurations of the task what was found lies,
 by the best loss of each configuration anywhere on its curve; smaller is better. 0.1 is the best of
-a thousand. Medians over seeds and tasks, TaskSet / LCBench. A budget is in full trainings of 50
+a thousand. Medians over seeds and tasks, telling / misleading. A budget is in full trainings of 50
 units, all workers together: 32 trainings on 8 workers last as long as four trainings. Ladders
-begin at one unit with η 3 where nothing else is said, and compare the best report so far.
+begin at one unit where nothing else is said; η is 3, and the best report so far is compared.
 """
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--seeds", type=int, default=2)
-    arguments.add_argument("--gp-seeds", type=int, default=2)
+    arguments.add_argument("--seeds", type=int, default=40)
+    arguments.add_argument("--gp-seeds", type=int, default=30)
     arguments.add_argument("--processes", type=int, default=1)
     arguments.add_argument("--out", type=Path, help="file for the report; default: print it")
     options = arguments.parse_args()
