@@ -8,7 +8,7 @@ import pytest
 
 from daskhpo import recommend
 from daskhpo.core.space import Space
-from daskhpo.recommendation import SCHEDULER_RULES, SEARCHER_RULES, decision_table
+from daskhpo.recommendation.rules import SCHEDULER_RULES, SEARCHER_RULES, decision_table
 from daskhpo.space import Categorical, Integer, Ordinal, Real
 
 PAGE = Path(__file__).parents[1] / "docs/explanation/which-method.md"
@@ -63,7 +63,7 @@ def test_every_row_for_searchers_is_reached_and_says_what_it_gives(row):
 
 def test_the_page_shows_the_rules_that_the_function_goes_by():
     text = PAGE.read_text(encoding="utf-8")
-    begin = "<!-- decision table: begin (written by daskhpo.recommendation.decision_table) -->\n"
+    begin = "<!-- decision table: begin (written by recommendation.rules.decision_table) -->\n"
     shown = text.split(begin)[1].split("\n<!-- decision table: end -->")[0]
     assert shown == decision_table()
 
