@@ -27,7 +27,7 @@ class MedianStopping(Scheduler):
 
     Another scheduler decides everything else. Its segments are cut every ``interval`` units, so
     that the rule is asked in between; it notices nothing of that, and it is told if one of its
-    trials was stopped.
+    trials was stopped. Who takes over a state takes over its running average.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class MedianStopping(Scheduler):
         self._grace_period, self._interval = grace_period, interval
         self._min_samples = min_samples
         self._averages: dict[int, RunningMedian] = {}  # of all trials, by resource
-        self._sums: dict[TrialId, float] = {}
+        self._sums: dict[TrialId, tuple[float, int]] = {}  # of its state's losses; how many
         self._unseen: dict[TrialId, tuple[float, ...]] = {}  # losses the inner one has not seen
         self._until: dict[TrialId, int] = {}  # where the inner one's segment ends
         self._asked: Action = Wait()  # the inner one's last answer, which on_launch carries out
@@ -100,14 +100,15 @@ class MedianStopping(Scheduler):
 
     def on_report(self, trial: Trial, report: Report) -> Decision:
         resource = report.resource
-        self._sums[trial.id] = self._sums.get(trial.id, 0.0) + sum(report.losses)
+        total, n = self._sums.get(trial.id, (0.0, 0))
+        total, n = self._sums[trial.id] = total + sum(report.losses), n + len(report.losses)
         others = self._averages.setdefault(resource, RunningMedian())
         hopeless = (
             resource >= self._grace_period
             and len(others) >= self._min_samples
             and report.best_loss > others.value()
         )
-        others.insert(self._sums[trial.id] / resource)
+        others.insert(total / n)
         if hopeless and resource < self.max_t:
             return Stop("worse than the median of the running averages")
         losses = self._unseen.pop(trial.id, ()) + report.losses
@@ -125,6 +126,8 @@ class MedianStopping(Scheduler):
 
     def on_exploit(self, trial: Trial, source: TrialId) -> None:
         self._unseen.pop(trial.id, None)  # they were another state's
+        if trial.id != source:
+            self._sums[trial.id] = self._sums.get(source, (0.0, 0))
         self._inner.on_exploit(trial, source)
 
     def on_setback(self, trial: Trial) -> bool:

@@ -199,6 +199,20 @@ def test_after_an_exploit_the_inner_scheduler_sees_nothing_of_the_state_before()
     assert [report.losses for _, _, report in vars(rule)["_inner"].seen] == [(3.0, 2.0, 1.0)]
 
 
+def test_who_takes_over_a_state_takes_over_its_running_average():
+    rule = MedianStopping(Witness(max_t=9), grace_period=2, min_samples=2)
+    for trial in (0, 1, 2):
+        rule.next_action({}, can_start=True)
+        rule.on_launch(a_trial(trial))
+    told(rule, 0, 2, 1.0, 1.0)
+    told(rule, 1, 2, 9.0, 9.0)
+    rule.on_exploit(a_trial(1, resource=2, status=Status.PAUSED), source=0)
+    told(rule, 0, 3, 1.0)
+    told(rule, 1, 3, 1.0)
+    assert told(rule, 2, 2, 2.0, 2.0) == Continue(until=3)  # others': 1 and 9
+    assert told(rule, 2, 3, 2.0) == HOPELESS  # others': 1 and 1
+
+
 @pytest.mark.parametrize("inner", ["halving", "hyperband"])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_rung_does_not_wait_for_trials_that_the_rule_stopped(inner, seed):
