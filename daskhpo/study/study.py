@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from daskhpo.study.asktell import AskedTrial, AskTell
 from daskhpo.study.callback import Callback
 from daskhpo.study.coordinator import Problem
 from daskhpo.study.options import check_options
+from daskhpo.study.parts import check_mutations, check_name, check_parts, check_trainable
 from daskhpo.study.result import Result
 from daskhpo.study.session import (
     check_manifest,
@@ -74,21 +74,14 @@ class Study:
             from daskhpo.searchers.random import RandomSearch
 
             searcher = RandomSearch()
-        if not isinstance(scheduler, Scheduler):
-            raise TypeError(f"scheduler={scheduler!r} must be a scheduler, such as ASHA(max_t=27)")
-        if not isinstance(searcher, Searcher):
-            raise TypeError(f"searcher={searcher!r} must be a searcher, such as RandomSearch()")
-        if not isinstance(seed, int) or isinstance(seed, bool):
-            raise TypeError(f"seed={seed!r} must be an int")
-        self.trainable = _check_trainable(trainable)
+        self.trainable = check_trainable(trainable)
         self.name = time.strftime("study-%Y%m%d-%H%M%S") if name is None else name
-        _check_name(self.name)
+        check_name(self.name)
         self.storage = Path(storage)
         space = space if isinstance(space, Space) else Space(space)
+        check_parts(space, scheduler, searcher, seed)
         self._problem = Problem(space, Objective(metric, mode), scheduler, searcher, seed)
-        for part in (scheduler, searcher):
-            copy.deepcopy(part).setup(space, seed)  # says what does not fit the space
-        _check_mutations(self.trainable, scheduler)
+        check_mutations(self.trainable, scheduler)
         self._asktell: AskTell | None = None
         self.source: str | None = None  # "FILE.py:study", set by the command line
 
@@ -391,7 +384,7 @@ class Study:
         """
         from daskhpo.study.branch import branch
 
-        _check_name(name)
+        check_name(name)
         is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if seconds is not None and not (is_number and seconds >= 0):
             raise ValueError(f"seconds={seconds!r} must be a number of 0 or more, or None")
@@ -427,13 +420,6 @@ def load_study(path: str | Path) -> Result:
     return Result(study_records(directory), manifest.objective, directory)
 
 
-def _check_name(name: str) -> None:
-    if not isinstance(name, str):
-        raise TypeError(f"name={name!r} must be a str")
-    if not name or "/" in name or name.startswith("."):
-        raise ValueError(f"name={name!r} must be a plain folder name")
-
-
 def _followers(callbacks: Sequence[Callback], progress: bool) -> list[Callback]:
     for callback in callbacks:
         if not isinstance(callback, Callback):
@@ -443,43 +429,3 @@ def _followers(callbacks: Sequence[Callback], progress: bool) -> list[Callback]:
     from daskhpo.callbacks.console import ConsoleProgress
 
     return [ConsoleProgress(), *callbacks]
-
-
-def _check_mutations(trainable: Any, scheduler: Scheduler) -> None:
-    """Refuse to change in mid-training what the shape of a model depends on."""
-    if not (isinstance(trainable, type) and issubclass(trainable, Trainable)) or trainable.adapts:
-        return
-    refused = [name for name in scheduler.mutates if name in trainable.shape_hyperparameters]
-    if refused:
-        others = [name for name in scheduler.mutates if name not in refused]
-        raise ValueError(
-            f"mutations: {', '.join(refused)} would change the shape of {trainable.__name__}'s "
-            f"state, so that no member could take over another one's. Leave only {others} there, "
-            "or make load_checkpoint fit such a state to the model and set adapts = True"
-        )
-
-
-def _check_trainable(trainable: Any) -> Any:
-    if trainable is None:
-        return None
-    if isinstance(trainable, type):
-        if not issubclass(trainable, Trainable):
-            raise TypeError(
-                f"trainable={trainable.__name__} must be a subclass of daskhpo.Trainable"
-            )
-        missing = sorted(getattr(trainable, "__abstractmethods__", ()))
-        if missing:
-            raise TypeError(f"trainable={trainable.__name__} does not define {', '.join(missing)}")
-        return trainable
-    if not callable(trainable):
-        raise TypeError(
-            f"trainable={trainable!r} must be a daskhpo.Trainable subclass, or a function "
-            "f(config, trial) that reports"
-        )
-    try:
-        inspect.signature(trainable).bind({}, None)
-    except TypeError as error:
-        raise TypeError(
-            f"trainable={trainable!r} must take two arguments, (config, trial): {error}"
-        ) from None
-    return trainable

@@ -1,0 +1,76 @@
+"""What a study is made of, checked when it is defined: before anything starts."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+from daskhpo.core.scheduler import Scheduler
+from daskhpo.core.searcher import Searcher
+from daskhpo.core.space import Space
+from daskhpo.trainable import Trainable
+
+
+def check_parts(space: Space, scheduler: Scheduler, searcher: Searcher, seed: int) -> None:
+    """Refuse what is no scheduler or searcher, or does not fit the space.
+
+    Raises
+    ------
+    TypeError, ValueError : the message says what it should be.
+    """
+    if not isinstance(scheduler, Scheduler):
+        raise TypeError(f"scheduler={scheduler!r} must be a scheduler, such as ASHA(max_t=27)")
+    if not isinstance(searcher, Searcher):
+        raise TypeError(f"searcher={searcher!r} must be a searcher, such as RandomSearch()")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"seed={seed!r} must be an int")
+    for part in (scheduler, searcher):
+        copy.deepcopy(part).setup(space, seed)
+
+
+def check_name(name: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"name={name!r} must be a str")
+    if not name or "/" in name or name.startswith("."):
+        raise ValueError(f"name={name!r} must be a plain folder name")
+
+
+def check_mutations(trainable: Any, scheduler: Scheduler) -> None:
+    """Refuse to change in mid-training what the shape of a model depends on."""
+    if not (isinstance(trainable, type) and issubclass(trainable, Trainable)) or trainable.adapts:
+        return
+    refused = [name for name in scheduler.mutates if name in trainable.shape_hyperparameters]
+    if refused:
+        others = [name for name in scheduler.mutates if name not in refused]
+        raise ValueError(
+            f"mutations: {', '.join(refused)} would change the shape of {trainable.__name__}'s "
+            f"state, so that no member could take over another one's. Leave only {others} there, "
+            "or make load_checkpoint fit such a state to the model and set adapts = True"
+        )
+
+
+def check_trainable(trainable: Any) -> Any:
+    if trainable is None:
+        return None
+    if isinstance(trainable, type):
+        if not issubclass(trainable, Trainable):
+            raise TypeError(
+                f"trainable={trainable.__name__} must be a subclass of daskhpo.Trainable"
+            )
+        missing = sorted(getattr(trainable, "__abstractmethods__", ()))
+        if missing:
+            raise TypeError(f"trainable={trainable.__name__} does not define {', '.join(missing)}")
+        return trainable
+    if not callable(trainable):
+        raise TypeError(
+            f"trainable={trainable!r} must be a daskhpo.Trainable subclass, or a function "
+            "f(config, trial) that reports"
+        )
+    try:
+        inspect.signature(trainable).bind({}, None)
+    except TypeError as error:
+        raise TypeError(
+            f"trainable={trainable!r} must take two arguments, (config, trial): {error}"
+        ) from None
+    return trainable
