@@ -17,7 +17,7 @@ logger = logging.getLogger("daskhpo")
 class _Slot:
     n_notes: int = 0  # taken in
     newest: int = -1  # row; a slot gets ever higher ones
-    early: str | None = None  # why the next row was let go of before it was said to be held
+    early: list[tuple[str, str]] = field(default_factory=list)  # notes of a row not said to be held
     rows: dict[int, tuple[TrialId, int]] = field(default_factory=dict)  # trial, attempt
 
 
@@ -33,15 +33,13 @@ class Holdings:
         self._slots[slot] = _Slot()
 
     def add(self, slot: int, ref: CheckpointRef, attempt: int, at: float) -> list[Event]:
-        """The slot holds a state, or has let go of it already."""
+        """The slot holds a state; what its notes said of it before follows now."""
         known = self._slots[slot]
         known.newest = ref.row
-        if (reason := known.early) is not None:
-            known.early = None
-            return [Dropped(ref.trial, attempt, ref.row, reason, at)]
         known.rows[ref.row] = ref.trial, attempt
         self._home[ref.row] = slot
-        return []
+        early, known.early = known.early, []
+        return [self._event(ref, attempt, kind, text, at) for kind, text in early]
 
     def home(self, ref: CheckpointRef | None) -> int | None:
         """The slot that holds a state."""
@@ -70,15 +68,20 @@ class Holdings:
             match kind:
                 case "saved":
                     events.append(Saved(ref.trial, attempt, ref, at))
+                case "unsaved" | "dropped" if known is not None and ref.row > known.newest:
+                    known.early.append((kind, text))
                 case "unsaved":
-                    logger.warning("%s", text)
-                    events.append(Unsaved(ref.trial, attempt, ref.row, text, at))
+                    events.append(self._event(ref, attempt, kind, text, at))
                 case "dropped" if self._home.get(ref.row) == slot:
-                    self.forget(ref)
-                    events.append(Dropped(ref.trial, attempt, ref.row, text, at))
-                case "dropped" if known is not None and ref.row > known.newest:
-                    known.early = text
+                    events.append(self._event(ref, attempt, kind, text, at))
         return events
+
+    def _event(self, ref: CheckpointRef, attempt: int, kind: str, text: str, at: float) -> Event:
+        if kind == "unsaved":
+            logger.warning("%s", text)
+            return Unsaved(ref.trial, attempt, ref.row, text, at)
+        self.forget(ref)
+        return Dropped(ref.trial, attempt, ref.row, text, at)
 
     def empty(self, slot: int, reason: str, at: float) -> list[Event]:
         """The slot holds nothing any more."""

@@ -415,12 +415,34 @@ def test_a_state_that_a_waiting_job_needs_is_written_before_its_slot_ends(holder
     assert holder.messages[-1][1] == {"do": "exit", "write": True, "rows": [7]}
 
 
-def test_a_state_that_was_let_go_of_before_it_was_said_to_be_held_is_dropped(desk: Desk) -> None:
+@pytest.fixture
+def saving(desk: Desk) -> Desk:
+    """A desk whose slot 0 takes trial 0's state, and has not said so yet."""
     desk.hear(desk.say(0, "hello"))
     desk.executor.perform([train(0)])
     desk.hear(desk.say(0, "report", outcome="UNTIL", **report(0, 0)))
     desk.executor.perform([Save(0, 1, REF, Chance.REAL)])
-    dropped = note(1, "dropped", REF, "not worth a write")
-    desk.inbox.put(Live({"slot": 0, "notes": [dropped]}, 0.0))
-    said = desk.say(0, "held", trial=0, attempt=1, ref=REF.plain(), notes=[dropped])
-    assert kinds(desk.hear(said)) == [Held, Dropped]
+    return desk
+
+
+@pytest.mark.parametrize("sent_ahead", [True, False])
+@pytest.mark.parametrize(
+    ("notes", "expected"),
+    [
+        ([note(1, "dropped", REF, "not worth a write")], [Held, Dropped]),
+        ([note(1, "unsaved", REF, "no space")], [Held, Unsaved]),
+        (
+            [note(1, "unsaved", REF, "no space"), note(2, "dropped", REF, "no space")],
+            [Held, Unsaved, Dropped],
+        ),
+    ],
+)
+def test_what_became_of_a_state_follows_when_it_is_said_to_be_held(
+    saving: Desk, notes: list[Any], expected: list[type], sent_ahead: bool
+) -> None:
+    if sent_ahead:  # notes may overtake the call
+        saving.inbox.put(Live({"slot": 0, "notes": notes}, 0.0))
+    said = saving.say(0, "held", trial=0, attempt=1, ref=REF.plain(), notes=notes)
+    events = saving.hear(said)
+    assert kinds(events) == expected
+    assert {event.seconds for event in events} == {events[0].seconds}
