@@ -1,4 +1,4 @@
-"""Five sizes of the same experiment: what is searched, for how long, on how much data."""
+"""Four sizes of the same experiment: what is searched, for how long, on how much data."""
 
 from __future__ import annotations
 
@@ -12,12 +12,6 @@ from experiments.adsorption.generate import Shape
 SMALL = Shape(repeat=2, layers=3)
 LEARNING_RATES = Real(1e-3, 1e-1, log=True)
 BATCH_SIZES = Ordinal([40, 61, 79, 97, 119, 140, 158, 178, 199, 219, 238])
-ARCHITECTURES: dict[str, Any] = {  # of the reference study
-    "embedding": Integer(1, 100),
-    "conv_layers": Integer(1, 40),
-    "fc_size": Integer(1, 150),
-    "fc_layers": Integer(1, 40),
-}
 
 
 @dataclass(frozen=True)
@@ -102,24 +96,14 @@ PROFILES: dict[str, Profile] = {
             n_structures=800,
         ),
         Profile(
-            # The architectures of the reference study, on so little data that a core can train
-            # them: for recording learning curves.
-            "wide",
-            {
-                "lr": LEARNING_RATES,
-                "batch_size": Ordinal([10, 20, 40]),
-                **ARCHITECTURES,
-            },
-            max_t=27,
-            grace_period=3,
-            n_structures=None,
-        ),
-        Profile(
             "gpu",
             {
                 "lr": LEARNING_RATES,
                 "batch_size": BATCH_SIZES,
-                **ARCHITECTURES,
+                "embedding": Integer(1, 100),
+                "conv_layers": Integer(1, 40),
+                "fc_size": Integer(1, 150),
+                "fc_layers": Integer(1, 40),
             },
             max_t=81,
             grace_period=3,

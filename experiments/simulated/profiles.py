@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
 from experiments.simulated.methods import BRACKETS, LADDERS, METHODS, Method
 from experiments.simulated.races import Race
-from experiments.simulated.tables import ADSORPTION, LCBENCHES, TASKSETS, WIDE, Task
+from experiments.simulated.tables import Task
 
 LADDER_WORKERS = 16
 BUDGET_WORKERS = 4
@@ -25,14 +25,12 @@ class Profile:
     seeds : by number of workers: studies of each method on each task. With many workers they are
         slow to play and differ little.
     ladder_seeds, budget_seeds : for the grid of rungs, and for studies in a budget.
-    without : families of tables that are left out.
     """
 
     name: str
     seeds: Mapping[int, int]
     ladder_seeds: int
     budget_seeds: int
-    without: Collection[str] = ()
 
     def races(self, tasks: Iterable[Task]) -> Iterator[Race]:
         """All that is played."""
@@ -66,20 +64,12 @@ def races(
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("smoke", {1: 3, 16: 3, 64: 3}, ladder_seeds=3, budget_seeds=3, without=(WIDE,)),
+        Profile("smoke", {1: 3, 16: 3, 64: 3}, ladder_seeds=3, budget_seeds=3),
         Profile(
             "full",
             {1: 100, 4: 100, 16: 100, 64: 50, 256: 20, 1024: 6},
             ladder_seeds=50,
             budget_seeds=30,
-            without=(WIDE,),
-        ),
-        Profile(
-            "wide",
-            {1: 100, 4: 100, 16: 100, 64: 50},
-            ladder_seeds=100,
-            budget_seeds=100,
-            without=(ADSORPTION, TASKSETS, LCBENCHES),
         ),
     )
 }

@@ -7,11 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from distributed import Client, LocalCluster
 
 from daskhpo import Study
-from daskhpo.core.types import Config
 from daskhpo.curves import CurveTable
 from daskhpo.schedulers import FIFO
 from experiments.adsorption.data import prepare
@@ -24,10 +22,6 @@ CPU_SECONDS = "cpu_seconds"
 
 class Timed(AdsorptionNet):
     """Tells what a unit costs on a core that does nothing else, however busy the machine is."""
-
-    def setup(self, config: Config) -> None:
-        super().setup(config)
-        torch.set_flush_denormal(True)  # numbers next to nothing take half of a deep stack's time
 
     def step(self) -> dict[str, Any]:
         begin = time.process_time()

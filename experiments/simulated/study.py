@@ -16,7 +16,7 @@ from pathlib import Path
 from experiments.readme import Place
 from experiments.simulated.profiles import PROFILES
 from experiments.simulated.races import run_all
-from experiments.simulated.tables import SHARED, TASKSETS, all_tasks
+from experiments.simulated.tables import SHARED, all_tasks
 
 HERE = Path(__file__).parent
 SHOWN = 2000  # studies from one line of progress to the next
@@ -29,12 +29,11 @@ def main(arguments: list[str] | None = None) -> int:
     own = tuple(path.resolve() for path in options.curves)
     try:
         place = Place(options.readme, profile.name)
-        found = all_tasks(own, options.shared)
+        tasks = all_tasks(own, options.shared)
     except (ValueError, FileNotFoundError) as error:
         print(error)
         return 2
-    tasks = tuple(task for task in found if task.family not in profile.without)
-    if TASKSETS not in profile.without and not options.shared.is_dir():
+    if not options.shared.is_dir():
         print("TaskSet and LCBench are left out: their curves are not part of this project")
     races = list(profile.races(tasks))
     print(f"{len(races):,} studies on {', '.join(task.name for task in tasks)}", flush=True)

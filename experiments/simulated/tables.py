@@ -41,8 +41,6 @@ TASKSET = Space(
         "exponential_decay": Real(1e-6, 1e-3, log=True),
     }
 )
-ADSORPTION, WIDE = "adsorption", "adsorption, wide ranges"  # families of the tables of this folder
-TASKSETS, LCBENCHES = "TaskSet", "LCBench"
 RATES = ("learning_rate", "lr")
 SHARES = (0.01, 0.002)  # of configurations that reach a target
 LEAST = 5  # configurations that reach the only target of a small table
@@ -101,10 +99,9 @@ class Task:
 @cache
 def all_tasks(own: tuple[Path, ...] = (), shared: Path = SHARED) -> tuple[Task, ...]:
     """The tables of this folder, those of the shared one if it is there, and one's own."""
-    families = {"adsorption-short": ADSORPTION, "adsorption-wide": WIDE}
     found = [
-        Task(name, family, CurveTable.read(COMMITTED / f"{name}.csv.gz"))
-        for name, family in families.items()
+        Task(path.name.removesuffix(".csv.gz"), "adsorption", CurveTable.read(path))
+        for path in sorted(COMMITTED.glob("*.csv.gz"))
     ]
     found += [*taskset(shared), *lcbench(shared)]
     found += [Task(str(path), path.name.split(".")[0], CurveTable.read(path)) for path in own]
@@ -129,7 +126,7 @@ def taskset(folder: Path = SHARED) -> list[Task]:
     for name, losses in zip(data["task"], data["valid_loss"][:, :, 1:], strict=True):
         short = str(name).split("_")[-2 if "relu" not in name else -3]
         times = np.broadcast_to(np.arange(1.0, losses.shape[1] + 1), losses.shape)
-        found.append(Task(f"TaskSet {short}", TASKSETS, _table(TASKSET, rows, losses, times)))
+        found.append(Task(f"TaskSet {short}", "TaskSet", _table(TASKSET, rows, losses, times)))
     return found
 
 
@@ -153,7 +150,7 @@ def lcbench(folder: Path = SHARED) -> list[Task]:
         times = np.maximum.accumulate(times.astype(float), axis=1)
         times = times + 1e-6 * np.arange(times.shape[1])  # a few steps take no time
         curves = _table(LCBENCH, data["X"], 100 - accuracy, times)
-        found.append(Task(f"LCBench {name}", LCBENCHES, curves))
+        found.append(Task(f"LCBench {name}", "LCBench", curves))
     return found
 
 

@@ -21,15 +21,7 @@ from experiments.simulated.profiles import PROFILES
 from experiments.simulated.races import Race, Ran, run
 from experiments.simulated.report import among, by_workers, markdown
 from experiments.simulated.study import main
-from experiments.simulated.tables import (
-    ADSORPTION,
-    COMMITTED,
-    LCBENCHES,
-    TASKSETS,
-    WIDE,
-    Task,
-    all_tasks,
-)
+from experiments.simulated.tables import COMMITTED, Task, all_tasks
 
 
 def a_task(*losses, seconds=None, rates=None):
@@ -73,9 +65,8 @@ def test_where_training_failed_or_is_not_known_the_loss_is_infinite():
     assert task.losses.tolist() == [[1.0, math.inf, 0.5], [2.0, math.inf, math.inf]]
 
 
-@pytest.mark.parametrize("name", ["adsorption-short", "adsorption-wide"])
-def test_the_committed_curves_are_of_whole_trainings(name):
-    (task,) = [task for task in all_tasks((), COMMITTED / "none") if task.name == name]
+def test_the_committed_curves_are_of_whole_trainings():
+    (task,) = [task for task in all_tasks((), COMMITTED / "none") if task.family == "adsorption"]
     assert len(task.curves) >= 50
     assert {curve.n_units for curve in task.curves.curves} == {27}
     assert task.rates.min() >= 1e-3
@@ -133,13 +124,6 @@ def test_the_best_six_are_the_mean_of_six_trials_and_only_get_better(own):
 def test_a_race_is_the_same_whenever_it_is_played(own):
     race = Race(str(own), "AHB", 3, 5, 30.0)
     assert run(race, (own,), own.parent) == run(race, (own,), own.parent)
-
-
-def test_every_table_belongs_to_a_full_profile():
-    known = {ADSORPTION, WIDE, TASKSETS, LCBENCHES}
-    played = [known - set(PROFILES[name].without) for name in ("full", "wide")]
-    assert set.union(*played) == known
-    assert not set.intersection(*played)
 
 
 def test_a_profile_plays_every_method_with_every_number_of_workers():
