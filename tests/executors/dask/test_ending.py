@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,8 @@ def test_on_sigterm_a_trial_hands_over_and_goes_on_elsewhere(
 
 def hurried(config: Any, trial: Any) -> None:
     """The first worker learns that its job ends in two seconds and what must be kept free."""
-    place = Path(config["place"])
-    if not (place / "first").exists():
-        (place / "first").write_text(str(os.getpid()))
+    with suppress(FileExistsError), open(Path(config["place"]) / "first", "x") as first:
+        first.write(str(os.getpid()))
         os.environ["SLURM_JOB_END_TIME"] = str(time.time() + RESERVE_SECONDS + 2)
         assert trial.remaining_walltime() > RESERVE_SECONDS
     count(config, trial)
