@@ -24,6 +24,11 @@ MEGABYTES_PER_NODE = 8000
 KILL_WAIT = 8  # seconds between SIGTERM and SIGKILL
 
 
+def _whole(number: str) -> str:
+    """The job, or the array of which it is a part: what waits of one is ``76_[2-3%1]``."""
+    return number.partition("_")[0]
+
+
 def missing() -> str | None:
     """Why a Slurm cannot be started here; None if it can."""
     absent = [name for name in PROGRAMS if shutil.which(name) is None]
@@ -116,7 +121,7 @@ class Slurm:
     def cancel_all(self) -> None:
         """Cancel every job, and wait until the nodes are free."""
         for number in self.jobs():
-            self.command("scancel", number)
+            self.command("scancel", _whole(number))
         until(lambda: not self.jobs(), "no job is left")
 
     def command(self, *argv: str) -> str:
@@ -131,7 +136,7 @@ class Slurm:
         """End all jobs and daemons."""
         if "slurmctld" in self._daemons:
             for number in self.jobs():
-                self.command("scancel", "--signal=KILL", "--full", number)
+                self.command("scancel", "--signal=KILL", "--full", _whole(number))
             self.cancel_all()
         for daemon in reversed(self._daemons.values()):
             daemon.terminate()
