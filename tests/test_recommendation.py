@@ -23,14 +23,17 @@ SCHEDULED = [  # what is asked beside the space, and what comes of it, row by ro
     ({"schedule": ["lr"], "workers": 1}, "PB2(max_t=81, perturbation_interval=2"),
     ({"schedule": ["lr"]}, "PBT(max_t=81, perturbation_interval=2, mutations=('lr',)"),
     ({"models": 30}, "MedianStopping(FIFO(max_t=81), grace_period=5"),
-    ({"early": "misleading"}, "grace_period=9, reduction_factor=3, brackets=2"),
+    (
+        {"early": "misleading"},
+        "grace_period=9, reduction_factor=3, brackets=1, variant='promotion'",
+    ),
     ({"early": "telling"}, "grace_period=3, reduction_factor=3, brackets=1, variant='stopping'"),
     ({}, "grace_period=5, reduction_factor=3, brackets=1, variant='promotion'"),
 ]
 SEARCHED = [
     ({"space": SMALL}, "GridSearch(num_points=7)"),
     ({"schedule": ["lr"]}, "RandomSearch()"),
-    ({"workers": 2}, "RandomSearch()"),
+    ({"workers": 1}, "RandomSearch()"),
     ({"seconds_per_unit": 0.1}, "RandomSearch()"),
     ({"space": WIDE}, "RandomSearch()"),
     ({}, "GPSearch("),

@@ -104,11 +104,11 @@ def recommend(
     from daskhpo.schedulers import ASHA
     from daskhpo.searchers import GPSearch
     <BLANKLINE>
-    # good where early results tell the order, and not bad where they mislead; a trial that was
-    # set aside may come back
+    # good where early results tell the order and where they mislead; a trial that was set aside
+    # may come back
     scheduler = ASHA(max_t=81, grace_period=5, reduction_factor=3, brackets=1, \
 variant='promotion', compare='best')
-    # it learns from trials of every length, and chooses ones that go on (weak evidence)
+    # it learns from trials of every length, and chooses ones that go on
     searcher = GPSearch(acq='EI', n_initial_points=8, kappa=1.96, xi=0.01)
     """
     question = Question(
