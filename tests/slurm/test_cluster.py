@@ -55,8 +55,11 @@ def make_study(tmp_path: Path) -> Any:
     return make
 
 
-def whereabouts(config: Any, trial: Any) -> None:
-    """Says where it runs; units of 0.1 s, from its state if there is one."""
+def whereabouts(config: Any, trial: Any, go_on: Path | None = None) -> None:
+    """Says where it runs; units of 0.1 s, from its state if there is one.
+
+    ``go_on``: before there is such a file, nobody comes to the end.
+    """
     assert trial.device == "cuda:0"
     start = trial.checkpoint["n"] if trial.checkpoint else 0
     place = {
@@ -67,6 +70,8 @@ def whereabouts(config: Any, trial: Any) -> None:
     }
     for n in range(start + 1, trial.max_t + 1):
         time.sleep(0.1)
+        while go_on is not None and n == trial.max_t and not go_on.exists():
+            time.sleep(0.05)
         trial.report({"loss": 1 / n, **place}, state=lambda n=n: {"n": n})
 
 
@@ -141,13 +146,18 @@ def test_a_study_outlives_the_walltime_of_its_jobs(
 
 
 def test_a_cancelled_job_hands_its_trial_over_and_another_job_comes(
-    slurm: Slurm, cluster_of: Any, make_study: Any
+    slurm: Slurm, cluster_of: Any, make_study: Any, tmp_path: Path
 ) -> None:
-    study = make_study(whereabouts, FIFO(80))
+    def train(config: Any, trial: Any) -> None:
+        whereabouts(config, trial, go_on=tmp_path / "another came")
+
+    study = make_study(train, FIFO(80))
     with cluster_of(2) as cluster:
         handle = study.start(num_trials=4, client=cluster, resources={"gpu": 1}, progress=False)
         until(lambda: len(jobs_of(study)) == 2, "reports from two jobs")
         slurm.command("scancel", str(min(jobs_of(study))))
+        until(lambda: len(jobs_of(study)) == 3, "a report from another job")
+        (tmp_path / "another came").touch()
         handle.wait()
     check_no_epoch_was_lost(study)
     assert records(study, Lost) == []
@@ -155,15 +165,20 @@ def test_a_cancelled_job_hands_its_trial_over_and_another_job_comes(
 
 
 def test_a_killed_worker_comes_back_in_its_job_and_no_trial_fails(
-    cluster_of: Any, make_study: Any
+    cluster_of: Any, make_study: Any, tmp_path: Path
 ) -> None:
-    study = make_study(whereabouts, FIFO(60))
+    def train(config: Any, trial: Any) -> None:
+        whereabouts(config, trial, go_on=tmp_path / "it came back")
+
+    study = make_study(train, FIFO(60))
     with cluster_of(2) as cluster:
         handle = study.start(
             num_trials=4, client=cluster, resources={"gpu": 1}, checkpoint="every:5", progress=False
         )
         until(lambda: len(pids_of(study)) == 2, "reports of two workers")
         os.kill(min(pids_of(study)), signal.SIGKILL)
+        until(lambda: len(pids_of(study)) == 3, "a report from the new process")
+        (tmp_path / "it came back").touch()
         handle.wait()
     assert (study.result().trials().status == "completed").all()
     assert sum(one.blame for one in records(study, Lost)) == 1
