@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distributed import Status
+from distributed import SchedulerPlugin, Status
 from tornado.ioloop import PeriodicCallback
 
 from daskhpo.cluster import jobs
@@ -48,6 +48,20 @@ class _Job:
     busy: float = 0.0  # when something last ran there
     retiring: bool = False
     free: bool = False
+
+
+class _Arrivals(SchedulerPlugin):  # type: ignore[misc]
+    """Says of which job a worker came."""
+
+    def __init__(self, came: Callable[[str], None]) -> None:
+        self._came = came
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        self._came(_job_of(scheduler.workers[worker]))
+
+
+def _job_of(worker: Any) -> str:
+    return str(worker.name).rpartition("-")[0]
 
 
 class Minder:
@@ -100,9 +114,17 @@ class Minder:
             await self._submit(steps.submit[1:])
         except CommandFailed as error:  # a limit on jobs, say: go on with those there are
             self._failed(f"a job was refused: {error}")
+        self._cluster.scheduler.add_plugin(_Arrivals(self._came))
         look = PeriodicCallback(self._look, LOOK_SECONDS * 1000)
         self._cluster.periodic_callbacks["daskhpo-minder"] = look
         look.start()
+
+    def _came(self, name: str) -> None:
+        """A job has a worker, perhaps for less than the time between two looks."""
+        job = self._jobs.get(name)
+        if job is not None and not job.connected:
+            job.connected, job.state, job.busy = True, State.RUNNING, time.monotonic()
+            self._n_failures, self._not_before = 0, 0.0
 
     # -- a look ----------------------------------------------------------------------------------
 
@@ -121,13 +143,12 @@ class Minder:
         scheduler, broker = self._cluster.scheduler, self._broker
         of_job: dict[str, list[Any]] = {}
         for worker in scheduler.workers.values():
-            of_job.setdefault(str(worker.name).rpartition("-")[0], []).append(worker)
+            of_job.setdefault(_job_of(worker), []).append(worker)
         for job in self._jobs.values():
             workers = of_job.get(job.name, [])
             job.has_workers = bool(workers)
-            if workers and not job.connected:
-                job.connected, job.state, job.busy = True, State.RUNNING, now
-                self._n_failures, self._not_before = 0, 0.0
+            if workers and not job.connected:  # before the job was known
+                self._came(job.name)
             job.free = not any(worker.processing or worker.has_what for worker in workers)
             held_idle = broker is not None and all(
                 broker.is_idle(worker.address)
@@ -209,7 +230,7 @@ class Minder:
             self._jobs[name].retiring = True
             logger.info("job %s is idle and given back", self._jobs[name].number)
             for worker in list(self._cluster.scheduler.workers.values()):
-                if str(worker.name).rpartition("-")[0] == name:
+                if _job_of(worker) == name:
                     self._broker.retire(worker.address)
         if steps.cancel:
             for name in steps.cancel:

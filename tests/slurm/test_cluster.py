@@ -55,6 +55,21 @@ def make_study(tmp_path: Path) -> Any:
     return make
 
 
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    """What daskhpo warns of. Dask silences the handlers of its loggers, pytest's among them."""
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record.getMessage())
+
+    heard: list[str] = []
+    listener = Listener(logging.WARNING)
+    logging.getLogger("daskhpo").addHandler(listener)
+    yield heard
+    logging.getLogger("daskhpo").removeHandler(listener)
+
+
 def whereabouts(config: Any, trial: Any, go_on: Path | None = None) -> None:
     """Says where it runs; units of 0.1 s, from its state if there is one.
 
@@ -146,8 +161,15 @@ def test_a_study_outlives_the_walltime_of_its_jobs(
 
 
 def test_a_cancelled_job_hands_its_trial_over_and_another_job_comes(
-    slurm: Slurm, cluster_of: Any, make_study: Any, tmp_path: Path
+    slurm: Slurm,
+    cluster_of: Any,
+    make_study: Any,
+    tmp_path: Path,
+    warnings: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(minder, "LOOK_SECONDS", 2.0)  # the job has come and gone in between
+
     def train(config: Any, trial: Any) -> None:
         whereabouts(config, trial, go_on=tmp_path / "another came")
 
@@ -159,6 +181,7 @@ def test_a_cancelled_job_hands_its_trial_over_and_another_job_comes(
         until(lambda: len(jobs_of(study)) == 3, "a report from another job")
         (tmp_path / "another came").touch()
         handle.wait()
+    assert not [one for one in warnings if "before its workers came" in one]
     check_no_epoch_was_lost(study)
     assert records(study, Lost) == []
     assert len(jobs_of(study)) == 3
@@ -250,21 +273,6 @@ def test_a_job_that_is_refused_is_an_error_at_once(slurm: Slurm, cluster_of: Any
     with pytest.raises(CommandFailed, match="invalid partition specified: nosuch"):
         cluster_of(4, queue="nosuch")
     assert slurm.jobs() == {}
-
-
-@pytest.fixture
-def warnings() -> Iterator[list[str]]:
-    """What daskhpo warns of. Dask silences the handlers of its loggers, pytest's among them."""
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            heard.append(record.getMessage())
-
-    heard: list[str] = []
-    listener = Listener(logging.WARNING)
-    logging.getLogger("daskhpo").addHandler(listener)
-    yield heard
-    logging.getLogger("daskhpo").removeHandler(listener)
 
 
 def test_jobs_that_end_before_their_workers_come_are_not_submitted_on_and_on(
