@@ -2,14 +2,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.slurm import accounting
 from tests.slurm.slurm import Slurm, missing
-
-HERE = Path(__file__).parent
 
 
 def _need(reason: str | None) -> None:
@@ -17,13 +14,6 @@ def _need(reason: str | None) -> None:
         if os.environ.get("CI"):
             pytest.fail(f"CI must have Slurm: {reason}")
         pytest.skip(reason)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Jobs start and end when Slurm comes to it: one test may wait for several."""
-    for item in items:
-        if item.path.parent == HERE and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(400))
 
 
 @pytest.fixture(scope="session")

@@ -289,11 +289,8 @@ def free_ports(n: int) -> list[int]:
     return ports
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 150.0) -> Any:
-    """Wait for a condition and return its value; an error of a command counts as "not yet".
-
-    A cluster asks Slurm every thirty seconds, and Slurm takes its time on a busy machine.
-    """
+def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+    """Wait for a condition and return its value; an error of a command counts as "not yet"."""
     end = time.monotonic() + seconds
     problem: object = "it was not true"
     while time.monotonic() < end:

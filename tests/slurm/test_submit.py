@@ -194,7 +194,7 @@ def test_a_head_stops_before_its_walltime_ends_and_the_next_link_goes_on(slurm, 
     write(folder, 1.0)
     number = submit(folder, "--num-trials", "10", "--walltime", "60s", "--chain", "3", *TWO_GPUS)
     path = folder / "runs/first"
-    until(lambda: len(records(folder, Began)) == 2, f"the second link goes on; {log(folder)}")
+    until(lambda: len(records(folder, Began)) == 2, f"the second link goes on; {log(folder)}", 90)
     before = list(study_records(path))
     first = before[: [isinstance(r, Began) for r in before].index(True, 1)]
     told = [type(record).__name__ for record in first]
