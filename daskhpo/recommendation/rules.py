@@ -112,9 +112,9 @@ SCHEDULER_RULES: tuple[Rule[Scheduler], ...] = (
         "early results mislead",
         "`ASHA`, promotion, a late first rung",
         "the first rung is the most dangerous one; a trial that was set aside may come back",
-        f"{CURVES}, 3 tasks (a surrogate), 40 seeds: a second bracket, or all of them, cost more "
-        f"than they brought; and {PLAYED}: from the first unit the best 0.2 % are never found on "
-        "one task of five",
+        f"{CURVES}, 3 tasks (a surrogate), 40 seeds: beside a late first rung a second bracket "
+        f"costs, and all brackets are no better; and {PLAYED}: from the first unit "
+        "the best 0.2 % are never found on one task of five",
         lambda q: q.early == "misleading",
         _promotion,
     ),
@@ -122,7 +122,8 @@ SCHEDULER_RULES: tuple[Rule[Scheduler], ...] = (
         "early results tell the order",
         "`ASHA`, stopping, an early first rung",
         "most trials end after a twenty-seventh of training, and no state is written for them",
-        f"{CURVES}, 6 tasks, 40 seeds: as good as promotion, and better with each earlier rung",
+        f"{CURVES}, 6 tasks, 40 seeds: as good as promotion by the best trial, by the mean of "
+        "six a little worse; better with each earlier rung",
         lambda q: q.early == "telling",
         lambda q: ASHA(q.max_t, q.grace_period, ETA, compare="best"),
     ),
