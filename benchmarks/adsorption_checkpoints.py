@@ -21,8 +21,8 @@ from showing import about, among, load, slow_flush, table
 
 from daskhpo import Study
 from daskhpo.core.events import Reported, Saved
+from daskhpo.engine.session import study_records
 from daskhpo.schedulers import ASHA
-from daskhpo.study.session import study_records
 from experiments.adsorption.data import prepare
 from experiments.adsorption.profiles import PROFILES
 from experiments.adsorption.trainable import AdsorptionNet

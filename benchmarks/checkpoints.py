@@ -44,7 +44,7 @@ from methods import (
 from showing import about, inodes, load, spread, table
 
 from daskhpo.checkpoints import ZarrStore, codec
-from daskhpo.checkpoints.residents import Residents
+from daskhpo.checkpoints.cache import Residents
 from daskhpo.core.types import Chance, CheckpointRef
 
 SMALL, LARGE = (60, 1_000_000), (200, 100_000_000)  # tensors and bytes of the model; Adam: + 2

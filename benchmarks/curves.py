@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from daskhpo.core.space import Space
-from daskhpo.curves import Recorded
+from daskhpo.simulation.curves import Recorded
 from experiments.simulated import tables
 
 FOLDER = tables.SHARED

@@ -13,10 +13,10 @@ from daskhpo.core.events import Began, Launched, Record, Reported, Saved, Sugges
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Real, Space
 from daskhpo.core.types import CheckpointPolicy, Continue, Limits, Pause
-from daskhpo.executors.simulated import SimulatedExecutor
+from daskhpo.engine.coordinator import Coordinator, Problem, drive
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import RandomSearch
-from daskhpo.study.coordinator import Coordinator, Problem, drive
+from daskhpo.simulation.executor import SimulatedExecutor
 
 SPACE = {"floor": Real(0.0, 1.0), "speed": Real(0.2, 1.2), "step": Real(10.0, 100.0, log=True)}
 NOISE = 0.1

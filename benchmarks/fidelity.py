@@ -32,11 +32,11 @@ from daskhpo.core.random import rng
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Config, Limits, Report, Trial, TrialId
-from daskhpo.executors.simulated import SimulatedExecutor
+from daskhpo.engine.coordinator import Coordinator, Problem, drive
+from daskhpo.results.result import Result
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import GPSearch, RandomSearch
-from daskhpo.study.coordinator import Coordinator, Problem, drive
-from daskhpo.study.result import Result
+from daskhpo.simulation.executor import SimulatedExecutor
 
 N_SLOTS, MAX_T = 64, 27
 TASKS = ("TaskSet avg", "LCBench 3945", "LCBench 167104")

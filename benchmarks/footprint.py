@@ -98,9 +98,9 @@ def measured(n: int, seconds: float, tls: bool) -> dict[str, float]:
     from daskhpo import Study
     from daskhpo.cluster.security import credentials
     from daskhpo.core.events import Reported, SlotsChanged
+    from daskhpo.engine.session import study_records
     from daskhpo.schedulers import ASHA
     from daskhpo.space import Real
-    from daskhpo.study.session import study_records
 
     with tempfile.TemporaryDirectory() as folder:
         security: Security | None = credentials(Path(folder) / "tls") if tls else None

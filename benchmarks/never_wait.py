@@ -29,13 +29,13 @@ from daskhpo.core.objective import Objective
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits, TrialId
+from daskhpo.engine.coordinator import Coordinator, Problem, drive
+from daskhpo.engine.prefetch import Ahead
+from daskhpo.results.result import Result
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import RandomSearch
 from daskhpo.searchers.gp.search import GPSearch
-from daskhpo.simulation import Telling
-from daskhpo.study.ahead import Ahead
-from daskhpo.study.coordinator import Coordinator, Problem, drive
-from daskhpo.study.result import Result
+from daskhpo.simulation.simulation import Telling
 
 THINKING = 0.1  # seconds
 

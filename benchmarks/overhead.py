@@ -70,8 +70,8 @@ def study(trainable: Any, scheduler: Any, **options: Any) -> list[Any]:
     """Run a study to its end; its journal's records."""
     from daskhpo import Study
     from daskhpo.core.types import Status
+    from daskhpo.engine.session import study_records
     from daskhpo.space import Real
-    from daskhpo.study.session import study_records
 
     made = Study(
         trainable, {"x": Real(0, 1)}, "loss", scheduler=scheduler, storage=measuring.folder()

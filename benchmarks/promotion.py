@@ -27,9 +27,9 @@ from showing import about, among, inodes, load, slow_flush, table
 from daskhpo import Study, Trainable
 from daskhpo.core.events import Deleted, Launched, Reported, Saved, Suggested
 from daskhpo.core.types import CheckpointPolicy
+from daskhpo.engine.policy import check_policy
+from daskhpo.engine.session import study_records
 from daskhpo.schedulers import ASHA
-from daskhpo.study.policy import check_policy
-from daskhpo.study.session import study_records
 
 N_TRIALS, MAX_T, ETA = 512, 256, 4
 SEEDS = range(8)

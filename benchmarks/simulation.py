@@ -34,7 +34,8 @@ from daskhpo.core.types import (
     Stop,
     Trial,
 )
-from daskhpo.executors.simulated import SimulatedExecutor
+from daskhpo.engine.coordinator import Coordinator, Problem, drive
+from daskhpo.results.result import Result
 from daskhpo.schedulers import (
     ASHA,
     FIFO,
@@ -44,9 +45,8 @@ from daskhpo.schedulers import (
     SuccessiveHalving,
 )
 from daskhpo.searchers import RandomSearch
-from daskhpo.simulation import Telling
-from daskhpo.study.coordinator import Coordinator, Problem, drive
-from daskhpo.study.result import Result
+from daskhpo.simulation.executor import SimulatedExecutor
+from daskhpo.simulation.simulation import Telling
 
 SEED = 0
 SPACE = {"floor": Real(0.0, 1.0), "speed": Real(0.2, 1.2), "step": Real(10.0, 100.0, log=True)}

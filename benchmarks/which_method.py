@@ -23,10 +23,10 @@ from curves import FOLDER, MAX_T, Task, tasks
 from showing import about, load, table
 
 from daskhpo.core.scheduler import Scheduler
-from daskhpo.curves import Recorded
 from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, Hyperband, MedianStopping
 from daskhpo.searchers import GPSearch, RandomSearch
 from daskhpo.simulation import Simulation
+from daskhpo.simulation.curves import Recorded
 from experiments.simulated import tables
 from experiments.simulated.crossing import crossing
 

@@ -1,7 +1,7 @@
 """Hyperparameter optimisation on Dask: asynchronous schedulers, cheap checkpoints, Slurm."""
 
 from daskhpo.recommendation import Recommendation, recommend
-from daskhpo.study.result import Result
+from daskhpo.results.result import Result
 from daskhpo.study.study import Study, load_study
 from daskhpo.trainable import Trainable
 

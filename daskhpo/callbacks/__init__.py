@@ -1,7 +1,7 @@
 """Callbacks: what follows a study while it runs."""
 
+from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.console import ConsoleProgress
 from daskhpo.callbacks.csv import CSVLogger
-from daskhpo.study.callback import Callback
 
 __all__ = ["CSVLogger", "Callback", "ConsoleProgress"]

@@ -6,10 +6,10 @@ import time
 from collections import Counter, deque
 from typing import Any
 
+from daskhpo.callbacks.base import Callback, StudyInfo
 from daskhpo.core.events import Began, Ended, Record, Reported
 from daskhpo.core.types import Status
-from daskhpo.study.callback import Callback, StudyInfo
-from daskhpo.study.story import Story, search_loss
+from daskhpo.results.progress import Story, search_loss
 
 LINE_SECONDS = 10.0  # between two plain lines, where there is no terminal
 PACE_SECONDS = 300.0  # the pace is that of so many last seconds

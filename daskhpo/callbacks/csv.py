@@ -6,9 +6,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from daskhpo.callbacks.base import Callback, StudyInfo
 from daskhpo.core.events import Record, Reported
-from daskhpo.study.callback import Callback, StudyInfo
-from daskhpo.study.story import Story
+from daskhpo.results.progress import Story
 
 
 class CSVLogger(Callback):

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from daskhpo.cluster.network import named_address, reachable_address
-from daskhpo.cluster.script import seconds_of_walltime, slurm_time
+from daskhpo.cluster.scaling import Rules
 from daskhpo.cluster.security import credentials
-from daskhpo.cluster.topup import Rules
+from daskhpo.remote.script import seconds_of_walltime, slurm_time
 from daskhpo.study.limits import seconds_of
 
 logger = logging.getLogger("daskhpo")
@@ -136,7 +136,7 @@ def slurm_cluster(
 
     directives = _directives(job_extra_directives, gpus_per_job, logs, job_name)
     slurm_class = _import_jobqueue()
-    from daskhpo.cluster.minder import Minder
+    from daskhpo.cluster.autoscaler import Minder
 
     place = _address(interface, queue, options) | options.pop("scheduler_options", {})
     folder = None
@@ -154,7 +154,7 @@ def slurm_cluster(
         security=security or None,
         job_name=job_name,
         python=f"exec {shlex.quote(sys.executable)}",  # Slurm's signals reach Python, not a shell
-        worker_command="daskhpo.cluster.worker",
+        worker_command="daskhpo.executors.dask.slurm_worker",
         job_extra_directives=directives,
         job_script_prologue=list(job_script_prologue),
         **{"name": "daskhpo", "death_timeout": DEATH_TIMEOUT, "silence_logs": "error"}

@@ -11,9 +11,9 @@ from typing import Any
 from daskhpo.core.commands import Command, Interrupt, Release, Train
 from daskhpo.core.events import Failed, Reported, SlotsChanged, Step, StopRequested
 from daskhpo.core.types import CheckpointPolicy, Config, Limits, TrialId
-from daskhpo.study.coordinator import Problem
-from daskhpo.study.lock import JobIsOver, no_job_is_over
-from daskhpo.study.session import Session
+from daskhpo.engine.coordinator import Problem
+from daskhpo.engine.lock import JobIsOver, no_job_is_over
+from daskhpo.engine.session import Session
 
 
 class AskedTrial:

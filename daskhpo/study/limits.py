@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from daskhpo.core.types import Limits
 
 if TYPE_CHECKING:
-    from daskhpo.study.coordinator import Problem
+    from daskhpo.engine.coordinator import Problem
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 

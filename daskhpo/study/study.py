@@ -9,28 +9,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daskhpo.callbacks.base import Callback
 from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy
-from daskhpo.study.asktell import AskedTrial, AskTell
-from daskhpo.study.callback import Callback
-from daskhpo.study.coordinator import Problem
-from daskhpo.study.options import check_options
-from daskhpo.study.parts import check_mutations, check_name, check_parts, check_trainable
-from daskhpo.study.result import Result
-from daskhpo.study.session import (
+from daskhpo.engine.coordinator import Problem
+from daskhpo.engine.options import check_options
+from daskhpo.engine.session import (
     check_manifest,
     check_startable,
     read_manifest,
     study_records,
 )
+from daskhpo.results.result import Result
+from daskhpo.study.asktell import AskedTrial, AskTell
+from daskhpo.study.definition import check_mutations, check_name, check_parts, check_trainable
 from daskhpo.trainable import Trainable
 
 if TYPE_CHECKING:
-    from daskhpo.attached import AttachedStudy
     from daskhpo.executors.dask.handle import StudyHandle
+    from daskhpo.remote.attach import AttachedStudy
 
 logger = logging.getLogger("daskhpo")
 
@@ -192,7 +192,7 @@ class Study:
         from daskhpo.checkpoints import STORE, ZarrStore
         from daskhpo.cluster.jobs import is_over
         from daskhpo.executors.dask.handle import start
-        from daskhpo.source import check_not_loading
+        from daskhpo.study.loader import check_not_loading
 
         check_not_loading("start")
         if self.trainable is None:
@@ -272,8 +272,8 @@ class Study:
         StudyMismatch : the directory belongs to another study.
         CommandMissing, CommandFailed : there is no Slurm here, or it refuses the job.
         """
-        from daskhpo.attached import AttachedStudy
-        from daskhpo.cluster.submit import prepare, submit
+        from daskhpo.remote.attach import AttachedStudy
+        from daskhpo.remote.submit import prepare, submit
 
         submit(self, prepare(self, num_trials, time_budget, target, walltime=walltime, **words))
         return AttachedStudy(self.path.absolute(), _followers((), progress=True))
@@ -288,9 +288,9 @@ class Study:
         **words: Any,
     ) -> str:
         """The batch script that :meth:`submit` would submit; nothing is written or started."""
-        from daskhpo.cluster.script import head_script
-        from daskhpo.cluster.submission import JobFolder
-        from daskhpo.cluster.submit import prepare
+        from daskhpo.remote.script import head_script
+        from daskhpo.remote.submission import JobFolder
+        from daskhpo.remote.submit import prepare
 
         given = prepare(self, num_trials, time_budget, target, walltime=walltime, **words)
         return head_script(given, JobFolder(self.path.absolute()))
@@ -306,7 +306,7 @@ class Study:
         FileNotFoundError : the directory holds no study.
         StudyNotRunning : nobody runs it, and no job is going to.
         """
-        from daskhpo.attached import attach
+        from daskhpo.remote.attach import attach
 
         return attach(self.path.absolute(), _followers(callbacks, progress))
 
@@ -382,7 +382,7 @@ class Study:
         StudyExists : there is something in ``storage/name``.
         StudyMismatch : the directory's study is defined otherwise than this one.
         """
-        from daskhpo.study.branch import branch
+        from daskhpo.engine.branch import branch
 
         check_name(name)
         is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)

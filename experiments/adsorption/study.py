@@ -6,9 +6,9 @@ import argparse
 from typing import Any
 
 from daskhpo import Study
+from daskhpo.results.result import Result
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import RandomSearch
-from daskhpo.study.result import Result
 from experiments.adsorption.data import baselines, load, prepare
 from experiments.adsorption.evaluate import test_error
 from experiments.adsorption.profiles import PROFILES, Profile

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from daskhpo.core.types import Config
-from daskhpo.study.multistep import MultiStep
+from daskhpo.results.multistep import MultiStep
 from daskhpo.trainable import State
 from experiments.adsorption.trainable import AdsorptionNet
 

@@ -18,11 +18,11 @@ from distributed import Client, LocalCluster
 
 from daskhpo import Study
 from daskhpo.core.scheduler import Scheduler
-from daskhpo.figures import plot_genealogy, plot_schedule
+from daskhpo.results.figures import plot_genealogy, plot_schedule
+from daskhpo.results.multistep import MultiStep
+from daskhpo.results.result import Result
 from daskhpo.schedulers import FIFO, PBT, PBTReplay
 from daskhpo.searchers import GridSearch
-from daskhpo.study.multistep import MultiStep
-from daskhpo.study.result import Result
 from experiments.adsorption.data import prepare
 from experiments.adsorption.evaluate import test_error
 from experiments.adsorption.trainable import AdsorptionNet

@@ -15,11 +15,11 @@ from daskhpo.core.events import Record, Reported
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Integer, Space
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
-from daskhpo.executors.simulated import SimulatedExecutor
+from daskhpo.engine.coordinator import Problem
 from daskhpo.searchers import RandomSearch
-from daskhpo.simulation import play
-from daskhpo.study.coordinator import Problem
-from daskhpo.tally import Tally
+from daskhpo.simulation.executor import SimulatedExecutor
+from daskhpo.simulation.simulation import play
+from daskhpo.simulation.stats import Tally
 from experiments.simulated.methods import EVERYTHING
 from experiments.simulated.tables import SHARED, all_tasks
 

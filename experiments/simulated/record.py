@@ -10,8 +10,8 @@ from typing import Any
 from distributed import Client, LocalCluster
 
 from daskhpo import Study
-from daskhpo.curves import CurveTable
 from daskhpo.schedulers import FIFO
+from daskhpo.simulation.curves import CurveTable
 from experiments.adsorption.data import prepare
 from experiments.adsorption.profiles import PROFILES
 from experiments.adsorption.trainable import AdsorptionNet

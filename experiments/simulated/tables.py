@@ -12,7 +12,7 @@ import numpy as np
 
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Integer, Real, Space
-from daskhpo.curves import CurveTable, Recorded
+from daskhpo.simulation.curves import CurveTable, Recorded
 
 HERE = Path(__file__).parent
 COMMITTED = HERE / "curves"

@@ -17,7 +17,7 @@ import pandas as pd
 from daskhpo import Result, load_study
 from daskhpo.core.events import Record, SlotsChanged
 from daskhpo.core.types import Status
-from daskhpo.study.session import read_manifest, study_records
+from daskhpo.engine.session import read_manifest, study_records
 from experiments.time_to_solution import machine
 from experiments.time_to_solution.methods import METHODS, REFERENCE, Method
 from experiments.time_to_solution.profiles import Profile

@@ -12,8 +12,8 @@ from typing import Any
 from daskhpo import Study, load_study
 from daskhpo.callbacks import Callback
 from daskhpo.core.errors import CheckpointMissing, DaskhpoError
-from daskhpo.study.session import study_records
-from daskhpo.study.story import Story
+from daskhpo.engine.session import study_records
+from daskhpo.results.progress import Story
 from experiments.adsorption.data import load
 from experiments.adsorption.evaluate import test_error
 from experiments.adsorption.model import build

@@ -20,7 +20,7 @@ from typing import Any
 
 from distributed import Client
 
-from daskhpo.cluster.local import local_cluster, visible_gpus
+from daskhpo.executors.dask.local import local_cluster, visible_gpus
 from daskhpo.study.limits import seconds_of
 from experiments.adsorption.data import prepare
 from experiments.time_to_solution.profiles import PROFILES, Profile

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from daskhpo.callbacks import ConsoleProgress
+from daskhpo.callbacks.base import StudyInfo
 from daskhpo.core.events import Began, SlotsChanged, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointPolicy, Limits
-from daskhpo.study.callback import StudyInfo
-from daskhpo.study.story import Story
+from daskhpo.results.progress import Story
 
 
 class Terminal(io.StringIO):

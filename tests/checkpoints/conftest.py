@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from daskhpo.checkpoints import ZarrStore
-from daskhpo.checkpoints.residents import Residents
-from tests.checkpoints.holding import SIZE, Gate, Notes
+from daskhpo.checkpoints.cache import Residents
+from tests.checkpoints.caching import SIZE, Gate, Notes
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from daskhpo.checkpoints.cache_events import Evicted, Written
 from daskhpo.checkpoints.codec import restore
-from daskhpo.checkpoints.notes import Evicted, Written
 from daskhpo.checkpoints.staging import Staging
 from daskhpo.core.types import Chance
 from daskhpo.testing.stores import a_state, assert_same_state
-from tests.checkpoints.holding import (
+from tests.checkpoints.caching import (
     NEVER,
     SIZE,
     hold,
@@ -110,7 +110,7 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from daskhpo.checkpoints.codec import snapshot
-from daskhpo.checkpoints.shelf import MAX_BUFFERS
+from daskhpo.checkpoints.cache_entries import MAX_BUFFERS
 from daskhpo.checkpoints.staging import Staging
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -19,11 +19,11 @@ import daskhpo.schedulers
 import daskhpo.searchers
 import daskhpo.space
 from daskhpo import load_study
-from daskhpo.cli import _parser
+from daskhpo.cli.app import _parser
 from daskhpo.core.schedule import Piece
-from daskhpo.curves import CurveTable
-from daskhpo.planning import plan
-from daskhpo.replaying import replay
+from daskhpo.simulation.compare import replay
+from daskhpo.simulation.curves import CurveTable
+from daskhpo.simulation.planning import plan
 from tests.compatibility.test_stored_studies import FIXTURES, asha
 
 FROZEN = json.loads((Path(__file__).with_name("fixtures") / "frozen-names.json").read_text())

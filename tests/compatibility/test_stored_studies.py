@@ -68,14 +68,14 @@ from daskhpo.core.events import (
     StopRequested,
     Suggested,
 )
+from daskhpo.engine.journal import decode, encode
+from daskhpo.engine.lock import StudyLock, holder_of
+from daskhpo.engine.replay import replay
+from daskhpo.engine.requests import asked_to_stop
+from daskhpo.engine.session import check_manifest, study_records
 from daskhpo.schedulers import ASHA, PBT
 from daskhpo.searchers import RandomSearch
 from daskhpo.space import Categorical, Integer, Real
-from daskhpo.study.journal import decode, encode
-from daskhpo.study.lock import StudyLock, holder_of
-from daskhpo.study.replay import replay
-from daskhpo.study.requests import asked_to_stop
-from daskhpo.study.session import check_manifest, study_records
 from daskhpo.testing.journal import MemoryJournal
 
 FIXTURES = Path(__file__).with_name("fixtures")

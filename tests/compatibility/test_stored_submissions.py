@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from daskhpo.cluster.script import head_script
-from daskhpo.cluster.submission import (
+from daskhpo.core.types import CheckpointPolicy, Limits
+from daskhpo.engine.options import RunOptions
+from daskhpo.engine.session import read_manifest
+from daskhpo.remote.script import head_script
+from daskhpo.remote.submission import (
     HeadJob,
     JobFolder,
     Place,
@@ -24,9 +27,6 @@ from daskhpo.cluster.submission import (
     WorkerJobs,
     WorkerSteps,
 )
-from daskhpo.core.types import CheckpointPolicy, Limits
-from daskhpo.study.options import RunOptions
-from daskhpo.study.session import read_manifest
 
 FIXTURES = Path(__file__).with_name("fixtures")
 NAMES = pytest.mark.parametrize("name", ["submission-jobs", "submission-steps"])

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 pytest.importorskip("ase")
 pytest.importorskip("matplotlib")
 
-from daskhpo.study.multistep import MultiStep
+from daskhpo.results.multistep import MultiStep
 from experiments.pbt_schedule.profiles import PROFILES
 from experiments.pbt_schedule.scheduled import ScheduledNet
 from experiments.pbt_schedule.study import table

@@ -12,7 +12,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
 from daskhpo.core.objective import Objective
-from daskhpo.curves import CurveTable, Recorded
+from daskhpo.simulation.curves import CurveTable, Recorded
 from experiments.readme import Place
 from experiments.simulated import crossing as crossings
 from experiments.simulated.frame import finished, frame, sooner, spread

@@ -24,7 +24,7 @@ pytest.importorskip("matplotlib")
 from daskhpo import load_study
 from daskhpo.core.events import Held, Launched, Reported, Saved, SlotsChanged, Suggested
 from daskhpo.core.types import Stop
-from daskhpo.study.session import study_records
+from daskhpo.engine.session import study_records
 from experiments.time_to_solution import machine
 from experiments.time_to_solution.figures import all_figures, top_curves
 from experiments.time_to_solution.methods import METHODS, in_turn

@@ -45,6 +45,10 @@ from daskhpo.core.types import (
     Stop,
     Wait,
 )
+from daskhpo.engine.coordinator import Coordinator, Problem
+from daskhpo.engine.journal import FileJournal, encode, read_journal
+from daskhpo.engine.replay import replay
+from daskhpo.results.result import Result
 from daskhpo.schedulers import (
     ASHA,
     FIFO,
@@ -57,10 +61,6 @@ from daskhpo.schedulers import (
     SuccessiveHalving,
 )
 from daskhpo.searchers import GridSearch, RandomSearch
-from daskhpo.study.coordinator import Coordinator, Problem
-from daskhpo.study.journal import FileJournal, encode, read_journal
-from daskhpo.study.replay import replay
-from daskhpo.study.result import Result
 from daskhpo.testing.journal import MemoryJournal
 
 pytestmark = pytest.mark.timeout(600)  # a thousand studies

@@ -15,9 +15,9 @@ from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Real, Space
 from daskhpo.core.types import CheckpointPolicy, Limits, TrialId
+from daskhpo.engine.coordinator import Coordinator, Problem, drive
 from daskhpo.schedulers import PB2, PBT
 from daskhpo.searchers import RandomSearch
-from daskhpo.study.coordinator import Coordinator, Problem, drive
 from daskhpo.testing.journal import MemoryJournal
 
 

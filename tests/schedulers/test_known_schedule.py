@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from daskhpo.engine.replay import replay
 from daskhpo.schedulers import FIFO, PB2, PBT
-from daskhpo.study.replay import replay
 from daskhpo.testing.journal import MemoryJournal
 from tests.schedulers.known_schedule import NoisyQuadratic, best_constant, populate
 

@@ -9,7 +9,7 @@ from skopt.learning import GaussianProcessRegressor
 from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from daskhpo.searchers.gp.blas import one_thread
-from daskhpo.searchers.gp.evidence import Row, most_telling
+from daskhpo.searchers.gp.dataset import Row, most_telling
 from daskhpo.searchers.gp.model import Hyperparameters, Likelihood, Posterior, fit, standardised
 from daskhpo.searchers.gp.surrogate import Fitted
 

@@ -15,12 +15,13 @@ import cloudpickle
 import pytest
 
 from daskhpo import Study
-from daskhpo.cluster import minder, slurm_cluster
+from daskhpo.cluster import autoscaler as minder
+from daskhpo.cluster import slurm_cluster
 from daskhpo.cluster.shell import CommandFailed
 from daskhpo.core.events import Failed, Lost, Reported
+from daskhpo.engine.session import study_records
 from daskhpo.schedulers import FIFO
 from daskhpo.space import Real
-from daskhpo.study.session import study_records
 from tests.slurm.slurm import Slurm, until
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -351,7 +352,7 @@ def test_the_job_script_says_all_that_a_job_is(cluster_of: Any, tmp_path: Path) 
     }
     assert lines.index("module load cuda") == len(lines) - 2
     words = lines[-1].split()
-    assert words[:4] == ["exec", sys.executable, "-m", "daskhpo.cluster.worker"]
+    assert words[:4] == ["exec", sys.executable, "-m", "daskhpo.executors.dask.slurm_worker"]
     options = dict(zip(words[5::2], words[6::2], strict=True))
     assert options | {"--tls-ca-file": "", "--tls-cert": "", "--tls-key": ""} == {
         "--name": "dummy-name",

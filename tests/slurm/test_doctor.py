@@ -12,8 +12,8 @@ import venv
 import pytest
 
 from daskhpo.cluster.doctor import Place, Verdict, Wanted, examine
-from daskhpo.cluster.doctor.inside import check_connections
-from daskhpo.cluster.doctor.visit import visit
+from daskhpo.cluster.doctor.job_checks import check_connections
+from daskhpo.cluster.doctor.probe_job import visit
 from daskhpo.cluster.shell import call
 from tests.slurm.slurm import free_ports, until
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from daskhpo import load_study
-from daskhpo.attached import AttachedStudy, running
 from daskhpo.cluster.jobs import is_over, jobs_named, jobs_of
-from daskhpo.cluster.script import worker_name
-from daskhpo.cluster.submission import JobFolder
 from daskhpo.core.errors import StudyLocked, StudyNotRunning
 from daskhpo.core.events import Began, Reported
-from daskhpo.study.lock import SILENT_SECONDS, StudyLock, holder_of
-from daskhpo.study.session import study_records
+from daskhpo.engine.lock import SILENT_SECONDS, StudyLock, holder_of
+from daskhpo.engine.session import study_records
+from daskhpo.remote.attach import AttachedStudy, running
+from daskhpo.remote.script import worker_name
+from daskhpo.remote.submission import JobFolder
 from tests.slurm.slurm import until
 
 FILE = """

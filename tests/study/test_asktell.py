@@ -11,11 +11,11 @@ import pytest
 from daskhpo import Study
 from daskhpo.core.errors import MetricError, StudyLocked
 from daskhpo.core.schedule import Piece
+from daskhpo.engine import requests
+from daskhpo.engine.lock import holder_of
 from daskhpo.schedulers import ASHA, FIFO, PBT, MedianStopping, PBTReplay
 from daskhpo.searchers import GridSearch
 from daskhpo.space import Integer, Real
-from daskhpo.study import requests
-from daskhpo.study.lock import holder_of
 
 
 def make(tmp_path: Path, scheduler: Any, **options: Any) -> Study:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from daskhpo.cluster.doctor.fields import clock, rows, seconds_of_limit
 from daskhpo.cluster.doctor.finding import Finding, ok, problem, skipped, warning
+from daskhpo.cluster.doctor.job_request import Wanted
 from daskhpo.cluster.doctor.partition import Partition
-from daskhpo.cluster.doctor.wanted import Wanted
 
 ASSOCIATION = ("account", "partition", "qos", "default_qos", "max_wall")
 ASSOCIATION_FORMAT = "Account,Partition,QOS,DefaultQOS,MaxWall"

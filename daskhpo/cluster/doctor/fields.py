@@ -6,7 +6,7 @@ import math
 import re
 
 from daskhpo.cluster.jobs import seconds_of_slurm
-from daskhpo.cluster.script import slurm_time
+from daskhpo.remote.script import slurm_time
 
 _FIELD = re.compile(r"([\w:/]+)=(\S*)")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from daskhpo.cluster.doctor.fields import clock, records, rows, seconds_of_limit
 from daskhpo.cluster.doctor.finding import Finding, ok, problem, skipped, warning
-from daskhpo.cluster.doctor.wanted import Gres, Wanted, parse_gres
+from daskhpo.cluster.doctor.job_request import Gres, Wanted, parse_gres
 
 SINFO = ("partition", "count", "state", "gres", "nodes")
 SINFO_FORMAT = "%P|%D|%T|%G|%N"

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from daskhpo.cluster.walltime import remaining_walltime
 from daskhpo.core.types import Config
-from daskhpo.executors.dask.walltime import remaining_walltime
 
 
 class Context:

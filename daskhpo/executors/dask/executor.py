@@ -26,9 +26,8 @@ from daskhpo.core.events import (
     Unsaved,
 )
 from daskhpo.core.types import CheckpointRef, TrialId
-from daskhpo.executors.dask.holdings import Holdings
-from daskhpo.executors.dask.line import Inbox
-from daskhpo.executors.dask.link import Note
+from daskhpo.executors.dask.channel import Inbox
+from daskhpo.executors.dask.client import Note
 from daskhpo.executors.dask.messages import (
     Broken,
     Call,
@@ -38,6 +37,7 @@ from daskhpo.executors.dask.messages import (
     Message,
     StopAsked,
 )
+from daskhpo.executors.dask.state_locations import Holdings
 
 logger = logging.getLogger("daskhpo")
 

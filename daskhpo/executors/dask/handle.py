@@ -16,14 +16,14 @@ from distributed import Client, Scheduler
 from distributed.comm import connect
 from distributed.utils import sync
 
-from daskhpo.executors.dask.plugin import Head, HeadSpec, Slots
-from daskhpo.study.callback import Callback, Follower, StudyInfo
-from daskhpo.study.coordinator import Problem
-from daskhpo.study.options import RunOptions
-from daskhpo.study.protocols import CheckpointStore
-from daskhpo.study.result import Result
-from daskhpo.study.session import study_records
-from daskhpo.study.story import counts
+from daskhpo.callbacks.base import Callback, Follower, StudyInfo
+from daskhpo.engine.coordinator import Problem
+from daskhpo.engine.options import RunOptions
+from daskhpo.engine.protocols import CheckpointStore
+from daskhpo.engine.session import study_records
+from daskhpo.executors.dask.scheduler_plugin import Head, HeadSpec, Slots
+from daskhpo.results.progress import counts
+from daskhpo.results.result import Result
 
 logger = logging.getLogger("daskhpo")
 
@@ -206,7 +206,7 @@ def _dashboard(client: Any, scheduler: Any) -> str | None:
     server = getattr(scheduler, "http_server", None)  # None if the scheduler is elsewhere
     if server is None or server.address != "127.0.0.1" or "://127.0.0.1:" in scheduler.address:
         return str(client.dashboard_link)
-    from daskhpo.cluster.submission import Place
+    from daskhpo.remote.submission import Place
 
     host = socket.gethostname()
     tunnel = Place("", host, server.port).tunnel(host)
@@ -229,7 +229,7 @@ def _client(given: Any, options: RunOptions, stack: contextlib.ExitStack) -> Any
             raise TypeError("client= is asynchronous; give a Client(asynchronous=False)")
         return given
     if given is None:
-        from daskhpo.cluster.local import local_cluster
+        from daskhpo.executors.dask.local import local_cluster
 
         given = stack.enter_context(local_cluster(options.resources, options.max_concurrent))
     elif not hasattr(given, "scheduler_address"):

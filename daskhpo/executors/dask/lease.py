@@ -22,12 +22,12 @@ from daskhpo.core.errors import (
 from daskhpo.core.objective import Objective
 from daskhpo.core.random import trial_seed
 from daskhpo.core.types import Chance, CheckpointPolicy, CheckpointRef
+from daskhpo.engine.protocols import CheckpointStore
+from daskhpo.executors.dask.checkpoint_manager import Keeper, install, mailboxes
+from daskhpo.executors.dask.client import Command, Link
 from daskhpo.executors.dask.context import Context, device_of
-from daskhpo.executors.dask.ending import Ending, Pace, ending_of
-from daskhpo.executors.dask.keeper import Keeper, install, mailboxes
-from daskhpo.executors.dask.link import Command, Link
 from daskhpo.executors.dask.runners import ClassRunner, FunctionRunner, Outcome, Runner
-from daskhpo.study.protocols import CheckpointStore
+from daskhpo.executors.dask.shutdown import Ending, Pace, ending_of
 from daskhpo.trainable import Trainable
 
 logger = logging.getLogger("daskhpo.worker")

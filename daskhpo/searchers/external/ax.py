@@ -9,7 +9,7 @@ from typing import Any
 
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Config
-from daskhpo.searchers.external.asktell import (
+from daskhpo.searchers.external.adapter import (
     AskTell,
     Optimiser,
     Outcome,

@@ -10,7 +10,7 @@ from typing import Any
 from daskhpo.core.errors import OptimiserLost
 from daskhpo.core.space import Space
 from daskhpo.core.types import Config
-from daskhpo.searchers.external.asktell import AskTell, Optimiser
+from daskhpo.searchers.external.adapter import AskTell, Optimiser
 from daskhpo.searchers.external.process import ProcessOptimiser, interpreter
 
 CHILD = Path(__file__).with_name("dragonfly_child.py")

@@ -19,7 +19,7 @@ from typing import IO, Any
 from daskhpo.core.errors import OptimiserLost
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Config
-from daskhpo.searchers.external.asktell import (
+from daskhpo.searchers.external.adapter import (
     AskTell,
     Handle,
     Optimiser,

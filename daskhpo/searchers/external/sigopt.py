@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 from daskhpo.core.errors import OptimiserLost
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Config
-from daskhpo.searchers.external.asktell import AskTell, Optimiser, Outcome, place
+from daskhpo.searchers.external.adapter import AskTell, Optimiser, Outcome, place
 
 METRIC = "loss"
 BUSY = {429, 503}  # answers that say that nothing was done, and that it is worth asking again

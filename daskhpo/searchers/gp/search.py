@@ -19,11 +19,11 @@ from daskhpo.searchers.gp.acquisition import (
     lower_confidence_bound,
 )
 from daskhpo.searchers.gp.blas import one_thread
-from daskhpo.searchers.gp.climb import N_STARTS, candidates, climbed
+from daskhpo.searchers.gp.dataset import Evidence, Row
 from daskhpo.searchers.gp.encoding import Encoding
-from daskhpo.searchers.gp.evidence import Evidence, Row
-from daskhpo.searchers.gp.past import WarmStart, checked_past, described_past, past_rows
+from daskhpo.searchers.gp.local_search import N_STARTS, candidates, climbed
 from daskhpo.searchers.gp.surrogate import Feasibility, Fitted, Surrogate
+from daskhpo.searchers.gp.warm_start import WarmStart, checked_past, described_past, past_rows
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from daskhpo.searchers.gp.acquisition import log_probability_of_improvement
+from daskhpo.searchers.gp.dataset import Row, most_telling
 from daskhpo.searchers.gp.encoding import Encoding
-from daskhpo.searchers.gp.evidence import Row, most_telling
 from daskhpo.searchers.gp.model import Hyperparameters, Posterior, fit, standardised
 
 Array = np.ndarray[Any, np.dtype[Any]]

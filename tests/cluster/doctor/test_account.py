@@ -6,8 +6,8 @@ import pytest
 
 from daskhpo.cluster.doctor.account import Accounts, check_account, check_qos
 from daskhpo.cluster.doctor.finding import Verdict
+from daskhpo.cluster.doctor.job_request import Wanted
 from daskhpo.cluster.doctor.partition import parse_partitions
-from daskhpo.cluster.doctor.wanted import Wanted
 
 # format=Account,Partition,QOS,DefaultQOS,MaxWall
 ASSOCIATIONS = """\

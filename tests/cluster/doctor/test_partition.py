@@ -7,6 +7,7 @@ import math
 import pytest
 
 from daskhpo.cluster.doctor.finding import Verdict
+from daskhpo.cluster.doctor.job_request import Wanted
 from daskhpo.cluster.doctor.partition import (
     check_devices,
     check_partition,
@@ -14,7 +15,6 @@ from daskhpo.cluster.doctor.partition import (
     parse_nodes,
     parse_partitions,
 )
-from daskhpo.cluster.doctor.wanted import Wanted
 
 # `scontrol --oneliner show partition`. 20.11 has no TRES line, and defaults in other places.
 V20_11 = (

@@ -15,10 +15,10 @@ from daskhpo import Study, Trainable
 from daskhpo.core.errors import StudyFailed
 from daskhpo.core.events import Exploited
 from daskhpo.core.schedule import Piece
+from daskhpo.engine.session import study_records
 from daskhpo.schedulers import PBT, MedianStopping, PBTReplay
 from daskhpo.searchers import RandomSearch
 from daskhpo.space import Ordinal, Real
-from daskhpo.study.session import study_records
 
 
 class Descent(Trainable):

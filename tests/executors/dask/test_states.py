@@ -19,7 +19,7 @@ from daskhpo.checkpoints import STORE, CheckpointPolicy, ZarrStore
 from daskhpo.core.events import Dropped, Launched, Record, Reported, Saved, Unsaved
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.types import Pause, Resume, Start, Status, Stop, Wait
-from daskhpo.study.session import study_records
+from daskhpo.engine.session import study_records
 
 
 class Turns(Scheduler):

@@ -17,10 +17,10 @@ from daskhpo.core.events import Suggested
 from daskhpo.core.random import rng
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.types import Report, Status, Trial
+from daskhpo.engine.journal import read_journal
 from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.simulation import Simulation
 from daskhpo.space import Categorical, Integer, Ordinal, Real, Space
-from daskhpo.study.journal import read_journal
 from daskhpo.testing.searcher import SearcherContract, a_point
 from experiments.adsorption.profiles import PROFILES
 

@@ -11,6 +11,9 @@ from daskhpo.core.commands import Train
 from daskhpo.core.events import Ended, Reported, SlotsChanged, Step, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointPolicy, Limits
+from daskhpo.engine.coordinator import Problem
+from daskhpo.engine.journal import read_journal
+from daskhpo.engine.session import Session
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import (
     AxSearch,
@@ -21,9 +24,6 @@ from daskhpo.searchers import (
     SigOptSearch,
 )
 from daskhpo.space import Categorical, Real, Space
-from daskhpo.study.coordinator import Problem
-from daskhpo.study.journal import read_journal
-from daskhpo.study.session import Session
 from tests.searchers.external.foreign import PYTHON, needs_foreign
 from tests.searchers.external.shared import AX_WARNINGS, needs
 from tests.searchers.external.sigopt_server import TOKEN, running

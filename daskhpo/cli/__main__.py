@@ -1,0 +1,7 @@
+"""``python -m daskhpo.cli``."""
+
+import sys
+
+from daskhpo.cli.app import main
+
+sys.exit(main())

@@ -1,0 +1,236 @@
+"""The command line: ``daskhpo run | resume | submit | attach | stop | status | best | ...``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daskhpo import __version__
+from daskhpo.cli import checkpoints, cost, doctor, jobs, plan, replay
+from daskhpo.core.errors import DaskhpoError
+from daskhpo.engine.session import read_manifest
+from daskhpo.results.progress import search_loss
+from daskhpo.results.result import Result
+
+if TYPE_CHECKING:
+    from daskhpo.remote.attach import Running
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns
+    -------
+    int : exit status: 0 good, 1 nothing found or something damaged, 2 the user's mistake.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.act(options) or 0)
+    except (DaskhpoError, ValueError, TypeError, OSError) as error:
+        print(f"daskhpo: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="daskhpo", description="Hyperparameter optimisation on Dask."
+    )
+    parser.add_argument("--version", action="version", version=f"daskhpo {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a study that a Python file defines")
+    run.add_argument("study", metavar="FILE.py:NAME", help="file, and the name of the Study in it")
+    run.set_defaults(act=_run)
+
+    resume = commands.add_parser("resume", help="go on with a study that was stopped or killed")
+    resume.add_argument("path", type=Path, help="the study's directory")
+    resume.add_argument(
+        "study",
+        metavar="FILE.py:NAME",
+        nargs="?",
+        help="where the study is defined; not needed if `daskhpo run` began it",
+    )
+    resume.set_defaults(act=_resume)
+
+    for command in (run, resume):
+        command.add_argument("--num-trials", type=int, help="trials in the whole study")
+        command.add_argument("--time-budget", help="seconds, or text like 8h or 1h30m")
+        command.add_argument("--target", type=float, help="stop when the metric reaches this")
+        command.add_argument(
+            "--scheduler", metavar="ADDRESS|FILE.json", help="Dask scheduler (default: local)"
+        )
+        command.add_argument("--cpu", type=int, default=1, help="threads per trial")
+        command.add_argument("--gpu", type=float, default=0, help="GPUs per trial, or a fraction")
+        command.add_argument("--max-concurrent", type=int, help="most trials at a time")
+        command.add_argument(
+            "--checkpoint",
+            default="auto",
+            help="auto, every:N, rung, end or never (default: auto)",
+        )
+
+    status = commands.add_parser("status", help="where the trials of a study stand")
+    status.add_argument("path", type=Path, help="the study's directory")
+    status.set_defaults(act=_status)
+
+    best = commands.add_parser("best", help="the best trials of a study")
+    best.add_argument("path", type=Path, help="the study's directory")
+    best.add_argument("-k", type=_positive, default=1, help="how many (default: 1)")
+    best.add_argument("--json", action="store_true", help="as JSON, one line a trial")
+    best.set_defaults(act=_best)
+
+    jobs.add_to(commands)
+    checkpoints.add_to(commands)
+    cost.add_to(commands)
+    plan.add_to(commands)
+    doctor.add_to(commands)
+    replay.add_to(commands)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
+    return number
+
+
+def _run(options: argparse.Namespace) -> int:
+    from daskhpo.study.loader import load
+
+    study = load(options.study)
+    _limited(options)
+    return _report(_session(study.run, options))
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from daskhpo.study.loader import load
+
+    manifest = read_manifest(options.path)
+    source = options.study or manifest.source
+    if source is None:
+        raise ValueError(
+            f"{options.path} was not begun by `daskhpo run`, so nothing says where its study is "
+            f"defined: give it, `daskhpo resume {options.path} FILE.py:NAME`, or call "
+            "study.resume() in the script that began it"
+        )
+    study = load(source)
+    if study.path.resolve() != options.path.resolve():
+        if study.source != manifest.source:
+            raise ValueError(f"{source} defines the study in {study.path}, not {options.path}")
+        # a branch of that study, or its directory was moved: the directory says whose it is
+        study.storage, study.name = options.path.absolute().parent, options.path.absolute().name
+    return _report(_session(study.resume, options))
+
+
+def _session(method: Any, options: argparse.Namespace) -> Result:
+    from distributed import Client
+
+    client = None
+    if options.scheduler is not None:
+        is_file = options.scheduler.endswith(".json")
+        where = {"scheduler_file" if is_file else "address": options.scheduler}
+        client = Client(**where, set_as_default=False)
+    result: Result = method(
+        options.num_trials,
+        options.time_budget,
+        options.target,
+        client=client,
+        resources={"cpu": options.cpu} | ({"gpu": options.gpu} if options.gpu else {}),
+        max_concurrent=options.max_concurrent,
+        checkpoint=options.checkpoint,
+    )
+    return result
+
+
+def _limited(options: argparse.Namespace) -> None:
+    if options.num_trials is options.time_budget is options.target is None:
+        raise ValueError("give --num-trials, --time-budget or --target (or several)")
+
+
+def _report(result: Result) -> int:
+    if result.num_trials == 0:
+        print("no trial was started")
+        return 0
+    _print_best(result, 1)
+    print(f"results: {result.path}")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from daskhpo.remote.attach import running
+    from daskhpo.study.study import load_study
+
+    manifest = read_manifest(options.path)
+    now = running(options.path)
+    result = load_study(options.path)
+    frame = result.trials()
+    counts: dict[object, int] = frame["status"].value_counts().to_dict()
+    print(f"study     {options.path}")
+    print(f"metric    {manifest.metric} ({manifest.mode})")
+    print(f"scheduler {manifest.scheduler}")
+    print(f"searcher  {manifest.searcher}")
+    print(f"state     {_state(now, result)}")
+    for line in jobs.lines(options.path, now, result.num_slots):
+        print(line)
+    shown = ", ".join(f"{n} {status}" for status, n in counts.items()) or "none"
+    print(f"trials    {len(frame)}: {shown}")
+    cost = result.cost()
+    useful = cost["useful_seconds"] / (cost["device_seconds"] or 1)
+    print(
+        f"cost      {cost['seconds']:.0f} s, {cost['device_seconds']:.0f} slot-seconds "
+        f"({useful:.0%} useful), "
+        f"{cost['checkpoint_files']:.0f} checkpoints ({cost['checkpoint_bytes'] / 1e6:.1f} MB)"
+    )
+    print(f"waited    {search_loss(cost['search_seconds'], int(cost['fallback_trials']))}")
+    if result.has_reports:
+        best = result.best_trial
+        print(f"best      {manifest.metric}={result.best_value:.6g} (trial {best.id})")
+    return 0
+
+
+def _state(now: Running, result: Result) -> str:
+    if (holder := now.holder) is not None:
+        return f"in use by process {holder['pid']} on {holder['host']}"
+    if now.jobs:
+        return "waiting for its job"
+    if result.stop_reason:
+        return f"not running; stopped, because {result.stop_reason}"
+    return "not running"
+
+
+def _best(options: argparse.Namespace) -> int:
+    from daskhpo.study.study import load_study
+
+    result = load_study(options.path)
+    if not result.has_reports:
+        print(f"daskhpo: no trial of {options.path} has reported yet", file=sys.stderr)
+        return 1
+    if options.json:
+        for trial in result.best_trials(options.k):
+            value = result.objective.value(trial.best_loss)
+            row = {"trial": trial.id, result.objective.metric: value, "resource": trial.resource}
+            print(json.dumps(row | {"config": trial.config}))
+    else:
+        _print_best(result, options.k)
+    return 0
+
+
+def _print_best(result: Result, k: int) -> None:
+    if not result.has_reports:
+        print(f"none of {result.num_trials} trials has reported a value")
+        return
+    for trial in result.best_trials(k):
+        value = result.objective.value(trial.best_loss)
+        print(
+            f"{result.objective.metric}={value:.6g}  trial {trial.id}, {trial.status.value} at "
+            f"{trial.resource}"
+        )
+        for name, setting in trial.config.items():
+            print(f"  {name} = {setting!r}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""The command ``daskhpo checkpoints``: what a study has stored, whether it is whole, and export."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daskhpo.checkpoints import STORE
+from daskhpo.cli.text import columns, count, size
+from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing
+from daskhpo.core.types import CheckpointRef
+
+if TYPE_CHECKING:
+    from daskhpo.results.result import Result
+
+Place = tuple[str, int]  # array and row
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parsers of a command line."""
+    parser = commands.add_parser(
+        "checkpoints", help="the checkpoints of a study: list, verify, export, tidy up"
+    )
+    parser.add_argument("path", type=Path, help="the study's directory")
+    acts = parser.add_mutually_exclusive_group()
+    acts.add_argument(
+        "--verify", action="store_true", help="read each and compare its checksum; 1 if any is bad"
+    )
+    acts.add_argument(
+        "--export",
+        nargs=2,
+        metavar=("TRIAL", "FILE"),
+        help="write the newest state of a trial (a number, or best) to FILE.pt, .safetensors, .npz",
+    )
+    acts.add_argument(
+        "--collect", action="store_true", help="remove from the disk what no checkpoint needs"
+    )
+    parser.add_argument("--force", action="store_true", help="--export: replace FILE")
+    parser.add_argument("--json", action="store_true", help="as JSON, one line a checkpoint")
+    parser.set_defaults(act=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry the command out; returns the exit status."""
+    from daskhpo.study.study import load_study
+
+    if options.json and (options.export or options.collect):
+        raise ValueError("--json is for the list, with or without --verify")
+    if options.force and not options.export:
+        raise ValueError("--force is for --export")
+    if options.collect:
+        return _collect(options.path)
+    result = load_study(options.path)
+    if options.export:
+        return _export(result, *options.export, force=options.force)
+    refs = sorted(result.checkpoints(), key=lambda ref: (ref.trial, ref.resource, ref.row))
+    problems = _problems(options.path, refs) if options.verify else {}
+    disk = Disk.of(options.path / STORE)
+    if problems or any(not disk.files(ref) for ref in refs):
+        # a study that runs may have deleted some meanwhile, and its journal says so first
+        still = {ref.row for ref in load_study(options.path).checkpoints()}
+        refs = [ref for ref in refs if ref.row in still]
+        problems = {row: problem for row, problem in problems.items() if row in still}
+    if options.json:
+        for ref in refs:
+            print(json.dumps(_as_json(ref, result, disk, problems if options.verify else None)))
+    else:
+        _print_table(refs, result, disk, problems if options.verify else None)
+        _print_totals(options.path, refs, disk)
+    for problem in problems.values():
+        print(f"daskhpo: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+# -- what is there -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Disk:
+    """What lies in a store's folder, whoever put it there.
+
+    Attributes
+    ----------
+    rows : names and sizes (bytes) of the files of each row, the first chunk first.
+    litter : sizes of files that were never finished.
+    n_empty : arrays without any row.
+    """
+
+    rows: Mapping[Place, Sequence[tuple[str, int]]] = field(default_factory=dict)
+    litter: Sequence[int] = ()
+    n_empty: int = 0
+
+    @classmethod
+    def of(cls, store: Path) -> Disk:
+        """Look through a store's folder; without one there is nothing."""
+        rows: dict[Place, list[tuple[str, int]]] = {}
+        litter, n_empty = [], 0
+        for folder, _, names in os.walk(store):
+            array = Path(folder).name if Path(folder).parent == store else ""
+            chunks: list[tuple[int, int, int]] = []
+            for name in names:
+                row, _, chunk = name.partition(".")
+                with suppress(FileNotFoundError):  # deleted just now
+                    n_bytes = os.stat(os.path.join(folder, name)).st_size
+                    if name.endswith(".partial"):
+                        litter.append(n_bytes)
+                    elif array and row.isdecimal() and chunk.isdecimal():
+                        chunks.append((int(row), int(chunk), n_bytes))
+            for number, part, n_bytes in sorted(chunks):
+                files = rows.setdefault((array, number), [])
+                files.append((f"{STORE}/{array}/{number}.{part}", n_bytes))
+            n_empty += bool(array) and not chunks
+        return cls(rows, litter, n_empty)
+
+    def files(self, ref: CheckpointRef) -> list[str]:
+        """The files of a checkpoint, in the study's directory; none if it is missing."""
+        return [name for name, _ in self.rows.get((ref.array, ref.row), ())]
+
+
+def _problems(path: Path, refs: Sequence[CheckpointRef]) -> dict[int, str]:
+    """What is wrong with checkpoints, by row; reads all of them."""
+    from daskhpo.checkpoints.zarr import ZarrStore
+
+    store, problems = ZarrStore(path / STORE), {}
+    for ref in refs:
+        try:
+            store.verify(ref)
+        except CheckpointMissing as error:
+            problems[ref.row] = f"row {ref.row} is missing: {error}"
+        except (CheckpointCorrupt, OSError) as error:
+            problems[ref.row] = f"row {ref.row} is corrupt: {error}"
+    return problems
+
+
+def _best(ref: CheckpointRef, result: Result) -> float | None:
+    """The best metric so far of a checkpoint's trial; None if it has reported none."""
+    value = result.objective.value(result.trial(ref.trial).best_loss)
+    return value if math.isfinite(value) else None
+
+
+def _as_json(
+    ref: CheckpointRef, result: Result, disk: Disk, problems: Mapping[int, str] | None
+) -> dict[str, Any]:
+    data = {
+        "trial": ref.trial,
+        "status": result.trial(ref.trial).status.value,
+        "resource": ref.resource,
+        "best": _best(ref, result),
+        "row": ref.row,
+        "bytes": ref.n_bytes,
+        "files": disk.files(ref),
+    }
+    return data if problems is None else data | {"problem": problems.get(ref.row)}
+
+
+def _print_table(
+    refs: Sequence[CheckpointRef],
+    result: Result,
+    disk: Disk,
+    problems: Mapping[int, str] | None,
+) -> None:
+    if not refs:
+        return
+    head = ["trial", "status", "resource", f"best {result.objective.metric}", "row", "size"]
+    lines = [head + ([] if problems is None else ["state"]) + ["file"]]
+    for ref in refs:
+        best, files = _best(ref, result), disk.files(ref)
+        line = [
+            str(ref.trial),
+            result.trial(ref.trial).status.value,
+            str(ref.resource),
+            "-" if best is None else f"{best:.6g}",
+            str(ref.row),
+            size(ref.n_bytes),
+        ]
+        if problems is not None:
+            line.append("bad" if ref.row in problems else "whole")
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        lines.append([*line, files[0] + more if files else "missing"])
+    texts = ("status", "state", "file")
+    print(columns(lines, [i for i, name in enumerate(lines[0]) if name in texts]))
+    print()
+
+
+def _print_totals(path: Path, refs: Sequence[CheckpointRef], disk: Disk) -> None:
+    from daskhpo.engine.lock import holder_of
+
+    committed = {(ref.array, ref.row) for ref in refs}
+    sizes = [n for place, files in disk.rows.items() if place in committed for _, n in files]
+    print(f"committed  {count(len(refs), 'checkpoint')}", end="")
+    print(f": {count(len(sizes), 'file')}, {size(sum(sizes))}")
+    if n_missing := len(committed - disk.rows.keys()):
+        print(f"missing    {n_missing} of them; a trial that would go on from one trains again")
+    others = [files for place, files in disk.rows.items() if place not in committed]
+    besides = []
+    if others:
+        n_bytes = sum(n for files in others for _, n in files)
+        besides.append(f"{count(len(others), 'row')} not in the journal ({size(n_bytes)})")
+    if disk.litter:
+        n_bytes = sum(disk.litter)
+        besides.append(f"{count(len(disk.litter), 'unfinished file')} ({size(n_bytes)})")
+    if disk.n_empty:
+        besides.append(f"{count(disk.n_empty, 'array')} without rows")
+    print(f"besides    {', '.join(besides) or 'nothing'}")
+    if besides and holder_of(path) is None:
+        print(f"           remove that: daskhpo checkpoints {path} --collect")
+    elif besides:
+        print("           the study runs: it may be about to commit or to remove that")
+
+
+# -- what can be done ----------------------------------------------------------------------------
+
+
+def _export(result: Result, trial: str, file: str, *, force: bool) -> int:
+    from daskhpo.checkpoints.export import check_target, export
+
+    if trial != "best" and not trial.isdecimal():
+        raise ValueError(f"--export {trial}: give a trial's number, or best")
+    path = Path(file).expanduser()
+    check_target(path, force=force)
+    try:
+        record = result.best_trial if trial == "best" else result.trial(int(trial))
+    except KeyError:
+        raise ValueError(
+            f"there is no trial {trial}: {result.path} has {count(result.num_trials, 'trial')}"
+        ) from None
+    try:
+        export(result.checkpoint(record.id), path, force=force)
+    except ModuleNotFoundError as error:
+        raise ValueError(str(error)) from None
+    assert record.checkpoint is not None, "a state without its reference"
+    print(f"{path}: trial {record.id} at resource {record.checkpoint.resource}", end="")
+    print(f", {size(path.stat().st_size)}")
+    return 0
+
+
+def _collect(path: Path) -> int:
+    from daskhpo.checkpoints.zarr import ZarrStore
+    from daskhpo.engine.lock import StudyLock
+    from daskhpo.engine.session import read_manifest
+    from daskhpo.study.study import load_study
+
+    read_manifest(path)  # raises where no study is: a lock has no business there
+    lock = StudyLock(path)  # else a row might be committed between our reading and removing
+    try:
+        cleaned = ZarrStore(path / STORE).clean(keep=load_study(path).checkpoints())
+    finally:
+        lock.release()
+    print(f"removed {count(cleaned.n_files, 'file')} ({size(cleaned.n_bytes)})")
+    return 0

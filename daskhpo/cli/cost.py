@@ -1,0 +1,125 @@
+"""The command ``daskhpo cost``: where the time of a study's slots went, and what its jobs cost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daskhpo.cli.text import columns, count, duration, size
+from daskhpo.cluster.accounting import JobCost, slurm_cost
+from daskhpo.cluster.shell import CommandFailed, CommandMissing
+
+if TYPE_CHECKING:
+    from daskhpo.results.result import Result
+
+PARTS = {
+    "useful": "training that was reported for the first time",
+    "lost": "trained again, or never reported",
+    "saving": "from the last unit until the state was taken",
+    "unreported": "since the last unit of the trials that run now",
+    "idle": "no trial in the slot",
+}
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parsers of a command line."""
+    parser = commands.add_parser(
+        "cost", help="where the time of a study's slots went, and what its Slurm jobs cost"
+    )
+    parser.add_argument("path", type=Path, help="the study's directory")
+    parser.add_argument("--trials", action="store_true", help="the time of each trial, too")
+    parser.add_argument("--json", action="store_true", help="all of it as one JSON object")
+    parser.set_defaults(act=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry the command out; returns the exit status."""
+    from daskhpo.study.study import load_study
+
+    result = load_study(options.path)
+    jobs, problem = _jobs(result)
+    if options.json:
+        print(json.dumps(_as_json(result, jobs, problem, trials=options.trials)))
+        return 0
+    _print_slots(options.path, result)
+    if options.trials:
+        _print_trials(result)
+    if jobs:
+        _print_jobs(jobs, result.jobs)
+    elif problem:
+        print(f"jobs    {len(result.jobs)} in Slurm; their records were not read: {problem}")
+    return 0
+
+
+def _jobs(result: Result) -> tuple[list[JobCost], str]:
+    """What the study's jobs cost, or why that is not known."""
+    if not result.jobs:
+        return [], ""
+    try:
+        jobs = slurm_cost(result.jobs)
+    except (CommandMissing, CommandFailed, ValueError) as error:
+        return [], str(error)
+    return jobs, "" if jobs else "sacct knows none of them any more"
+
+
+def _as_json(
+    result: Result, jobs: Sequence[JobCost], problem: str, *, trials: bool
+) -> dict[str, Any]:
+    told: dict[str, Any] = {"cost": result.cost(), "jobs": result.jobs}
+    told["slurm"] = [asdict(job) | {"gpu_hours": job.gpu_hours} for job in jobs]
+    if problem:
+        told["slurm_problem"] = problem
+    if trials:
+        names = [n for n in result.trials() if str(n).startswith(("trial", "status", "seconds"))]
+        told["trials"] = result.trials()[names].to_dict("records")
+    return told
+
+
+def _print_slots(path: Path, result: Result) -> None:
+    cost = result.cost()
+    total = cost["device_seconds"]
+    print(f"study   {path}: {duration(cost['seconds'])}, {count(result.num_trials, 'trial')}")
+    print(f"slots   {duration(total)} in all")
+    lines = [
+        [f"  {part}", duration(seconds), f"{seconds / (total or 1):.1%}", meaning]
+        for part, meaning in PARTS.items()
+        if (seconds := cost[f"{part}_seconds"]) or part in ("useful", "lost", "idle")
+    ]
+    print(columns(lines, left=(0, 3)))
+    if cost["search_seconds"]:
+        print(f"  of these, the searcher was waited for {duration(cost['search_seconds'])}")
+    if cost["queue_seconds"]:
+        print(
+            f"none    {duration(cost['queue_seconds'])} without a slot: jobs were queued, or gone"
+        )
+    print(
+        f"files   {count(int(cost['checkpoint_files']), 'checkpoint')} written "
+        f"({size(cost['checkpoint_bytes'])}), {cost['stored_files']:,.0f} there now "
+        f"({size(cost['stored_bytes'])})"
+    )
+
+
+def _print_trials(result: Result) -> None:
+    parts = ("useful", "lost", "saving", "queued")
+    lines = [["trials", *parts, "status"]]
+    for row in result.trials().to_dict("records"):
+        spans = [duration(row[f"seconds/{part}"]) for part in parts]
+        lines.append([f"  {row['trial']}", *spans, row["status"]])
+    print(columns(lines, left=(0, 5)))
+
+
+def _print_jobs(jobs: Sequence[JobCost], numbers: Sequence[str]) -> None:
+    lines = [["jobs", "state", "exit", "queued", "ran", "GPUs", "GPU-hours", "account"]]
+    for job in jobs:
+        waited = "" if job.waited is None else duration(job.waited)
+        line = [f"  {job.job}", job.state, job.exit_code, waited, duration(job.seconds)]
+        lines.append([*line, str(job.n_gpus), f"{job.gpu_hours:.2f}", job.account or "-"])
+    print(columns(lines, left=(0, 1, 7)))
+    hours, gpu_hours = sum(job.seconds for job in jobs) / 3600, sum(job.gpu_hours for job in jobs)
+    print(f"  in all {hours:.2f} job-hours, {gpu_hours:.2f} GPU-hours")
+    if forgotten := [number for number in numbers if number not in {job.job for job in jobs}]:
+        print(f"  sacct knows nothing of {', '.join(forgotten)}")

@@ -1,0 +1,227 @@
+"""The command line for studies that run elsewhere: ``daskhpo submit | attach | stop``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daskhpo.cluster.jobs import jobs_named
+from daskhpo.cluster.shell import CommandFailed, CommandMissing
+from daskhpo.remote.script import slurm_time, worker_name
+from daskhpo.remote.submission import JobFolder, Submission, WorkerJobs
+from daskhpo.results.result import Result
+
+if TYPE_CHECKING:
+    from daskhpo.remote.attach import Running
+
+LISTS = ("job_extra_directives", "job_script_prologue", "worker_extra_args")
+
+
+def add_to(commands: Any) -> None:
+    """Add the commands to the parser of ``daskhpo``; their ``act`` is what they do."""
+    submit = commands.add_parser(
+        "submit",
+        help="run a study in a Slurm job of its own",
+        description="Submit a small job in which the study's scheduler and coordinator live; "
+        "the workers are further jobs that it submits. You may log out then.",
+    )
+    submit.add_argument(
+        "study", metavar="FILE.py:NAME", help="file, and the name of the Study in it"
+    )
+    submit.add_argument("--num-trials", type=int, help="trials in the whole study")
+    submit.add_argument("--time-budget", help="seconds, or text like 8h, over all jobs of a chain")
+    submit.add_argument("--target", type=float, help="stop when the metric reaches this")
+    submit.add_argument(
+        "--walltime", required=True, help="of the job that runs the study: 12h, or D-HH:MM:SS"
+    )
+    submit.add_argument("--queue", help="its partition")
+    submit.add_argument("--account", help="what it is charged to")
+    submit.add_argument("--cores", type=int, help="its CPUs (default: 2)")
+    submit.add_argument("--memory", help="its memory (default: 4GB)")
+    submit.add_argument(
+        "--directive",
+        action="append",
+        default=[],
+        metavar="LINE",
+        help="another #SBATCH line for it, such as --directive=--constraint=cpu",
+    )
+    submit.add_argument(
+        "--prologue", action="append", default=[], metavar="LINE", help="a line of its script"
+    )
+    submit.add_argument(
+        "--chain", type=int, default=1, metavar="N", help="up to N such jobs, one after the other"
+    )
+    submit.add_argument(
+        "--one-allocation",
+        action="store_true",
+        help="all in one job: the workers are steps of it, on nodes as --workers says",
+    )
+    submit.add_argument(
+        "--workers",
+        nargs="+",
+        default=[],
+        metavar="WORD=VALUE",
+        help="the workers' jobs in the words of slurm_cluster: jobs=8 queue=gpu walltime=04:00:00 "
+        "cores=8 memory=32GB",
+    )
+    submit.add_argument("--cpu", type=int, default=1, help="threads per trial")
+    submit.add_argument("--gpu", type=float, help="GPUs per trial (default: those of a worker)")
+    submit.add_argument("--max-concurrent", type=int, help="most trials at a time")
+    submit.add_argument(
+        "--checkpoint", default="auto", help="auto, every:N, rung, end or never (default: auto)"
+    )
+    submit.add_argument(
+        "--dry-run", action="store_true", help="print the job's script and submit nothing"
+    )
+    submit.set_defaults(act=_submit)
+
+    attach = commands.add_parser(
+        "attach", help="follow a study that runs; Ctrl-C leaves it running"
+    )
+    attach.add_argument("path", type=Path, help="the study's directory")
+    attach.set_defaults(act=_attach)
+
+    stop = commands.add_parser(
+        "stop", help="stop a study that runs: trials hand over at their next report"
+    )
+    stop.add_argument("path", type=Path, help="the study's directory")
+    stop.set_defaults(act=_stop)
+
+
+def lines(path: Path, now: Running, num_slots: int) -> list[str]:
+    """What ``daskhpo status`` says of a study's jobs; nothing if it was not submitted."""
+    folder = JobFolder(path)
+    submission, number = folder.submission(), folder.number()
+    if submission is None or number is None or not now:
+        return []
+    told = []
+    waiting = [job for job in now.jobs if job.waits]
+    for job in [job for job in now.jobs if not job.waits] or waiting[:1]:
+        if job.waits:
+            waiting.remove(job)
+        shown = job.story.replace("job", "job      ", 1)
+        if job.seconds_left is not None:
+            shown += f", {slurm_time(job.seconds_left)} left"
+        told.append(shown + (f"; {len(waiting)} more may follow" if waiting else ""))
+    if now.holder is not None:
+        told.append(f"workers   {num_slots} slots{_worker_jobs(path, submission, number)}")
+    place = folder.place()
+    if place is not None and place.job in [job.number for job in now.jobs if not job.waits]:
+        told.append(f"dashboard {place.tunnel(submission.login)}")
+        told.append("          and then http://127.0.0.1:8787/status")
+    return told
+
+
+def _worker_jobs(path: Path, submission: Submission, number: str) -> str:
+    if not isinstance(submission.workers, WorkerJobs):
+        return ", in the same job"
+    try:
+        listed = jobs_named(worker_name(path.absolute().name, number))
+    except (CommandMissing, CommandFailed):
+        return ""
+    states = Counter(job.state for job in listed)
+    return "; jobs: " + (", ".join(f"{n} {state}" for state, n in states.items()) or "none")
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from daskhpo.study.loader import load
+
+    study = load(options.study)
+    gpu = {} if options.gpu is None else {"gpu": options.gpu}
+    given: dict[str, Any] = {
+        "num_trials": options.num_trials,
+        "time_budget": options.time_budget,
+        "target": options.target,
+        "walltime": options.walltime,
+        "workers": _words(options.workers),
+        "chain": options.chain,
+        "one_allocation": options.one_allocation,
+        "queue": options.queue,
+        "account": options.account,
+        "cores": options.cores,
+        "memory": options.memory,
+        "job_extra_directives": options.directive,
+        "job_script_prologue": options.prologue,
+        "resources": {"cpu": options.cpu} | gpu,
+        "max_concurrent": options.max_concurrent,
+        "checkpoint": options.checkpoint,
+    }
+    if options.dry_run:
+        print(study.job_script(**given), end="")
+        return 0
+    job = study.submit(**given).job
+    path = study.path
+    print(f"job {job} will run {path}; you may log out")
+    print(f"  where it stands  daskhpo status {path}")
+    print(f"  follow it        daskhpo attach {path}")
+    print(f"  stop it          daskhpo stop {path}")
+    print(f"  what it says     {path}/job/{job}{'_*' if options.chain > 1 else ''}.log")
+    return 0
+
+
+def _attach(options: argparse.Namespace) -> int:
+    from daskhpo.callbacks import ConsoleProgress
+    from daskhpo.remote.attach import attach
+
+    try:
+        result = attach(options.path, [ConsoleProgress()]).wait()
+    except KeyboardInterrupt:
+        return 0
+    return _ended(result)
+
+
+def _stop(options: argparse.Namespace) -> int:
+    from daskhpo.callbacks import ConsoleProgress
+    from daskhpo.remote.attach import attach
+
+    study = attach(options.path, [ConsoleProgress()])
+    study.stop("daskhpo stop")
+    print("stopping: trials end at their next report and are kept", file=sys.stderr)
+    try:
+        result = study.wait()
+    except KeyboardInterrupt:
+        print("it was asked to stop, and will", file=sys.stderr)
+        return 0
+    return _ended(result)
+
+
+def _ended(result: Result) -> int:
+    if result.has_reports:
+        trial = result.best_trial
+        print(f"best so far: {result.objective.metric}={result.best_value:.6g} (trial {trial.id})")
+    print(f"results: {result.path}")
+    return 0
+
+
+def _words(given: Sequence[str]) -> dict[str, Any]:
+    """``jobs=8 queue=gpu`` as a dict; a word that may have several values is given several times.
+
+    Raises
+    ------
+    ValueError : something is not ``WORD=VALUE``, or a word is there twice.
+    """
+    words: dict[str, Any] = {}
+    for item in given:
+        word, equals, text = item.partition("=")
+        if not equals or not word.isidentifier():
+            raise ValueError(f"--workers {item!r} must be WORD=VALUE, such as jobs=8")
+        if word in LISTS:
+            words.setdefault(word, []).append(text)
+        elif word in words:
+            raise ValueError(f"--workers: {word} is given twice")
+        else:
+            words[word] = _value(text)
+    return words
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"None": None, "True": True, "False": False}.get(text, text)

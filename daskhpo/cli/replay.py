@@ -1,0 +1,190 @@
+"""The command ``daskhpo replay``: which scheduler should I have used?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daskhpo.cli.text import columns, count, duration
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from daskhpo.core.scheduler import Scheduler
+    from daskhpo.simulation.curves import CurveTable
+
+BASE = "FIFO"
+UNSURE = 0.05  # two-sided level of the sign test
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parsers of a command line."""
+    parser = commands.add_parser(
+        "replay", help="a finished study's learning curves under other schedulers"
+    )
+    parser.add_argument("path", type=Path, help="the study's directory, or a CSV table of curves")
+    parser.add_argument(
+        "--scheduler",
+        action="append",
+        default=[],
+        metavar="'ASHA(max_t=81, ...)'",
+        help="one more to compare; may be given several times",
+    )
+    parser.add_argument("--workers", default="1,4,16", help="numbers of workers (default: 1,4,16)")
+    parser.add_argument("--seeds", type=int, default=20, help="orders of the trials (default: 20)")
+    parser.add_argument("--target", type=float, help="value to reach (default: the best recorded)")
+    parser.add_argument("--metric", help="column of a table, where it has several")
+    parser.add_argument("--mode", choices=("min", "max"), help="of a table's metric (default: min)")
+    parser.add_argument("--json", action="store_true", help="one JSON line for each study played")
+    parser.set_defaults(act=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry the command out; returns the exit status."""
+    from daskhpo.simulation.compare import replay, scheduler_from_text, standard_schedulers
+    from daskhpo.simulation.curves import CurveTable
+
+    given = {text: scheduler_from_text(text) for text in options.scheduler}
+    workers = _numbers(options.workers)
+    table = CurveTable.read(options.path, options.metric, options.mode)
+    schedulers = standard_schedulers(table.max_t) | given
+    target = table.best if options.target is None else options.target
+    frame = replay(table, schedulers, workers, options.seeds, target)
+    if options.json:
+        for row in frame.to_dict("records"):
+            if row["seconds_to_target"] == math.inf:
+                row["seconds_to_target"] = None
+            print(json.dumps(row))
+        return 0
+    _print_head(options, table, target)
+    for n in workers:
+        print(f"{count(n, 'worker')}\n")
+        part = frame[frame["workers"] == n]
+        print(columns(_table(part)))
+        print(f"\n{_answer(part)}\n")
+    described = [[n, repr(s)] for n, s in schedulers.items() if n not in given]
+    print(columns(described, left=(0, 1)))
+    print()
+    for line in _explained(frame, table, schedulers):
+        print(f"- {line}")
+    return 0
+
+
+def _print_head(options: argparse.Namespace, table: CurveTable, target: float) -> None:
+    from daskhpo.study.study import load_study
+
+    metric = table.objective.metric
+    n_full = sum(curve.n_units == table.max_t for curve in table.curves)
+    print(
+        f"{options.path}: {count(len(table), 'learning curve')}, {n_full} of them of {table.max_t} "
+        "units, the longest"
+    )
+    given = "as asked for" if options.target is not None else "the best that was recorded"
+    print(f"target {metric}={target:.6g}, {given}", end="")
+    if options.path.is_dir():
+        reached = load_study(options.path).time_to_solution(target)
+        if reached is not None:
+            print(f"; the study itself came there after {duration(reached)}", end="")
+    print("\n")
+
+
+def _table(frame: pd.DataFrame) -> list[list[str]]:
+    lines = [["", "to the target", "faster than FIFO", "reached", "all trials", "device", "beyond"]]
+    base = frame[frame["scheduler"] == BASE].set_index("seed")["seconds_to_target"]
+    for name, part in frame.groupby("scheduler", sort=False):
+        times = part.set_index("seed")["seconds_to_target"]
+        n_reached = int((times < math.inf).sum())
+        lines.append(
+            [
+                str(name),
+                _spread(times),
+                "" if name == BASE else _ratios(base, times),
+                f"{n_reached} of {len(times)}",
+                duration(part["seconds"].median()),
+                duration(part["device_seconds"].median()),
+                f"{100 * part['beyond'].median():.0f} %",
+            ]
+        )
+    return lines
+
+
+def _spread(times: pd.Series) -> str:
+    """Median and the tenth and ninetieth percentile; not reached is later than any time."""
+    middle, low, high = (_quantile(times, q) for q in (0.5, 0.1, 0.9))
+    if middle == math.inf:
+        return "not reached" if low == math.inf else f"not reached ({duration(low)}-)"
+    return f"{duration(middle)} ({duration(low)}-{duration(high) if high < math.inf else ''})"
+
+
+def _ratios(base: pd.Series, times: pd.Series) -> str:
+    """By which factor, seed by seed."""
+    both = (base < math.inf) & (times < math.inf)
+    if not both.any():
+        return "-"
+    ratios = base[both] / times[both]
+    middle, low, high = (_quantile(ratios, q) for q in (0.5, 0.1, 0.9))
+    return f"{middle:.1f} ({low:.1f}-{high:.1f})"
+
+
+def _quantile(values: pd.Series, q: float) -> float:
+    """One of the values: no mean of one that is infinite."""
+    ordered = sorted(map(float, values))
+    return ordered[math.ceil(q * (len(ordered) - 1))]
+
+
+def _answer(frame: pd.DataFrame) -> str:
+    """Who reached the target soonest, and who was not clearly later."""
+    times = frame.pivot(index="seed", columns="scheduler", values="seconds_to_target")
+    middles = times.median()
+    best = str(middles.idxmin())
+    if middles[best] == math.inf:
+        return "None of them reached the target in half of the orders."
+    others = [
+        str(name)
+        for name in times
+        if name != best and _sign_test(times[best], times[name]) > UNSURE
+    ]
+    unsure = f"; not clearly later: {', '.join(others)}" if others else ""
+    return f"Soonest: {best}{unsure}."
+
+
+def _sign_test(a: pd.Series, b: pd.Series) -> float:
+    """Probability of so uneven a score, if neither is the sooner one; ties do not count."""
+    wins, losses = int((a < b).sum()), int((b < a).sum())
+    n = wins + losses
+    tail = sum(math.comb(n, k) for k in range(min(wins, losses) + 1)) / float(2**n)
+    return min(1.0, 2 * tail)
+
+
+def _explained(
+    frame: pd.DataFrame, table: CurveTable, schedulers: dict[str, Scheduler]
+) -> Iterator[str]:
+    """What the numbers are, and what they cannot say."""
+    n = frame["seed"].nunique()
+    yield (
+        f"Each trial is started once, in {count(n, 'order')} that all schedulers share, with the "
+        "times that were recorded. Median (10th to 90th percentile) of the orders: they say "
+        "nothing about other trials. If a searcher learned while it chose them, that is lost."
+    )
+    beyond = frame.groupby("scheduler")["beyond"].median()
+    if (beyond > 0).any():
+        named = ", ".join(f"{n} {100 * beyond[n]:.0f} %" for n in schedulers if beyond[n] > 0.005)
+        yield (
+            "Beyond the record (share of units trained): "
+            f"{named or 'less than a percent'}. There a trial keeps its last value, so it cannot "
+            "reach the target there. Where that share is large, times to the target are too long "
+            "rather than too short."
+        )
+    else:
+        yield "No answer lies beyond what was recorded."
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--workers {text} must be a number, or several with commas") from None

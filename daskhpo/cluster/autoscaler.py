@@ -1,0 +1,320 @@
+"""Sees to it that a Slurm cluster has the jobs that its studies need: observes, decides, acts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import re
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distributed import SchedulerPlugin, Status
+from tornado.ioloop import PeriodicCallback
+
+from daskhpo.cluster import jobs
+from daskhpo.cluster.scaling import Job, Rules, Seen, State, Steps, next_steps
+from daskhpo.cluster.shell import CommandFailed, CommandMissing
+
+logger = logging.getLogger("daskhpo")
+
+LOOK_SECONDS = 5.0  # between two looks at the workers
+ASK_SECONDS = 30.0  # between two questions to Slurm, unless workers went
+RETRY_SECONDS = (
+    30.0  # after a job that was refused, or ended before it had workers; then twice that
+)
+MAX_RETRY_SECONDS = 1800.0
+LOG_LINES = 15
+REFUSED = r"Exit code: (-?\d+)\nCommand:\n(.*?)\nstdout:\n(.*)stderr:\n(.*)"  # by dask-jobqueue
+
+
+@dataclass(slots=True)
+class _Job:
+    """One job of workers. Times by the monotonic clock."""
+
+    name: str
+    number: str
+    walltime: float
+    submitted: float
+    state: State = State.WAITING
+    ran: float = 0.0  # seconds, when it was last seen
+    seen: float = 0.0
+    connected: bool = False  # it has had workers
+    has_workers: bool = False
+    busy: float = 0.0  # when something last ran there
+    retiring: bool = False
+    free: bool = False
+
+
+class _Arrivals(SchedulerPlugin):  # type: ignore[misc]
+    """Says of which job a worker came."""
+
+    def __init__(self, came: Callable[[str], None]) -> None:
+        self._came = came
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        self._came(_job_of(scheduler.workers[worker]))
+
+
+def _job_of(worker: Any) -> str:
+    return str(worker.name).rpartition("-")[0]
+
+
+class Minder:
+    """Runs in the event loop of the cluster, and ends with it.
+
+    Dask's own record of jobs is kept as it must be: what is over is taken out of it, or Dask would
+    submit it again.
+
+    Parameters
+    ----------
+    options : of dask-jobqueue, for a job of so many seconds.
+    """
+
+    def __init__(
+        self,
+        cluster: Any,
+        rules: Rules,
+        options: Callable[[float], dict[str, Any]],
+        job_name: str,
+        log_directory: Path,
+    ) -> None:
+        self._cluster, self._rules, self._options = cluster, rules, options
+        self._job_name, self._log_directory = job_name, log_directory
+        self._jobs: dict[str, _Job] = {}
+        self._spent = 0.0  # GPU-seconds of jobs that are over
+        self._wanted: deque[tuple[float, float]] = deque()  # when, slots
+        self._n_failures = 0  # in a row
+        self._not_before = 0.0
+        self._asked = 0.0
+        self._told: set[str] = set()
+
+    @property
+    def gpu_hours(self) -> float:
+        """What all jobs have used so far, by the clock."""
+        ran = sum(job.ran for job in self._jobs.values())
+        return (self._spent + ran * self._rules.gpus_per_job) / 3600
+
+    async def begin(self) -> None:
+        """Submit the first jobs.
+
+        Raises
+        ------
+        CommandMissing, CommandFailed : there is no Slurm; it refuses the very first one.
+        """
+        steps = next_steps(self._rules, Seen())
+        if not steps.submit:
+            logger.warning("%s", self._exhausted())
+        await self._submit(steps.submit[:1])
+        try:
+            await self._submit(steps.submit[1:])
+        except CommandFailed as error:  # a limit on jobs, say: go on with those there are
+            self._failed(f"a job was refused: {error}")
+        self._cluster.scheduler.add_plugin(_Arrivals(self._came))
+        look = PeriodicCallback(self._look, LOOK_SECONDS * 1000)
+        self._cluster.periodic_callbacks["daskhpo-minder"] = look
+        look.start()
+
+    def _came(self, name: str) -> None:
+        """A job has a worker, perhaps for less than the time between two looks."""
+        job = self._jobs.get(name)
+        if job is not None and not job.connected:
+            job.connected, job.state, job.busy = True, State.RUNNING, time.monotonic()
+            self._n_failures, self._not_before = 0, 0.0
+
+    # -- a look ----------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        if self._cluster.status is not Status.running:
+            return
+        now = time.monotonic()
+        self._look_at_workers(now)
+        lost = any(job.connected and not job.has_workers for job in self._jobs.values())
+        if lost or now - self._asked >= ASK_SECONDS:
+            await self._ask_slurm()
+        if self._cluster.status is Status.running:
+            await self._act(next_steps(self._rules, self._seen(now)))
+
+    def _look_at_workers(self, now: float) -> None:
+        scheduler, broker = self._cluster.scheduler, self._broker
+        of_job: dict[str, list[Any]] = {}
+        for worker in scheduler.workers.values():
+            of_job.setdefault(_job_of(worker), []).append(worker)
+        for job in self._jobs.values():
+            workers = of_job.get(job.name, [])
+            job.has_workers = bool(workers)
+            if workers and not job.connected:  # before the job was known
+                self._came(job.name)
+            job.free = not any(worker.processing or worker.has_what for worker in workers)
+            held_idle = broker is not None and all(
+                broker.is_idle(worker.address)
+                and len(worker.processing) <= broker.is_held(worker.address)
+                and not worker.has_what
+                for worker in workers
+            )
+            if not (job.free or held_idle):
+                job.busy = now
+        self._wanted.append((now, self._n_wanted()))
+        while self._wanted[0][0] < now - self._rules.idle_timeout:
+            self._wanted.popleft()
+
+    async def _ask_slurm(self) -> None:
+        """Which jobs wait, run, and are over."""
+        self._asked = now = time.monotonic()
+        known = list(self._jobs.values())
+        try:
+            found = {one.number: one for one in await asyncio.to_thread(self._listed)}
+        except (CommandFailed, CommandMissing) as error:  # it may be away for a while
+            logger.info("Slurm was asked for jobs in vain: %s", error)
+            return
+        for job in known:
+            one = found.get(job.number)
+            if one is None or one.state == "COMPLETING":
+                if not job.has_workers:
+                    self._is_over(job, now)
+            elif one.waits:  # perhaps again
+                job.state = State.WAITING
+            else:
+                job.state = State.RUNNING
+                if one.seconds_left is not None:
+                    job.ran = max(0.0, job.walltime - one.seconds_left)
+            job.seen = now
+
+    def _listed(self) -> list[jobs.Job]:
+        return jobs.jobs_named(self._job_name)
+
+    def _is_over(self, job: _Job, now: float) -> None:
+        # What it ran since it was last seen is not known: all of the time in between, at most.
+        since = job.seen or job.submitted
+        ran = min(job.walltime, job.ran + now - since)
+        self._spent += ran * self._rules.gpus_per_job
+        self._forget(job.name)
+        if not job.connected and not job.retiring:
+            self._failed(f"job {job.number} ended before its workers came: {self._log(job)}")
+        elif not job.retiring:
+            logger.info("job %s of workers is over", job.number)
+
+    def _seen(self, now: float) -> Seen:
+        found = tuple(
+            Job(
+                job.name,
+                job.state,
+                job.walltime,
+                idle=now - job.busy if job.has_workers else 0.0,
+                retiring=job.retiring,
+                free=job.free,
+            )
+            for job in self._jobs.values()
+        )
+        may_submit = math.inf if not self._n_failures else float(now >= self._not_before)
+        lately = max(slots for _, slots in self._wanted)
+        return Seen(found, self._wanted[-1][1], lately, self._spent, may_submit)
+
+    def _n_wanted(self) -> float:
+        """Slots that studies could fill; before the first one comes, as many as there may be."""
+        broker = self._broker
+        return math.inf if broker is None or not broker.n_joined else broker.wanted
+
+    @property
+    def _broker(self) -> Any:
+        return self._cluster.scheduler.extensions.get("daskhpo")
+
+    # -- what is done ----------------------------------------------------------------------------
+
+    async def _act(self, steps: Steps) -> None:
+        for name in steps.retire:
+            self._jobs[name].retiring = True
+            logger.info("job %s is idle and given back", self._jobs[name].number)
+            for worker in list(self._cluster.scheduler.workers.values()):
+                if _job_of(worker) == name:
+                    self._broker.retire(worker.address)
+        if steps.cancel:
+            for name in steps.cancel:
+                self._jobs[name].retiring = True
+                self._cluster.worker_spec.pop(name, None)
+            await self._cluster._correct_state()
+        if steps.submit:
+            try:
+                await self._submit(steps.submit)
+            except (CommandFailed, CommandMissing) as error:
+                self._failed(f"a job was refused: {error}")
+        if steps.exhausted:
+            self._tell(self._exhausted())
+            if not self._jobs and self._broker is not None:
+                self._broker.stop("the GPU-hours are spent")
+
+    async def _submit(self, walltimes: tuple[float, ...]) -> None:
+        """Submit jobs; if one is refused, the others are there all the same."""
+        cluster, added = self._cluster, {}
+        for walltime in walltimes:
+            ((name, spec),) = cluster.new_worker_spec().items()
+            cluster._i += 1  # no name is used twice: a worker of that name may still be closing
+            options = spec["options"] | self._options(walltime)
+            cluster.worker_spec[name] = spec | {"options": options}
+            added[name] = walltime
+        if not added:
+            return
+        problem: BaseException | None = None
+        try:
+            await cluster._correct_state()
+        except (RuntimeError, OSError, ValueError) as error:
+            problem = _refusal(error)
+        now = time.monotonic()
+        for name, walltime in added.items():
+            job = cluster.workers.get(name)
+            if job is not None and job.job_id is not None:
+                self._jobs[name] = _Job(name, job.job_id, walltime, now)
+            else:
+                if job is not None:
+                    job.status = Status.failed
+                self._forget(name)
+        if problem is not None:
+            raise problem
+
+    def _forget(self, name: str) -> None:
+        self._jobs.pop(name, None)
+        self._cluster.worker_spec.pop(name, None)
+        self._cluster.workers.pop(name, None)
+
+    def _failed(self, what: str) -> None:
+        """Wait before another one is tried, longer each time."""
+        wait = min(MAX_RETRY_SECONDS, RETRY_SECONDS * 2**self._n_failures)
+        self._n_failures += 1
+        self._not_before = time.monotonic() + wait
+        logger.warning("%s\nanother one is tried in %d s", what, wait)
+
+    def _tell(self, what: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            logger.warning("%s", what)
+
+    def _exhausted(self) -> str:
+        hours = (self._rules.max_gpu_seconds or 0.0) / 3600
+        return (
+            f"max_gpu_hours={hours:g} allows no further job: the rest is used, or set aside for "
+            "those that run"
+        )
+
+    def _log(self, job: _Job) -> str:
+        """The end of what a job printed."""
+        found = sorted(self._log_directory.glob(f"*-{job.number}.log"))
+        if not found:
+            return f"there is no log of it in {self._log_directory}"
+        lines = found[-1].read_text(errors="replace").splitlines()
+        return "\n".join([f"{found[-1]}:", *lines[-LOG_LINES:]])
+
+
+def _refusal(error: BaseException) -> BaseException:
+    """What dask-jobqueue says of a command that failed, in our words."""
+    if isinstance(error, FileNotFoundError):
+        return CommandMissing("sbatch was not found; is it on the PATH?")
+    found = re.search(REFUSED, str(error), re.DOTALL)
+    if found is None:
+        return error
+    code, command, *printed = found.groups()
+    output = "\n".join(part.strip() for part in printed if part.strip())
+    return CommandFailed([command.split()[0], "JOB_SCRIPT"], int(code), output)

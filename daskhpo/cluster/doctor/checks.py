@@ -1,0 +1,350 @@
+"""The doctor's round: what is looked at, in which order, and what depends on what."""
+
+from __future__ import annotations
+
+import getpass
+import grp
+import os
+import platform
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from daskhpo.cluster import network
+from daskhpo.cluster.doctor import account as accounts_
+from daskhpo.cluster.doctor import job_checks as inside
+from daskhpo.cluster.doctor import partition as partitions_
+from daskhpo.cluster.doctor.fields import settings
+from daskhpo.cluster.doctor.finding import (
+    Finding,
+    Place,
+    Verdict,
+    ok,
+    problem,
+    skipped,
+    warning,
+)
+from daskhpo.cluster.doctor.job_request import Wanted
+from daskhpo.cluster.doctor.partition import Partition
+from daskhpo.cluster.doctor.probe import digest, limits
+from daskhpo.cluster.doctor.probe_job import MODULES, look_here, visit
+from daskhpo.cluster.doctor.queue import check_forecast, check_refusal, check_start, check_wait
+from daskhpo.cluster.doctor.quota import Quota, check_room, parse_quota
+from daskhpo.cluster.shell import CommandFailed, CommandMissing, call
+
+NEEDED = ("sinfo", "sbatch", "squeue", "scontrol", "scancel")
+WAIT = 600.0
+
+
+def examine(
+    wanted: Wanted | None = None,
+    shared: str | os.PathLike[str] = ".",
+    interface: str | None = None,
+    *,
+    fast: bool = False,
+    wait: float = WAIT,
+    say: Callable[[str], None] = lambda news: None,
+) -> list[Finding]:
+    """Look at everything that a study on Slurm needs, before it costs anything.
+
+    Parameters
+    ----------
+    wanted : what worker jobs would ask for; by default one GPU of the default partition.
+    shared : directory of the studies, which all machines must see.
+    interface : network interface that workers would reach this machine by; None: it is found, as
+        ``slurm_cluster`` does.
+    fast : submit no job. Otherwise one small one looks at what can only be seen from inside.
+    wait : seconds that the job may take to start; then it is cancelled.
+    say : told what is waited for.
+
+    Returns
+    -------
+    list of Finding : in the order in which they were found.
+
+    Examples
+    --------
+    ::
+
+        from daskhpo.cluster.doctor import Verdict, Wanted, examine
+
+        findings = examine(Wanted(queue="gpu", walltime="04:00:00"), shared="/scratch/me/runs")
+        assert not [each for each in findings if each.verdict is Verdict.PROBLEM], findings
+    """
+    wanted = Wanted() if wanted is None else wanted
+    return list(round_of(wanted, shared, interface, fast=fast, wait=wait, say=say))
+
+
+def round_of(
+    wanted: Wanted,
+    shared: str | os.PathLike[str],
+    interface: str | None,
+    *,
+    fast: bool,
+    wait: float,
+    say: Callable[[str], None],
+) -> Iterator[Finding]:
+    """The same, each finding as soon as it is found."""
+    path = Path(shared).absolute()
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if len(missing) == len(NEEDED):
+        if wanted != Wanted(python=wanted.python):
+            todo = "are its commands on the PATH? is this a login node?"
+            yield problem("slurm", f"there is no Slurm here: {', '.join(missing)} not found", todo)
+        else:
+            yield skipped("slurm", "there is no Slurm here; this machine alone is looked at")
+        yield from _check_here(path)
+        yield from _check_machine()
+        return
+    if missing:
+        yield problem("slurm", f"{', '.join(missing)} not found", "are all of Slurm on the PATH?")
+        yield from _check_here(path)
+        return
+    blocked = False
+    for finding in _check_request(wanted):
+        blocked |= finding.verdict is Verdict.PROBLEM and finding.check in _OBSTACLES
+        yield finding
+    addresses, finding = _check_interface(interface, wanted.queue)
+    yield finding
+    writable = True
+    for finding in _check_here(path):
+        writable &= finding.verdict is not Verdict.PROBLEM or finding.check != "shared directory"
+        yield finding
+    if fast:
+        yield replace(skipped("job", "none was submitted, as --fast asks"), place=Place.JOB)
+    elif blocked or not writable or not addresses:
+        said = "none was submitted: see the problems above"
+        yield replace(skipped("job", said), place=Place.JOB)
+    else:
+        for finding in _check_job(wanted, path, addresses, interface, wait, say):
+            yield replace(finding, place=Place.JOB)
+
+
+_OBSTACLES = ("slurm", "partition", "gres", "account", "qos", "request")  # for a small job, too
+
+
+# -- what Slurm says -----------------------------------------------------------------------------
+
+
+def _check_request(wanted: Wanted) -> Iterator[Finding]:
+    try:
+        version = call(["sinfo", "--version"]).strip()
+        partitions = partitions_.parse_partitions(
+            call(["scontrol", "--all", "--oneliner", "show", "partition"])
+        )
+        nodes = partitions_.parse_nodes(
+            call(["sinfo", "--all", "--noheader", f"--format={partitions_.SINFO_FORMAT}"])
+        )
+        told = settings(call(["scontrol", "show", "config"]))
+    except CommandFailed as error:
+        todo = "is the controller up? see scontrol ping; on some sites only login nodes may ask"
+        yield problem("slurm", f"it does not answer: {error}", todo)
+        return
+    yield ok("slurm", f"{version}, cluster {told.get('ClusterName', '?')}: the controller answers")
+    finding = partitions_.check_partition(partitions, wanted.queue, _groups())
+    yield finding
+    if finding.verdict is Verdict.PROBLEM:
+        return
+    findings = [
+        partitions_.check_walltime(partitions, wanted),
+        partitions_.check_devices(nodes, partitions, wanted),
+        *_check_accounts(wanted, partitions_.chosen(partitions, wanted.queue), told),
+    ]
+    yield from findings
+    if any(finding.verdict is Verdict.PROBLEM for finding in findings):
+        yield skipped("request", "Slurm was not asked to take it: see the problems above")
+    else:
+        yield _ask_to_take(wanted)
+
+
+def _check_accounts(
+    wanted: Wanted, partitions: list[Partition], told: dict[str, str]
+) -> list[Finding]:
+    if "slurmdbd" not in told.get("AccountingStorageType", ""):
+        if wanted.account:
+            said = f"this Slurm keeps no accounts; {wanted.account} means nothing to it"
+            return [warning("account", said)]
+        return [ok("account", "this Slurm keeps no accounts")]
+    user, cluster = getpass.getuser(), told.get("ClusterName", "")
+    ask = ["sacctmgr", "--noheader", "--parsable2", "show"]
+    try:
+        accounts = accounts_.Accounts.read(
+            call(
+                [
+                    *ask,
+                    *("associations", "where", f"user={user}", f"cluster={cluster}"),
+                    f"format={accounts_.ASSOCIATION_FORMAT}",
+                ]
+            ),
+            call([*ask, "user", "where", f"name={user}", "format=User,DefaultAccount"]),
+            call([*ask, "qos", f"format={accounts_.QOS_FORMAT}"]),
+            told.get("AccountingStorageEnforce", ""),
+        )
+    except (CommandFailed, CommandMissing) as error:
+        return [skipped("account", f"sacctmgr does not answer ({error}); Slurm is asked below")]
+    finding = accounts_.check_account(accounts, partitions, wanted.account)
+    if finding.verdict is Verdict.PROBLEM:
+        return [finding]
+    return [finding, accounts_.check_qos(accounts, partitions, wanted)]
+
+
+def _ask_to_take(wanted: Wanted) -> Finding:
+    lines = [f"#SBATCH {option}" for option in wanted.options(wanted.seconds)]
+    script = "\n".join(["#!/bin/sh", *lines, "#SBATCH --output=/dev/null\n"])
+    try:
+        printed = call(["sbatch", "--test-only"], text=script, with_errors=True)
+    except CommandFailed as error:
+        return check_refusal(error.output)
+    return check_forecast(printed, time.time())
+
+
+# -- here ----------------------------------------------------------------------------------------
+
+
+def _check_interface(
+    interface: str | None, queue: str | None
+) -> tuple[list[tuple[str, str]], Finding]:
+    """Addresses of this machine, the one first that ``slurm_cluster`` would use; none: no use."""
+    found = network.interfaces()
+    try:
+        first = network.named_address(interface) if interface else network.reachable_address(queue)
+    except ValueError as error:
+        said, _, todo = str(error).partition("; ")
+        return [], problem("interface", said, todo or "choose another --interface")
+    name = next((one.name for one in found if one.address == first), "")
+    rest = [one for one in found if one.address != first and not one.address.startswith("127.")]
+    said = f"{name}, {first}" + ("" if interface else " (found by the way to the nodes)")
+    return [(name, first), *((one.name, one.address) for one in rest)], ok("interface", said)
+
+
+def _check_here(path: Path) -> Iterator[Finding]:
+    yield from inside.check_limits({"limits": limits()})
+    finding = _check_writable(path)
+    yield finding
+    if finding.verdict is Verdict.OK:
+        room = os.statvfs(path)
+        n_files = room.f_favail if room.f_files else None
+        yield from check_room(room.f_bavail * room.f_frsize, n_files, _quotas(path))
+
+
+def _check_writable(path: Path) -> Finding:
+    check = "shared directory"
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return problem(check, f"{path} is no directory", "give --shared another one")
+    except FileNotFoundError:
+        return problem(check, f"{path} is not there", "make it, or give --shared another one")
+    except OSError as error:
+        return problem(check, f"{path} cannot be seen here: {error.strerror}", _PERMISSIONS)
+    try:
+        with tempfile.NamedTemporaryFile(dir=path, prefix=".daskhpo-doctor-") as file:
+            file.write(b"0")
+            file.flush()
+    except OSError as error:
+        return problem(check, f"{path} cannot be written here: {error.strerror}", _PERMISSIONS)
+    return ok(check, f"{path} can be written here")
+
+
+_PERMISSIONS = "see its permissions, or give --shared another one"
+
+
+def _quotas(path: Path) -> list[Quota]:
+    """Quotas that can be read; many sites have commands of their own for that."""
+    from daskhpo.cluster.doctor.probe import type_of
+
+    user = getpass.getuser()
+    if type_of(str(path)) == "lustre":
+        group = grp.getgrgid(path.stat().st_gid).gr_name
+        asked = [("user", ["-u", user]), ("group", ["-g", group])]
+        commands = [(owner, ["lfs", "quota", *which, str(path)]) for owner, which in asked]
+    else:
+        commands = [("user", ["quota", "-w", "-p", "-f", str(_mount_of(path))])]
+    quotas = []
+    for owner, argv in commands:
+        try:
+            quotas += parse_quota(call(argv, timeout=20), owner)
+        except CommandMissing:
+            continue
+        except CommandFailed as error:  # "quota" fails if one is exceeded, and prints it
+            quotas += parse_quota(error.output, owner)
+    return quotas
+
+
+def _mount_of(path: Path) -> Path:
+    while not path.is_mount() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _check_machine() -> Iterator[Finding]:
+    """A machine without Slurm: its own Python, devices and scratch."""
+    from daskhpo.executors.dask.local import visible_gpus
+
+    n_gpus = len(visible_gpus())
+    facts = look_here(gpu=bool(n_gpus))
+    yield from inside.check_python(facts, {}, "")
+    if n_gpus:
+        yield from inside.check_gpus(facts, n_gpus)
+    else:
+        yield skipped("gpu", "there is none here")
+    yield inside.check_scratch(facts)
+
+
+def _groups() -> list[str]:
+    names = []
+    for number in {os.getegid(), *os.getgroups()}:
+        try:
+            names.append(grp.getgrgid(number).gr_name)
+        except KeyError:
+            continue  # of a container, say
+    return names
+
+
+# -- in a job ------------------------------------------------------------------------------------
+
+
+def _check_job(
+    wanted: Wanted,
+    path: Path,
+    addresses: list[tuple[str, str]],
+    interface: str | None,
+    wait: float,
+    say: Callable[[str], None],
+) -> Iterator[Finding]:
+    try:
+        seen = visit(wanted, path, addresses, interface, wait, say)
+    except CommandFailed as error:
+        yield check_refusal(error.output)
+        return
+    if seen.state.waits and not seen.facts:
+        yield check_wait(seen.job, seen.state, seen.waited)
+        yield skipped("job", "nothing was looked at from inside: it never started")
+        return
+    yield check_start(seen.job, seen.state)
+    yield inside.check_arrival(seen)
+    if not seen.facts:
+        return
+    yield from inside.check_python(seen.facts, _versions(), digest(_package()))
+    yield from inside.check_gpus(seen.facts, wanted.n_gpus)
+    yield inside.check_shared(seen, str(path))
+    yield from inside.check_connections(seen, addresses)
+    yield inside.check_clock(seen)
+    yield from inside.check_limits(seen.facts)
+    yield inside.check_scratch(seen.facts)
+
+
+def _versions() -> dict[str, str]:
+    import importlib
+
+    found = {name: importlib.import_module(name) for name in MODULES}
+    versions = {name: getattr(module, "__version__", "?") for name, module in found.items()}
+    return {"python": platform.python_version()} | versions
+
+
+def _package() -> str:
+    import daskhpo
+
+    return str(Path(daskhpo.__file__).parent)

@@ -1,0 +1,335 @@
+"""A small job that looks around, and what is heard of it. This part acts; others judge."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import math
+import secrets
+import selectors
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from daskhpo.cluster import jobs
+from daskhpo.cluster.doctor import probe
+from daskhpo.cluster.doctor.job_request import Wanted
+from daskhpo.cluster.doctor.queue import GONE, JobState, parse_job, reason_of
+from daskhpo.cluster.shell import CommandFailed, call
+
+JOB_SECONDS = 300.0  # the time limit of the job
+POLL_SECONDS = 0.25
+ASK_SLURM_SECONDS = 1.0  # a controller has others to answer, too
+HEARD_SECONDS = 3.0  # what was said is heard within this time, as Slurm may be asked meanwhile
+LATE_SECONDS = 10.0  # after a job's end: what it wrote may come late over a network
+MODULES = ("daskhpo", "dask", "distributed", "cloudpickle", "msgpack", "tornado", "numpy", "zarr")
+_MOST_BYTES = 1_000_000  # of one message: it comes from anybody who can reach this port
+
+Facts = dict[str, dict[str, Any]]
+
+
+@dataclass
+class Visit:
+    """What became of the job.
+
+    Attributes
+    ----------
+    job : its number.
+    state : in the queue, when it was last looked at.
+    waited : seconds for its start; it was cancelled then if it still waits.
+    facts : what it found, by section.
+    heard : how its word came: ``"connection"``, ``"file"``, or not at all.
+    skew, skew_error : seconds that its clock is ahead of the one here, and by how many that may
+        be wrong; infinite as long as nothing is known.
+    called : for each address where it listens, what was wrong with calling it; empty if nothing.
+    wrote : whether what it wrote in the shared directory was seen here, after how many seconds.
+    output : what its script printed, if that is seen here.
+    """
+
+    job: str
+    state: JobState = GONE
+    waited: float = 0.0
+    facts: Facts = field(default_factory=dict)
+    heard: str = ""
+    skew: float = 0.0
+    skew_error: float = math.inf
+    called: dict[str, str] = field(default_factory=dict)
+    wrote: float | None = None
+    output: str = ""
+
+    def set_clock(self, skew: float, error: float) -> None:
+        """An exchange says how far its clock is ahead; the surest one counts."""
+        if error < self.skew_error:
+            self.skew, self.skew_error = skew, error
+
+
+def visit(
+    wanted: Wanted,
+    shared: Path,
+    addresses: Sequence[tuple[str, str]],
+    interface: str | None,
+    wait: float,
+    say: Callable[[str], None],
+) -> Visit:
+    """Submit the job, wait for it, and hear what it found; it is gone in the end.
+
+    Parameters
+    ----------
+    shared : a directory that can be written here.
+    addresses : names and addresses of this machine's interfaces; the first is the one to use.
+    wait : seconds that it may take to start.
+    say : told what is waited for, when that changes.
+
+    Raises
+    ------
+    CommandMissing, CommandFailed : Slurm does not take the job, or does not answer.
+    """
+    token = secrets.token_hex(16)
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder(shared, token))
+        ear = stack.enter_context(Ear(token, folder))
+        ask = {
+            "token": token,
+            "addresses": [list(pair) for pair in addresses],
+            "port": ear.port,
+            "interface": interface,
+            "folder": str(folder),
+            "facts": str(folder / "facts"),
+            "modules": list(MODULES),
+            "gpu": wanted.n_gpus > 0,
+        }
+        job = jobs.submit(script(wanted, folder, ask))
+        stack.callback(_cancel, job)
+        return _follow(Visit(job), ear, wait, say)
+
+
+def script(wanted: Wanted, folder: Path, ask: dict[str, Any]) -> str:
+    """The job's script; it needs no file, for there may be none that the job sees."""
+    place = shlex.quote(str(folder))
+    return "\n".join(
+        [
+            "#!/usr/bin/env bash",
+            *(f"#SBATCH {option}" for option in wanted.options(JOB_SECONDS)),
+            "#SBATCH --job-name=daskhpo-doctor",
+            "#SBATCH --output=/dev/null",
+            f"[ -d {place} ] && exec > {place}/output 2>&1",
+            *wanted.job_script_prologue,
+            f"{wanted.python} - <<'DASKHPO_PROBE'",
+            program(ask),
+            "DASKHPO_PROBE\n",
+        ]
+    )
+
+
+def program(ask: dict[str, Any]) -> str:
+    """The text of the probe, which asks this."""
+    return f"{Path(probe.__file__).read_text()}\n\nmain({ask!r})"
+
+
+def look_here(*, gpu: bool) -> Facts:
+    """What the probe finds on this machine, in a process of its own."""
+    ask = {"token": "", "addresses": [], "port": 0, "interface": None, "folder": None}
+    ask |= {"modules": list(MODULES), "gpu": gpu, "facts": "/dev/stdout"}
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=program(ask),
+        capture_output=True,
+        text=True,
+        timeout=probe.IMPORT_SECONDS + probe.GPU_SECONDS + 30,
+        check=False,
+    )
+    facts: Facts = {}
+    for line in done.stdout.splitlines():
+        _take(line, facts)
+    return facts
+
+
+class Ear:
+    """Hears what the job says: on a port of all interfaces, and in a file of the shared directory.
+
+    Only who knows the token is listened to, and what is said is data.
+    """
+
+    def __init__(self, token: str, folder: Path) -> None:
+        self._token, self._folder = token, folder
+        self._server = socket.create_server(("", 0), backlog=16)
+        self._server.setblocking(False)
+        self.port: int = self._server.getsockname()[1]
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._server, selectors.EVENT_READ)
+        self._read: dict[socket.socket, bytes] = {}
+        self._known: set[socket.socket] = set()
+
+    def __enter__(self) -> Ear:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for comm in [self._server, *self._read]:
+            comm.close()
+        self._selector.close()
+
+    def listen(self, visit: Visit, seconds: float) -> None:
+        """Take in what is said within so many seconds; returns as soon as something was."""
+        for key, _ in self._selector.select(seconds):
+            comm = key.fileobj
+            if comm is self._server:
+                with suppress(OSError):
+                    new, _ = self._server.accept()
+                    new.setblocking(False)
+                    self._read[new] = b""
+                    self._selector.register(new, selectors.EVENT_READ)
+            elif isinstance(comm, socket.socket):
+                self._hear(comm, visit)
+        self._read_file(visit)
+
+    def _hear(self, comm: socket.socket, visit: Visit) -> None:
+        try:
+            said = comm.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        data = self._read[comm] + said
+        *lines, self._read[comm] = data.split(b"\n")
+        for line in lines:
+            if comm not in self._known:
+                if not self._is_token(line):
+                    said = b""
+                    break
+                self._known.add(comm)
+                continue
+            visit.heard = "connection"
+            if (at := _take(line, visit.facts)) is not None:
+                visit.set_clock(at - time.time(), HEARD_SECONDS)
+        if not said or len(self._read[comm]) > _MOST_BYTES:
+            self._selector.unregister(comm)
+            comm.close()
+            del self._read[comm]
+
+    def _is_token(self, line: bytes) -> bool:
+        try:
+            token = json.loads(line)["token"]
+            return hmac.compare_digest(token.encode(), self._token.encode())
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return False
+
+    def _read_file(self, visit: Visit) -> None:
+        with suppress(OSError):  # opened anew each time: only so NFS looks for news
+            lines = (self._folder / "facts").read_text().split("\n")[:-1]
+            for line in lines:
+                if _take(line, visit.facts) is not None:
+                    visit.heard = visit.heard or "file"
+        with suppress(OSError):
+            visit.output = (self._folder / "output").read_text(errors="replace")[-5000:]
+
+    def call(self, visit: Visit) -> None:
+        """Call the job where it listens, as Dask's scheduler would."""
+        hello = visit.facts.get("hello", {})
+        for host in hello.get("addresses", []):
+            if host in visit.called:
+                continue
+            began = time.time()
+            try:
+                with socket.create_connection((host, hello["port"]), probe.CONNECT_SECONDS) as comm:
+                    comm.settimeout(probe.CONNECT_SECONDS)
+                    comm.sendall(f"{self._token}\n".encode())
+                    answer = json.loads(comm.makefile("r").readline())
+                ended = time.time()
+                visit.set_clock(answer["at"] - (began + ended) / 2, (ended - began) / 2)
+                visit.called[host] = ""
+            except (OSError, ValueError, KeyError) as error:
+                visit.called[host] = str(error) or type(error).__name__
+
+    def look_for_file(self, visit: Visit, since: float) -> None:
+        """Whether what the job wrote in the shared directory has come."""
+        if visit.wrote is None and "shared" in visit.facts:
+            with suppress(OSError):
+                if (self._folder / "there").read_text() == self._token:
+                    visit.wrote = max(0.0, time.monotonic() - since)
+
+
+def _follow(visit: Visit, ear: Ear, wait: float, say: Callable[[str], None]) -> Visit:
+    began = time.monotonic()
+    asked_at = told_shared_at = ended_at = 0.0
+    ran_at: float | None = None
+    told = ""
+    while True:
+        ear.listen(visit, POLL_SECONDS)
+        now = time.monotonic()
+        ear.call(visit)
+        if "shared" in visit.facts:
+            told_shared_at = told_shared_at or now
+            ear.look_for_file(visit, told_shared_at)
+            expects_file = "write_error" not in visit.facts["shared"] and visit.wrote is None
+        else:
+            expects_file = False
+        late = now - told_shared_at > LATE_SECONDS
+        if "end" in visit.facts and (not expects_file or late):
+            visit.state = _state(visit.job)
+            return visit
+        if now - asked_at < ASK_SLURM_SECONDS:
+            continue
+        asked_at = now
+        visit.state = state = _state(visit.job)
+        if state.waits:
+            visit.waited = now - began
+            news = f"job {visit.job} waits in the queue ({state.reason or 'no reason yet'})"
+            if visit.waited >= wait or (visit.waited > 5 and reason_of(state.reason).is_hopeless):
+                return visit
+        else:
+            news = f"job {visit.job} runs on {state.nodes or 'a node'}"
+            ran_at = ran_at or now
+        if news != told:
+            say(told := news)
+        if state.is_over:
+            ended_at = ended_at or now
+            if now - ended_at > LATE_SECONDS:
+                return visit
+        elif ran_at is not None and now - ran_at > JOB_SECONDS + 60:
+            return visit
+
+
+def _state(job: str) -> JobState:
+    try:
+        return parse_job(call(["scontrol", "--oneliner", "show", "job", job]))
+    except CommandFailed as error:
+        if "Invalid job id" in error.output:
+            return GONE
+        return JobState("PENDING", "Slurm does not answer")
+
+
+def _cancel(job: str) -> None:
+    with suppress(CommandFailed):  # it is over
+        jobs.cancel(job)
+
+
+@contextmanager
+def _folder(shared: Path, token: str) -> Iterator[Path]:
+    """A folder of our own in the shared directory, with what the job shall read."""
+    folder = shared.absolute() / f".daskhpo-doctor-{token[:8]}"
+    folder.mkdir(mode=0o700)
+    try:
+        (folder / "here").write_text(token)
+        (folder / "facts").touch()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take(line: str | bytes, facts: Facts) -> float | None:
+    """Take in one section; when it was said, or None if it is none."""
+    try:
+        told = json.loads(line)
+        section, at = told.pop("section"), float(told.pop("at"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    facts.setdefault(section, told)
+    return at

@@ -1,0 +1,516 @@
+"""The coordinator: events in, commands out. It keeps the ledger and asks the plug-ins."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from daskhpo.core.commands import Command, Delete, Flush, Interrupt, Release, Save, Train, Write
+from daskhpo.core.events import (
+    Began,
+    Deleted,
+    Dropped,
+    Ended,
+    Event,
+    Exploited,
+    Failed,
+    Held,
+    Launched,
+    Lost,
+    Reported,
+    Saved,
+    SetBack,
+    SlotsChanged,
+    Step,
+    StopRequested,
+    Suggested,
+    Unsaved,
+)
+from daskhpo.core.objective import Objective
+from daskhpo.core.scheduler import Scheduler
+from daskhpo.core.searcher import Searcher
+from daskhpo.core.space import Space
+from daskhpo.core.types import (
+    Chance,
+    CheckpointPolicy,
+    CheckpointRef,
+    Config,
+    Continue,
+    Decision,
+    Discard,
+    Exploit,
+    Limits,
+    Pause,
+    Report,
+    Resume,
+    Start,
+    Status,
+    Stop,
+    Suggestion,
+    Trial,
+    TrialId,
+    Wait,
+)
+from daskhpo.engine.ledger import Ledger
+from daskhpo.engine.policy import chance_of, expendable, is_full, next_stop, number_kept
+from daskhpo.engine.protocols import Executor, Journal
+
+RETURNED = "its code returned"
+NO_ROOM = "checkpoints take nine tenths of what max_bytes and max_files allow"
+MAX_LOST = 3  # as often as this a trial may lose its worker in a row without coming any further
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a study is about: all that two studies must share to be the same."""
+
+    space: Space
+    objective: Objective
+    scheduler: Scheduler
+    searcher: Searcher
+    seed: int
+
+
+class Coordinator:
+    """Turns each event into commands for the executor, and records both in the journal.
+
+    Pure but for the journal: no clock, no thread, no network. It works on copies of the
+    scheduler and the searcher.
+
+    Parameters
+    ----------
+    problem : what is searched, and how.
+    journal : takes every event before its commands are carried out.
+    suggest : where configurations come from if not from :meth:`ask`; a replay gives its own.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        journal: Journal,
+        suggest: Callable[[TrialId], Suggestion | None] | None = None,
+    ) -> None:
+        self.objective = problem.objective
+        self.scheduler = copy.deepcopy(problem.scheduler)
+        self.searcher = copy.deepcopy(problem.searcher)
+        self.scheduler.setup(problem.space, problem.seed)
+        self.searcher.setup(problem.space, problem.seed)
+        self.journal = journal
+        self.suggest = suggest or self.ask
+        self.ledger = Ledger(problem.objective)
+        self.limits = Limits()
+        self.stop_reason: str | None = None
+        self.fatal_error: str | None = None  #: why no trial could ever run
+        self.idle = False  #: the scheduler had nothing to do for a free slot
+        self.n_slots = 0
+        self._policy = CheckpointPolicy()
+        self._exhausted = False
+        self._flushed = False
+        self._seconds = 0.0
+        self._commands: list[Command] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether it is over, and no state waits to be written or let go of."""
+        return self.is_over and not self.ledger.rows.n_unsaved
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing runs and nothing will."""
+        if self.ledger.n_running:
+            return False
+        return self.stop_reason is not None or (self.idle and not self.ledger.queue)
+
+    @property
+    def n_wanted(self) -> float:
+        """Slots that it has work for; infinite unless the scheduler has nothing to add."""
+        if self.stop_reason is None and not self.idle:
+            return math.inf
+        queued = len(self.ledger.queue) if self.stop_reason is None else 0
+        return self.ledger.n_running + queued
+
+    def ask(self, trial: TrialId) -> Suggestion | None:
+        """The searcher's own configuration for a new trial, however long it takes."""
+        config = self.searcher.suggest(trial)
+        return None if config is None else Suggestion(config)
+
+    def handle(self, event: Event) -> list[Command]:
+        """Take in one event. Events that come too late (of a dead attempt) leave no trace."""
+        self._seconds = event.seconds
+        self._commands = []
+        match event:
+            case Reported():
+                self._reported(event)
+            case Held():
+                self._held(event)
+            case Saved():
+                self._saved(event)
+            case Unsaved():
+                if event.row in self.ledger.rows:
+                    self.journal.append(event)
+            case Dropped():
+                if event.row in self.ledger.rows:
+                    self.journal.append(event)
+                    self.ledger.drop(event.row)
+            case Lost():
+                self._lost(event)
+            case Failed():
+                self._failed(event)
+            case SlotsChanged(n_slots):
+                self.journal.append(event)
+                self.n_slots = n_slots
+            case StopRequested(reason):
+                self._stop(reason)
+            case Began():
+                self._began(event)
+        self._fill()
+        if self.is_over and not self._flushed and self.ledger.rows.n_unsaved:
+            self._flush()
+        return self._commands
+
+    # -- events ----------------------------------------------------------------------------------
+
+    def _began(self, event: Began) -> None:
+        self.journal.append(event)
+        self.limits, self._policy = event.limits, event.policy
+        self.stop_reason, self.fatal_error = None, None
+        self.idle, self._exhausted, self._flushed, self.n_slots = False, False, False, 0
+        self.ledger.n_kept = number_kept(event.policy)
+        self.ledger.drop_all()
+        for trial in [*self.ledger.trials.values()]:
+            if trial.status is not Status.RUNNING:
+                continue
+            if trial.decision is not None:
+                self._settle(trial, trial.decision, in_slot=False)
+            else:
+                self.ledger.requeue(trial, trial.until)
+        self._stop_at_target()
+
+    def _reported(self, event: Reported) -> None:
+        trial = self.ledger.running(event.trial, event.attempt)
+        if trial is None or trial.decision is not None:  # of a dead attempt, or decided already
+            return
+        steps = _unseen(event.steps, trial.resource)
+        if not (steps or event.ended or event.yielded):
+            return  # live metrics that the segment's report has overtaken
+        trial = self.ledger.advance(trial, steps)
+        decision: Decision | None = None
+        if event.ended or trial.resource == trial.until:
+            decision = self._decision(trial, event.ended)
+        self.journal.append(
+            Reported(
+                event.trial,
+                event.attempt,
+                steps,
+                event.seconds,
+                event.ended,
+                event.yielded,
+                decision,
+            )
+        )
+        self._stop_at_target()
+        if decision is not None:
+            self._carry_out(trial, decision)
+        elif event.yielded:
+            self._hand_over(trial)
+        elif next_stop(self._policy, trial.resource - 1, trial.until) == trial.resource:
+            self._save(trial, Chance.SURE)  # and then it goes on
+
+    def _decision(self, trial: Trial, ended: bool) -> Decision:
+        report = Report(trial.resource, trial.losses, trial.best_loss)
+        if trial.losses:  # there are none if its code returned without another report
+            self.searcher.observe(trial, report)
+        return Stop(RETURNED) if ended else self.scheduler.on_report(trial, report)
+
+    def _held(self, event: Held) -> None:
+        if (trial := self.ledger.running(event.trial, event.attempt)) is None:
+            if event.ref is not None and event.ref.row not in self.ledger.rows:  # by the dead
+                self._commands.append(Delete(event.ref))
+            return
+        self.journal.append(event)
+        if event.ref is None:
+            self.ledger.has_no_state(trial)
+        else:
+            trial, freed = self.ledger.hold(trial, event.ref)
+            self._forget(freed)
+        if trial.leaves:
+            self._leave(trial, trial.until)
+        elif trial.decision is not None:
+            self._settle(trial, trial.decision, in_slot=True)
+        else:
+            self._go_on(trial, in_slot=True)
+
+    def _saved(self, event: Saved) -> None:
+        ref, rows = event.ref, self.ledger.rows
+        if rows.is_committed(ref.row):
+            return  # two workers held it, and both have written it
+        trial = self.ledger.trials.get(event.trial)
+        is_newer = (
+            trial is not None
+            and trial.attempt == event.attempt
+            and (trial.checkpoint is None or trial.checkpoint.resource < ref.resource)
+        )
+        if not is_newer and ref.row not in rows:
+            self._commands.append(Delete(ref))  # written by the dead; nothing refers to it
+            return
+        self.journal.append(event)
+        if is_newer and trial is not None:
+            rows.refer(trial.id, ref, held=False)
+        self._forget(self.ledger.commit(ref))
+        self._make_room()
+
+    def _lost(self, event: Lost) -> None:
+        if (trial := self.ledger.running(event.trial, event.attempt)) is None:
+            return
+        self.journal.append(event)
+        if event.bad_checkpoint:
+            self._commands.append(Release(trial.id, trial.attempt))  # its worker lives, and waits
+            trial, freed = self.ledger.distrust(trial)
+            self._forget(freed, "it could not be read")
+        if trial.decision is not None:  # it stands, whatever became of the checkpoint
+            self._settle(trial, trial.decision, in_slot=False)
+        elif event.blame and trial.n_lost + 1 >= MAX_LOST:
+            reason = (
+                f"lost {MAX_LOST} times in a row, without coming further than resource "
+                f"{max(trial.lost_at, trial.resource)}: {event.reason}. If its process was killed "
+                "for want of memory, the worker's log, dmesg or sacct say so"
+            )
+            self._end(trial, Status.FAILED, reason)
+        else:
+            self.ledger.requeue(trial, trial.until, lost=int(event.blame))
+
+    def _failed(self, event: Failed) -> None:
+        if (trial := self.ledger.running(event.trial, event.attempt)) is None:
+            return
+        may_retry = event.retry and not event.fatal and trial.n_failed < self.limits.max_failures
+        has_a_future = not (may_retry or event.fatal or isinstance(trial.decision, Stop))
+        paused = has_a_future and self.scheduler.on_failure(trial)
+        self.journal.append(replace(event, paused=paused))
+        if may_retry and trial.decision is not None:  # saving raised; what was decided stands
+            decision = trial.decision
+            trial = trial._replace(n_failed=trial.n_failed + 1)
+            self._settle(trial, decision, in_slot=False)
+            return
+        self._commands.append(Release(trial.id, trial.attempt))
+        if may_retry:
+            self.ledger.requeue(trial, trial.until, failed=1)
+            return
+        if paused:  # what it was is of no use; it is to take over another one's state
+            self.ledger.pause(trial)
+            return
+        self._end(trial, Status.FAILED, (event.error.strip().splitlines() or [""])[-1])
+        if event.fatal:
+            self.fatal_error = event.error
+        if event.fatal or self.limits.fail_fast:
+            self._stop(f"trial {trial.id} failed")
+
+    def _stop_at_target(self) -> None:
+        target = self.limits.target
+        if target is not None and self.objective.reached(self.ledger.best_loss, target):
+            self._stop(f"the target of {target} was reached")
+
+    def _stop(self, reason: str) -> None:
+        if self.stop_reason is None:
+            self.journal.append(StopRequested(reason, self._seconds))
+            self.stop_reason = reason
+            for trial in self.ledger.trials.values():
+                if trial.status is Status.RUNNING:
+                    self._commands.append(Interrupt(trial.id, trial.attempt))
+
+    # -- decisions -------------------------------------------------------------------------------
+
+    def _carry_out(self, trial: Trial, decision: Decision) -> None:
+        kept = self.ledger.would_keep(trial)
+        stopping = self.stop_reason is not None and isinstance(decision, Continue)
+        due = next_stop(self._policy, trial.resource - 1, trial.resource + 1) == trial.resource
+        goes_on = isinstance(decision, Continue) and (stopping or due)
+        chance = chance_of(self._policy, None if goes_on else decision, kept)
+        if chance is None:
+            self._settle(trial, decision, in_slot=True)
+        else:
+            self._save(self.ledger.decide(trial, decision), chance)
+
+    def _settle(self, trial: Trial, decision: Decision, *, in_slot: bool) -> None:
+        """Carry out a decision; the state that it asked for is held, or given up."""
+        if isinstance(decision, Continue):
+            self._go_on(self.ledger.go_on(trial, decision.until), in_slot=in_slot)
+            return
+        self._commands.append(Release(trial.id, trial.attempt))
+        if isinstance(decision, Pause):
+            self.ledger.pause(trial)
+        else:
+            full = trial.resource >= self.scheduler.max_t or decision.reason == RETURNED
+            self._end(trial, Status.COMPLETED if full else Status.STOPPED, decision.reason)
+
+    def _go_on(self, trial: Trial, *, in_slot: bool) -> None:
+        if in_slot and self.stop_reason is None:
+            self._commands.append(self._train(trial, launch=False))
+        else:
+            self._leave(trial, trial.until)
+
+    def _hand_over(self, trial: Trial) -> None:
+        """The trial gives its slot back in mid-segment, with its state if that may be taken."""
+        chance = chance_of(self._policy, None, kept=False)
+        if chance is not None and trial.resource > 0:
+            self._save(self.ledger.hand_over(trial), chance)
+        else:
+            self._leave(trial, trial.until)
+
+    def _save(self, trial: Trial, chance: Chance) -> None:
+        self._commands.append(
+            Save(trial.id, trial.attempt, self.ledger.rows.give_out(trial), chance)
+        )
+
+    def _leave(self, trial: Trial, until: int) -> None:
+        self._commands.append(Release(trial.id, trial.attempt))
+        self.ledger.requeue(trial, until)
+
+    def _end(self, trial: Trial, status: Status, reason: str) -> None:
+        self.journal.append(Ended(trial.id, status, reason, self._seconds))
+        was_paused = trial.status is Status.PAUSED
+        trial, freed = self.ledger.end(trial, status)
+        self._forget(freed)
+        if was_paused and trial.id in self.ledger.kept and trial.held is not None:
+            self._commands.append(Write(trial.held))  # it might not have been worth it till now
+        self.scheduler.on_end(trial)
+        self.searcher.on_end(trial)
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    def _forget(self, freed: list[CheckpointRef], reason: str = "") -> None:
+        """Delete what nobody refers to any more, from memory and from the store."""
+        for ref in freed:
+            if ref.array:
+                self.journal.append(Deleted(ref.row, reason, self._seconds))
+            self._commands.append(Delete(ref, reason))
+
+    def _make_room(self) -> None:
+        """Keep to the budget: the least promising checkpoints go first."""
+        ledger, rows = self.ledger, self.ledger.rows
+        while is_full(self._policy, rows.n_bytes, rows.n_files):
+            living = ledger.trials.values()
+            alone = (t for t in living if rows.is_alone(t.checkpoint) and rows.is_alone(t.previous))
+            ref = expendable(alone, ledger.kept.values()) or expendable(living, ())  # shared: last
+            if ref is None:
+                return
+            self._forget(ledger.give_up(ref), NO_ROOM)
+
+    def _flush(self) -> None:
+        """All is over: the best states are written, the others let go of.
+
+        If the study was stopped it is likely to be gone on with; then what may be needed again is
+        written as well.
+        """
+        self._flushed = True
+        n_best = self._policy.keep_best
+        best = self.ledger.best(1 if n_best is None else n_best)
+        rows = tuple(trial.held.row for trial in best if trial.held is not None)
+        self._commands.append(Flush(rows, write=self.stop_reason is not None))
+
+    # -- free slots ------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Give work to free slots: first what waits, then what the scheduler wants."""
+        ledger = self.ledger
+        while self.stop_reason is None:
+            has_room = ledger.n_running < self.n_slots
+            if not has_room and ledger.n_running:
+                return
+            if ledger.queue:
+                if not has_room:
+                    return
+                trial = ledger.trials[ledger.queue.popleft()]
+                if ledger.went_back(trial) and self.scheduler.on_setback(trial):
+                    self.journal.append(SetBack(trial.id, self._seconds))
+                    ledger.set_aside(trial)
+                else:
+                    self._launch(trial, trial.until)
+                continue
+            can_start = not self._exhausted and (
+                self.limits.num_trials is None or ledger.n_trials < self.limits.num_trials
+            )
+            action = self.scheduler.next_action(ledger.trials, can_start)
+            self.idle = isinstance(action, Wait)
+            match action:
+                case Discard(number) | Resume(number) | Exploit(number) if ledger.is_pausing(
+                    number
+                ):
+                    return  # a pause is one when its state is held; then we ask again
+                case Discard(number, reason):
+                    self._end(ledger.paused(number), Status.STOPPED, reason)
+                case Exploit(number, source, config):
+                    self._exploit(ledger.paused(number), source, config)
+                case Start(until, bracket) if has_room:
+                    self._start(until, bracket)
+                case Resume(number, until) if has_room:
+                    trial = self._launch(ledger.paused(number), until)
+                    self.scheduler.on_launch(trial)
+                case _:
+                    return
+
+    def _start(self, until: int, bracket: int) -> None:
+        given = self.suggest(self.ledger.n_trials)
+        if given is None:
+            self._exhausted = True
+            return
+        waited = given.waited * (self.n_slots - self.ledger.n_running)  # as did all free slots
+        trial = self.ledger.add(given.config, until, bracket)
+        self.searcher.on_start(trial.id, given.config)
+        self.journal.append(
+            Suggested(trial.id, given.config, bracket, self._seconds, waited, given.fallback)
+        )
+        self.scheduler.on_launch(self._launch(trial, until))
+
+    def _exploit(self, trial: Trial, source: TrialId, config: Config) -> None:
+        donor = self.ledger.find(source)
+        if donor is None or (donor.newest is None and donor is not trial):
+            raise RuntimeError(
+                f"the scheduler lets trial {trial.id} exploit trial {source}, of which there is no "
+                f"state: {donor or 'it has ended, or never began'}"
+            )
+        trial, freed = self.ledger.exploit(trial, donor, config)
+        self.scheduler.on_exploit(trial, source)
+        resource = trial.resource
+        self.journal.append(Exploited(trial.id, source, config, resource, self._seconds))
+        self._forget(freed)
+
+    def _launch(self, trial: Trial, until: int) -> Trial:
+        trial = self.ledger.launch(trial, until)
+        self.journal.append(Launched(trial.id, trial.attempt, trial.resource, until, self._seconds))
+        self._commands.append(self._train(trial, launch=True))
+        return trial
+
+    def _train(self, trial: Trial, *, launch: bool) -> Train:
+        return Train(
+            trial.id,
+            trial.attempt,
+            trial.config,
+            trial.resource,
+            next_stop(self._policy, trial.resource, trial.until),
+            trial.newest if launch else None,
+            launch,
+        )
+
+
+def _unseen(steps: tuple[Step, ...], resource: int) -> tuple[Step, ...]:
+    """The steps that were not reported already, in mid-segment."""
+    if steps and steps[0].resource > resource:
+        return steps
+    return tuple(step for step in steps if step.resource > resource)
+
+
+def drive(coordinator: Coordinator, executor: Executor, journal: Journal) -> None:
+    """Run a session to its end: events are recorded before their commands are carried out."""
+    budget = coordinator.limits.time_budget
+    deadline = None if budget is None else executor.now() + budget
+    while not coordinator.done:
+        events = executor.poll(None if coordinator.is_over else deadline)
+        if not events:
+            assert deadline is not None, "the executor gave up waiting without a deadline"
+            events = [StopRequested("the time budget is spent", deadline)]
+            deadline = None
+        commands = [command for event in events for command in coordinator.handle(event)]
+        journal.flush()
+        executor.perform(commands)

@@ -1,0 +1,115 @@
+"""From a journal back to the coordinator that wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from daskhpo.core.errors import JournalCorrupt
+from daskhpo.core.events import (
+    Began,
+    Deleted,
+    Ended,
+    Exploited,
+    Launched,
+    Record,
+    Reported,
+    SetBack,
+    Suggested,
+)
+from daskhpo.core.types import Suggestion, TrialId
+from daskhpo.engine.coordinator import Coordinator, Problem
+from daskhpo.engine.protocols import Journal
+
+
+def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coordinator:
+    """The coordinator as it stood after the last record; it goes on writing to ``journal``.
+
+    Events are handled again, and everything that follows from them is compared with what the
+    journal says, so that a scheduler which now decides otherwise is found out. Suggestions are
+    taken from the journal: no searcher's model runs. If a crash tore off the consequences of the
+    last event, they are drawn anew and written.
+
+    Raises
+    ------
+    JournalCorrupt : the journal does not follow from the study's definition.
+    """
+    script = _Script(records, journal)
+    coordinator = Coordinator(problem, script)
+
+    def suggest(trial: TrialId) -> Suggestion | None:
+        if script.is_over:
+            return coordinator.ask(trial)
+        match script.head:
+            case Suggested(number, config) if number == trial:
+                return Suggestion(config)
+        return None
+
+    coordinator.suggest = suggest
+    while not script.is_over:
+        match script.head:
+            case Suggested() | Launched() | Ended() | Exploited() | SetBack() | Deleted() as orphan:
+                raise JournalCorrupt(
+                    f"{script.place}: {orphan} does not follow from what was recorded before it. "
+                    "Was the study begun with another version, or was the file edited?"
+                )
+            case event:
+                n_before = script.n_read
+                coordinator.handle(event)
+                if script.n_read == n_before:
+                    raise JournalCorrupt(
+                        f"{script.place}: {event} comes from an attempt that is not running. "
+                        "Was the study begun with another version, or was the file edited?"
+                    )
+    journal.flush()
+    coordinator.suggest = coordinator.ask
+    coordinator.journal = journal
+    return coordinator
+
+
+class _Script:
+    """A journal that checks what is appended against what was recorded."""
+
+    def __init__(self, records: Iterable[Record], tail: Journal) -> None:
+        self._records = iter(records)
+        self._tail = tail
+        self.n_read = -1
+        self.head: Record = None  # type: ignore[assignment]
+        self.is_over = False
+        self._advance()
+
+    @property
+    def place(self) -> str:
+        return f"record {self.n_read + 1} of the journal"
+
+    def append(self, record: Record) -> None:
+        if self.is_over:
+            self._tail.append(record)
+            return
+        if not _same(record, self.head):
+            raise JournalCorrupt(
+                f"{self.place} says {self.head}, but {record} follows from the study's definition. "
+                "Was the study begun with another version, or was the file edited?"
+            )
+        self._advance()
+
+    def flush(self) -> None:
+        self._tail.flush()
+
+    def _advance(self) -> None:
+        self.n_read += 1
+        try:
+            self.head = next(self._records)
+        except StopIteration:
+            self.is_over = True
+
+
+def _same(derived: Record, recorded: Record) -> bool:
+    match derived, recorded:
+        case (Reported(), Reported()):  # the steps are the recorded ones; only this is derived
+            return derived.decision == recorded.decision and derived.trial == recorded.trial
+        case (Began(), Began()):
+            return True
+        case (Suggested(), Suggested()):  # how long it was waited for is nothing to derive
+            derived = replace(derived, waited=recorded.waited, fallback=recorded.fallback)
+    return derived == recorded

@@ -1,0 +1,98 @@
+"""The embedded cluster: worker processes on this machine, one per slot."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from typing import Any
+
+from daskhpo.core.errors import NoSuitableWorkers
+
+
+def local_cluster(resources: dict[str, float], max_concurrent: int | None = None) -> Any:
+    """A Dask ``LocalCluster`` with as many one-slot worker processes as this machine has room for.
+
+    With ``gpu`` in the resources each worker is started with its device visible alone
+    (``CUDA_VISIBLE_DEVICES``); a fraction puts several workers on a device.
+
+    Raises
+    ------
+    NoSuitableWorkers : this machine has too few CPUs or GPUs for a single trial.
+    """
+    from distributed import LocalCluster, Nanny, SpecCluster
+
+    cpus, gpus = resources.get("cpu", 1), resources.get("gpu", 0)
+    n_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    n_slots = int((n_cpus or 1) // max(cpus, 1))
+    devices = visible_gpus() if gpus else []
+    if gpus:
+        per_device = int(1 / gpus) if gpus <= 1 else 0
+        n_devices_each = 1 if gpus <= 1 else int(gpus)
+        n_slots = min(
+            n_slots, len(devices) * per_device if per_device else len(devices) // n_devices_each
+        )
+    extra = [name for name in resources if name not in ("cpu", "gpu")]
+    if n_slots < 1 or extra:
+        raise NoSuitableWorkers(
+            f"resources={resources} do not fit this machine, which has {n_cpus} CPUs and "
+            f"{len(devices) if gpus else len(visible_gpus())} GPUs; ask for less, or give client= "
+            "a Dask cluster that has them"
+        )
+    if max_concurrent is not None:
+        n_slots = min(n_slots, max_concurrent)
+    threads = max(1, int(cpus))
+    preload = ["daskhpo.executors.dask.worker_setup"]
+    if not gpus:
+        return LocalCluster(
+            n_workers=n_slots,
+            threads_per_worker=threads,
+            dashboard_address="127.0.0.1:0",
+            preload=preload,
+        )
+    scheduler = LocalCluster(
+        n_workers=0, threads_per_worker=threads, dashboard_address="127.0.0.1:0"
+    )
+    assert isinstance(scheduler, SpecCluster)
+    share = gpus if gpus <= 1 else int(gpus)
+    for slot in range(n_slots):
+        if gpus <= 1:
+            mine = [devices[slot // int(1 / gpus)]]
+        else:
+            mine = devices[slot * int(gpus) : (slot + 1) * int(gpus)]
+        scheduler.worker_spec[slot] = {
+            "cls": Nanny,
+            "options": {
+                "nthreads": threads,
+                "resources": {"GPU": share},
+                "env": {"CUDA_VISIBLE_DEVICES": ",".join(mine)},
+                "preload": preload,
+            },
+        }
+    scheduler.sync(scheduler._correct_state)
+    return scheduler
+
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that this process may use, found without loading CUDA."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return listed.stdout.split()
+
+
+def ignore_sigint() -> None:
+    """Let Ctrl-C in the terminal reach the study's own process only."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,183 @@
+"""The workers of a Slurm job: ``python -m daskhpo.executors.dask.slurm_worker ADDRESS ...``.
+
+One worker process, under a nanny, for each trial that runs at a time. Each sees its own GPU only.
+This is also the Dask preload of those processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daskhpo.cluster.walltime import END_TIME, find_job_end
+
+logger = logging.getLogger("daskhpo.worker")
+
+SCRATCH = ("SLURM_TMPDIR", "TMPDIR", "TMP")  # variables that name a folder of the node's own
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One worker process of a job.
+
+    Attributes
+    ----------
+    device : what it sees of the job's GPUs, as ``CUDA_VISIBLE_DEVICES`` names it; "" for none.
+    gpu : the part of that device that a trial gets.
+    """
+
+    name: str
+    device: str = ""
+    gpu: float = 0.0
+
+
+def seats(
+    name: str, gpus: int, trials_per_gpu: int, processes: int, visible: Sequence[str]
+) -> list[Seat]:
+    """The worker processes of a job; their names are those that Dask's cluster expects.
+
+    Parameters
+    ----------
+    visible : GPUs that the job has.
+
+    Raises
+    ------
+    ValueError : they are fewer than ``gpus``.
+    """
+    if not gpus:
+        return [Seat(f"{name}-{number}") for number in range(processes)]
+    if len(visible) < gpus:
+        shown = ",".join(visible) or "none"
+        raise ValueError(
+            f"{gpus} GPUs are to be used, and this job sees {len(visible)} ({shown}): does its "
+            f"script ask for them, as by --gres=gpu:{gpus}?"
+        )
+    devices = [device for device in visible[:gpus] for _ in range(trials_per_gpu)]
+    return [Seat(f"{name}-{n}", device, 1 / trials_per_gpu) for n, device in enumerate(devices)]
+
+
+def scratch(environ: Mapping[str, str]) -> str:
+    """A folder on the node's own disk, as far as the environment tells one."""
+    for name in SCRATCH:
+        folder = environ.get(name)
+        if folder and Path(folder).is_dir() and os.access(folder, os.W_OK):
+            return folder
+    return "/tmp"
+
+
+async def dask_setup(worker: Any) -> None:
+    """Called by Dask in each worker process, before it takes tasks."""
+    from daskhpo.executors.dask.local import ignore_sigint
+    from daskhpo.executors.dask.shutdown import NAME, Ending
+
+    ignore_sigint()
+    await worker.plugin_add(Ending(), name=NAME)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the workers of this job until all of them have retired."""
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logger.setLevel(logging.INFO)
+    args = _parser().parse_args(argv)
+    from daskhpo.executors.dask.local import visible_gpus
+
+    visible = visible_gpus() if args.gpus else []
+    try:
+        places = seats(args.name, args.gpus, args.trials_per_gpu, args.processes, visible)
+    except ValueError as error:
+        logger.error("%s", error)
+        return 2
+    end = find_job_end(args.walltime)
+    return asyncio.run(_serve(args, places, end))
+
+
+async def _serve(args: argparse.Namespace, places: Sequence[Seat], end: float | None) -> int:
+    import dask
+    from distributed import Nanny, Security
+
+    given = {"tls_ca_file": args.tls_ca_file, "tls_worker_cert": args.tls_cert}
+    given |= {"tls_worker_key": args.tls_key}
+    tls = {name: value for name, value in given.items() if value is not None}
+    security = Security(**tls, require_encryption=True) if tls else None
+    for name in THREADS:  # a trial may use all the cores of its process
+        dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": args.nthreads})
+    nannies = [
+        Nanny(
+            args.scheduler,
+            scheduler_file=args.scheduler_file,
+            name=place.name,
+            nthreads=args.nthreads,
+            memory_limit=args.memory_limit,
+            resources={"GPU": place.gpu} if place.gpu else None,
+            local_directory=args.local_directory or scratch(os.environ),
+            death_timeout=args.death_timeout,
+            interface=args.interface,
+            protocol=args.protocol,
+            security=security,
+            dashboard=False,  # nobody needs one, and it would be open to all
+            preload=[__spec__.name],
+            env=_environment(place, end),
+        )
+        for place in places
+    ]
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _pass_on, nannies)
+    started = await asyncio.gather(*nannies, return_exceptions=True)
+    for place, outcome in zip(places, started, strict=True):
+        if isinstance(outcome, BaseException):
+            logger.error("worker %s did not start: %r", place.name, outcome)
+    await asyncio.gather(*(nanny.finished() for nanny in nannies if _has_begun(nanny)))
+    return int(all(isinstance(outcome, BaseException) for outcome in started))
+
+
+def _environment(place: Seat, end: float | None) -> dict[str, str]:
+    environment = {} if end is None else {END_TIME: str(int(end))}
+    return environment | ({"CUDA_VISIBLE_DEVICES": place.device} if place.device else {})
+
+
+def _has_begun(nanny: Any) -> bool:
+    return nanny.status.name not in ("undefined", "created", "init", "failed", "closed")
+
+
+def _pass_on(nannies: Sequence[Any]) -> None:
+    """SIGTERM may have reached this process only: each worker then leaves as it should."""
+    logger.info("SIGTERM: workers hand over and retire")
+    for nanny in nannies:
+        if nanny.pid is not None:
+            nanny.close_gracefully(reason="SIGTERM")  # else it would start the worker again
+            os.kill(nanny.pid, signal.SIGTERM)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m daskhpo.executors.dask.slurm_worker", description=__doc__
+    )
+    parser.add_argument("scheduler", nargs="?", help="address of the scheduler")
+    parser.add_argument("--scheduler-file", help="a file that holds it")
+    parser.add_argument("--name", default="worker", help="of the workers, to which -0, -1 is added")
+    parser.add_argument("--gpus", type=int, default=0, help="of the job that are to be used")
+    parser.add_argument("--trials-per-gpu", type=int, default=1, help="worker processes on each")
+    parser.add_argument("--processes", type=int, default=1, help="workers of a job without GPUs")
+    parser.add_argument("--nthreads", type=int, default=1, help="of each worker")
+    parser.add_argument("--memory-limit", default="auto", help="of each worker")
+    parser.add_argument("--walltime", type=float, help="seconds of the job, if Slurm does not say")
+    parser.add_argument("--death-timeout", help="how long to wait for the scheduler")
+    parser.add_argument("--local-directory", help="for files of workers; else the node's scratch")
+    parser.add_argument("--interface", help="network interface; else that which leads there")
+    parser.add_argument("--protocol", help="such as tls://")
+    parser.add_argument("--tls-ca-file", help="certificate of who is trusted")
+    parser.add_argument("--tls-cert", help="certificate of the workers")
+    parser.add_argument("--tls-key", help="its key")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Studies that run elsewhere: submitted to Slurm, or in another process."""

@@ -1,0 +1,140 @@
+"""A Dask cluster inside one Slurm job: the scheduler in this process, workers as its steps."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from daskhpo.cluster.network import named_address, reachable_address
+from daskhpo.cluster.security import credentials
+from daskhpo.remote.submission import JobFolder, WorkerSteps, write_private
+
+logger = logging.getLogger("daskhpo")
+
+LOOK_SECONDS = 1.0
+MAX_RESTARTS = 5  # of one step
+END_SECONDS = 20.0  # that a step gets to end by itself
+
+
+@contextlib.contextmanager
+def allocation_cluster(steps: WorkerSteps, folder: JobFolder, queue: str | None) -> Iterator[Any]:
+    """A ``LocalCluster`` without workers of its own; they come as steps of this process's job.
+
+    Connections are encrypted. What workers need to join, the scheduler's address and the
+    credentials, lies in the study's directory, readable by its owner only.
+    """
+    from distributed import LocalCluster
+
+    security = credentials(folder.path / "tls")
+    with LocalCluster(
+        n_workers=0,
+        host=_host(steps, queue),
+        protocol="tls://",
+        security=security,
+        dashboard_address="127.0.0.1:0",
+    ) as cluster:
+        address = {"address": cluster.scheduler_address}
+        write_private(folder.scheduler_file, json.dumps(address) + "\n")
+        running = Steps(steps, folder)
+        try:
+            yield cluster
+        finally:
+            running.expect_the_end()
+            workers = list(cluster.scheduler.workers)
+            cluster.sync(cluster.scheduler.retire_workers, workers, close_workers=True)
+            running.close()
+            folder.scheduler_file.unlink(missing_ok=True)
+
+
+class Steps:
+    """One ``srun`` per step; those that fail are started again."""
+
+    def __init__(self, steps: WorkerSteps, folder: JobFolder) -> None:
+        self._argv = [
+            step_command(steps, folder, number) for number in range(steps.nodes * steps.per_node)
+        ]
+        self._running = [_start(argv) for argv in self._argv]
+        self._n_restarts = [0] * len(self._argv)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._mind, name="daskhpo-steps", daemon=True)
+        self._thread.start()
+
+    def expect_the_end(self) -> None:
+        """From now on those that end have been asked to."""
+        self._closed.set()
+        self._thread.join()
+
+    def close(self) -> None:
+        """End those that have not ended by themselves."""
+        deadline = time.monotonic() + END_SECONDS
+        for step in self._running:
+            try:
+                step.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                step.terminate()  # srun kills what is left of the step
+                step.wait()
+
+    def _mind(self) -> None:
+        while not self._closed.wait(LOOK_SECONDS):
+            for number, step in enumerate(self._running):
+                if not step.poll() or self._n_restarts[number] >= MAX_RESTARTS:
+                    continue  # it runs; it went because the job ends; it is given up
+                self._n_restarts[number] += 1
+                if self._n_restarts[number] == MAX_RESTARTS:
+                    logger.warning("worker step %s failed too often; it is given up", number)
+                    continue
+                logger.warning(
+                    "worker step %s failed with code %s: started again", number, step.returncode
+                )
+                self._running[number] = _start(self._argv[number])
+
+
+def step_command(steps: WorkerSteps, folder: JobFolder, number: int) -> list[str]:
+    """The command line of one step: ``srun`` and a Dask worker."""
+    tls = folder.path / "tls"
+    share = f"--resources=GPU={1 / steps.processes:g}"
+    return [
+        "srun",
+        "--exact",
+        "--nodes=1",
+        "--ntasks=1",
+        f"--cpus-per-task={steps.cores}",
+        f"--mem={steps.megabytes}M",
+        *(["--gres=gpu:1"] if steps.gpus else []),
+        "--export=ALL",
+        f"--output={str(folder.path).replace('%', '%%')}/%j-worker-{number}.log",
+        "--open-mode=append",
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_worker",
+        f"--scheduler-file={folder.scheduler_file}",
+        f"--tls-ca-file={tls / 'certificate.pem'}",
+        f"--tls-cert={tls / 'certificate.pem'}",
+        f"--tls-key={tls / 'key.pem'}",
+        f"--name=step-{number}",
+        f"--nworkers={steps.processes}",
+        f"--nthreads={max(1, steps.cores // steps.processes)}",
+        f"--memory-limit={steps.megabytes // steps.processes}MiB",
+        *([share] if steps.gpus else []),
+        "--no-dashboard",
+        "--dashboard-address=127.0.0.1:0",
+        "--death-timeout=120",
+    ]
+
+
+def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+
+
+def _host(steps: WorkerSteps, queue: str | None) -> str:
+    """An address of this machine that the workers reach."""
+    if steps.interface is not None:
+        return named_address(steps.interface)
+    return "127.0.0.1" if steps.nodes == 1 else reachable_address(queue)

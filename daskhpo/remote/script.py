@@ -1,0 +1,114 @@
+"""The batch script of a head, as text."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+
+from daskhpo.cluster import jobs
+from daskhpo.remote.submission import HeadJob, JobFolder, Submission, WorkerJobs, WorkerSteps
+from daskhpo.study.limits import seconds_of
+
+
+def head_script(submission: Submission, folder: JobFolder) -> str:
+    """The script that ``sbatch`` is given."""
+    command = [sys.executable, "-m", "daskhpo.cli.submitted_job", str(folder.study)]
+    lines = [
+        "#!/usr/bin/env bash",
+        *(f"#SBATCH {line}" for line in _directives(submission, folder)),
+        *submission.job.prologue,
+        f"exec {shlex.join(command)}",  # Slurm's signals reach Python, not a shell that waits
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def head_name(study: str) -> str:
+    """The name of a study's head job."""
+    return f"daskhpo-{_plain(study)}"
+
+
+def worker_name(study: str, submission: str) -> str:
+    """The name of all worker jobs of a submission: a later link finds those that were left."""
+    return f"daskhpo-{_plain(study)}-workers-{submission}"
+
+
+def slurm_time(seconds: float) -> str:
+    """A duration as Slurm reads it: ``D-HH:MM:SS``.
+
+    >>> slurm_time(12 * 3600), slurm_time(90)
+    ('0-12:00:00', '0-00:01:30')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{days}-{hours:02}:{minutes:02}:{seconds:02}"
+
+
+def seconds_of_walltime(walltime: float | str) -> float:
+    """Seconds of a walltime: a number, text like ``"12h"``, or Slurm's ``"1-12:00:00"``.
+
+    Raises
+    ------
+    ValueError : anything else; a bare number as text, which would be minutes for Slurm.
+    """
+    if isinstance(walltime, str) and walltime.strip().isdecimal():
+        raise ValueError(
+            f"walltime={walltime!r} may mean minutes or seconds: write '{walltime}m' or "
+            f"'{walltime}s'"
+        )
+    if isinstance(walltime, str) and re.search("[:-]", walltime):
+        if (seconds := jobs.seconds_of_slurm(walltime)) is None:
+            raise ValueError(
+                f"walltime={walltime!r} is not understood; give '12h', '1h30m', or D-HH:MM:SS"
+            )
+        walltime = seconds
+    seconds = seconds_of(walltime, "walltime")
+    if seconds < 60:
+        raise ValueError(f"walltime={walltime!r} must be at least a minute: Slurm counts those")
+    return seconds
+
+
+def _directives(submission: Submission, folder: JobFolder) -> list[str]:
+    job = submission.job
+    log = "%A_%a.log" if job.links > 1 else "%j.log"
+    lines = [
+        f"--job-name={head_name(folder.study.name)}",
+        f"--chdir={_quoted(submission.folder)}",
+        f"--output={_quoted(str(folder.path).replace('%', '%%') + '/' + log)}",
+        "--open-mode=append",
+        f"--time={slurm_time(job.walltime)}",
+    ]
+    if job.queue is not None:
+        lines.append(f"--partition={job.queue}")
+    if job.account is not None:
+        lines.append(f"--account={job.account}")
+    lines += _room(job, submission.workers)
+    if job.links > 1:  # one after the other
+        lines.append(f"--array=1-{job.links}%1")
+    return [*lines, *job.directives]
+
+
+def _room(job: HeadJob, workers: WorkerJobs | WorkerSteps) -> list[str]:
+    """What the job needs of its nodes."""
+    match workers:
+        case WorkerJobs():
+            room = [f"--cpus-per-task={job.cores}", f"--mem={job.memory}"]
+            return ["--nodes=1", "--ntasks=1", *room]
+        case WorkerSteps():
+            n = workers.per_node
+            lines = [
+                f"--nodes={workers.nodes}",
+                f"--ntasks-per-node={n}",
+                f"--cpus-per-task={workers.cores}",
+                f"--mem={n * workers.megabytes}M",
+            ]
+            return lines + ([f"--gres=gpu:{n * workers.gpus}"] if workers.gpus else [])
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name)
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"' if re.search(r"\s", text) else text

@@ -1,0 +1,206 @@
+"""A study that is to run in a batch job: what the job is given, and where that lies."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from daskhpo.core.types import CheckpointPolicy, Limits
+from daskhpo.engine.options import RunOptions
+
+
+@dataclass(frozen=True)
+class HeadJob:
+    """The job in which scheduler and coordinator live.
+
+    Attributes
+    ----------
+    walltime : seconds.
+    queue, account : partition, and what it is charged to; None: Slurm's defaults.
+    cores, memory : in all; memory as Slurm writes it, ``"4096M"``.
+    directives : more ``#SBATCH`` lines.
+    prologue : lines of the script before Python starts.
+    links : so many jobs, one after the other, at most.
+    """
+
+    walltime: float
+    queue: str | None
+    account: str | None
+    cores: int
+    memory: str
+    directives: tuple[str, ...] = ()
+    prologue: tuple[str, ...] = ()
+    links: int = 1
+
+
+@dataclass(frozen=True)
+class WorkerJobs:
+    """Workers are jobs of their own: ``slurm_cluster(**words)``."""
+
+    words: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class WorkerSteps:
+    """Workers are steps of the head's own job, which has everything they need.
+
+    Attributes
+    ----------
+    nodes, per_node : nodes of the job, and steps on each.
+    gpus : of each step, 0 or 1.
+    processes : workers in each step; with a GPU they share it.
+    cores, megabytes : of each step.
+    interface : network interface by which steps on other nodes reach the first one.
+    """
+
+    nodes: int
+    per_node: int
+    gpus: int
+    processes: int
+    cores: int
+    megabytes: int
+    interface: str | None = None
+
+
+Workers = WorkerJobs | WorkerSteps
+
+
+@dataclass(frozen=True)
+class Submission:
+    """All that the job is told; plain data, and where the study's code is.
+
+    Attributes
+    ----------
+    source : ``FILE.py:NAME``. Nothing is unpickled from a study's directory.
+    since : the study's time at the submission: its time budget is counted from there, over all
+        links of a chain.
+    folder : where it was submitted; relative paths of the user's code start there.
+    login : the machine where it was submitted.
+    """
+
+    source: str
+    options: RunOptions
+    job: HeadJob
+    workers: Workers
+    since: float
+    folder: str
+    login: str
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return asdict(self) | {"workers": [type(self.workers).__name__, asdict(self.workers)]}
+
+    @staticmethod
+    def of(data: Mapping[str, Any]) -> Submission:
+        """The inverse of :meth:`plain`."""
+        options, job = data["options"], data["job"]
+        kind, words = data["workers"]
+        return Submission(
+            **{
+                **data,
+                "options": RunOptions(
+                    **options
+                    | {
+                        "limits": Limits(**options["limits"]),
+                        "policy": CheckpointPolicy(**options["policy"]),
+                    }
+                ),
+                "job": HeadJob(
+                    **job
+                    | {"directives": tuple(job["directives"]), "prologue": tuple(job["prologue"])}
+                ),
+                "workers": {"WorkerJobs": WorkerJobs, "WorkerSteps": WorkerSteps}[kind](**words),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """What a study's directory holds of the job that runs it."""
+
+    study: Path
+
+    @property
+    def path(self) -> Path:
+        return self.study / "job"
+
+    @property
+    def script(self) -> Path:
+        return self.path / "script.sh"
+
+    @property
+    def scheduler_file(self) -> Path:
+        """Where workers within one allocation find their scheduler."""
+        return self.path / "scheduler.json"
+
+    def create(self) -> None:
+        """Make it, for its owner only: it holds credentials."""
+        self.study.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path.mkdir(exist_ok=True, mode=0o700)
+
+    def write(self, submission: Submission) -> None:
+        self._put("submission.json", {"format": 1} | submission.plain())
+
+    def submission(self) -> Submission | None:
+        """What was submitted last; None if nothing was."""
+        data = self._get("submission.json")
+        if data is None:
+            return None
+        if data.pop("format") != 1:
+            raise ValueError(f"{self.path}/submission.json is of another version of daskhpo")
+        return Submission.of(data)
+
+    def write_number(self, number: str) -> None:
+        self._put("number.json", number)
+
+    def number(self) -> str | None:
+        """Slurm's number of the last submission; None if there was none."""
+        data = self._get("number.json")
+        return None if data is None else str(data)
+
+    def write_place(self, place: Place) -> None:
+        self._put("head.json", asdict(place))
+
+    def place(self) -> Place | None:
+        """Where the last head runs, or ran."""
+        data = self._get("head.json")
+        return None if data is None else Place(**data)
+
+    def _put(self, name: str, data: Any) -> None:
+        write_private(self.path / name, json.dumps(data, indent=1) + "\n")
+
+    def _get(self, name: str) -> Any:
+        try:
+            return json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            return None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a head runs: its job, the host, and the dashboard's port on its loopback."""
+
+    job: str
+    host: str
+    dashboard_port: int
+
+    def tunnel(self, login: str) -> str:
+        """The command that brings the dashboard to a user's own machine, by way of ``login``."""
+        jump = "" if self.host == login else f"-J {login} "
+        return f"ssh -N -L 8787:127.0.0.1:{self.dashboard_port} {jump}{self.host}"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, completely or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    aside.unlink(missing_ok=True)
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)

@@ -1,0 +1,1 @@
+"""Readers of the journal: progress, results, costs, lineage and schedules."""

@@ -1,0 +1,74 @@
+"""The learning curves of a study's trials as one table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from daskhpo.core.types import Status, TrialId
+from daskhpo.results.lineage import Life
+from daskhpo.results.progress import TrialRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def curve_frame(
+    reports: pd.DataFrame,
+    launches: Sequence[tuple[TrialId, int, float]],
+    lives: Sequence[Life],
+    trials: Mapping[TrialId, TrialRecord],
+) -> pd.DataFrame:
+    """The table of :meth:`daskhpo.Result.curves`.
+
+    Parameters
+    ----------
+    reports : in order of arrival: ``trial``, ``attempt``, ``resource``, ``seconds`` since the study
+        began, metrics.
+    launches : trial, attempt, seconds since the study began.
+
+    Raises
+    ------
+    ValueError : trials changed their configurations, or took over states.
+    """
+    import pandas as pd
+
+    first = {life.trial: life.config for life in reversed(lives)}
+    if any(life.n_exploits or life.config != first[life.trial] for life in lives):
+        raise ValueError(
+            "trials of this study took over states or changed their configurations on the way, as "
+            "in population based training: it has no learning curves of single configurations"
+        )
+    launched = {(trial, attempt): seconds for trial, attempt, seconds in launches}
+    before = reports.groupby(["trial", "attempt"])["seconds"].shift().tolist()
+    attempts = zip(reports["trial"], reports["attempt"], strict=True)
+    began = [
+        launched[attempt] if math.isnan(last) else last
+        for attempt, last in zip(attempts, before, strict=True)
+    ]
+    frame = reports.assign(seconds=reports["seconds"] - began)
+    frame = frame.drop_duplicates(["trial", "resource"], keep="first").drop(columns="attempt")
+    frame = frame.sort_values(["trial", "resource"], ignore_index=True)
+    frame["seconds"] = frame.groupby("trial")["seconds"].cumsum()
+    if any(trial.status is Status.FAILED for trial in trials.values()):
+        frame = pd.concat([frame, _failures(frame, trials)], ignore_index=True)
+        frame = frame.sort_values(["trial", "resource"], ignore_index=True)
+    names = dict.fromkeys(name for config in first.values() for name in config)
+    configs = [first[trial] for trial in frame["trial"]]
+    values = {f"config/{name}": [config[name] for config in configs] for name in names}
+    return pd.concat([frame, pd.DataFrame(values, index=frame.index)], axis=1)
+
+
+def _failures(frame: pd.DataFrame, trials: Mapping[TrialId, TrialRecord]) -> pd.DataFrame:
+    """Of each trial that failed, the unit that it did not come to the end of."""
+    import pandas as pd
+
+    units = zip(frame["resource"].tolist(), frame["seconds"].tolist(), strict=True)
+    last = dict(zip(frame["trial"].tolist(), units, strict=True))  # the furthest of each stays
+    rows = []
+    for trial in trials.values():
+        if trial.status is Status.FAILED:
+            resource, seconds = last.get(trial.id, (0, 0.0))
+            rows.append((trial.id, resource + 1, max(seconds, trial.seconds)))
+    return pd.DataFrame(rows, columns=["trial", "resource", "seconds"])

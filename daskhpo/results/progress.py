@@ -1,0 +1,257 @@
+"""The story of a study: where its trials stand, as its records tell it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+from daskhpo.core.events import (
+    Began,
+    Deleted,
+    Ended,
+    Exploited,
+    Failed,
+    Held,
+    Launched,
+    Lost,
+    Record,
+    Reported,
+    Saved,
+    SetBack,
+    SlotsChanged,
+    StopRequested,
+    Suggested,
+    Unsaved,
+)
+from daskhpo.core.objective import Objective
+from daskhpo.core.types import CheckpointRef, Config, Continue, Pause, Status, TrialId
+from daskhpo.results.slot_time import SlotTime, Spent
+
+
+class TrialRecord:
+    """One trial as the journal tells it.
+
+    Attributes
+    ----------
+    id, config, bracket, status, resource : as the names say.
+    metrics : of its last report; empty before the first.
+    best_loss : running best; inf before the first report.
+    checkpoint : newest checkpoint that is in the store, or None.
+    reason : why it ended, or "".
+    error : traceback of its last failure, or what was wrong with its checkpoint, or "".
+    spent : what it took, in seconds, and how it divides.
+    """
+
+    __slots__ = (
+        "attempt",
+        "best_loss",
+        "bracket",
+        "checkpoint",
+        "config",
+        "error",
+        "id",
+        "metrics",
+        "reason",
+        "resource",
+        "spent",
+        "status",
+    )
+
+    def __init__(self, trial: TrialId, config: Config, bracket: int) -> None:
+        self.id, self.config, self.bracket = trial, config, bracket
+        self.status = Status.QUEUED
+        self.resource = self.attempt = 0
+        self.spent = Spent()
+        self.metrics: dict[str, float] = {}
+        self.best_loss = math.inf
+        self.checkpoint: CheckpointRef | None = None
+        self.reason = self.error = ""
+
+    @property
+    def seconds(self) -> float:
+        """Time that its attempts held a slot, in all, up to its last report."""
+        return self.spent.seconds
+
+    @property
+    def n_retrained(self) -> int:
+        """Units of training that were done again, because no state held them any more."""
+        return self.spent.n_retrained
+
+
+class Story:
+    """The trials of a study as its records tell them, one record after another.
+
+    Parameters
+    ----------
+    keep_ended : keep trials that have ended. Those who follow a long study do without: such a
+        trial is forgotten when the record after its end is told.
+
+    Attributes
+    ----------
+    trials : by number.
+    counts : how many trials stand where, ended ones included.
+    slot_time : where the time of its slots went.
+    jobs : Slurm's numbers of the jobs whose workers have served it, in order.
+    n_sessions : how often it was begun or resumed.
+    n_checkpoints, n_checkpoint_bytes : written, in all.
+    search_seconds : slot-seconds lost while the searcher was waited for.
+    n_fallbacks : trials drawn at random, because the searcher was late.
+    checkpoints : those that are in the store, by row.
+    best : the trial with the best loss so far, or None.
+    stop_reason : why the last session was stopped, or None.
+    seconds : of the last record.
+    """
+
+    def __init__(self, objective: Objective, *, keep_ended: bool = True) -> None:
+        self.objective = objective
+        self.trials: dict[TrialId, TrialRecord] = {}
+        self.counts: Counter[Status] = Counter()
+        self._keep_ended = keep_ended
+        self._just_ended: TrialId | None = None
+        self.best: TrialRecord | None = None
+        self.slot_time = SlotTime()
+        self.jobs: list[str] = []
+        self.n_sessions = 0
+        self.n_checkpoints = self.n_checkpoint_bytes = self.n_fallbacks = 0
+        self.search_seconds = 0.0
+        self.checkpoints: dict[int, CheckpointRef] = {}
+        self.stop_reason: str | None = None
+        self.seconds = 0.0
+        self._target: float | None = None
+
+    @property
+    def n_trials(self) -> int:
+        """All that were ever started."""
+        return self.counts.total()
+
+    @property
+    def n_slots(self) -> int:
+        """Slots that serve the study."""
+        return self.slot_time.n_slots
+
+    def tell(self, record: Record) -> None:
+        """Take in the next record."""
+        self.seconds = record.seconds
+        if self._just_ended is not None and not self._keep_ended:
+            del self.trials[self._just_ended]
+        self._just_ended = None
+        match record:
+            case Reported():
+                self._reported(record)
+            case Suggested(number, config, bracket):
+                self.trials[number] = TrialRecord(number, config, bracket)
+                self.counts[Status.QUEUED] += 1
+                self.search_seconds += record.waited
+                self.n_fallbacks += record.fallback
+            case Launched(number, attempt):
+                trial = self.trials[number]
+                self._move(trial, Status.RUNNING)
+                trial.attempt = attempt
+            case Held(number):
+                trial = self.trials[number]
+                if trial.status is Status.RUNNING and self.stop_reason is not None:
+                    self._move(trial, Status.QUEUED)  # it was to go on, and handed over instead
+            case Saved(number, _, ref):
+                self.n_checkpoints += 1
+                self.n_checkpoint_bytes += ref.n_bytes
+                self.checkpoints[ref.row] = ref
+                owner = self.trials.get(number)
+                # An older one may come later: another trial shares it, and its own has gone on.
+                if owner is not None and (
+                    owner.checkpoint is None or owner.checkpoint.row < ref.row
+                ):
+                    owner.checkpoint = ref
+            case Deleted(row):
+                self._forget(self.checkpoints.pop(row))
+            case Unsaved(number, error=error):
+                if (owner := self.trials.get(number)) is not None:
+                    owner.error = error
+            case Exploited(number, _, config, resource):
+                trial = self.trials[number]
+                trial.config, trial.resource = config, resource
+            case SetBack(number):
+                self._move(self.trials[number], Status.PAUSED)
+            case Ended(number, status, reason):
+                trial = self.trials[number]
+                self._move(trial, status)
+                trial.reason, self._just_ended = reason, number
+            case Lost(number, _, reason, bad_checkpoint=bad):
+                trial = self._leave(number)
+                if bad:
+                    trial.error = reason
+            case Failed(number, _, error, paused=paused):
+                trial = self._leave(number)
+                trial.error = error
+                if paused:
+                    self._move(trial, Status.PAUSED)
+            case SlotsChanged(job=job):
+                if job and job not in self.jobs:
+                    self.jobs.append(job)
+            case StopRequested(reason):
+                self.stop_reason = reason
+            case Began():
+                self.n_sessions += 1
+                self.stop_reason, self._target = None, record.limits.target
+                for trial in self.trials.values():
+                    if trial.status is Status.RUNNING:
+                        self._move(trial, Status.QUEUED)
+        self.slot_time.tell(record, self.trials)
+
+    def _reported(self, record: Reported) -> None:
+        trial = self.trials[record.trial]
+        for step in record.steps:
+            trial.best_loss = min(trial.best_loss, self.objective.loss(step.metrics))
+        if record.steps:
+            trial.resource = record.steps[-1].resource
+            trial.metrics = dict(record.steps[-1].metrics)
+        if trial.best_loss < (math.inf if self.best is None else self.best.best_loss):
+            self.best = trial
+        match record.decision:
+            case Pause():
+                self._move(trial, Status.PAUSED)
+            case Continue():
+                self._move(trial, Status.QUEUED if self._is_stopping() else Status.RUNNING)
+            case None if record.yielded:
+                self._move(trial, Status.QUEUED)
+
+    def _forget(self, ref: CheckpointRef) -> None:
+        owner = self.trials.get(ref.trial)
+        if owner is not None and owner.checkpoint == ref:
+            rest = [other for other in self.checkpoints.values() if other.trial == ref.trial]
+            owner.checkpoint = max(rest, key=lambda other: other.row, default=None)
+
+    def _is_stopping(self) -> bool:
+        if self._target is None or self.best is None:
+            return self.stop_reason is not None
+        # The stop that a report brings about is recorded after the report.
+        reached = self.objective.reached(self.best.best_loss, self._target)
+        return reached or self.stop_reason is not None
+
+    def _leave(self, number: TrialId) -> TrialRecord:
+        trial = self.trials[number]
+        if trial.status is Status.RUNNING:
+            self._move(trial, Status.QUEUED)
+        return trial
+
+    def _move(self, trial: TrialRecord, status: Status) -> None:
+        self.counts[trial.status] -= 1
+        self.counts[status] += 1
+        trial.status = status
+
+
+def counts(records: Iterable[Record], objective: Objective) -> dict[str, int]:
+    """How many trials stand where: status to number."""
+    story = Story(objective, keep_ended=False)
+    for record in records:
+        story.tell(record)
+    return {status.value: n for status, n in story.counts.items() if n}
+
+
+def search_loss(seconds: float, n_fallbacks: int) -> str:
+    """What waiting for the searcher has cost, as a reader is told."""
+    shown = f"{seconds:.1f} device-seconds lost waiting for the optimiser"
+    if n_fallbacks:
+        plural = "s" * (n_fallbacks != 1)
+        shown += f", {n_fallbacks} random configuration{plural} in place of late ones"
+    return shown

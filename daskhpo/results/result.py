@@ -1,0 +1,427 @@
+"""What came out of a study: read from its journal alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daskhpo.core.events import Launched, Record, Reported
+from daskhpo.core.objective import Objective
+from daskhpo.core.schedule import Piece
+from daskhpo.core.types import CheckpointRef, Metrics, TrialId
+from daskhpo.results.curve_frame import curve_frame
+from daskhpo.results.lineage import Life, Lineage
+from daskhpo.results.progress import Story, TrialRecord
+from daskhpo.results.schedule import Schedule
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_Reports = list[tuple[int, float]]  # resource, loss
+
+
+class Result:
+    """What a study has found so far.
+
+    "Best" is the running best over each trial's history. Nothing but the journal is needed, not
+    even the optimiser that was used.
+    """
+
+    def __init__(
+        self, records: Iterable[Record], objective: Objective, path: Path | None = None
+    ) -> None:
+        self.path = path
+        self.objective = objective
+        self._story = Story(objective)
+        self._trial: list[int] = []
+        self._attempt: list[int] = []
+        self._resource: list[int] = []
+        self._seconds: list[float] = []
+        self._metrics: list[Metrics] = []
+        self._life: list[int] = []
+        self._launched: list[tuple[TrialId, int, float]] = []
+        self._lineage = Lineage()
+        for record in records:
+            self.take(record)
+
+    def take(self, record: Record) -> None:
+        """Take in the next record of the study."""
+        self._story.tell(record)
+        if not isinstance(record, Reported):
+            self._lineage.tell(record)
+            if isinstance(record, Launched):
+                self._launched.append((record.trial, record.attempt, record.seconds))
+        else:
+            life = self._lineage.current[record.trial]
+            for step in record.steps:
+                self._trial.append(record.trial)
+                self._attempt.append(record.attempt)
+                self._resource.append(step.resource)
+                self._seconds.append(step.seconds)
+                self._metrics.append(step.metrics)
+                self._life.append(life)
+
+    def __repr__(self) -> str:
+        metric = self.objective.metric
+        if self._story.best is None:
+            return f"Result({self.num_trials} trials, no report yet)"
+        return f"Result({self.num_trials} trials, best {metric}={self.best_value:.6g})"
+
+    @property
+    def num_trials(self) -> int:
+        """Trials that were started."""
+        return self._story.n_trials
+
+    @property
+    def has_reports(self) -> bool:
+        """Whether any trial has reported a value."""
+        return self._story.best is not None
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the study was stopped; None: it came to its end, or still runs."""
+        return self._story.stop_reason
+
+    @property
+    def num_slots(self) -> int:
+        """Slots that serve the study, or served it last."""
+        return self._story.n_slots
+
+    @property
+    def best_trial(self) -> TrialRecord:
+        """The trial with the best value so far.
+
+        Raises
+        ------
+        ValueError : no trial has reported; the message shows the first failure, if there is one.
+        """
+        if self._story.best is None:
+            errors = [trial.error for trial in self._story.trials.values() if trial.error]
+            shown = f" The first failure:\n{errors[0]}" if errors else ""
+            raise ValueError(f"none of {self.num_trials} trials has reported a value.{shown}")
+        return self._story.best
+
+    def best_trials(self, k: int = 1) -> list[TrialRecord]:
+        """The ``k`` trials with the best values so far, the best first."""
+        reported = [t for t in self._story.trials.values() if math.isfinite(t.best_loss)]
+        return sorted(reported, key=lambda trial: (trial.best_loss, trial.id))[:k]
+
+    def trial(self, trial_id: TrialId) -> TrialRecord:
+        """One trial: its configuration, status, metrics, and the traceback if it failed.
+
+        Raises
+        ------
+        KeyError : there is no such trial.
+        """
+        return self._story.trials[trial_id]
+
+    @property
+    def best_config(self) -> dict[str, Any]:
+        """Configuration of the best trial."""
+        return dict(self.best_trial.config)
+
+    @property
+    def best_value(self) -> float:
+        """The best value of the metric that any trial has reported."""
+        return self.objective.value(self.best_trial.best_loss)
+
+    def trials(self) -> pd.DataFrame:
+        """One row a trial, in order of their numbers.
+
+        Columns: ``trial``, ``status``, ``resource``, ``seconds`` (in slots, in all, up to its last
+        report) and what it divides into (``seconds/useful``, ``seconds/lost``,
+        ``seconds/saving``, see :class:`~daskhpo.results.slot_time.Spent`), ``seconds/queued``
+        (without a slot, ready to go on), ``bracket``, ``config/<name>``, the last metrics,
+        ``best/<metric>``, ``reason`` (why it ended).
+        """
+        import pandas as pd
+
+        best = f"best/{self.objective.metric}"
+        rows = []
+        for trial in self._story.trials.values():
+            row: dict[str, Any] = {
+                "trial": trial.id,
+                "status": trial.status.value,
+                "resource": trial.resource,
+                "seconds": trial.seconds,
+                "seconds/useful": trial.spent.useful,
+                "seconds/lost": trial.spent.lost,
+                "seconds/saving": trial.spent.saving,
+                "seconds/queued": trial.spent.queued,
+                "bracket": trial.bracket,
+            }
+            row |= {f"config/{name}": value for name, value in trial.config.items()}
+            row |= trial.metrics
+            value = self.objective.value(trial.best_loss)
+            row[best] = value if math.isfinite(value) else math.nan
+            row["reason"] = trial.reason
+            rows.append(row)
+        parts = [f"seconds/{part}" for part in ("useful", "lost", "saving", "queued")]
+        columns = ["trial", "status", "resource", "seconds", *parts, "bracket", best, "reason"]
+        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+    def history(self) -> pd.DataFrame:
+        """One row a report, in order of time.
+
+        Columns: ``trial``, ``attempt``, ``resource``, ``seconds`` since the study began, and the
+        metrics. A unit that was trained again after a loss appears once, as first reported; one
+        that follows from another trial's state, which was taken over, is another unit.
+        """
+        frame = self._frame()
+        lives = self._lineage.lives
+        frame["life"] = [lives[number].n_exploits for number in self._life]
+        again = frame.duplicated(["trial", "resource", "life"], keep="first")
+        frame = frame[~again].drop(columns="life")
+        return frame.sort_values("seconds", kind="stable", ignore_index=True)
+
+    def curves(self) -> pd.DataFrame:
+        """What each trial's training took and gave, as a table of learning curves.
+
+        One row a unit, in order of trials. Columns: ``trial``, ``resource``, ``seconds`` of this
+        trial's training up to the end of the unit (its launches included, waiting left out), the
+        metrics, ``config/<name>``. A trial that failed has a row more, without metrics, where its
+        next unit would be. :mod:`daskhpo.simulation.curves` reads such a table.
+
+        Raises
+        ------
+        ValueError : trials changed their configurations or took over states, as in population
+            based training: there is no curve of one configuration.
+        """
+        reports = self._frame().drop(columns="life")
+        return curve_frame(reports, self._launched, self._lineage.lives, self._story.trials)
+
+    def _frame(self) -> pd.DataFrame:
+        """All reports as they came, with the number of the life."""
+        import pandas as pd
+
+        columns = {
+            "trial": self._trial,
+            "attempt": self._attempt,
+            "resource": self._resource,
+            "seconds": self._seconds,
+            "life": self._life,
+        }
+        frame = pd.DataFrame(columns)
+        return pd.concat([frame, pd.DataFrame(self._metrics, index=frame.index)], axis=1)
+
+    def lineage(self) -> pd.DataFrame:
+        """Who went on from whom: one row a life, in order of time.
+
+        A trial begins another life when it takes over another one's state, or has to train again
+        from before the present one began. Columns: ``life``, ``trial``, ``start`` and ``until``
+        (units of training that its first and its last state hold), ``parent`` (the life whose
+        state it began with; missing if it began untrained), ``seconds`` since the study began,
+        ``best/<metric>`` of its own reports, ``config/<name>``.
+        """
+        import pandas as pd
+
+        rows = []
+        for life, reports in zip(self._lineage.lives, self._reports(), strict=True):
+            best = self.objective.value(min((loss for _, loss in reports), default=math.inf))
+            row = {
+                "life": life.number,
+                "trial": life.trial,
+                "start": life.start,
+                "until": reports[-1][0] if reports else life.start,
+                "parent": life.parent,
+                "seconds": life.seconds,
+                f"best/{self.objective.metric}": best if math.isfinite(best) else math.nan,
+            }
+            rows.append(row | {f"config/{name}": value for name, value in life.config.items()})
+        columns = ["life", "trial", "start", "until", "parent", "seconds"]
+        frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+        return frame.astype({"parent": "Int64"})
+
+    def schedule(self, trial_id: TrialId | None = None) -> Schedule:
+        """Hyperparameters over resource, on the way that led to a trial's newest state.
+
+        Parameters
+        ----------
+        trial_id : None: of the winner, on whose way the best report was made, by itself or by one
+            from whom it took over; of several, the one that was trained furthest, then the better
+            by its last report. What a trial was before it took over another one's state is out of
+            account: nobody goes on from there.
+
+        Raises
+        ------
+        ValueError : the trial, or none at all, has reported.
+        KeyError : there is no such trial.
+
+        References
+        ----------
+        Jaderberg et al. 2017, *Population Based Training of Neural Networks*, Sec. 4: the
+        schedules that a population discovers.
+        """
+        way = self._way(trial_id)
+        return Schedule([Piece(life.start, until, life.config, life.trial) for life, until in way])
+
+    def training(self, trial_id: TrialId | None = None) -> pd.DataFrame:
+        """Reports on the way that led to a trial's newest state, as :meth:`schedule` follows it.
+
+        One row a unit of training, in order: the columns of :meth:`history`. ``trial`` says whose
+        training it was.
+
+        Raises
+        ------
+        ValueError, KeyError : as for :meth:`schedule`.
+        """
+        import pandas as pd
+
+        parts = []
+        frame = self._frame()
+        for life, until in self._way(trial_id):
+            inside = (frame["life"] == life.number) & (frame["resource"] <= until)
+            parts.append(frame[inside].drop_duplicates("resource", keep="last"))
+        return pd.concat(parts).sort_values("resource", ignore_index=True).drop(columns="life")
+
+    def _way(self, trial_id: TrialId | None) -> list[tuple[Life, int]]:
+        reports = self._reports()
+        if trial_id is not None:
+            number = self._lineage.current[trial_id]
+        else:
+            self.best_trial  # noqa: B018 - raises if there is none
+            trained = [n for n in self._lineage.current.values() if self._until(n, reports)]
+            if not trained:
+                raise ValueError("no trial has a state to follow: all begin anew at this moment")
+            number = min(trained, key=lambda number: self._standing(number, reports))
+        way = self._lineage.way(number, self._until(number, reports))
+        if not way:
+            raise ValueError(f"trial {trial_id} has reported nothing: there is no schedule of it")
+        return way
+
+    def _until(self, number: int, reports: list[_Reports]) -> int:
+        """Units of training that the last state of a life holds."""
+        return reports[number][-1][0] if reports[number] else self._lineage.lives[number].start
+
+    def _standing(self, number: int, reports: list[_Reports]) -> tuple[float, int, float]:
+        """By what a life is compared: the best report on its way, its length, its last report."""
+        until = self._until(number, reports)
+        losses = [
+            loss
+            for life, end in self._lineage.way(number, until)
+            for resource, loss in reports[life.number]
+            if resource <= end
+        ]
+        return min(losses), -until, losses[-1]
+
+    def _reports(self) -> list[_Reports]:
+        """Of each life, its reports."""
+        reports: list[_Reports] = [[] for _ in self._lineage.lives]
+        for number, resource, metrics in zip(
+            self._life, self._resource, self._metrics, strict=True
+        ):
+            reports[number].append((resource, self.objective.loss(metrics)))
+        return reports
+
+    def time_to_solution(self, target: float) -> float | None:
+        """Seconds from the study's beginning to the first report as good as the target, or None."""
+        reached = [
+            seconds
+            for seconds, metrics in zip(self._seconds, self._metrics, strict=True)
+            if self.objective.reached(self.objective.loss(metrics), target)
+        ]
+        return min(reached, default=None)
+
+    def top_k_curve(self, k: int = 6) -> pd.DataFrame:
+        """Mean and standard deviation of the ``k`` best trials' best values, over time.
+
+        One row for each change, from the time on when ``k`` trials have reported. Columns:
+        ``seconds``, ``mean``, ``std`` (of the population of k), ``num_trials`` that have reported.
+        """
+        import numpy as np
+        import pandas as pd
+
+        if k < 1:
+            raise ValueError(f"k={k!r} must be at least 1")
+        best: dict[int, float] = {}
+        top: list[tuple[float, int]] = []  # the k best, sorted
+        rows = []
+        for i in sorted(range(len(self._seconds)), key=self._seconds.__getitem__):
+            trial, loss = self._trial[i], self.objective.loss(self._metrics[i])
+            if loss >= best.get(trial, math.inf):
+                continue
+            best[trial] = loss
+            entry = [pair for pair in top if pair[1] != trial] + [(loss, trial)]
+            top_now = sorted(entry)[:k]
+            if top_now != top or len(best) == k:
+                top = top_now
+                if len(top) == k:
+                    values = np.array([self.objective.value(pair[0]) for pair in top])
+                    rows.append((self._seconds[i], values.mean(), values.std(), len(best)))
+        return pd.DataFrame(rows, columns=["seconds", "mean", "std", "num_trials"])
+
+    def cost(self) -> dict[str, float]:
+        """What the study cost, all sessions together.
+
+        ``device_seconds`` is the time of all slots that served it: a slot is one device, or the
+        part of one that a trial asked for. It is the sum of
+
+        - ``useful_seconds``: units of training that had not been reported before. A unit lasts
+          from the one before, or from the trial's launch: building the model is part of the first;
+        - ``lost_seconds``: units that had been reported before, and what was done since a trial's
+          last unit when its worker was lost, its code raised, or the study died;
+        - ``saving_seconds``: from a trial's last unit until its state was taken to memory, or its
+          slot was free;
+        - ``unreported_seconds``: since its last unit, of each trial that holds a slot now;
+        - ``idle_seconds``: slots without a trial.
+
+        ``search_seconds`` are slot-seconds (most of them idle) for which a suggestion was waited.
+
+        Not part of that sum: ``seconds`` (the study's length, sessions added up) and
+        ``queue_seconds`` (in which the study ran without a single slot: its jobs waited in a
+        queue, or were gone).
+
+        Checkpoints: ``checkpoint_bytes`` and ``checkpoint_files`` (written, in all),
+        ``stored_bytes`` and ``stored_files`` (in the store now). Counts: ``retrained_units`` (units
+        of training that were done again, because no state held them any more),
+        ``fallback_trials`` (drawn at random, because the searcher was late).
+        """
+        story, slots = self._story, self._story.slot_time
+        spent = [trial.spent for trial in story.trials.values()]
+        stored = story.checkpoints.values()
+        return {
+            "device_seconds": slots.total,
+            "useful_seconds": sum(each.useful for each in spent),
+            "lost_seconds": sum(each.lost for each in spent),
+            "saving_seconds": sum(each.saving for each in spent),
+            "unreported_seconds": slots.unreported,
+            "idle_seconds": slots.idle,
+            "search_seconds": story.search_seconds,
+            "seconds": story.seconds,
+            "queue_seconds": slots.without,
+            "checkpoint_bytes": story.n_checkpoint_bytes,
+            "checkpoint_files": story.n_checkpoints,
+            "stored_bytes": sum(ref.n_bytes for ref in stored),
+            "stored_files": len(stored),
+            "retrained_units": sum(each.n_retrained for each in spent),
+            "fallback_trials": story.n_fallbacks,
+        }
+
+    @property
+    def jobs(self) -> list[str]:
+        """Slurm's numbers of the jobs whose workers have served the study, in order."""
+        return list(self._story.jobs)
+
+    def checkpoints(self) -> list[CheckpointRef]:
+        """All checkpoints that are in the store, by row."""
+        return sorted(self._story.checkpoints.values(), key=lambda ref: ref.row)
+
+    def checkpoint(self, trial_id: TrialId | None = None) -> Any:
+        """The newest checkpointed state of a trial, by default of the best one.
+
+        Raises
+        ------
+        CheckpointMissing : none was written, or it is no longer kept.
+        """
+        from daskhpo.checkpoints import STORE, ZarrStore
+        from daskhpo.core.errors import CheckpointMissing
+
+        trial = self.best_trial if trial_id is None else self._story.trials[trial_id]
+        if trial.checkpoint is None or self.path is None:
+            raise CheckpointMissing(
+                f"trial {trial.id} ({trial.status.value}) has no checkpoint; "
+                "run the study with checkpoint='end' to keep one of every trial"
+            )
+        return ZarrStore(self.path / STORE).read(trial.checkpoint)

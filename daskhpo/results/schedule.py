@@ -1,0 +1,223 @@
+"""Schedules: hyperparameters over training, as population based training finds them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from daskhpo.core.schedule import Piece
+from daskhpo.results.multistep import MultiStep, fit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Schedule(Sequence[Piece]):
+    """A sequence of pieces, in each of which the hyperparameters are constant.
+
+    :meth:`Result.schedule` gives the one that a study has found. ``PBTReplay`` trains with it.
+
+    Parameters
+    ----------
+    pieces : contiguous, from 0 on, all with the same names of hyperparameters.
+
+    Attributes
+    ----------
+    names : hyperparameters that change, in the order of the configuration.
+
+    Raises
+    ------
+    ValueError : no piece, or pieces that are not contiguous.
+
+    Examples
+    --------
+    >>> schedule = Schedule([Piece(0, 6, {"lr": 0.1}), Piece(6, 9, {"lr": 0.02})])
+    >>> schedule.at(6), schedule.at(7)
+    ({'lr': 0.1}, {'lr': 0.02})
+    >>> schedule.stretch(90)[0]
+    Piece(start=0, until=60, config={'lr': 0.1}, trial=None)
+    """
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        resource = 0
+        for piece in pieces:
+            if piece.start != resource or piece.until <= piece.start:
+                raise ValueError(
+                    "pieces of a schedule must be contiguous from 0 on, but after "
+                    f"{resource} comes one from {piece.start} to {piece.until}"
+                )
+            if piece.config.keys() != pieces[0].config.keys():
+                raise ValueError(
+                    f"pieces of a schedule must name the same hyperparameters: "
+                    f"{list(pieces[0].config)} and {list(piece.config)}"
+                )
+            resource = piece.until
+        if not pieces:
+            raise ValueError("a schedule needs at least one piece: nothing was trained")
+        self._pieces = tuple(pieces)
+        first = pieces[0].config
+        self.names = tuple(
+            name for name in first if any(piece.config[name] != first[name] for piece in pieces)
+        )
+
+    @overload
+    def __getitem__(self, place: int) -> Piece: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Piece]: ...
+    def __getitem__(self, place: int | slice) -> Piece | Sequence[Piece]:
+        return self._pieces[place]
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def __iter__(self) -> Iterator[Piece]:
+        return iter(self._pieces)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schedule) and self._pieces == other._pieces
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Schedule of {', '.join(self.names) or 'nothing'} until {self.max_t}"
+
+    @property
+    def max_t(self) -> int:
+        """Units of training in all."""
+        return self._pieces[-1].until
+
+    @property
+    def initial(self) -> dict[str, Any]:
+        """The configuration at the beginning: the space of a study that replays the schedule."""
+        return dict(self._pieces[0].config)
+
+    def at(self, unit: int) -> dict[str, Any]:
+        """Configuration while the ``unit``-th unit is trained, from 1 to ``max_t``.
+
+        Raises
+        ------
+        ValueError : there is no such unit.
+        """
+        for piece in self._pieces:
+            if piece.start < unit <= piece.until:
+                return dict(piece.config)
+        raise ValueError(f"unit={unit!r} must be an int from 1 to {self.max_t}")
+
+    def only_name(self) -> str:
+        """The hyperparameter that changes, where there is but one.
+
+        Raises
+        ------
+        ValueError : none or several change.
+        """
+        if len(self.names) != 1:
+            changing = ", ".join(self.names) or "none"
+            raise ValueError(f"name the hyperparameter that is meant; changing here: {changing}")
+        return self.names[0]
+
+    def values(self, name: str) -> list[Any]:
+        """Values of one hyperparameter, one for each unit of training.
+
+        Raises
+        ------
+        KeyError : there is no such hyperparameter.
+        """
+        return [p.config[name] for p in self._pieces for _ in range(p.start, p.until)]
+
+    def frame(self) -> pd.DataFrame:
+        """One row a piece: ``start``, ``until``, ``trial``, ``config/<name>``."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {"start": piece.start, "until": piece.until, "trial": piece.trial}
+            | {f"config/{name}": value for name, value in piece.config.items()}
+            for piece in self._pieces
+        )
+
+    def stretch(self, max_t: int) -> Schedule:
+        """The same for another length of training; pieces that become too short vanish.
+
+        Raises
+        ------
+        ValueError : ``max_t`` below 1.
+        """
+        if max_t < 1:
+            raise ValueError(f"max_t={max_t!r} must be at least 1")
+        ends = [stretched(piece.until, self.max_t, max_t) for piece in self._pieces]
+        pieces, resource = [], 0
+        for piece, end in zip(self._pieces, ends, strict=True):
+            if end > resource:
+                pieces.append(replace(piece, start=resource, until=end))
+                resource = end
+        return Schedule(pieces)
+
+    def fit_multistep(
+        self, name: str | None = None, *, max_steps: int = 3, tolerance: float = 0.2
+    ) -> MultiStep:
+        """The few steps that say most of how one hyperparameter goes.
+
+        Piecewise constant least squares on its logarithm, each unit of training weighted alike;
+        milestones lie where the schedule changes. The number of steps k minimises
+        ``m log(max(r, tolerance^2)) + (2k + 1) log m``: Schwarz's criterion for k milestones
+        and k + 1 levels, where m is the number of pieces (within one, units are not independent)
+        and r the mean squared residual.
+
+        Parameters
+        ----------
+        name : of the hyperparameter; may be left out if only one changes.
+        max_steps : most milestones.
+        tolerance : relative deviation that is not worth a step; population based training
+            itself moves values by 0.2 without a reason.
+
+        Raises
+        ------
+        ValueError : several hyperparameters change and none was named; values that are not
+            positive numbers; numbers out of range.
+        KeyError : there is no such hyperparameter.
+
+        References
+        ----------
+        Schwarz 1978, *Estimating the Dimension of a Model*; Yao 1988, *Estimating the number of
+        change-points via Schwarz' criterion*.
+        """
+        name = self.only_name() if name is None else name
+        lengths = [piece.until - piece.start for piece in self._pieces]
+        values = [piece.config[name] for piece in self._pieces]
+        return fit(name, lengths, values, max_steps=max_steps, tolerance=tolerance)
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a JSON file."""
+        pieces = [
+            {"start": p.start, "until": p.until, "config": dict(p.config), "trial": p.trial}
+            for p in self._pieces
+        ]
+        Path(path).write_text(json.dumps({"pieces": pieces}, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Schedule:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        ValueError : the file holds something else.
+        """
+        try:
+            pieces = json.loads(Path(path).read_text(encoding="utf-8"))["pieces"]
+            for piece in pieces:
+                piece["config"] = {name: _plain(value) for name, value in piece["config"].items()}
+            return cls([Piece(**piece) for piece in pieces])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{path} holds no schedule: {error}") from error
+
+
+def stretched(resource: int, max_t: int, new_max_t: int) -> int:
+    """Where a resource comes to lie; the end stays the end."""
+    return round(resource * new_max_t / max_t)
+
+
+def _plain(value: Any) -> Any:
+    """A value as spaces hold it: JSON has lists where these have tuples."""
+    return tuple(map(_plain, value)) if isinstance(value, list) else value

@@ -1,0 +1,131 @@
+"""Which scheduler should I have used? Recorded learning curves under other schedulers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from daskhpo.core.parsing import from_text
+from daskhpo.core.random import rng
+from daskhpo.core.scheduler import Scheduler
+from daskhpo.core.space import Integer, Space
+from daskhpo.core.types import CheckpointPolicy, Limits, Status
+from daskhpo.engine.coordinator import Problem
+from daskhpo.schedulers import (
+    ASHA,
+    FIFO,
+    AsyncHyperband,
+    Hyperband,
+    MedianStopping,
+    SuccessiveHalving,
+)
+from daskhpo.searchers import RandomSearch
+from daskhpo.simulation.curves import CurveTable
+from daskhpo.simulation.executor import SimulatedExecutor
+from daskhpo.simulation.simulation import play
+from daskhpo.simulation.stats import Tally
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["replay", "scheduler_from_text", "standard_schedulers"]
+
+KNOWN: dict[str, Callable[..., Scheduler]] = {
+    "FIFO": FIFO,
+    "ASHA": ASHA,
+    "AsyncHyperband": AsyncHyperband,
+    "SuccessiveHalving": SuccessiveHalving,
+    "Hyperband": Hyperband,
+    "MedianStopping": MedianStopping,
+}
+
+
+def replay(
+    table: CurveTable,
+    schedulers: Mapping[str, Scheduler] | None = None,
+    workers: Sequence[int] = (1, 4, 16),
+    seeds: int = 20,
+    target: float | None = None,
+) -> pd.DataFrame:
+    """The trainings of a table once more, in another order, under other schedulers.
+
+    Each curve is one trial, and each is started once. A seed is an order of them, the same for
+    all schedulers. Nothing is known of a trial beyond its recorded curve: there its last value
+    holds, and it trains on at its mean pace. So it can never reach the target there, and the times
+    of a scheduler whose ``beyond`` is large are too long rather than too short.
+
+    Parameters
+    ----------
+    schedulers : names to schedulers; None: :func:`standard_schedulers`.
+    workers : numbers of slots to play with.
+    seeds : orders of the trials.
+    target : value of the metric to be reached; None: the best that was recorded.
+
+    Returns
+    -------
+    DataFrame : one row for each scheduler, number of workers and seed. Columns: ``scheduler``,
+        ``workers``, ``seed``; ``seconds_to_target`` (inf: not reached), ``seconds`` (until all
+        trials were through), ``device_seconds`` (slots held by trials), ``trials``,
+        ``fully_trained``, ``units``, ``beyond`` (share of units that no record has).
+
+    Raises
+    ------
+    ValueError : numbers below 1, or no curve with a finite value.
+    """
+    import pandas as pd
+
+    for name, value in (("seeds", seeds), *(("workers", n) for n in workers)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}={value!r} must be an int of at least 1")
+    schedulers = standard_schedulers(table.max_t) if schedulers is None else schedulers
+    target = table.best if target is None else target
+    space = Space({"curve": Integer(0, len(table) - 1)})
+    rows: list[dict[str, Any]] = []
+    for seed in range(seeds):
+        order = rng(seed, "order of trials").permutation(len(table)).tolist()
+        searcher = RandomSearch(points_to_evaluate=[{"curve": number} for number in order])
+        for n in workers:
+            for name, scheduler in schedulers.items():
+                tally = Tally(table.objective, target, table.numbered)
+                executor = SimulatedExecutor(table.numbered, table.objective, n)
+                problem = Problem(space, table.objective, scheduler, searcher, seed)
+                play(problem, executor, Limits(len(table)), CheckpointPolicy(), tally)
+                rows.append({"scheduler": name, "workers": n, "seed": seed} | _counts(tally))
+    return pd.DataFrame(rows)
+
+
+def standard_schedulers(max_t: int) -> dict[str, Scheduler]:
+    """Those that need no more than a length to be compared."""
+    return {
+        "FIFO": FIFO(max_t),
+        "ASHA": ASHA(max_t),
+        "ASHA, promotion": ASHA(max_t, variant="promotion"),
+        "AsyncHyperband": AsyncHyperband(max_t),
+        "Hyperband": Hyperband(max_t),
+        "MedianStopping": MedianStopping(FIFO(max_t)),
+    }
+
+
+def scheduler_from_text(text: str) -> Scheduler:
+    """The scheduler of a text such as ``"ASHA(max_t=81, reduction_factor=4)"``; nothing is run.
+
+    Raises
+    ------
+    ValueError : it is none that can be replayed, or refuses its arguments.
+    """
+    found = from_text(text, KNOWN)
+    if not isinstance(found, Scheduler):
+        raise ValueError(f"{text!r} is no scheduler; write a call of {', '.join(KNOWN)}")
+    return found
+
+
+def _counts(tally: Tally) -> dict[str, float]:
+    return {
+        "seconds_to_target": tally.reached,
+        "seconds": tally.seconds,
+        "device_seconds": tally.busy_seconds,
+        "trials": tally.n_trials,
+        "fully_trained": tally.ended[Status.COMPLETED],
+        "units": tally.n_units,
+        "beyond": tally.n_beyond / max(tally.n_units, 1),
+    }

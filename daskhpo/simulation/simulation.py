@@ -1,0 +1,130 @@
+"""Studies in virtual time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from daskhpo.core.events import Began
+from daskhpo.core.objective import Mode, Objective
+from daskhpo.core.scheduler import Scheduler
+from daskhpo.core.searcher import Searcher
+from daskhpo.core.space import Space
+from daskhpo.core.types import CheckpointPolicy, Config, Limits
+from daskhpo.engine.coordinator import Coordinator, Problem, drive
+from daskhpo.engine.policy import check_policy
+from daskhpo.engine.protocols import Journal
+from daskhpo.results.result import Result
+from daskhpo.simulation.executor import IDEAL, Curve, SimulatedExecutor, Site
+from daskhpo.study.limits import check_limits
+
+__all__ = ["Curve", "Simulation", "Site"]
+
+
+class Simulation:
+    """A study whose training is looked up: same coordinator, schedulers and searchers.
+
+    Parameters
+    ----------
+    curve : ``curve(config)`` gives an object with ``metric(resource)`` and ``seconds(resource)``,
+        both cumulative in resource; seconds count from the trial's first step.
+    space, metric, mode, scheduler, searcher, seed : as for :class:`daskhpo.Study`.
+    num_workers : slots.
+    resizes : ``(seconds, num_workers)`` pairs: workers come and go at these times.
+    site : what the cluster does to it: walltime, time to launch a trial, size of states.
+
+    Examples
+    --------
+    >>> from daskhpo.schedulers import ASHA
+    >>> from daskhpo.searchers import RandomSearch
+    >>> from daskhpo.space import Real
+    >>> class Decay:
+    ...     def __init__(self, config):
+    ...         self.floor = config["x"]
+    ...
+    ...     def metric(self, resource):
+    ...         return self.floor + 1 / resource
+    ...
+    ...     def seconds(self, resource):
+    ...         return 60.0 * resource
+    >>> simulation = Simulation(
+    ...     Decay, {"x": Real(0, 1)}, "loss", "min", ASHA(max_t=9), RandomSearch(), num_workers=4
+    ... )
+    >>> result = simulation.run(num_trials=30)
+    >>> result.best_value < 0.3
+    True
+    """
+
+    def __init__(
+        self,
+        curve: Callable[[Config], Curve],
+        space: Mapping[str, Any],
+        metric: str,
+        mode: Mode,
+        scheduler: Scheduler,
+        searcher: Searcher,
+        num_workers: int,
+        seed: int = 0,
+        resizes: Sequence[tuple[float, int]] = (),
+        site: Site = IDEAL,
+    ) -> None:
+        if num_workers < 1:
+            raise ValueError(f"num_workers={num_workers!r} must be at least 1")
+        self._problem = Problem(
+            space if isinstance(space, Space) else Space(space),
+            Objective(metric, mode),
+            scheduler,
+            searcher,
+            seed,
+        )
+        self._executor = partial(
+            SimulatedExecutor, curve, self._problem.objective, num_workers, resizes, site
+        )
+
+    def run(
+        self,
+        num_trials: int | None = None,
+        time_budget: float | str | None = None,
+        target: float | None = None,
+        checkpoint: str | CheckpointPolicy = "auto",
+    ) -> Result:
+        """Run to the end of the trials, the (virtual) time or the target, whichever is first.
+
+        Parameters
+        ----------
+        checkpoint : which states are written, as for :meth:`daskhpo.Study.start`.
+
+        Raises
+        ------
+        ValueError : no limit was given, so that the study would never end.
+        """
+        limits = check_limits(Limits(num_trials, None, target), time_budget, self._problem)
+        result = Result((), self._problem.objective)
+        play(self._problem, self._executor(), limits, check_policy(checkpoint), Telling(result))
+        return result
+
+
+def play(
+    problem: Problem,
+    executor: SimulatedExecutor,
+    limits: Limits,
+    policy: CheckpointPolicy,
+    journal: Journal,
+) -> None:
+    """Play a study through to its end; the journal is told all that happens."""
+    coordinator = Coordinator(problem, journal)
+    with contextlib.closing(coordinator.searcher):
+        executor.perform(coordinator.handle(Began(limits, policy, 0.0)))
+        drive(coordinator, executor, journal)
+
+
+class Telling:
+    """A journal that tells each record to a result and keeps none: there may be millions."""
+
+    def __init__(self, result: Result) -> None:
+        self.append = result.take
+
+    def flush(self) -> None:
+        pass

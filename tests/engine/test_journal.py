@@ -1,0 +1,236 @@
+"""The journal: what was written comes back, whatever happened to the writer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daskhpo.core.errors import JournalCorrupt
+from daskhpo.core.events import (
+    Began,
+    Deleted,
+    Dropped,
+    Ended,
+    Exploited,
+    Failed,
+    Held,
+    Launched,
+    Lost,
+    Record,
+    Reported,
+    Saved,
+    SetBack,
+    SlotsChanged,
+    Step,
+    StopRequested,
+    Suggested,
+    Unsaved,
+)
+from daskhpo.core.types import (
+    CheckpointPolicy,
+    CheckpointRef,
+    Continue,
+    Limits,
+    Pause,
+    Status,
+    Stop,
+    WritePolicy,
+)
+from daskhpo.engine.journal import FileJournal, decode, encode, read_journal
+
+numbers = st.integers(0, 10**6)
+seconds = st.integers(0, 10**12).map(lambda n: round(n / 1e6, 6))  # microseconds are kept
+values = st.floats(allow_nan=False)
+plain = st.one_of(st.none(), st.booleans(), st.integers(), values, st.text())
+refs = st.builds(CheckpointRef, numbers, numbers, numbers, st.text(), numbers, numbers)
+decisions = st.one_of(
+    st.none(),
+    st.builds(Continue, numbers),
+    st.builds(Pause, st.booleans()),
+    st.builds(Stop, st.text()),
+)
+limits = st.builds(
+    Limits,
+    st.none() | numbers,
+    st.none() | values,
+    st.none() | values,
+    numbers,
+    st.booleans(),
+)
+policies = st.builds(
+    CheckpointPolicy,
+    st.sampled_from(get_args(WritePolicy)),
+    *[st.none() | numbers] * 4,
+    st.floats(0, exclude_min=True),
+    st.none() | numbers,
+    st.none() | st.text(),
+)
+steps = st.lists(
+    st.builds(Step, numbers, st.dictionaries(st.text(), values | st.integers()), seconds)
+).map(tuple)
+configs = st.dictionaries(
+    st.text(), st.recursive(plain, lambda inner: st.lists(inner).map(tuple), max_leaves=5)
+)
+KINDS = {
+    Began: st.builds(Began, limits, policies, seconds),
+    Reported: st.builds(
+        Reported, numbers, numbers, steps, seconds, st.booleans(), st.booleans(), decisions
+    ),
+    Held: st.builds(Held, numbers, numbers, st.none() | refs, seconds),
+    Saved: st.builds(Saved, numbers, numbers, refs, seconds),
+    Unsaved: st.builds(Unsaved, numbers, numbers, numbers, st.text(), seconds),
+    Dropped: st.builds(Dropped, numbers, numbers, numbers, st.text(), seconds),
+    Lost: st.builds(Lost, numbers, numbers, st.text(), seconds, st.booleans(), st.booleans()),
+    Failed: st.builds(Failed, numbers, numbers, st.text(), seconds, st.booleans(), st.booleans()),
+    SlotsChanged: st.builds(SlotsChanged, numbers, seconds, st.text()),
+    StopRequested: st.builds(StopRequested, st.text(), seconds),
+    Suggested: st.builds(Suggested, numbers, configs, numbers, seconds),
+    Launched: st.builds(Launched, numbers, numbers, numbers, numbers, seconds),
+    Ended: st.builds(Ended, numbers, st.sampled_from(Status), st.text(), seconds),
+    Exploited: st.builds(Exploited, numbers, numbers, configs, numbers, seconds),
+    SetBack: st.builds(SetBack, numbers, seconds),
+    Deleted: st.builds(Deleted, numbers, st.text(), seconds),
+}
+assert set(KINDS) == set(get_args(Record))
+A, B, C = (StopRequested(reason, 1.0) for reason in "abc")
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=[kind.__name__ for kind in KINDS])
+@settings(max_examples=50)
+@given(data=st.data())
+def test_a_record_of_each_kind_comes_back_equal_with_its_types(kind, data):
+    record = data.draw(kind)
+    line = encode(record)
+    assert "\n" not in line
+    again = decode(line)
+    assert again == record
+    assert repr(again) == repr(record)  # which tells 1 from 1.0 from True
+
+
+def test_metrics_that_are_not_finite_come_back():
+    record = Reported(0, 1, (Step(1, {"loss": 1.0, "other": float("inf")}, 2.0),), 2.0)
+    assert decode(encode(record)) == record
+    odd = Reported(0, 1, (Step(1, {"loss": 1.0, "other": float("nan")}, 2.0),), 2.0)
+    assert str(decode(encode(odd)).steps[0].metrics["other"]) == "nan"
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", "3", '{"record":"other"}', '{"record":"stop"}', "x"])
+def test_a_line_that_is_no_record_is_refused_with_its_number(tmp_path, line):
+    path = tmp_path / "journal.jsonl"
+    path.write_text(f"{encode(A)}\n{line}\n{encode(B)}\n")
+    records = read_journal(path)
+    assert next(records) == A
+    with pytest.raises(JournalCorrupt, match=r"journal\.jsonl, line 2 cannot be read"):
+        next(records)
+
+
+def write(path, *records):
+    journal = FileJournal(path)
+    for record in records:
+        journal.append(record)
+    journal.close()
+
+
+def test_a_journal_is_appended_to(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    write(path, A, B)
+    write(path, C)
+    assert list(read_journal(path)) == [A, B, C]
+
+
+def test_nothing_is_written_before_the_flush(tmp_path):
+    journal = FileJournal(tmp_path / "journal.jsonl")
+    journal.append(A)
+    assert list(read_journal(journal.path)) == []
+    journal.flush()
+    assert list(read_journal(journal.path)) == [A]
+    journal.flush()
+    assert list(read_journal(journal.path)) == [A]
+    journal.close()
+
+
+def test_a_torn_last_line_is_left_out_and_cut_off_by_the_next_writer(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    write(path, A, B)
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        kept = [A, B][: whole[:size].count(b"\n")]
+        assert list(read_journal(path)) == kept
+        write(path, C)
+        assert list(read_journal(path)) == [*kept, C]
+
+
+def test_a_torn_line_longer_than_what_is_read_at_once_is_cut_off(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    write(path, A, StopRequested("x" * 10_000, 1.0))
+    path.write_bytes(path.read_bytes()[:-1])
+    write(path, C)
+    assert list(read_journal(path)) == [A, C]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o027, 0o640)])
+def test_who_may_read_the_file_follows_from_the_umask(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write(tmp_path / "journal.jsonl", A)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "journal.jsonl").stat().st_mode & 0o777 == mode
+
+
+def test_what_was_flushed_survives_a_kill(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    code = f"""
+        from itertools import count
+        from pathlib import Path
+        from daskhpo.core.events import SlotsChanged
+        from daskhpo.engine.journal import FileJournal
+        journal = FileJournal(Path({str(path)!r}))
+        for n in count():
+            journal.append(SlotsChanged(n, 0.0))
+            journal.flush()
+            print(n, flush=True)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE
+    ) as writer:
+        for _ in range(500):
+            writer.stdout.readline()
+        writer.send_signal(signal.SIGKILL)
+        said = [int(line) for line in writer.stdout if line.endswith(b"\n")]
+    found = [record.n_slots for record in read_journal(path)]
+    assert found == list(range(len(found)))
+    assert len(found) > max([499, *said])
+
+
+def test_a_journal_that_cannot_be_written_says_so_and_keeps_what_it_has(tmp_path):
+    """A file size limit stands in for a full disk; it needs a process of its own."""
+    path = tmp_path / "journal.jsonl"
+    code = f"""
+import pathlib, resource, signal
+from daskhpo.core.events import SlotsChanged
+from daskhpo.engine.journal import FileJournal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+journal = FileJournal(pathlib.Path({str(path)!r}))
+n = 0
+try:
+    while True:
+        journal.append(SlotsChanged(n, 0.0)); journal.flush(); n += 1
+except OSError as error:
+    print(n, error.strerror)
+journal.close()
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    n_kept, problem = told.stdout.split(maxsplit=1)
+    assert problem.strip() == "File too large"
+    assert len(list(read_journal(path))) == int(n_kept)

@@ -1,0 +1,105 @@
+"""What a tally counts is what a result reads from the same records."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from daskhpo.core.events import Deleted, Reported, Saved, SlotsChanged
+from daskhpo.core.objective import Objective
+from daskhpo.core.space import Integer, Real, Space
+from daskhpo.core.types import CheckpointRef, Limits, Status
+from daskhpo.engine.coordinator import Problem
+from daskhpo.engine.policy import check_policy
+from daskhpo.results.result import Result
+from daskhpo.schedulers import ASHA, FIFO, PBT, Hyperband, MedianStopping
+from daskhpo.searchers import RandomSearch
+from daskhpo.simulation.curves import Recorded
+from daskhpo.simulation.executor import IDEAL, SimulatedExecutor, Site
+from daskhpo.simulation.simulation import play
+from daskhpo.simulation.stats import Tally
+from daskhpo.testing.journal import MemoryJournal
+
+SPACE = Space({"x": Real(0.0, 1.0), "step": Integer(3, 9)})
+OBJECTIVE = Objective("loss")
+
+
+class Known:
+    def __init__(self, config):
+        self.x, self.step = config["x"], config["step"]
+
+    def metric(self, resource):
+        return math.nan if self.x > 0.9 and resource > 2 else self.x + 1 / resource
+
+    def seconds(self, resource):
+        return float(self.step * resource)
+
+
+def both(scheduler, limits, *, n_slots=4, resizes=(), site=IDEAL, policy="auto", **options):
+    """A tally and a result of the same study, and its records."""
+    journal, tally = MemoryJournal(), Tally(OBJECTIVE, **options)
+    executor = SimulatedExecutor(Known, OBJECTIVE, n_slots, resizes, site)
+    problem = Problem(SPACE, OBJECTIVE, scheduler, RandomSearch(), 0)
+    play(problem, executor, limits, check_policy(policy), journal)
+    for record in journal.records:
+        tally.append(record)
+    tally.flush()
+    return tally, Result(journal.records, OBJECTIVE), journal.records
+
+
+CASES = {
+    "to the end": (FIFO(9), Limits(40), {}),
+    "stopped": (ASHA(9), Limits(60), {"policy": "end"}),
+    "paused": (ASHA(9, variant="promotion"), Limits(60), {"policy": "end"}),
+    "out of time": (Hyperband(9), Limits(time_budget=500.0), {}),
+    "medians": (MedianStopping(FIFO(9)), Limits(40), {"policy": "every:2"}),
+    "workers lost": (FIFO(9), Limits(30), {"resizes": [(30.0, 1), (99.0, 6)], "policy": "every:3"}),
+    "jobs that end": (FIFO(9), Limits(30), {"site": Site(40.0, away=9.0, state_bytes=7)}),
+    "nothing kept": (ASHA(9), Limits(30), {"site": Site(90.0), "policy": "never"}),
+    "a population": (PBT(9, 3, ["x"]), Limits(8), {}),
+}
+
+
+@pytest.mark.parametrize(("scheduler", "limits", "options"), CASES.values(), ids=CASES)
+def test_it_agrees_with_the_result(scheduler, limits, options):
+    tally, result, records = both(scheduler, limits, target=0.3, **options)
+    trials, cost = result.trials(), result.cost()
+    assert tally.n_trials == result.num_trials
+    counts = trials["status"].value_counts()
+    assert tally.ended == {s: counts[s.value] for s in Status if s.ended and s.value in counts}
+    assert tally.n_units == sum(len(r.steps) for r in records if isinstance(r, Reported))
+    assert tally.seconds == cost["seconds"]
+    assert tally.slot_seconds == pytest.approx(cost["device_seconds"])
+    assert tally.busy_seconds == pytest.approx(cost["device_seconds"] - cost["idle_seconds"])
+    assert (tally.n_files, tally.n_bytes) == (cost["checkpoint_files"], cost["checkpoint_bytes"])
+    assert tally.most_files >= cost["stored_files"]
+    reached = result.time_to_solution(0.3)
+    assert tally.reached == (math.inf if reached is None else reached)
+    assert tally.stopped == (result.stop_reason is not None)
+
+
+def test_slots_are_counted_for_as_long_as_they_are_there():
+    tally, _, records = both(FIFO(9), Limits(12), n_slots=2, resizes=[(10.0, 0), (50.0, 3)])
+    assert isinstance(records[1], SlotsChanged)
+    assert tally.slot_seconds == 2 * 10.0 + 3 * (tally.seconds - 50.0)
+
+
+def test_the_most_that_is_stored_at_one_time_is_remembered():
+    tally = Tally(OBJECTIVE)
+    for row, n_bytes in ((0, 10), (1, 30)):
+        tally.append(Saved(0, 1, CheckpointRef(row, 0, 1, "a", n_bytes), 1.0))
+    tally.append(Deleted(1, "", 2.0))
+    tally.append(Saved(0, 1, CheckpointRef(2, 0, 1, "a", 5), 3.0))
+    assert (tally.n_files, tally.n_bytes) == (3, 45)
+    assert (tally.most_files, tally.most_bytes) == (2, 40)
+
+
+def test_units_beyond_the_record_are_counted():
+    def short(config):
+        return Recorded([1.0] * 4, [1.0, 2.0, 3.0, 4.0])
+
+    tally, _, _ = both(FIFO(9), Limits(10), curve=short)
+    n_failed = tally.ended[Status.FAILED]
+    assert 0 < n_failed < 10
+    assert tally.n_beyond == (10 - n_failed) * 5
