@@ -71,7 +71,7 @@ def test_it_builds_with_the_projects_backend(project: Any, recipe: Any) -> None:
 def test_its_version_is_the_packages(project: Any, recipe: Any) -> None:
     assert recipe["package"]["version"] == daskhpo.__version__
     assert "version" not in project["project"]
-    assert project["tool"]["hatch"]["version"]["path"] == "daskhpo/__init__.py"
+    assert project["tool"]["hatch"]["version"]["path"] == "daskhpo/_version.py"
 
 
 def test_its_commands_are_the_projects(project: Any, recipe: Any) -> None:

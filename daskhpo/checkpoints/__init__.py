@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from daskhpo.checkpoints.cleaned import Cleaned
     from daskhpo.checkpoints.codec import Snapshot, restore, snapshot
     from daskhpo.checkpoints.memory import MemoryStore
-    from daskhpo.checkpoints.zarr import ZarrStore
+    from daskhpo.checkpoints.zarr import CleanupResult, ZarrStore
     from daskhpo.core.types import CheckpointPolicy
 
 __all__ = [
     "CheckpointPolicy",
-    "Cleaned",
+    "CleanupResult",
     "MemoryStore",
     "Snapshot",
     "ZarrStore",
@@ -26,13 +26,20 @@ STORE = "checkpoints.zarr"  # a study's store, in its directory
 
 _HOME = {
     "CheckpointPolicy": "daskhpo.core.types",
-    "Cleaned": "daskhpo.checkpoints.cleaned",
+    "CleanupResult": "daskhpo.checkpoints.zarr",
     "Snapshot": "daskhpo.checkpoints.codec",
     "restore": "daskhpo.checkpoints.codec",
     "snapshot": "daskhpo.checkpoints.codec",
     "MemoryStore": "daskhpo.checkpoints.memory",
     "ZarrStore": "daskhpo.checkpoints.zarr",
 }
+
+
+def open_store(directory: Path) -> ZarrStore:
+    """The store of the study in a directory; made at its first write."""
+    from daskhpo.checkpoints.zarr import ZarrStore
+
+    return ZarrStore(directory / STORE)
 
 
 def __getattr__(name: str) -> Any:  # loaded when used

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import math
 import sys
-import uuid
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from daskhpo.atomic_files import replacing
 
 VALUES = "__metadata__"  # entry of an .npz with what is no array; safetensors' header has the same
 
@@ -61,14 +61,8 @@ def export(state: Any, path: Path, *, force: bool = False) -> None:
     OSError : the file cannot be written; nothing is left of it.
     """
     check_target(path, force=force)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        _WRITERS[path.suffix](state, aside)
-        aside.replace(path)
-    except BaseException:  # an interrupt too must leave no litter
-        with suppress(OSError):
-            aside.unlink()
-        raise
+    with replacing([path]) as (partial,):
+        _WRITERS[path.suffix](state, partial)
 
 
 def flatten(state: Any) -> tuple[dict[str, Any], dict[str, str]]:

@@ -1,7 +1,7 @@
-"""Files that are there completely or not at all, after a killed process and after a power cut.
+"""Files of rows: chunks written at once, linked, read or mapped; complete or not there at all.
 
-A file is written aside, as ``<name>.<random>.partial``, flushed to the disk and renamed. Its folder
-is flushed by the caller, once for all that it has put there.
+They are written as :mod:`daskhpo.atomic_files` says. The caller flushes their folder, once for all
+that it has put there.
 """
 
 from __future__ import annotations
@@ -12,22 +12,20 @@ import mmap
 import os
 import re
 import shutil
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
 import numpy as np
 
+from daskhpo.atomic_files import replacing
 from daskhpo.checkpoints.tree import Row
 
 A = TypeVar("A")
 B = TypeVar("B")
 R = TypeVar("R")
 
-PARTIAL = ".partial"
 N_THREADS = 8  # for the chunks of one row
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"}
 _MAP_FIXED = (
@@ -39,26 +37,20 @@ _AT_ONCE = 2**20  # bytes in one call: with far more some writes took three time
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
 
 
-def write(path: Path, data: bytes) -> None:
-    """Put a small file in its place."""
-    with _set_aside([path]) as (partial,):
-        _fill(partial, [data])
-
-
 def write_chunks(paths: Sequence[Path], pieces: Sequence[Row], n_chunk: int) -> None:
     """Put a row in its place, in chunks of ``n_chunk`` bytes, the last one filled up with zeros.
 
     All chunks are on the disk before the first gets its name, and the row's first chunk is named
     last.
     """
-    with _set_aside(paths) as partials:
+    with replacing(paths) as partials:
         chunks = [pieces] if len(paths) == 1 else _chunks(pieces, n_chunk)
         _at_once(_fill, partials, chunks)
 
 
 def link_or_copy(sources: Sequence[Path], paths: Sequence[Path]) -> None:
     """Put the files ``sources`` also at ``paths``: as the same files where the disk can do that."""
-    with _set_aside(paths) as partials:
+    with replacing(paths) as partials:
         _at_once(_link_or_copy, sources, partials)
     for partial in partials:  # to rename one name of a file to another name of it does nothing
         partial.unlink(missing_ok=True)
@@ -126,36 +118,6 @@ def is_local(path: Path) -> bool:
         if place in places and len(place.parts) >= depth:  # of several at one place, the last one
             kind, depth = mount.partition(" - ")[2].split()[0], len(place.parts)
     return kind in _LOCAL
-
-
-def flush_folder(folder: Path) -> None:
-    """Make what was renamed or removed in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:  # some network file systems cannot flush a folder, and need not
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _set_aside(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Give names to write to; rename them, the first last, or leave nothing."""
-    mark = f".{uuid.uuid4().hex}{PARTIAL}"
-    partials = [path.with_name(path.name + mark) for path in paths]
-    litter = list(partials)
-    try:
-        yield partials
-        for partial, path in reversed(list(zip(partials, paths, strict=True))):
-            partial.replace(path)
-            litter.append(path)
-    except BaseException:  # an interrupt too must leave no litter
-        for path in litter:
-            with suppress(OSError):
-                path.unlink()
-        raise
 
 
 def _at_once(act: Callable[[A, B], R], ones: Sequence[A], others: Sequence[B]) -> list[R]:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from daskhpo.checkpoints import codec
-from daskhpo.checkpoints.cleaned import Cleaned
+from daskhpo.checkpoints.zarr import CleanupResult
 from daskhpo.core.errors import CheckpointMissing
 from daskhpo.core.types import CheckpointRef
 
@@ -52,14 +52,14 @@ class MemoryStore:
             if row == ref.row and ref.array in ("", array):
                 self._rows.pop((array, row), None)
 
-    def clean(self, keep: Collection[CheckpointRef] | None = None) -> Cleaned:
+    def clean(self, keep: Collection[CheckpointRef] | None = None) -> CleanupResult:
         """Forget all rows that are not among ``keep``, or none without it; return how much."""
-        cleaned = Cleaned()
+        cleaned = CleanupResult()
         places = None if keep is None else {(ref.array, ref.row) for ref in keep}
         for place, (ref, _) in list(self._rows.items()):
             if places is not None and place not in places:
                 del self._rows[place]
-                cleaned += Cleaned(1, ref.n_bytes)
+                cleaned += CleanupResult(1, ref.n_bytes)
         return cleaned
 
     def list(self) -> builtins.list[CheckpointRef]:

@@ -16,7 +16,7 @@ own local store does not fsync, and reads a missing chunk as zeros without an er
 sees the same bytes: ``zarr.open_group(path)[ref.array][ref.row]``.
 
 A row is there completely or not at all, after a killed process and after a power cut (see
-`daskhpo.checkpoints.files`). Being there does not make it committed: that is said by the study's
+`daskhpo.atomic_files`). Being there does not make it committed: that is said by the study's
 journal.
 """
 
@@ -27,14 +27,15 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from daskhpo.atomic_files import PARTIAL, flush_folder, write_file
 from daskhpo.checkpoints import codec, files, metadata
-from daskhpo.checkpoints.cleaned import Cleaned
 from daskhpo.checkpoints.tree import ALIGNMENT, Row
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing, CheckpointNotWritten
 from daskhpo.core.types import CheckpointRef
@@ -44,6 +45,17 @@ _ARRAY = re.compile(r"([0-9a-f]{24})(?:-([1-9][0-9]{0,5}))?")
 _CHUNK = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
 _N_REMEMBERED = 16  # layouts; each may take a megabyte
 _STEP = 2**23  # bytes that are read at once where a row is only looked through
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupResult:
+    """How many files were removed, and their bytes; those of a shared row are freed by the last."""
+
+    n_files: int = 0
+    n_bytes: int = 0
+
+    def __add__(self, other: CleanupResult) -> CleanupResult:
+        return CleanupResult(self.n_files + other.n_files, self.n_bytes + other.n_bytes)
 
 
 class ZarrStore:
@@ -170,7 +182,7 @@ class ZarrStore:
         for folder in folders:
             _delete_row(folder, ref.row, n_usual)
 
-    def clean(self, keep: Collection[CheckpointRef] | None = None) -> Cleaned:
+    def clean(self, keep: Collection[CheckpointRef] | None = None) -> CleanupResult:
         """Remove what nobody can use; return how much. Only when nobody writes.
 
         That is what killed writers left, and arrays without any row.
@@ -180,10 +192,10 @@ class ZarrStore:
         keep : committed references; all other rows are removed. None: rows are kept.
         """
         places = None if keep is None else {(ref.array, ref.row) for ref in keep}
-        cleaned = Cleaned()
+        cleaned = CleanupResult()
         with suppress(FileNotFoundError):
             for entry in builtins.list(os.scandir(self.path)):
-                if entry.name.endswith(files.PARTIAL):
+                if entry.name.endswith(PARTIAL):
                     cleaned += _remove(entry)
         for folder in self._arrays():
             entries = builtins.list(os.scandir(folder))
@@ -195,7 +207,7 @@ class ZarrStore:
                     match[1] not in rows  # the first chunk is named last and removed first
                     or (places is not None and (folder.name, int(match[1])) not in places)
                 )
-                if is_stray or entry.name.endswith(files.PARTIAL):
+                if is_stray or entry.name.endswith(PARTIAL):
                     cleaned += _remove(entry)
                 else:
                     left.append(entry)
@@ -257,10 +269,10 @@ class ZarrStore:
                 self._make(folder, layout)
                 act(paths)
             try:
-                files.flush_folder(folder)
+                flush_folder(folder)
                 if not is_made:  # also what another process made and may not have flushed yet
-                    files.flush_folder(self.path)
-                    files.flush_folder(self.path.parent)
+                    flush_folder(self.path)
+                    flush_folder(self.path.parent)
             except BaseException:
                 with suppress(OSError):
                     _delete_row(folder, ref.row, layout.n_chunks)
@@ -347,13 +359,13 @@ class ZarrStore:
         """
         folder.mkdir(parents=True, exist_ok=True)
         if not (self.path / metadata.NAME).exists():
-            files.write(self.path / metadata.NAME, metadata.of_group())
+            write_file(self.path / metadata.NAME, metadata.of_group())
         try:
             is_there = metadata.read_layout(folder / metadata.NAME).name == layout.name
         except metadata.UNREADABLE:
             is_there = False
         if not is_there:
-            files.write(folder / metadata.NAME, metadata.of_array(layout))
+            write_file(folder / metadata.NAME, metadata.of_array(layout))
 
     def _layout(self, array: str) -> codec.Layout:
         if (layout := self._layouts.get(array)) is None:
@@ -419,7 +431,7 @@ def _delete_row(folder: Path, row: int, n_usual: int) -> None:
                 return
 
 
-def _remove(entry: os.DirEntry[str]) -> Cleaned:
+def _remove(entry: os.DirEntry[str]) -> CleanupResult:
     n_bytes = entry.stat().st_size
     os.unlink(entry.path)
-    return Cleaned(1, n_bytes)
+    return CleanupResult(1, n_bytes)

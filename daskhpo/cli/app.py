@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskhpo import __version__
+from daskhpo._version import __version__
 from daskhpo.cli import checkpoints, cost, doctor, jobs, plan, replay
 from daskhpo.core.errors import DaskhpoError
 from daskhpo.engine.session import read_manifest
@@ -98,15 +98,15 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from daskhpo.study.loader import load
+    from daskhpo.study.study import load_source
 
-    study = load(options.study)
+    study = load_source(options.study)
     _limited(options)
     return _report(_session(study.run, options))
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from daskhpo.study.loader import load
+    from daskhpo.study.study import load_source
 
     manifest = read_manifest(options.path)
     source = options.study or manifest.source
@@ -116,7 +116,7 @@ def _resume(options: argparse.Namespace) -> int:
             f"defined: give it, `daskhpo resume {options.path} FILE.py:NAME`, or call "
             "study.resume() in the script that began it"
         )
-    study = load(source)
+    study = load_source(source)
     if study.path.resolve() != options.path.resolve():
         if study.source != manifest.source:
             raise ValueError(f"{source} defines the study in {study.path}, not {options.path}")
@@ -161,7 +161,7 @@ def _report(result: Result) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     from daskhpo.remote.attach import running
-    from daskhpo.study.study import load_study
+    from daskhpo.results.result import load_study
 
     manifest = read_manifest(options.path)
     now = running(options.path)
@@ -202,7 +202,7 @@ def _state(now: Running, result: Result) -> str:
 
 
 def _best(options: argparse.Namespace) -> int:
-    from daskhpo.study.study import load_study
+    from daskhpo.results.result import load_study
 
     result = load_study(options.path)
     if not result.has_reports:

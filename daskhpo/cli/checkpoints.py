@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskhpo.checkpoints import STORE
+from daskhpo.checkpoints import STORE, open_store
 from daskhpo.cli.text import columns, count, size
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing
 from daskhpo.core.types import CheckpointRef
@@ -50,7 +50,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Carry the command out; returns the exit status."""
-    from daskhpo.study.study import load_study
+    from daskhpo.results.result import load_study
 
     if options.json and (options.export or options.collect):
         raise ValueError("--json is for the list, with or without --verify")
@@ -127,9 +127,7 @@ class Disk:
 
 def _problems(path: Path, refs: Sequence[CheckpointRef]) -> dict[int, str]:
     """What is wrong with checkpoints, by row; reads all of them."""
-    from daskhpo.checkpoints.zarr import ZarrStore
-
-    store, problems = ZarrStore(path / STORE), {}
+    store, problems = open_store(path), {}
     for ref in refs:
         try:
             store.verify(ref)
@@ -243,15 +241,14 @@ def _export(result: Result, trial: str, file: str, *, force: bool) -> int:
 
 
 def _collect(path: Path) -> int:
-    from daskhpo.checkpoints.zarr import ZarrStore
     from daskhpo.engine.lock import StudyLock
     from daskhpo.engine.session import read_manifest
-    from daskhpo.study.study import load_study
+    from daskhpo.results.result import load_study
 
     read_manifest(path)  # raises where no study is: a lock has no business there
     lock = StudyLock(path)  # else a row might be committed between our reading and removing
     try:
-        cleaned = ZarrStore(path / STORE).clean(keep=load_study(path).checkpoints())
+        cleaned = open_store(path).clean(keep=load_study(path).checkpoints())
     finally:
         lock.release()
     print(f"removed {count(cleaned.n_files, 'file')} ({size(cleaned.n_bytes)})")

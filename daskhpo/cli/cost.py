@@ -38,7 +38,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Carry the command out; returns the exit status."""
-    from daskhpo.study.study import load_study
+    from daskhpo.results.result import load_study
 
     result = load_study(options.path)
     jobs, problem = _jobs(result)

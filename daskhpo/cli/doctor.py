@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     """Carry the command out; returns the exit status."""
     from daskhpo.cluster.doctor import Verdict, Wanted
     from daskhpo.cluster.doctor.checks import round_of
-    from daskhpo.study.limits import seconds_of
+    from daskhpo.core.quantities import parse_duration
 
     wanted = Wanted(
         queue=options.queue,
@@ -118,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
         options.shared,
         options.interface,
         fast=options.fast,
-        wait=seconds_of(options.wait, "--wait"),
+        wait=parse_duration(options.wait, "--wait"),
         say=_say,
     ):
         counts[finding.verdict] += 1

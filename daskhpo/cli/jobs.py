@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from daskhpo.cluster.jobs import jobs_named
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
-from daskhpo.remote.script import slurm_time, worker_name
+from daskhpo.cluster.times import slurm_time
+from daskhpo.remote.script import worker_name
 from daskhpo.remote.submission import JobFolder, Submission, WorkerJobs
 from daskhpo.results.result import Result
 
@@ -128,9 +129,9 @@ def _worker_jobs(path: Path, submission: Submission, number: str) -> str:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    from daskhpo.study.loader import load
+    from daskhpo.study.study import load_source
 
-    study = load(options.study)
+    study = load_source(options.study)
     gpu = {} if options.gpu is None else {"gpu": options.gpu}
     given: dict[str, Any] = {
         "num_trials": options.num_trials,

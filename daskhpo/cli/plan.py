@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskhpo.cli.text import columns, count, duration, size
-from daskhpo.engine.policy import bytes_of
-from daskhpo.study.limits import seconds_of
+from daskhpo.core.quantities import parse_bytes, parse_duration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,10 +75,10 @@ def run(options: argparse.Namespace) -> int:
     from daskhpo.simulation.curves import CurveTable
     from daskhpo.simulation.planning import plan
     from daskhpo.simulation.profiling import measure
-    from daskhpo.study.loader import load
+    from daskhpo.study.study import load_source
 
     given = _Given(options)  # refuses what cannot be before anything is trained
-    study = load(options.study)
+    study = load_source(options.study)
     objective, table, found = study.problem.objective, None, None
     if options.path is not None:
         table = CurveTable.read(options.path, objective.metric, objective.mode)
@@ -127,13 +126,15 @@ class _Given:
         self.slots = options.workers or int(options.gpus / options.gpu + 1e-9)
         if self.slots < 1:
             raise ValueError(f"--gpus {options.gpus} is too few for --gpu {options.gpu:g} a trial")
-        self.walltime = seconds_of(options.walltime, "--walltime") if options.walltime else math.inf
-        self.queue = 0.0 if options.queue == "0" else seconds_of(options.queue, "--queue")
+        self.walltime = (
+            parse_duration(options.walltime, "--walltime") if options.walltime else math.inf
+        )
+        self.queue = 0.0 if options.queue == "0" else parse_duration(options.queue, "--queue")
         self.launch_seconds: float | None = options.launch_seconds
         self.seconds_per_unit = _numbers(options.seconds_per_unit)
         self.has_state = options.state_size != "none"
         stated = options.state_size if self.has_state else None
-        self.state_bytes: int | None = bytes_of("--state-size", stated)
+        self.state_bytes: int | None = parse_bytes(stated, "--state-size")
         if self.walltime == math.inf and options.num_trials is options.time_budget is None:
             raise ValueError("give --walltime, --num-trials or --time-budget (or several)")
 
@@ -179,7 +180,7 @@ def _table(frame: pd.DataFrame, given: _Given) -> list[list[str]]:
         if not (most := frame[column].max()):
             return []
         unit = size(most).split()[1]
-        return [row(f"{name}, {unit}", column, 1 / bytes_of(unit, f"1 {unit}"), whole=False)]
+        return [row(f"{name}, {unit}", column, 1 / parse_bytes(f"1 {unit}", unit), whole=False)]
 
     def held(name: str, column: str) -> list[str]:
         return row(name, column, scale * given.per_slot, whole=False)
@@ -302,7 +303,7 @@ def _as_json(frame: pd.DataFrame, study: Study, given: _Given, said: list[str]) 
 
 
 def _has_gpu() -> bool:
-    from daskhpo.executors.dask.local import visible_gpus
+    from daskhpo.cluster.gpus import visible_gpus
 
     return bool(visible_gpus())
 

@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print_head(options: argparse.Namespace, table: CurveTable, target: float) -> None:
-    from daskhpo.study.study import load_study
+    from daskhpo.results.result import load_study
 
     metric = table.objective.metric
     n_full = sum(curve.n_units == table.max_t for curve in table.curves)

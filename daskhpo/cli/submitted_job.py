@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from daskhpo.callbacks import ConsoleProgress
 from daskhpo.callbacks.base import Callback
-from daskhpo.checkpoints import STORE, ZarrStore
+from daskhpo.checkpoints import open_store
 from daskhpo.cluster import jobs
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
 from daskhpo.cluster.walltime import find_job_end
@@ -30,12 +30,18 @@ from daskhpo.engine.requests import Listener, asked_to_stop
 from daskhpo.engine.session import has_work, study_records
 from daskhpo.executors.dask.handle import StudyHandle, start
 from daskhpo.remote.allocation import allocation_cluster
-from daskhpo.remote.attach import submission_name
 from daskhpo.remote.chain import Broke, End, OutOfTime, Over, goes_on, stop_seconds
 from daskhpo.remote.script import worker_name
-from daskhpo.remote.submission import JobFolder, Place, Submission, WorkerJobs, WorkerSteps
+from daskhpo.remote.submission import (
+    JobFolder,
+    Place,
+    Submission,
+    WorkerJobs,
+    WorkerSteps,
+    submission_name,
+)
 from daskhpo.results.progress import Story
-from daskhpo.study.loader import load
+from daskhpo.study.study import load_source
 
 logger = logging.getLogger("daskhpo")
 
@@ -67,7 +73,7 @@ def run(directory: Path, submission: Submission, me: str, ending: Ending) -> End
     if not _await_turn(directory, ending):
         return OutOfTime()
     try:
-        study = load(submission.source)
+        study = load_source(submission.source)
         study.storage, study.name = directory.parent, directory.name
         options = _with_time_left(submission, directory)
         if options is None or not has_work(
@@ -85,7 +91,7 @@ def run(directory: Path, submission: Submission, me: str, ending: Ending) -> End
             handle = start(
                 problem=study.problem,
                 directory=directory,
-                store=ZarrStore(directory / STORE),
+                store=open_store(directory),
                 trainable=study.trainable,
                 options=options,
                 resume=True,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from daskhpo.cluster.shell import CommandFailed, CommandMissing, call
+from daskhpo.cluster.times import parse_slurm_time
 
 FORMAT = "%A|%F|%i|%T|%L|%N|%r"
 OVER = {
@@ -123,7 +124,7 @@ def longest_walltime(queue: str | None) -> float | None:
     for line in call(["sinfo", "--noheader", "--format=%P|%l"]).splitlines():
         name, limit = line.strip().split("|")
         if name.removesuffix("*") in queue.split(",") if queue else name.endswith("*"):
-            limits.append(seconds_of_slurm(limit))
+            limits.append(parse_slurm_time(limit))
     return None if None in limits else max(limits, default=None)  # type: ignore[type-var]
 
 
@@ -147,22 +148,10 @@ def own_seconds_left() -> float | None:
     return None
 
 
-def seconds_of_slurm(text: str) -> float | None:
-    """Seconds of a time as Slurm writes it: ``"1-02:03:04"``, ``"2:03:04"``, ``"3:04"``.
-
-    None: it has no end (``UNLIMITED``), or Slurm does not know.
-    """
-    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text.strip())
-    if found is None:
-        return None
-    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
 def _listed(*which: str) -> list[Job]:
     argv: Sequence[str] = ["squeue", "--noheader", "--array", f"--format={FORMAT}", *which]
     jobs = []
     for line in call(argv).splitlines():
         number, submission, name, state, left, nodes, reason = line.strip().split("|")
-        jobs.append(Job(number, submission, name, state, seconds_of_slurm(left), nodes, reason))
+        jobs.append(Job(number, submission, name, state, parse_slurm_time(left), nodes, reason))
     return jobs

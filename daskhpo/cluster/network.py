@@ -114,6 +114,17 @@ def way_to(host: str) -> str | None:
         return str(one.getsockname()[0])
 
 
+def ssh_tunnel(host: str, port: int, login: str) -> str:
+    """The command that brings a dashboard on a host's loopback to a user's own machine.
+
+    Parameters
+    ----------
+    login : the machine by way of which the host is reached.
+    """
+    jump = "" if host == login else f"-J {login} "
+    return f"ssh -N -L 8787:127.0.0.1:{port} {jump}{host}"
+
+
 def _ways(host: str) -> Iterable[str]:
     way = way_to(host)
     return [] if way is None else [way]

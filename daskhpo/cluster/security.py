@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from daskhpo.remote.submission import write_private
+from daskhpo.atomic_files import write_private
 
 
 def credentials(folder: Path) -> Any:

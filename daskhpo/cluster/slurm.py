@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from daskhpo.cluster.network import named_address, reachable_address
-from daskhpo.cluster.scaling import Rules
 from daskhpo.cluster.security import credentials
-from daskhpo.remote.script import seconds_of_walltime, slurm_time
-from daskhpo.study.limits import seconds_of
+from daskhpo.cluster.times import parse_walltime, slurm_time
+from daskhpo.core.quantities import parse_duration
 
 logger = logging.getLogger("daskhpo")
 
@@ -114,14 +113,16 @@ def slurm_cluster(
     _check_whole("processes", n_slots, 1)
     if cores is not None and cores < n_slots:
         raise ValueError(f"cores={cores!r} must be at least {n_slots}: one for each worker process")
-    seconds = -(-seconds_of_walltime(walltime) // 60) * 60  # Slurm counts minutes
+    from daskhpo.cluster.scaling import Rules
+
+    seconds = -(-parse_walltime(walltime) // 60) * 60  # Slurm counts minutes
     rules = Rules(
         jobs,
         n_slots,
         gpus_per_job or 1,
         seconds,
         None if max_gpu_hours is None else _check_positive("max_gpu_hours", max_gpu_hours) * 3600,
-        seconds_of(idle_timeout, "idle_timeout"),
+        parse_duration(idle_timeout, "idle_timeout"),
     )
     logs = Path(log_directory).expanduser().absolute()
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)

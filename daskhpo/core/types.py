@@ -305,3 +305,20 @@ class CheckpointPolicy:
     durability: float = 100.0
     memory: int | None = None
     staging: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSegment:
+    """Hyperparameters that held while a training went from one resource to another.
+
+    Attributes
+    ----------
+    start, until : units of training done before and after it; ``start < until``.
+    config : the whole configuration.
+    trial : whose training it was, or None.
+    """
+
+    start: int
+    until: int
+    config: Config
+    trial: TrialId | None = None

@@ -10,9 +10,8 @@ import uuid
 from itertools import islice
 from pathlib import Path
 
-from daskhpo.checkpoints import STORE
-from daskhpo.checkpoints.files import flush_folder
-from daskhpo.checkpoints.zarr import ZarrStore
+from daskhpo.atomic_files import flush_folder
+from daskhpo.checkpoints import open_store
 from daskhpo.core.errors import (
     CheckpointCorrupt,
     CheckpointMissing,
@@ -113,7 +112,7 @@ def _committed(directory: Path) -> list[CheckpointRef]:
 
 def _share(refs: list[CheckpointRef], source: Path, target: Path) -> list[CheckpointRef]:
     """Give these rows of one study, and no others, to another; return those that are not there."""
-    there, here = ZarrStore(source / STORE), ZarrStore(target / STORE)
+    there, here = open_store(source), open_store(target)
     missing = []
     for ref in refs:
         try:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from daskhpo.atomic_files import create_file
 from daskhpo.core.errors import StudyLocked
 
 logger = logging.getLogger("daskhpo")
@@ -90,16 +91,7 @@ class StudyLock:
             "job": _own_job(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
-        # Written aside and linked: nobody ever sees a lock that does not say whose it is.
-        aside = self.path.with_name(f"lock.{self.token}")
-        aside.write_text(json.dumps(holder))
-        try:
-            os.link(aside, path)
-        except FileExistsError:
-            return aside.stat().st_nlink == 2  # NFS may lose the answer and link once more
-        finally:
-            aside.unlink()
-        return True
+        return create_file(path, json.dumps(holder))
 
     def _take_over(self) -> None:
         """Remove the lock of a process that is gone; returns when it may be tried for again."""

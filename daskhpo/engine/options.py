@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from daskhpo.core.quantities import parse_duration
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.policy import check_policy
-from daskhpo.study.limits import check_limits, seconds_of
 
 if TYPE_CHECKING:
     from daskhpo.engine.coordinator import Problem
@@ -60,7 +61,7 @@ def check_options(
     """
     limits = Limits(num_trials, None, target, max_failures, fail_fast)
     limits = check_limits(limits, time_budget, problem)
-    timeout = None if worker_timeout is None else seconds_of(worker_timeout, "worker_timeout")
+    timeout = None if worker_timeout is None else parse_duration(worker_timeout, "worker_timeout")
     if max_concurrent is not None and max_concurrent < 1:
         raise ValueError(f"max_concurrent={max_concurrent!r} must be at least 1")
     return RunOptions(
@@ -86,3 +87,33 @@ def _check_resources(resources: Mapping[str, float] | None) -> dict[str, float]:
     if asked.get("gpu", 0) > 1 and asked["gpu"] != int(asked["gpu"]):
         raise ValueError(f"resources['gpu']={asked['gpu']!r} must be whole above 1")
     return asked
+
+
+def check_limits(limits: Limits, time_budget: float | str | None, problem: Problem) -> Limits:
+    """The limits with the time budget in seconds.
+
+    Raises
+    ------
+    ValueError : numbers out of range, nothing that would ever end the study, or a population
+        without a number of members.
+    """
+    if time_budget is not None:
+        limits = replace(limits, time_budget=parse_duration(time_budget))
+    n = limits.num_trials
+    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
+        raise ValueError(f"num_trials={n!r} must be an int of at least 1, or None")
+    if limits.max_failures < 0:
+        raise ValueError(f"max_failures={limits.max_failures!r} must be 0 or more")
+    if limits.target is not None and not math.isfinite(limits.target):
+        raise ValueError(f"target={limits.target!r} must be finite")
+    ends = (n, limits.time_budget, limits.target)
+    if all(limit is None for limit in ends) and not problem.searcher.finite:
+        raise ValueError(
+            "nothing would end this study: give num_trials, time_budget or target (or several)"
+        )
+    if n is None and problem.scheduler.is_population and not problem.searcher.finite:
+        raise ValueError(
+            "give num_trials: a population is all trials of its study, and new ones would begin "
+            "for ever, before any goes on"
+        )
+    return limits

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, get_args
 
+from daskhpo.core.quantities import parse_bytes
 from daskhpo.core.types import (
     Chance,
     CheckpointPolicy,
@@ -19,8 +20,6 @@ from daskhpo.core.types import (
 )
 
 HIGH_WATER = 0.9  # of a budget: what is being written comes on top
-_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
 def check_policy(given: str | CheckpointPolicy) -> CheckpointPolicy:
@@ -50,9 +49,9 @@ def check_policy(given: str | CheckpointPolicy) -> CheckpointPolicy:
         policy,
         every=every,
         keep_best=_whole("keep_best", policy.keep_best, 0),
-        max_bytes=_whole("max_bytes", bytes_of("max_bytes", policy.max_bytes), 1),
+        max_bytes=_whole("max_bytes", parse_bytes(policy.max_bytes, "max_bytes"), 1),
         max_files=_whole("max_files", policy.max_files, 1),
-        memory=_whole("memory", bytes_of("memory", policy.memory), 0),
+        memory=_whole("memory", parse_bytes(policy.memory, "memory"), 0),
     )
 
 
@@ -73,20 +72,6 @@ def _whole(name: str, value: Any, least: int) -> Any:
     if value < least:
         raise ValueError(f"{name}={value!r} must be at least {least}")
     return value
-
-
-def bytes_of(name: str, value: Any) -> Any:
-    """Bytes of a text such as ``"2 GB"``; anything else as it is."""
-    if not isinstance(value, str):
-        return value
-    number = value.strip().rstrip("BbIiKkMmGgTt").strip()
-    unit = value.strip()[len(number) :].strip().lower() or "b"
-    try:
-        return int(float(number) * _UNITS[unit])
-    except (ValueError, KeyError, OverflowError):
-        raise ValueError(
-            f"{name}={value!r} must be a number of bytes, or a text such as '500 MB' or '2 GB'"
-        ) from None
 
 
 def chance_of(policy: CheckpointPolicy, decision: Decision | None, kept: bool) -> Chance | None:

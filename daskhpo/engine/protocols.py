@@ -10,8 +10,8 @@ from daskhpo.core.events import Event, Record
 from daskhpo.core.types import CheckpointRef
 
 if TYPE_CHECKING:
-    from daskhpo.checkpoints.cleaned import Cleaned
     from daskhpo.checkpoints.codec import Snapshot
+    from daskhpo.checkpoints.zarr import CleanupResult
 
 
 class Executor(Protocol):
@@ -69,5 +69,5 @@ class CheckpointStore(Protocol):
     def delete(self, ref: CheckpointRef) -> None:
         """Remove it; nothing happens if it is not there."""
 
-    def clean(self, keep: Collection[CheckpointRef]) -> Cleaned:
+    def clean(self, keep: Collection[CheckpointRef]) -> CleanupResult:
         """Remove all other rows, and what killed writers left; return how much."""

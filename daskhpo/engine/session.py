@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from daskhpo._version import __version__
+from daskhpo.atomic_files import flush_folder, write_file
 from daskhpo.core.commands import Command
 from daskhpo.core.errors import StudyExists, StudyMismatch
 from daskhpo.core.events import Began, Record, Suggested
@@ -239,15 +240,13 @@ def manifest_of(problem: Problem, source: str | None) -> Manifest:
 
 
 def _write_manifest(directory: Path, problem: Problem, source: str | None) -> None:
-    from daskhpo import __version__
-
     path = directory / "study.json"
     if path.exists():
         return
     manifest = vars(manifest_of(problem, source))
-    aside = path.with_suffix(".partial")
-    aside.write_text(json.dumps({"format": FORMAT, "version": __version__, **manifest}, indent=1))
-    os.replace(aside, path)
+    data = {"format": FORMAT, "version": __version__, **manifest}
+    write_file(path, json.dumps(data, indent=1))
+    flush_folder(directory)
 
 
 def study_records(directory: Path) -> Any:
@@ -255,3 +254,12 @@ def study_records(directory: Path) -> Any:
     path = directory / "journal.jsonl"
     empty: tuple[Record, ...] = ()
     return read_journal(path) if path.exists() else empty
+
+
+def last_limits(directory: Path) -> tuple[int | None, float | None]:
+    """Number of trials and target of a study's last session; None, None before the first."""
+    limits = Limits()
+    for record in study_records(directory):
+        if isinstance(record, Began):
+            limits = record.limits
+    return limits.num_trials, limits.target

@@ -8,13 +8,13 @@ from math import isfinite
 from textwrap import wrap
 from typing import Any
 
+from daskhpo.core.quantities import parse_duration
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.recommendation.question import SHORTEST_SCHEDULE, Early, Question
 from daskhpo.recommendation.rules import SCHEDULER_RULES, SEARCHER_RULES, Rule
 from daskhpo.schedulers.pbt import Population
-from daskhpo.study.limits import seconds_of
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ variant='promotion', compare='best')
     """
     question = Question(
         space if isinstance(space, Space) else Space(space),
-        seconds_of(budget, "budget"),
+        parse_duration(budget, "budget"),
         _at_least_one(workers, "workers"),
         _positive(seconds_per_unit, "seconds_per_unit"),
         _at_least_one(max_t, "max_t"),

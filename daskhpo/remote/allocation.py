@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from daskhpo.atomic_files import write_private
 from daskhpo.cluster.network import named_address, reachable_address
 from daskhpo.cluster.security import credentials
-from daskhpo.remote.submission import JobFolder, WorkerSteps, write_private
+from daskhpo.remote.submission import JobFolder, WorkerSteps
 
 logger = logging.getLogger("daskhpo")
 

@@ -19,7 +19,7 @@ from daskhpo.core.types import Limits
 from daskhpo.engine.lock import holder_of
 from daskhpo.engine.requests import ask_to_stop
 from daskhpo.engine.session import read_manifest, study_records
-from daskhpo.remote.submission import JobFolder
+from daskhpo.remote.submission import JobFolder, submission_name
 from daskhpo.results.progress import counts
 from daskhpo.results.result import Result
 
@@ -181,8 +181,3 @@ def not_running(directory: Path) -> StudyNotRunning:
         f"{directory} is not running: `daskhpo status {directory}` shows where it stands, and "
         f"`daskhpo resume {directory}` goes on with it"
     )
-
-
-def submission_name(number: str) -> str:
-    """The name by which the head of a submission is asked to stop, whichever link it is."""
-    return f"job {number}"

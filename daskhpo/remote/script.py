@@ -6,9 +6,8 @@ import re
 import shlex
 import sys
 
-from daskhpo.cluster import jobs
+from daskhpo.cluster.times import slurm_time
 from daskhpo.remote.submission import HeadJob, JobFolder, Submission, WorkerJobs, WorkerSteps
-from daskhpo.study.limits import seconds_of
 
 
 def head_script(submission: Submission, folder: JobFolder) -> str:
@@ -31,42 +30,6 @@ def head_name(study: str) -> str:
 def worker_name(study: str, submission: str) -> str:
     """The name of all worker jobs of a submission: a later link finds those that were left."""
     return f"daskhpo-{_plain(study)}-workers-{submission}"
-
-
-def slurm_time(seconds: float) -> str:
-    """A duration as Slurm reads it: ``D-HH:MM:SS``.
-
-    >>> slurm_time(12 * 3600), slurm_time(90)
-    ('0-12:00:00', '0-00:01:30')
-    """
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    return f"{days}-{hours:02}:{minutes:02}:{seconds:02}"
-
-
-def seconds_of_walltime(walltime: float | str) -> float:
-    """Seconds of a walltime: a number, text like ``"12h"``, or Slurm's ``"1-12:00:00"``.
-
-    Raises
-    ------
-    ValueError : anything else; a bare number as text, which would be minutes for Slurm.
-    """
-    if isinstance(walltime, str) and walltime.strip().isdecimal():
-        raise ValueError(
-            f"walltime={walltime!r} may mean minutes or seconds: write '{walltime}m' or "
-            f"'{walltime}s'"
-        )
-    if isinstance(walltime, str) and re.search("[:-]", walltime):
-        if (seconds := jobs.seconds_of_slurm(walltime)) is None:
-            raise ValueError(
-                f"walltime={walltime!r} is not understood; give '12h', '1h30m', or D-HH:MM:SS"
-            )
-        walltime = seconds
-    seconds = seconds_of(walltime, "walltime")
-    if seconds < 60:
-        raise ValueError(f"walltime={walltime!r} must be at least a minute: Slurm counts those")
-    return seconds
 
 
 def _directives(submission: Submission, folder: JobFolder) -> list[str]:

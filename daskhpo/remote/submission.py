@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from daskhpo.atomic_files import write_private
+from daskhpo.cluster.network import ssh_tunnel
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.options import RunOptions
 
@@ -190,17 +191,9 @@ class Place:
 
     def tunnel(self, login: str) -> str:
         """The command that brings the dashboard to a user's own machine, by way of ``login``."""
-        jump = "" if self.host == login else f"-J {login} "
-        return f"ssh -N -L 8787:127.0.0.1:{self.dashboard_port} {jump}{self.host}"
+        return ssh_tunnel(self.host, self.dashboard_port, login)
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, completely or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    aside.unlink(missing_ok=True)
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+def submission_name(number: str) -> str:
+    """The name by which the head of a submission is asked to stop, whichever link it is."""
+    return f"job {number}"

@@ -9,17 +9,26 @@ import math
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from daskhpo.cluster import jobs
 from daskhpo.cluster.jobs import is_over
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
 from daskhpo.cluster.slurm import known_words, slurm_cluster
+from daskhpo.cluster.times import parse_walltime, slurm_time
 from daskhpo.core.errors import StudyExists, StudyLocked
 from daskhpo.core.events import Began
+from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions, check_options
-from daskhpo.engine.session import check_startable, create_directory, has_work, study_records
-from daskhpo.remote.script import head_script, seconds_of_walltime, slurm_time
+from daskhpo.engine.session import (
+    check_startable,
+    create_directory,
+    has_work,
+    last_limits,
+    study_records,
+)
+from daskhpo.remote.script import head_script
 from daskhpo.remote.submission import (
     HeadJob,
     JobFolder,
@@ -28,9 +37,7 @@ from daskhpo.remote.submission import (
     Workers,
     WorkerSteps,
 )
-
-if TYPE_CHECKING:
-    from daskhpo.study.study import Study
+from daskhpo.results.result import load_study
 
 CORES, MEMORY = 2, "4GB"  # of a head: scheduler, coordinator, and a searcher with a model
 HEADS_OWN = ("job_name", "name")
@@ -46,7 +53,9 @@ ONE_ALLOCATION_WORDS = (
 
 
 def prepare(
-    study: Study,
+    problem: Problem,
+    directory: Path,
+    source: str,
     num_trials: int | None,
     time_budget: float | str | None,
     target: float | None,
@@ -63,12 +72,13 @@ def prepare(
     job_script_prologue: Sequence[str] = (),
     **options: Any,
 ) -> Submission:
-    """What a job would be given to run the study; see :meth:`daskhpo.Study.submit`."""
-    from daskhpo.study.loader import check_not_loading, source_of
+    """What a job would be given to run a study; see :meth:`daskhpo.Study.submit`.
 
-    check_not_loading("submit")
-    if study.trainable is None:
-        raise TypeError("this study has no trainable: nothing could be trained in a job")
+    Parameters
+    ----------
+    directory : of the study.
+    source : where it is defined, as ``FILE.py:NAME``.
+    """
     if one_allocation and (cores is not None or memory is not None):
         raise ValueError(
             "with one_allocation there is one job, whose nodes have the cores and the memory that "
@@ -76,9 +86,9 @@ def prepare(
         )
     words = dict(workers or {})
     kind = _steps(words) if one_allocation else _jobs(words)
-    asked = _options(study, (num_trials, time_budget, target), kind, options)
+    asked = _options(problem, directory, (num_trials, time_budget, target), kind, options)
     job = HeadJob(
-        walltime=seconds_of_walltime(walltime),
+        walltime=parse_walltime(walltime),
         queue=queue,
         account=account,
         cores=_whole("cores", CORES if cores is None else cores, 1),
@@ -87,13 +97,12 @@ def prepare(
         prologue=tuple(_lines("job_script_prologue", job_script_prologue)),
         links=_whole("chain", chain, 1),
     )
-    source = source_of(study)
-    seconds = _check_directory(study, asked)
+    seconds = _check_directory(problem, directory, asked)
     login = socket.gethostname()
     return Submission(source, asked, job, kind, seconds, os.getcwd(), login)
 
 
-def submit(study: Study, submission: Submission) -> str:
+def submit(problem: Problem, directory: Path, submission: Submission) -> str:
     """Submit the head's job; its number.
 
     Raises
@@ -102,22 +111,22 @@ def submit(study: Study, submission: Submission) -> str:
     ValueError : the job would wait for ever.
     StudyLocked : a job that was submitted before is to run the study.
     """
-    folder = JobFolder(study.path.absolute())
+    folder = JobFolder(directory.absolute())
     if (number := folder.number()) is not None and (there := jobs.jobs_of(number)):
         raise StudyLocked(
-            f"job {there[0].name} ({there[0].state}) is to run {study.path} already: wait for it "
-            f"(`daskhpo attach {study.path}`), or cancel it (`daskhpo stop {study.path}`)"
+            f"job {there[0].name} ({there[0].state}) is to run {directory} already: wait for it "
+            f"(`daskhpo attach {directory}`), or cancel it (`daskhpo stop {directory}`)"
         )
     _check_walltime("walltime", submission.job.walltime, submission.job.queue)
     if isinstance(submission.workers, WorkerJobs):
         words = _defaults() | submission.workers.words
-        seconds = seconds_of_walltime(words["walltime"])
+        seconds = parse_walltime(words["walltime"])
         _check_walltime("workers['walltime']", seconds, words["queue"])
     script = head_script(submission, folder)
     with contextlib.ExitStack() as undo:
         if not folder.study.exists():
             undo.callback(_remove, folder)
-        create_directory(folder.study, study.problem, submission.source)
+        create_directory(folder.study, problem, submission.source)
         folder.create()
         folder.write(submission)
         folder.script.write_text(script)
@@ -131,7 +140,11 @@ def submit(study: Study, submission: Submission) -> str:
 
 
 def _options(
-    study: Study, limits: tuple[Any, Any, Any], workers: Workers, options: Mapping[str, Any]
+    problem: Problem,
+    directory: Path,
+    limits: tuple[Any, Any, Any],
+    workers: Workers,
+    options: Mapping[str, Any],
 ) -> RunOptions:
     known = [
         name
@@ -147,13 +160,13 @@ def _options(
         if name not in known:
             raise TypeError(f"submit() has no {name}=; besides its own it takes {', '.join(known)}")
     if all(limit is None for limit in limits):
-        num_trials, target = study._last_limits()
+        num_trials, target = last_limits(directory)
         limits = (num_trials, None, target)
     gpus, processes = _offer(workers)
     given = dict(options)
     if gpus:
         given["resources"] = {"gpu": gpus} | dict(given.get("resources") or {})
-    asked = check_options(study.problem, *limits, **given)
+    asked = check_options(problem, *limits, **given)
     if (wanted := asked.resources.get("gpu", 0)) > gpus:
         raise ValueError(
             f"resources={asked.resources} asks for {wanted} GPUs a trial, but a worker has "
@@ -204,7 +217,7 @@ def _jobs(words: dict[str, Any]) -> WorkerJobs:
     per_gpu = _whole("workers['trials_per_gpu']", shape["trials_per_gpu"], 1)
     if gpus and shape["processes"] is not None:
         raise ValueError("workers['processes'] is for jobs without GPUs: see trials_per_gpu")
-    seconds_of_walltime(shape["walltime"])
+    parse_walltime(shape["walltime"])
     for name in ("cores", "memory"):
         if shape[name] is None and dask.config.get(f"jobqueue.slurm.{name}", None) is None:
             raise ValueError(
@@ -280,17 +293,17 @@ def _megabytes(name: str, memory: Any) -> int:
 # -- what is there -------------------------------------------------------------------------------
 
 
-def _check_directory(study: Study, options: RunOptions) -> float:
+def _check_directory(problem: Problem, directory: Path, options: RunOptions) -> float:
     """Refuse a study that cannot go on, or need not; its time so far."""
-    check_startable(study.path, study.problem, resume=True, job_is_over=is_over)
+    check_startable(directory, problem, resume=True, job_is_over=is_over)
     began = seconds = 0.0
-    for record in study_records(study.path):
+    for record in study_records(directory):
         seconds = max(seconds, record.seconds)
         began += isinstance(record, Began)
-    if began and not has_work(study.path, study.problem, options.limits, options.policy):
-        n = study.result().num_trials
+    if began and not has_work(directory, problem, options.limits, options.policy):
+        n = load_study(directory).num_trials
         raise StudyExists(
-            f"{study.path} has nothing left to do: it has {n} trials, and each has come to its "
+            f"{directory} has nothing left to do: it has {n} trials, and each has come to its "
             "end. Give more num_trials, or another target"
         )
     return seconds

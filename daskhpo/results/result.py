@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daskhpo.checkpoints import open_store
+from daskhpo.core.errors import CheckpointMissing
 from daskhpo.core.events import Launched, Record, Reported
 from daskhpo.core.objective import Objective
-from daskhpo.core.schedule import Piece
-from daskhpo.core.types import CheckpointRef, Metrics, TrialId
+from daskhpo.core.types import CheckpointRef, Metrics, ScheduleSegment, TrialId
+from daskhpo.engine.session import read_manifest, study_records
 from daskhpo.results.curve_frame import curve_frame
 from daskhpo.results.lineage import Life, Lineage
 from daskhpo.results.progress import Story, TrialRecord
@@ -255,7 +257,9 @@ class Result:
         schedules that a population discovers.
         """
         way = self._way(trial_id)
-        return Schedule([Piece(life.start, until, life.config, life.trial) for life, until in way])
+        return Schedule(
+            [ScheduleSegment(life.start, until, life.config, life.trial) for life, until in way]
+        )
 
     def training(self, trial_id: TrialId | None = None) -> pd.DataFrame:
         """Reports on the way that led to a trial's newest state, as :meth:`schedule` follows it.
@@ -415,13 +419,22 @@ class Result:
         ------
         CheckpointMissing : none was written, or it is no longer kept.
         """
-        from daskhpo.checkpoints import STORE, ZarrStore
-        from daskhpo.core.errors import CheckpointMissing
-
         trial = self.best_trial if trial_id is None else self._story.trials[trial_id]
         if trial.checkpoint is None or self.path is None:
             raise CheckpointMissing(
                 f"trial {trial.id} ({trial.status.value}) has no checkpoint; "
                 "run the study with checkpoint='end' to keep one of every trial"
             )
-        return ZarrStore(self.path / STORE).read(trial.checkpoint)
+        return open_store(self.path).read(trial.checkpoint)
+
+
+def load_study(path: str | Path) -> Result:
+    """The result of a study's directory; neither its trainable nor its optimiser is needed.
+
+    Raises
+    ------
+    FileNotFoundError : the directory holds no study.
+    """
+    directory = Path(path)
+    manifest = read_manifest(directory)
+    return Result(study_records(directory), manifest.objective, directory)

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from daskhpo.core.schedule import Piece
+from daskhpo.core.types import ScheduleSegment
 from daskhpo.results.multistep import MultiStep, fit
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class Schedule(Sequence[Piece]):
+class Schedule(Sequence[ScheduleSegment]):
     """A sequence of pieces, in each of which the hyperparameters are constant.
 
     :meth:`Result.schedule` gives the one that a study has found. ``PBTReplay`` trains with it.
@@ -41,7 +41,7 @@ class Schedule(Sequence[Piece]):
     Piece(start=0, until=60, config={'lr': 0.1}, trial=None)
     """
 
-    def __init__(self, pieces: Sequence[Piece]) -> None:
+    def __init__(self, pieces: Sequence[ScheduleSegment]) -> None:
         resource = 0
         for piece in pieces:
             if piece.start != resource or piece.until <= piece.start:
@@ -64,16 +64,16 @@ class Schedule(Sequence[Piece]):
         )
 
     @overload
-    def __getitem__(self, place: int) -> Piece: ...
+    def __getitem__(self, place: int) -> ScheduleSegment: ...
     @overload
-    def __getitem__(self, place: slice) -> Sequence[Piece]: ...
-    def __getitem__(self, place: int | slice) -> Piece | Sequence[Piece]:
+    def __getitem__(self, place: slice) -> Sequence[ScheduleSegment]: ...
+    def __getitem__(self, place: int | slice) -> ScheduleSegment | Sequence[ScheduleSegment]:
         return self._pieces[place]
 
     def __len__(self) -> int:
         return len(self._pieces)
 
-    def __iter__(self) -> Iterator[Piece]:
+    def __iter__(self) -> Iterator[ScheduleSegment]:
         return iter(self._pieces)
 
     def __eq__(self, other: object) -> bool:
@@ -208,7 +208,7 @@ class Schedule(Sequence[Piece]):
             pieces = json.loads(Path(path).read_text(encoding="utf-8"))["pieces"]
             for piece in pieces:
                 piece["config"] = {name: _plain(value) for name, value in piece["config"].items()}
-            return cls([Piece(**piece) for piece in pieces])
+            return cls([ScheduleSegment(**piece) for piece in pieces])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{path} holds no schedule: {error}") from error
 

@@ -6,7 +6,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from daskhpo.core.schedule import Piece
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Space
 from daskhpo.core.types import (
@@ -18,6 +17,7 @@ from daskhpo.core.types import (
     Pause,
     Report,
     Resume,
+    ScheduleSegment,
     Start,
     Status,
     Stop,
@@ -54,9 +54,9 @@ class PBTReplay(Scheduler):
     the schedule or the training's way to it makes the difference.
     """
 
-    def __init__(self, schedule: Iterable[Piece]) -> None:
+    def __init__(self, schedule: Iterable[ScheduleSegment]) -> None:
         pieces = list(schedule)
-        if not pieces or not all(isinstance(piece, Piece) for piece in pieces):
+        if not pieces or not all(isinstance(piece, ScheduleSegment) for piece in pieces):
             raise TypeError(f"schedule={schedule!r} must be a schedule, as Result.schedule() gives")
         ends = [0, *(piece.until for piece in pieces)]
         if [piece.start for piece in pieces] != ends[:-1] or sorted({*ends}) != ends:

@@ -117,7 +117,7 @@ class CurveTable:
         """
         path = Path(path)
         if path.is_dir():
-            from daskhpo.study.study import load_study
+            from daskhpo.results.result import load_study
 
             result = load_study(path)
             objective = Objective(metric or result.objective.metric, mode or result.objective.mode)

@@ -11,6 +11,7 @@ from daskhpo.core.parsing import from_text
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.engine.coordinator import Problem
+from daskhpo.engine.options import check_limits
 from daskhpo.engine.policy import check_policy
 from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband
 from daskhpo.searchers import RandomSearch
@@ -18,7 +19,6 @@ from daskhpo.simulation.curves import CurveTable, MadeUpCurves
 from daskhpo.simulation.executor import IDEAL, SimulatedExecutor, Site
 from daskhpo.simulation.simulation import play
 from daskhpo.simulation.stats import Tally
-from daskhpo.study.limits import check_limits
 
 if TYPE_CHECKING:
     import pandas as pd

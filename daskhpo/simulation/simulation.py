@@ -14,11 +14,11 @@ from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Config, Limits
 from daskhpo.engine.coordinator import Coordinator, Problem, drive
+from daskhpo.engine.options import check_limits
 from daskhpo.engine.policy import check_policy
 from daskhpo.engine.protocols import Journal
 from daskhpo.results.result import Result
 from daskhpo.simulation.executor import IDEAL, Curve, SimulatedExecutor, Site
-from daskhpo.study.limits import check_limits
 
 __all__ = ["Curve", "Simulation", "Site"]
 

@@ -5,15 +5,29 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Protocol, TypeVar
 
+from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.session import manifest_of
-from daskhpo.study.study import Study
+
+
+class Definition(Protocol):
+    """What a file may define: a study."""
+
+    source: str | None
+
+    @property
+    def problem(self) -> Problem:
+        """What is searched, and how."""
+
+
+S = TypeVar("S", bound=Definition)
 
 _being_loaded: list[Path] = []
 
 
-def load(source: str) -> Study:
-    """The study that ``FILE.py:NAME`` defines.
+def load(source: str, kind: type[S]) -> S:
+    """The study, an object of ``kind``, that ``FILE.py:NAME`` defines.
 
     The file is imported under a name of its own, so that what stands under
     ``if __name__ == "__main__"`` is left out.
@@ -43,14 +57,14 @@ def load(source: str) -> Study:
         _being_loaded.pop()
     cloudpickle.register_pickle_by_value(module)  # workers elsewhere cannot import the file
     study = getattr(module, name, None)
-    if not isinstance(study, Study):
-        there = [key for key, value in vars(module).items() if isinstance(value, Study)]
-        raise ValueError(f"{path} has no Study named {name!r}; it has {there or 'none'}")
+    if not isinstance(study, kind):
+        there = [key for key, value in vars(module).items() if isinstance(value, kind)]
+        raise ValueError(f"{path} has no {kind.__name__} named {name!r}; it has {there or 'none'}")
     study.source = f"{path.absolute()}:{name}"
     return study
 
 
-def source_of(study: Study) -> str:
+def source_of(study: Definition) -> str:
     """Where a study is defined, as ``FILE.py:NAME``; the file is imported to make sure.
 
     Raises
@@ -66,7 +80,7 @@ def source_of(study: Study) -> str:
         if file is None or not names:
             continue
         source = f"{Path(file).absolute()}:{names[0]}"
-        again = manifest_of(load(source).problem, None)
+        again = manifest_of(load(source, type(study)).problem, None)
         if again != manifest_of(study.problem, None):
             raise ValueError(
                 f"{source} is another study when the file is imported anew: its space, metric, "

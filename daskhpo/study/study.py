@@ -7,30 +7,38 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from daskhpo.callbacks.base import Callback
+from daskhpo.callbacks.console import ConsoleProgress
+from daskhpo.checkpoints import open_store
+from daskhpo.cluster.jobs import is_over
 from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy
+from daskhpo.engine.branch import branch
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import check_options
 from daskhpo.engine.session import (
     check_manifest,
     check_startable,
+    last_limits,
     read_manifest,
     study_records,
 )
+from daskhpo.executors.dask.handle import StudyHandle, start
+from daskhpo.remote.attach import AttachedStudy, attach
+from daskhpo.remote.script import head_script
+from daskhpo.remote.submission import JobFolder, Submission
+from daskhpo.remote.submit import prepare, submit
 from daskhpo.results.result import Result
+from daskhpo.searchers.random import RandomSearch
 from daskhpo.study.asktell import AskedTrial, AskTell
 from daskhpo.study.definition import check_mutations, check_name, check_parts, check_trainable
+from daskhpo.study.loader import check_not_loading, load, source_of
 from daskhpo.trainable import Trainable
-
-if TYPE_CHECKING:
-    from daskhpo.executors.dask.handle import StudyHandle
-    from daskhpo.remote.attach import AttachedStudy
 
 logger = logging.getLogger("daskhpo")
 
@@ -71,8 +79,6 @@ class Study:
         seed: int = 0,
     ) -> None:
         if searcher is None:
-            from daskhpo.searchers.random import RandomSearch
-
             searcher = RandomSearch()
         self.trainable = check_trainable(trainable)
         self.name = time.strftime("study-%Y%m%d-%H%M%S") if name is None else name
@@ -133,7 +139,7 @@ class Study:
         """
         limits = (num_trials, time_budget, target)
         if all(limit is None for limit in limits):
-            num_trials, target = self._last_limits()
+            num_trials, target = last_limits(self.path)
         handle = self.start(num_trials, time_budget, target, resume=True, **options)
         return handle.wait()
 
@@ -189,11 +195,6 @@ class Study:
         StudyExists, StudyMismatch, StudyLocked : the directory is not this study's to use now.
         NoSuitableWorkers : no worker can run a trial (after ``worker_timeout``, from ``wait``).
         """
-        from daskhpo.checkpoints import STORE, ZarrStore
-        from daskhpo.cluster.jobs import is_over
-        from daskhpo.executors.dask.handle import start
-        from daskhpo.study.loader import check_not_loading
-
         check_not_loading("start")
         if self.trainable is None:
             raise TypeError("this study has no trainable: run its trials by ask() and tell()")
@@ -217,7 +218,7 @@ class Study:
         return start(
             problem=self._problem,
             directory=directory,
-            store=ZarrStore(directory / STORE),
+            store=open_store(directory),
             trainable=self.trainable,
             options=options,
             resume=resume,
@@ -272,10 +273,8 @@ class Study:
         StudyMismatch : the directory belongs to another study.
         CommandMissing, CommandFailed : there is no Slurm here, or it refuses the job.
         """
-        from daskhpo.remote.attach import AttachedStudy
-        from daskhpo.remote.submit import prepare, submit
-
-        submit(self, prepare(self, num_trials, time_budget, target, walltime=walltime, **words))
+        given = self._prepare(num_trials, time_budget, target, walltime=walltime, **words)
+        submit(self._problem, self.path, given)
         return AttachedStudy(self.path.absolute(), _followers((), progress=True))
 
     def job_script(
@@ -288,11 +287,7 @@ class Study:
         **words: Any,
     ) -> str:
         """The batch script that :meth:`submit` would submit; nothing is written or started."""
-        from daskhpo.remote.script import head_script
-        from daskhpo.remote.submission import JobFolder
-        from daskhpo.remote.submit import prepare
-
-        given = prepare(self, num_trials, time_budget, target, walltime=walltime, **words)
+        given = self._prepare(num_trials, time_budget, target, walltime=walltime, **words)
         return head_script(given, JobFolder(self.path.absolute()))
 
     def attach(self, callbacks: Sequence[Callback] = (), progress: bool = True) -> AttachedStudy:
@@ -306,8 +301,6 @@ class Study:
         FileNotFoundError : the directory holds no study.
         StudyNotRunning : nobody runs it, and no job is going to.
         """
-        from daskhpo.remote.attach import attach
-
         return attach(self.path.absolute(), _followers(callbacks, progress))
 
     def ask(self) -> AskedTrial | None:
@@ -333,8 +326,6 @@ class Study:
         20
         """
         if self._asktell is None:
-            from daskhpo.cluster.jobs import is_over
-
             self._asktell = AskTell(self.path, self._problem, resume=True, job_is_over=is_over)
         return self._asktell.ask()
 
@@ -382,8 +373,6 @@ class Study:
         StudyExists : there is something in ``storage/name``.
         StudyMismatch : the directory's study is defined otherwise than this one.
         """
-        from daskhpo.engine.branch import branch
-
         check_name(name)
         is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if seconds is not None and not (is_number and seconds >= 0):
@@ -399,25 +388,18 @@ class Study:
         """What the study has found so far; works while it runs, too."""
         return Result(study_records(self.path), self._problem.objective, self.path)
 
-    def _last_limits(self) -> tuple[int | None, float | None]:
-        from daskhpo.core.events import Began
+    def _prepare(self, *limits: Any, walltime: float | str, **words: Any) -> Submission:
+        check_not_loading("submit")
+        if self.trainable is None:
+            raise TypeError("this study has no trainable: nothing could be trained in a job")
+        return prepare(
+            self._problem, self.path, source_of(self), *limits, walltime=walltime, **words
+        )
 
-        began = [r for r in study_records(self.path) if isinstance(r, Began)]
-        if not began:
-            return None, None
-        return began[-1].limits.num_trials, began[-1].limits.target
 
-
-def load_study(path: str | Path) -> Result:
-    """The result of a study's directory; neither its trainable nor its optimiser is needed.
-
-    Raises
-    ------
-    FileNotFoundError : the directory holds no study.
-    """
-    directory = Path(path)
-    manifest = read_manifest(directory)
-    return Result(study_records(directory), manifest.objective, directory)
+def load_source(source: str) -> Study:
+    """The study that ``FILE.py:NAME`` defines; see :func:`daskhpo.study.loader.load`."""
+    return load(source, Study)
 
 
 def _followers(callbacks: Sequence[Callback], progress: bool) -> list[Callback]:
@@ -426,6 +408,4 @@ def _followers(callbacks: Sequence[Callback], progress: bool) -> list[Callback]:
             raise TypeError(f"callbacks: {callback!r} is no Callback")
     if not progress:
         return [*callbacks]
-    from daskhpo.callbacks.console import ConsoleProgress
-
     return [ConsoleProgress(), *callbacks]

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daskhpo.checkpoints.cleaned import Cleaned
 from daskhpo.checkpoints.codec import Snapshot, snapshot
+from daskhpo.checkpoints.zarr import CleanupResult
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing, StateNotSupported
 from daskhpo.core.types import CheckpointRef
 
@@ -198,7 +198,7 @@ class CheckpointStoreContract:
 
     def test_cleaning_keeps_what_was_written(self, store: Any) -> None:
         ref = store.write(a_ref(), a_state())
-        assert store.clean() == Cleaned()
+        assert store.clean() == CleanupResult()
         assert_same_state(store.read(ref), a_state())
 
     def test_cleaning_removes_the_rows_that_are_not_kept(self, store: Any) -> None:

@@ -20,8 +20,9 @@ from typing import Any
 
 from distributed import Client
 
-from daskhpo.executors.dask.local import local_cluster, visible_gpus
-from daskhpo.study.limits import seconds_of
+from daskhpo.cluster.gpus import visible_gpus
+from daskhpo.core.quantities import parse_duration
+from daskhpo.executors.dask.local import local_cluster
 from experiments.adsorption.data import prepare
 from experiments.time_to_solution.profiles import PROFILES, Profile
 from experiments.time_to_solution.runner import Runner, say, warm_up
@@ -119,7 +120,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--profile", choices=list(PROFILES), default="laptop")
     parser.add_argument("--seeds", type=int, default=3, help="default: 3")
     parser.add_argument(
-        "--time-budget", type=seconds_of, help="of each method; default: the profile's"
+        "--time-budget", type=parse_duration, help="of each method; default: the profile's"
     )
     parser.add_argument("--workers", type=int, help="default: the profile's")
     parser.add_argument("--target", type=float, help="eV; default: the profile's")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daskhpo.checkpoints import ZarrStore, files, snapshot
+from daskhpo.checkpoints import ZarrStore, snapshot
 from daskhpo.core.errors import CheckpointNotWritten
 from daskhpo.testing.stores import a_ref, a_state, assert_same_state
 
@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_flushed_leaves_nothing(store, monkeypatch, is_n
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "flush_folder", fail)
+        patch.setattr("daskhpo.checkpoints.zarr.flush_folder", fail)
         with pytest.raises(CheckpointNotWritten, match="Input/output error"):
             store.write(a_ref(row=1), {"another": np.ones(3000)} if is_new else a_state(1))
     assert store.list() == [kept]

@@ -17,7 +17,7 @@ import pytest
 import torch
 import zarr
 
-from daskhpo.checkpoints import Cleaned, ZarrStore, codec, files
+from daskhpo.checkpoints import CleanupResult, ZarrStore, codec, files
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing
 from daskhpo.testing.stores import CheckpointStoreContract, a_ref, a_state, assert_same_state
 
@@ -371,7 +371,7 @@ def test_making_a_store_touches_nothing_and_it_travels_by_its_path(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     store = ZarrStore("checkpoints")
     assert store.list() == []
-    assert store.clean() == Cleaned()
+    assert store.clean() == CleanupResult()
     assert not store.path.exists()
     ref = store.write(a_ref(), a_state())
     monkeypatch.chdir("/")
@@ -391,7 +391,7 @@ def test_cleaning_removes_what_killed_writers_left_and_nothing_else(store):
     (store.path / ref.array / "6.1").write_bytes(b"xyz")  # of a row whose first chunk is not there
     (store.path / ("0" * 24)).mkdir()
     assert [found.row for found in store.list()] == [0, 6]
-    assert store.clean() == Cleaned(3, 6)
+    assert store.clean() == CleanupResult(3, 6)
     assert files_of(store) == before
     assert not (store.path / ("0" * 24)).exists()
     assert_same_state(store.read(ref), a_state())
@@ -440,7 +440,7 @@ def test_a_shared_row_takes_no_room_and_needs_nothing_of_the_first_store(tmp_pat
         assert one.samefile(two)
     shutil.rmtree(store.path)
     assert_same_state(ZarrStore(other.path).read(ref), a_state())
-    assert other.clean(keep=[ref]) == Cleaned()
+    assert other.clean(keep=[ref]) == CleanupResult()
 
 
 def test_a_row_is_copied_where_there_are_no_links(store, tmp_path, monkeypatch):
@@ -454,7 +454,7 @@ def test_a_row_is_copied_where_there_are_no_links(store, tmp_path, monkeypatch):
         store.share(ref, other)
     assert not row_file(store, ref).samefile(row_file(other, ref))
     assert_same_state(other.read(ref), a_state())
-    assert other.clean() == Cleaned()
+    assert other.clean() == CleanupResult()
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no second file system is known here")

@@ -20,7 +20,7 @@ import daskhpo.searchers
 import daskhpo.space
 from daskhpo import load_study
 from daskhpo.cli.app import _parser
-from daskhpo.core.schedule import Piece
+from daskhpo.core.types import ScheduleSegment
 from daskhpo.simulation.compare import replay
 from daskhpo.simulation.curves import CurveTable
 from daskhpo.simulation.planning import plan
@@ -59,7 +59,7 @@ class Names(dict[str, Any]):
 
 @pytest.mark.parametrize("text", FROZEN["reprs"])
 def test_a_plug_in_is_described_as_before(text):
-    names = Names({"ScheduleSegment": Piece})
+    names = Names({"ScheduleSegment": ScheduleSegment})
     for module in (daskhpo.schedulers, daskhpo.space):
         names |= {name: getattr(module, name) for name in module.__all__}
     assert repr(eval(text, {}, names)) == FROZEN["reprs"][text]

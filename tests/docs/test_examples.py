@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from daskhpo.cli.app import app as cli
+from daskhpo.cli import app as cli
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "conda/README.md", *sorted(ROOT.glob("docs/**/*.md"))]

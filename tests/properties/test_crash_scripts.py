@@ -30,7 +30,6 @@ from daskhpo.core.events import (
     Unsaved,
 )
 from daskhpo.core.objective import Objective
-from daskhpo.core.schedule import Piece
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Categorical, Real, Space
 from daskhpo.core.types import (
@@ -40,6 +39,7 @@ from daskhpo.core.types import (
     Limits,
     Pause,
     Resume,
+    ScheduleSegment,
     Start,
     Status,
     Stop,
@@ -66,7 +66,11 @@ from daskhpo.testing.journal import MemoryJournal
 pytestmark = pytest.mark.timeout(600)  # a thousand studies
 
 SPACE = Space({"x": Real(0.0, 1.0), "kind": Categorical(["a", "b", ("c", 1)]), "lr": 0.1})
-SCHEDULE = [Piece(0, 2, {"lr": 0.1}), Piece(2, 3, {"lr": 0.05}), Piece(3, 7, {"lr": 0.2})]
+SCHEDULE = [
+    ScheduleSegment(0, 2, {"lr": 0.1}),
+    ScheduleSegment(2, 3, {"lr": 0.05}),
+    ScheduleSegment(3, 7, {"lr": 0.2}),
+]
 
 
 class Copycat(Scheduler):

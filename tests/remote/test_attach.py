@@ -21,7 +21,7 @@ from daskhpo.core.errors import StudyNotRunning
 from daskhpo.core.events import Reported
 from daskhpo.engine.session import study_records
 from daskhpo.remote.attach import attach
-from daskhpo.study.loader import load
+from daskhpo.study.study import load_source
 
 FILE = """
 import time
@@ -83,7 +83,7 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproc
 
 
 def test_a_study_is_followed_and_left_and_stopped(running: subprocess.Popen[str]) -> None:
-    study = load("mine.py:study")
+    study = load_source("mine.py:study")
     notes, told = Notes(), io.StringIO()
     attached = attach(Path("runs/first"), [notes, ConsoleProgress(told)])
     assert attached.job is None

@@ -11,25 +11,19 @@ import textwrap
 import pytest
 
 from daskhpo import Study
+from daskhpo.atomic_files import write_private
 from daskhpo.cluster.security import credentials
+from daskhpo.cluster.times import parse_walltime
 from daskhpo.core.errors import StudyExists, StudyLocked
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.options import RunOptions
 from daskhpo.remote.allocation import step_command
-from daskhpo.remote.script import head_name, seconds_of_walltime, worker_name
-from daskhpo.remote.submission import (
-    HeadJob,
-    JobFolder,
-    Place,
-    Submission,
-    WorkerJobs,
-    WorkerSteps,
-    write_private,
-)
+from daskhpo.remote.script import head_name, worker_name
+from daskhpo.remote.submission import HeadJob, JobFolder, Place, Submission, WorkerJobs, WorkerSteps
 from daskhpo.schedulers import FIFO
 from daskhpo.searchers import GridSearch
 from daskhpo.space import Real
-from daskhpo.study.loader import load
+from daskhpo.study.study import load_source
 
 FILE = """
 from daskhpo import Study
@@ -58,7 +52,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def study(folder):
-    return load("tune.py:study")
+    return load_source("tune.py:study")
 
 
 def script(study, **words):
@@ -120,7 +114,7 @@ def test_one_allocation_has_all_that_the_workers_need(study):
 def test_names_and_folders_may_have_blanks(folder):
     (folder / "my dir").mkdir()
     (folder / "my dir" / "tune.py").write_text(FILE.replace('"first"', '"my 1st %study"'))
-    text = script(load("my dir/tune.py:study"))
+    text = script(load_source("my dir/tune.py:study"))
     path = f"{folder}/runs/my 1st %study"
     assert f'#SBATCH --output="{path.replace("%", "%%")}/job/%j.log"\n' in text
     assert "#SBATCH --job-name=daskhpo-my_1st__study\n" in text
@@ -188,7 +182,7 @@ def test_a_mistake_is_named_before_anything_is_written(study, folder, words, err
 
 def test_a_study_without_a_trainable_is_refused(folder):
     with pytest.raises(TypeError, match="no trainable"):
-        script(load("tune.py:asked"))
+        script(load_source("tune.py:asked"))
 
 
 def test_a_study_that_no_file_defines_is_refused(tmp_path):
@@ -213,7 +207,7 @@ def python(*arguments):
 def test_a_file_that_begins_its_study_while_it_is_imported_is_refused(folder, call):
     (folder / "tune.py").write_text(f"{FILE}study.{call}")
     with pytest.raises(ValueError, match=r"while it is imported: put the call under `if __name"):
-        load("tune.py:study")
+        load_source("tune.py:study")
     assert not (folder / "runs").exists()
 
 
@@ -242,7 +236,7 @@ def test_a_script_that_submits_the_study_it_defines_is_found(folder):
 def test_a_study_that_runs_or_has_nothing_left_to_do_is_refused(folder):
     text = FILE + "import daskhpo.searchers\n"
     (folder / "tune.py").write_text(text)
-    study = load("tune.py:study")
+    study = load_source("tune.py:study")
     study.run(2, progress=False)
     with pytest.raises(StudyExists, match="nothing left to do: it has 2 trials"):
         script(study, num_trials=2)
@@ -270,7 +264,7 @@ def test_no_number_of_trials_means_the_last_one(study):
     ],
 )
 def test_a_walltime_is_said_as_here_or_as_in_slurm(walltime, seconds):
-    assert seconds_of_walltime(walltime) == seconds
+    assert parse_walltime(walltime) == seconds
 
 
 # -- what lies in the directory ------------------------------------------------------------------
@@ -338,4 +332,4 @@ def test_a_finite_search_may_be_submitted_without_a_limit(folder):
     text = FILE.replace("scheduler=FIFO(3)", "scheduler=FIFO(3), searcher=GridSearch(2)")
     (folder / "tune.py").write_text("from daskhpo.searchers import GridSearch\n" + text)
     assert GridSearch(2).finite
-    assert script(load("tune.py:study"), num_trials=None)
+    assert script(load_source("tune.py:study"), num_trials=None)

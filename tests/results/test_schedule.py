@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskhpo.core.schedule import Piece
+from daskhpo.core.types import ScheduleSegment
 from daskhpo.results.multistep import MultiStep
 from daskhpo.results.schedule import Schedule
 
@@ -21,7 +21,7 @@ from daskhpo.results.schedule import Schedule
 def a_schedule(*rates, length=5, **constants):
     return Schedule(
         [
-            Piece(i * length, (i + 1) * length, {"lr": rate, **constants}, trial=i)
+            ScheduleSegment(i * length, (i + 1) * length, {"lr": rate, **constants}, trial=i)
             for i, rate in enumerate(rates)
         ]
     )
@@ -50,7 +50,10 @@ def test_its_names_are_those_that_change():
 
 def test_it_comes_back_from_a_file(tmp_path):
     schedule = Schedule(
-        [Piece(0, 1, {"lr": 0.1, "k": ("a", (1, None))}, 7), Piece(1, 4, {"lr": 0.3, "k": True})]
+        [
+            ScheduleSegment(0, 1, {"lr": 0.1, "k": ("a", (1, None))}, 7),
+            ScheduleSegment(1, 4, {"lr": 0.3, "k": True}),
+        ]
     )
     schedule.save(tmp_path / "schedule.json")
     assert Schedule.load(tmp_path / "schedule.json") == schedule
@@ -70,10 +73,10 @@ def test_a_file_with_something_else_is_refused(tmp_path, text):
     "pieces",
     [
         [],
-        [Piece(1, 2, {"lr": 1.0})],
-        [Piece(0, 2, {"lr": 1.0}), Piece(3, 4, {"lr": 1.0})],
-        [Piece(0, 0, {"lr": 1.0})],
-        [Piece(0, 2, {"lr": 1.0}), Piece(2, 4, {"rate": 1.0})],
+        [ScheduleSegment(1, 2, {"lr": 1.0})],
+        [ScheduleSegment(0, 2, {"lr": 1.0}), ScheduleSegment(3, 4, {"lr": 1.0})],
+        [ScheduleSegment(0, 0, {"lr": 1.0})],
+        [ScheduleSegment(0, 2, {"lr": 1.0}), ScheduleSegment(2, 4, {"rate": 1.0})],
     ],
 )
 def test_pieces_that_do_not_fit_together_are_refused(pieces):
@@ -85,7 +88,7 @@ def test_pieces_that_do_not_fit_together_are_refused(pieces):
 def test_stretching_keeps_the_shares_of_the_training(lengths, max_t):
     ends = np.cumsum(lengths).tolist()
     pieces = [
-        Piece(end - length, end, {"lr": float(i)})
+        ScheduleSegment(end - length, end, {"lr": float(i)})
         for i, (length, end) in enumerate(zip(lengths, ends, strict=True))
     ]
     schedule = Schedule(pieces).stretch(max_t)
@@ -114,7 +117,7 @@ def test_a_noisy_decay_in_three_levels_is_found():
 
 
 def test_levels_are_geometric_means_weighted_by_units():
-    schedule = Schedule([Piece(0, 1, {"lr": 0.1}), Piece(1, 4, {"lr": 0.12})])
+    schedule = Schedule([ScheduleSegment(0, 1, {"lr": 0.1}), ScheduleSegment(1, 4, {"lr": 0.12})])
     expected = math.exp((math.log(0.1) + 3 * math.log(0.12)) / 4)
     assert schedule.fit_multistep().values == pytest.approx((expected,))
 
@@ -143,7 +146,7 @@ def test_no_other_milestones_fit_better(pieces, max_steps):
     lengths, rates = zip(*pieces, strict=True)
     ends = np.cumsum(lengths).tolist()
     schedule = Schedule(
-        [Piece(e - n, e, {"lr": r}) for n, e, r in zip(lengths, ends, rates, strict=True)]
+        [ScheduleSegment(e - n, e, {"lr": r}) for n, e, r in zip(lengths, ends, rates, strict=True)]
     )
     y = np.log(schedule.values("lr"))
     m = len(pieces)
@@ -170,7 +173,10 @@ def test_no_other_milestones_fit_better(pieces, max_steps):
 )
 def test_what_cannot_be_fitted_is_refused(options, error, message):
     schedule = Schedule(
-        [Piece(0, 1, {"lr": 0.1, "momentum": 0.9}), Piece(1, 2, {"lr": 0.2, "momentum": 0.0})]
+        [
+            ScheduleSegment(0, 1, {"lr": 0.1, "momentum": 0.9}),
+            ScheduleSegment(1, 2, {"lr": 0.2, "momentum": 0.0}),
+        ]
     )
     with pytest.raises(error, match=message):
         schedule.fit_multistep(**options)

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from daskhpo.core.schedule import Piece
-from daskhpo.core.types import CheckpointRef, Discard, Exploit, Pause, Resume, Start, Status, Stop
+from daskhpo.core.types import (
+    CheckpointRef,
+    Discard,
+    Exploit,
+    Pause,
+    Resume,
+    ScheduleSegment,
+    Start,
+    Status,
+    Stop,
+)
 from daskhpo.schedulers import PBTReplay
 from daskhpo.space import Real, Space
 from daskhpo.testing.driver import Mishaps, a_report, a_trial
@@ -13,10 +22,10 @@ from daskhpo.testing.scheduler import SchedulerContract, drive
 
 FIRST, SECOND, THIRD = ({"lr": lr, "width": 8} for lr in (0.1, 0.02, 0.004))
 SCHEDULE = [
-    Piece(0, 2, FIRST, trial=4),
-    Piece(2, 4, FIRST, trial=1),
-    Piece(4, 8, SECOND, trial=1),
-    Piece(8, 9, THIRD, trial=1),
+    ScheduleSegment(0, 2, FIRST, trial=4),
+    ScheduleSegment(2, 4, FIRST, trial=1),
+    ScheduleSegment(4, 8, SECOND, trial=1),
+    ScheduleSegment(8, 9, THIRD, trial=1),
 ]
 
 
@@ -127,9 +136,9 @@ def test_other_names_of_the_space_may_be_searched():
     [
         ([], TypeError),
         ([{"lr": 0.1}], TypeError),
-        ([Piece(1, 2, FIRST)], ValueError),
-        ([Piece(0, 2, FIRST), Piece(3, 4, FIRST)], ValueError),
-        ([Piece(0, 2, FIRST), Piece(2, 2, FIRST)], ValueError),
+        ([ScheduleSegment(1, 2, FIRST)], ValueError),
+        ([ScheduleSegment(0, 2, FIRST), ScheduleSegment(3, 4, FIRST)], ValueError),
+        ([ScheduleSegment(0, 2, FIRST), ScheduleSegment(2, 2, FIRST)], ValueError),
     ],
 )
 def test_what_is_no_schedule_is_refused(schedule, error):

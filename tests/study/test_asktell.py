@@ -10,7 +10,7 @@ import pytest
 
 from daskhpo import Study
 from daskhpo.core.errors import MetricError, StudyLocked
-from daskhpo.core.schedule import Piece
+from daskhpo.core.types import ScheduleSegment
 from daskhpo.engine import requests
 from daskhpo.engine.lock import holder_of
 from daskhpo.schedulers import ASHA, FIFO, PBT, MedianStopping, PBTReplay
@@ -102,7 +102,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     [
         PBT(9, 3, ["x"]),
         MedianStopping(PBT(9, 3, ["x"])),
-        PBTReplay([Piece(0, 4, {"x": 0.1}), Piece(4, 9, {"x": 0.2})]),
+        PBTReplay([ScheduleSegment(0, 4, {"x": 0.1}), ScheduleSegment(4, 9, {"x": 0.2})]),
     ],
 )
 def test_states_that_would_go_on_with_other_settings_are_not_there_to_be_asked_for(

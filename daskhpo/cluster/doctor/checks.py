@@ -281,7 +281,7 @@ def _mount_of(path: Path) -> Path:
 
 def _check_machine() -> Iterator[Finding]:
     """A machine without Slurm: its own Python, devices and scratch."""
-    from daskhpo.executors.dask.local import visible_gpus
+    from daskhpo.cluster.gpus import visible_gpus
 
     n_gpus = len(visible_gpus())
     facts = look_here(gpu=bool(n_gpus))
@@ -345,6 +345,4 @@ def _versions() -> dict[str, str]:
 
 
 def _package() -> str:
-    import daskhpo
-
-    return str(Path(daskhpo.__file__).parent)
+    return str(Path(__file__).parents[2])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from daskhpo.cluster.jobs import seconds_of_slurm
-from daskhpo.remote.script import slurm_time
+from daskhpo.cluster.times import parse_slurm_time, slurm_time
 
 _FIELD = re.compile(r"([\w:/]+)=(\S*)")
 
@@ -30,7 +29,7 @@ def rows(text: str, names: tuple[str, ...]) -> list[dict[str, str]]:
 
 def seconds_of_limit(text: str) -> float | None:
     """Seconds of a limit: infinite if there is none; None if Slurm does not say."""
-    return math.inf if text.lower() in ("unlimited", "infinite") else seconds_of_slurm(text)
+    return math.inf if text.lower() in ("unlimited", "infinite") else parse_slurm_time(text)
 
 
 def clock(seconds: float) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from daskhpo.remote.script import seconds_of_walltime, slurm_time
+from daskhpo.cluster.times import parse_walltime, slurm_time
 
 _GPU_OPTIONS = ("--gres", "--gpus", "-G", "--gpus-per-node", "--gpus-per-task", "--gpus-per-socket")
 
@@ -67,13 +67,13 @@ class Wanted:
                     "#SBATCH, such as '--constraint=gpu' or '-C gpu'"
                 )
         if self.walltime is not None:
-            seconds_of_walltime(self.walltime)
+            parse_walltime(self.walltime)
         self.devices  # noqa: B018 - raises if a directive asks for none that there could be
 
     @property
     def seconds(self) -> float | None:
         """The walltime, in seconds."""
-        return None if self.walltime is None else seconds_of_walltime(self.walltime)
+        return None if self.walltime is None else parse_walltime(self.walltime)
 
     @cached_property
     def devices(self) -> list[Gres]:

@@ -9,21 +9,22 @@ import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cloudpickle
-from distributed import Client, Scheduler
-from distributed.comm import connect
-from distributed.utils import sync
 
 from daskhpo.callbacks.base import Callback, Follower, StudyInfo
+from daskhpo.cluster.network import ssh_tunnel
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.engine.session import study_records
-from daskhpo.executors.dask.scheduler_plugin import Head, HeadSpec, Slots
+from daskhpo.executors.dask.local import local_cluster
 from daskhpo.results.progress import counts
 from daskhpo.results.result import Result
+
+if TYPE_CHECKING:
+    from daskhpo.executors.dask.scheduler_plugin import HeadSpec
 
 logger = logging.getLogger("daskhpo")
 
@@ -105,6 +106,10 @@ class _Here:
     """The head is in this process."""
 
     def __init__(self, scheduler: Any, spec: HeadSpec) -> None:
+        from distributed.utils import sync
+
+        from daskhpo.executors.dask.scheduler_plugin import Head
+
         self._head = Head(spec)
         sync(scheduler.loop, scheduler.register_scheduler_plugin, self._head, idempotent=False)
 
@@ -123,14 +128,16 @@ class _Elsewhere:
     """The head is in the scheduler's process, which is another one; we keep a line to it."""
 
     def __init__(self, client: Any, spec: HeadSpec) -> None:
+        from daskhpo.executors.dask.scheduler_plugin import Head
+
         head = Head(spec)
         self._client = client
         self.error: BaseException | None = None
         client.register_plugin(head, name=head.name)
-        self._comm = sync(client.loop, self._connect, head.name)
+        self._comm = self._sync(self._connect, head.name)
 
     def is_finished(self, seconds: float) -> bool:
-        answer = sync(self._client.loop, self._call, "poll", {})
+        answer = self._sync(self._call, "poll", {})
         if answer["finished"]:
             self.error = pickle.loads(answer["error"])
             self._client.loop.add_callback(self._comm.abort)
@@ -139,9 +146,16 @@ class _Elsewhere:
         return bool(answer["finished"])
 
     def stop(self, reason: str) -> None:
-        sync(self._client.loop, self._call, "stop", {"reason": reason})
+        self._sync(self._call, "stop", {"reason": reason})
+
+    def _sync(self, call: Any, *args: Any) -> Any:
+        from distributed.utils import sync
+
+        return sync(self._client.loop, call, *args)
 
     async def _connect(self, channel: str) -> Any:
+        from distributed.comm import connect
+
         address, how = self._client.scheduler.address, self._client.connection_args
         comm = await connect(address, **how)
         await comm.write({"op": channel, "slot": -1, "reply": False})
@@ -165,6 +179,10 @@ def start(
     callbacks: Sequence[Callback],
 ) -> StudyHandle:
     """Start a session of a study; see :meth:`daskhpo.Study.start`."""
+    from distributed import Scheduler
+
+    from daskhpo.executors.dask.scheduler_plugin import HeadSpec, Slots
+
     spec = HeadSpec(
         directory,
         store,
@@ -206,10 +224,8 @@ def _dashboard(client: Any, scheduler: Any) -> str | None:
     server = getattr(scheduler, "http_server", None)  # None if the scheduler is elsewhere
     if server is None or server.address != "127.0.0.1" or "://127.0.0.1:" in scheduler.address:
         return str(client.dashboard_link)
-    from daskhpo.remote.submission import Place
-
     host = socket.gethostname()
-    tunnel = Place("", host, server.port).tunnel(host)
+    tunnel = ssh_tunnel(host, server.port, host)
     return f"http://localhost:8787/status, by way of `{tunnel}` on your own machine"
 
 
@@ -224,13 +240,13 @@ def _pickled(trainable: Any) -> bytes:
 
 
 def _client(given: Any, options: RunOptions, stack: contextlib.ExitStack) -> Any:
+    from distributed import Client
+
     if isinstance(given, Client):
         if given.asynchronous:
             raise TypeError("client= is asynchronous; give a Client(asynchronous=False)")
         return given
     if given is None:
-        from daskhpo.executors.dask.local import local_cluster
-
         given = stack.enter_context(local_cluster(options.resources, options.max_concurrent))
     elif not hasattr(given, "scheduler_address"):
         raise TypeError(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import threading
 from typing import Any
 
+from daskhpo.cluster.gpus import visible_gpus
 from daskhpo.core.errors import NoSuitableWorkers
 
 
@@ -72,27 +70,3 @@ def local_cluster(resources: dict[str, float], max_concurrent: int | None = None
         }
     scheduler.sync(scheduler._correct_state)
     return scheduler
-
-
-def visible_gpus() -> list[str]:
-    """Names of the GPUs that this process may use, found without loading CUDA."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip()]
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return listed.stdout.split()
-
-
-def ignore_sigint() -> None:
-    """Let Ctrl-C in the terminal reach the study's own process only."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -76,8 +76,8 @@ def scratch(environ: Mapping[str, str]) -> str:
 
 async def dask_setup(worker: Any) -> None:
     """Called by Dask in each worker process, before it takes tasks."""
-    from daskhpo.executors.dask.local import ignore_sigint
     from daskhpo.executors.dask.shutdown import NAME, Ending
+    from daskhpo.executors.dask.worker_setup import ignore_sigint
 
     ignore_sigint()
     await worker.plugin_add(Ending(), name=NAME)
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logger.setLevel(logging.INFO)
     args = _parser().parse_args(argv)
-    from daskhpo.executors.dask.local import visible_gpus
+    from daskhpo.cluster.gpus import visible_gpus
 
     visible = visible_gpus() if args.gpus else []
     try:

@@ -14,7 +14,7 @@ from distributed import Client
 from daskhpo import Study, Trainable
 from daskhpo.core.errors import StudyFailed
 from daskhpo.core.events import Exploited
-from daskhpo.core.schedule import Piece
+from daskhpo.core.types import ScheduleSegment
 from daskhpo.engine.session import study_records
 from daskhpo.schedulers import PBT, MedianStopping, PBTReplay
 from daskhpo.searchers import RandomSearch
@@ -187,7 +187,7 @@ def test_a_replay_whose_workers_die_trains_each_unit_at_its_rate(
     own_cluster: Any, tmp_path: Any, wait_for: Any
 ) -> None:
     rates = [0.1, 0.2, 0.3, 0.4]
-    pieces = [Piece(i * 10, i * 10 + 10, {"lr": rate}) for i, rate in enumerate(rates)]
+    pieces = [ScheduleSegment(i * 10, i * 10 + 10, {"lr": rate}) for i, rate in enumerate(rates)]
     study = Study(
         Descent, {"lr": 0.1}, "loss", scheduler=PBTReplay(pieces), storage=tmp_path, name="study"
     )

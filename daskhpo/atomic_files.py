@@ -1,0 +1,84 @@
+"""Files that appear complete or not at all, after a killed process and after a power cut.
+
+A file is written under another name in its folder (``<name>.<random>.partial``), flushed to the
+disk and renamed. The new name itself survives a power cut once its folder is flushed, too
+(:func:`flush_folder`): a caller that writes several files does that once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+PARTIAL = ".partial"
+
+
+@contextlib.contextmanager
+def replacing(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Names to write to; they replace ``paths``, the first one last, or nothing is left of them."""
+    mark = f".{uuid.uuid4().hex}{PARTIAL}"
+    partials = [path.with_name(path.name + mark) for path in paths]
+    litter = list(partials)
+    try:
+        yield partials
+        for partial, path in reversed(list(zip(partials, paths, strict=True))):
+            partial.replace(path)
+            litter.append(path)
+    except BaseException:  # an interrupt too must leave no litter
+        for path in litter:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise
+
+
+def write_file(path: Path, data: str | bytes, mode: int = 0o666) -> None:
+    """Write a small file and flush it to the disk.
+
+    Parameters
+    ----------
+    mode : permissions of the file, less what the umask takes.
+    """
+    with replacing([path]) as (partial,):
+        _write_new(partial, data, mode)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read."""
+    write_file(path, text, mode=0o600)
+
+
+def create_file(path: Path, text: str) -> bool:
+    """Create a file unless it exists; atomic on NFS, too. False: it exists."""
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    _write_new(aside, text, 0o666)
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return aside.stat().st_nlink == 2  # NFS may lose the answer and link once more
+    finally:
+        aside.unlink()
+    return True
+
+
+def flush_folder(folder: Path) -> None:
+    """Make what was renamed or removed in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:  # some network file systems cannot flush a folder, and need not
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def _write_new(path: Path, data: str | bytes, mode: int) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,72 @@
+"""Files appear complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from daskhpo import atomic_files
+from daskhpo.atomic_files import create_file, replacing, write_file, write_private
+
+
+@pytest.mark.parametrize("data", ["text é", b"\0bytes"])
+def test_what_was_written_is_there_and_nothing_else(tmp_path: Path, data: str | bytes) -> None:
+    path = tmp_path / "file"
+    write_file(path, "older")
+    write_file(path, data)
+    assert path.read_bytes() == (data.encode() if isinstance(data, str) else data)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_private_file_is_its_owners_whatever_the_umask(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        write_private(tmp_path / "key", "secret")
+        write_file(tmp_path / "other", "known")
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "other").stat().st_mode) == 0o666
+
+
+def test_a_file_that_could_not_be_flushed_leaves_the_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    write_file(tmp_path / "file", "older")
+    monkeypatch.setattr(atomic_files.os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_file(tmp_path / "file", "newer")
+    assert (tmp_path / "file").read_text() == "older"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_of_several_files_the_first_is_named_last_and_an_interrupt_leaves_none(
+    tmp_path: Path,
+) -> None:
+    paths = [tmp_path / name for name in ("first", "second")]
+    (tmp_path / "first").mkdir()  # cannot be replaced by a file
+    (tmp_path / "first/full").touch()
+    with pytest.raises(OSError, match="first"), replacing(paths) as partials:
+        for partial in partials:
+            partial.touch()
+    assert os.listdir(tmp_path) == ["first"]
+    with pytest.raises(KeyboardInterrupt), replacing([tmp_path / "third"]) as (partial,):
+        partial.touch()
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == ["first"]
+
+
+def test_one_of_many_creates_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(lambda n: create_file(path, str(n)), range(64)))
+    assert won.count(True) == 1
+    assert path.read_text() == str(won.index(True))
+    assert os.listdir(tmp_path) == ["lock"]
