@@ -44,8 +44,8 @@ from methods import (
 from showing import about, inodes, load, spread, table
 
 from daskhpo.checkpoints import ZarrStore, codec
-from daskhpo.checkpoints.cache import Residents
-from daskhpo.core.types import Chance, CheckpointRef
+from daskhpo.checkpoints.cache import StateCache
+from daskhpo.core.types import CheckpointRef, ReuseProbability
 
 SMALL, LARGE = (60, 1_000_000), (200, 100_000_000)  # tensors and bytes of the model; Adam: + 2
 # -- measuring -----------------------------------------------------------------------------------
@@ -126,10 +126,10 @@ def ratios(times: Times, rival: str, most: float) -> list[list[object]]:
     return rows
 
 
-def pause(residents: Residents, state: State, i: int, size: int, chance: Chance) -> None:
+def pause(residents: StateCache, state: State, i: int, size: int, chance: ReuseProbability) -> None:
     """What a worker does when a trial pauses."""
-    taken = codec.snapshot(state, i, 1, residents.buffer(size))
-    residents.hold(CheckpointRef(i, i, 1), 1, taken, chance, 1e-3)
+    taken = codec.snapshot(state, i, 1, residents.take_buffer(size))
+    residents.put(CheckpointRef(i, i, 1), 1, taken, chance, 1e-3)
 
 
 def pauses(state: State, folder: Path, n: int) -> list[list[str]]:
@@ -138,20 +138,20 @@ def pauses(state: State, folder: Path, n: int) -> list[list[str]]:
     n_new = min(n, 5)
     times: dict[str, list[float]] = defaultdict(list)
     for kind, chance, n_held in (
-        ("new", Chance.POOR, n_new),
+        ("new", ReuseProbability.UNLIKELY, n_new),
         # room for two: a third pushes one out, whose memory it takes
-        ("used", Chance.POOR, 2),
-        ("written", Chance.SURE, 2),
+        ("used", ReuseProbability.UNLIKELY, 2),
+        ("written", ReuseProbability.CERTAIN, 2),
     ):
         n_skipped = 0 if kind == "new" else 3  # before that memory is new
-        residents = Residents(ZarrStore(folder), lambda note: None, capacity=n_held * size)
+        residents = StateCache(ZarrStore(folder), lambda note: None, capacity=n_held * size)
         with closing(residents):
             for i in range(n_new if kind == "new" else n + n_skipped):
                 ms, _ = milliseconds(partial(pause, residents, state, i, size, chance))
                 flushed = 0.0
-                if chance is Chance.SURE:
+                if chance is ReuseProbability.CERTAIN:
                     flushed, _ = milliseconds(partial(residents.flush, leaving=False))
-                    residents.forget(i)
+                    residents.discard(i)
                     next(folder.glob(f"*/{i}.0")).unlink()
                 if i >= n_skipped:
                     times[kind].append(ms)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from daskhpo.core.space import Space
-from daskhpo.simulation.curves import Recorded
+from daskhpo.simulation.curves import RecordedCurve
 from experiments.simulated import tables
 
 FOLDER = tables.SHARED
@@ -27,7 +27,7 @@ class Task:
 
     name: str
     space: Space
-    curve: Callable[[Any], Recorded]
+    curve: Callable[[Any], RecordedCurve]
     least: float
 
 
@@ -52,8 +52,8 @@ def _task(task: tables.Task, space: Space, smooth: bool) -> Task:
 
 
 def _smooth(
-    task: tables.Task, space: Space, nearest: Callable[[Any], Recorded]
-) -> Callable[[Any], Recorded]:
+    task: tables.Task, space: Space, nearest: Callable[[Any], RecordedCurve]
+) -> Callable[[Any], RecordedCurve]:
     """From a configuration to a curve between the recorded ones."""
     from sklearn.ensemble import ExtraTreesRegressor
 
@@ -66,11 +66,11 @@ def _smooth(
     known = np.minimum(np.nan_to_num(losses, nan=worst), worst)
     forest = ExtraTreesRegressor(32, random_state=0).fit(cube, np.concatenate([known, times], 1))
 
-    def between(config: Any) -> Recorded:
+    def between(config: Any) -> RecordedCurve:
         found = forest.predict(np.array(space.to_unit(config))[None])[0]
         values, seconds = found[:MAX_T], found[MAX_T:]
         theirs = np.array([nearest(config).metric(r) for r in units])
         values[np.isnan(theirs)] = np.nan
-        return Recorded(values.tolist(), seconds.tolist())
+        return RecordedCurve(values.tolist(), seconds.tolist())
 
     return between

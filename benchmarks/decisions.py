@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from daskhpo.core.commands import Command, Save
-from daskhpo.core.events import Began, Launched, Record, Reported, Saved, Suggested
+from daskhpo.core.events import Launched, Record, Reported, Saved, SessionStarted, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Real, Space
 from daskhpo.core.types import CheckpointPolicy, Continue, Limits, Pause
@@ -77,7 +77,7 @@ def simulate(
     space = Space(SPACE | {"noise": noise})
     coordinator = Coordinator(Problem(space, objective, scheduler, RandomSearch(), seed), tape)
     executor = Watched(SimulatedExecutor(Curve, objective, n_slots), tape)
-    executor.perform(coordinator.handle(Began(Limits(n_trials), policy, 0.0)))
+    executor.perform(coordinator.handle(SessionStarted(Limits(n_trials), policy, 0.0)))
     drive(coordinator, executor, tape)
     return tape.records
 

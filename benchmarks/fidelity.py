@@ -26,7 +26,7 @@ import numpy as np
 from curves import FOLDER, Task, tasks
 from showing import about, load, table
 
-from daskhpo.core.events import Began, Ended, Launched, Record, SlotsChanged, StopRequested
+from daskhpo.core.events import Ended, Launched, Record, SessionStarted, SlotsChanged, StopRequested
 from daskhpo.core.objective import Objective
 from daskhpo.core.random import rng
 from daskhpo.core.searcher import Searcher
@@ -119,7 +119,7 @@ class Watching:
         self._wanted = True
 
     def append(self, record: Record) -> None:
-        self._result.take(record)
+        self._result.apply(record)
         if self._wanted:
             self.idle += (self._n_slots - self._n_running) * (record.seconds - self._now)
         self._now = record.seconds
@@ -146,7 +146,7 @@ def one_study(task: Task, make: Callable[[], Searcher], seed: int, seconds: floa
     coordinator = Coordinator(problem, journal)
     executor = SimulatedExecutor(task.curve, objective, N_SLOTS)
     limits = Limits(time_budget=seconds)
-    executor.perform(coordinator.handle(Began(limits, CheckpointPolicy("never"), 0.0)))
+    executor.perform(coordinator.handle(SessionStarted(limits, CheckpointPolicy("never"), 0.0)))
     drive(coordinator, executor, journal)
     history = result.history().sort_values("seconds", kind="stable")
     best = np.minimum.accumulate(history["loss"].to_numpy())

@@ -24,18 +24,18 @@ from showing import about, load, table
 from simulation import SEED, SPACE, Enough, PowerLaw
 
 from daskhpo.core.commands import Command, Release, Train
-from daskhpo.core.events import Began, Event, Reported, SlotsChanged, Step
+from daskhpo.core.events import Event, Reported, SessionStarted, SlotsChanged, Step
 from daskhpo.core.objective import Objective
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits, TrialId
 from daskhpo.engine.coordinator import Coordinator, Problem, drive
-from daskhpo.engine.prefetch import Ahead
+from daskhpo.engine.prefetch import PrefetchingSearcher
 from daskhpo.results.result import Result
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import RandomSearch
 from daskhpo.searchers.gp.search import GPSearch
-from daskhpo.simulation.simulation import Telling
+from daskhpo.simulation.simulation import ResultJournal
 
 THINKING = 0.1  # seconds
 
@@ -139,13 +139,13 @@ def study(searcher: Searcher, ahead: bool, n_slots: int, speed: float, seconds: 
     """Run a study for so long; a row of the table."""
     space, objective = Space(SPACE), Objective("loss")
     result = Result((), objective)
-    journal = Telling(result)
+    journal = ResultJournal(result)
     coordinator = Coordinator(Problem(space, objective, ASHA(27), searcher, SEED), journal)
-    thread = Ahead(coordinator.searcher, space, SEED) if ahead else None
+    thread = PrefetchingSearcher(coordinator.searcher, space, SEED) if ahead else None
     if thread is not None:
-        coordinator.searcher, coordinator.suggest = thread, thread.propose
+        coordinator.searcher, coordinator.suggest = thread, thread.next_suggestion
     executor = RealTime(n_slots, speed, seconds)
-    coordinator.handle(Began(Limits(), CheckpointPolicy("never"), 0.0))
+    coordinator.handle(SessionStarted(Limits(), CheckpointPolicy("never"), 0.0))
     try:
         drive(coordinator, executor, journal)
     except Enough:

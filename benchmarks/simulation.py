@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from daskhpo.core.events import Began
+from daskhpo.core.events import SessionStarted
 from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Real, Space
@@ -46,7 +46,7 @@ from daskhpo.schedulers import (
 )
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation.executor import SimulatedExecutor
-from daskhpo.simulation.simulation import Telling
+from daskhpo.simulation.simulation import ResultJournal
 
 SEED = 0
 SPACE = {"floor": Real(0.0, 1.0), "speed": Real(0.2, 1.2), "step": Real(10.0, 100.0, log=True)}
@@ -88,12 +88,12 @@ def simulate(scheduler: Scheduler, n_workers: int, n_segments: int) -> list[Any]
     objective = Objective("loss")
     problem = Problem(Space(SPACE), objective, scheduler, RandomSearch(), SEED)
     result = Result((), objective)
-    journal = Telling(result)
+    journal = ResultJournal(result)
     executor = CountingExecutor(PowerLaw, objective, n_workers)
     executor.limit = n_segments
     coordinator = Coordinator(problem, journal)
     began, cpu = time.perf_counter(), time.process_time()
-    executor.perform(coordinator.handle(Began(Limits(), CheckpointPolicy(), 0.0)))
+    executor.perform(coordinator.handle(SessionStarted(Limits(), CheckpointPolicy(), 0.0)))
     try:
         drive(coordinator, executor, journal)
     except Enough:

@@ -26,7 +26,7 @@ from daskhpo.core.scheduler import Scheduler
 from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, Hyperband, MedianStopping
 from daskhpo.searchers import GPSearch, RandomSearch
 from daskhpo.simulation import Simulation
-from daskhpo.simulation.curves import Recorded
+from daskhpo.simulation.curves import RecordedCurve
 from experiments.simulated import tables
 from experiments.simulated.crossing import crossing
 
@@ -105,7 +105,7 @@ def all_tasks(smooth: bool = False) -> list[Known]:
     return found
 
 
-def _curves_of(task: Task) -> list[Recorded]:
+def _curves_of(task: Task) -> list[RecordedCurve]:
     generator = np.random.default_rng(0)
     return [task.curve(task.space.sample(generator)) for _ in range(1000)]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from daskhpo._lazy import lazy
 from daskhpo._version import __version__
 
 if TYPE_CHECKING:
@@ -23,21 +23,14 @@ __all__ = [
     "recommend",
 ]
 
-_HOME = {
-    "Recommendation": "daskhpo.recommendation.answer",
-    "Result": "daskhpo.results.result",
-    "Study": "daskhpo.study.study",
-    "Trainable": "daskhpo.trainable",
-    "load_study": "daskhpo.results.result",
-    "recommend": "daskhpo.recommendation.answer",
-}
-
-
-def __getattr__(name: str) -> Any:  # loaded at the first use: a worker needs Trainable alone
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "Recommendation": "daskhpo.recommendation.answer",
+        "Result": "daskhpo.results.result",
+        "Study": "daskhpo.study.study",
+        "Trainable": "daskhpo.trainable",
+        "load_study": "daskhpo.results.result",
+        "recommend": "daskhpo.recommendation.answer",
+    },
+)

@@ -57,7 +57,8 @@ class Trainable(ABC):
     shape_hyperparameters : names of those that change the shape of what :meth:`save_checkpoint`
         gives, such as the number of layers. Population based training may not mutate them: a
         member goes on from another one's state.
-    adapts : :meth:`load_checkpoint` fits a state of another shape to this model, so it may.
+    adapts_checkpoints : :meth:`load_checkpoint` fits a state of another shape to this model, so
+        population based training may mutate them after all.
 
     Examples
     --------
@@ -72,7 +73,7 @@ class Trainable(ABC):
 
     trial: TrialContext
     shape_hyperparameters: Collection[str] = ()
-    adapts: bool = False
+    adapts_checkpoints: bool = False
 
     @abstractmethod
     def setup(self, config: Config) -> None:

@@ -13,6 +13,15 @@ from daskhpo import atomic_files
 from daskhpo.atomic_files import create_file, replacing, write_file, write_private
 
 
+def fill(paths: list[Path], error: BaseException | None = None) -> None:
+    """Replace files by empty ones; ``error`` is raised before they have their names."""
+    with replacing(paths) as partials:
+        for partial in partials:
+            partial.touch()
+        if error is not None:
+            raise error
+
+
 @pytest.mark.parametrize("data", ["text é", b"\0bytes"])
 def test_what_was_written_is_there_and_nothing_else(tmp_path: Path, data: str | bytes) -> None:
     path = tmp_path / "file"
@@ -53,13 +62,11 @@ def test_of_several_files_the_first_is_named_last_and_an_interrupt_leaves_none(
     paths = [tmp_path / name for name in ("first", "second")]
     (tmp_path / "first").mkdir()  # cannot be replaced by a file
     (tmp_path / "first/full").touch()
-    with pytest.raises(OSError, match="first"), replacing(paths) as partials:
-        for partial in partials:
-            partial.touch()
+    with pytest.raises(OSError, match="first"):
+        fill(paths)
     assert os.listdir(tmp_path) == ["first"]
-    with pytest.raises(KeyboardInterrupt), replacing([tmp_path / "third"]) as (partial,):
-        partial.touch()
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        fill([tmp_path / "third"], KeyboardInterrupt())
     assert os.listdir(tmp_path) == ["first"]
 
 

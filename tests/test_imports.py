@@ -21,14 +21,15 @@ HEAVY = ["dask", "distributed", "zarr", "torch", "bokeh", "skopt", "pandas", "op
 # `__init__` is the face of the package.
 MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
+    "_lazy": set(),
     "atomic_files": set(),
     "core": set(),
     "space": {"core"},
     "trainable": {"core"},
     "schedulers": {"core"},
-    "searchers": {"core"},
-    "checkpoints": {"core", "atomic_files"},
-    "cluster": {"core", "atomic_files"},
+    "searchers": {"core", "_lazy"},
+    "checkpoints": {"core", "atomic_files", "_lazy"},
+    "cluster": {"core", "atomic_files", "_lazy"},
     "engine": {"core", "atomic_files", "checkpoints", "_version"},
     "results": {"core", "checkpoints", "engine"},
     "callbacks": {"core", "engine", "results"},
@@ -49,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("_version", "core", "checkpoints", "cluster", "engine", "results", "callbacks"),
         *("remote", "executors", "study", "simulation"),
     },
-    "__init__": {"_version", "trainable", "results", "recommendation", "study"},
+    "__init__": {"_version", "_lazy", "trainable", "results", "recommendation", "study"},
 }
 # The order of the rooms: what a room may import stands before it.
 FLOORS = list(MAY_IMPORT)
@@ -135,6 +136,22 @@ def test_no_files_import_one_another_in_a_circle() -> None:
 
     for module in FILES:
         visit(module, ())
+
+
+def test_a_class_or_constant_is_defined_in_one_file() -> None:
+    homes: dict[str, set[str]] = {}
+    for module, path in FILES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            match node:
+                case ast.ClassDef(name=name) | ast.AnnAssign(target=ast.Name(id=name)):
+                    homes.setdefault(name, set()).add(module)
+                case ast.Assign(targets=targets):
+                    for name in (
+                        n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)
+                    ):
+                        homes.setdefault(name, set()).add(module)
+    twice = {name: found for name, found in homes.items() if len(found) > 1}
+    assert set(twice) == {"__all__", "__getattr__", "__dir__", "logger"}, twice
 
 
 def test_former_names_of_programs_import_nothing() -> None:

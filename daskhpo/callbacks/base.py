@@ -12,12 +12,12 @@ from pathlib import Path
 from daskhpo.core.events import Record
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import Limits
-from daskhpo.engine.journal import decode
-from daskhpo.results.progress import Story
+from daskhpo.engine.journal import decode_record
+from daskhpo.results.progress import StudyProgress
 
 logger = logging.getLogger("daskhpo")
 
-POLL_SECONDS = 0.2
+JOURNAL_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -43,24 +43,24 @@ class Callback(ABC):
     def on_start(self, info: StudyInfo) -> None:
         """The session begins."""
 
-    def on_record(self, record: Record, story: Story) -> None:
-        """Something was recorded; ``story`` has taken it in. Earlier sessions come first.
+    def on_record(self, record: Record, progress: StudyProgress) -> None:
+        """Something was recorded; ``progress`` has taken it in. Earlier sessions come first.
 
-        The story forgets a trial after the record of its end.
+        The progress forgets a trial after the record of its end.
         """
 
-    def on_tick(self, story: Story) -> None:
+    def on_tick(self, progress: StudyProgress) -> None:
         """A fraction of a second went by, and everything recorded so far was told."""
 
-    def on_finish(self, story: Story) -> None:
+    def on_finish(self, progress: StudyProgress) -> None:
         """The session is over."""
 
-    def on_leave(self, story: Story) -> None:
+    def on_detach(self, progress: StudyProgress) -> None:
         """The study goes on, but is not followed here any more; by default as if it were over."""
-        self.on_finish(story)
+        self.on_finish(progress)
 
 
-class Follower:
+class JournalFollower:
     """Reads the journal of a study and tells callbacks, in a thread of its own.
 
     It reads the file, in this process or on another machine than the coordinator's, so that no
@@ -70,7 +70,7 @@ class Follower:
     def __init__(self, info: StudyInfo, callbacks: Sequence[Callback]) -> None:
         self._info = info
         self._callbacks = list(callbacks)
-        self._story = Story(info.objective, keep_ended=False)
+        self._progress = StudyProgress(info.objective, keep_ended=False)
         self._path = info.directory / "journal.jsonl"
         self._offset = 0
         self._damaged = False
@@ -84,9 +84,9 @@ class Follower:
         """The session is over: tell the rest, and end."""
         self._end()
 
-    def leave(self) -> None:
+    def detach(self) -> None:
         """Follow it no further, though it goes on."""
-        self._last_word = "on_leave"
+        self._last_word = "on_detach"
         self._end()
 
     def _end(self) -> None:
@@ -96,12 +96,12 @@ class Follower:
 
     def _run(self) -> None:
         self._each("on_start", self._info)
-        while not self._over.wait(POLL_SECONDS):
+        while not self._over.wait(JOURNAL_POLL_SECONDS):
             self._read()
-            self._each("on_tick", self._story)
+            self._each("on_tick", self._progress)
         self._read()
-        self._each("on_tick", self._story)
-        self._each(self._last_word, self._story)
+        self._each("on_tick", self._progress)
+        self._each(self._last_word, self._progress)
 
     def _read(self) -> None:
         if not self._path.exists() or self._damaged:
@@ -119,9 +119,9 @@ class Follower:
                 if not line.endswith(b"\n"):
                     return
                 self._offset += len(line)
-                record = decode(line)
-                self._story.tell(record)
-                self._each("on_record", record, self._story)
+                record = decode_record(line)
+                self._progress.apply(record)
+                self._each("on_record", record, self._progress)
 
     def _each(self, method: str, *args: object) -> None:
         for callback in [*self._callbacks]:

@@ -7,9 +7,9 @@ from collections import Counter, deque
 from typing import Any
 
 from daskhpo.callbacks.base import Callback, StudyInfo
-from daskhpo.core.events import Began, Ended, Record, Reported
+from daskhpo.core.events import Ended, Record, Reported, SessionStarted
 from daskhpo.core.types import Status
-from daskhpo.results.progress import Story, search_loss
+from daskhpo.results.progress import StudyProgress, describe_search_wait
 
 LINE_SECONDS = 10.0  # between two plain lines, where there is no terminal
 PACE_SECONDS = 300.0  # the pace is that of so many last seconds
@@ -54,42 +54,42 @@ class ConsoleProgress(Callback):
             link = f", dashboard {info.dashboard_link}" if info.dashboard_link else ""
             self._say(f"{info.name}: {info.scheduler}, in {info.directory}{link}")
 
-    def on_record(self, record: Record, story: Story) -> None:
+    def on_record(self, record: Record, progress: StudyProgress) -> None:
         match record:
-            case Began():
+            case SessionStarted():
                 self._session_zero = record.seconds
                 self._began_at = time.monotonic()
                 self._ends.clear()
             case Ended():
                 self._ends.append(record.seconds)
             case Reported(decision=decision) if decision is not None:
-                self._milestones[story.trials[record.trial].resource] += 1
+                self._milestones[progress.trials[record.trial].resource] += 1
         # A session that is followed from its middle began earlier than it was seen to.
         self._began_at = min(
             self._began_at, time.monotonic() - (record.seconds - self._session_zero)
         )
 
-    def on_tick(self, story: Story) -> None:
+    def on_tick(self, progress: StudyProgress) -> None:
         if self._live is not None:
-            self._live.update(self._table(story))
+            self._live.update(self._table(progress))
             return
         now = time.monotonic()
-        if self._no_slots(story) and not self._no_slots_told:
+        if self._no_slots(progress) and not self._no_slots_told:
             self._no_slots_told = True
             self._say(f"{self._info.name}: no workers; waiting for some")
-        elif story.n_slots:
+        elif progress.n_slots:
             self._no_slots_told = False
         if now - self._told_at >= LINE_SECONDS:
             self._told_at = now
-            self._say(self._line(story))
+            self._say(self._line(progress))
 
-    def on_finish(self, story: Story) -> None:
-        self._close(story)
-        if story.stop_reason:
-            self._say(f"{self._info.name}: stopped, because {story.stop_reason}")
-        if unfinished := story.counts[Status.QUEUED] + story.counts[Status.RUNNING]:
+    def on_finish(self, progress: StudyProgress) -> None:
+        self._close(progress)
+        if progress.stop_reason:
+            self._say(f"{self._info.name}: stopped, because {progress.stop_reason}")
+        if unfinished := progress.counts[Status.QUEUED] + progress.counts[Status.RUNNING]:
             self._say(f"{self._info.name}: {unfinished} trials are unfinished")
-        if story.stop_reason or unfinished:
+        if progress.stop_reason or unfinished:
             how = (
                 f"`daskhpo resume {self._info.directory}`"
                 if self._info.source
@@ -97,68 +97,68 @@ class ConsoleProgress(Callback):
             )
             self._say(f"go on with {how}; look with `daskhpo status {self._info.directory}`")
 
-    def on_leave(self, story: Story) -> None:
-        self._close(story)
+    def on_detach(self, progress: StudyProgress) -> None:
+        self._close(progress)
         path = self._info.directory
         self._say(f"{self._info.name} goes on; stop it with `daskhpo stop {path}`")
 
-    def _close(self, story: Story) -> None:
+    def _close(self, progress: StudyProgress) -> None:
         if self._live is not None:
-            self._live.update(self._table(story))
+            self._live.update(self._table(progress))
             self._live.stop()
         else:
-            self._say(self._line(story))
+            self._say(self._line(progress))
 
     # -- what is shown ---------------------------------------------------------------------------
 
-    def _table(self, story: Story) -> Any:
+    def _table(self, progress: StudyProgress) -> Any:
         from rich.table import Table
 
         table = Table.grid(padding=(0, 2))
         table.add_column(style="bold")
         table.add_column(overflow="fold")
         table.add_row(self._info.name, f"{self._info.scheduler}  {_clock(self._elapsed())}")
-        table.add_row("trials", self._trials(story))
-        table.add_row("best", self._best(story))
+        table.add_row("trials", self._trials(progress))
+        table.add_row("best", self._best(progress))
         table.add_row("judged at", self._rungs())
-        table.add_row("pace", self._pace(story))
-        table.add_row("waited", search_loss(story.search_seconds, story.n_fallbacks))
+        table.add_row("pace", self._pace(progress))
+        table.add_row("waited", describe_search_wait(progress.search_seconds, progress.n_fallbacks))
         if self._info.dashboard_link:
             table.add_row("dashboard", self._info.dashboard_link)
         return table
 
-    def _line(self, story: Story) -> str:
-        shown = f"{self._info.name} {_clock(self._elapsed())} | {self._trials(story)} | "
-        best = story.best
+    def _line(self, progress: StudyProgress) -> str:
+        shown = f"{self._info.name} {_clock(self._elapsed())} | {self._trials(progress)} | "
+        best = progress.best
         if best is not None and best.id == self._told_best:  # its configuration was shown before
-            shown += f"best {self._value(story)} | "
+            shown += f"best {self._value(progress)} | "
         else:
-            shown += f"best {self._best(story)} | "
+            shown += f"best {self._best(progress)} | "
             self._told_best = None if best is None else best.id
-        shown += self._pace(story)
-        if story.search_seconds or story.n_fallbacks:
-            shown += f" | {search_loss(story.search_seconds, story.n_fallbacks)}"
+        shown += self._pace(progress)
+        if progress.search_seconds or progress.n_fallbacks:
+            shown += f" | {describe_search_wait(progress.search_seconds, progress.n_fallbacks)}"
         return shown
 
-    def _trials(self, story: Story) -> str:
+    def _trials(self, progress: StudyProgress) -> str:
         shown = [
-            f"{story.counts[status]} {status.value}"
+            f"{progress.counts[status]} {status.value}"
             for status in Status
-            if story.counts[status] or status is Status.RUNNING
+            if progress.counts[status] or status is Status.RUNNING
         ]
         limit = self._info.limits.num_trials
-        total = f"{story.n_trials}" + (f" of {limit}" if limit else "")
+        total = f"{progress.n_trials}" + (f" of {limit}" if limit else "")
         return f"{total}: {', '.join(shown)}"
 
-    def _best(self, story: Story) -> str:
-        if story.best is None:
+    def _best(self, progress: StudyProgress) -> str:
+        if progress.best is None:
             return "none yet"
-        config = " ".join(f"{name}={_short(v)}" for name, v in story.best.config.items())
-        return f"{self._value(story)} (trial {story.best.id}: {config})"
+        config = " ".join(f"{name}={_short(v)}" for name, v in progress.best.config.items())
+        return f"{self._value(progress)} (trial {progress.best.id}: {config})"
 
-    def _value(self, story: Story) -> str:
-        assert story.best is not None
-        value = self._info.objective.value(story.best.best_loss)
+    def _value(self, progress: StudyProgress) -> str:
+        assert progress.best is not None
+        value = self._info.objective.value(progress.best.best_loss)
         return f"{self._info.objective.metric}={value:.5g}"
 
     def _rungs(self) -> str:
@@ -166,32 +166,32 @@ class ConsoleProgress(Callback):
             return "none yet"
         return "  ".join(f"{r}: {n} trials" for r, n in sorted(self._milestones.items()))
 
-    def _pace(self, story: Story) -> str:
-        if self._no_slots(story):
+    def _pace(self, progress: StudyProgress) -> str:
+        if self._no_slots(progress):
             return "no workers; waiting for some"
         now = self._session_zero + self._elapsed()
         while self._ends and self._ends[0] < now - PACE_SECONDS:
             self._ends.popleft()
         span = min(PACE_SECONDS, self._elapsed())
         per_minute = 60 * len(self._ends) / max(span, 1e-9)
-        slots = f"{story.n_slots} slot{'s' * (story.n_slots != 1)}"
-        left = self._left(story, per_minute)
+        slots = f"{progress.n_slots} slot{'s' * (progress.n_slots != 1)}"
+        left = self._left(progress, per_minute)
         return f"{per_minute:.1f} trials/min on {slots}" + (
             f", {_clock(left)} left" if left else ""
         )
 
-    def _left(self, story: Story, per_minute: float) -> float | None:
+    def _left(self, progress: StudyProgress, per_minute: float) -> float | None:
         limits = self._info.limits
         guesses = []
         if limits.time_budget is not None:
             guesses.append(max(0.0, limits.time_budget - self._elapsed()))
         if limits.num_trials is not None and per_minute > 0:
-            n_ended = sum(story.counts[status] for status in Status if status.ended)
+            n_ended = sum(progress.counts[status] for status in Status if status.ended)
             guesses.append(60 * max(0, limits.num_trials - n_ended) / per_minute)
         return min(guesses, default=None)
 
-    def _no_slots(self, story: Story) -> bool:
-        return story.n_slots == 0 and story.n_sessions > 0 and self._elapsed() > 5
+    def _no_slots(self, progress: StudyProgress) -> bool:
+        return progress.n_slots == 0 and progress.n_sessions > 0 and self._elapsed() > 5
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began_at

@@ -8,7 +8,7 @@ from typing import Any
 
 from daskhpo.callbacks.base import Callback, StudyInfo
 from daskhpo.core.events import Record, Reported
-from daskhpo.results.progress import Story
+from daskhpo.results.progress import StudyProgress
 
 
 class CSVLogger(Callback):
@@ -30,10 +30,10 @@ class CSVLogger(Callback):
         self._file = path.open("w", newline="")
         self._writer: Any = None
 
-    def on_record(self, record: Record, story: Story) -> None:
+    def on_record(self, record: Record, progress: StudyProgress) -> None:
         if not isinstance(record, Reported):
             return
-        config = story.trials[record.trial].config
+        config = progress.trials[record.trial].config
         for step in record.steps:
             row = {
                 "trial": record.trial,
@@ -48,8 +48,8 @@ class CSVLogger(Callback):
                 self._writer.writeheader()
             self._writer.writerow(row)
 
-    def on_tick(self, story: Story) -> None:
+    def on_tick(self, progress: StudyProgress) -> None:
         self._file.flush()
 
-    def on_finish(self, story: Story) -> None:
+    def on_finish(self, progress: StudyProgress) -> None:
         self._file.close()

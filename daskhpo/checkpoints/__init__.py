@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from daskhpo._lazy import lazy
 
 if TYPE_CHECKING:
     from daskhpo.checkpoints.codec import Snapshot, restore, snapshot
@@ -24,15 +25,18 @@ __all__ = [
 
 STORE = "checkpoints.zarr"  # a study's store, in its directory
 
-_HOME = {
-    "CheckpointPolicy": "daskhpo.core.types",
-    "CleanupResult": "daskhpo.checkpoints.zarr",
-    "Snapshot": "daskhpo.checkpoints.codec",
-    "restore": "daskhpo.checkpoints.codec",
-    "snapshot": "daskhpo.checkpoints.codec",
-    "MemoryStore": "daskhpo.checkpoints.memory",
-    "ZarrStore": "daskhpo.checkpoints.zarr",
-}
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "CheckpointPolicy": "daskhpo.core.types",
+        "CleanupResult": "daskhpo.checkpoints.zarr",
+        "Snapshot": "daskhpo.checkpoints.codec",
+        "restore": "daskhpo.checkpoints.codec",
+        "snapshot": "daskhpo.checkpoints.codec",
+        "MemoryStore": "daskhpo.checkpoints.memory",
+        "ZarrStore": "daskhpo.checkpoints.zarr",
+    },
+)
 
 
 def open_store(directory: Path) -> ZarrStore:
@@ -40,13 +44,3 @@ def open_store(directory: Path) -> ZarrStore:
     from daskhpo.checkpoints.zarr import ZarrStore
 
     return ZarrStore(directory / STORE)
-
-
-def __getattr__(name: str) -> Any:  # loaded when used
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

@@ -9,35 +9,35 @@ from enum import Enum, auto
 from pathlib import Path
 
 from daskhpo.checkpoints.codec import Snapshot
-from daskhpo.checkpoints.tree import Row
-from daskhpo.core.types import Chance, CheckpointRef
+from daskhpo.checkpoints.tree import ByteArray
+from daskhpo.core.types import CheckpointRef, ReuseProbability
 
 MAX_BUFFERS = 2
 
 
-class Place(Enum):
+class WriteState(Enum):
     """Where an entry stands on its way to the store."""
 
-    PARKED = auto()  # in memory only, where it may stay
-    WANTED = auto()  # shall be written
+    DIRTY = auto()  # in memory only, where it may stay
+    QUEUED = auto()  # shall be written
     WRITING = auto()  # is what the thread is at
-    WRITTEN = auto()
+    CLEAN = auto()
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class CacheEntry:
     """One state that is held."""
 
     ref: CheckpointRef
     attempt: int
     snapshot: Snapshot
-    chance: Chance
+    probability: ReuseProbability
     unsaved_seconds: float
-    is_to_stage: bool
+    needs_staging: bool
     file: Path | None = None  # of the staging folder: then it takes no memory
-    place: Place = Place.PARKED
-    is_leaving: bool = False  # as soon as it is written
-    is_lent: bool = False  # somebody may still read its row: it must not become a buffer
+    write_state: WriteState = WriteState.DIRTY
+    is_evicting: bool = False  # as soon as it is written
+    is_pinned: bool = False  # somebody may still read its row: it must not become a buffer
     n_failed: int = 0
     not_before: float = 0.0  # of the monotonic clock, after a failure
 
@@ -47,17 +47,21 @@ class Entry:
         return self.snapshot.n_bytes if self.file is None else 0
 
     @property
-    def loss(self) -> float:
+    def expected_loss(self) -> float:
         """Seconds of training that are lost, on average, if it vanishes."""
-        return self.chance.value * self.unsaved_seconds
+        return self.probability.value * self.unsaved_seconds
 
     @property
     def rank(self) -> tuple[bool, float, float]:
         """What has the least leaves first; of equals the oldest."""
-        return self.chance is not Chance.POOR, self.loss, self.chance.value
+        return (
+            self.probability is not ReuseProbability.UNLIKELY,
+            self.expected_loss,
+            self.probability.value,
+        )
 
 
-class Shelf:
+class CacheEntries:
     """Entries by their rows, the oldest first, and buffers that entries left.
 
     Whoever uses it from several threads holds a lock meanwhile.
@@ -69,26 +73,26 @@ class Shelf:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.at_work: Entry | None = None  # with the thread; may have been removed meanwhile
-        self.litter: list[Path] = []  # staging files to remove, which the thread does
-        self._entries: dict[int, Entry] = {}
-        self._buffers: list[Row] = []
+        self.in_flight: CacheEntry | None = None  # with the thread; may have been removed meanwhile
+        self.garbage: list[Path] = []  # staging files to remove, which the thread does
+        self._entries: dict[int, CacheEntry] = {}
+        self._buffers: list[ByteArray] = []
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[CacheEntry]:
         return iter(self._entries.values())
 
-    def get(self, row: int) -> Entry | None:
+    def get(self, row: int) -> CacheEntry | None:
         """The entry of a row, if it is held."""
         return self._entries.get(row)
 
-    def is_gone(self, entry: Entry) -> bool:
+    def was_removed(self, entry: CacheEntry) -> bool:
         """Whether an entry was removed."""
-        return self._entries.get(entry.ref.row) is not entry
+        return self._entries.get(entry.ref.id) is not entry
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: CacheEntry) -> None:
         """Hold an entry; if its layout equals the newest one's, both share that.
 
         Of small states the layout takes as much memory as the row.
@@ -96,13 +100,13 @@ class Shelf:
         if self._entries:
             layout = next(reversed(self._entries.values())).snapshot.layout
             if layout.name == entry.snapshot.layout.name:
-                entry.snapshot = Snapshot(entry.snapshot.row, layout)
-        self._entries[entry.ref.row] = entry
+                entry.snapshot = Snapshot(entry.snapshot.buffer, layout)
+        self._entries[entry.ref.id] = entry
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: CacheEntry) -> None:
         """Hold an entry no more. What the thread works on is freed by it, when it is done."""
-        del self._entries[entry.ref.row]
-        if entry is not self.at_work:
+        del self._entries[entry.ref.id]
+        if entry is not self.in_flight:
             self.free(entry)
 
     # -- memory ----------------------------------------------------------------------------------
@@ -111,33 +115,33 @@ class Shelf:
     def n_bytes(self) -> int:
         """Bytes of memory that are taken, buffers included."""
         n_bytes = sum(entry.n_bytes for entry in self)
-        if self.at_work is not None and self.is_gone(self.at_work):
-            n_bytes += self.at_work.n_bytes
+        if self.in_flight is not None and self.was_removed(self.in_flight):
+            n_bytes += self.in_flight.n_bytes
         return n_bytes + sum(row.nbytes for row in self._buffers)
 
     @property
-    def staying(self) -> list[Entry]:
+    def evictable(self) -> list[CacheEntry]:
         """Entries that take memory and are not on their way out."""
-        return [entry for entry in self if not entry.is_leaving and entry.file is None]
+        return [entry for entry in self if not entry.is_evicting and entry.file is None]
 
     def excess(self, n_coming: int = 0) -> int:
         """Bytes by which what stays, and what comes, would exceed the capacity; may be below 0."""
-        return sum(entry.n_bytes for entry in self.staying) + n_coming - self.capacity
+        return sum(entry.n_bytes for entry in self.evictable) + n_coming - self.capacity
 
-    def free(self, entry: Entry) -> None:
+    def free(self, entry: CacheEntry) -> None:
         """Take the memory or the file of an entry that nobody works on."""
         if entry.file is not None:
-            self.litter.append(entry.file)
+            self.garbage.append(entry.file)
         else:
             self.recycle(entry)
 
-    def recycle(self, entry: Entry) -> None:
+    def recycle(self, entry: CacheEntry) -> None:
         """Keep the entry's memory for the next one, if nobody else can read or write there."""
-        row = entry.snapshot.row
-        if not entry.is_lent and row.flags.writeable:
+        row = entry.snapshot.buffer
+        if not entry.is_pinned and row.flags.writeable:
             self._buffers.append(row)
 
-    def take_buffer(self, n_bytes: int) -> Row | None:
+    def take_buffer(self, n_bytes: int) -> ByteArray | None:
         """Memory of this size, which is counted no more until an entry has it."""
         found = None
         for i, row in enumerate(self._buffers):
@@ -155,7 +159,7 @@ class Shelf:
             del self._buffers[0]
 
 
-def least(n_bytes: int, entries: Iterable[Entry]) -> list[Entry]:
+def lowest_ranked(n_bytes: int, entries: Iterable[CacheEntry]) -> list[CacheEntry]:
     """Those with the least to lose, so many that their rows have at least ``n_bytes``, or all."""
     if n_bytes <= 0:
         return []

@@ -14,7 +14,7 @@ logger = logging.getLogger("daskhpo")
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class StateWritten:
     """A state is committed to the store; ``ref`` is complete. It may still be in memory."""
 
     ref: CheckpointRef
@@ -22,15 +22,15 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Evicted:
-    """A state that was `Written` is not in memory any more; ``ref`` is complete."""
+class StateEvicted:
+    """A state that was written (`StateWritten`) is not in memory any more; ``ref`` is complete."""
 
     ref: CheckpointRef
     attempt: int
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class StateDropped:
     """A state is not in memory any more and was not written from here."""
 
     ref: CheckpointRef
@@ -39,7 +39,7 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
-class Unwritable:
+class WriteFailed:
     """A write failed; the state is still in memory and is tried again. Told once for each row."""
 
     ref: CheckpointRef
@@ -47,7 +47,7 @@ class Unwritable:
     error: str
 
 
-Note = Written | Evicted | Dropped | Unwritable
+CacheEvent = StateWritten | StateEvicted | StateDropped | WriteFailed
 
 
 class Outbox:
@@ -59,43 +59,43 @@ class Outbox:
     changed : the condition whose lock protects the outbox; notified when all is told.
     """
 
-    def __init__(self, tell: Callable[[Note], None], changed: threading.Condition) -> None:
+    def __init__(self, tell: Callable[[CacheEvent], None], changed: threading.Condition) -> None:
         self._tell, self._changed = tell, changed
-        self._notes: deque[Note] = deque()
-        self._teller: threading.Thread | None = None
+        self._events: deque[CacheEvent] = deque()
+        self._deliverer: threading.Thread | None = None
 
-    def put(self, note: Note) -> None:
+    def put(self, note: CacheEvent) -> None:
         """Have a note told by the next `deliver`; with the lock held."""
-        self._notes.append(note)
+        self._events.append(note)
 
     @property
-    def is_told(self) -> bool:
+    def is_delivered(self) -> bool:
         """Whether all notes have been told; with the lock held."""
-        return not self._notes and self._teller is None
+        return not self._events and self._deliverer is None
 
     @property
-    def is_telling_here(self) -> bool:
+    def is_delivering_here(self) -> bool:
         """Whether this thread is just telling a note."""
-        return self._teller is threading.current_thread()
+        return self._deliverer is threading.current_thread()
 
     def deliver(self) -> None:
         """Tell what is there, or leave that to the thread that is about it; without the lock."""
         with self._changed:
-            if self._teller is not None:  # who tells now goes on with ours, in their turn
+            if self._deliverer is not None:  # who tells now goes on with ours, in their turn
                 return
-            self._teller = threading.current_thread()
+            self._deliverer = threading.current_thread()
         while True:
             with self._changed:
-                if not self._notes:
-                    self._teller = None
+                if not self._events:
+                    self._deliverer = None
                     self._changed.notify_all()
                     return
-                note = self._notes.popleft()
+                note = self._events.popleft()
             try:
                 self._tell(note)
             except Exception:
                 logger.exception("nobody could be told %s", note)
             except BaseException:  # Ctrl-C: the next one who comes tells the rest
                 with self._changed:
-                    self._teller = None
+                    self._deliverer = None
                 raise

@@ -27,11 +27,11 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from daskhpo.checkpoints.tree import ALIGNMENT, Json, Parts, Row, put_together, take_apart
+from daskhpo.checkpoints.tree import ALIGNMENT, ByteArray, Json, Parts, put_together, take_apart
 from daskhpo.core.errors import CheckpointCorrupt
 from daskhpo.core.types import CheckpointRef
 
-FORMAT = 1  # of rows and layouts; part of the layout's name, so formats never share an array
+ROW_FORMAT = 1  # of rows and layouts; part of the layout's name, so formats never share an array
 PAGE = 2**16  # bytes: the largest pages that machines commonly have
 CHUNK_LIMIT = 2**30  # a row of more bytes lies in several chunks, each of at most a quarter of it
 
@@ -48,7 +48,7 @@ _NEXT = "a running study trains the trial again without it"
 # -- checksums -----------------------------------------------------------------------------------
 
 
-def extend(crc: int, piece: Row) -> int:
+def extend(crc: int, piece: ByteArray) -> int:
     """Return the CRC-32C of what ``crc`` is of and ``piece`` after it."""
     if piece.nbytes <= _CHECKSUM_STEP:
         return int(google_crc32c.extend(crc, piece))
@@ -85,7 +85,7 @@ class Layout:
     def of(cls, tree: Json, n_header: int, n_bytes: int, n_chunk: int | None = None) -> Layout:
         """Complete a layout by its name; without ``n_chunk``, by the chunks that are usual."""
         n_chunk = chunk_bytes(n_bytes) if n_chunk is None else n_chunk
-        text = json.dumps([FORMAT, n_header, n_bytes, n_chunk, tree], separators=(",", ":"))
+        text = json.dumps([ROW_FORMAT, n_header, n_bytes, n_chunk, tree], separators=(",", ":"))
         name = blake2b(text.encode(), digest_size=12).hexdigest()
         return cls(tree, n_header, n_bytes, n_chunk, name)
 
@@ -103,7 +103,7 @@ class Layout:
     def to_json(self) -> dict[str, Json]:
         """Return what `from_json` reads."""
         return {
-            "format": FORMAT,
+            "format": ROW_FORMAT,
             "n_header": self.n_header,
             "n_bytes": self.n_bytes,
             "n_chunk": self.n_chunk,
@@ -113,8 +113,10 @@ class Layout:
     @classmethod
     def from_json(cls, data: Json) -> Layout:
         """Read a layout; raises ValueError, KeyError or TypeError if it is none."""
-        if data["format"] != FORMAT:
-            raise ValueError(f"format {data['format']!r}; this version of daskhpo reads {FORMAT}")
+        if data["format"] != ROW_FORMAT:
+            raise ValueError(
+                f"format {data['format']!r}; this version of daskhpo reads {ROW_FORMAT}"
+            )
         n_header, n_bytes, n_chunk = data["n_header"], data["n_bytes"], data["n_chunk"]
         if not (PREAMBLE_BYTES <= n_header <= n_bytes and PREAMBLE_BYTES <= n_chunk <= n_bytes):
             raise ValueError(f"impossible sizes {n_header!r}, {n_bytes!r}, {n_chunk!r}")
@@ -145,7 +147,7 @@ class Snapshot:
     store writes it.
     """
 
-    row: Row
+    buffer: ByteArray
     layout: Layout
 
     @property
@@ -156,20 +158,20 @@ class Snapshot:
     @property
     def trial(self) -> int:
         """Whose state it is."""
-        return identify(self.row[:PREAMBLE_BYTES].tobytes())[0]
+        return read_preamble(self.buffer[:PREAMBLE_BYTES].tobytes())[0]
 
     @property
     def resource(self) -> int:
         """After how many units of training."""
-        return identify(self.row[:PREAMBLE_BYTES].tobytes())[1]
+        return read_preamble(self.buffer[:PREAMBLE_BYTES].tobytes())[1]
 
-    def pieces(self) -> list[Row]:
+    def pieces(self) -> list[ByteArray]:
         """Return the row in pieces of which `seal` may change the first."""
         n_header = self.layout.n_header
-        return [self.row[:n_header].copy(), self.row[n_header:]]
+        return [self.buffer[:n_header].copy(), self.buffer[n_header:]]
 
 
-def snapshot(state: Any, trial: int, resource: int, buffer: Row | None = None) -> Snapshot:
+def snapshot(state: Any, trial: int, resource: int, buffer: ByteArray | None = None) -> Snapshot:
     """Copy a state, each array once.
 
     Parameters
@@ -183,7 +185,7 @@ def snapshot(state: Any, trial: int, resource: int, buffer: Row | None = None) -
         Names the path of the first thing that a checkpoint cannot hold.
     """
     parts = take_apart(state)
-    header, layout = _head(parts, trial, resource)
+    header, layout = _header(parts, trial, resource)
     if buffer is None or buffer.nbytes != layout.n_bytes:
         buffer = fresh_row(layout.n_bytes)
     buffer[: layout.n_header] = header
@@ -204,11 +206,11 @@ def restore(snapshot: Snapshot) -> Any:
         The snapshot holds torch tensors and torch is not installed.
     """
     row = fresh_row(snapshot.n_bytes)
-    row[:] = snapshot.row
-    return decode(row, snapshot.layout)
+    row[:] = snapshot.buffer
+    return decode_row(row, snapshot.layout)
 
 
-def in_pieces(state: Any, trial: int, resource: int) -> tuple[list[Row], Layout]:
+def in_pieces(state: Any, trial: int, resource: int) -> tuple[list[ByteArray], Layout]:
     """Return the row of a state as pieces that follow one another, each array in its own place.
 
     Nothing is copied but what lies on a device or in another order, so the state must stay as it is
@@ -220,7 +222,7 @@ def in_pieces(state: Any, trial: int, resource: int) -> tuple[list[Row], Layout]
         Names the path of the first thing that a checkpoint cannot hold.
     """
     parts = take_apart(state)
-    header, layout = _head(parts, trial, resource)
+    header, layout = _header(parts, trial, resource)
     memories = [leaf.memory() for leaf in parts.leaves]
     n_elsewhere = sum(
         _aligned(leaf.n_bytes)
@@ -241,14 +243,14 @@ def in_pieces(state: Any, trial: int, resource: int) -> tuple[list[Row], Layout]
     return pieces, layout
 
 
-def encode(state: Any, trial: int = 0, resource: int = 0) -> tuple[Row, Layout]:
+def encode_state(state: Any, trial: int = 0, resource: int = 0) -> tuple[ByteArray, Layout]:
     """Return a snapshot's row, sealed, and its layout."""
     taken = snapshot(state, trial, resource)
-    seal([taken.row])
-    return taken.row, taken.layout
+    seal([taken.buffer])
+    return taken.buffer, taken.layout
 
 
-def seal(pieces: Sequence[Row]) -> int:
+def seal(pieces: Sequence[ByteArray]) -> int:
     """Write the checksum of a row in its first piece, and return it."""
     crc = checksum(pieces[0])
     for piece in pieces[1:]:
@@ -257,7 +259,7 @@ def seal(pieces: Sequence[Row]) -> int:
     return crc
 
 
-def fresh_row(n_bytes: int) -> Row:
+def fresh_row(n_bytes: int) -> ByteArray:
     """Return memory for a row, its contents undefined."""
     if n_bytes < HUGE:
         return np.empty(n_bytes, np.uint8)
@@ -272,17 +274,17 @@ def fresh_row(n_bytes: int) -> Row:
     return np.frombuffer(memory, np.uint8)
 
 
-def _head(parts: Parts, trial: int, resource: int) -> tuple[Row, Layout]:
+def _header(parts: Parts, trial: int, resource: int) -> tuple[ByteArray, Layout]:
     """Return a row up to its first array, without a checksum, and the layout."""
     n_used = PREAMBLE_BYTES + len(parts.values) + len(parts.blobs)
-    n_header = _room(n_used)
+    n_header = _header_size(n_used)
     header = np.zeros(n_header, np.uint8)
     _PREAMBLE.pack_into(header.data, 0, _MAGIC, 0, trial, resource, len(parts.values))
     header[PREAMBLE_BYTES:n_used] = np.frombuffer(parts.values + parts.blobs, np.uint8)
     return header, Layout.of(parts.tree, n_header, n_header + parts.n_bytes)
 
 
-def _room(n_bytes: int) -> int:
+def _header_size(n_bytes: int) -> int:
     """Round a header up to one of eight sizes an octave, at least 4 KiB."""
     quantum = max(4096, 1 << max(0, n_bytes.bit_length() - 4))
     return -(-n_bytes // quantum) * quantum
@@ -295,7 +297,7 @@ def _aligned(n_bytes: int) -> int:
 # -- from bytes to a state -----------------------------------------------------------------------
 
 
-def decode(row: Row, layout: Layout) -> Any:
+def decode_row(row: ByteArray, layout: Layout) -> Any:
     """Return the state of a verified row; its arrays are views of ``row``.
 
     Raises
@@ -308,7 +310,7 @@ def decode(row: Row, layout: Layout) -> Any:
     return put_together(layout.tree, header[:n_json].tobytes(), blobs, row[layout.n_header :])
 
 
-def identify(preamble: bytes) -> tuple[int, int, int]:
+def read_preamble(preamble: bytes) -> tuple[int, int, int]:
     """Return trial, resource and checksum of the row that begins so; ValueError if it is none."""
     if len(preamble) < PREAMBLE_BYTES or not preamble.startswith(_MAGIC):
         raise ValueError("these bytes do not begin a checkpoint")
@@ -316,9 +318,9 @@ def identify(preamble: bytes) -> tuple[int, int, int]:
     return trial, resource, crc
 
 
-def complete(ref: CheckpointRef, array: str, n_bytes: int, checksum: int) -> CheckpointRef:
+def complete_ref(ref: CheckpointRef, array: str, n_bytes: int, checksum: int) -> CheckpointRef:
     """Return ``ref`` with the array, size and checksum of the row that is written for it."""
-    return CheckpointRef(ref.row, ref.trial, ref.resource, array, n_bytes, checksum)
+    return CheckpointRef(ref.id, ref.trial, ref.resource, array, n_bytes, checksum)
 
 
 def check_owner(ref: CheckpointRef, snapshot: Snapshot) -> None:
@@ -326,31 +328,31 @@ def check_owner(ref: CheckpointRef, snapshot: Snapshot) -> None:
     if (snapshot.trial, snapshot.resource) != (ref.trial, ref.resource):
         raise ValueError(
             f"a snapshot of trial {snapshot.trial} at resource {snapshot.resource} cannot be "
-            f"written for {_whose(ref)}; take it with the trial and resource of its reference"
+            f"written for {_owner(ref)}; take it with the trial and resource of its reference"
         )
 
 
-def verify(row: Row, ref: CheckpointRef, where: str | Path) -> None:
+def verify(row: ByteArray, ref: CheckpointRef, where: str | Path) -> None:
     """Raise `CheckpointCorrupt` unless the row is, byte for byte, the one that was committed."""
     if row.nbytes != ref.n_bytes:
         raise wrong_size(where, ref, row.nbytes)
-    judge(row[:PREAMBLE_BYTES].tobytes(), checksum(row), ref, where)
+    check_checksum(row[:PREAMBLE_BYTES].tobytes(), checksum(row), ref, where)
 
 
-def checksum(row: Row) -> int:
+def checksum(row: ByteArray) -> int:
     """Return the checksum of a row: of what follows the checksum in its preamble."""
     return extend(0, row[AFTER_CHECKSUM:])
 
 
-def judge(preamble: bytes, found: int, ref: CheckpointRef, where: str | Path) -> None:
+def check_checksum(preamble: bytes, found: int, ref: CheckpointRef, where: str | Path) -> None:
     """Raise `CheckpointCorrupt` unless preamble, found checksum and reference agree."""
     try:
-        _, _, written = identify(preamble)
+        _, _, written = read_preamble(preamble)
     except ValueError as error:
-        raise CheckpointCorrupt(f"{where}: {error} of {_whose(ref)}; {_NEXT}") from None
+        raise CheckpointCorrupt(f"{where}: {error} of {_owner(ref)}; {_NEXT}") from None
     if not ref.checksum == written == found:
         raise CheckpointCorrupt(
-            f"{where}: expected checksum {ref.checksum:#010x} for {_whose(ref)}; the row says "
+            f"{where}: expected checksum {ref.checksum:#010x} for {_owner(ref)}; the row says "
             f"{written:#010x} and its bytes give {found:#010x}; {_NEXT}"
         )
 
@@ -358,21 +360,21 @@ def judge(preamble: bytes, found: int, ref: CheckpointRef, where: str | Path) ->
 def wrong_size(where: str | Path, ref: CheckpointRef, n_bytes: int) -> CheckpointCorrupt:
     """Return the error for a row of a size that was not committed."""
     return CheckpointCorrupt(
-        f"{where}: expected {ref.n_bytes} bytes for {_whose(ref)}, found {n_bytes}; {_NEXT}"
+        f"{where}: expected {ref.n_bytes} bytes for {_owner(ref)}, found {n_bytes}; {_NEXT}"
     )
 
 
-def absent(where: str | Path, ref: CheckpointRef) -> str:
+def missing_message(where: str | Path, ref: CheckpointRef) -> str:
     """Return the message for a row that is not there."""
     if not ref.array:
-        return f"{where}: row {ref.row} of {_whose(ref)} was never written; {_NEXT}"
-    return f"{where}: expected {ref.n_bytes} bytes for {_whose(ref)}, found nothing; {_NEXT}"
+        return f"{where}: row {ref.id} of {_owner(ref)} was never written; {_NEXT}"
+    return f"{where}: expected {ref.n_bytes} bytes for {_owner(ref)}, found nothing; {_NEXT}"
 
 
-def unreachable(where: str | Path, ref: CheckpointRef, error: OSError) -> str:
+def unreadable_message(where: str | Path, ref: CheckpointRef, error: OSError) -> str:
     """Return the message for a row that the disk does not give."""
-    return f"{where}: {_whose(ref)} cannot be read: {error.strerror or error}; {_NEXT}"
+    return f"{where}: {_owner(ref)} cannot be read: {error.strerror or error}; {_NEXT}"
 
 
-def _whose(ref: CheckpointRef) -> str:
+def _owner(ref: CheckpointRef) -> str:
     return f"trial {ref.trial} at resource {ref.resource}"

@@ -20,7 +20,7 @@ from typing import IO, TypeVar
 import numpy as np
 
 from daskhpo.atomic_files import replacing
-from daskhpo.checkpoints.tree import Row
+from daskhpo.checkpoints.tree import ByteArray
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -37,7 +37,7 @@ _AT_ONCE = 2**20  # bytes in one call: with far more some writes took three time
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
 
 
-def write_chunks(paths: Sequence[Path], pieces: Sequence[Row], n_chunk: int) -> None:
+def write_chunks(paths: Sequence[Path], pieces: Sequence[ByteArray], n_chunk: int) -> None:
     """Put a row in its place, in chunks of ``n_chunk`` bytes, the last one filled up with zeros.
 
     All chunks are on the disk before the first gets its name, and the row's first chunk is named
@@ -56,7 +56,7 @@ def link_or_copy(sources: Sequence[Path], paths: Sequence[Path]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_into(path: Path, part: Row) -> int:
+def read_into(path: Path, part: ByteArray) -> int:
     """Fill ``part`` from the beginning of a file; return how many bytes there were for it."""
     with open(path, "rb", buffering=0) as file:
         rest = part.data
@@ -65,13 +65,13 @@ def read_into(path: Path, part: Row) -> int:
     return part.nbytes - rest.nbytes
 
 
-def read_chunks(paths: Sequence[Path], row: Row, n_chunk: int) -> int:
+def read_chunks(paths: Sequence[Path], row: ByteArray, n_chunk: int) -> int:
     """Fill ``row`` from chunks; return how many bytes there were for it."""
     parts = [row[start : start + n_chunk] for start in range(0, row.nbytes, n_chunk)]
     return sum(_at_once(read_into, paths, parts))
 
 
-def map_privately(paths: Sequence[Path], n_bytes: int, n_chunk: int) -> Row:
+def map_privately(paths: Sequence[Path], n_bytes: int, n_chunk: int) -> ByteArray:
     """Return a row of chunks without reading it: pages come when they are used.
 
     Writing to them makes pages of their own. The files may be removed meanwhile, on a local file
@@ -92,7 +92,7 @@ def map_privately(paths: Sequence[Path], n_bytes: int, n_chunk: int) -> Row:
     return row
 
 
-def _map_over(part: Row, handle: int) -> None:
+def _map_over(part: ByteArray, handle: int) -> None:
     """Put a file's pages in the place of anonymous ones, which Python's own mmap cannot."""
     if (n_bytes := os.fstat(handle).st_size) < part.nbytes:
         raise ValueError(f"{n_bytes} bytes where {part.nbytes} were expected")
@@ -128,13 +128,13 @@ def _at_once(act: Callable[[A, B], R], ones: Sequence[A], others: Sequence[B]) -
         return list(pool.map(lambda pair: act(*pair), pairs))
 
 
-def _fill(partial: Path, pieces: Sequence[Row | bytes]) -> None:
+def _fill(partial: Path, pieces: Sequence[ByteArray | bytes]) -> None:
     with open(partial, "xb", buffering=0) as file:
         _write_all(file, pieces)
         os.fsync(file.fileno())
 
 
-def _write_all(file: IO[bytes], pieces: Sequence[Row | bytes]) -> None:
+def _write_all(file: IO[bytes], pieces: Sequence[ByteArray | bytes]) -> None:
     rest = [piece.data if isinstance(piece, np.ndarray) else memoryview(piece) for piece in pieces]
     first = 0
     while first < len(rest):
@@ -153,9 +153,9 @@ def _write_all(file: IO[bytes], pieces: Sequence[Row | bytes]) -> None:
             rest[first] = rest[first][n_written:]
 
 
-def _chunks(pieces: Sequence[Row], n_chunk: int) -> list[list[Row | bytes]]:
+def _chunks(pieces: Sequence[ByteArray], n_chunk: int) -> list[list[ByteArray | bytes]]:
     """Cut a row into chunks, without copying."""
-    chunks: list[list[Row | bytes]] = [[]]
+    chunks: list[list[ByteArray | bytes]] = [[]]
     room = n_chunk
     for piece in pieces:
         start = 0

@@ -25,37 +25,37 @@ class MemoryStore:
     def write_snapshot(self, ref: CheckpointRef, snapshot: codec.Snapshot) -> CheckpointRef:
         """Keep a copy of a snapshot; return ``ref`` with array, size and checksum."""
         codec.check_owner(ref, snapshot)
-        return self._keep(ref, codec.Snapshot(snapshot.row.copy(), snapshot.layout))
+        return self._keep(ref, codec.Snapshot(snapshot.buffer.copy(), snapshot.layout))
 
     def read(self, ref: CheckpointRef) -> Any:
         """Return the state; `CheckpointMissing` or `CheckpointCorrupt` if it is not as written."""
         self.verify(ref)
-        _, snapshot = self._rows[ref.array, ref.row]
+        _, snapshot = self._rows[ref.array, ref.id]
         return codec.restore(snapshot)
 
     def verify(self, ref: CheckpointRef) -> None:
         """Raise `CheckpointMissing` or `CheckpointCorrupt` unless the row is as it was written."""
         try:
-            _, snapshot = self._rows[ref.array, ref.row]
+            _, snapshot = self._rows[ref.array, ref.id]
         except KeyError:
-            raise CheckpointMissing(codec.absent("memory", ref)) from None
-        codec.verify(snapshot.row, ref, f"memory, row {ref.row}")
+            raise CheckpointMissing(codec.missing_message("memory", ref)) from None
+        codec.verify(snapshot.buffer, ref, f"memory, row {ref.id}")
 
     def share(self, ref: CheckpointRef, other: MemoryStore) -> None:
         """Give a row to another store, without copying bytes."""
         self.verify(ref)
-        other._rows[ref.array, ref.row] = self._rows[ref.array, ref.row]
+        other._rows[ref.array, ref.id] = self._rows[ref.array, ref.id]
 
     def delete(self, ref: CheckpointRef) -> None:
         """Forget a row, in every array if ``ref.array`` is empty; fine if it is not there."""
         for array, row in list(self._rows):
-            if row == ref.row and ref.array in ("", array):
+            if row == ref.id and ref.array in ("", array):
                 self._rows.pop((array, row), None)
 
     def clean(self, keep: Collection[CheckpointRef] | None = None) -> CleanupResult:
         """Forget all rows that are not among ``keep``, or none without it; return how much."""
         cleaned = CleanupResult()
-        places = None if keep is None else {(ref.array, ref.row) for ref in keep}
+        places = None if keep is None else {(ref.array, ref.id) for ref in keep}
         for place, (ref, _) in list(self._rows.items()):
             if places is not None and place not in places:
                 del self._rows[place]
@@ -65,10 +65,10 @@ class MemoryStore:
     def list(self) -> builtins.list[CheckpointRef]:
         """Return what is stored, by row."""
         refs = [ref for ref, _ in builtins.list(self._rows.values())]
-        return sorted(refs, key=lambda ref: (ref.row, ref.array))
+        return sorted(refs, key=lambda ref: (ref.id, ref.array))
 
     def _keep(self, ref: CheckpointRef, snapshot: codec.Snapshot) -> CheckpointRef:
-        checksum = codec.seal([snapshot.row])
-        done = codec.complete(ref, snapshot.layout.name, snapshot.n_bytes, checksum)
-        self._rows[done.array, done.row] = done, snapshot
+        checksum = codec.seal([snapshot.buffer])
+        done = codec.complete_ref(ref, snapshot.layout.name, snapshot.n_bytes, checksum)
+        self._rows[done.array, done.id] = done, snapshot
         return done

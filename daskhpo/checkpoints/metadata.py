@@ -7,9 +7,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from daskhpo.checkpoints.codec import FORMAT, Layout
+from daskhpo.checkpoints.codec import ROW_FORMAT, Layout
 
-NAME = "zarr.json"
+METADATA_FILE = "zarr.json"
 MAX_ROWS = 2**31
 UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # what `read_layout` may raise
 
@@ -19,7 +19,7 @@ def read_layout(path: Path) -> Layout:
     return Layout.from_json(json.loads(path.read_bytes())["attributes"]["daskhpo"])
 
 
-def of_array(layout: Layout) -> bytes:
+def array_metadata(layout: Layout) -> bytes:
     """Return the metadata of the array that holds rows of a layout."""
     metadata = {
         "shape": [MAX_ROWS, layout.n_bytes],
@@ -36,8 +36,8 @@ def of_array(layout: Layout) -> bytes:
     return json.dumps(metadata).encode()
 
 
-def of_group() -> bytes:
+def group_metadata() -> bytes:
     """Return the metadata of a store."""
-    attributes = {"daskhpo": {"format": FORMAT}}
+    attributes = {"daskhpo": {"format": ROW_FORMAT}}
     metadata = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
     return json.dumps(metadata).encode()

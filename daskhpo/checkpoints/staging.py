@@ -58,7 +58,7 @@ class Staging:
         path = self.path / str(next(self._names))
         try:
             with open(path, "xb", buffering=0) as file:
-                rest = snapshot.row.data
+                rest = snapshot.buffer.data
                 while rest:  # Linux writes at most 2 GiB at once
                     rest = rest[file.write(rest) :]
             row = np.asarray(np.memmap(path, np.uint8, "r"))

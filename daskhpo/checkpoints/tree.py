@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from daskhpo.core.errors import CheckpointCorrupt, StateNotSupported
 
 Json = Any
-Row = NDArray[np.uint8]
+ByteArray = NDArray[np.uint8]
 
 ALIGNMENT = 64  # a cache line, and the widest vector register
 MAX_DEPTH = 100  # of a tree; also what ends the walk through a tree that contains itself
@@ -67,11 +67,11 @@ class Leaf(ABC):
     n_bytes: int
 
     @abstractmethod
-    def copy_to(self, part: Row) -> None:
+    def copy_to(self, part: ByteArray) -> None:
         """Copy the array, from any device and of any strides, to ``part`` of ``n_bytes``."""
 
     @abstractmethod
-    def memory(self) -> Row | None:
+    def memory(self) -> ByteArray | None:
         """The array's own memory as bytes, or None if it is elsewhere or in another order."""
 
 
@@ -109,7 +109,7 @@ def take_apart(state: Any) -> Parts:
     return Parts(tree, values, bytes(walk.blobs), walk.leaves, walk.n_array_bytes)
 
 
-def put_together(tree: Json, values: bytes, blobs: Row, arrays: Row) -> Any:
+def put_together(tree: Json, values: bytes, blobs: ByteArray, arrays: ByteArray) -> Any:
     """Return the state; its arrays are views of ``arrays``.
 
     Raises
@@ -132,11 +132,11 @@ class _Array(Leaf):
     n_bytes: int
     path: str
 
-    def copy_to(self, part: Row) -> None:
+    def copy_to(self, part: ByteArray) -> None:
         if self.n_bytes:
             np.ndarray(self.value.shape, self.value.dtype, buffer=part)[...] = self.value
 
-    def memory(self) -> Row | None:
+    def memory(self) -> ByteArray | None:
         if not self.value.flags.c_contiguous:
             return None
         return self.value.reshape(-1).view(np.uint8) if self.n_bytes else np.empty(0, np.uint8)
@@ -149,7 +149,7 @@ class _Tensor(Leaf):
     n_bytes: int
     path: str
 
-    def copy_to(self, part: Row) -> None:
+    def copy_to(self, part: ByteArray) -> None:
         if (own := self.memory()) is not None:
             # numpy's copy: torch's, on several threads, took 5-20 times as long on fresh memory
             part[...] = own
@@ -160,13 +160,13 @@ class _Tensor(Leaf):
         except NotImplementedError:  # dtypes of less than a byte
             raise _refusal(self.path, f"a tensor of {x.dtype} that is not contiguous") from None
 
-    def memory(self) -> Row | None:
+    def memory(self) -> ByteArray | None:
         x = self.value
         if not self.n_bytes:
             return np.empty(0, np.uint8)
         if not (x.is_cpu and x.is_contiguous()) or x.is_conj() or x.is_neg():
             return None
-        own: Row = x.detach().reshape(-1).view(sys.modules["torch"].uint8).numpy()
+        own: ByteArray = x.detach().reshape(-1).view(sys.modules["torch"].uint8).numpy()
         return own
 
 
@@ -307,7 +307,7 @@ def _refusal(path: str, got: str) -> StateNotSupported:
 
 
 class _Decoder:
-    def __init__(self, values: list[Json], blobs: Row, arrays: Row) -> None:
+    def __init__(self, values: list[Json], blobs: ByteArray, arrays: ByteArray) -> None:
         self.values, self.blobs, self.arrays = values, blobs, arrays
 
     def node(self, node: Json) -> Any:

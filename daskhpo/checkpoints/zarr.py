@@ -36,7 +36,7 @@ import numpy as np
 
 from daskhpo.atomic_files import PARTIAL, flush_folder, write_file
 from daskhpo.checkpoints import codec, files, metadata
-from daskhpo.checkpoints.tree import ALIGNMENT, Row
+from daskhpo.checkpoints.tree import ALIGNMENT, ByteArray
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing, CheckpointNotWritten
 from daskhpo.core.types import CheckpointRef
 
@@ -75,7 +75,7 @@ class ZarrStore:
     >>> import tempfile
     >>> from daskhpo.core.types import CheckpointRef
     >>> store = ZarrStore(tempfile.mkdtemp())
-    >>> ref = store.write(CheckpointRef(row=0, trial=7, resource=3), {"epoch": 3})
+    >>> ref = store.write(CheckpointRef(id=0, trial=7, resource=3), {"epoch": 3})
     >>> store.read(ref)
     {'epoch': 3}
     """
@@ -139,7 +139,7 @@ class ZarrStore:
         layout, paths = self._find(ref)
         row = self._reading(ref, lambda: self._row(paths, ref, layout))
         codec.verify(row, ref, paths[0])
-        return codec.decode(row, layout)
+        return codec.decode_row(row, layout)
 
     def verify(self, ref: CheckpointRef) -> None:
         """Raise `CheckpointMissing` or `CheckpointCorrupt` unless `read` would give the state.
@@ -147,8 +147,8 @@ class ZarrStore:
         Takes no memory for the row.
         """
         layout, paths = self._find(ref)
-        preamble, found = self._reading(ref, lambda: _look_through(paths, layout.n_bytes))
-        codec.judge(preamble, found, ref, paths[0])
+        preamble, found = self._reading(ref, lambda: _checksum_of_files(paths, layout.n_bytes))
+        codec.check_checksum(preamble, found, ref, paths[0])
 
     def share(self, ref: CheckpointRef, other: ZarrStore) -> None:
         """Give a committed row to another store, where the same reference then reads it.
@@ -176,11 +176,11 @@ class ZarrStore:
             folders = [self._folder(ref)]
         else:
             folders = [
-                folder for folder in self._arrays() if folder.name == _array(folder.name, ref.row)
+                folder for folder in self._arrays() if folder.name == _array(folder.name, ref.id)
             ]
         n_usual = -(-ref.n_bytes // (codec.chunk_bytes(ref.n_bytes, self.chunk_limit) or 1))
         for folder in folders:
-            _delete_row(folder, ref.row, n_usual)
+            _delete_row(folder, ref.id, n_usual)
 
     def clean(self, keep: Collection[CheckpointRef] | None = None) -> CleanupResult:
         """Remove what nobody can use; return how much. Only when nobody writes.
@@ -191,7 +191,7 @@ class ZarrStore:
         ----------
         keep : committed references; all other rows are removed. None: rows are kept.
         """
-        places = None if keep is None else {(ref.array, ref.row) for ref in keep}
+        places = None if keep is None else {(ref.array, ref.id) for ref in keep}
         cleaned = CleanupResult()
         with suppress(FileNotFoundError):
             for entry in builtins.list(os.scandir(self.path)):
@@ -211,7 +211,7 @@ class ZarrStore:
                     cleaned += _remove(entry)
                 else:
                     left.append(entry)
-            if all(entry.name == metadata.NAME for entry in left):
+            if all(entry.name == metadata.METADATA_FILE for entry in left):
                 for entry in left:
                     cleaned += _remove(entry)
                 with suppress(OSError):  # what is deleted but open stays a while on NFS
@@ -234,19 +234,19 @@ class ZarrStore:
                     rows.setdefault(int(match[1]), set()).add(int(match[2]))
             for row, chunks in rows.items():
                 with suppress(FileNotFoundError):  # deleted just now
-                    refs.append(self._look(folder, row, chunks))
-        return sorted(refs, key=lambda ref: (ref.row, ref.array))
+                    refs.append(self._inspect(folder, row, chunks))
+        return sorted(refs, key=lambda ref: (ref.id, ref.array))
 
     # -- rows ------------------------------------------------------------------------------------
 
     def _write(
-        self, ref: CheckpointRef, pieces: builtins.list[Row], layout: codec.Layout
+        self, ref: CheckpointRef, pieces: builtins.list[ByteArray], layout: codec.Layout
     ) -> CheckpointRef:
-        if not 0 <= ref.row < metadata.MAX_ROWS:
-            raise ValueError(f"row={ref.row!r} must be at least 0 and below {metadata.MAX_ROWS}")
+        if not 0 <= ref.id < metadata.MAX_ROWS:
+            raise ValueError(f"row={ref.id!r} must be at least 0 and below {metadata.MAX_ROWS}")
         layout = layout.in_chunks(codec.chunk_bytes(layout.n_bytes, self.chunk_limit))
-        array = _array(layout.name, ref.row)
-        done = codec.complete(ref, array, layout.n_bytes, codec.seal(pieces))
+        array = _array(layout.name, ref.id)
+        done = codec.complete_ref(ref, array, layout.n_bytes, codec.seal(pieces))
         self._put(done, layout, lambda paths: files.write_chunks(paths, pieces, layout.n_chunk))
         return done
 
@@ -255,7 +255,7 @@ class ZarrStore:
     ) -> None:
         """Make the row's folder, let ``act`` put its chunks there, and flush all that."""
         folder = self._folder(ref)
-        paths = _paths(folder, ref.row, layout.n_chunks)
+        paths = _paths(folder, ref.id, layout.n_chunks)
         is_made = ref.array in self._made
         try:
             if not is_made:
@@ -275,7 +275,7 @@ class ZarrStore:
                     flush_folder(self.path.parent)
             except BaseException:
                 with suppress(OSError):
-                    _delete_row(folder, ref.row, layout.n_chunks)
+                    _delete_row(folder, ref.id, layout.n_chunks)
                 raise
             self._made.add(ref.array)
         except OSError as error:
@@ -285,20 +285,20 @@ class ZarrStore:
     def _find(self, ref: CheckpointRef) -> tuple[codec.Layout, builtins.list[Path]]:
         """Return a row's layout and files, all of which are there and of their size."""
         if not ref.array:
-            raise CheckpointMissing(codec.absent(self.path, ref))
+            raise CheckpointMissing(codec.missing_message(self.path, ref))
         folder = self._folder(ref)
-        first = folder / f"{ref.row}.0"
+        first = folder / f"{ref.id}.0"
         n_first = self._reading(ref, first.stat).st_size
         layout = self._layout(ref.array)
         if layout.n_bytes != ref.n_bytes:
             raise codec.wrong_size(first, ref, layout.n_bytes)
-        paths = _paths(folder, ref.row, layout.n_chunks)
+        paths = _paths(folder, ref.id, layout.n_chunks)
         sizes = [n_first, *map(_size, paths[1:])]
         if any(size != layout.n_chunk for size in sizes):
             raise codec.wrong_size(first, ref, sum(sizes))
         return layout, paths
 
-    def _row(self, paths: Sequence[Path], ref: CheckpointRef, layout: codec.Layout) -> Row:
+    def _row(self, paths: Sequence[Path], ref: CheckpointRef, layout: codec.Layout) -> ByteArray:
         n_bytes = layout.n_bytes
         if n_bytes >= codec.HUGE and self._is_local():
             # memory of its own would cost more than all the rest, and the state is mostly copied
@@ -316,21 +316,21 @@ class ZarrStore:
         return self._is_on_local_disk
 
     def _reading(self, ref: CheckpointRef, act: Callable[[], Any]) -> Any:
-        path = self._folder(ref) / f"{ref.row}.0"
+        path = self._folder(ref) / f"{ref.id}.0"
         try:
             return act()
         except FileNotFoundError:
-            raise CheckpointMissing(codec.absent(path, ref)) from None
+            raise CheckpointMissing(codec.missing_message(path, ref)) from None
         except OSError as error:  # the disk, or the way to it, is at fault
-            raise CheckpointMissing(codec.unreachable(path, ref, error)) from error
+            raise CheckpointMissing(codec.unreadable_message(path, ref, error)) from error
 
-    def _look(self, folder: Path, row: int, chunks: set[int]) -> CheckpointRef:
+    def _inspect(self, folder: Path, row: int, chunks: set[int]) -> CheckpointRef:
         trial, resource, crc, n_bytes = -1, -1, 0, 0
         if 0 in chunks:
             with open(folder / f"{row}.0", "rb", buffering=0) as file:
                 n_bytes = os.fstat(file.fileno()).st_size
                 with suppress(ValueError):
-                    trial, resource, crc = codec.identify(file.read(codec.PREAMBLE_BYTES))
+                    trial, resource, crc = codec.read_preamble(file.read(codec.PREAMBLE_BYTES))
         if chunks != {0}:
             n_bytes += sum(_size(folder / f"{row}.{chunk}") for chunk in chunks - {0})
             with suppress(CheckpointCorrupt):
@@ -358,18 +358,18 @@ class ZarrStore:
         Names are hashes, so whoever writes the metadata last writes the same.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        if not (self.path / metadata.NAME).exists():
-            write_file(self.path / metadata.NAME, metadata.of_group())
+        if not (self.path / metadata.METADATA_FILE).exists():
+            write_file(self.path / metadata.METADATA_FILE, metadata.group_metadata())
         try:
-            is_there = metadata.read_layout(folder / metadata.NAME).name == layout.name
+            is_there = metadata.read_layout(folder / metadata.METADATA_FILE).name == layout.name
         except metadata.UNREADABLE:
             is_there = False
         if not is_there:
-            write_file(folder / metadata.NAME, metadata.of_array(layout))
+            write_file(folder / metadata.METADATA_FILE, metadata.array_metadata(layout))
 
     def _layout(self, array: str) -> codec.Layout:
         if (layout := self._layouts.get(array)) is None:
-            path = self.path / array / metadata.NAME
+            path = self.path / array / metadata.METADATA_FILE
             try:
                 layout = metadata.read_layout(path)
                 if layout.name != array[:24]:
@@ -404,7 +404,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _look_through(paths: Sequence[Path], n_bytes: int) -> tuple[bytes, int]:
+def _checksum_of_files(paths: Sequence[Path], n_bytes: int) -> tuple[bytes, int]:
     """Return the preamble and the checksum of a row's bytes."""
     buffer = np.empty(min(n_bytes, _STEP), np.uint8)
     preamble, crc, rest = b"", 0, n_bytes

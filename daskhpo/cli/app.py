@@ -13,11 +13,11 @@ from daskhpo._version import __version__
 from daskhpo.cli import checkpoints, cost, doctor, jobs, plan, replay
 from daskhpo.core.errors import DaskhpoError
 from daskhpo.engine.session import read_manifest
-from daskhpo.results.progress import search_loss
+from daskhpo.results.progress import describe_search_wait
 from daskhpo.results.result import Result
 
 if TYPE_CHECKING:
-    from daskhpo.remote.attach import Running
+    from daskhpo.remote.attach import RunStatus
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -160,11 +160,11 @@ def _report(result: Result) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from daskhpo.remote.attach import running
+    from daskhpo.remote.attach import run_status
     from daskhpo.results.result import load_study
 
     manifest = read_manifest(options.path)
-    now = running(options.path)
+    now = run_status(options.path)
     result = load_study(options.path)
     frame = result.trials()
     counts: dict[object, int] = frame["status"].value_counts().to_dict()
@@ -184,14 +184,14 @@ def _status(options: argparse.Namespace) -> int:
         f"({useful:.0%} useful), "
         f"{cost['checkpoint_files']:.0f} checkpoints ({cost['checkpoint_bytes'] / 1e6:.1f} MB)"
     )
-    print(f"waited    {search_loss(cost['search_seconds'], int(cost['fallback_trials']))}")
+    print(f"waited    {describe_search_wait(cost['search_seconds'], int(cost['fallback_trials']))}")
     if result.has_reports:
         best = result.best_trial
         print(f"best      {manifest.metric}={result.best_value:.6g} (trial {best.id})")
     return 0
 
 
-def _state(now: Running, result: Result) -> str:
+def _state(now: RunStatus, result: Result) -> str:
     if (holder := now.holder) is not None:
         return f"in use by process {holder['pid']} on {holder['host']}"
     if now.jobs:

@@ -21,7 +21,7 @@ from daskhpo.core.types import CheckpointRef
 if TYPE_CHECKING:
     from daskhpo.results.result import Result
 
-Place = tuple[str, int]  # array and row
+ArrayRow = tuple[str, int]  # array and row
 
 
 def add_to(commands: Any) -> None:
@@ -61,13 +61,13 @@ def run(options: argparse.Namespace) -> int:
     result = load_study(options.path)
     if options.export:
         return _export(result, *options.export, force=options.force)
-    refs = sorted(result.checkpoints(), key=lambda ref: (ref.trial, ref.resource, ref.row))
+    refs = sorted(result.checkpoints(), key=lambda ref: (ref.trial, ref.resource, ref.id))
     problems = _problems(options.path, refs) if options.verify else {}
     disk = Disk.of(options.path / STORE)
     if problems or any(not disk.files(ref) for ref in refs):
         # a study that runs may have deleted some meanwhile, and its journal says so first
-        still = {ref.row for ref in load_study(options.path).checkpoints()}
-        refs = [ref for ref in refs if ref.row in still]
+        still = {ref.id for ref in load_study(options.path).checkpoints()}
+        refs = [ref for ref in refs if ref.id in still]
         problems = {row: problem for row, problem in problems.items() if row in still}
     if options.json:
         for ref in refs:
@@ -94,14 +94,14 @@ class Disk:
     n_empty : arrays without any row.
     """
 
-    rows: Mapping[Place, Sequence[tuple[str, int]]] = field(default_factory=dict)
+    rows: Mapping[ArrayRow, Sequence[tuple[str, int]]] = field(default_factory=dict)
     litter: Sequence[int] = ()
     n_empty: int = 0
 
     @classmethod
     def of(cls, store: Path) -> Disk:
         """Look through a store's folder; without one there is nothing."""
-        rows: dict[Place, list[tuple[str, int]]] = {}
+        rows: dict[ArrayRow, list[tuple[str, int]]] = {}
         litter, n_empty = [], 0
         for folder, _, names in os.walk(store):
             array = Path(folder).name if Path(folder).parent == store else ""
@@ -122,7 +122,7 @@ class Disk:
 
     def files(self, ref: CheckpointRef) -> list[str]:
         """The files of a checkpoint, in the study's directory; none if it is missing."""
-        return [name for name, _ in self.rows.get((ref.array, ref.row), ())]
+        return [name for name, _ in self.rows.get((ref.array, ref.id), ())]
 
 
 def _problems(path: Path, refs: Sequence[CheckpointRef]) -> dict[int, str]:
@@ -132,9 +132,9 @@ def _problems(path: Path, refs: Sequence[CheckpointRef]) -> dict[int, str]:
         try:
             store.verify(ref)
         except CheckpointMissing as error:
-            problems[ref.row] = f"row {ref.row} is missing: {error}"
+            problems[ref.id] = f"row {ref.id} is missing: {error}"
         except (CheckpointCorrupt, OSError) as error:
-            problems[ref.row] = f"row {ref.row} is corrupt: {error}"
+            problems[ref.id] = f"row {ref.id} is corrupt: {error}"
     return problems
 
 
@@ -152,11 +152,11 @@ def _as_json(
         "status": result.trial(ref.trial).status.value,
         "resource": ref.resource,
         "best": _best(ref, result),
-        "row": ref.row,
+        "row": ref.id,
         "bytes": ref.n_bytes,
         "files": disk.files(ref),
     }
-    return data if problems is None else data | {"problem": problems.get(ref.row)}
+    return data if problems is None else data | {"problem": problems.get(ref.id)}
 
 
 def _print_table(
@@ -176,11 +176,11 @@ def _print_table(
             result.trial(ref.trial).status.value,
             str(ref.resource),
             "-" if best is None else f"{best:.6g}",
-            str(ref.row),
+            str(ref.id),
             size(ref.n_bytes),
         ]
         if problems is not None:
-            line.append("bad" if ref.row in problems else "whole")
+            line.append("bad" if ref.id in problems else "whole")
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         lines.append([*line, files[0] + more if files else "missing"])
     texts = ("status", "state", "file")
@@ -191,7 +191,7 @@ def _print_table(
 def _print_totals(path: Path, refs: Sequence[CheckpointRef], disk: Disk) -> None:
     from daskhpo.engine.lock import holder_of
 
-    committed = {(ref.array, ref.row) for ref in refs}
+    committed = {(ref.array, ref.id) for ref in refs}
     sizes = [n for place, files in disk.rows.items() if place in committed for _, n in files]
     print(f"committed  {count(len(refs), 'checkpoint')}", end="")
     print(f": {count(len(sizes), 'file')}, {size(sum(sizes))}")

@@ -95,11 +95,11 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Carry the command out; returns the exit status."""
-    from daskhpo.cluster.doctor import Verdict, Wanted
-    from daskhpo.cluster.doctor.checks import round_of
+    from daskhpo.cluster.doctor import JobRequest, Verdict
+    from daskhpo.cluster.doctor.checks import run_checks
     from daskhpo.core.quantities import parse_duration
 
-    wanted = Wanted(
+    request = JobRequest(
         queue=options.queue,
         account=options.account,
         walltime=options.walltime,
@@ -113,20 +113,20 @@ def run(options: argparse.Namespace) -> int:
     )
     counts: Counter[Verdict] = Counter()
     place = None
-    for finding in round_of(
-        wanted,
+    for finding in run_checks(
+        request,
         options.shared,
         options.interface,
         fast=options.fast,
         wait=parse_duration(options.wait, "--wait"),
-        say=_say,
+        log=_say,
     ):
         counts[finding.verdict] += 1
         if options.json:
             print(json.dumps(_as_json(finding)), flush=True)
             continue
-        if finding.place is not place:
-            place = finding.place
+        if finding.location is not place:
+            place = finding.location
             print(_heading(finding), flush=True)
         print(_lines(finding), flush=True)
     if not options.json:
@@ -140,18 +140,20 @@ def _say(news: str) -> None:
 
 def _as_json(finding: Finding) -> dict[str, str]:
     return {
-        "place": finding.place.value,
+        "place": finding.location.value,
         "check": finding.check,
         "verdict": finding.verdict.value,
-        "said": finding.said,
-        "todo": finding.todo,
+        "said": finding.message,
+        "todo": finding.hint,
     }
 
 
 def _heading(finding: Finding) -> str:
-    from daskhpo.cluster.doctor import Place
+    from daskhpo.cluster.doctor import CheckLocation
 
-    return f"here, on {socket.gethostname()}" if finding.place is Place.HERE else "in a job"
+    return (
+        f"here, on {socket.gethostname()}" if finding.location is CheckLocation.HERE else "in a job"
+    )
 
 
 def _lines(finding: Finding) -> str:
@@ -159,16 +161,16 @@ def _lines(finding: Finding) -> str:
     indent = " " * (12 + LABEL)
     head = f"  {finding.verdict.value:<9} {finding.check:<{LABEL}}"
     lines = textwrap.wrap(
-        finding.said,
+        finding.message,
         WIDTH,
         initial_indent=head,
         subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
-    if finding.todo:
+    if finding.hint:
         lines += textwrap.wrap(
-            finding.todo,
+            finding.hint,
             WIDTH,
             initial_indent=f"{indent}-> ",
             subsequent_indent=f"{indent}   ",

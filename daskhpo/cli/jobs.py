@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from daskhpo.cluster.jobs import jobs_named
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
 from daskhpo.cluster.times import slurm_time
-from daskhpo.remote.script import worker_name
-from daskhpo.remote.submission import JobFolder, Submission, WorkerJobs
+from daskhpo.remote.script import worker_job_name
+from daskhpo.remote.submission import JobDirectory, Submission, WorkerJobs
 from daskhpo.results.result import Result
 
 if TYPE_CHECKING:
-    from daskhpo.remote.attach import Running
+    from daskhpo.remote.attach import RunStatus
 
 LISTS = ("job_extra_directives", "job_script_prologue", "worker_extra_args")
 
@@ -93,25 +93,25 @@ def add_to(commands: Any) -> None:
     stop.set_defaults(act=_stop)
 
 
-def lines(path: Path, now: Running, num_slots: int) -> list[str]:
+def lines(path: Path, now: RunStatus, num_slots: int) -> list[str]:
     """What ``daskhpo status`` says of a study's jobs; nothing if it was not submitted."""
-    folder = JobFolder(path)
+    folder = JobDirectory(path)
     submission, number = folder.submission(), folder.number()
     if submission is None or number is None or not now:
         return []
     told = []
-    waiting = [job for job in now.jobs if job.waits]
-    for job in [job for job in now.jobs if not job.waits] or waiting[:1]:
-        if job.waits:
+    waiting = [job for job in now.jobs if job.is_pending]
+    for job in [job for job in now.jobs if not job.is_pending] or waiting[:1]:
+        if job.is_pending:
             waiting.remove(job)
-        shown = job.story.replace("job", "job      ", 1)
+        shown = job.description.replace("job", "job      ", 1)
         if job.seconds_left is not None:
             shown += f", {slurm_time(job.seconds_left)} left"
         told.append(shown + (f"; {len(waiting)} more may follow" if waiting else ""))
     if now.holder is not None:
         told.append(f"workers   {num_slots} slots{_worker_jobs(path, submission, number)}")
-    place = folder.place()
-    if place is not None and place.job in [job.number for job in now.jobs if not job.waits]:
+    place = folder.address()
+    if place is not None and place.job in [job.number for job in now.jobs if not job.is_pending]:
         told.append(f"dashboard {place.tunnel(submission.login)}")
         told.append("          and then http://127.0.0.1:8787/status")
     return told
@@ -121,7 +121,7 @@ def _worker_jobs(path: Path, submission: Submission, number: str) -> str:
     if not isinstance(submission.workers, WorkerJobs):
         return ", in the same job"
     try:
-        listed = jobs_named(worker_name(path.absolute().name, number))
+        listed = jobs_named(worker_job_name(path.absolute().name, number))
     except (CommandMissing, CommandFailed):
         return ""
     states = Counter(job.state for job in listed)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from daskhpo.simulation.curves import CurveTable
-    from daskhpo.simulation.executor import Site
-    from daskhpo.simulation.profiling import Measured
+    from daskhpo.simulation.executor import ClusterModel
+    from daskhpo.simulation.profiling import TrialCost
     from daskhpo.study.study import Study
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     """Carry the command out; returns the exit status."""
     from daskhpo.simulation.curves import CurveTable
     from daskhpo.simulation.planning import plan
-    from daskhpo.simulation.profiling import measure
+    from daskhpo.simulation.profiling import profile
     from daskhpo.study.study import load_source
 
     given = _Given(options)  # refuses what cannot be before anything is trained
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         table = CurveTable.read(options.path, objective.metric, objective.mode)
     elif given.seconds_per_unit is None:
         print("training a few units here, to see what they take ...", file=sys.stderr)
-        found = measure(study, gpu=options.gpu if options.gpus and _has_gpu() else 0)
+        found = profile(study, gpu=options.gpu if options.gpus and _has_gpu() else 0)
     frame = plan(
         study,
         given.slots,
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         curves=table,
         num_trials=options.num_trials,
         time_budget=options.time_budget,
-        site=given.site(found),
+        cluster=given.site(found),
         checkpoint=options.checkpoint,
         seeds=options.seeds,
     )
@@ -138,8 +138,8 @@ class _Given:
         if self.walltime == math.inf and options.num_trials is options.time_budget is None:
             raise ValueError("give --walltime, --num-trials or --time-budget (or several)")
 
-    def site(self, found: Measured | None) -> Site:
-        from daskhpo.simulation.executor import Site
+    def site(self, found: TrialCost | None) -> ClusterModel:
+        from daskhpo.simulation.executor import ClusterModel
 
         launch, n_bytes = self.launch_seconds, self.state_bytes
         if found is not None:
@@ -148,7 +148,7 @@ class _Given:
             n_bytes = None
         elif n_bytes is None:
             n_bytes = found.state_bytes if found is not None else 0
-        return Site(self.walltime, self.queue, launch or 0.0, n_bytes)
+        return ClusterModel(self.walltime, self.queue, launch or 0.0, n_bytes)
 
     @property
     def per_slot(self) -> float:
@@ -223,7 +223,7 @@ def _assumptions(
     frame: pd.DataFrame,
     given: _Given,
     table: CurveTable | None,
-    found: Measured | None,
+    found: TrialCost | None,
 ) -> Iterator[str]:
     """What the numbers are, and what they rest on."""
     n = frame["seed"].nunique()

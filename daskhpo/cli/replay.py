@@ -45,15 +45,19 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Carry the command out; returns the exit status."""
-    from daskhpo.simulation.compare import replay, scheduler_from_text, standard_schedulers
+    from daskhpo.simulation.compare import (
+        compare_schedulers,
+        parse_scheduler,
+        standard_schedulers,
+    )
     from daskhpo.simulation.curves import CurveTable
 
-    given = {text: scheduler_from_text(text) for text in options.scheduler}
+    given = {text: parse_scheduler(text) for text in options.scheduler}
     workers = _numbers(options.workers)
     table = CurveTable.read(options.path, options.metric, options.mode)
     schedulers = standard_schedulers(table.max_t) | given
     target = table.best if options.target is None else options.target
-    frame = replay(table, schedulers, workers, options.seeds, target)
+    frame = compare_schedulers(table, schedulers, workers, options.seeds, target)
     if options.json:
         for row in frame.to_dict("records"):
             if row["seconds_to_target"] == math.inf:

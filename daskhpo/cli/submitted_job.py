@@ -10,7 +10,6 @@ import socket
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,31 +21,38 @@ from daskhpo.callbacks.base import Callback
 from daskhpo.checkpoints import open_store
 from daskhpo.cluster import jobs
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
-from daskhpo.cluster.walltime import find_job_end
+from daskhpo.cluster.walltime import StepTimer, find_job_end
 from daskhpo.core.events import Ended, Launched, Record, Reported
 from daskhpo.engine.lock import STALE_SECONDS, holder_of
 from daskhpo.engine.options import RunOptions
-from daskhpo.engine.requests import Listener, asked_to_stop
+from daskhpo.engine.requests import StopRequestWatcher, requested_stop
 from daskhpo.engine.session import has_work, study_records
 from daskhpo.executors.dask.handle import StudyHandle, start
 from daskhpo.remote.allocation import allocation_cluster
-from daskhpo.remote.chain import Broke, End, OutOfTime, Over, goes_on, stop_seconds
-from daskhpo.remote.script import worker_name
+from daskhpo.remote.chain import (
+    Crashed,
+    Finished,
+    JobOutcome,
+    WalltimeReached,
+    should_continue,
+    stop_margin,
+)
+from daskhpo.remote.script import worker_job_name
 from daskhpo.remote.submission import (
-    JobFolder,
-    Place,
+    ControllerAddress,
+    JobDirectory,
     Submission,
     WorkerJobs,
     WorkerSteps,
     submission_name,
 )
-from daskhpo.results.progress import Story
+from daskhpo.results.progress import StudyProgress
 from daskhpo.study.study import load_source
 
 logger = logging.getLogger("daskhpo")
 
-LOOK_SECONDS = 1.0
-OUT_OF_TIME = "the job in which it ran came to its end"
+DEADLINE_POLL_SECONDS = 1.0
+WALLTIME_REACHED = "the job in which it ran came to its end"
 
 
 def main(argv: list[str]) -> int:
@@ -54,24 +60,24 @@ def main(argv: list[str]) -> int:
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logger.setLevel(logging.INFO)
     directory = Path(argv[0])
-    me = jobs.own_submission() or "none"
-    submission = JobFolder(directory).submission()
+    own_job = jobs.own_submission() or "none"
+    submission = JobDirectory(directory).submission()
     if submission is None:
         raise ValueError(f"{directory} was not submitted: there is no submission.json in its job/")
-    ending = Ending(submission.job.walltime)
-    end = run(directory, submission, me, ending)
-    if submission.job.links > 1 and not goes_on(end):
-        _quietly(jobs.cancel, me, waiting_only=True)
-    return int(isinstance(end, Broke))
+    deadline = JobDeadline(submission.job.walltime)
+    end = run(directory, submission, own_job, deadline)
+    if submission.job.n_jobs > 1 and not should_continue(end):
+        _log_errors(jobs.cancel, own_job, waiting_only=True)
+    return int(isinstance(end, Crashed))
 
 
-def run(directory: Path, submission: Submission, me: str, ending: Ending) -> End:
+def run(directory: Path, submission: Submission, own_job: str, deadline: JobDeadline) -> JobOutcome:
     """One link of the chain: a session, if there is anything to do."""
-    if (reason := asked_to_stop(directory, submission_name(me))) is not None:
+    if (reason := requested_stop(directory, submission_name(own_job))) is not None:
         logger.info("the study was stopped: %s", reason)
-        return Over()
-    if not _await_turn(directory, ending):
-        return OutOfTime()
+        return Finished()
+    if not _await_turn(directory, deadline):
+        return WalltimeReached()
     try:
         study = load_source(submission.source)
         study.storage, study.name = directory.parent, directory.name
@@ -80,14 +86,14 @@ def run(directory: Path, submission: Submission, me: str, ending: Ending) -> End
             directory, study.problem, options.limits, options.policy
         ):
             logger.info("nothing is left to do")
-            return Over()
+            return Finished()
     except Exception:
         logger.exception("the study cannot be run")
-        return Broke(reported=False)
-    pace, n_before = Pace(), _n_reports(directory)
+        return Crashed(reported=False)
+    steps, n_before = StepTimes(), _n_reports(directory)
     try:
-        with _cluster(submission, JobFolder(directory), me) as cluster:
-            _write_place(JobFolder(directory), cluster)
+        with _cluster(submission, JobDirectory(directory), own_job) as cluster:
+            _write_place(JobDirectory(directory), cluster)
             handle = start(
                 problem=study.problem,
                 directory=directory,
@@ -97,18 +103,18 @@ def run(directory: Path, submission: Submission, me: str, ending: Ending) -> End
                 resume=True,
                 source=submission.source,
                 client=cluster,
-                callbacks=[ConsoleProgress(), pace],
+                callbacks=[ConsoleProgress(), steps],
             )
-            listener = Listener(directory, submission_name(me), handle.stop)
-            with contextlib.closing(listener), ending.watched(handle, pace):
+            listener = StopRequestWatcher(directory, submission_name(own_job), handle.stop)
+            with contextlib.closing(listener), deadline.watched(handle, steps.timer):
                 result = handle.wait()
     except Exception:
         logger.exception("the session broke")
-        return Broke(reported=_n_reports(directory) > n_before)
-    return OutOfTime() if result.stop_reason == OUT_OF_TIME else Over()
+        return Crashed(reported=_n_reports(directory) > n_before)
+    return WalltimeReached() if result.stop_reason == WALLTIME_REACHED else Finished()
 
 
-class Ending:
+class JobDeadline:
     """The end of this job: by SIGTERM, or because its walltime is nearly over.
 
     Parameters
@@ -120,19 +126,19 @@ class Ending:
         self.walltime = walltime
         end = find_job_end(walltime)
         self._end = math.inf if end is None else time.monotonic() + end - time.time()
-        self.begun = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: self.begun.set())
+        self.reached = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: self.reached.set())
 
     @contextlib.contextmanager
-    def watched(self, handle: StudyHandle, pace: Pace) -> Iterator[None]:
+    def watched(self, handle: StudyHandle, steps: StepTimer) -> Iterator[None]:
         """Stop the study in time."""
         over = threading.Event()
 
         def watch() -> None:
-            while not over.wait(LOOK_SECONDS):
+            while not over.wait(DEADLINE_POLL_SECONDS):
                 left = self._end - time.monotonic()
-                if left <= stop_seconds(self.walltime, pace.longest) or self.begun.is_set():
-                    handle.stop(OUT_OF_TIME)
+                if left <= stop_margin(self.walltime, steps.longest) or self.reached.is_set():
+                    handle.stop(WALLTIME_REACHED)
                     return
 
         thread = threading.Thread(target=watch, name="daskhpo-ending", daemon=True)
@@ -144,31 +150,26 @@ class Ending:
             thread.join()
 
 
-class Pace(Callback):
-    """How long units of training take."""
+class StepTimes(Callback):
+    """Times the steps of all trials."""
 
     def __init__(self) -> None:
+        self.timer = StepTimer(keep=100)
         self._last: dict[int, float] = {}
-        self._seconds: deque[float] = deque(maxlen=100)
 
-    @property
-    def longest(self) -> float:
-        """Seconds of the longest of the last units; 0 before the first."""
-        return max(self._seconds.copy(), default=0.0)
-
-    def on_record(self, record: Record, story: Story) -> None:
+    def on_record(self, record: Record, progress: StudyProgress) -> None:
         match record:
             case Launched(trial):
                 self._last[trial] = record.seconds
             case Reported(trial):
                 for step in record.steps:
-                    self._seconds.append(step.seconds - self._last.get(trial, step.seconds))
+                    self.timer.observe(step.seconds - self._last.get(trial, step.seconds))
                     self._last[trial] = step.seconds
             case Ended(trial):
                 self._last.pop(trial, None)
 
 
-def _await_turn(directory: Path, ending: Ending) -> bool:
+def _await_turn(directory: Path, deadline: JobDeadline) -> bool:
     """Wait until the head before us is gone; False if this job ends before that."""
     patience = time.monotonic() + 2 * STALE_SECONDS
     told = False
@@ -176,9 +177,9 @@ def _await_turn(directory: Path, ending: Ending) -> bool:
         if not told:
             logger.info("waiting for process %s on %s", holder["pid"], holder["host"])
             told = True
-        if ending.begun.wait(LOOK_SECONDS) or time.monotonic() >= patience:
+        if deadline.reached.wait(DEADLINE_POLL_SECONDS) or time.monotonic() >= patience:
             return False
-    return not ending.begun.is_set()
+    return not deadline.reached.is_set()
 
 
 def _with_time_left(submission: Submission, directory: Path) -> RunOptions | None:
@@ -196,32 +197,36 @@ def _n_reports(directory: Path) -> int:
 
 
 @contextlib.contextmanager
-def _cluster(submission: Submission, folder: JobFolder, me: str) -> Iterator[Any]:
+def _cluster(submission: Submission, job_directory: JobDirectory, own_job: str) -> Iterator[Any]:
     """The scheduler, in this process, and workers, wherever they were asked for."""
     match submission.workers:
         case WorkerSteps() as steps:
-            with allocation_cluster(steps, folder, submission.job.queue) as cluster:
+            with allocation_cluster(steps, job_directory, submission.job.queue) as cluster:
                 yield cluster
-        case WorkerJobs(words):
+        case WorkerJobs(worker_options):
             from daskhpo.cluster.slurm import slurm_cluster
 
-            name = worker_name(folder.study.name, me)
-            _quietly(jobs.cancel_named, name)  # of a link that was killed: they have no scheduler
+            name = worker_job_name(job_directory.study.name, own_job)
+            _log_errors(
+                jobs.cancel_named, name
+            )  # of a link that was killed: they have no scheduler
             places = {
-                "log_directory": str(folder.path),
-                "shared_temp_directory": str(folder.path),
+                "log_directory": str(job_directory.path),
+                "shared_temp_directory": str(job_directory.path),
             }
-            with slurm_cluster(**places | words | {"job_name": name}) as cluster:
+            with slurm_cluster(**places | worker_options | {"job_name": name}) as cluster:
                 yield cluster
 
 
-def _write_place(folder: JobFolder, cluster: Any) -> None:
+def _write_place(job_directory: JobDirectory, cluster: Any) -> None:
     port = urlsplit(cluster.dashboard_link).port
     assert port is not None, cluster.dashboard_link
-    folder.write_place(Place(jobs.own_number() or "none", socket.gethostname(), port))
+    job_directory.write_address(
+        ControllerAddress(jobs.own_number() or "none", socket.gethostname(), port)
+    )
 
 
-def _quietly(ask: Callable[..., Any], *args: Any, **options: Any) -> Any:
+def _log_errors(ask: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """What Slurm answers; None if it does not, for it may be away for a while."""
     try:
         return ask(*args, **options)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from daskhpo._lazy import lazy
 
 if TYPE_CHECKING:
     from daskhpo.cluster.slurm import slurm_cluster
 
 __all__ = ["slurm_cluster"]
 
-
-def __getattr__(name: str) -> Any:  # what it needs takes a second to load
-    if name == "slurm_cluster":
-        from daskhpo.cluster.slurm import slurm_cluster
-
-        return slurm_cluster
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy(__name__, {"slurm_cluster": "daskhpo.cluster.slurm"})

@@ -17,30 +17,39 @@ from distributed import SchedulerPlugin, Status
 from tornado.ioloop import PeriodicCallback
 
 from daskhpo.cluster import jobs
-from daskhpo.cluster.scaling import Job, Rules, Seen, State, Steps, next_steps
+from daskhpo.cluster.scaling import (
+    ClusterState,
+    JobPhase,
+    ScalingLimits,
+    ScalingPlan,
+    WorkerJob,
+    plan_scaling,
+)
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
 
 logger = logging.getLogger("daskhpo")
 
-LOOK_SECONDS = 5.0  # between two looks at the workers
-ASK_SECONDS = 30.0  # between two questions to Slurm, unless workers went
-RETRY_SECONDS = (
+WORKER_CHECK_SECONDS = 5.0  # between two looks at the workers
+SQUEUE_SECONDS = 30.0  # between two questions to Slurm, unless workers went
+SUBMIT_RETRY_SECONDS = (
     30.0  # after a job that was refused, or ended before it had workers; then twice that
 )
 MAX_RETRY_SECONDS = 1800.0
 LOG_LINES = 15
-REFUSED = r"Exit code: (-?\d+)\nCommand:\n(.*?)\nstdout:\n(.*)stderr:\n(.*)"  # by dask-jobqueue
+SBATCH_FAILURE = (
+    r"Exit code: (-?\d+)\nCommand:\n(.*?)\nstdout:\n(.*)stderr:\n(.*)"  # by dask-jobqueue
+)
 
 
 @dataclass(slots=True)
-class _Job:
+class _TrackedJob:
     """One job of workers. Times by the monotonic clock."""
 
     name: str
     number: str
     walltime: float
     submitted: float
-    state: State = State.WAITING
+    state: JobPhase = JobPhase.PENDING
     ran: float = 0.0  # seconds, when it was last seen
     seen: float = 0.0
     connected: bool = False  # it has had workers
@@ -50,7 +59,7 @@ class _Job:
     free: bool = False
 
 
-class _Arrivals(SchedulerPlugin):  # type: ignore[misc]
+class _WorkerArrivals(SchedulerPlugin):  # type: ignore[misc]
     """Says of which job a worker came."""
 
     def __init__(self, came: Callable[[str], None]) -> None:
@@ -64,7 +73,7 @@ def _job_of(worker: Any) -> str:
     return str(worker.name).rpartition("-")[0]
 
 
-class Minder:
+class SlurmAutoscaler:
     """Runs in the event loop of the cluster, and ends with it.
 
     Dask's own record of jobs is kept as it must be: what is over is taken out of it, or Dask would
@@ -78,14 +87,14 @@ class Minder:
     def __init__(
         self,
         cluster: Any,
-        rules: Rules,
+        rules: ScalingLimits,
         options: Callable[[float], dict[str, Any]],
         job_name: str,
         log_directory: Path,
     ) -> None:
         self._cluster, self._rules, self._options = cluster, rules, options
         self._job_name, self._log_directory = job_name, log_directory
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, _TrackedJob] = {}
         self._spent = 0.0  # GPU-seconds of jobs that are over
         self._wanted: deque[tuple[float, float]] = deque()  # when, slots
         self._n_failures = 0  # in a row
@@ -99,14 +108,14 @@ class Minder:
         ran = sum(job.ran for job in self._jobs.values())
         return (self._spent + ran * self._rules.gpus_per_job) / 3600
 
-    async def begin(self) -> None:
+    async def start(self) -> None:
         """Submit the first jobs.
 
         Raises
         ------
         CommandMissing, CommandFailed : there is no Slurm; it refuses the very first one.
         """
-        steps = next_steps(self._rules, Seen())
+        steps = plan_scaling(self._rules, ClusterState())
         if not steps.submit:
             logger.warning("%s", self._exhausted())
         await self._submit(steps.submit[:1])
@@ -114,32 +123,32 @@ class Minder:
             await self._submit(steps.submit[1:])
         except CommandFailed as error:  # a limit on jobs, say: go on with those there are
             self._failed(f"a job was refused: {error}")
-        self._cluster.scheduler.add_plugin(_Arrivals(self._came))
-        look = PeriodicCallback(self._look, LOOK_SECONDS * 1000)
-        self._cluster.periodic_callbacks["daskhpo-minder"] = look
+        self._cluster.scheduler.add_plugin(_WorkerArrivals(self._worker_arrived))
+        look = PeriodicCallback(self._tick, WORKER_CHECK_SECONDS * 1000)
+        self._cluster.periodic_callbacks["daskhpo-autoscaler"] = look
         look.start()
 
-    def _came(self, name: str) -> None:
+    def _worker_arrived(self, name: str) -> None:
         """A job has a worker, perhaps for less than the time between two looks."""
         job = self._jobs.get(name)
         if job is not None and not job.connected:
-            job.connected, job.state, job.busy = True, State.RUNNING, time.monotonic()
+            job.connected, job.state, job.busy = True, JobPhase.RUNNING, time.monotonic()
             self._n_failures, self._not_before = 0, 0.0
 
     # -- a look ----------------------------------------------------------------------------------
 
-    async def _look(self) -> None:
+    async def _tick(self) -> None:
         if self._cluster.status is not Status.running:
             return
         now = time.monotonic()
-        self._look_at_workers(now)
+        self._observe_workers(now)
         lost = any(job.connected and not job.has_workers for job in self._jobs.values())
-        if lost or now - self._asked >= ASK_SECONDS:
-            await self._ask_slurm()
+        if lost or now - self._asked >= SQUEUE_SECONDS:
+            await self._observe_jobs()
         if self._cluster.status is Status.running:
-            await self._act(next_steps(self._rules, self._seen(now)))
+            await self._act(plan_scaling(self._rules, self._seen(now)))
 
-    def _look_at_workers(self, now: float) -> None:
+    def _observe_workers(self, now: float) -> None:
         scheduler, broker = self._cluster.scheduler, self._broker
         of_job: dict[str, list[Any]] = {}
         for worker in scheduler.workers.values():
@@ -148,7 +157,7 @@ class Minder:
             workers = of_job.get(job.name, [])
             job.has_workers = bool(workers)
             if workers and not job.connected:  # before the job was known
-                self._came(job.name)
+                self._worker_arrived(job.name)
             job.free = not any(worker.processing or worker.has_what for worker in workers)
             held_idle = broker is not None and all(
                 broker.is_idle(worker.address)
@@ -162,7 +171,7 @@ class Minder:
         while self._wanted[0][0] < now - self._rules.idle_timeout:
             self._wanted.popleft()
 
-    async def _ask_slurm(self) -> None:
+    async def _observe_jobs(self) -> None:
         """Which jobs wait, run, and are over."""
         self._asked = now = time.monotonic()
         known = list(self._jobs.values())
@@ -176,18 +185,18 @@ class Minder:
             if one is None or one.state == "COMPLETING":
                 if not job.has_workers:
                     self._is_over(job, now)
-            elif one.waits:  # perhaps again
-                job.state = State.WAITING
+            elif one.is_pending:  # perhaps again
+                job.state = JobPhase.PENDING
             else:
-                job.state = State.RUNNING
+                job.state = JobPhase.RUNNING
                 if one.seconds_left is not None:
                     job.ran = max(0.0, job.walltime - one.seconds_left)
             job.seen = now
 
-    def _listed(self) -> list[jobs.Job]:
+    def _listed(self) -> list[jobs.SlurmJob]:
         return jobs.jobs_named(self._job_name)
 
-    def _is_over(self, job: _Job, now: float) -> None:
+    def _is_over(self, job: _TrackedJob, now: float) -> None:
         # What it ran since it was last seen is not known: all of the time in between, at most.
         since = job.seen or job.submitted
         ran = min(job.walltime, job.ran + now - since)
@@ -198,9 +207,9 @@ class Minder:
         elif not job.retiring:
             logger.info("job %s of workers is over", job.number)
 
-    def _seen(self, now: float) -> Seen:
+    def _seen(self, now: float) -> ClusterState:
         found = tuple(
-            Job(
+            WorkerJob(
                 job.name,
                 job.state,
                 job.walltime,
@@ -212,7 +221,7 @@ class Minder:
         )
         may_submit = math.inf if not self._n_failures else float(now >= self._not_before)
         lately = max(slots for _, slots in self._wanted)
-        return Seen(found, self._wanted[-1][1], lately, self._spent, may_submit)
+        return ClusterState(found, self._wanted[-1][1], lately, self._spent, may_submit)
 
     def _n_wanted(self) -> float:
         """Slots that studies could fill; before the first one comes, as many as there may be."""
@@ -225,7 +234,7 @@ class Minder:
 
     # -- what is done ----------------------------------------------------------------------------
 
-    async def _act(self, steps: Steps) -> None:
+    async def _act(self, steps: ScalingPlan) -> None:
         for name in steps.retire:
             self._jobs[name].retiring = True
             logger.info("job %s is idle and given back", self._jobs[name].number)
@@ -243,7 +252,7 @@ class Minder:
             except (CommandFailed, CommandMissing) as error:
                 self._failed(f"a job was refused: {error}")
         if steps.exhausted:
-            self._tell(self._exhausted())
+            self._warn_once(self._exhausted())
             if not self._jobs and self._broker is not None:
                 self._broker.stop("the GPU-hours are spent")
 
@@ -267,7 +276,7 @@ class Minder:
         for name, walltime in added.items():
             job = cluster.workers.get(name)
             if job is not None and job.job_id is not None:
-                self._jobs[name] = _Job(name, job.job_id, walltime, now)
+                self._jobs[name] = _TrackedJob(name, job.job_id, walltime, now)
             else:
                 if job is not None:
                     job.status = Status.failed
@@ -282,12 +291,12 @@ class Minder:
 
     def _failed(self, what: str) -> None:
         """Wait before another one is tried, longer each time."""
-        wait = min(MAX_RETRY_SECONDS, RETRY_SECONDS * 2**self._n_failures)
+        wait = min(MAX_RETRY_SECONDS, SUBMIT_RETRY_SECONDS * 2**self._n_failures)
         self._n_failures += 1
         self._not_before = time.monotonic() + wait
         logger.warning("%s\nanother one is tried in %d s", what, wait)
 
-    def _tell(self, what: str) -> None:
+    def _warn_once(self, what: str) -> None:
         if what not in self._told:
             self._told.add(what)
             logger.warning("%s", what)
@@ -299,7 +308,7 @@ class Minder:
             "those that run"
         )
 
-    def _log(self, job: _Job) -> str:
+    def _log(self, job: _TrackedJob) -> str:
         """The end of what a job printed."""
         found = sorted(self._log_directory.glob(f"*-{job.number}.log"))
         if not found:
@@ -312,7 +321,7 @@ def _refusal(error: BaseException) -> BaseException:
     """What dask-jobqueue says of a command that failed, in our words."""
     if isinstance(error, FileNotFoundError):
         return CommandMissing("sbatch was not found; is it on the PATH?")
-    found = re.search(REFUSED, str(error), re.DOTALL)
+    found = re.search(SBATCH_FAILURE, str(error), re.DOTALL)
     if found is None:
         return error
     code, command, *printed = found.groups()

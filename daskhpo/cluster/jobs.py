@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from daskhpo.cluster.shell import CommandFailed, CommandMissing, call
 from daskhpo.cluster.times import parse_slurm_time
 
-FORMAT = "%A|%F|%i|%T|%L|%N|%r"
-OVER = {
+SQUEUE_FORMAT = "%A|%F|%i|%T|%L|%N|%r"
+TERMINAL_STATES = {
     "BOOT_FAIL",
     "CANCELLED",
     "COMPLETED",
@@ -27,7 +27,7 @@ OVER = {
 
 
 @dataclass(frozen=True)
-class Job:
+class SlurmJob:
     """A job that is not over, as Slurm tells.
 
     Attributes
@@ -49,18 +49,18 @@ class Job:
     reason: str
 
     @property
-    def waits(self) -> bool:
+    def is_pending(self) -> bool:
         """Whether it has not begun yet."""
         return not self.nodes
 
     @property
-    def story(self) -> str:
+    def description(self) -> str:
         """In one line: ``job 123 RUNNING on n1``."""
-        how = f"({self.reason})" if self.waits else f"on {self.nodes}"
+        how = f"({self.reason})" if self.is_pending else f"on {self.nodes}"
         return f"job {self.name} {self.state} {how}"
 
 
-def jobs_of(submission: str) -> list[Job]:
+def jobs_of(submission: str) -> list[SlurmJob]:
     """Jobs of one submission that are not over: several if it is an array.
 
     Raises
@@ -75,7 +75,7 @@ def jobs_of(submission: str) -> list[Job]:
         raise
 
 
-def jobs_named(name: str) -> list[Job]:
+def jobs_named(name: str) -> list[SlurmJob]:
     """Your own jobs of this name that are not over."""
     return _listed("--user", getpass.getuser(), "--name", name)
 
@@ -90,7 +90,7 @@ def cancel_named(name: str) -> None:
     call(["scancel", "--user", getpass.getuser(), "--name", name])
 
 
-def submit(script: str) -> str:
+def submit_script(script: str) -> str:
     """Submit a batch script; the job's number.
 
     Raises
@@ -114,7 +114,7 @@ def is_over(job: str) -> bool:
         fields = dict(re.findall(r"(\w+)=(\S*)", line))
         if fields.get("JobId") == number:
             began_again = int(fields.get("Restarts", 0)) > int(restarts or 0)
-            return began_again or fields.get("JobState") in OVER
+            return began_again or fields.get("JobState") in TERMINAL_STATES
     return False
 
 
@@ -143,15 +143,17 @@ def own_seconds_left() -> float | None:
     number = own_number()
     listed = [] if number is None else _listed("--jobs", number)
     for job in listed:  # the last task of an array has the number of the array itself
-        if job.number == number and not job.waits:
+        if job.number == number and not job.is_pending:
             return job.seconds_left
     return None
 
 
-def _listed(*which: str) -> list[Job]:
-    argv: Sequence[str] = ["squeue", "--noheader", "--array", f"--format={FORMAT}", *which]
+def _listed(*which: str) -> list[SlurmJob]:
+    argv: Sequence[str] = ["squeue", "--noheader", "--array", f"--format={SQUEUE_FORMAT}", *which]
     jobs = []
     for line in call(argv).splitlines():
         number, submission, name, state, left, nodes, reason = line.strip().split("|")
-        jobs.append(Job(number, submission, name, state, parse_slurm_time(left), nodes, reason))
+        jobs.append(
+            SlurmJob(number, submission, name, state, parse_slurm_time(left), nodes, reason)
+        )
     return jobs

@@ -6,19 +6,19 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-LEAST_SECONDS = 600.0  # a job that gets only what is left of a budget is not submitted for less
+MIN_JOB_SECONDS = 600.0  # a job that gets only what is left of a budget is not submitted for less
 
 
-class State(Enum):
+class JobPhase(Enum):
     """Where a job stands."""
 
-    WAITING = "waiting"
+    PENDING = "waiting"
     RUNNING = "running"
     OVER = "over"
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerJob:
     """A job of workers, as it was last seen. All times in seconds.
 
     Attributes
@@ -30,7 +30,7 @@ class Job:
     """
 
     name: str
-    state: State
+    state: JobPhase
     walltime: float
     idle: float = 0.0
     retiring: bool = False
@@ -38,7 +38,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Rules:
+class ScalingLimits:
     """What was asked for.
 
     Attributes
@@ -60,7 +60,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ClusterState:
     """What there is.
 
     Attributes
@@ -72,7 +72,7 @@ class Seen:
     may_submit : so many jobs may be submitted now.
     """
 
-    jobs: tuple[Job, ...] = ()
+    jobs: tuple[WorkerJob, ...] = ()
     wanted: float = math.inf
     lately_wanted: float = math.inf
     spent: float = 0.0
@@ -80,7 +80,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Steps:
+class ScalingPlan:
     """What to do.
 
     Attributes
@@ -97,33 +97,33 @@ class Steps:
     exhausted: bool = False
 
 
-def next_steps(rules: Rules, seen: Seen) -> Steps:
+def plan_scaling(rules: ScalingLimits, seen: ClusterState) -> ScalingPlan:
     """What to do about what there is. No clock, no Slurm: a table of states tests it."""
     staying = [job for job in seen.jobs if not job.retiring]
     cancel = [job.name for job in seen.jobs if job.retiring and job.free]
     retire: list[str] = []
     surplus = len(staying) - _needed(rules, seen.lately_wanted)
     for job in _expendable(rules, staying)[: max(0, surplus)]:
-        (cancel if job.state is State.WAITING else retire).append(job.name)
+        (cancel if job.state is JobPhase.PENDING else retire).append(job.name)
     missing = min(_needed(rules, seen.wanted) - len(staying), rules.jobs - len(seen.jobs))
     walltimes = _affordable(rules, seen, int(min(max(0, missing), seen.may_submit)))
     short = missing > 0 and seen.may_submit > 0 and not walltimes
-    return Steps(tuple(walltimes), tuple(retire), tuple(cancel), exhausted=short)
+    return ScalingPlan(tuple(walltimes), tuple(retire), tuple(cancel), exhausted=short)
 
 
-def _needed(rules: Rules, slots: float) -> int:
+def _needed(rules: ScalingLimits, slots: float) -> int:
     """Jobs that so many slots take."""
     return rules.jobs if slots == math.inf else min(rules.jobs, -int(-slots // rules.slots_per_job))
 
 
-def _expendable(rules: Rules, jobs: list[Job]) -> list[Job]:
+def _expendable(rules: ScalingLimits, jobs: list[WorkerJob]) -> list[WorkerJob]:
     """Jobs that may go: of those that wait the newest first, then the longest idle ones."""
-    waiting = [job for job in reversed(jobs) if job.state is State.WAITING]
-    idle = [job for job in jobs if job.state is State.RUNNING and job.idle >= rules.idle_timeout]
+    waiting = [job for job in reversed(jobs) if job.state is JobPhase.PENDING]
+    idle = [job for job in jobs if job.state is JobPhase.RUNNING and job.idle >= rules.idle_timeout]
     return waiting + sorted(idle, key=lambda job: -job.idle)
 
 
-def _affordable(rules: Rules, seen: Seen, n: int) -> list[float]:
+def _affordable(rules: ScalingLimits, seen: ClusterState, n: int) -> list[float]:
     """Walltimes of up to so many jobs, for each of which all that it may use is set aside."""
     if rules.max_gpu_seconds is None:
         return [rules.walltime] * n
@@ -132,7 +132,7 @@ def _affordable(rules: Rules, seen: Seen, n: int) -> list[float]:
     walltimes = []
     for _ in range(n):
         seconds = min(rules.walltime, left // rules.gpus_per_job // 60 * 60)  # Slurm counts minutes
-        if seconds < min(rules.walltime, LEAST_SECONDS):
+        if seconds < min(rules.walltime, MIN_JOB_SECONDS):
             break
         walltimes.append(seconds)
         left -= seconds * rules.gpus_per_job

@@ -25,7 +25,7 @@ logger = logging.getLogger("daskhpo")
 
 DEATH_TIMEOUT = 300  # seconds; a scheduler may be slow, but a GPU shall not wait for long
 ASKS_FOR_GPUS = re.compile(r"(^|\s)(-G|--gpus|--gres|--tres-per)")
-REFUSED = {
+UNSUPPORTED_OPTIONS = {
     "adapt": "jobs= says how many there may be",
     "asynchronous": "use it from a thread of its own",
     "n_workers": "give jobs=",
@@ -101,22 +101,22 @@ def slurm_cluster(
             study.run(num_trials=500, client=cluster, resources={"cpu": 8, "gpu": 1})
     """
     options = _checked(options)
-    _check_whole("jobs", jobs, 1)
-    _check_whole("gpus_per_job", gpus_per_job, 0)
-    _check_whole("trials_per_gpu", trials_per_gpu, 1)
+    _check_int("jobs", jobs, 1)
+    _check_int("gpus_per_job", gpus_per_job, 0)
+    _check_int("trials_per_gpu", trials_per_gpu, 1)
     if gpus_per_job and processes is not None:
         raise ValueError(
             f"processes={processes!r} is for jobs without GPUs; with them there are gpus_per_job * "
             f"trials_per_gpu = {gpus_per_job * trials_per_gpu} worker processes a job"
         )
     n_slots = gpus_per_job * trials_per_gpu or (1 if processes is None else processes)
-    _check_whole("processes", n_slots, 1)
+    _check_int("processes", n_slots, 1)
     if cores is not None and cores < n_slots:
         raise ValueError(f"cores={cores!r} must be at least {n_slots}: one for each worker process")
-    from daskhpo.cluster.scaling import Rules
+    from daskhpo.cluster.scaling import ScalingLimits
 
     seconds = -(-parse_walltime(walltime) // 60) * 60  # Slurm counts minutes
-    rules = Rules(
+    rules = ScalingLimits(
         jobs,
         n_slots,
         gpus_per_job or 1,
@@ -137,7 +137,7 @@ def slurm_cluster(
 
     directives = _directives(job_extra_directives, gpus_per_job, logs, job_name)
     slurm_class = _import_jobqueue()
-    from daskhpo.cluster.autoscaler import Minder
+    from daskhpo.cluster.autoscaler import SlurmAutoscaler
 
     place = _address(interface, queue, options) | options.pop("scheduler_options", {})
     folder = None
@@ -165,19 +165,19 @@ def slurm_cluster(
     )
     if folder is not None:
         weakref.finalize(cluster, shutil.rmtree, folder, ignore_errors=True)
-        cluster._job_kwargs["security"] = _as_words(security)
+        cluster._job_kwargs["security"] = _shell_quoted(security)
     # In a group Dask leaves the job of a lost worker alone: its nanny starts that again.
     cluster.new_spec["group"] = [f"-{number}" for number in range(n_slots)]
-    cluster.minder = Minder(cluster, rules, of_walltime, job_name, logs)
+    cluster.autoscaler = SlurmAutoscaler(cluster, rules, of_walltime, job_name, logs)
     try:
-        cluster.sync(cluster.minder.begin)
+        cluster.sync(cluster.autoscaler.start)
     except BaseException:
         cluster.close()
         raise
     return cluster
 
 
-def known_words() -> set[str]:
+def known_options() -> set[str]:
     """All that :func:`slurm_cluster` takes, those for ``SLURMCluster`` too."""
     takers: list[Any] = [slurm_cluster]
     takers += [kind.__init__ for kind in (*_import_jobqueue().__mro__, *_job_kinds())]
@@ -188,7 +188,7 @@ def known_words() -> set[str]:
         for parameter in inspect.signature(taker).parameters.values()
         if parameter.kind in named
     }
-    return names - {"self", "scheduler", "worker", "workers", *REFUSED}
+    return names - {"self", "scheduler", "worker", "workers", *UNSUPPORTED_OPTIONS}
 
 
 def _job_kinds() -> Sequence[type]:
@@ -217,13 +217,13 @@ def _import_jobqueue() -> Any:
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
-    for name, why in REFUSED.items():
+    for name, why in UNSUPPORTED_OPTIONS.items():
         if name in options:
             raise TypeError(f"slurm_cluster does not take {name}=: {why}")
     return dict(options)
 
 
-def _check_whole(name: str, value: Any, least: int) -> None:
+def _check_int(name: str, value: Any, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
 
@@ -260,7 +260,7 @@ def _directives(given: Sequence[str], gpus: int, logs: Path, job_name: str) -> l
     return own + lines
 
 
-def _as_words(security: Any) -> Any:
+def _shell_quoted(security: Any) -> Any:
     """The same with paths that a shell reads as one word each: they go to the job script."""
     from distributed import Security
 

@@ -5,11 +5,34 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Mapping
 
 logger = logging.getLogger("daskhpo.worker")
 
 END_TIME = "SLURM_JOB_END_TIME"  # seconds since 1970; newer Slurms set it, our workers do otherwise
+STEP_MARGIN = 1.2  # a step of training may take longer than those before by this factor
+
+
+class StepTimer:
+    """How long a step of training takes, by the last few.
+
+    Parameters
+    ----------
+    keep : so many steps are remembered.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self._seconds: deque[float] = deque(maxlen=keep)
+
+    def observe(self, seconds: float) -> None:
+        """A step took so long."""
+        self._seconds.append(seconds)
+
+    @property
+    def longest(self) -> float:
+        """Seconds to be prepared for; 0 before the first step. May be read in another thread."""
+        return max(self._seconds.copy(), default=0.0)
 
 
 def remaining_walltime() -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from daskhpo.core.types import Chance, CheckpointRef, Config, TrialId
+from daskhpo.core.types import CheckpointRef, Config, ReuseProbability, TrialId
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Save:
     trial: TrialId
     attempt: int
     ref: CheckpointRef
-    chance: Chance
+    probability: ReuseProbability
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Flush:
     ``write``: so are those that may be needed again.
     """
 
-    rows: tuple[int, ...]
+    checkpoint_ids: tuple[int, ...]
     write: bool
 
 

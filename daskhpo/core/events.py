@@ -32,7 +32,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
+class SessionStarted:
     """A session of the study began; what ran in an earlier one was interrupted."""
 
     limits: Limits
@@ -54,7 +54,7 @@ class Reported:
     steps: tuple[Step, ...]
     seconds: float
     ended: bool = False
-    yielded: bool = False
+    preempted: bool = False
     decision: Decision | None = None
 
 
@@ -82,12 +82,12 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
-class Unsaved:
+class SaveFailed:
     """A state could not be written; it is still held, and will be tried again."""
 
     trial: TrialId
     attempt: int
-    row: int
+    checkpoint_id: int
     error: str
     seconds: float
 
@@ -98,13 +98,13 @@ class Dropped:
 
     trial: TrialId
     attempt: int
-    row: int
+    checkpoint_id: int
     reason: str
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class AttemptLost:
     """A machine's fault took a running trial: it runs again.
 
     ``blame``: the trial may be the cause (its worker died), so it is not retried for ever.
@@ -157,13 +157,13 @@ class StopRequested:
 
 
 Event = (
-    Began
+    SessionStarted
     | Reported
     | Held
     | Saved
-    | Unsaved
+    | SaveFailed
     | Dropped
-    | Lost
+    | AttemptLost
     | Failed
     | SlotsChanged
     | StopRequested
@@ -222,7 +222,7 @@ class Exploited:
 
 
 @dataclass(frozen=True, slots=True)
-class SetBack:
+class RolledBack:
     """A trial that waited for a slot is paused: its states since its exploit are gone."""
 
     trial: TrialId
@@ -233,10 +233,10 @@ class SetBack:
 class Deleted:
     """A committed checkpoint is deleted: nothing refers to it any more, or it had to make room."""
 
-    row: int
+    checkpoint_id: int
     reason: str
     seconds: float
 
 
-Consequence = Suggested | Launched | Ended | Exploited | SetBack | Deleted
+Consequence = Suggested | Launched | Ended | Exploited | RolledBack | Deleted
 Record = Event | Consequence

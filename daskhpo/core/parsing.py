@@ -9,13 +9,13 @@ from typing import Any
 MAX_LENGTH = 10_000
 
 
-def from_text(text: str, known: Mapping[str, Callable[..., Any]]) -> Any:
+def parse_call(text: str, known: Mapping[str, Callable[..., Any]]) -> Any:
     """The object that a text like ``"ASHA(max_t=81, grace_period=3)"`` describes.
 
     The text is parsed, never evaluated: all that it can do is to call a known name with numbers,
     strings, bools, None, lists, tuples and dicts of these, and other known names.
 
-    >>> from_text("dict(a=-1, b=[2.5, dict()])", {"dict": dict})
+    >>> parse_call("dict(a=-1, b=[2.5, dict()])", {"dict": dict})
     {'a': -1, 'b': [2.5, {}]}
 
     Raises

@@ -93,8 +93,8 @@ def check_ladder(max_t: int, grace_period: int, reduction_factor: int) -> None:
         )
 
 
-Entry = tuple[float, TrialId]
-NEAR = 0.15  # how far below the top a rank may be for a real chance to rise, as a share
+RungEntry = tuple[float, TrialId]
+NEAR_TOP_SHARE = 0.15  # how far below the top a rank may be for a real chance to rise, as a share
 
 
 class Top:
@@ -110,14 +110,14 @@ class Top:
 
     def __init__(self, size: Callable[[int], int]) -> None:
         self._size = size
-        self._top: list[Entry] = []  # negated: the worst of the top is at [0]
-        self._rest: list[Entry] = []
+        self._top: list[RungEntry] = []  # negated: the worst of the top is at [0]
+        self._rest: list[RungEntry] = []
         self._members: set[TrialId] = set()
 
     def __contains__(self, trial: TrialId) -> bool:
         return trial in self._members
 
-    def insert(self, entry: Entry) -> Entry | None:
+    def insert(self, entry: RungEntry) -> RungEntry | None:
         """Add an entry; the one that came into the top by that, if any."""
         n = len(self._top) + len(self._rest) + 1
         if self._size(n) > len(self._top):  # the top grows by one: by the best of the others
@@ -137,7 +137,7 @@ class Top:
             return -self._top[0][0]
         return self._rest[0][0] if self._rest else None
 
-    def _raise(self, entry: Entry) -> Entry:
+    def _raise(self, entry: RungEntry) -> RungEntry:
         heappush(self._top, _negated(entry))
         self._members.add(entry[1])
         return entry
@@ -155,10 +155,10 @@ class Rung:
     def __init__(self, eta: int) -> None:
         self._eta = eta
         self._top = Top(lambda n: n // eta)
-        self._near = Top(lambda n: ceil(n * min(1.0, 1 / eta + NEAR)))
+        self._near = Top(lambda n: ceil(n * min(1.0, 1 / eta + NEAR_TOP_SHARE)))
         self._losses: dict[TrialId, float] = {}
         self._settled: set[TrialId] = set()  # promoted, or never to be
-        self._candidates: list[Entry] = []
+        self._candidates: list[RungEntry] = []
 
     def __len__(self) -> int:
         return len(self._losses)
@@ -199,7 +199,7 @@ class Rung:
         Those that cannot go yet (their state is being taken) are few: they hold slots.
         """
         found = None
-        held_back: list[Entry] = []
+        held_back: list[RungEntry] = []
         while self._candidates and found is None:
             entry = self._candidates[0]
             trial = entry[1]
@@ -219,5 +219,5 @@ class Rung:
             self._settled.add(trial)
 
 
-def _negated(entry: Entry) -> Entry:
+def _negated(entry: RungEntry) -> RungEntry:
     return -entry[0], -entry[1]

@@ -61,7 +61,7 @@ class Scheduler(ABC):
     def on_exploit(self, trial: Trial, source: TrialId) -> None:
         """The ``Exploit`` that was asked for has been carried out; see its ``config``."""
 
-    def on_setback(self, trial: Trial) -> bool:
+    def on_rollback(self, trial: Trial) -> bool:
         """The trial shall run again, but its newest state is older than its configuration.
 
         Its worker was lost before a state was written since ``trial.since``, where it took over a

@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TrialId = int
 Config = Mapping[str, Any]
 Metrics = Mapping[str, float]
+Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 WritePolicy = Literal["auto", "every", "rung", "end", "never"]
 
 
@@ -45,13 +49,13 @@ class CheckpointRef:
 
     Attributes
     ----------
-    row : number of the checkpoint within its study, given out by the coordinator; unique.
+    id : number of the checkpoint within its study, given out by the coordinator; unique.
     trial, resource : whose state it is, and after how many units of training.
-    array : name of the store's array that holds the row; "" until it is committed.
-    n_bytes, checksum : size and CRC-32C of the row; 0 until committed.
+    array : name of the store's array that holds its bytes; "" until it is committed.
+    n_bytes, checksum : size and CRC-32C of its bytes; 0 until committed.
     """
 
-    row: int
+    id: int
     trial: TrialId
     resource: int
     array: str = ""
@@ -60,19 +64,19 @@ class CheckpointRef:
 
     def plain(self) -> list[Any]:
         """The fields in their order, for messages and the journal."""
-        return [self.row, self.trial, self.resource, self.array, self.n_bytes, self.checksum]
+        return [self.id, self.trial, self.resource, self.array, self.n_bytes, self.checksum]
 
 
-class Chance(Enum):
+class ReuseProbability(Enum):
     """How likely it is that a state which a trial leaves behind is needed again.
 
     The values are probabilities. Of pauses by ASHA whose rank came near the top, about 17 % were
     promoted later; of the others fewer than one in a thousand.
     """
 
-    SURE = 1.0
-    REAL = 0.2
-    POOR = 0.001
+    CERTAIN = 1.0
+    LIKELY = 0.2
+    UNLIKELY = 0.001
 
     __hash__ = object.__hash__
 
@@ -172,14 +176,14 @@ class Trial(NamedTuple):
     attempt : how often it has been launched, or taken over a state; answers of an older attempt
         are dropped.
     held : newest state that a worker keeps in its memory, or None. Never older than
-        ``checkpoint``, which has the same row once that is committed.
+        ``checkpoint``, which has the same ``id`` once that is committed.
     checkpoint : newest committed checkpoint, or None.
     previous : the committed checkpoint before that one, to fall back on, or None.
     best_loss : running best over all its reports; inf before the first.
     decided_at : the resource of the last report that was decided on.
     losses : one per unit since ``decided_at``.
     decision : what was answered at ``decided_at``, while it waits to be carried out.
-    leaves : it hands over, and waits for its state to be taken.
+    preempting : it gives up its slot in mid-segment, and waits for its state to be taken.
     n_lost : losses in a row, between which it came no further than ``lost_at``.
     lost_at : resource that it had come to when it was lost; 0 if it never was.
     n_failed : how often its code raised.
@@ -199,7 +203,7 @@ class Trial(NamedTuple):
     decided_at: int = 0
     losses: tuple[float, ...] = ()
     decision: Decision | None = None
-    leaves: bool = False
+    preempting: bool = False
     n_lost: int = 0
     n_failed: int = 0
     since: int = 0
@@ -208,7 +212,7 @@ class Trial(NamedTuple):
     @property
     def newest(self) -> CheckpointRef | None:
         """The state from which it would go on; None: from its start."""
-        if self.held is None or (self.checkpoint and self.checkpoint.row == self.held.row):
+        if self.held is None or (self.checkpoint and self.checkpoint.id == self.held.id):
             return self.checkpoint
         return self.held
 

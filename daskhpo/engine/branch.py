@@ -104,7 +104,7 @@ def _committed(directory: Path) -> list[CheckpointRef]:
     for record in study_records(directory):
         match record:
             case Saved(_, _, ref):
-                refs[ref.row] = ref
+                refs[ref.id] = ref
             case Deleted(row):
                 del refs[row]
     return list(refs.values())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from daskhpo.core.commands import Command, Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.events import (
-    Began,
+    AttemptLost,
     Deleted,
     Dropped,
     Ended,
@@ -18,22 +18,21 @@ from daskhpo.core.events import (
     Failed,
     Held,
     Launched,
-    Lost,
     Reported,
+    RolledBack,
     Saved,
-    SetBack,
+    SaveFailed,
+    SessionStarted,
     SlotsChanged,
     Step,
     StopRequested,
     Suggested,
-    Unsaved,
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import (
-    Chance,
     CheckpointPolicy,
     CheckpointRef,
     Config,
@@ -45,6 +44,7 @@ from daskhpo.core.types import (
     Pause,
     Report,
     Resume,
+    ReuseProbability,
     Start,
     Status,
     Stop,
@@ -54,11 +54,17 @@ from daskhpo.core.types import (
     Wait,
 )
 from daskhpo.engine.ledger import Ledger
-from daskhpo.engine.policy import chance_of, expendable, is_full, next_stop, number_kept
+from daskhpo.engine.policy import (
+    eviction_candidate,
+    is_full,
+    n_retained,
+    next_checkpoint,
+    reuse_probability,
+)
 from daskhpo.engine.protocols import Executor, Journal
 
 RETURNED = "its code returned"
-NO_ROOM = "checkpoints take nine tenths of what max_bytes and max_files allow"
+BUDGET_REACHED = "checkpoints take nine tenths of what max_bytes and max_files allow"
 MAX_LOST = 3  # as often as this a trial may lose its worker in a row without coming any further
 
 
@@ -98,7 +104,7 @@ class Coordinator:
         self.scheduler.setup(problem.space, problem.seed)
         self.searcher.setup(problem.space, problem.seed)
         self.journal = journal
-        self.suggest = suggest or self.ask
+        self.suggest = suggest or self.ask_searcher
         self.ledger = Ledger(problem.objective)
         self.limits = Limits()
         self.stop_reason: str | None = None
@@ -112,9 +118,9 @@ class Coordinator:
         self._commands: list[Command] = []
 
     @property
-    def done(self) -> bool:
+    def is_drained(self) -> bool:
         """Whether it is over, and no state waits to be written or let go of."""
-        return self.is_over and not self.ledger.rows.n_unsaved
+        return self.is_over and not self.ledger.refs.n_unsaved
 
     @property
     def is_over(self) -> bool:
@@ -124,14 +130,14 @@ class Coordinator:
         return self.stop_reason is not None or (self.idle and not self.ledger.queue)
 
     @property
-    def n_wanted(self) -> float:
+    def n_slots_wanted(self) -> float:
         """Slots that it has work for; infinite unless the scheduler has nothing to add."""
         if self.stop_reason is None and not self.idle:
             return math.inf
         queued = len(self.ledger.queue) if self.stop_reason is None else 0
         return self.ledger.n_running + queued
 
-    def ask(self, trial: TrialId) -> Suggestion | None:
+    def ask_searcher(self, trial: TrialId) -> Suggestion | None:
         """The searcher's own configuration for a new trial, however long it takes."""
         config = self.searcher.suggest(trial)
         return None if config is None else Suggestion(config)
@@ -147,15 +153,15 @@ class Coordinator:
                 self._held(event)
             case Saved():
                 self._saved(event)
-            case Unsaved():
-                if event.row in self.ledger.rows:
+            case SaveFailed():
+                if event.checkpoint_id in self.ledger.refs:
                     self.journal.append(event)
             case Dropped():
-                if event.row in self.ledger.rows:
+                if event.checkpoint_id in self.ledger.refs:
                     self.journal.append(event)
-                    self.ledger.drop(event.row)
-            case Lost():
-                self._lost(event)
+                    self.ledger.drop(event.checkpoint_id)
+            case AttemptLost():
+                self._attempt_lost(event)
             case Failed():
                 self._failed(event)
             case SlotsChanged(n_slots):
@@ -163,27 +169,27 @@ class Coordinator:
                 self.n_slots = n_slots
             case StopRequested(reason):
                 self._stop(reason)
-            case Began():
-                self._began(event)
-        self._fill()
-        if self.is_over and not self._flushed and self.ledger.rows.n_unsaved:
+            case SessionStarted():
+                self._session_started(event)
+        self._assign_free_slots()
+        if self.is_over and not self._flushed and self.ledger.refs.n_unsaved:
             self._flush()
         return self._commands
 
     # -- events ----------------------------------------------------------------------------------
 
-    def _began(self, event: Began) -> None:
+    def _session_started(self, event: SessionStarted) -> None:
         self.journal.append(event)
         self.limits, self._policy = event.limits, event.policy
         self.stop_reason, self.fatal_error = None, None
         self.idle, self._exhausted, self._flushed, self.n_slots = False, False, False, 0
-        self.ledger.n_kept = number_kept(event.policy)
+        self.ledger.n_retained = n_retained(event.policy)
         self.ledger.drop_all()
         for trial in [*self.ledger.trials.values()]:
             if trial.status is not Status.RUNNING:
                 continue
             if trial.decision is not None:
-                self._settle(trial, trial.decision, in_slot=False)
+                self._apply(trial, trial.decision, in_slot=False)
             else:
                 self.ledger.requeue(trial, trial.until)
         self._stop_at_target()
@@ -193,12 +199,12 @@ class Coordinator:
         if trial is None or trial.decision is not None:  # of a dead attempt, or decided already
             return
         steps = _unseen(event.steps, trial.resource)
-        if not (steps or event.ended or event.yielded):
+        if not (steps or event.ended or event.preempted):
             return  # live metrics that the segment's report has overtaken
         trial = self.ledger.advance(trial, steps)
         decision: Decision | None = None
         if event.ended or trial.resource == trial.until:
-            decision = self._decision(trial, event.ended)
+            decision = self._ask_scheduler(trial, event.ended)
         self.journal.append(
             Reported(
                 event.trial,
@@ -206,19 +212,19 @@ class Coordinator:
                 steps,
                 event.seconds,
                 event.ended,
-                event.yielded,
+                event.preempted,
                 decision,
             )
         )
         self._stop_at_target()
         if decision is not None:
-            self._carry_out(trial, decision)
-        elif event.yielded:
-            self._hand_over(trial)
-        elif next_stop(self._policy, trial.resource - 1, trial.until) == trial.resource:
-            self._save(trial, Chance.SURE)  # and then it goes on
+            self._save_or_apply(trial, decision)
+        elif event.preempted:
+            self._preempt(trial)
+        elif next_checkpoint(self._policy, trial.resource - 1, trial.until) == trial.resource:
+            self._save(trial, ReuseProbability.CERTAIN)  # and then it goes on
 
-    def _decision(self, trial: Trial, ended: bool) -> Decision:
+    def _ask_scheduler(self, trial: Trial, ended: bool) -> Decision:
         report = Report(trial.resource, trial.losses, trial.best_loss)
         if trial.losses:  # there are none if its code returned without another report
             self.searcher.observe(trial, report)
@@ -226,25 +232,25 @@ class Coordinator:
 
     def _held(self, event: Held) -> None:
         if (trial := self.ledger.running(event.trial, event.attempt)) is None:
-            if event.ref is not None and event.ref.row not in self.ledger.rows:  # by the dead
+            if event.ref is not None and event.ref.id not in self.ledger.refs:  # by the dead
                 self._commands.append(Delete(event.ref))
             return
         self.journal.append(event)
         if event.ref is None:
-            self.ledger.has_no_state(trial)
+            self.ledger.mark_stateless(trial)
         else:
             trial, freed = self.ledger.hold(trial, event.ref)
-            self._forget(freed)
-        if trial.leaves:
-            self._leave(trial, trial.until)
+            self._delete_unreferenced(freed)
+        if trial.preempting:
+            self._requeue(trial, trial.until)
         elif trial.decision is not None:
-            self._settle(trial, trial.decision, in_slot=True)
+            self._apply(trial, trial.decision, in_slot=True)
         else:
-            self._go_on(trial, in_slot=True)
+            self._continue(trial, in_slot=True)
 
     def _saved(self, event: Saved) -> None:
-        ref, rows = event.ref, self.ledger.rows
-        if rows.is_committed(ref.row):
+        ref, rows = event.ref, self.ledger.refs
+        if rows.is_committed(ref.id):
             return  # two workers held it, and both have written it
         trial = self.ledger.trials.get(event.trial)
         is_newer = (
@@ -252,25 +258,25 @@ class Coordinator:
             and trial.attempt == event.attempt
             and (trial.checkpoint is None or trial.checkpoint.resource < ref.resource)
         )
-        if not is_newer and ref.row not in rows:
+        if not is_newer and ref.id not in rows:
             self._commands.append(Delete(ref))  # written by the dead; nothing refers to it
             return
         self.journal.append(event)
         if is_newer and trial is not None:
-            rows.refer(trial.id, ref, held=False)
-        self._forget(self.ledger.commit(ref))
-        self._make_room()
+            rows.add_ref(trial.id, ref, held=False)
+        self._delete_unreferenced(self.ledger.commit(ref))
+        self._enforce_budget()
 
-    def _lost(self, event: Lost) -> None:
+    def _attempt_lost(self, event: AttemptLost) -> None:
         if (trial := self.ledger.running(event.trial, event.attempt)) is None:
             return
         self.journal.append(event)
         if event.bad_checkpoint:
             self._commands.append(Release(trial.id, trial.attempt))  # its worker lives, and waits
-            trial, freed = self.ledger.distrust(trial)
-            self._forget(freed, "it could not be read")
+            trial, freed = self.ledger.discard_bad_checkpoint(trial)
+            self._delete_unreferenced(freed, "it could not be read")
         if trial.decision is not None:  # it stands, whatever became of the checkpoint
-            self._settle(trial, trial.decision, in_slot=False)
+            self._apply(trial, trial.decision, in_slot=False)
         elif event.blame and trial.n_lost + 1 >= MAX_LOST:
             reason = (
                 f"lost {MAX_LOST} times in a row, without coming further than resource "
@@ -291,7 +297,7 @@ class Coordinator:
         if may_retry and trial.decision is not None:  # saving raised; what was decided stands
             decision = trial.decision
             trial = trial._replace(n_failed=trial.n_failed + 1)
-            self._settle(trial, decision, in_slot=False)
+            self._apply(trial, decision, in_slot=False)
             return
         self._commands.append(Release(trial.id, trial.attempt))
         if may_retry:
@@ -321,21 +327,23 @@ class Coordinator:
 
     # -- decisions -------------------------------------------------------------------------------
 
-    def _carry_out(self, trial: Trial, decision: Decision) -> None:
-        kept = self.ledger.would_keep(trial)
+    def _save_or_apply(self, trial: Trial, decision: Decision) -> None:
+        kept = self.ledger.would_retain(trial)
         stopping = self.stop_reason is not None and isinstance(decision, Continue)
-        due = next_stop(self._policy, trial.resource - 1, trial.resource + 1) == trial.resource
+        due = (
+            next_checkpoint(self._policy, trial.resource - 1, trial.resource + 1) == trial.resource
+        )
         goes_on = isinstance(decision, Continue) and (stopping or due)
-        chance = chance_of(self._policy, None if goes_on else decision, kept)
+        chance = reuse_probability(self._policy, None if goes_on else decision, kept)
         if chance is None:
-            self._settle(trial, decision, in_slot=True)
+            self._apply(trial, decision, in_slot=True)
         else:
             self._save(self.ledger.decide(trial, decision), chance)
 
-    def _settle(self, trial: Trial, decision: Decision, *, in_slot: bool) -> None:
+    def _apply(self, trial: Trial, decision: Decision, *, in_slot: bool) -> None:
         """Carry out a decision; the state that it asked for is held, or given up."""
         if isinstance(decision, Continue):
-            self._go_on(self.ledger.go_on(trial, decision.until), in_slot=in_slot)
+            self._continue(self.ledger.continue_until(trial, decision.until), in_slot=in_slot)
             return
         self._commands.append(Release(trial.id, trial.attempt))
         if isinstance(decision, Pause):
@@ -344,26 +352,26 @@ class Coordinator:
             full = trial.resource >= self.scheduler.max_t or decision.reason == RETURNED
             self._end(trial, Status.COMPLETED if full else Status.STOPPED, decision.reason)
 
-    def _go_on(self, trial: Trial, *, in_slot: bool) -> None:
+    def _continue(self, trial: Trial, *, in_slot: bool) -> None:
         if in_slot and self.stop_reason is None:
             self._commands.append(self._train(trial, launch=False))
         else:
-            self._leave(trial, trial.until)
+            self._requeue(trial, trial.until)
 
-    def _hand_over(self, trial: Trial) -> None:
+    def _preempt(self, trial: Trial) -> None:
         """The trial gives its slot back in mid-segment, with its state if that may be taken."""
-        chance = chance_of(self._policy, None, kept=False)
+        chance = reuse_probability(self._policy, None, retained=False)
         if chance is not None and trial.resource > 0:
-            self._save(self.ledger.hand_over(trial), chance)
+            self._save(self.ledger.mark_preempting(trial), chance)
         else:
-            self._leave(trial, trial.until)
+            self._requeue(trial, trial.until)
 
-    def _save(self, trial: Trial, chance: Chance) -> None:
+    def _save(self, trial: Trial, chance: ReuseProbability) -> None:
         self._commands.append(
-            Save(trial.id, trial.attempt, self.ledger.rows.give_out(trial), chance)
+            Save(trial.id, trial.attempt, self.ledger.refs.allocate(trial), chance)
         )
 
-    def _leave(self, trial: Trial, until: int) -> None:
+    def _requeue(self, trial: Trial, until: int) -> None:
         self._commands.append(Release(trial.id, trial.attempt))
         self.ledger.requeue(trial, until)
 
@@ -371,31 +379,35 @@ class Coordinator:
         self.journal.append(Ended(trial.id, status, reason, self._seconds))
         was_paused = trial.status is Status.PAUSED
         trial, freed = self.ledger.end(trial, status)
-        self._forget(freed)
-        if was_paused and trial.id in self.ledger.kept and trial.held is not None:
+        self._delete_unreferenced(freed)
+        if was_paused and trial.id in self.ledger.retained and trial.held is not None:
             self._commands.append(Write(trial.held))  # it might not have been worth it till now
         self.scheduler.on_end(trial)
         self.searcher.on_end(trial)
 
     # -- checkpoints -----------------------------------------------------------------------------
 
-    def _forget(self, freed: list[CheckpointRef], reason: str = "") -> None:
+    def _delete_unreferenced(self, freed: list[CheckpointRef], reason: str = "") -> None:
         """Delete what nobody refers to any more, from memory and from the store."""
         for ref in freed:
             if ref.array:
-                self.journal.append(Deleted(ref.row, reason, self._seconds))
+                self.journal.append(Deleted(ref.id, reason, self._seconds))
             self._commands.append(Delete(ref, reason))
 
-    def _make_room(self) -> None:
+    def _enforce_budget(self) -> None:
         """Keep to the budget: the least promising checkpoints go first."""
-        ledger, rows = self.ledger, self.ledger.rows
+        ledger, rows = self.ledger, self.ledger.refs
         while is_full(self._policy, rows.n_bytes, rows.n_files):
             living = ledger.trials.values()
-            alone = (t for t in living if rows.is_alone(t.checkpoint) and rows.is_alone(t.previous))
-            ref = expendable(alone, ledger.kept.values()) or expendable(living, ())  # shared: last
+            alone = (
+                t for t in living if rows.is_unshared(t.checkpoint) and rows.is_unshared(t.previous)
+            )
+            ref = eviction_candidate(alone, ledger.retained.values()) or eviction_candidate(
+                living, ()
+            )  # shared: last
             if ref is None:
                 return
-            self._forget(ledger.give_up(ref), NO_ROOM)
+            self._delete_unreferenced(ledger.evict(ref), BUDGET_REACHED)
 
     def _flush(self) -> None:
         """All is over: the best states are written, the others let go of.
@@ -406,12 +418,12 @@ class Coordinator:
         self._flushed = True
         n_best = self._policy.keep_best
         best = self.ledger.best(1 if n_best is None else n_best)
-        rows = tuple(trial.held.row for trial in best if trial.held is not None)
+        rows = tuple(trial.held.id for trial in best if trial.held is not None)
         self._commands.append(Flush(rows, write=self.stop_reason is not None))
 
     # -- free slots ------------------------------------------------------------------------------
 
-    def _fill(self) -> None:
+    def _assign_free_slots(self) -> None:
         """Give work to free slots: first what waits, then what the scheduler wants."""
         ledger = self.ledger
         while self.stop_reason is None:
@@ -422,9 +434,9 @@ class Coordinator:
                 if not has_room:
                     return
                 trial = ledger.trials[ledger.queue.popleft()]
-                if ledger.went_back(trial) and self.scheduler.on_setback(trial):
-                    self.journal.append(SetBack(trial.id, self._seconds))
-                    ledger.set_aside(trial)
+                if ledger.is_rolled_back(trial) and self.scheduler.on_rollback(trial):
+                    self.journal.append(RolledBack(trial.id, self._seconds))
+                    ledger.pause_queued(trial)
                 else:
                     self._launch(trial, trial.until)
                 continue
@@ -474,7 +486,7 @@ class Coordinator:
         self.scheduler.on_exploit(trial, source)
         resource = trial.resource
         self.journal.append(Exploited(trial.id, source, config, resource, self._seconds))
-        self._forget(freed)
+        self._delete_unreferenced(freed)
 
     def _launch(self, trial: Trial, until: int) -> Trial:
         trial = self.ledger.launch(trial, until)
@@ -488,7 +500,7 @@ class Coordinator:
             trial.attempt,
             trial.config,
             trial.resource,
-            next_stop(self._policy, trial.resource, trial.until),
+            next_checkpoint(self._policy, trial.resource, trial.until),
             trial.newest if launch else None,
             launch,
         )
@@ -505,7 +517,7 @@ def drive(coordinator: Coordinator, executor: Executor, journal: Journal) -> Non
     """Run a session to its end: events are recorded before their commands are carried out."""
     budget = coordinator.limits.time_budget
     deadline = None if budget is None else executor.now() + budget
-    while not coordinator.done:
+    while not coordinator.is_drained:
         events = executor.poll(None if coordinator.is_over else deadline)
         if not events:
             assert deadline is not None, "the executor gave up waiting without a deadline"

@@ -11,7 +11,7 @@ from typing import Any
 
 from daskhpo.core.errors import JournalCorrupt
 from daskhpo.core.events import (
-    Began,
+    AttemptLost,
     Deleted,
     Dropped,
     Ended,
@@ -19,16 +19,16 @@ from daskhpo.core.events import (
     Failed,
     Held,
     Launched,
-    Lost,
     Record,
     Reported,
+    RolledBack,
     Saved,
-    SetBack,
+    SaveFailed,
+    SessionStarted,
     SlotsChanged,
     Step,
     StopRequested,
     Suggested,
-    Unsaved,
 )
 from daskhpo.core.types import (
     CheckpointPolicy,
@@ -63,7 +63,7 @@ class FileJournal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        _mend(path)
+        _cut_torn_line(path)
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         self._buffer: list[str] = []
         self._problem: OSError | None = None
@@ -72,7 +72,7 @@ class FileJournal:
         self._syncer.start()
 
     def append(self, record: Record) -> None:
-        self._buffer.append(encode(record))
+        self._buffer.append(encode_record(record))
 
     def flush(self) -> None:
         if self._problem is not None:
@@ -121,7 +121,7 @@ def read_journal(path: Path) -> Iterator[Record]:
             if not line.endswith(b"\n"):
                 return
             try:
-                yield decode(line)
+                yield decode_record(line)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise JournalCorrupt(
                     f"{path}, line {number} cannot be read ({error!r}): {line[:80]!r}. "
@@ -129,7 +129,7 @@ def read_journal(path: Path) -> Iterator[Record]:
                 ) from error
 
 
-def _mend(path: Path) -> None:
+def _cut_torn_line(path: Path) -> None:
     """Cut off a last line without its end, which nothing was done about."""
     if not path.exists():
         return
@@ -151,13 +151,13 @@ def _mend(path: Path) -> None:
 # -- records as JSON -----------------------------------------------------------------------------
 
 
-def encode(record: Record) -> str:
+def encode_record(record: Record) -> str:
     """A record as one line of JSON, without the newline."""
     return _dump(_ENCODERS[type(record)](record))
 
 
-def decode(line: str | bytes) -> Record:
-    """The record that :func:`encode` made a line of."""
+def decode_record(line: str | bytes) -> Record:
+    """The record that :func:`encode_record` made a line of."""
     data = json.loads(line)
     return _DECODERS[data.pop("record")](data)
 
@@ -165,8 +165,15 @@ def decode(line: str | bytes) -> Record:
 _dump = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
+_KEYS = {"checkpoint_id": "row"}  # fields that have another name in a journal
+
+
 def _fields(record: Any) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__slots__}
+    return {_KEYS.get(name, name): getattr(record, name) for name in record.__slots__}
+
+
+def _with_id(data: dict[str, Any]) -> dict[str, Any]:
+    return data | {"checkpoint_id": data.pop("row")}
 
 
 def _encode_decision(decision: Decision | None) -> list[Any] | None:
@@ -206,7 +213,7 @@ def _encode_reported(record: Reported) -> dict[str, Any]:
         data["decision"] = _encode_decision(record.decision)
     if record.ended:
         data["ended"] = True
-    if record.yielded:
+    if record.preempted:
         data["yielded"] = True
     return data
 
@@ -223,14 +230,14 @@ def _decode_reported(data: dict[str, Any]) -> Reported:
     )
 
 
-def _plainly(name: str, record: Any) -> dict[str, Any]:
+def _encode_fields(name: str, record: Any) -> dict[str, Any]:
     data = _fields(record)
     seconds = round(data.pop("seconds"), 6)
     return {"record": name, "seconds": seconds, **data}
 
 
 def _encode_suggested(record: Suggested) -> dict[str, Any]:
-    data = _plainly("suggested", record) | {"config": dict(record.config)}
+    data = _encode_fields("suggested", record) | {"config": dict(record.config)}
     waited, fallback = round(data.pop("waited"), 6), data.pop("fallback")
     if waited:
         data["waited"] = waited
@@ -240,7 +247,7 @@ def _encode_suggested(record: Suggested) -> dict[str, Any]:
 
 
 def _encode_slots(record: SlotsChanged) -> dict[str, Any]:
-    data = _plainly("slots", record)
+    data = _encode_fields("slots", record)
     if not record.job:
         del data["job"]
     return data
@@ -248,35 +255,35 @@ def _encode_slots(record: SlotsChanged) -> dict[str, Any]:
 
 _ENCODERS: dict[type, Callable[[Any], dict[str, Any]]] = {
     Reported: _encode_reported,
-    Began: lambda r: (
-        _plainly("began", r) | {"limits": _fields(r.limits), "policy": _fields(r.policy)}
+    SessionStarted: lambda r: (
+        _encode_fields("began", r) | {"limits": _fields(r.limits), "policy": _fields(r.policy)}
     ),
-    Held: lambda r: _plainly("held", r) | {"ref": r.ref.plain() if r.ref else None},
-    Saved: lambda r: _plainly("saved", r) | {"ref": r.ref.plain()},
-    Unsaved: lambda r: _plainly("unsaved", r),
-    Dropped: lambda r: _plainly("dropped", r),
-    Lost: lambda r: _plainly("lost", r),
-    Failed: lambda r: _plainly("failed", r),
+    Held: lambda r: _encode_fields("held", r) | {"ref": r.ref.plain() if r.ref else None},
+    Saved: lambda r: _encode_fields("saved", r) | {"ref": r.ref.plain()},
+    SaveFailed: lambda r: _encode_fields("unsaved", r),
+    Dropped: lambda r: _encode_fields("dropped", r),
+    AttemptLost: lambda r: _encode_fields("lost", r),
+    Failed: lambda r: _encode_fields("failed", r),
     SlotsChanged: _encode_slots,
-    StopRequested: lambda r: _plainly("stop", r),
+    StopRequested: lambda r: _encode_fields("stop", r),
     Suggested: _encode_suggested,
-    Launched: lambda r: _plainly("launched", r),
-    Ended: lambda r: _plainly("ended", r) | {"status": r.status.value},
-    Exploited: lambda r: _plainly("exploited", r) | {"config": dict(r.config)},
-    SetBack: lambda r: _plainly("set back", r),
-    Deleted: lambda r: _plainly("deleted", r),
+    Launched: lambda r: _encode_fields("launched", r),
+    Ended: lambda r: _encode_fields("ended", r) | {"status": r.status.value},
+    Exploited: lambda r: _encode_fields("exploited", r) | {"config": dict(r.config)},
+    RolledBack: lambda r: _encode_fields("set back", r),
+    Deleted: lambda r: _encode_fields("deleted", r),
 }
 
 _DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
     "reported": _decode_reported,
-    "began": lambda d: Began(
+    "began": lambda d: SessionStarted(
         **d | {"limits": Limits(**d["limits"]), "policy": CheckpointPolicy(**d["policy"])}
     ),
     "held": lambda d: Held(**d | {"ref": CheckpointRef(*d["ref"]) if d["ref"] else None}),
     "saved": lambda d: Saved(**d | {"ref": CheckpointRef(*d["ref"])}),
-    "unsaved": lambda d: Unsaved(**d),
-    "dropped": lambda d: Dropped(**d),
-    "lost": lambda d: Lost(**d),
+    "unsaved": lambda d: SaveFailed(**_with_id(d)),
+    "dropped": lambda d: Dropped(**_with_id(d)),
+    "lost": lambda d: AttemptLost(**d),
     "failed": lambda d: Failed(**d),
     "slots": lambda d: SlotsChanged(**d),
     "stop": lambda d: StopRequested(**d),
@@ -284,8 +291,8 @@ _DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
     "launched": lambda d: Launched(**d),
     "ended": lambda d: Ended(**d | {"status": Status(d["status"])}),
     "exploited": lambda d: Exploited(**d | {"config": _tuples(d["config"])}),
-    "set back": lambda d: SetBack(**d),
-    "deleted": lambda d: Deleted(**d),
+    "set back": lambda d: RolledBack(**d),
+    "deleted": lambda d: Deleted(**_with_id(d)),
 }
 
 

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from daskhpo.core.events import Step
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointRef, Config, Decision, Pause, Status, Trial, TrialId
-from daskhpo.engine.refcounts import Rows
+from daskhpo.engine.refcounts import CheckpointRefs
 
 
 class Ledger:
@@ -26,11 +26,11 @@ class Ledger:
         self.n_trials = 0  #: all that were ever started
         self.n_running = 0
         self.n_ended: Counter[Status] = Counter()
-        self.rows = Rows()
+        self.refs = CheckpointRefs()
         self.best_loss = math.inf
         self.best_trial: TrialId | None = None
-        self.n_kept: float = 1  #: of how many ended trials a checkpoint is kept
-        self.kept: dict[TrialId, Trial] = {}  #: ended trials whose checkpoint is kept
+        self.n_retained: float = 1  #: of how many ended trials a checkpoint is kept
+        self.retained: dict[TrialId, Trial] = {}  #: ended trials whose checkpoint is kept
         self._stateless = (math.inf, 0)  # rank of the best trial that had no state to give
 
     def running(self, trial: TrialId, attempt: int) -> Trial | None:
@@ -42,7 +42,7 @@ class Ledger:
 
     def find(self, trial: TrialId) -> Trial | None:
         """The trial if it has not ended, or if its checkpoint is kept."""
-        return self.trials.get(trial) or self.kept.get(trial)
+        return self.trials.get(trial) or self.retained.get(trial)
 
     def is_pausing(self, trial: TrialId) -> bool:
         """Whether the trial is about to be paused, when its state is held."""
@@ -77,7 +77,7 @@ class Ledger:
         """Give a queued or paused trial a slot: an attempt from its newest state, or its start."""
         resource = trial.newest.resource if trial.newest else 0
         self.n_running += 1
-        return self._put(
+        return self._store(
             trial._replace(
                 status=Status.RUNNING,
                 until=until,
@@ -100,7 +100,7 @@ class Ledger:
         ]
         if best < self.best_loss:
             self.best_loss, self.best_trial = best, trial.id
-        return self._put(
+        return self._store(
             trial._replace(
                 resource=steps[-1].resource,
                 losses=trial.losses + tuple(new),
@@ -112,22 +112,22 @@ class Ledger:
 
     def decide(self, trial: Trial, decision: Decision) -> Trial:
         """Remember what was decided while it waits for a checkpoint."""
-        return self._put(trial._replace(decision=decision, decided_at=trial.resource, losses=()))
+        return self._store(trial._replace(decision=decision, decided_at=trial.resource, losses=()))
 
-    def hand_over(self, trial: Trial) -> Trial:
+    def mark_preempting(self, trial: Trial) -> Trial:
         """Remember that the trial leaves its slot once its state is held."""
-        return self._put(trial._replace(leaves=True))
+        return self._store(trial._replace(preempting=True))
 
-    def go_on(self, trial: Trial, until: int) -> Trial:
+    def continue_until(self, trial: Trial, until: int) -> Trial:
         """The trial trains on in its slot."""
-        return self._put(
+        return self._store(
             trial._replace(until=until, decided_at=trial.resource, losses=(), decision=None)
         )
 
     def pause(self, trial: Trial) -> None:
         """The trial leaves its slot; the scheduler may bring it back."""
         self.n_running -= 1
-        self._put(
+        self._store(
             trial._replace(
                 status=Status.PAUSED, decided_at=trial.resource, losses=(), decision=None
             )
@@ -137,24 +137,24 @@ class Ledger:
         """The trial leaves its slot with its segment undone, and waits for another."""
         self.n_running -= 1
         self.queue.append(trial.id)
-        self._put(
+        self._store(
             trial._replace(
                 status=Status.QUEUED,
                 until=until,
-                leaves=False,
+                preempting=False,
                 n_lost=trial.n_lost + lost,
                 lost_at=max(trial.lost_at, trial.resource) if lost else trial.lost_at,
                 n_failed=trial.n_failed + failed,
             )
         )
 
-    def went_back(self, trial: Trial) -> bool:
+    def is_rolled_back(self, trial: Trial) -> bool:
         """Whether all its states are gone but those from before its present configuration."""
         return trial.since > (trial.newest.resource if trial.newest else 0)
 
-    def set_aside(self, trial: Trial) -> None:
+    def pause_queued(self, trial: Trial) -> None:
         """A trial that waited for a slot is paused instead."""
-        self._put(trial._replace(status=Status.PAUSED))
+        self._store(trial._replace(status=Status.PAUSED))
 
     def end(self, trial: Trial, status: Status) -> tuple[Trial, list[CheckpointRef]]:
         """The trial is over and leaves the ledger; its newest state stays if that is kept."""
@@ -163,60 +163,62 @@ class Ledger:
         self.n_ended[status] += 1
         del self.trials[trial.id]
         ended = trial._replace(status=status)
-        if ended.newest is None or not self._is_to_keep(ended):
+        if ended.newest is None or not self._should_retain(ended):
             return ended, self._release(ended, ended.held, ended.checkpoint, ended.previous)
         freed = self._release(ended, ended.previous)
-        self.kept[ended.id] = ended._replace(previous=None)
-        while len(self.kept) > self.n_kept:
-            worst = max(self.kept.values(), key=_rank)
-            del self.kept[worst.id]
+        self.retained[ended.id] = ended._replace(previous=None)
+        while len(self.retained) > self.n_retained:
+            worst = max(self.retained.values(), key=_rank)
+            del self.retained[worst.id]
             freed += self._release(worst, worst.held, worst.checkpoint)
         return ended, freed
 
-    def would_keep(self, trial: Trial) -> bool:
+    def would_retain(self, trial: Trial) -> bool:
         """Whether a checkpoint of the trial would be kept if it ended now.
 
         Where a better one had no state to give, it is not likely that this one has.
         """
-        if _rank(trial) >= self._stateless and self.n_kept < math.inf:
+        if _rank(trial) >= self._stateless and self.n_retained < math.inf:
             return False
-        return self._is_to_keep(trial)
+        return self._should_retain(trial)
 
-    def _is_to_keep(self, trial: Trial) -> bool:
-        if len(self.kept) < self.n_kept:
+    def _should_retain(self, trial: Trial) -> bool:
+        if len(self.retained) < self.n_retained:
             return True
-        return self.n_kept > 0 and _rank(trial) < max(map(_rank, self.kept.values()))
+        return self.n_retained > 0 and _rank(trial) < max(map(_rank, self.retained.values()))
 
-    def has_no_state(self, trial: Trial) -> None:
+    def mark_stateless(self, trial: Trial) -> None:
         """The trial was asked for its state and has none."""
         self._stateless = min(self._stateless, _rank(trial))
 
     def best(self, n: int) -> list[Trial]:
         """The best trials of which there is a state, ended or not."""
-        having = [trial for trial in (*self.trials.values(), *self.kept.values()) if trial.newest]
+        having = [
+            trial for trial in (*self.trials.values(), *self.retained.values()) if trial.newest
+        ]
         return sorted(having, key=_rank)[:n]
 
     # -- states ----------------------------------------------------------------------------------
 
     def hold(self, trial: Trial, ref: CheckpointRef) -> tuple[Trial, list[CheckpointRef]]:
         """A newer state of the trial is held."""
-        self.rows.refer(trial.id, ref, held=True)
-        held = self._put(trial._replace(held=ref))
+        self.refs.add_ref(trial.id, ref, held=True)
+        held = self._store(trial._replace(held=ref))
         return held, self._release(trial, trial.held)
 
     def commit(self, ref: CheckpointRef) -> list[CheckpointRef]:
         """A state is in the store: it becomes the checkpoint of every trial that refers to it."""
         freed = []
-        for user in self.rows.users(ref.row):
-            self.rows.refer(user, ref, held=False)
+        for user in self.refs.users(ref.id):
+            self.refs.add_ref(user, ref, held=False)
             trial = self.find(user)
-            assert trial is not None, f"row {ref.row} outlives trial {user}"
+            assert trial is not None, f"row {ref.id} outlives trial {user}"
             held = trial.held
-            if held is not None and held.row == ref.row:
+            if held is not None and held.id == ref.id:
                 held = ref
-            elif held is not None and held.trial == ref.trial and held.row < ref.row:
+            elif held is not None and held.trial == ref.trial and held.id < ref.id:
                 held = None  # a newer state was saved before it was said to be held
-            self._put(
+            self._store(
                 trial._replace(
                     held=held,
                     checkpoint=ref,
@@ -228,44 +230,44 @@ class Ledger:
 
     def drop(self, row: int) -> None:
         """A state is held no more."""
-        self.rows.drop(row)
-        for user in self.rows.users(row):
+        self.refs.drop(row)
+        for user in self.refs.users(row):
             trial = self.find(user)
-            if trial is not None and trial.held is not None and trial.held.row == row:
-                self._put(trial._replace(held=None))
+            if trial is not None and trial.held is not None and trial.held.id == row:
+                self._store(trial._replace(held=None))
                 self._release(trial, trial.held)
 
     def drop_all(self) -> None:
         """Nothing is held any more: those who held it are gone."""
-        for trial in [*self.trials.values(), *self.kept.values()]:
+        for trial in [*self.trials.values(), *self.retained.values()]:
             if trial.held is not None:
-                self.drop(trial.held.row)
+                self.drop(trial.held.id)
 
-    def distrust(self, trial: Trial) -> tuple[Trial, list[CheckpointRef]]:
+    def discard_bad_checkpoint(self, trial: Trial) -> tuple[Trial, list[CheckpointRef]]:
         """The trial's newest state cannot be read: the one before takes its place."""
         bad = trial.newest
         if bad is None:
             return trial, []
-        if trial.checkpoint is None or trial.checkpoint.row != bad.row:
+        if trial.checkpoint is None or trial.checkpoint.id != bad.id:
             left = trial._replace(held=None)
         else:
             left = trial._replace(held=None, checkpoint=trial.previous, previous=None)
-        left = self._put(left)
+        left = self._store(left)
         return left, self._release(trial, bad)
 
-    def give_up(self, ref: CheckpointRef) -> list[CheckpointRef]:
+    def evict(self, ref: CheckpointRef) -> list[CheckpointRef]:
         """Let go of a checkpoint, whoever refers to it, to make room."""
         freed = []
-        for user in self.rows.users(ref.row):
+        for user in self.refs.users(ref.id):
             trial = self.find(user)
-            assert trial is not None, f"row {ref.row} outlives trial {user}"
+            assert trial is not None, f"row {ref.id} outlives trial {user}"
             held, checkpoint, previous = (
-                None if each is not None and each.row == ref.row else each
+                None if each is not None and each.id == ref.id else each
                 for each in (trial.held, trial.checkpoint, trial.previous)
             )
             if checkpoint is None:
                 checkpoint, previous = previous, None
-            self._put(trial._replace(held=held, checkpoint=checkpoint, previous=previous))
+            self._store(trial._replace(held=held, checkpoint=checkpoint, previous=previous))
             freed += self._release(trial, ref)
         return freed
 
@@ -276,8 +278,8 @@ class Ledger:
         resource = source.newest.resource if source.newest else 0
         for ref in (source.held, source.checkpoint):
             if ref is not None:
-                self.rows.refer(trial.id, ref, held=ref.row == getattr(source.held, "row", None))
-        taken = self._put(
+                self.refs.add_ref(trial.id, ref, held=ref.id == getattr(source.held, "id", None))
+        taken = self._store(
             trial._replace(
                 config=config,
                 until=resource,
@@ -297,9 +299,9 @@ class Ledger:
     def _release(self, trial: Trial, *refs: CheckpointRef | None) -> list[CheckpointRef]:
         """Let go of refs that the trial does not refer to any more; those that nobody needs."""
         now = self.find(trial.id)
-        kept = {ref.row for ref in (now.held, now.checkpoint, now.previous) if ref} if now else {}
-        rows = {ref.row: ref for ref in refs if ref is not None and ref.row not in kept}
-        freed = (self.rows.release(trial.id, ref) for ref in rows.values())
+        kept = {ref.id for ref in (now.held, now.checkpoint, now.previous) if ref} if now else {}
+        rows = {ref.id: ref for ref in refs if ref is not None and ref.id not in kept}
+        freed = (self.refs.release(trial.id, ref) for ref in rows.values())
         return [ref for ref in freed if ref is not None]
 
     # -- for tests -------------------------------------------------------------------------------
@@ -314,27 +316,27 @@ class Ledger:
         assert queued == set(self.queue), (queued, self.queue)
         assert len(queued) == len(self.queue), "a trial waits twice"
         referred: dict[int, set[TrialId]] = {}
-        for trial in (*self.trials.values(), *self.kept.values()):
+        for trial in (*self.trials.values(), *self.retained.values()):
             for ref in (trial.held, trial.checkpoint, trial.previous):
                 if ref is not None:
-                    referred.setdefault(ref.row, set()).add(trial.id)
+                    referred.setdefault(ref.id, set()).add(trial.id)
             assert trial.checkpoint is None or trial.checkpoint.array, trial
             if trial.held and trial.checkpoint:
-                assert trial.held.row >= trial.checkpoint.row or trial.held.trial != trial.id, trial
-        assert referred == {row: set(self.rows.users(row)) for row in self.rows.numbers}, referred
+                assert trial.held.id >= trial.checkpoint.id or trial.held.trial != trial.id, trial
+        assert referred == {row: set(self.refs.users(row)) for row in self.refs.ids}, referred
         for trial in self.trials.values():
             assert trial.resource <= trial.until, trial
             assert trial.decided_at + len(trial.losses) <= max(trial.until, trial.decided_at), trial
             if trial.status is not Status.RUNNING:
                 assert trial.decision is None, f"a decision was not carried out: {trial}"
 
-    def _put(self, trial: Trial) -> Trial:
+    def _store(self, trial: Trial) -> Trial:
         if not trial.status.ended:
             self.trials[trial.id] = trial
         elif trial.newest is not None:
-            self.kept[trial.id] = trial
+            self.retained[trial.id] = trial
         else:
-            self.kept.pop(trial.id, None)
+            self.retained.pop(trial.id, None)
         return trial
 
 

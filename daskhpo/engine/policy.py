@@ -8,12 +8,12 @@ from typing import Any, get_args
 
 from daskhpo.core.quantities import parse_bytes
 from daskhpo.core.types import (
-    Chance,
     CheckpointPolicy,
     CheckpointRef,
     Continue,
     Decision,
     Pause,
+    ReuseProbability,
     Stop,
     Trial,
     WritePolicy,
@@ -29,7 +29,7 @@ def check_policy(given: str | CheckpointPolicy) -> CheckpointPolicy:
     ------
     TypeError, ValueError : what was given is no policy; the message says what is.
     """
-    policy = _named(given) if isinstance(given, str) else given
+    policy = _parse_policy(given) if isinstance(given, str) else given
     if not isinstance(policy, CheckpointPolicy):
         raise TypeError(f"checkpoint={given!r} must be a name, such as 'auto', or CheckpointPolicy")
     known = get_args(WritePolicy)
@@ -40,7 +40,7 @@ def check_policy(given: str | CheckpointPolicy) -> CheckpointPolicy:
         )
     every = policy.every
     if policy.write == "every":
-        every = _whole("every", 1 if every is None else every, 1)
+        every = _check_int("every", 1 if every is None else every, 1)
     elif every is not None:
         raise ValueError(f"every={every!r} has a meaning with write='every' only")
     if not isinstance(policy.durability, int | float) or not policy.durability > 0:
@@ -48,14 +48,14 @@ def check_policy(given: str | CheckpointPolicy) -> CheckpointPolicy:
     return replace(
         policy,
         every=every,
-        keep_best=_whole("keep_best", policy.keep_best, 0),
-        max_bytes=_whole("max_bytes", parse_bytes(policy.max_bytes, "max_bytes"), 1),
-        max_files=_whole("max_files", policy.max_files, 1),
-        memory=_whole("memory", parse_bytes(policy.memory, "memory"), 0),
+        keep_best=_check_int("keep_best", policy.keep_best, 0),
+        max_bytes=_check_int("max_bytes", parse_bytes(policy.max_bytes, "max_bytes"), 1),
+        max_files=_check_int("max_files", policy.max_files, 1),
+        memory=_check_int("memory", parse_bytes(policy.memory, "memory"), 0),
     )
 
 
-def _named(text: str) -> CheckpointPolicy:
+def _parse_policy(text: str) -> CheckpointPolicy:
     name, colon, number = text.partition(":")
     if not colon:
         return CheckpointPolicy(text)  # type: ignore[arg-type]
@@ -64,7 +64,7 @@ def _named(text: str) -> CheckpointPolicy:
     return CheckpointPolicy("every", every=int(number))
 
 
-def _whole(name: str, value: Any, least: int) -> Any:
+def _check_int(name: str, value: Any, least: int) -> Any:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool):
@@ -74,39 +74,41 @@ def _whole(name: str, value: Any, least: int) -> Any:
     return value
 
 
-def chance_of(policy: CheckpointPolicy, decision: Decision | None, kept: bool) -> Chance | None:
+def reuse_probability(
+    policy: CheckpointPolicy, decision: Decision | None, retained: bool
+) -> ReuseProbability | None:
     """How likely the state after a decision is needed again; None: it is not even taken.
 
     Parameters
     ----------
-    decision : None if the trial hands over in mid-segment, or comes to a point of ``every``.
-    kept : its checkpoint would be kept at its end, as one of the best.
+    decision : None if the trial is preempted in mid-segment, or comes to a point of ``every``.
+    retained : its checkpoint would be kept at its end, as one of the best.
     """
     match decision:
         case _ if policy.write == "never":
             return None
         case None:
-            return Chance.SURE
+            return ReuseProbability.CERTAIN
         case Pause(keep):
             if policy.write != "auto":
-                return Chance.SURE
-            return Chance.REAL if keep else Chance.POOR
+                return ReuseProbability.CERTAIN
+            return ReuseProbability.LIKELY if keep else ReuseProbability.UNLIKELY
         case Continue(keep=keep):
             if policy.write == "rung":
-                return Chance.SURE
-            return Chance.REAL if keep else None
+                return ReuseProbability.CERTAIN
+            return ReuseProbability.LIKELY if keep else None
         case Stop():
-            return Chance.SURE if kept else None
+            return ReuseProbability.CERTAIN if retained else None
 
 
-def number_kept(policy: CheckpointPolicy) -> float:
+def n_retained(policy: CheckpointPolicy) -> float:
     """Of how many trials that have ended a checkpoint is kept, at most."""
     if policy.keep_best is not None:
         return policy.keep_best
     return {"never": 0, "auto": 1, "every": 1}.get(policy.write, float("inf"))
 
 
-def next_stop(policy: CheckpointPolicy, resource: int, until: int) -> int:
+def next_checkpoint(policy: CheckpointPolicy, resource: int, until: int) -> int:
     """Where training stops next: at the segment's end, or before it for a checkpoint."""
     if policy.every is None:
         return until
@@ -121,7 +123,7 @@ def is_full(policy: CheckpointPolicy, n_bytes: int, n_files: int) -> bool:
     )
 
 
-def expendable(living: Iterable[Trial], ended: Iterable[Trial]) -> CheckpointRef | None:
+def eviction_candidate(living: Iterable[Trial], ended: Iterable[Trial]) -> CheckpointRef | None:
     """The checkpoint that is the least loss.
 
     First go checkpoints to fall back on; then those of living trials, the shortest trained and of
@@ -129,13 +131,13 @@ def expendable(living: Iterable[Trial], ended: Iterable[Trial]) -> CheckpointRef
     """
     living = [trial for trial in living if trial.checkpoint is not None]
     if spare := [trial for trial in living if trial.previous is not None]:
-        return min(spare, key=_promise).previous
+        return min(spare, key=_progress).previous
     if living:
-        return min(living, key=_promise).checkpoint
+        return min(living, key=_progress).checkpoint
     if kept := [trial for trial in ended if trial.checkpoint is not None]:
         return max(kept, key=lambda trial: (trial.best_loss, trial.id)).checkpoint
     return None
 
 
-def _promise(trial: Trial) -> tuple[int, float, int]:
+def _progress(trial: Trial) -> tuple[int, float, int]:
     return trial.resource, -trial.best_loss, -trial.id

@@ -8,39 +8,39 @@ from daskhpo.core.types import CheckpointRef, Trial, TrialId
 
 
 @dataclass(slots=True)
-class _Row:
+class _Entry:
     ref: CheckpointRef  # complete once it is committed
     is_held: bool
     users: set[TrialId] = field(default_factory=set)
 
 
-class Rows:
+class CheckpointRefs:
     """Counts who refers to each checkpoint row, so that it goes when the last one lets go of it.
 
     A row without users is forgotten: what is later heard of it comes from the dead.
     """
 
     def __init__(self) -> None:
-        self.n_given = 0  #: rows given out so far
+        self.n_allocated = 0  #: rows given out so far
         self.n_bytes = self.n_files = 0  #: of committed rows
-        self._rows: dict[int, _Row] = {}
+        self._entries: dict[int, _Entry] = {}
         self._unsaved: set[int] = set()
 
-    def give_out(self, trial: Trial) -> CheckpointRef:
+    def allocate(self, trial: Trial) -> CheckpointRef:
         """A row that no one else writes, for the trial's present state."""
-        self.n_given += 1
-        return CheckpointRef(self.n_given - 1, trial.id, trial.resource)
+        self.n_allocated += 1
+        return CheckpointRef(self.n_allocated - 1, trial.id, trial.resource)
 
     def __contains__(self, row: int) -> bool:
-        return row in self._rows
+        return row in self._entries
 
     def is_committed(self, row: int) -> bool:
         """Whether a row lies in the store."""
-        return row in self._rows and bool(self._rows[row].ref.array)
+        return row in self._entries and bool(self._entries[row].ref.array)
 
-    def is_alone(self, ref: CheckpointRef | None) -> bool:
+    def is_unshared(self, ref: CheckpointRef | None) -> bool:
         """Whether no two trials refer to a row."""
-        return ref is None or len(self._rows[ref.row].users) == 1
+        return ref is None or len(self._entries[ref.id].users) == 1
 
     @property
     def n_unsaved(self) -> int:
@@ -50,47 +50,47 @@ class Rows:
     @property
     def committed(self) -> list[CheckpointRef]:
         """Rows that lie in the store."""
-        return [row.ref for row in self._rows.values() if row.ref.array]
+        return [row.ref for row in self._entries.values() if row.ref.array]
 
     @property
-    def numbers(self) -> list[int]:
+    def ids(self) -> list[int]:
         """All rows that somebody refers to."""
-        return list(self._rows)
+        return list(self._entries)
 
     def users(self, row: int) -> list[TrialId]:
         """The trials that refer to a row."""
-        return sorted(self._rows[row].users) if row in self._rows else []
+        return sorted(self._entries[row].users) if row in self._entries else []
 
-    def refer(self, trial: TrialId, ref: CheckpointRef, *, held: bool) -> None:
+    def add_ref(self, trial: TrialId, ref: CheckpointRef, *, held: bool) -> None:
         """A trial refers to a row that is held, or that is committed."""
-        row = self._rows.get(ref.row)
+        row = self._entries.get(ref.id)
         if row is None:
-            row = self._rows[ref.row] = _Row(ref, held)
+            row = self._entries[ref.id] = _Entry(ref, held)
             self._count(ref, 1)
         elif ref.array and not row.ref.array:
             row.ref = ref
             self._count(ref, 1)
         row.users.add(trial)
-        self._sort(ref.row, row)
+        self._update_unsaved(ref.id, row)
 
     def release(self, trial: TrialId, ref: CheckpointRef) -> CheckpointRef | None:
         """The trial refers to the row no more; the row, if nobody does."""
-        row = self._rows[ref.row]
+        row = self._entries[ref.id]
         row.users.discard(trial)
         if row.users:
             return None
-        del self._rows[ref.row]
-        self._unsaved.discard(ref.row)
+        del self._entries[ref.id]
+        self._unsaved.discard(ref.id)
         self._count(row.ref, -1)
         return row.ref
 
     def drop(self, number: int) -> None:
         """The row is held no more."""
-        if (row := self._rows.get(number)) is not None:
+        if (row := self._entries.get(number)) is not None:
             row.is_held = False
-            self._sort(number, row)
+            self._update_unsaved(number, row)
 
-    def _sort(self, number: int, row: _Row) -> None:
+    def _update_unsaved(self, number: int, row: _Entry) -> None:
         if row.is_held and not row.ref.array:
             self._unsaved.add(number)
         else:

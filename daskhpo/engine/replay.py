@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from daskhpo.core.errors import JournalCorrupt
 from daskhpo.core.events import (
-    Began,
     Deleted,
     Ended,
     Exploited,
     Launched,
     Record,
     Reported,
-    SetBack,
+    RolledBack,
+    SessionStarted,
     Suggested,
 )
 from daskhpo.core.types import Suggestion, TrialId
@@ -34,12 +34,12 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
     ------
     JournalCorrupt : the journal does not follow from the study's definition.
     """
-    script = _Script(records, journal)
+    script = _VerifyingJournal(records, journal)
     coordinator = Coordinator(problem, script)
 
     def suggest(trial: TrialId) -> Suggestion | None:
         if script.is_over:
-            return coordinator.ask(trial)
+            return coordinator.ask_searcher(trial)
         match script.head:
             case Suggested(number, config) if number == trial:
                 return Suggestion(config)
@@ -48,7 +48,14 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
     coordinator.suggest = suggest
     while not script.is_over:
         match script.head:
-            case Suggested() | Launched() | Ended() | Exploited() | SetBack() | Deleted() as orphan:
+            case (
+                Suggested()
+                | Launched()
+                | Ended()
+                | Exploited()
+                | RolledBack()
+                | Deleted() as orphan
+            ):
                 raise JournalCorrupt(
                     f"{script.place}: {orphan} does not follow from what was recorded before it. "
                     "Was the study begun with another version, or was the file edited?"
@@ -62,12 +69,12 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
                         "Was the study begun with another version, or was the file edited?"
                     )
     journal.flush()
-    coordinator.suggest = coordinator.ask
+    coordinator.suggest = coordinator.ask_searcher
     coordinator.journal = journal
     return coordinator
 
 
-class _Script:
+class _VerifyingJournal:
     """A journal that checks what is appended against what was recorded."""
 
     def __init__(self, records: Iterable[Record], tail: Journal) -> None:
@@ -108,7 +115,7 @@ def _same(derived: Record, recorded: Record) -> bool:
     match derived, recorded:
         case (Reported(), Reported()):  # the steps are the recorded ones; only this is derived
             return derived.decision == recorded.decision and derived.trial == recorded.trial
-        case (Began(), Began()):
+        case (SessionStarted(), SessionStarted()):
             return True
         case (Suggested(), Suggested()):  # how long it was waited for is nothing to derive
             derived = replace(derived, waited=recorded.waited, fallback=recorded.fallback)

@@ -11,19 +11,19 @@ from pathlib import Path
 
 logger = logging.getLogger("daskhpo")
 
-POLL_SECONDS = 1.0
+REQUEST_POLL_SECONDS = 1.0
 
 
-def ask_to_stop(directory: Path, whom: str, reason: str) -> None:
+def request_stop(directory: Path, recipient: str, reason: str) -> None:
     """Ask a session, or whoever else listens by that name, to stop.
 
     Parameters
     ----------
     directory : of the study.
-    whom : a session's token, as its lock says; or the name of a submission.
+    recipient : a session's token, as its lock says; or the name of a submission.
     reason : what the journal shall say.
     """
-    line = json.dumps({"whom": whom, "stop": reason}) + "\n"
+    line = json.dumps({"whom": recipient, "stop": reason}) + "\n"
     fd = os.open(_path(directory), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         os.write(fd, line.encode())
@@ -31,7 +31,7 @@ def ask_to_stop(directory: Path, whom: str, reason: str) -> None:
         os.close(fd)
 
 
-def asked_to_stop(directory: Path, whom: str) -> str | None:
+def requested_stop(directory: Path, recipient: str) -> str | None:
     """The reason why it is asked to stop, or None if nobody has asked."""
     # Opening a file that exists shows what others wrote to it, on NFS too; whether a new file
     # has appeared in a directory may be known half a minute later only.
@@ -44,26 +44,26 @@ def asked_to_stop(directory: Path, whom: str) -> str | None:
             request = json.loads(line)
         except ValueError:
             continue  # it is being written
-        if request["whom"] == whom:
+        if request["whom"] == recipient:
             return str(request["stop"])
     return None
 
 
-class Listener:
+class StopRequestWatcher:
     """Looks whether somebody asks to stop, in a thread of its own.
 
     Parameters
     ----------
     directory : of the study.
-    whom : the name that requests are addressed to.
+    recipient : the name that requests are addressed to.
     on_stop : called once, with the reason.
     """
 
-    def __init__(self, directory: Path, whom: str, on_stop: Callable[[str], None]) -> None:
-        self._directory, self._whom, self._on_stop = directory, whom, on_stop
+    def __init__(self, directory: Path, recipient: str, on_stop: Callable[[str], None]) -> None:
+        self._directory, self._recipient, self._on_stop = directory, recipient, on_stop
         _path(directory).touch()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._listen, name="daskhpo-requests", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="daskhpo-requests", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -71,10 +71,10 @@ class Listener:
         self._closed.set()
         self._thread.join()
 
-    def _listen(self) -> None:
-        while not self._closed.wait(POLL_SECONDS):
+    def _watch(self) -> None:
+        while not self._closed.wait(REQUEST_POLL_SECONDS):
             try:
-                reason = asked_to_stop(self._directory, self._whom)
+                reason = requested_stop(self._directory, self._recipient)
             except OSError as error:  # a file server may be away for a while
                 logger.debug("%s cannot be read just now: %s", _path(self._directory), error)
                 continue

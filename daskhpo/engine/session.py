@@ -13,17 +13,17 @@ from daskhpo._version import __version__
 from daskhpo.atomic_files import flush_folder, write_file
 from daskhpo.core.commands import Command
 from daskhpo.core.errors import StudyExists, StudyMismatch
-from daskhpo.core.events import Began, Record, Suggested
+from daskhpo.core.events import Record, SessionStarted, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.coordinator import Coordinator, Problem
 from daskhpo.engine.journal import FileJournal, read_journal
 from daskhpo.engine.lock import JobIsOver, StudyLock, check_free, no_job_is_over
-from daskhpo.engine.prefetch import Ahead
+from daskhpo.engine.prefetch import PrefetchingSearcher
 from daskhpo.engine.replay import replay
-from daskhpo.engine.requests import Listener
+from daskhpo.engine.requests import StopRequestWatcher
 
-FORMAT = 2  # of the study directory
+DIRECTORY_FORMAT = 2  # of the study directory
 
 
 class Session:
@@ -67,15 +67,15 @@ class Session:
             _write_manifest(directory, problem, source)
             self.journal = FileJournal(path)
             try:
-                last = _Last(read_journal(path))
+                last = _LastTime(read_journal(path))
                 self.coordinator: Coordinator = replay(problem, last, self.journal)
                 self.began_at: float = last.seconds
-                began = Began(limits, policy, self.began_at)
+                began = SessionStarted(limits, policy, self.began_at)
                 self.commands: list[Command] = self.coordinator.handle(began)
                 self.journal.flush()
                 if ahead:
-                    _search_ahead(self.coordinator, problem)
-                self._requests = Listener(directory, self.lock.token, on_stop)
+                    _start_prefetching(self.coordinator, problem)
+                self._requests = StopRequestWatcher(directory, self.lock.token, on_stop)
             except BaseException:
                 self.journal.close()
                 raise
@@ -92,20 +92,20 @@ class Session:
             stack.callback(self.journal.close)
 
 
-def _search_ahead(coordinator: Coordinator, problem: Problem) -> None:
+def _start_prefetching(coordinator: Coordinator, problem: Problem) -> None:
     """Move the coordinator's searcher to a thread of its own, if it is slow."""
     searcher = coordinator.searcher
     if not searcher.slow:
         return
     points = getattr(searcher, "points_to_evaluate", None) or ()
-    ahead = Ahead(
+    ahead = PrefetchingSearcher(
         searcher,
         problem.space,
         problem.seed,
         n_trials=coordinator.ledger.n_trials,
         n_points=len(points),
     )
-    coordinator.searcher, coordinator.suggest = ahead, ahead.propose
+    coordinator.searcher, coordinator.suggest = ahead, ahead.next_suggestion
 
 
 def create_directory(directory: Path, problem: Problem, source: str | None) -> None:
@@ -116,14 +116,14 @@ def create_directory(directory: Path, problem: Problem, source: str | None) -> N
 
 def has_work(directory: Path, problem: Problem, limits: Limits, policy: CheckpointPolicy) -> bool:
     """Whether a session with these limits would find anything to do. Nothing is written."""
-    last = _Last(study_records(directory))
-    coordinator = replay(problem, last, _Nowhere())
+    last = _LastTime(study_records(directory))
+    coordinator = replay(problem, last, _NullJournal())
     with contextlib.closing(coordinator.searcher):
-        coordinator.handle(Began(limits, policy, last.seconds))
+        coordinator.handle(SessionStarted(limits, policy, last.seconds))
         return not coordinator.is_over
 
 
-class _Nowhere:
+class _NullJournal:
     """A journal that keeps nothing."""
 
     def append(self, record: Record) -> None:
@@ -159,7 +159,7 @@ def _check_contents(directory: Path, problem: Problem, *, resume: bool) -> None:
         )
 
 
-class _Last:
+class _LastTime:
     """Passes records on and remembers the time of the last one."""
 
     def __init__(self, records: Any) -> None:
@@ -201,7 +201,7 @@ def read_manifest(directory: Path) -> Manifest:
     if not path.exists():
         raise FileNotFoundError(f"{directory} holds no study: there is no {path.name} in it")
     data = json.loads(path.read_text())
-    if data.pop("format") != FORMAT:
+    if data.pop("format") != DIRECTORY_FORMAT:
         raise StudyMismatch(f"{path} was written in another format; use the version that wrote it")
     data.pop("version")
     return Manifest(**data)
@@ -244,7 +244,7 @@ def _write_manifest(directory: Path, problem: Problem, source: str | None) -> No
     if path.exists():
         return
     manifest = vars(manifest_of(problem, source))
-    data = {"format": FORMAT, "version": __version__, **manifest}
+    data = {"format": DIRECTORY_FORMAT, "version": __version__, **manifest}
     write_file(path, json.dumps(data, indent=1))
     flush_folder(directory)
 
@@ -260,6 +260,6 @@ def last_limits(directory: Path) -> tuple[int | None, float | None]:
     """Number of trials and target of a study's last session; None, None before the first."""
     limits = Limits()
     for record in study_records(directory):
-        if isinstance(record, Began):
+        if isinstance(record, SessionStarted):
             limits = record.limits
     return limits.num_trials, limits.target

@@ -49,7 +49,7 @@ class Rule(Generic[Part]):
     is_weak: bool = False
 
 
-KNOWN = "a known schedule, 8 seeds: [PB2](../how-to/choose-a-scheduler.md#pb2)"
+KNOWN_SCHEDULE = "a known schedule, 8 seeds: [PB2](../how-to/choose-a-scheduler.md#pb2)"
 CURVES = "recorded curves: [which_method.md](../../benchmarks/results/which_method.md)"
 REPLAYED = (
     "adsorption curves in virtual time: "
@@ -87,7 +87,7 @@ SCHEDULER_RULES: tuple[Rule[Scheduler], ...] = (
         "shall change",
         "`PB2`",
         "a small population explores too little by chance; a model chooses the changes",
-        KNOWN,
+        KNOWN_SCHEDULE,
         lambda q: bool(q.schedule) and q.population <= 8 and _mutates_numbers(q),
         lambda q: PB2(q.max_t, q.interval, list(q.schedule)),
     ),
@@ -95,7 +95,7 @@ SCHEDULER_RULES: tuple[Rule[Scheduler], ...] = (
         "a schedule is wanted",
         "`PBT`",
         "the schedule is found while the population trains",
-        KNOWN,
+        KNOWN_SCHEDULE,
         lambda q: bool(q.schedule),
         lambda q: PBT(q.max_t, q.interval, list(q.schedule)),
     ),

@@ -15,17 +15,19 @@ from typing import Any
 from daskhpo.atomic_files import write_private
 from daskhpo.cluster.network import named_address, reachable_address
 from daskhpo.cluster.security import credentials
-from daskhpo.remote.submission import JobFolder, WorkerSteps
+from daskhpo.remote.submission import JobDirectory, WorkerSteps
 
 logger = logging.getLogger("daskhpo")
 
-LOOK_SECONDS = 1.0
+STEP_POLL_SECONDS = 1.0
 MAX_RESTARTS = 5  # of one step
 END_SECONDS = 20.0  # that a step gets to end by itself
 
 
 @contextlib.contextmanager
-def allocation_cluster(steps: WorkerSteps, folder: JobFolder, queue: str | None) -> Iterator[Any]:
+def allocation_cluster(
+    steps: WorkerSteps, folder: JobDirectory, queue: str | None
+) -> Iterator[Any]:
     """A ``LocalCluster`` without workers of its own; they come as steps of this process's job.
 
     Connections are encrypted. What workers need to join, the scheduler's address and the
@@ -43,31 +45,31 @@ def allocation_cluster(steps: WorkerSteps, folder: JobFolder, queue: str | None)
     ) as cluster:
         address = {"address": cluster.scheduler_address}
         write_private(folder.scheduler_file, json.dumps(address) + "\n")
-        running = Steps(steps, folder)
+        running = StepSupervisor(steps, folder)
         try:
             yield cluster
         finally:
-            running.expect_the_end()
+            running.stop_restarting()
             workers = list(cluster.scheduler.workers)
             cluster.sync(cluster.scheduler.retire_workers, workers, close_workers=True)
             running.close()
             folder.scheduler_file.unlink(missing_ok=True)
 
 
-class Steps:
+class StepSupervisor:
     """One ``srun`` per step; those that fail are started again."""
 
-    def __init__(self, steps: WorkerSteps, folder: JobFolder) -> None:
+    def __init__(self, steps: WorkerSteps, folder: JobDirectory) -> None:
         self._argv = [
             step_command(steps, folder, number) for number in range(steps.nodes * steps.per_node)
         ]
         self._running = [_start(argv) for argv in self._argv]
         self._n_restarts = [0] * len(self._argv)
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._mind, name="daskhpo-steps", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="daskhpo-steps", daemon=True)
         self._thread.start()
 
-    def expect_the_end(self) -> None:
+    def stop_restarting(self) -> None:
         """From now on those that end have been asked to."""
         self._closed.set()
         self._thread.join()
@@ -82,8 +84,8 @@ class Steps:
                 step.terminate()  # srun kills what is left of the step
                 step.wait()
 
-    def _mind(self) -> None:
-        while not self._closed.wait(LOOK_SECONDS):
+    def _watch(self) -> None:
+        while not self._closed.wait(STEP_POLL_SECONDS):
             for number, step in enumerate(self._running):
                 if not step.poll() or self._n_restarts[number] >= MAX_RESTARTS:
                     continue  # it runs; it went because the job ends; it is given up
@@ -97,7 +99,7 @@ class Steps:
                 self._running[number] = _start(self._argv[number])
 
 
-def step_command(steps: WorkerSteps, folder: JobFolder, number: int) -> list[str]:
+def step_command(steps: WorkerSteps, folder: JobDirectory, number: int) -> list[str]:
     """The command line of one step: ``srun`` and a Dask worker."""
     tls = folder.path / "tls"
     share = f"--resources=GPU={1 / steps.processes:g}"

@@ -8,56 +8,57 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from daskhpo.cluster.walltime import STEP_MARGIN
+
 BASE_SECONDS = 60.0  # to write states and to give the workers' jobs back
-UNIT_MARGIN = 1.2  # a unit of training may take longer than those before by this factor
 LARGEST_PART = 0.25  # of a walltime that may be given up
 
 
 @dataclass(frozen=True)
-class Over:
+class Finished:
     """The study is finished, or stopped for a reason that holds for other jobs too."""
 
 
 @dataclass(frozen=True)
-class OutOfTime:
+class WalltimeReached:
     """Only the job has come to its end."""
 
 
 @dataclass(frozen=True)
-class Broke:
+class Crashed:
     """The session raised; ``reported``: some trial had made progress before."""
 
     reported: bool
 
 
-End = Over | OutOfTime | Broke
+JobOutcome = Finished | WalltimeReached | Crashed
 """How the session of a job ended."""
 
 
-def goes_on(end: End) -> bool:
+def should_continue(end: JobOutcome) -> bool:
     """Whether the next link of the chain shall go on with the study.
 
     After an error it may, once: what broke in the middle (a file server, a node) is often well
     again in another job, and a study that cannot run at all breaks before its first report.
     """
     match end:
-        case Over():
+        case Finished():
             return False
-        case OutOfTime():
+        case WalltimeReached():
             return True
-        case Broke(reported):
+        case Crashed(reported):
             return reported
 
 
-def stop_seconds(walltime: float, longest_unit: float) -> float:
+def stop_margin(walltime: float, longest_step: float) -> float:
     """How long before the end of its job a head begins to stop.
 
-    Trials hand over when the unit in which they are is trained. If that takes too large a part of
+    Trials hand over when the step in which they are is trained. If that takes too large a part of
     the job, what is left of it is lost, and trained again.
 
     Parameters
     ----------
     walltime : of the whole job, seconds.
-    longest_unit : seconds that a unit of training took lately; 0 if none is known.
+    longest_step : seconds that a step of training took lately; 0 if none is known.
     """
-    return min(LARGEST_PART * walltime, BASE_SECONDS + UNIT_MARGIN * longest_unit)
+    return min(LARGEST_PART * walltime, BASE_SECONDS + STEP_MARGIN * longest_step)

@@ -7,10 +7,16 @@ import shlex
 import sys
 
 from daskhpo.cluster.times import slurm_time
-from daskhpo.remote.submission import HeadJob, JobFolder, Submission, WorkerJobs, WorkerSteps
+from daskhpo.remote.submission import (
+    ControllerJob,
+    JobDirectory,
+    Submission,
+    WorkerJobs,
+    WorkerSteps,
+)
 
 
-def head_script(submission: Submission, folder: JobFolder) -> str:
+def controller_script(submission: Submission, folder: JobDirectory) -> str:
     """The script that ``sbatch`` is given."""
     command = [sys.executable, "-m", "daskhpo.cli.submitted_job", str(folder.study)]
     lines = [
@@ -22,21 +28,21 @@ def head_script(submission: Submission, folder: JobFolder) -> str:
     return "\n".join(lines) + "\n"
 
 
-def head_name(study: str) -> str:
+def controller_job_name(study: str) -> str:
     """The name of a study's head job."""
     return f"daskhpo-{_plain(study)}"
 
 
-def worker_name(study: str, submission: str) -> str:
+def worker_job_name(study: str, submission: str) -> str:
     """The name of all worker jobs of a submission: a later link finds those that were left."""
     return f"daskhpo-{_plain(study)}-workers-{submission}"
 
 
-def _directives(submission: Submission, folder: JobFolder) -> list[str]:
+def _directives(submission: Submission, folder: JobDirectory) -> list[str]:
     job = submission.job
-    log = "%A_%a.log" if job.links > 1 else "%j.log"
+    log = "%A_%a.log" if job.n_jobs > 1 else "%j.log"
     lines = [
-        f"--job-name={head_name(folder.study.name)}",
+        f"--job-name={controller_job_name(folder.study.name)}",
         f"--chdir={_quoted(submission.folder)}",
         f"--output={_quoted(str(folder.path).replace('%', '%%') + '/' + log)}",
         "--open-mode=append",
@@ -46,13 +52,13 @@ def _directives(submission: Submission, folder: JobFolder) -> list[str]:
         lines.append(f"--partition={job.queue}")
     if job.account is not None:
         lines.append(f"--account={job.account}")
-    lines += _room(job, submission.workers)
-    if job.links > 1:  # one after the other
-        lines.append(f"--array=1-{job.links}%1")
+    lines += _resource_directives(job, submission.workers)
+    if job.n_jobs > 1:  # one after the other
+        lines.append(f"--array=1-{job.n_jobs}%1")
     return [*lines, *job.directives]
 
 
-def _room(job: HeadJob, workers: WorkerJobs | WorkerSteps) -> list[str]:
+def _resource_directives(job: ControllerJob, workers: WorkerJobs | WorkerSteps) -> list[str]:
     """What the job needs of its nodes."""
     match workers:
         case WorkerJobs():

@@ -15,7 +15,7 @@ from daskhpo.engine.options import RunOptions
 
 
 @dataclass(frozen=True)
-class HeadJob:
+class ControllerJob:
     """The job in which scheduler and coordinator live.
 
     Attributes
@@ -25,7 +25,7 @@ class HeadJob:
     cores, memory : in all; memory as Slurm writes it, ``"4096M"``.
     directives : more ``#SBATCH`` lines.
     prologue : lines of the script before Python starts.
-    links : so many jobs, one after the other, at most.
+    n_jobs : so many jobs, one after the other, at most.
     """
 
     walltime: float
@@ -35,14 +35,14 @@ class HeadJob:
     memory: str
     directives: tuple[str, ...] = ()
     prologue: tuple[str, ...] = ()
-    links: int = 1
+    n_jobs: int = 1
 
 
 @dataclass(frozen=True)
 class WorkerJobs:
-    """Workers are jobs of their own: ``slurm_cluster(**words)``."""
+    """Workers are jobs of their own: ``slurm_cluster(**options)``."""
 
-    words: dict[str, Any]
+    options: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class WorkerSteps:
 
 Workers = WorkerJobs | WorkerSteps
 
+KEYS = {"n_jobs": "links", "options": "words"}  # fields of a job and its workers: keys in JSON
+
 
 @dataclass(frozen=True)
 class Submission:
@@ -85,21 +87,24 @@ class Submission:
 
     source: str
     options: RunOptions
-    job: HeadJob
+    job: ControllerJob
     workers: Workers
     since: float
     folder: str
     login: str
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As JSON can hold it."""
-        return asdict(self) | {"workers": [type(self.workers).__name__, asdict(self.workers)]}
+        workers = [type(self.workers).__name__, _renamed(asdict(self.workers), KEYS)]
+        return asdict(self) | {"job": _renamed(asdict(self.job), KEYS), "workers": workers}
 
     @staticmethod
-    def of(data: Mapping[str, Any]) -> Submission:
-        """The inverse of :meth:`plain`."""
-        options, job = data["options"], data["job"]
-        kind, words = data["workers"]
+    def from_json(data: Mapping[str, Any]) -> Submission:
+        """The inverse of :meth:`to_json`."""
+        fields = {key: name for name, key in KEYS.items()}
+        options, job = data["options"], _renamed(data["job"], fields)
+        kind, workers = data["workers"]
+        workers = _renamed(workers, fields)
         return Submission(
             **{
                 **data,
@@ -110,17 +115,17 @@ class Submission:
                         "policy": CheckpointPolicy(**options["policy"]),
                     }
                 ),
-                "job": HeadJob(
+                "job": ControllerJob(
                     **job
                     | {"directives": tuple(job["directives"]), "prologue": tuple(job["prologue"])}
                 ),
-                "workers": {"WorkerJobs": WorkerJobs, "WorkerSteps": WorkerSteps}[kind](**words),
+                "workers": {"WorkerJobs": WorkerJobs, "WorkerSteps": WorkerSteps}[kind](**workers),
             }
         )
 
 
 @dataclass(frozen=True)
-class JobFolder:
+class JobDirectory:
     """What a study's directory holds of the job that runs it."""
 
     study: Path
@@ -144,7 +149,7 @@ class JobFolder:
         self.path.mkdir(exist_ok=True, mode=0o700)
 
     def write(self, submission: Submission) -> None:
-        self._put("submission.json", {"format": 1} | submission.plain())
+        self._put("submission.json", {"format": 1} | submission.to_json())
 
     def submission(self) -> Submission | None:
         """What was submitted last; None if nothing was."""
@@ -153,7 +158,7 @@ class JobFolder:
             return None
         if data.pop("format") != 1:
             raise ValueError(f"{self.path}/submission.json is of another version of daskhpo")
-        return Submission.of(data)
+        return Submission.from_json(data)
 
     def write_number(self, number: str) -> None:
         self._put("number.json", number)
@@ -163,13 +168,13 @@ class JobFolder:
         data = self._get("number.json")
         return None if data is None else str(data)
 
-    def write_place(self, place: Place) -> None:
+    def write_address(self, place: ControllerAddress) -> None:
         self._put("head.json", asdict(place))
 
-    def place(self) -> Place | None:
+    def address(self) -> ControllerAddress | None:
         """Where the last head runs, or ran."""
         data = self._get("head.json")
-        return None if data is None else Place(**data)
+        return None if data is None else ControllerAddress(**data)
 
     def _put(self, name: str, data: Any) -> None:
         write_private(self.path / name, json.dumps(data, indent=1) + "\n")
@@ -182,7 +187,7 @@ class JobFolder:
 
 
 @dataclass(frozen=True)
-class Place:
+class ControllerAddress:
     """Where a head runs: its job, the host, and the dashboard's port on its loopback."""
 
     job: str
@@ -192,6 +197,10 @@ class Place:
     def tunnel(self, login: str) -> str:
         """The command that brings the dashboard to a user's own machine, by way of ``login``."""
         return ssh_tunnel(self.host, self.dashboard_port, login)
+
+
+def _renamed(data: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in data.items()}
 
 
 def submission_name(number: str) -> str:

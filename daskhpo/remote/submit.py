@@ -15,10 +15,10 @@ from typing import Any
 from daskhpo.cluster import jobs
 from daskhpo.cluster.jobs import is_over
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
-from daskhpo.cluster.slurm import known_words, slurm_cluster
+from daskhpo.cluster.slurm import known_options, slurm_cluster
 from daskhpo.cluster.times import parse_walltime, slurm_time
 from daskhpo.core.errors import StudyExists, StudyLocked
-from daskhpo.core.events import Began
+from daskhpo.core.events import SessionStarted
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions, check_options
 from daskhpo.engine.session import (
@@ -28,10 +28,10 @@ from daskhpo.engine.session import (
     last_limits,
     study_records,
 )
-from daskhpo.remote.script import head_script
+from daskhpo.remote.script import controller_script
 from daskhpo.remote.submission import (
-    HeadJob,
-    JobFolder,
+    ControllerJob,
+    JobDirectory,
     Submission,
     WorkerJobs,
     Workers,
@@ -40,8 +40,8 @@ from daskhpo.remote.submission import (
 from daskhpo.results.result import load_study
 
 CORES, MEMORY = 2, "4GB"  # of a head: scheduler, coordinator, and a searcher with a model
-HEADS_OWN = ("job_name", "name")
-ONE_ALLOCATION_WORDS = (
+RESERVED_OPTIONS = ("job_name", "name")
+ONE_ALLOCATION_OPTIONS = (
     "jobs",
     "cores",
     "memory",
@@ -87,15 +87,15 @@ def prepare(
     words = dict(workers or {})
     kind = _steps(words) if one_allocation else _jobs(words)
     asked = _options(problem, directory, (num_trials, time_budget, target), kind, options)
-    job = HeadJob(
+    job = ControllerJob(
         walltime=parse_walltime(walltime),
         queue=queue,
         account=account,
-        cores=_whole("cores", CORES if cores is None else cores, 1),
+        cores=_check_int("cores", CORES if cores is None else cores, 1),
         memory=f"{_megabytes('memory', memory or MEMORY)}M",
         directives=tuple(_lines("job_extra_directives", job_extra_directives)),
         prologue=tuple(_lines("job_script_prologue", job_script_prologue)),
-        links=_whole("chain", chain, 1),
+        n_jobs=_check_int("chain", chain, 1),
     )
     seconds = _check_directory(problem, directory, asked)
     login = socket.gethostname()
@@ -111,7 +111,7 @@ def submit(problem: Problem, directory: Path, submission: Submission) -> str:
     ValueError : the job would wait for ever.
     StudyLocked : a job that was submitted before is to run the study.
     """
-    folder = JobFolder(directory.absolute())
+    folder = JobDirectory(directory.absolute())
     if (number := folder.number()) is not None and (there := jobs.jobs_of(number)):
         raise StudyLocked(
             f"job {there[0].name} ({there[0].state}) is to run {directory} already: wait for it "
@@ -119,10 +119,10 @@ def submit(problem: Problem, directory: Path, submission: Submission) -> str:
         )
     _check_walltime("walltime", submission.job.walltime, submission.job.queue)
     if isinstance(submission.workers, WorkerJobs):
-        words = _defaults() | submission.workers.words
+        words = _defaults() | submission.workers.options
         seconds = parse_walltime(words["walltime"])
         _check_walltime("workers['walltime']", seconds, words["queue"])
-    script = head_script(submission, folder)
+    script = controller_script(submission, folder)
     with contextlib.ExitStack() as undo:
         if not folder.study.exists():
             undo.callback(_remove, folder)
@@ -130,7 +130,7 @@ def submit(problem: Problem, directory: Path, submission: Submission) -> str:
         folder.create()
         folder.write(submission)
         folder.script.write_text(script)
-        number = jobs.submit(script)
+        number = jobs.submit_script(script)
         undo.pop_all()
     folder.write_number(number)
     return number
@@ -202,19 +202,19 @@ def _jobs(words: dict[str, Any]) -> WorkerJobs:
     """Workers as jobs of their own; ``slurm_cluster`` will say the rest in the head's job."""
     import dask
 
-    known = known_words()
+    known = known_options()
     for name in words:
         if name not in known:
             raise ValueError(
                 f"workers[{name!r}] is no word of slurm_cluster; its own are "
                 f"{', '.join(name for name in _defaults() if name != 'options')}"
             )
-        if name in HEADS_OWN:
+        if name in RESERVED_OPTIONS:
             raise ValueError(f"workers[{name!r}] is chosen by the job that runs the study")
     shape = _defaults() | words
-    _whole("workers['jobs']", words.get("jobs"), 1)
-    gpus = _whole("workers['gpus_per_job']", shape["gpus_per_job"], 0)
-    per_gpu = _whole("workers['trials_per_gpu']", shape["trials_per_gpu"], 1)
+    _check_int("workers['jobs']", words.get("jobs"), 1)
+    gpus = _check_int("workers['gpus_per_job']", shape["gpus_per_job"], 0)
+    per_gpu = _check_int("workers['trials_per_gpu']", shape["trials_per_gpu"], 1)
     if gpus and shape["processes"] is not None:
         raise ValueError("workers['processes'] is for jobs without GPUs: see trials_per_gpu")
     parse_walltime(shape["walltime"])
@@ -224,7 +224,7 @@ def _jobs(words: dict[str, Any]) -> WorkerJobs:
                 f"workers[{name!r}] must be given: that of a job, such as cores=8, memory='32GB'"
             )
     n = gpus * per_gpu or (shape["processes"] or 1)
-    if shape["cores"] is not None and _whole("workers['cores']", shape["cores"], 1) < n:
+    if shape["cores"] is not None and _check_int("workers['cores']", shape["cores"], 1) < n:
         raise ValueError(
             f"workers['cores']={shape['cores']} must be at least {n}: one for each worker of a job"
         )
@@ -238,15 +238,15 @@ def _jobs(words: dict[str, Any]) -> WorkerJobs:
 def _steps(words: dict[str, Any]) -> WorkerSteps:
     """Workers as steps of the head's job."""
     for name in words:
-        if name not in ONE_ALLOCATION_WORDS:
+        if name not in ONE_ALLOCATION_OPTIONS:
             raise ValueError(
                 f"workers[{name!r}] has no meaning with one_allocation, where there is one job: "
-                f"give it to submit() itself. Here are {', '.join(ONE_ALLOCATION_WORDS)}"
+                f"give it to submit() itself. Here are {', '.join(ONE_ALLOCATION_OPTIONS)}"
             )
-    gpus = _whole("workers['gpus_per_job']", words.get("gpus_per_job", 1), 0)
-    per_gpu = _whole("workers['trials_per_gpu']", words.get("trials_per_gpu", 1), 1)
-    per_node = gpus or _whole("workers['processes']", words.get("processes", 1), 1)
-    cores = _whole("workers['cores']", words.get("cores", per_node * per_gpu), 1)
+    gpus = _check_int("workers['gpus_per_job']", words.get("gpus_per_job", 1), 0)
+    per_gpu = _check_int("workers['trials_per_gpu']", words.get("trials_per_gpu", 1), 1)
+    per_node = gpus or _check_int("workers['processes']", words.get("processes", 1), 1)
+    cores = _check_int("workers['cores']", words.get("cores", per_node * per_gpu), 1)
     if cores < per_node:
         raise ValueError(
             f"workers['cores']={cores} must be at least {per_node}: one for each worker of a node"
@@ -257,7 +257,7 @@ def _steps(words: dict[str, Any]) -> WorkerSteps:
             "of which each worker gets its share"
         )
     return WorkerSteps(
-        nodes=_whole("workers['jobs']", words.get("jobs", 1), 1),
+        nodes=_check_int("workers['jobs']", words.get("jobs", 1), 1),
         per_node=per_node,
         gpus=1 if gpus else 0,
         processes=per_gpu if gpus else 1,
@@ -267,7 +267,7 @@ def _steps(words: dict[str, Any]) -> WorkerSteps:
     )
 
 
-def _whole(name: str, value: Any, least: int) -> int:
+def _check_int(name: str, value: Any, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
     return value
@@ -299,7 +299,7 @@ def _check_directory(problem: Problem, directory: Path, options: RunOptions) -> 
     began = seconds = 0.0
     for record in study_records(directory):
         seconds = max(seconds, record.seconds)
-        began += isinstance(record, Began)
+        began += isinstance(record, SessionStarted)
     if began and not has_work(directory, problem, options.limits, options.policy):
         n = load_study(directory).num_trials
         raise StudyExists(
@@ -322,7 +322,7 @@ def _check_walltime(name: str, seconds: float, queue: str | None) -> None:
         )
 
 
-def _remove(folder: JobFolder) -> None:
+def _remove(folder: JobDirectory) -> None:
     """Take back what was made for a job that was refused."""
     for path in (folder.script, folder.path / "submission.json", folder.study / "study.json"):
         path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from daskhpo.core.types import Status, TrialId
-from daskhpo.results.lineage import Life
+from daskhpo.results.lineage import Generation
 from daskhpo.results.progress import TrialRecord
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def curve_frame(
     reports: pd.DataFrame,
     launches: Sequence[tuple[TrialId, int, float]],
-    lives: Sequence[Life],
+    generations: Sequence[Generation],
     trials: Mapping[TrialId, TrialRecord],
 ) -> pd.DataFrame:
     """The table of :meth:`daskhpo.Result.curves`.
@@ -34,8 +34,11 @@ def curve_frame(
     """
     import pandas as pd
 
-    first = {life.trial: life.config for life in reversed(lives)}
-    if any(life.n_exploits or life.config != first[life.trial] for life in lives):
+    first = {generation.trial: generation.config for generation in reversed(generations)}
+    if any(
+        generation.n_exploits or generation.config != first[generation.trial]
+        for generation in generations
+    ):
         raise ValueError(
             "trials of this study took over states or changed their configurations on the way, as "
             "in population based training: it has no learning curves of single configurations"

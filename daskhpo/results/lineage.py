@@ -8,7 +8,7 @@ from daskhpo.core.events import Exploited, Launched, Record, Suggested
 from daskhpo.core.types import Config, TrialId
 
 
-class Life(NamedTuple):
+class Generation(NamedTuple):
     """A trial from one of its beginnings on, with one configuration.
 
     A trial begins another life when it takes over a state or changes its configuration (an
@@ -34,34 +34,36 @@ class Life(NamedTuple):
 
 
 class Lineage:
-    """All lives of a study, as its records tell them.
+    """All generations of a study, by its records.
 
     Attributes
     ----------
-    lives : by number.
-    current : number of each trial's newest life.
+    generations : by number.
+    current : number of each trial's newest generation.
     """
 
     def __init__(self) -> None:
-        self.lives: list[Life] = []
+        self.generations: list[Generation] = []
         self.current: dict[TrialId, int] = {}
 
-    def tell(self, record: Record) -> None:
+    def apply(self, record: Record) -> None:
         """Take in the next record of the study."""
         match record:
             case Suggested(trial, config, _, seconds):
-                self._begin(Life(0, trial, 0, config, None, seconds))
+                self._begin(Generation(0, trial, 0, config, None, seconds))
             case Exploited(trial, source, config, resource, seconds):
-                n_exploits = self._life(trial).n_exploits + (source != trial)
+                n_exploits = self._generation(trial).n_exploits + (source != trial)
                 parent = self.current[source] if resource else None
-                self._begin(Life(0, trial, resource, config, parent, seconds, n_exploits))
-            case Launched(trial, _, resource) if resource < self._life(trial).start:
+                self._begin(Generation(0, trial, resource, config, parent, seconds, n_exploits))
+            case Launched(trial, _, resource) if resource < self._generation(trial).start:
                 # The state at its start is gone. An older one is of the same parents, or there
                 # is none at all.
-                life = self._life(trial)._replace(start=resource, seconds=record.seconds)
-                self._begin(life if resource else life._replace(parent=None))
+                generation = self._generation(trial)._replace(
+                    start=resource, seconds=record.seconds
+                )
+                self._begin(generation if resource else generation._replace(parent=None))
 
-    def way(self, number: int, until: int) -> list[tuple[Life, int]]:
+    def ancestry(self, number: int, until: int) -> list[tuple[Generation, int]]:
         """The lives that a state went through, the first one first, each with where it ended.
 
         Parameters
@@ -69,19 +71,19 @@ class Lineage:
         number : of the life that the state is of.
         until : units of training that it holds.
         """
-        lives: list[tuple[Life, int]] = []
+        generations: list[tuple[Generation, int]] = []
         parent: int | None = number
         while parent is not None:
-            life = self.lives[parent]
-            if life.start < until:
-                lives.append((life, until))
-                until = life.start
-            parent = life.parent
-        return lives[::-1]
+            generation = self.generations[parent]
+            if generation.start < until:
+                generations.append((generation, until))
+                until = generation.start
+            parent = generation.parent
+        return generations[::-1]
 
-    def _life(self, trial: TrialId) -> Life:
-        return self.lives[self.current[trial]]
+    def _generation(self, trial: TrialId) -> Generation:
+        return self.generations[self.current[trial]]
 
-    def _begin(self, life: Life) -> None:
-        self.current[life.trial] = len(self.lives)
-        self.lives.append(life._replace(number=len(self.lives)))
+    def _begin(self, generation: Generation) -> None:
+        self.current[generation.trial] = len(self.generations)
+        self.generations.append(generation._replace(number=len(self.generations)))

@@ -7,26 +7,26 @@ from collections import Counter
 from collections.abc import Iterable
 
 from daskhpo.core.events import (
-    Began,
+    AttemptLost,
     Deleted,
     Ended,
     Exploited,
     Failed,
     Held,
     Launched,
-    Lost,
     Record,
     Reported,
+    RolledBack,
     Saved,
-    SetBack,
+    SaveFailed,
+    SessionStarted,
     SlotsChanged,
     StopRequested,
     Suggested,
-    Unsaved,
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointRef, Config, Continue, Pause, Status, TrialId
-from daskhpo.results.slot_time import SlotTime, Spent
+from daskhpo.results.slot_time import SlotTime, TrialTime
 
 
 class TrialRecord:
@@ -40,7 +40,7 @@ class TrialRecord:
     checkpoint : newest checkpoint that is in the store, or None.
     reason : why it ended, or "".
     error : traceback of its last failure, or what was wrong with its checkpoint, or "".
-    spent : what it took, in seconds, and how it divides.
+    time : what it took, in seconds, and how it divides.
     """
 
     __slots__ = (
@@ -54,15 +54,15 @@ class TrialRecord:
         "metrics",
         "reason",
         "resource",
-        "spent",
         "status",
+        "time",
     )
 
     def __init__(self, trial: TrialId, config: Config, bracket: int) -> None:
         self.id, self.config, self.bracket = trial, config, bracket
         self.status = Status.QUEUED
         self.resource = self.attempt = 0
-        self.spent = Spent()
+        self.time = TrialTime()
         self.metrics: dict[str, float] = {}
         self.best_loss = math.inf
         self.checkpoint: CheckpointRef | None = None
@@ -71,15 +71,15 @@ class TrialRecord:
     @property
     def seconds(self) -> float:
         """Time that its attempts held a slot, in all, up to its last report."""
-        return self.spent.seconds
+        return self.time.seconds
 
     @property
     def n_retrained(self) -> int:
         """Units of training that were done again, because no state held them any more."""
-        return self.spent.n_retrained
+        return self.time.n_retrained
 
 
-class Story:
+class StudyProgress:
     """The trials of a study as its records tell them, one record after another.
 
     Parameters
@@ -130,7 +130,7 @@ class Story:
         """Slots that serve the study."""
         return self.slot_time.n_slots
 
-    def tell(self, record: Record) -> None:
+    def apply(self, record: Record) -> None:
         """Take in the next record."""
         self.seconds = record.seconds
         if self._just_ended is not None and not self._keep_ended:
@@ -146,57 +146,57 @@ class Story:
                 self.n_fallbacks += record.fallback
             case Launched(number, attempt):
                 trial = self.trials[number]
-                self._move(trial, Status.RUNNING)
+                self._set_status(trial, Status.RUNNING)
                 trial.attempt = attempt
             case Held(number):
                 trial = self.trials[number]
                 if trial.status is Status.RUNNING and self.stop_reason is not None:
-                    self._move(trial, Status.QUEUED)  # it was to go on, and handed over instead
+                    self._set_status(
+                        trial, Status.QUEUED
+                    )  # it was to go on, and handed over instead
             case Saved(number, _, ref):
                 self.n_checkpoints += 1
                 self.n_checkpoint_bytes += ref.n_bytes
-                self.checkpoints[ref.row] = ref
+                self.checkpoints[ref.id] = ref
                 owner = self.trials.get(number)
                 # An older one may come later: another trial shares it, and its own has gone on.
-                if owner is not None and (
-                    owner.checkpoint is None or owner.checkpoint.row < ref.row
-                ):
+                if owner is not None and (owner.checkpoint is None or owner.checkpoint.id < ref.id):
                     owner.checkpoint = ref
             case Deleted(row):
-                self._forget(self.checkpoints.pop(row))
-            case Unsaved(number, error=error):
+                self._checkpoint_deleted(self.checkpoints.pop(row))
+            case SaveFailed(number, error=error):
                 if (owner := self.trials.get(number)) is not None:
                     owner.error = error
             case Exploited(number, _, config, resource):
                 trial = self.trials[number]
                 trial.config, trial.resource = config, resource
-            case SetBack(number):
-                self._move(self.trials[number], Status.PAUSED)
+            case RolledBack(number):
+                self._set_status(self.trials[number], Status.PAUSED)
             case Ended(number, status, reason):
                 trial = self.trials[number]
-                self._move(trial, status)
+                self._set_status(trial, status)
                 trial.reason, self._just_ended = reason, number
-            case Lost(number, _, reason, bad_checkpoint=bad):
-                trial = self._leave(number)
+            case AttemptLost(number, _, reason, bad_checkpoint=bad):
+                trial = self._lose_slot(number)
                 if bad:
                     trial.error = reason
             case Failed(number, _, error, paused=paused):
-                trial = self._leave(number)
+                trial = self._lose_slot(number)
                 trial.error = error
                 if paused:
-                    self._move(trial, Status.PAUSED)
+                    self._set_status(trial, Status.PAUSED)
             case SlotsChanged(job=job):
                 if job and job not in self.jobs:
                     self.jobs.append(job)
             case StopRequested(reason):
                 self.stop_reason = reason
-            case Began():
+            case SessionStarted():
                 self.n_sessions += 1
                 self.stop_reason, self._target = None, record.limits.target
                 for trial in self.trials.values():
                     if trial.status is Status.RUNNING:
-                        self._move(trial, Status.QUEUED)
-        self.slot_time.tell(record, self.trials)
+                        self._set_status(trial, Status.QUEUED)
+        self.slot_time.apply(record, self.trials)
 
     def _reported(self, record: Reported) -> None:
         trial = self.trials[record.trial]
@@ -209,17 +209,17 @@ class Story:
             self.best = trial
         match record.decision:
             case Pause():
-                self._move(trial, Status.PAUSED)
+                self._set_status(trial, Status.PAUSED)
             case Continue():
-                self._move(trial, Status.QUEUED if self._is_stopping() else Status.RUNNING)
-            case None if record.yielded:
-                self._move(trial, Status.QUEUED)
+                self._set_status(trial, Status.QUEUED if self._is_stopping() else Status.RUNNING)
+            case None if record.preempted:
+                self._set_status(trial, Status.QUEUED)
 
-    def _forget(self, ref: CheckpointRef) -> None:
+    def _checkpoint_deleted(self, ref: CheckpointRef) -> None:
         owner = self.trials.get(ref.trial)
         if owner is not None and owner.checkpoint == ref:
             rest = [other for other in self.checkpoints.values() if other.trial == ref.trial]
-            owner.checkpoint = max(rest, key=lambda other: other.row, default=None)
+            owner.checkpoint = max(rest, key=lambda other: other.id, default=None)
 
     def _is_stopping(self) -> bool:
         if self._target is None or self.best is None:
@@ -228,27 +228,27 @@ class Story:
         reached = self.objective.reached(self.best.best_loss, self._target)
         return reached or self.stop_reason is not None
 
-    def _leave(self, number: TrialId) -> TrialRecord:
+    def _lose_slot(self, number: TrialId) -> TrialRecord:
         trial = self.trials[number]
         if trial.status is Status.RUNNING:
-            self._move(trial, Status.QUEUED)
+            self._set_status(trial, Status.QUEUED)
         return trial
 
-    def _move(self, trial: TrialRecord, status: Status) -> None:
+    def _set_status(self, trial: TrialRecord, status: Status) -> None:
         self.counts[trial.status] -= 1
         self.counts[status] += 1
         trial.status = status
 
 
-def counts(records: Iterable[Record], objective: Objective) -> dict[str, int]:
+def status_counts(records: Iterable[Record], objective: Objective) -> dict[str, int]:
     """How many trials stand where: status to number."""
-    story = Story(objective, keep_ended=False)
+    progress = StudyProgress(objective, keep_ended=False)
     for record in records:
-        story.tell(record)
-    return {status.value: n for status, n in story.counts.items() if n}
+        progress.apply(record)
+    return {status.value: n for status, n in progress.counts.items() if n}
 
 
-def search_loss(seconds: float, n_fallbacks: int) -> str:
+def describe_search_wait(seconds: float, n_fallbacks: int) -> str:
     """What waiting for the searcher has cost, as a reader is told."""
     shown = f"{seconds:.1f} device-seconds lost waiting for the optimiser"
     if n_fallbacks:

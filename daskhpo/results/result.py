@@ -14,8 +14,8 @@ from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointRef, Metrics, ScheduleSegment, TrialId
 from daskhpo.engine.session import read_manifest, study_records
 from daskhpo.results.curve_frame import curve_frame
-from daskhpo.results.lineage import Life, Lineage
-from daskhpo.results.progress import Story, TrialRecord
+from daskhpo.results.lineage import Generation, Lineage
+from daskhpo.results.progress import StudyProgress, TrialRecord
 from daskhpo.results.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -36,60 +36,60 @@ class Result:
     ) -> None:
         self.path = path
         self.objective = objective
-        self._story = Story(objective)
+        self._progress = StudyProgress(objective)
         self._trial: list[int] = []
         self._attempt: list[int] = []
         self._resource: list[int] = []
         self._seconds: list[float] = []
         self._metrics: list[Metrics] = []
-        self._life: list[int] = []
+        self._generation: list[int] = []
         self._launched: list[tuple[TrialId, int, float]] = []
         self._lineage = Lineage()
         for record in records:
-            self.take(record)
+            self.apply(record)
 
-    def take(self, record: Record) -> None:
+    def apply(self, record: Record) -> None:
         """Take in the next record of the study."""
-        self._story.tell(record)
+        self._progress.apply(record)
         if not isinstance(record, Reported):
-            self._lineage.tell(record)
+            self._lineage.apply(record)
             if isinstance(record, Launched):
                 self._launched.append((record.trial, record.attempt, record.seconds))
         else:
-            life = self._lineage.current[record.trial]
+            generation = self._lineage.current[record.trial]
             for step in record.steps:
                 self._trial.append(record.trial)
                 self._attempt.append(record.attempt)
                 self._resource.append(step.resource)
                 self._seconds.append(step.seconds)
                 self._metrics.append(step.metrics)
-                self._life.append(life)
+                self._generation.append(generation)
 
     def __repr__(self) -> str:
         metric = self.objective.metric
-        if self._story.best is None:
+        if self._progress.best is None:
             return f"Result({self.num_trials} trials, no report yet)"
         return f"Result({self.num_trials} trials, best {metric}={self.best_value:.6g})"
 
     @property
     def num_trials(self) -> int:
         """Trials that were started."""
-        return self._story.n_trials
+        return self._progress.n_trials
 
     @property
     def has_reports(self) -> bool:
         """Whether any trial has reported a value."""
-        return self._story.best is not None
+        return self._progress.best is not None
 
     @property
     def stop_reason(self) -> str | None:
         """Why the study was stopped; None: it came to its end, or still runs."""
-        return self._story.stop_reason
+        return self._progress.stop_reason
 
     @property
     def num_slots(self) -> int:
         """Slots that serve the study, or served it last."""
-        return self._story.n_slots
+        return self._progress.n_slots
 
     @property
     def best_trial(self) -> TrialRecord:
@@ -99,15 +99,15 @@ class Result:
         ------
         ValueError : no trial has reported; the message shows the first failure, if there is one.
         """
-        if self._story.best is None:
-            errors = [trial.error for trial in self._story.trials.values() if trial.error]
+        if self._progress.best is None:
+            errors = [trial.error for trial in self._progress.trials.values() if trial.error]
             shown = f" The first failure:\n{errors[0]}" if errors else ""
             raise ValueError(f"none of {self.num_trials} trials has reported a value.{shown}")
-        return self._story.best
+        return self._progress.best
 
     def best_trials(self, k: int = 1) -> list[TrialRecord]:
         """The ``k`` trials with the best values so far, the best first."""
-        reported = [t for t in self._story.trials.values() if math.isfinite(t.best_loss)]
+        reported = [t for t in self._progress.trials.values() if math.isfinite(t.best_loss)]
         return sorted(reported, key=lambda trial: (trial.best_loss, trial.id))[:k]
 
     def trial(self, trial_id: TrialId) -> TrialRecord:
@@ -117,7 +117,7 @@ class Result:
         ------
         KeyError : there is no such trial.
         """
-        return self._story.trials[trial_id]
+        return self._progress.trials[trial_id]
 
     @property
     def best_config(self) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class Result:
 
         Columns: ``trial``, ``status``, ``resource``, ``seconds`` (in slots, in all, up to its last
         report) and what it divides into (``seconds/useful``, ``seconds/lost``,
-        ``seconds/saving``, see :class:`~daskhpo.results.slot_time.Spent`), ``seconds/queued``
+        ``seconds/saving``, see :class:`~daskhpo.results.slot_time.TrialTime`), ``seconds/queued``
         (without a slot, ready to go on), ``bracket``, ``config/<name>``, the last metrics,
         ``best/<metric>``, ``reason`` (why it ended).
         """
@@ -142,16 +142,16 @@ class Result:
 
         best = f"best/{self.objective.metric}"
         rows = []
-        for trial in self._story.trials.values():
+        for trial in self._progress.trials.values():
             row: dict[str, Any] = {
                 "trial": trial.id,
                 "status": trial.status.value,
                 "resource": trial.resource,
                 "seconds": trial.seconds,
-                "seconds/useful": trial.spent.useful,
-                "seconds/lost": trial.spent.lost,
-                "seconds/saving": trial.spent.saving,
-                "seconds/queued": trial.spent.queued,
+                "seconds/useful": trial.time.useful,
+                "seconds/lost": trial.time.lost,
+                "seconds/saving": trial.time.saving,
+                "seconds/queued": trial.time.queued,
                 "bracket": trial.bracket,
             }
             row |= {f"config/{name}": value for name, value in trial.config.items()}
@@ -172,8 +172,8 @@ class Result:
         that follows from another trial's state, which was taken over, is another unit.
         """
         frame = self._frame()
-        lives = self._lineage.lives
-        frame["life"] = [lives[number].n_exploits for number in self._life]
+        generations = self._lineage.generations
+        frame["life"] = [generations[number].n_exploits for number in self._generation]
         again = frame.duplicated(["trial", "resource", "life"], keep="first")
         frame = frame[~again].drop(columns="life")
         return frame.sort_values("seconds", kind="stable", ignore_index=True)
@@ -192,7 +192,9 @@ class Result:
             based training: there is no curve of one configuration.
         """
         reports = self._frame().drop(columns="life")
-        return curve_frame(reports, self._launched, self._lineage.lives, self._story.trials)
+        return curve_frame(
+            reports, self._launched, self._lineage.generations, self._progress.trials
+        )
 
     def _frame(self) -> pd.DataFrame:
         """All reports as they came, with the number of the life."""
@@ -203,7 +205,7 @@ class Result:
             "attempt": self._attempt,
             "resource": self._resource,
             "seconds": self._seconds,
-            "life": self._life,
+            "life": self._generation,
         }
         frame = pd.DataFrame(columns)
         return pd.concat([frame, pd.DataFrame(self._metrics, index=frame.index)], axis=1)
@@ -220,18 +222,20 @@ class Result:
         import pandas as pd
 
         rows = []
-        for life, reports in zip(self._lineage.lives, self._reports(), strict=True):
+        for generation, reports in zip(self._lineage.generations, self._reports(), strict=True):
             best = self.objective.value(min((loss for _, loss in reports), default=math.inf))
             row = {
-                "life": life.number,
-                "trial": life.trial,
-                "start": life.start,
-                "until": reports[-1][0] if reports else life.start,
-                "parent": life.parent,
-                "seconds": life.seconds,
+                "life": generation.number,
+                "trial": generation.trial,
+                "start": generation.start,
+                "until": reports[-1][0] if reports else generation.start,
+                "parent": generation.parent,
+                "seconds": generation.seconds,
                 f"best/{self.objective.metric}": best if math.isfinite(best) else math.nan,
             }
-            rows.append(row | {f"config/{name}": value for name, value in life.config.items()})
+            rows.append(
+                row | {f"config/{name}": value for name, value in generation.config.items()}
+            )
         columns = ["life", "trial", "start", "until", "parent", "seconds"]
         frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
         return frame.astype({"parent": "Int64"})
@@ -256,9 +260,12 @@ class Result:
         Jaderberg et al. 2017, *Population Based Training of Neural Networks*, Sec. 4: the
         schedules that a population discovers.
         """
-        way = self._way(trial_id)
+        ancestry = self._ancestry(trial_id)
         return Schedule(
-            [ScheduleSegment(life.start, until, life.config, life.trial) for life, until in way]
+            [
+                ScheduleSegment(generation.start, until, generation.config, generation.trial)
+                for generation, until in ancestry
+            ]
         )
 
     def training(self, trial_id: TrialId | None = None) -> pd.DataFrame:
@@ -275,12 +282,12 @@ class Result:
 
         parts = []
         frame = self._frame()
-        for life, until in self._way(trial_id):
-            inside = (frame["life"] == life.number) & (frame["resource"] <= until)
+        for generation, until in self._ancestry(trial_id):
+            inside = (frame["life"] == generation.number) & (frame["resource"] <= until)
             parts.append(frame[inside].drop_duplicates("resource", keep="last"))
         return pd.concat(parts).sort_values("resource", ignore_index=True).drop(columns="life")
 
-    def _way(self, trial_id: TrialId | None) -> list[tuple[Life, int]]:
+    def _ancestry(self, trial_id: TrialId | None) -> list[tuple[Generation, int]]:
         reports = self._reports()
         if trial_id is not None:
             number = self._lineage.current[trial_id]
@@ -290,31 +297,33 @@ class Result:
             if not trained:
                 raise ValueError("no trial has a state to follow: all begin anew at this moment")
             number = min(trained, key=lambda number: self._standing(number, reports))
-        way = self._lineage.way(number, self._until(number, reports))
-        if not way:
+        ancestry = self._lineage.ancestry(number, self._until(number, reports))
+        if not ancestry:
             raise ValueError(f"trial {trial_id} has reported nothing: there is no schedule of it")
-        return way
+        return ancestry
 
     def _until(self, number: int, reports: list[_Reports]) -> int:
         """Units of training that the last state of a life holds."""
-        return reports[number][-1][0] if reports[number] else self._lineage.lives[number].start
+        return (
+            reports[number][-1][0] if reports[number] else self._lineage.generations[number].start
+        )
 
     def _standing(self, number: int, reports: list[_Reports]) -> tuple[float, int, float]:
         """By what a life is compared: the best report on its way, its length, its last report."""
         until = self._until(number, reports)
         losses = [
             loss
-            for life, end in self._lineage.way(number, until)
-            for resource, loss in reports[life.number]
+            for generation, end in self._lineage.ancestry(number, until)
+            for resource, loss in reports[generation.number]
             if resource <= end
         ]
         return min(losses), -until, losses[-1]
 
     def _reports(self) -> list[_Reports]:
         """Of each life, its reports."""
-        reports: list[_Reports] = [[] for _ in self._lineage.lives]
+        reports: list[_Reports] = [[] for _ in self._lineage.generations]
         for number, resource, metrics in zip(
-            self._life, self._resource, self._metrics, strict=True
+            self._generation, self._resource, self._metrics, strict=True
         ):
             reports[number].append((resource, self.objective.loss(metrics)))
         return reports
@@ -382,9 +391,9 @@ class Result:
         of training that were done again, because no state held them any more),
         ``fallback_trials`` (drawn at random, because the searcher was late).
         """
-        story, slots = self._story, self._story.slot_time
-        spent = [trial.spent for trial in story.trials.values()]
-        stored = story.checkpoints.values()
+        progress, slots = self._progress, self._progress.slot_time
+        spent = [trial.time for trial in progress.trials.values()]
+        stored = progress.checkpoints.values()
         return {
             "device_seconds": slots.total,
             "useful_seconds": sum(each.useful for each in spent),
@@ -392,25 +401,25 @@ class Result:
             "saving_seconds": sum(each.saving for each in spent),
             "unreported_seconds": slots.unreported,
             "idle_seconds": slots.idle,
-            "search_seconds": story.search_seconds,
-            "seconds": story.seconds,
-            "queue_seconds": slots.without,
-            "checkpoint_bytes": story.n_checkpoint_bytes,
-            "checkpoint_files": story.n_checkpoints,
+            "search_seconds": progress.search_seconds,
+            "seconds": progress.seconds,
+            "queue_seconds": slots.unavailable,
+            "checkpoint_bytes": progress.n_checkpoint_bytes,
+            "checkpoint_files": progress.n_checkpoints,
             "stored_bytes": sum(ref.n_bytes for ref in stored),
             "stored_files": len(stored),
             "retrained_units": sum(each.n_retrained for each in spent),
-            "fallback_trials": story.n_fallbacks,
+            "fallback_trials": progress.n_fallbacks,
         }
 
     @property
     def jobs(self) -> list[str]:
         """Slurm's numbers of the jobs whose workers have served the study, in order."""
-        return list(self._story.jobs)
+        return list(self._progress.jobs)
 
     def checkpoints(self) -> list[CheckpointRef]:
         """All checkpoints that are in the store, by row."""
-        return sorted(self._story.checkpoints.values(), key=lambda ref: ref.row)
+        return sorted(self._progress.checkpoints.values(), key=lambda ref: ref.id)
 
     def checkpoint(self, trial_id: TrialId | None = None) -> Any:
         """The newest checkpointed state of a trial, by default of the best one.
@@ -419,7 +428,7 @@ class Result:
         ------
         CheckpointMissing : none was written, or it is no longer kept.
         """
-        trial = self.best_trial if trial_id is None else self._story.trials[trial_id]
+        trial = self.best_trial if trial_id is None else self._progress.trials[trial_id]
         if trial.checkpoint is None or self.path is None:
             raise CheckpointMissing(
                 f"trial {trial.id} ({trial.status.value}) has no checkpoint; "

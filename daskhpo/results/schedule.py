@@ -34,11 +34,12 @@ class Schedule(Sequence[ScheduleSegment]):
 
     Examples
     --------
-    >>> schedule = Schedule([Piece(0, 6, {"lr": 0.1}), Piece(6, 9, {"lr": 0.02})])
+    >>> first, second = ScheduleSegment(0, 6, {"lr": 0.1}), ScheduleSegment(6, 9, {"lr": 0.02})
+    >>> schedule = Schedule([first, second])
     >>> schedule.at(6), schedule.at(7)
     ({'lr': 0.1}, {'lr': 0.02})
     >>> schedule.stretch(90)[0]
-    Piece(start=0, until=60, config={'lr': 0.1}, trial=None)
+    ScheduleSegment(start=0, until=60, config={'lr': 0.1}, trial=None)
     """
 
     def __init__(self, pieces: Sequence[ScheduleSegment]) -> None:

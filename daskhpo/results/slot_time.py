@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from daskhpo.core.events import (
-    Began,
+    AttemptLost,
     Ended,
     Exploited,
     Failed,
     Held,
     Launched,
-    Lost,
     Record,
     Reported,
-    SetBack,
+    RolledBack,
+    SessionStarted,
     SlotsChanged,
     Step,
     Suggested,
@@ -25,7 +25,7 @@ from daskhpo.core.types import Status, TrialId
 
 
 @dataclass(slots=True)
-class Spent:
+class TrialTime:
     """What one trial took, in seconds.
 
     Attributes
@@ -89,18 +89,18 @@ class Spent:
         self.lost += now - self._now
         self._now = now
 
-    def take_over(self, resource: int) -> None:
+    def exploit(self, resource: int) -> None:
         """What it trains from another trial's state on is another training than its own was."""
         self._furthest = resource
 
-    def since(self, now: float) -> float:
+    def unaccounted(self, now: float) -> float:
         """Seconds in a slot that are not accounted for, while it holds one."""
         return now - self._now
 
 
 class _Trial(Protocol):
     status: Status
-    spent: Spent
+    time: TrialTime
 
 
 class SlotTime:
@@ -114,66 +114,66 @@ class SlotTime:
     n_slots : that serve the study now.
     total : slot-seconds of all slots, with a trial or without.
     idle : slot-seconds of slots without a trial.
-    without : seconds in which there was no slot at all.
+    unavailable : seconds in which there was no slot at all.
     """
 
     def __init__(self) -> None:
         self.n_slots = 0
-        self.total = self.idle = self.without = 0.0
+        self.total = self.idle = self.unavailable = 0.0
         self._now = 0.0
-        self._holding: dict[TrialId, Spent] = {}
+        self._holding: dict[TrialId, TrialTime] = {}
         self._takes_states = True
 
     @property
     def unreported(self) -> float:
         """Slot-seconds of the trials that hold a slot now, since the last unit of each."""
-        return sum(spent.since(self._now) for spent in self._holding.values())
+        return sum(time.unaccounted(self._now) for time in self._holding.values())
 
-    def tell(self, record: Record, trials: Mapping[TrialId, _Trial]) -> None:
+    def apply(self, record: Record, trials: Mapping[TrialId, _Trial]) -> None:
         """Take in the next record; ``trials`` stand as it leaves them."""
-        self._pass(record.seconds)
+        self._advance(record.seconds)
         match record:
             case SlotsChanged(n_slots):
                 self.n_slots = n_slots
-            case Began():
-                for spent in self._holding.values():
-                    spent.lose(self._now)
+            case SessionStarted():
+                for time in self._holding.values():
+                    time.lose(self._now)
                 for number in list(self._holding):
-                    self._let_go(number, trials[number])
+                    self._release(number, trials[number])
                 self.n_slots, self._takes_states = 0, record.policy.write != "never"
             case Launched(number, _, resource):
-                self._holding[number] = trials[number].spent
-                trials[number].spent.launch(resource, self._now)
+                self._holding[number] = trials[number].time
+                trials[number].time.launch(resource, self._now)
             case Reported(number):
                 trial = trials[number]
-                trial.spent.train(record.steps, self._now)
-                has_state = record.decision is not None or trial.spent.is_trained
+                trial.time.train(record.steps, self._now)
+                has_state = record.decision is not None or trial.time.is_trained
                 if trial.status is not Status.RUNNING and not (has_state and self._takes_states):
-                    trial.spent.save(self._now)
-                    self._let_go(number, trial)
+                    trial.time.save(self._now)
+                    self._release(number, trial)
             case Held(number):
                 trial = trials[number]
-                trial.spent.save(self._now)
+                trial.time.save(self._now)
                 if trial.status is not Status.RUNNING:
-                    self._let_go(number, trial)
-            case Lost(number) | Failed(number):
-                trials[number].spent.lose(self._now)
-                self._let_go(number, trials[number])
+                    self._release(number, trial)
+            case AttemptLost(number) | Failed(number):
+                trials[number].time.lose(self._now)
+                self._release(number, trials[number])
             case Ended(number):
                 if number in self._holding:
-                    trials[number].spent.save(self._now)
-                self._let_go(number, trials[number])
+                    trials[number].time.save(self._now)
+                self._release(number, trials[number])
             case Exploited(number, source, _, resource) if source != number:
-                trials[number].spent.take_over(resource)
-            case Suggested(number) | SetBack(number):
-                self._let_go(number, trials[number])
+                trials[number].time.exploit(resource)
+            case Suggested(number) | RolledBack(number):
+                self._release(number, trials[number])
 
-    def _let_go(self, number: TrialId, trial: _Trial) -> None:
+    def _release(self, number: TrialId, trial: _Trial) -> None:
         """The trial has no slot, or none any more."""
         self._holding.pop(number, None)
-        trial.spent.wait(self._now, ready=trial.status is Status.QUEUED)
+        trial.time.wait(self._now, ready=trial.status is Status.QUEUED)
 
-    def _pass(self, seconds: float) -> None:
+    def _advance(self, seconds: float) -> None:
         """Time goes on; a message may be handled after one that came later."""
         passed = max(0.0, seconds - self._now)
         self._now += passed
@@ -181,4 +181,4 @@ class SlotTime:
         self.total += n_slots * passed
         self.idle += (n_slots - len(self._holding)) * passed
         if n_slots == 0:
-            self.without += passed
+            self.unavailable += passed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, final
 
 from daskhpo.core.rungs import Rung, milestones
 from daskhpo.core.scheduler import Compare, Scheduler, check_compare, ranked_loss
@@ -144,24 +144,28 @@ class ASHA(Scheduler):
         return min(range(len(self._ladders)), key=load)
 
 
-def AsyncHyperband(  # noqa: N802 - it reads as the name of a scheduler
-    max_t: int,
-    grace_period: int = 1,
-    reduction_factor: int = 3,
-    variant: Variant = "stopping",
-    compare: Compare = "last",
-) -> ASHA:
+@final
+class AsyncHyperband(ASHA):
     """Asynchronous Hyperband: :class:`ASHA` over all brackets.
 
     The last bracket trains its trials to ``max_t`` without ever judging them, so that a study
-    never depends on early results alone.
+    never depends on early results alone. Its ``repr`` is that of the equivalent :class:`ASHA`.
 
     References
     ----------
     Li et al. 2020, Sec. 3.2: "asynchronous Hyperband loops through brackets of ASHA".
     """
-    n_brackets = len(milestones(max_t, grace_period, reduction_factor))
-    return ASHA(max_t, grace_period, reduction_factor, n_brackets, variant, compare)
+
+    def __init__(
+        self,
+        max_t: int,
+        grace_period: int = 1,
+        reduction_factor: int = 3,
+        variant: Variant = "stopping",
+        compare: Compare = "last",
+    ) -> None:
+        n_brackets = len(milestones(max_t, grace_period, reduction_factor))
+        super().__init__(max_t, grace_period, reduction_factor, n_brackets, variant, compare)
 
 
 class _Ladder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from typing import final
 
 from daskhpo.core.rungs import Level, halving_levels, hyperband_brackets
 from daskhpo.core.scheduler import Compare, Scheduler, check_compare, ranked_loss
@@ -89,19 +90,15 @@ class SynchronousHalving(Scheduler):
             del self._open[trial.bracket]
 
 
-def SuccessiveHalving(  # noqa: N802 - it reads as the name of a scheduler
-    max_t: int,
-    grace_period: int = 1,
-    reduction_factor: int = 3,
-    num_configs: int | None = None,
-    compare: Compare = "last",
-) -> SynchronousHalving:
+@final
+class SuccessiveHalving(SynchronousHalving):
     """Synchronous successive halving: one bracket, repeated while the study has trials.
 
     Parameters
     ----------
     max_t, grace_period, reduction_factor : R, r and η.
     num_configs : trials that start a bracket; by default as many as leave one at ``max_t``.
+    compare : rank by the ``"last"`` report, or by the ``"best"`` so far.
 
     Raises
     ------
@@ -111,42 +108,63 @@ def SuccessiveHalving(  # noqa: N802 - it reads as the name of a scheduler
     ----------
     Jamieson and Talwalkar 2016; Li et al. 2018, Algorithm 1, lines 4-10.
     """
-    n_halvings = len(hyperband_brackets(max_t, grace_period, reduction_factor)) - 1
-    least = reduction_factor**n_halvings
-    n_trials = least if num_configs is None else num_configs
-    if not isinstance(n_trials, int):
-        raise TypeError(f"num_configs={num_configs!r} must be an int or None")
-    if n_trials < least:
-        raise ValueError(
-            f"num_configs={num_configs} leaves no trial at max_t={max_t}; give at least {least}"
+
+    def __init__(
+        self,
+        max_t: int,
+        grace_period: int = 1,
+        reduction_factor: int = 3,
+        num_configs: int | None = None,
+        compare: Compare = "last",
+    ) -> None:
+        n_halvings = len(hyperband_brackets(max_t, grace_period, reduction_factor)) - 1
+        least = reduction_factor**n_halvings
+        n_trials = least if num_configs is None else num_configs
+        if not isinstance(n_trials, int):
+            raise TypeError(f"num_configs={num_configs!r} must be an int or None")
+        if n_trials < least:
+            raise ValueError(
+                f"num_configs={num_configs} leaves no trial at max_t={max_t}; give at least {least}"
+            )
+        described = (
+            f"SuccessiveHalving(max_t={max_t}, grace_period={grace_period}, "
+            f"reduction_factor={reduction_factor}, num_configs={n_trials}, compare={compare!r})"
         )
-    levels = halving_levels(n_trials, max_t, n_halvings, reduction_factor)
-    described = (
-        f"SuccessiveHalving(max_t={max_t}, grace_period={grace_period}, "
-        f"reduction_factor={reduction_factor}, num_configs={n_trials}, compare={compare!r})"
-    )
-    return SynchronousHalving([levels], compare, described)
+        levels = halving_levels(n_trials, max_t, n_halvings, reduction_factor)
+        super().__init__([levels], compare, described)
 
 
-def Hyperband(  # noqa: N802 - it reads as the name of a scheduler
-    max_t: int,
-    grace_period: int = 1,
-    reduction_factor: int = 3,
-    compare: Compare = "last",
-) -> SynchronousHalving:
+@final
+class Hyperband(SynchronousHalving):
     """Hyperband: brackets of successive halving that begin ever later with ever fewer trials.
+
+    Parameters
+    ----------
+    max_t, grace_period, reduction_factor : R, r and η.
+    compare : rank by the ``"last"`` report, or by the ``"best"`` so far.
+
+    Raises
+    ------
+    TypeError, ValueError : values that give no ladder.
 
     References
     ----------
     Li et al. 2018, *Hyperband*, JMLR 18(185), Algorithm 1 and Table 1.
     """
-    described = (
-        f"Hyperband(max_t={max_t}, grace_period={grace_period}, "
-        f"reduction_factor={reduction_factor}, compare={compare!r})"
-    )
-    return SynchronousHalving(
-        hyperband_brackets(max_t, grace_period, reduction_factor), compare, described
-    )
+
+    def __init__(
+        self,
+        max_t: int,
+        grace_period: int = 1,
+        reduction_factor: int = 3,
+        compare: Compare = "last",
+    ) -> None:
+        described = (
+            f"Hyperband(max_t={max_t}, grace_period={grace_period}, "
+            f"reduction_factor={reduction_factor}, compare={compare!r})"
+        )
+        brackets = hyperband_brackets(max_t, grace_period, reduction_factor)
+        super().__init__(brackets, compare, described)
 
 
 class _Rung:

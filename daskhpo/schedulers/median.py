@@ -130,8 +130,8 @@ class MedianStopping(Scheduler):
             self._sums[trial.id] = self._sums.get(source, (0.0, 0))
         self._inner.on_exploit(trial, source)
 
-    def on_setback(self, trial: Trial) -> bool:
-        return self._inner.on_setback(trial)
+    def on_rollback(self, trial: Trial) -> bool:
+        return self._inner.on_rollback(trial)
 
     def on_failure(self, trial: Trial) -> bool:
         return self._inner.on_failure(trial)

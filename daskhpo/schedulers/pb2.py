@@ -9,16 +9,13 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Compare
 from daskhpo.core.space import Domain, Integer, Real
-from daskhpo.core.types import Config, Report, Trial, TrialId
+from daskhpo.core.types import Array, Config, Report, Trial, TrialId
 from daskhpo.schedulers.explore import Explorer, Perturb
 from daskhpo.schedulers.pbt import Population
-
-Array = NDArray[np.float64]
 
 N_NEWEST = 100  # segments that the model is made from: an exploit costs milliseconds
 N_EVERYWHERE, N_NEARBY = 256, 64  # candidates, and in each round of refinement

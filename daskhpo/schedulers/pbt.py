@@ -176,7 +176,7 @@ class Population(Scheduler):
         """
         assert source.newest is not None, "a source has a state"
         row, taken = self._begun.get(source.id, (-1, []))
-        taken = [source.config, *(taken if row == source.newest.row else [])]
+        taken = [source.config, *(taken if row == source.newest.id else [])]
         n_exploits = self._n_exploits.get(member, 0)
         candidates = self._explorer.candidates(member, n_exploits, source.config, source.id)
         for config in islice(candidates, MAX_CANDIDATES):
@@ -197,8 +197,8 @@ class Population(Scheduler):
         self._n_exploits[trial.id] = self._n_exploits.get(trial.id, 0) + 1
         assert trial.newest is not None, "it has the source's state"
         row, configs = self._begun.get(source, (-1, []))
-        taken = configs if row == trial.newest.row else []
-        self._begun[source] = trial.newest.row, [*taken, trial.config]
+        taken = configs if row == trial.newest.id else []
+        self._begun[source] = trial.newest.id, [*taken, trial.config]
         self._due.pop(trial.id, None)
         self._broken.pop(trial.id, None)
         self._scores.pop(trial.id, None)  # what it scored was another state
@@ -223,7 +223,7 @@ class Population(Scheduler):
         self._waiting.add(trial.id)
         return Pause(keep=not is_worst)
 
-    def on_setback(self, trial: Trial) -> bool:
+    def on_rollback(self, trial: Trial) -> bool:
         # From an older state it would not be what was ranked; better another one's newest.
         self._explorer.on_failure(trial)
         self._scores.pop(trial.id, None)

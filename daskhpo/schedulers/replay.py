@@ -113,7 +113,7 @@ class PBTReplay(Scheduler):
         if trial.resource < self._furthest.get(trial.id, 0):
             self._n_returns[trial.id] = self._n_returns.get(trial.id, 0) + 1
 
-    def on_setback(self, trial: Trial) -> bool:
+    def on_rollback(self, trial: Trial) -> bool:
         return True
 
     def on_report(self, trial: Trial, report: Report) -> Decision:

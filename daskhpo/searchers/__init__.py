@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from daskhpo._lazy import lazy
 from daskhpo.core.searcher import Searcher
 from daskhpo.searchers.grid import GridSearch
 from daskhpo.searchers.random import RandomSearch
@@ -33,23 +33,16 @@ __all__ = [
     "SigOptSearch",
 ]
 
-LATER = {  # loaded when they are first used
-    "AxSearch": "daskhpo.searchers.external.ax",
-    "DragonflySearch": "daskhpo.searchers.external.dragonfly",
-    "GPSearch": "daskhpo.searchers.gp.search",
-    "HyperOptSearch": "daskhpo.searchers.external.hyperopt",
-    "OptunaSearch": "daskhpo.searchers.external.optuna",
-    "OutOfProcess": "daskhpo.searchers.external.process",
-    "Repeater": "daskhpo.searchers.repeater",
-    "SigOptSearch": "daskhpo.searchers.external.sigopt",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(LATER[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "AxSearch": "daskhpo.searchers.external.ax",
+        "DragonflySearch": "daskhpo.searchers.external.dragonfly",
+        "GPSearch": "daskhpo.searchers.gp.search",
+        "HyperOptSearch": "daskhpo.searchers.external.hyperopt",
+        "OptunaSearch": "daskhpo.searchers.external.optuna",
+        "OutOfProcess": "daskhpo.searchers.external.process",
+        "Repeater": "daskhpo.searchers.repeater",
+        "SigOptSearch": "daskhpo.searchers.external.sigopt",
+    },
+)

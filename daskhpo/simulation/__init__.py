@@ -1,6 +1,6 @@
 """Studies in virtual time: simulation, forecasts, and comparisons on recorded curves."""
 
-from daskhpo.simulation.executor import Curve, Site
+from daskhpo.simulation.executor import ClusterModel, Curve
 from daskhpo.simulation.simulation import Simulation
 
-__all__ = ["Curve", "Simulation", "Site"]
+__all__ = ["ClusterModel", "Curve", "Simulation"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from daskhpo.core.parsing import from_text
+from daskhpo.core.parsing import parse_call
 from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Integer, Space
@@ -22,15 +22,15 @@ from daskhpo.schedulers import (
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation.curves import CurveTable
 from daskhpo.simulation.executor import SimulatedExecutor
-from daskhpo.simulation.simulation import play
-from daskhpo.simulation.stats import Tally
+from daskhpo.simulation.simulation import simulate
+from daskhpo.simulation.stats import SimulationStats
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["replay", "scheduler_from_text", "standard_schedulers"]
+__all__ = ["compare_schedulers", "parse_scheduler", "standard_schedulers"]
 
-KNOWN: dict[str, Callable[..., Scheduler]] = {
+PARSEABLE_SCHEDULERS: dict[str, Callable[..., Scheduler]] = {
     "FIFO": FIFO,
     "ASHA": ASHA,
     "AsyncHyperband": AsyncHyperband,
@@ -40,7 +40,7 @@ KNOWN: dict[str, Callable[..., Scheduler]] = {
 }
 
 
-def replay(
+def compare_schedulers(
     table: CurveTable,
     schedulers: Mapping[str, Scheduler] | None = None,
     workers: Sequence[int] = (1, 4, 16),
@@ -86,10 +86,10 @@ def replay(
         searcher = RandomSearch(points_to_evaluate=[{"curve": number} for number in order])
         for n in workers:
             for name, scheduler in schedulers.items():
-                tally = Tally(table.objective, target, table.numbered)
+                tally = SimulationStats(table.objective, target, table.numbered)
                 executor = SimulatedExecutor(table.numbered, table.objective, n)
                 problem = Problem(space, table.objective, scheduler, searcher, seed)
-                play(problem, executor, Limits(len(table)), CheckpointPolicy(), tally)
+                simulate(problem, executor, Limits(len(table)), CheckpointPolicy(), tally)
                 rows.append({"scheduler": name, "workers": n, "seed": seed} | _counts(tally))
     return pd.DataFrame(rows)
 
@@ -106,20 +106,22 @@ def standard_schedulers(max_t: int) -> dict[str, Scheduler]:
     }
 
 
-def scheduler_from_text(text: str) -> Scheduler:
+def parse_scheduler(text: str) -> Scheduler:
     """The scheduler of a text such as ``"ASHA(max_t=81, reduction_factor=4)"``; nothing is run.
 
     Raises
     ------
     ValueError : it is none that can be replayed, or refuses its arguments.
     """
-    found = from_text(text, KNOWN)
+    found = parse_call(text, PARSEABLE_SCHEDULERS)
     if not isinstance(found, Scheduler):
-        raise ValueError(f"{text!r} is no scheduler; write a call of {', '.join(KNOWN)}")
+        raise ValueError(
+            f"{text!r} is no scheduler; write a call of {', '.join(PARSEABLE_SCHEDULERS)}"
+        )
     return found
 
 
-def _counts(tally: Tally) -> dict[str, float]:
+def _counts(tally: SimulationStats) -> dict[str, float]:
     return {
         "seconds_to_target": tally.reached,
         "seconds": tally.seconds,
@@ -127,5 +129,5 @@ def _counts(tally: Tally) -> dict[str, float]:
         "trials": tally.n_trials,
         "fully_trained": tally.ended[Status.COMPLETED],
         "units": tally.n_units,
-        "beyond": tally.n_beyond / max(tally.n_units, 1),
+        "beyond": tally.n_extrapolated / max(tally.n_units, 1),
     }

@@ -22,12 +22,12 @@ from daskhpo.core.types import Config
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CurveTable", "MadeUpCurves", "Recorded"]
+__all__ = ["CurveTable", "RecordedCurve", "SyntheticCurves"]
 
 CONFIG = "config/"
 
 
-class Recorded:
+class RecordedCurve:
     """A recorded curve. Beyond its end the last value holds, and units take its mean time.
 
     Parameters
@@ -69,7 +69,7 @@ class CurveTable:
 
     objective: Objective
     configs: tuple[Config, ...]
-    curves: tuple[Recorded, ...]
+    curves: tuple[RecordedCurve, ...]
 
     def __post_init__(self) -> None:
         if len(self.curves) < 2:
@@ -170,7 +170,7 @@ class CurveTable:
             configs.append({name.removeprefix(CONFIG): _plain(first[name]) for name in names})
         shares = [_pace(times) / times[0] for _, times in recorded if times[1:] and times[0]]
         later = float(np.median(shares)) if shares else 1.0
-        curves = (Recorded(values, times, later) for values, times in recorded)
+        curves = (RecordedCurve(values, times, later) for values, times in recorded)
         return cls(objective, tuple(configs), tuple(curves))
 
     def frame(self) -> pd.DataFrame:
@@ -189,11 +189,11 @@ class CurveTable:
         """Write it as a CSV file (``.csv.gz``: compressed), which :meth:`read` reads."""
         self.frame().to_csv(path, index=False)
 
-    def numbered(self, config: Config) -> Recorded:
+    def numbered(self, config: Config) -> RecordedCurve:
         """The source for ``{"curve": n}``: the n-th curve, as if there were nothing else."""
         return self.curves[config["curve"]]
 
-    def nearest(self, space: Space) -> Callable[[Config], Recorded]:
+    def nearest(self, space: Space) -> Callable[[Config], RecordedCurve]:
         """The source for a space: a configuration learns like the nearest one in the unit cube.
 
         Categories are equal or one apart.
@@ -204,7 +204,7 @@ class CurveTable:
         """
         where = np.array([_place(space, config) for config in self.configs])
 
-        def curve(config: Config) -> Recorded:
+        def curve(config: Config) -> RecordedCurve:
             apart = where - np.array(_place(space, config))
             return self.curves[int(np.argmin(np.einsum("ij,ij->i", apart, apart)))]
 
@@ -212,7 +212,7 @@ class CurveTable:
 
 
 @dataclass(frozen=True)
-class MadeUpCurves:
+class SyntheticCurves:
     """A source for planning: times as they are stated, and losses that are made up.
 
     Each configuration has a quality, which shows at the end, and draws how well it seems to learn
@@ -228,16 +228,16 @@ class MadeUpCurves:
     seconds_per_unit : one number, or several: each configuration draws one of them.
     max_t : units of a fully trained trial.
     mode : of the metric.
-    agreement : correlation of early and late losses, from 0 (early ones say nothing) to 1.
-    fall : of the shared curve from the first to the last unit, in standard deviations of quality.
+    rank_correlation : of early with late losses, from 0 (early ones say nothing) to 1.
+    trend : fall of the shared curve over a whole training, in standard deviations of quality.
     seed : other seeds give all configurations other curves.
     """
 
     seconds_per_unit: tuple[float, ...]
     max_t: int
     mode: Mode = "min"
-    agreement: float = 0.5
-    fall: float = 10.0
+    rank_correlation: float = 0.5
+    trend: float = 10.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -245,25 +245,25 @@ class MadeUpCurves:
             raise ValueError(
                 f"seconds_per_unit={self.seconds_per_unit!r} must be one or more numbers above 0"
             )
-        if not 0 <= self.agreement <= 1:
-            raise ValueError(f"agreement={self.agreement!r} must be between 0 and 1")
+        if not 0 <= self.rank_correlation <= 1:
+            raise ValueError(f"rank_correlation={self.rank_correlation!r} must be between 0 and 1")
 
-    def __call__(self, config: Config) -> _MadeUp:
+    def __call__(self, config: Config) -> _SyntheticCurve:
         key = f"curve {sorted(config.items(), key=repr)!r}"  # the same whenever it is asked
         generator = rng(self.seed, key)
         late, other = generator.normal(size=2).tolist()
-        early = self.agreement * late + math.sqrt(1 - self.agreement**2) * other
+        early = self.rank_correlation * late + math.sqrt(1 - self.rank_correlation**2) * other
         pace = self.seconds_per_unit[int(generator.integers(len(self.seconds_per_unit)))]
-        return _MadeUp(self, early, late, pace)
+        return _SyntheticCurve(self, early, late, pace)
 
 
-class _MadeUp:
+class _SyntheticCurve:
     __slots__ = ("_early", "_fall", "_late", "_log", "_pace", "_sign")
 
-    def __init__(self, source: MadeUpCurves, early: float, late: float, pace: float) -> None:
+    def __init__(self, source: SyntheticCurves, early: float, late: float, pace: float) -> None:
         self._early, self._late, self._pace = early, late, pace
         self._log = math.log(max(source.max_t, 2))
-        self._fall, self._sign = source.fall, 1.0 if source.mode == "min" else -1.0
+        self._fall, self._sign = source.trend, 1.0 if source.mode == "min" else -1.0
 
     def metric(self, resource: int) -> float:
         progress = math.log(resource) / self._log

@@ -11,22 +11,22 @@ from itertools import count
 from math import inf
 from typing import Protocol
 
-from daskhpo.checkpoints.write_policy import WriteCost, is_worth_writing
+from daskhpo.checkpoints.write_policy import WriteCost, should_write
 from daskhpo.core.commands import Command, Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.errors import StudyFailed
 from daskhpo.core.events import (
+    AttemptLost,
     Dropped,
     Event,
     Failed,
     Held,
-    Lost,
     Reported,
     Saved,
     SlotsChanged,
     Step,
 )
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import Chance, CheckpointRef, Config, TrialId
+from daskhpo.core.types import CheckpointRef, Config, ReuseProbability, TrialId
 
 WRITE_COST = WriteCost()  # of a disk that takes 20 ms and 200 MB/s
 
@@ -42,14 +42,14 @@ class Curve(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class ClusterModel:
     """What a cluster does to a study besides training, in seconds and bytes.
 
     Attributes
     ----------
     walltime : each slot is a job of this length. A trial hands over at the end of the last unit
         that fits; no unit that does not fit is begun.
-    away : from the end of a job until another one takes its place.
+    requeue_seconds : from the end of a job until another one takes its place.
     launch_seconds : from a trial's launch into a slot to its first unit there.
     state_bytes : size of a trial's state; None: trials have none, and train again what they left.
     durability : of the study's :class:`CheckpointPolicy`: held states are written if that is worth
@@ -58,7 +58,7 @@ class Site:
     """
 
     walltime: float = inf
-    away: float = 0.0
+    requeue_seconds: float = 0.0
     launch_seconds: float = 0.0
     state_bytes: int | None = 0
     durability: float | None = None
@@ -66,13 +66,13 @@ class Site:
     def __post_init__(self) -> None:
         if not self.walltime > 0:
             raise ValueError(f"walltime={self.walltime!r} must be above 0 (seconds)")
-        for name in ("away", "launch_seconds", "state_bytes"):
+        for name in ("requeue_seconds", "launch_seconds", "state_bytes"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < inf:
                 raise ValueError(f"{name}={value!r} must be 0 or more, and finite")
 
 
-IDEAL = Site()
+IDEAL_CLUSTER = ClusterModel()
 
 
 class _End(Enum):
@@ -110,7 +110,7 @@ class _State:
 
     ref: CheckpointRef
     attempt: int
-    chance: Chance
+    chance: ReuseProbability
     seconds: float
 
 
@@ -126,7 +126,7 @@ class SimulatedExecutor:
     n_slots : slots at the start.
     resizes : ``(seconds, n_slots)`` pairs: the slots change then. The trials that began last
         lose theirs, as if their workers had died.
-    site : walltime, time to launch, size of states.
+    cluster : walltime, time to launch, size of states.
     """
 
     def __init__(
@@ -135,14 +135,14 @@ class SimulatedExecutor:
         objective: Objective,
         n_slots: int,
         resizes: Sequence[tuple[float, int]] = (),
-        site: Site = IDEAL,
+        cluster: ClusterModel = IDEAL_CLUSTER,
     ) -> None:
-        if resizes and site.walltime < inf:
+        if resizes and cluster.walltime < inf:
             raise ValueError("give resizes or a walltime, not both: each says when slots go")
-        self._curve, self._objective, self._site = curve, objective, site
+        self._curve, self._objective, self._cluster = curve, objective, cluster
         self._now = 0.0
         self._n_slots = self._n_jobs = n_slots
-        self._job_begins, self._job_ends, self._away = 0.0, site.walltime, False
+        self._job_begins, self._job_ends, self._away = 0.0, cluster.walltime, False
         self._runs: dict[TrialId, _Run] = {}
         self._ready: deque[Event] = deque([SlotsChanged(n_slots, 0.0)])
         self._held: dict[int, _State] = {}  # by row
@@ -186,7 +186,7 @@ class SimulatedExecutor:
                 case Save(trial, attempt, ref, chance):
                     self._save(trial, attempt, ref, chance)
                 case Write(ref):
-                    self._write(ref.row)
+                    self._write(ref.id)
                 case Flush(rows, write):
                     for row in rows:
                         self._write(row)
@@ -196,7 +196,7 @@ class SimulatedExecutor:
                 case Interrupt(trial, attempt):
                     self._interrupt(trial, attempt)
                 case Delete(ref):
-                    self._held.pop(ref.row, None)
+                    self._held.pop(ref.id, None)
 
     def close(self) -> None:
         self._runs.clear()
@@ -207,7 +207,7 @@ class SimulatedExecutor:
         if job.launch:
             curve = self._curve(job.config)
             done = curve.seconds(job.resource) if job.resource else 0.0
-            zero = self._now + self._site.launch_seconds - done
+            zero = self._now + self._cluster.launch_seconds - done
             run = _Run(job.attempt, curve, job.resource, job.until, zero)
             self._runs[job.trial] = run
         elif (running := self._runs.get(job.trial)) is not None:
@@ -224,7 +224,7 @@ class SimulatedExecutor:
             unit = run.zero + run.curve.seconds(run.resource + 1) - self._now
             raise StudyFailed(
                 f"unit {run.resource + 1} of trial {job.trial} takes {unit:g} s from its launch, "
-                f"which is more than the walltime of {self._site.walltime:g} s: no job can train it"
+                f"more than the walltime of {self._cluster.walltime:g} s: no job can train it"
             )
         self._schedule(job.trial, run, run.steps[n - 1].seconds if n else self._now, _End.JOB)
 
@@ -262,7 +262,7 @@ class SimulatedExecutor:
         run.until = run.resource  # nothing of this segment is to come
         if steps or not failed:
             yields = yielded and not failed
-            self._ready.append(Reported(trial, run.attempt, steps, self._now, yielded=yields))
+            self._ready.append(Reported(trial, run.attempt, steps, self._now, preempted=yields))
         if failed:
             self._ready.append(Failed(trial, run.attempt, run.error, self._now, retry=False))
 
@@ -287,46 +287,50 @@ class SimulatedExecutor:
             trial, run = self._runs.popitem()
             if run.resource < run.until:
                 self._report(trial, run, yielded=False)
-            self._ready.append(Lost(trial, run.attempt, "its slot went away", self._now, False))
+            self._ready.append(
+                AttemptLost(trial, run.attempt, "its slot went away", self._now, False)
+            )
 
     def _end_jobs(self) -> None:
         """Whoever trained has handed over; memory goes with the jobs."""
-        if self._site.durability is not None:
+        if self._cluster.durability is not None:
             self._let_go("its job ended", write=True)
         if self._n_slots:  # they had nothing to train
             self._set_slots(0)
-        self._job_begins = self._job_ends + self._site.away
-        self._job_ends = self._job_begins + self._site.walltime
+        self._job_begins = self._job_ends + self._cluster.requeue_seconds
+        self._job_ends = self._job_begins + self._cluster.walltime
         self._away = True
 
     # -- states ----------------------------------------------------------------------------------
 
-    def _save(self, trial: TrialId, attempt: int, ref: CheckpointRef, chance: Chance) -> None:
-        site = self._site
+    def _save(
+        self, trial: TrialId, attempt: int, ref: CheckpointRef, chance: ReuseProbability
+    ) -> None:
+        site = self._cluster
         if site.state_bytes is None:
             self._ready.append(Held(trial, attempt, None, self._now))
             return
         seconds = self._runs[trial].curve.seconds(ref.resource)
         state = _State(ref, attempt, chance, seconds)
-        self._held[ref.row] = state
+        self._held[ref.id] = state
         self._ready.append(Held(trial, attempt, ref, self._now))
         if self._is_worth(state, leaving=False):
-            self._write(ref.row)
+            self._write(ref.id)
 
     def _is_worth(self, state: _State, *, leaving: bool) -> bool:
-        if self._site.durability is None:
-            return state.chance is Chance.SURE
-        return is_worth_writing(
+        if self._cluster.durability is None:
+            return state.chance is ReuseProbability.CERTAIN
+        return should_write(
             state.chance,
             state.seconds - self._saved.get(state.ref.trial, 0.0),
-            WRITE_COST.seconds(self._site.state_bytes or 0),
-            is_leaving=leaving,
-            durability=self._site.durability,
+            WRITE_COST.seconds(self._cluster.state_bytes or 0),
+            is_evicting=leaving,
+            durability=self._cluster.durability,
         )
 
     def _write(self, row: int) -> None:
         if (state := self._held.get(row)) is not None and not state.ref.array:
-            n_bytes = self._site.state_bytes or 0
+            n_bytes = self._cluster.state_bytes or 0
             state.ref = ref = replace(state.ref, array="simulated", n_bytes=n_bytes)
             self._saved[ref.trial] = state.seconds
             self._ready.append(Saved(ref.trial, state.attempt, ref, self._now))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from daskhpo.core.parsing import from_text
+from daskhpo.core.parsing import parse_call
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.engine.coordinator import Problem
@@ -15,17 +15,17 @@ from daskhpo.engine.options import check_limits
 from daskhpo.engine.policy import check_policy
 from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband
 from daskhpo.searchers import RandomSearch
-from daskhpo.simulation.curves import CurveTable, MadeUpCurves
-from daskhpo.simulation.executor import IDEAL, SimulatedExecutor, Site
-from daskhpo.simulation.simulation import play
-from daskhpo.simulation.stats import Tally
+from daskhpo.simulation.curves import CurveTable, SyntheticCurves
+from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
+from daskhpo.simulation.simulation import simulate
+from daskhpo.simulation.stats import SimulationStats
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from daskhpo.study.study import Study
 
-__all__ = ["Site", "plan"]
+__all__ = ["ClusterModel", "plan"]
 
 OWN = "this study"
 FALLS = (1.0, 3.0, 10.0)  # of made-up losses; only a scheduler that compares them across units,
@@ -42,7 +42,7 @@ def plan(
     curves: CurveTable | None = None,
     num_trials: int | None = None,
     time_budget: float | str | None = None,
-    site: Site = IDEAL,
+    cluster: ClusterModel = IDEAL_CLUSTER,
     checkpoint: str | CheckpointPolicy = "auto",
     seeds: int | None = None,
 ) -> pd.DataFrame:
@@ -56,11 +56,11 @@ def plan(
     study : as it is defined; it need not have a trainable.
     num_workers : slots.
     seconds_per_unit : one number, or several of which each configuration draws one. The losses are
-        then made up (:class:`daskhpo.simulation.curves.MadeUpCurves`), differently for each seed:
-        early and late ones have nothing in common in the first, and agree fully in the last.
+        then made up (:class:`daskhpo.simulation.curves.SyntheticCurves`), differently for each
+        seed: early and late ones have nothing in common in the first, and agree fully in the last.
     curves : recorded ones, instead.
     num_trials, time_budget : where the study ends; without both it lasts for one walltime.
-    site : walltime of its jobs, time to launch a trial, size of a state.
+    cluster : walltime of its jobs, time to launch a trial, size of a state.
     checkpoint : as for :meth:`daskhpo.Study.start`.
     seeds : how often each is played, with other configurations each time. None: ten times, or
         fewer if they are large (:data:`MOST_TRIALS` in all), but three times at least.
@@ -94,20 +94,20 @@ def plan(
     if problem.searcher.slow:
         problem = replace(problem, searcher=RandomSearch())
     policy = check_policy(checkpoint)
-    site = replace(site, durability=policy.durability)
-    limits, may_give_up = _limits(problem, num_trials, time_budget, site)
+    cluster = replace(cluster, durability=policy.durability)
+    limits, may_give_up = _limits(problem, num_trials, time_budget, cluster)
     source = None if curves is None else curves.nearest(problem.space)
     rows: list[dict[str, Any]] = []
     n_seeds, seed = 10 if seeds is None else seeds, 0
     while seed < n_seeds:
         curve = source or _made_up(seconds_per_unit, problem, seed, n_seeds)
-        for method, scheduler in compared(problem.scheduler).items():
-            tally = Tally(problem.objective, curve=source)
-            executor = SimulatedExecutor(curve, problem.objective, num_workers, (), site)
+        for method, scheduler in schedulers_to_compare(problem.scheduler).items():
+            tally = SimulationStats(problem.objective, curve=source)
+            executor = SimulatedExecutor(curve, problem.objective, num_workers, (), cluster)
             played = replace(problem, scheduler=scheduler, seed=seed)
-            play(played, executor, limits, policy, tally)
+            simulate(played, executor, limits, policy, tally)
             row: dict[str, Any] = {"method": method, "scheduler": repr(scheduler), "seed": seed}
-            row |= _counts(tally, num_workers, site)
+            row |= _counts(tally, num_workers, cluster)
             row["complete"] = not (may_give_up and tally.stopped)
             rows.append(row)
         if seed == 0 and seeds is None:  # the larger they are, the less they differ
@@ -116,12 +116,12 @@ def plan(
     return pd.DataFrame(rows)
 
 
-def compared(own: Scheduler) -> dict[str, Scheduler]:
+def schedulers_to_compare(own: Scheduler) -> dict[str, Scheduler]:
     """The study's scheduler and those it is compared with, which have its ladder if it has one."""
     ladder: Callable[..., dict[str, Any]] = lambda max_t, **others: others  # noqa: E731
     names = ("ASHA", "SuccessiveHalving", "Hyperband")
     try:
-        given = from_text(repr(own), dict.fromkeys(names, ladder))
+        given = parse_call(repr(own), dict.fromkeys(names, ladder))
     except ValueError:
         given = {}
     steps = {n: given[n] for n in ("grace_period", "reduction_factor") if n in given}
@@ -135,29 +135,29 @@ def compared(own: Scheduler) -> dict[str, Scheduler]:
 
 
 def _limits(
-    problem: Problem, num_trials: int | None, time_budget: float | str | None, site: Site
+    problem: Problem, num_trials: int | None, time_budget: float | str | None, site: ClusterModel
 ) -> tuple[Limits, bool]:
     """The limits of a played study; and whether reaching the last of them means to give it up."""
     if num_trials is None and time_budget is None and site.walltime < math.inf:
         time_budget = site.walltime
     limits = check_limits(Limits(num_trials), time_budget, problem)
     if limits.time_budget is None and site.walltime < math.inf:
-        return replace(limits, time_budget=MOST_JOBS * (site.walltime + site.away)), True
+        return replace(limits, time_budget=MOST_JOBS * (site.walltime + site.requeue_seconds)), True
     return limits, False
 
 
-def _made_up(seconds: Any, problem: Problem, seed: int, seeds: int) -> MadeUpCurves:
-    return MadeUpCurves(
+def _made_up(seconds: Any, problem: Problem, seed: int, seeds: int) -> SyntheticCurves:
+    return SyntheticCurves(
         (seconds,) if isinstance(seconds, int | float) else tuple(seconds),
         problem.scheduler.max_t,
         problem.objective.mode,
-        agreement=seed / (seeds - 1) if seeds > 1 else 0.5,
-        fall=FALLS[seed % len(FALLS)],
+        rank_correlation=seed / (seeds - 1) if seeds > 1 else 0.5,
+        trend=FALLS[seed % len(FALLS)],
         seed=seed,
     )
 
 
-def _counts(tally: Tally, num_workers: int, site: Site) -> dict[str, float]:
+def _counts(tally: SimulationStats, num_workers: int, site: ClusterModel) -> dict[str, float]:
     slot_seconds = num_workers * job_seconds(tally.seconds, site)
     return {
         "trials": tally.n_trials,
@@ -169,18 +169,18 @@ def _counts(tally: Tally, num_workers: int, site: Site) -> dict[str, float]:
         "slot_hours": slot_seconds / 3600,
         "busy_hours": tally.busy_seconds / 3600,
         "lost_hours": max(0.0, slot_seconds - tally.slot_seconds) / 3600,
-        "handovers": tally.n_handovers,
+        "handovers": tally.n_preemptions,
         "checkpoint_files": tally.n_files,
         "checkpoint_bytes": tally.n_bytes,
         "stored_files": tally.most_files,
         "stored_bytes": tally.most_bytes,
-        "beyond": tally.n_beyond / max(tally.n_units, 1),
+        "beyond": tally.n_extrapolated / max(tally.n_units, 1),
     }
 
 
-def job_seconds(seconds: float, site: Site) -> float:
+def job_seconds(seconds: float, site: ClusterModel) -> float:
     """For how long there was a job in each slot, up to some time."""
     if site.walltime == math.inf:
         return seconds
-    n, rest = divmod(seconds, site.walltime + site.away)
+    n, rest = divmod(seconds, site.walltime + site.requeue_seconds)
     return n * site.walltime + min(rest, site.walltime)

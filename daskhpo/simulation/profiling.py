@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Measured:
+class TrialCost:
     """What was measured.
 
     Attributes
@@ -32,9 +32,9 @@ class Measured:
     device: str
 
 
-def measure(
+def profile(
     study: Study, n_configs: int = 4, n_units: int = 3, time_budget: str = "2m", gpu: float = 0
-) -> Measured:
+) -> TrialCost:
     """Train a few configurations of a study for a few units, in a worker process of this machine.
 
     Parameters
@@ -71,10 +71,10 @@ def measure(
             checkpoint="end",
             progress=False,
         )
-        return measured(result, "gpu" if gpu else "cpu")
+        return trial_cost(result, "gpu" if gpu else "cpu")
 
 
-def measured(result: Result, device: str = "cpu") -> Measured:
+def trial_cost(result: Result, device: str = "cpu") -> TrialCost:
     """What a study of complete trials tells of their costs.
 
     Raises
@@ -95,7 +95,7 @@ def measured(result: Result, device: str = "cpu") -> Measured:
         for seconds, pace in zip((s for s in curves if s[1:]), longer, strict=True)
     ]
     sizes = [ref.n_bytes for ref in result.checkpoints()]
-    return Measured(
+    return TrialCost(
         tuple(paces),
         statistics.median(launches[1:] or launches or [0.0]),
         round(statistics.median(sizes)) if sizes else None,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from daskhpo.core.events import Began
+from daskhpo.core.events import SessionStarted
 from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
@@ -18,9 +18,9 @@ from daskhpo.engine.options import check_limits
 from daskhpo.engine.policy import check_policy
 from daskhpo.engine.protocols import Journal
 from daskhpo.results.result import Result
-from daskhpo.simulation.executor import IDEAL, Curve, SimulatedExecutor, Site
+from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, Curve, SimulatedExecutor
 
-__all__ = ["Curve", "Simulation", "Site"]
+__all__ = ["ClusterModel", "Curve", "Simulation"]
 
 
 class Simulation:
@@ -33,7 +33,7 @@ class Simulation:
     space, metric, mode, scheduler, searcher, seed : as for :class:`daskhpo.Study`.
     num_workers : slots.
     resizes : ``(seconds, num_workers)`` pairs: workers come and go at these times.
-    site : what the cluster does to it: walltime, time to launch a trial, size of states.
+    cluster : what the cluster does to it: walltime, time to launch a trial, size of states.
 
     Examples
     --------
@@ -68,7 +68,7 @@ class Simulation:
         num_workers: int,
         seed: int = 0,
         resizes: Sequence[tuple[float, int]] = (),
-        site: Site = IDEAL,
+        cluster: ClusterModel = IDEAL_CLUSTER,
     ) -> None:
         if num_workers < 1:
             raise ValueError(f"num_workers={num_workers!r} must be at least 1")
@@ -80,7 +80,7 @@ class Simulation:
             seed,
         )
         self._executor = partial(
-            SimulatedExecutor, curve, self._problem.objective, num_workers, resizes, site
+            SimulatedExecutor, curve, self._problem.objective, num_workers, resizes, cluster
         )
 
     def run(
@@ -102,11 +102,13 @@ class Simulation:
         """
         limits = check_limits(Limits(num_trials, None, target), time_budget, self._problem)
         result = Result((), self._problem.objective)
-        play(self._problem, self._executor(), limits, check_policy(checkpoint), Telling(result))
+        simulate(
+            self._problem, self._executor(), limits, check_policy(checkpoint), ResultJournal(result)
+        )
         return result
 
 
-def play(
+def simulate(
     problem: Problem,
     executor: SimulatedExecutor,
     limits: Limits,
@@ -116,15 +118,15 @@ def play(
     """Play a study through to its end; the journal is told all that happens."""
     coordinator = Coordinator(problem, journal)
     with contextlib.closing(coordinator.searcher):
-        executor.perform(coordinator.handle(Began(limits, policy, 0.0)))
+        executor.perform(coordinator.handle(SessionStarted(limits, policy, 0.0)))
         drive(coordinator, executor, journal)
 
 
-class Telling:
+class ResultJournal:
     """A journal that tells each record to a result and keeps none: there may be millions."""
 
     def __init__(self, result: Result) -> None:
-        self.append = result.take
+        self.append = result.apply
 
     def flush(self) -> None:
         pass

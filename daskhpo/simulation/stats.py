@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from daskhpo.core.events import (
+    AttemptLost,
     Deleted,
     Ended,
     Failed,
     Held,
     Launched,
-    Lost,
     Record,
     Reported,
     Saved,
@@ -25,7 +25,7 @@ from daskhpo.core.objective import Objective
 from daskhpo.core.types import Config, Status, TrialId
 
 
-class Tally:
+class SimulationStats:
     """Counts what a study did, in a fraction of the time that a :class:`daskhpo.Result` takes.
 
     Parameters
@@ -38,8 +38,8 @@ class Tally:
     ----------
     n_trials : that were started.
     ended : how many ended in which way.
-    n_units, n_beyond : units trained, and those of them that no record has.
-    n_handovers : trials that gave their slot back in mid-segment.
+    n_units, n_extrapolated : units trained, and those of them that no record has.
+    n_preemptions : trials that gave their slot back in mid-segment.
     busy_seconds, slot_seconds : slots held by trials; slots that were there.
     seconds : of the last record.
     n_files, n_bytes : checkpoints written in all; ``most_files``, ``most_bytes`` : at one time.
@@ -54,7 +54,7 @@ class Tally:
         curve: Callable[[Config], Any] | None = None,
     ) -> None:
         self._objective, self._target, self._curve = objective, target, curve
-        self.n_trials = self.n_units = self.n_beyond = self.n_handovers = 0
+        self.n_trials = self.n_units = self.n_extrapolated = self.n_preemptions = 0
         self.n_files = self.n_bytes = self.most_files = self.most_bytes = 0
         self.busy_seconds = self.slot_seconds = self.seconds = 0.0
         self.ended: Counter[Status] = Counter()
@@ -76,7 +76,7 @@ class Tally:
         match record:
             case Reported(trial, steps=steps):
                 self._hold(trial, record.seconds)
-                self.n_handovers += record.yielded
+                self.n_preemptions += record.preempted
                 if steps:
                     self._train(record)
             case Suggested(trial, config):
@@ -85,7 +85,7 @@ class Tally:
                     self._recorded[trial] = self._curve(config).n_units
             case Launched(trial):
                 self._since[trial] = record.seconds
-            case Held(trial) | Lost(trial) | Failed(trial):
+            case Held(trial) | AttemptLost(trial) | Failed(trial):
                 self._hold(trial, record.seconds)
             case Ended(trial, status):
                 self.ended[status] += 1
@@ -94,7 +94,7 @@ class Tally:
             case Saved(ref=ref):
                 self.n_files += 1
                 self.n_bytes += ref.n_bytes
-                self._stored[ref.row] = ref.n_bytes
+                self._stored[ref.id] = ref.n_bytes
                 self._stored_bytes += ref.n_bytes
                 self.most_files = max(self.most_files, len(self._stored))
                 self.most_bytes = max(self.most_bytes, self._stored_bytes)
@@ -120,7 +120,7 @@ class Tally:
         first, last = record.steps[0].resource, record.steps[-1].resource
         self.n_units += last - first + 1
         if self._curve is not None:
-            self.n_beyond += max(0, last - max(self._recorded[record.trial], first - 1))
+            self.n_extrapolated += max(0, last - max(self._recorded[record.trial], first - 1))
         if self._target is None:
             return
         for step in record.steps:

@@ -36,7 +36,7 @@ class AskedTrial:
         return f"AskedTrial({self.id}, {self.config}, resource={self.resource})"
 
 
-class AskTell:
+class AskTellSession:
     """The executor whose slots are the trials that a user has asked for.
 
     Nothing is checkpointed: a user who is given a paused trial again restores its state, or
@@ -112,7 +112,7 @@ class AskTell:
         else:
             step = Step(trial.resource + 1, plain, now)
             yielded = trial.id in self._interrupted
-            self._handle(Reported(trial.id, attempt, (step,), now, yielded=yielded))
+            self._handle(Reported(trial.id, attempt, (step,), now, preempted=yielded))
             trial.resource += 1
         return not trial.finished
 

@@ -38,7 +38,10 @@ def check_name(name: str) -> None:
 
 def check_mutations(trainable: Any, scheduler: Scheduler) -> None:
     """Refuse to change in mid-training what the shape of a model depends on."""
-    if not (isinstance(trainable, type) and issubclass(trainable, Trainable)) or trainable.adapts:
+    if (
+        not (isinstance(trainable, type) and issubclass(trainable, Trainable))
+        or trainable.adapts_checkpoints
+    ):
         return
     refused = [name for name in scheduler.mutates if name in trainable.shape_hyperparameters]
     if refused:

@@ -30,12 +30,12 @@ from daskhpo.engine.session import (
 )
 from daskhpo.executors.dask.handle import StudyHandle, start
 from daskhpo.remote.attach import AttachedStudy, attach
-from daskhpo.remote.script import head_script
-from daskhpo.remote.submission import JobFolder, Submission
+from daskhpo.remote.script import controller_script
+from daskhpo.remote.submission import JobDirectory, Submission
 from daskhpo.remote.submit import prepare, submit
 from daskhpo.results.result import Result
 from daskhpo.searchers.random import RandomSearch
-from daskhpo.study.asktell import AskedTrial, AskTell
+from daskhpo.study.asktell import AskedTrial, AskTellSession
 from daskhpo.study.definition import check_mutations, check_name, check_parts, check_trainable
 from daskhpo.study.loader import check_not_loading, load, source_of
 from daskhpo.trainable import Trainable
@@ -88,7 +88,7 @@ class Study:
         check_parts(space, scheduler, searcher, seed)
         self._problem = Problem(space, Objective(metric, mode), scheduler, searcher, seed)
         check_mutations(self.trainable, scheduler)
-        self._asktell: AskTell | None = None
+        self._asktell: AskTellSession | None = None
         self.source: str | None = None  # "FILE.py:study", set by the command line
 
     def __repr__(self) -> str:
@@ -288,7 +288,7 @@ class Study:
     ) -> str:
         """The batch script that :meth:`submit` would submit; nothing is written or started."""
         given = self._prepare(num_trials, time_budget, target, walltime=walltime, **words)
-        return head_script(given, JobFolder(self.path.absolute()))
+        return controller_script(given, JobDirectory(self.path.absolute()))
 
     def attach(self, callbacks: Sequence[Callback] = (), progress: bool = True) -> AttachedStudy:
         """Look at the study while another process runs it, on whatever machine.
@@ -326,7 +326,9 @@ class Study:
         20
         """
         if self._asktell is None:
-            self._asktell = AskTell(self.path, self._problem, resume=True, job_is_over=is_over)
+            self._asktell = AskTellSession(
+                self.path, self._problem, resume=True, job_is_over=is_over
+            )
         return self._asktell.ask()
 
     def tell(self, trial: AskedTrial, metrics: Mapping[str, Any]) -> bool:

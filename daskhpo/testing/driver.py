@@ -34,7 +34,7 @@ from daskhpo.core.types import (
     Wait,
 )
 
-Curve = Callable[[TrialId, int], float]
+LossCurve = Callable[[TrialId, int], float]
 
 
 def a_trial(
@@ -53,7 +53,7 @@ def a_report(resource: int, loss: float, best_loss: float | None = None) -> Repo
     return Report(resource, (loss,), loss if best_loss is None else best_loss)
 
 
-def noisy_curve(seed: int) -> Curve:
+def noisy_curve(seed: int) -> LossCurve:
     """Losses that fall with the resource, cross one another, and are fixed by the seed."""
 
     def loss(trial: TrialId, resource: int) -> float:
@@ -114,7 +114,7 @@ class Driver:
     def __init__(
         self,
         scheduler: Scheduler,
-        curve: Curve,
+        curve: LossCurve,
         num_trials: int,
         n_workers: int = 1,
         seed: int = 0,
@@ -221,7 +221,7 @@ class Driver:
         forgotten = self._happens(self.mishaps.forgotten)
         if forgotten and trial.since > 0:
             trial = trial._replace(resource=0, held=None)
-            if self.scheduler.on_setback(trial):
+            if self.scheduler.on_rollback(trial):
                 self.script.append(("set back", number))
                 self.trials[number] = trial._replace(status=Status.PAUSED, decision=None)
                 return

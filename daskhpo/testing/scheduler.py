@@ -20,7 +20,7 @@ from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.types import Start, Status, Wait
 from daskhpo.testing.driver import EVERYTHING_GOES_WRONG, Driver, Mishaps, noisy_curve
 
-Make = Callable[[], Scheduler]
+MakeScheduler = Callable[[], Scheduler]
 
 
 def drive(scheduler: Scheduler, seed: int = 0, **options: Any) -> Driver:
@@ -37,73 +37,79 @@ class SchedulerContract:
     """
 
     @pytest.fixture
-    def make(self) -> Make:
+    def make(self) -> MakeScheduler:
         """Function without arguments that gives a new scheduler."""
         raise NotImplementedError("give a fixture `make`")
 
-    def test_a_new_study_begins_with_a_start(self, make: Make) -> None:
+    def test_a_new_study_begins_with_a_start(self, make: MakeScheduler) -> None:
         action = make().next_action({}, can_start=True)
         assert isinstance(action, Start)
         assert 0 < action.until <= make().max_t
 
-    def test_it_waits_when_nothing_can_start_and_nothing_is_paused(self, make: Make) -> None:
+    def test_it_waits_when_nothing_can_start_and_nothing_is_paused(
+        self, make: MakeScheduler
+    ) -> None:
         assert make().next_action({}, can_start=False) == Wait()
 
     @pytest.mark.parametrize("seed", range(3))
-    def test_asking_changes_nothing(self, make: Make, seed: int) -> None:
+    def test_asking_changes_nothing(self, make: MakeScheduler, seed: int) -> None:
         options = {"num_trials": 15, "mishaps": EVERYTHING_GOES_WRONG}
         asked = drive(make(), seed, suspicious=True, **options)
         assert asked.script == drive(make(), seed, **options).script
 
     @pytest.mark.parametrize("n_workers", [1, 3, 40])
-    def test_every_trial_ends_or_is_paused(self, make: Make, n_workers: int) -> None:
+    def test_every_trial_ends_or_is_paused(self, make: MakeScheduler, n_workers: int) -> None:
         study = drive(make(), n_workers=n_workers)
         assert study.n_started == 30
         assert all(trial.status is Status.PAUSED for trial in study.trials.values())
         assert sorted([*study.trials, *study.ended]) == list(range(30))
 
-    def test_at_least_one_trial_is_fully_trained(self, make: Make) -> None:
+    def test_at_least_one_trial_is_fully_trained(self, make: MakeScheduler) -> None:
         scheduler = make()
         study = drive(scheduler, num_trials=100)
         assert (Status.COMPLETED, scheduler.max_t) in study.ended.values()
 
     @pytest.mark.parametrize("num_trials", [1, 2, 5, 13])
-    def test_any_number_of_trials_comes_to_an_end(self, make: Make, num_trials: int) -> None:
+    def test_any_number_of_trials_comes_to_an_end(
+        self, make: MakeScheduler, num_trials: int
+    ) -> None:
         study = drive(make(), num_trials=num_trials)
         assert study.n_started == num_trials
 
-    def test_no_trial_reports_twice_at_a_resource(self, make: Make) -> None:
+    def test_no_trial_reports_twice_at_a_resource(self, make: MakeScheduler) -> None:
         study = drive(make(), mishaps=EVERYTHING_GOES_WRONG)
         reports = [event[1:3] for event in study.script if event[0] == "report"]
         assert len(reports) == len(set(reports))
 
     @pytest.mark.parametrize("seed", range(10))
-    def test_nothing_is_lost_when_everything_goes_wrong(self, make: Make, seed: int) -> None:
+    def test_nothing_is_lost_when_everything_goes_wrong(
+        self, make: MakeScheduler, seed: int
+    ) -> None:
         study = drive(make(), seed, mishaps=EVERYTHING_GOES_WRONG)
         assert sorted([*study.trials, *study.ended]) == list(range(30))
         assert all(trial.status is Status.PAUSED for trial in study.trials.values())
 
-    def test_it_goes_on_when_every_trial_fails(self, make: Make) -> None:
+    def test_it_goes_on_when_every_trial_fails(self, make: MakeScheduler) -> None:
         study = drive(make(), mishaps=Mishaps(fails=1.0))
         assert [status for status, _ in study.ended.values()] == [Status.FAILED] * 30
 
-    def test_a_lost_trial_changes_no_outcome_on_one_worker(self, make: Make) -> None:
+    def test_a_lost_trial_changes_no_outcome_on_one_worker(self, make: MakeScheduler) -> None:
         calm = drive(make(), n_workers=1)
         stormy = drive(make(), n_workers=1, mishaps=Mishaps(lost=0.3, forgotten=0.5))
         assert stormy.reached == calm.reached
         assert stormy.ended == calm.ended
 
-    def test_more_trials_may_be_allowed_later(self, make: Make) -> None:
+    def test_more_trials_may_be_allowed_later(self, make: MakeScheduler) -> None:
         study = drive(make(), num_trials=7, mishaps=EVERYTHING_GOES_WRONG)
         study.num_trials = 30
         study.run()
         assert sorted([*study.trials, *study.ended]) == list(range(30))
 
-    def test_the_same_events_give_the_same_decisions(self, make: Make) -> None:
+    def test_the_same_events_give_the_same_decisions(self, make: MakeScheduler) -> None:
         first, second = (drive(make(), 5, mishaps=EVERYTHING_GOES_WRONG) for _ in range(2))
         assert first.script == second.script
 
-    def test_a_copy_goes_on_like_the_original(self, make: Make) -> None:
+    def test_a_copy_goes_on_like_the_original(self, make: MakeScheduler) -> None:
         study = Driver(make(), noisy_curve(0), num_trials=20, n_workers=3)
         study.fill()
         for _ in range(15):
@@ -113,12 +119,12 @@ class SchedulerContract:
         twin = copy.deepcopy(study)
         assert twin.run().script == study.run().script
 
-    def test_the_original_is_untouched_by_its_copies(self, make: Make) -> None:
+    def test_the_original_is_untouched_by_its_copies(self, make: MakeScheduler) -> None:
         scheduler = make()
         first = drive(scheduler)
         assert drive(scheduler).script == first.script
 
-    def test_its_repr_names_its_parameters(self, make: Make) -> None:
+    def test_its_repr_names_its_parameters(self, make: MakeScheduler) -> None:
         scheduler = make()
         assert f"{scheduler.max_t}" in repr(scheduler)
         assert " at 0x" not in repr(scheduler)

@@ -21,7 +21,7 @@ from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Report, Status, Trial
 
-Make = Callable[..., Searcher]
+MakeSearcher = Callable[..., Searcher]
 
 
 def a_space() -> Space:
@@ -66,12 +66,12 @@ class SearcherContract:
     n = 30
 
     @pytest.fixture
-    def make(self) -> Make:
+    def make(self) -> MakeSearcher:
         """Function that gives a new searcher; it takes ``points_to_evaluate``."""
         raise NotImplementedError("give a fixture `make`")
 
     @pytest.fixture
-    def ready(self, make: Make) -> Callable[..., Searcher]:
+    def ready(self, make: MakeSearcher) -> Callable[..., Searcher]:
         """Function that gives a searcher after its set-up."""
 
         def build(seed: int = 0, space: Space | None = None, **options: Any) -> Searcher:
@@ -119,13 +119,13 @@ class SearcherContract:
         ],
     )
     def test_a_wrong_point_is_refused_at_setup(
-        self, make: Make, point: dict[str, Any], message: str
+        self, make: MakeSearcher, point: dict[str, Any], message: str
     ) -> None:
         searcher = make(points_to_evaluate=[a_point(), point])
         with pytest.raises(ValueError, match=message):
             searcher.setup(a_space(), 0)
 
-    def test_one_point_instead_of_a_list_is_refused(self, make: Make) -> None:
+    def test_one_point_instead_of_a_list_is_refused(self, make: MakeSearcher) -> None:
         with pytest.raises(TypeError, match="must be a list of dicts"):
             make(points_to_evaluate=a_point()).setup(a_space(), 0)
 
@@ -136,7 +136,7 @@ class SearcherContract:
         rest = [search(s, self.n // 2, first=self.n // 2) for s in (searcher, twin)]
         assert rest[0] == rest[1]
 
-    def test_one_object_may_describe_two_studies(self, make: Make) -> None:
+    def test_one_object_may_describe_two_studies(self, make: MakeSearcher) -> None:
         searcher = make()
         both = [copy.deepcopy(searcher) for _ in range(2)]
         for one in both:
@@ -167,7 +167,7 @@ class SearcherContract:
             searcher.on_end(Trial(number, config, Status.FAILED, until=1))
         assert searcher.suggest(5) is not None
 
-    def test_its_repr_names_its_parameters(self, make: Make) -> None:
+    def test_its_repr_names_its_parameters(self, make: MakeSearcher) -> None:
         assert type(make()).__name__ in repr(make())
         assert " at 0x" not in repr(make())
         assert "0.02" in repr(make(points_to_evaluate=[a_point(0.02)]))

@@ -31,7 +31,7 @@ from daskhpo.core.types import CheckpointRef
 
 def a_ref(row: int = 0, trial: int = 0, resource: int = 1) -> CheckpointRef:
     """Return a reference as the coordinator gives it out, not yet written."""
-    return CheckpointRef(row=row, trial=trial, resource=resource)
+    return CheckpointRef(id=row, trial=trial, resource=resource)
 
 
 def a_state(seed: int = 0) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class CheckpointStoreContract:
 
     def test_write_completes_the_reference_and_keeps_its_identity(self, store: Any) -> None:
         ref = store.write(a_ref(row=5, trial=3, resource=9), a_state())
-        assert (ref.row, ref.trial, ref.resource) == (5, 3, 9)
+        assert (ref.id, ref.trial, ref.resource) == (5, 3, 9)
         assert ref.array
         assert ref.n_bytes > 0
 
@@ -121,7 +121,7 @@ class CheckpointStoreContract:
             store.read(a_ref())
         ref = store.write(a_ref(), a_state())
         with pytest.raises(CheckpointMissing):
-            store.read(dataclasses.replace(ref, row=1))
+            store.read(dataclasses.replace(ref, id=1))
 
     def test_what_was_deleted_is_missing_and_may_be_deleted_again(self, store: Any) -> None:
         ref = store.write(a_ref(), a_state())
@@ -172,12 +172,12 @@ class CheckpointStoreContract:
         same = store.write(a_ref(row=0, trial=7, resource=3), a_state(1))
         assert ref == same
         assert_same_state(store.read(ref), a_state(1))
-        taken.row[:] = 0
+        taken.buffer[:] = 0
         assert_same_state(store.read(ref), a_state(1))
 
     def test_a_snapshot_that_came_as_bytes_is_written(self, store: Any) -> None:
         taken = snapshot(a_state(1), trial=7, resource=3)
-        there = Snapshot(np.frombuffer(taken.row.tobytes(), np.uint8), taken.layout)
+        there = Snapshot(np.frombuffer(taken.buffer.tobytes(), np.uint8), taken.layout)
         assert_same_state(store.read(store.write_snapshot(a_ref(0, 7, 3), there)), a_state(1))
 
     def test_a_snapshot_of_another_trial_is_refused(self, store: Any) -> None:
@@ -191,7 +191,7 @@ class CheckpointStoreContract:
         with pytest.raises(CheckpointCorrupt, match="trial 7"):
             store.verify(dataclasses.replace(ref, checksum=1))
         with pytest.raises(CheckpointMissing):
-            store.verify(dataclasses.replace(ref, row=1))
+            store.verify(dataclasses.replace(ref, id=1))
         store.delete(ref)
         with pytest.raises(CheckpointMissing):
             store.verify(ref)
@@ -238,5 +238,5 @@ class CheckpointStoreContract:
     def test_what_is_not_there_cannot_be_shared(self, store: Any, other: Any) -> None:
         ref = store.write(a_ref(), a_state())
         with pytest.raises(CheckpointMissing):
-            store.share(dataclasses.replace(ref, row=1), other)
+            store.share(dataclasses.replace(ref, id=1), other)
         assert other.list() == []

@@ -18,8 +18,8 @@ from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.engine.coordinator import Problem
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation.executor import SimulatedExecutor
-from daskhpo.simulation.simulation import play
-from daskhpo.simulation.stats import Tally
+from daskhpo.simulation.simulation import simulate
+from daskhpo.simulation.stats import SimulationStats
 from experiments.simulated.methods import EVERYTHING
 from experiments.simulated.tables import SHARED, all_tasks
 
@@ -72,7 +72,7 @@ class Ran:
         return next((time for time, mean in self.top if mean <= loss), math.inf)
 
 
-class Following(Tally):
+class Following(SimulationStats):
     """A tally that also follows the best six trials."""
 
     def __init__(self, objective: Objective) -> None:
@@ -117,9 +117,9 @@ def run(race: Race, own: tuple[Path, ...] = (), shared: Path = SHARED) -> Ran:
     target = None if race.share is None else task.target(race.share)
     limits = Limits(time_budget=seconds, target=target)
     following = Following(curves.objective) if target is None else None
-    tally = following or Tally(curves.objective, target)
+    tally = following or SimulationStats(curves.objective, target)
     executor = SimulatedExecutor(curves.numbered, curves.objective, race.workers)
-    play(problem, executor, limits, CheckpointPolicy("never"), tally)
+    simulate(problem, executor, limits, CheckpointPolicy("never"), tally)
     steps = following.top() if following else ()
     return Ran(
         race,

@@ -12,7 +12,7 @@ import numpy as np
 
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Integer, Real, Space
-from daskhpo.simulation.curves import CurveTable, Recorded
+from daskhpo.simulation.curves import CurveTable, RecordedCurve
 
 HERE = Path(__file__).parent
 COMMITTED = HERE / "curves"
@@ -156,7 +156,7 @@ def lcbench(folder: Path = SHARED) -> list[Task]:
 
 def _table(space: Space, rows: Any, losses: Any, times: Any) -> CurveTable:
     configs = tuple(dict(zip(space, _typed(space, row), strict=True)) for row in rows)
-    curves = (Recorded(a, b) for a, b in zip(losses.tolist(), times.tolist(), strict=True))
+    curves = (RecordedCurve(a, b) for a, b in zip(losses.tolist(), times.tolist(), strict=True))
     return CurveTable(Objective("loss"), configs, tuple(curves))
 
 

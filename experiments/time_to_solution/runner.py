@@ -13,7 +13,7 @@ from daskhpo import Study, load_study
 from daskhpo.callbacks import Callback
 from daskhpo.core.errors import CheckpointMissing, DaskhpoError
 from daskhpo.engine.session import study_records
-from daskhpo.results.progress import Story
+from daskhpo.results.progress import StudyProgress
 from experiments.adsorption.data import load
 from experiments.adsorption.evaluate import test_error
 from experiments.adsorption.model import build
@@ -128,15 +128,15 @@ class Lines(Callback):
         self._every = seconds
         self._next = math.nan
 
-    def on_tick(self, story: Story) -> None:
+    def on_tick(self, progress: StudyProgress) -> None:
         now = time.monotonic()
         if math.isnan(self._next):
             self._next = now + self._every
-        if now < self._next or story.best is None:
+        if now < self._next or progress.best is None:
             return
         self._next = now + self._every
-        best = story.objective.value(story.best.best_loss)
-        say(f"    {story.seconds:6.0f} s  {story.n_trials:4} trials, best {best:.4f} eV")
+        best = progress.objective.value(progress.best.best_loss)
+        say(f"    {progress.seconds:6.0f} s  {progress.n_trials:4} trials, best {best:.4f} eV")
 
 
 def study_name(profile: Profile, seed: int, method: Method) -> str:

@@ -8,12 +8,12 @@ import logging
 import pytest
 
 from daskhpo.callbacks import CSVLogger
-from daskhpo.callbacks import base as callback_module
-from daskhpo.callbacks.base import Callback, Follower, StudyInfo
-from daskhpo.core.events import Began, Ended, Launched, Reported, Step, Suggested
+from daskhpo.callbacks import base as base
+from daskhpo.callbacks.base import Callback, JournalFollower, StudyInfo
+from daskhpo.core.events import Ended, Launched, Reported, SessionStarted, Step, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointPolicy, Limits, Status, Stop
-from daskhpo.engine.journal import FileJournal, encode
+from daskhpo.engine.journal import FileJournal, encode_record
 
 OBJECTIVE = Objective("loss")
 
@@ -29,8 +29,8 @@ def a_study(trial=0, at=0.0):
     ]
 
 
-EARLIER = [Began(Limits(), CheckpointPolicy(), 0.0), *a_study(0)]
-LATER = [Began(Limits(), CheckpointPolicy(), 2.0), *a_study(1, at=2.0)]
+EARLIER = [SessionStarted(Limits(), CheckpointPolicy(), 0.0), *a_study(0)]
+LATER = [SessionStarted(Limits(), CheckpointPolicy(), 2.0), *a_study(1, at=2.0)]
 
 
 class Notes(Callback):
@@ -52,22 +52,22 @@ class Notes(Callback):
         self.info = info
         self._note("start")
 
-    def on_record(self, record, story):
+    def on_record(self, record, progress):
         self.records.append(record)
-        self.n_trials = story.n_trials
+        self.n_trials = progress.n_trials
         self._note("record")
 
-    def on_tick(self, story):
+    def on_tick(self, progress):
         self._note("tick")
 
-    def on_finish(self, story):
+    def on_finish(self, progress):
         self._note("finish")
 
 
 @pytest.fixture
 def follow(tmp_path, monkeypatch):
     """Follows a journal of two sessions; the second one is written meanwhile."""
-    monkeypatch.setattr(callback_module, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(base, "JOURNAL_POLL_SECONDS", 0.001)
     info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
 
     def run(*callbacks):
@@ -75,7 +75,7 @@ def follow(tmp_path, monkeypatch):
         for record in EARLIER:
             journal.append(record)
         journal.flush()
-        follower = Follower(info, callbacks)
+        follower = JournalFollower(info, callbacks)
         for record in LATER:
             journal.append(record)
             journal.flush()
@@ -96,10 +96,10 @@ def test_a_callback_hears_all_records_in_order_those_of_earlier_sessions_too(fol
 
 
 def test_a_callback_that_knows_no_leave_takes_it_for_the_end(tmp_path):
-    (tmp_path / "journal.jsonl").write_text("".join(encode(r) + "\n" for r in EARLIER))
+    (tmp_path / "journal.jsonl").write_text("".join(encode_record(r) + "\n" for r in EARLIER))
     info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
     notes = Notes()
-    Follower(info, [notes]).leave()
+    JournalFollower(info, [notes]).detach()
     assert notes.records == EARLIER
     assert notes.told[-1] == "finish"
 
@@ -119,11 +119,11 @@ def test_a_callback_that_raises_is_left_out_and_logged_once(follow, caplog, meth
 
 
 def test_a_line_that_is_not_finished_is_told_when_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(callback_module, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(base, "JOURNAL_POLL_SECONDS", 0.001)
     path, notes = tmp_path / "journal.jsonl", Notes()
-    line = encode(EARLIER[0])
+    line = encode_record(EARLIER[0])
     info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
-    follower = Follower(info, [notes])
+    follower = JournalFollower(info, [notes])
     with path.open("w") as file:
         for part in (line[:9], line[9:], "\n", line):
             file.write(part)
@@ -135,15 +135,15 @@ def test_a_line_that_is_not_finished_is_told_when_it_is(tmp_path, monkeypatch):
 def test_a_study_that_never_wrote_a_journal_ends_its_callbacks(tmp_path):
     notes = Notes()
     info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
-    Follower(info, [notes]).finish()
+    JournalFollower(info, [notes]).finish()
     assert notes.told == ["start", "tick", "finish"]
 
 
 def test_a_journal_that_cannot_be_read_ends_the_following_and_not_the_callbacks(tmp_path, caplog):
-    (tmp_path / "journal.jsonl").write_text(f"{encode(EARLIER[0])}\nnonsense\n")
+    (tmp_path / "journal.jsonl").write_text(f"{encode_record(EARLIER[0])}\nnonsense\n")
     notes = Notes()
     info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
-    Follower(info, [notes]).finish()
+    JournalFollower(info, [notes]).finish()
     assert notes.records == EARLIER[:1]
     assert notes.told[-1] == "finish"
     assert "cannot be followed" in caplog.text
@@ -176,15 +176,15 @@ def test_the_csv_file_can_lie_elsewhere_and_leaves_out_metrics_that_come_later(t
     path = tmp_path / "other.csv"
     logger = CSVLogger(path)
     logger.on_start(StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None))
-    from daskhpo.results.result import Story
+    from daskhpo.results.result import StudyProgress
 
-    story = Story(OBJECTIVE)
+    progress = StudyProgress(OBJECTIVE)
     for record in [Suggested(0, {"x": 1}, 0, 0.0), Launched(0, 1, 0, 2, 0.0)]:
-        story.tell(record)
-        logger.on_record(record, story)
+        progress.apply(record)
+        logger.on_record(record, progress)
     for resource, metrics in [(1, {"loss": 1.0}), (2, {"loss": 0.5, "more": 3.0})]:
-        logger.on_record(Reported(0, 1, (Step(resource, metrics, 1.0),), 1.0), story)
-    logger.on_tick(story)
+        logger.on_record(Reported(0, 1, (Step(resource, metrics, 1.0),), 1.0), progress)
+    logger.on_tick(progress)
     assert path.read_text().count("\n") == 3
-    logger.on_finish(story)
+    logger.on_finish(progress)
     assert "more" not in path.read_text()

@@ -9,10 +9,10 @@ import pytest
 
 from daskhpo.callbacks import ConsoleProgress
 from daskhpo.callbacks.base import StudyInfo
-from daskhpo.core.events import Began, SlotsChanged, Suggested
+from daskhpo.core.events import SessionStarted, SlotsChanged, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointPolicy, Limits
-from daskhpo.results.progress import Story
+from daskhpo.results.progress import StudyProgress
 
 
 class Terminal(io.StringIO):
@@ -29,18 +29,18 @@ def wide(monkeypatch):
 def shown(file, **suggested):
     objective = Objective("loss")
     limits = Limits(num_trials=2)
-    story, progress = Story(objective), ConsoleProgress(file)
-    progress.on_start(
+    progress, console = StudyProgress(objective), ConsoleProgress(file)
+    console.on_start(
         StudyInfo("first", Path("runs/first"), objective, limits, "FIFO(1)", None, None)
     )
     for record in (
-        Began(limits, CheckpointPolicy(), 0.0),
+        SessionStarted(limits, CheckpointPolicy(), 0.0),
         SlotsChanged(4, 0.0),
         Suggested(0, {"x": 1.0}, 0, 0.5, **suggested),
     ):
-        story.tell(record)
-        progress.on_record(record, story)
-    progress.on_finish(story)
+        progress.apply(record)
+        console.on_record(record, progress)
+    console.on_finish(progress)
     return file.getvalue()
 
 

@@ -6,8 +6,8 @@ import threading
 from contextlib import contextmanager
 
 from daskhpo.checkpoints import snapshot
-from daskhpo.checkpoints.cache_events import Written
-from daskhpo.core.types import Chance
+from daskhpo.checkpoints.cache_events import StateWritten
+from daskhpo.core.types import ReuseProbability
 from daskhpo.testing.stores import a_ref, a_state
 
 SIZE = snapshot(a_state(), 0, 1).n_bytes
@@ -34,13 +34,13 @@ class Notes:
 
     @property
     def brief(self):
-        return [(type(note), note.ref.row) for note in self.all]
+        return [(type(note), note.ref.id) for note in self.all]
 
     def of(self, row):
-        return [type(note) for note in self.all if note.ref.row == row]
+        return [type(note) for note in self.all if note.ref.id == row]
 
     def refs(self):
-        return {note.ref.row: note.ref for note in self.all if isinstance(note, Written)}
+        return {note.ref.id: note.ref for note in self.all if isinstance(note, StateWritten)}
 
 
 class Gate:
@@ -60,9 +60,9 @@ class Gate:
         assert self.at_gate.acquire(timeout=SECONDS)
 
 
-def hold(residents, row, chance=Chance.REAL, unsaved=HOUR, buffer=None):
+def hold(cache, row, chance=ReuseProbability.LIKELY, unsaved=HOUR, buffer=None):
     snap = snapshot(a_state(row), row, 1, buffer)
-    residents.hold(a_ref(row, trial=row), 7, snap, chance, unsaved)
+    cache.put(a_ref(row, trial=row), 7, snap, chance, unsaved)
     return snap
 
 

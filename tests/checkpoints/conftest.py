@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from daskhpo.checkpoints import ZarrStore
-from daskhpo.checkpoints.cache import Residents
+from daskhpo.checkpoints.cache import StateCache
 from tests.checkpoints.caching import SIZE, Gate, Notes
 
 
@@ -29,7 +29,7 @@ def residents_of(notes):
     made = []
 
     def make(store, n_states=100, **kwargs):
-        made.append(Residents(store, notes, capacity=n_states * SIZE, **kwargs))
+        made.append(StateCache(store, notes, capacity=n_states * SIZE, **kwargs))
         return made[-1]
 
     yield make

@@ -52,7 +52,7 @@ def full(path: Path) -> None:
         assert store.list() == refs, "something of the failed write was left"
         assert store.clean(keep=refs).n_files == 0
         for ref in refs:
-            assert_same_state(store.read(ref), the_state(ref.row))
+            assert_same_state(store.read(ref), the_state(ref.id))
         store.delete(refs[3])
         again = store.write(CheckpointRef(3, 3, 2), the_state(3))
         assert_same_state(store.read(again), the_state(3))

@@ -3,9 +3,9 @@ from __future__ import annotations
 import itertools
 import threading
 
-from daskhpo.checkpoints.cache import Residents
-from daskhpo.checkpoints.cache_events import Dropped, Evicted, Written
-from daskhpo.core.types import Chance
+from daskhpo.checkpoints.cache import StateCache
+from daskhpo.checkpoints.cache_events import StateDropped, StateEvicted, StateWritten
+from daskhpo.core.types import ReuseProbability
 from tests.checkpoints.caching import (
     NEVER,
     SECONDS,
@@ -19,63 +19,63 @@ def test_notes_come_one_at_a_time_and_in_order(store, notes):
 
     def tell(note):
         assert at_once.acquire(blocking=False)
-        if isinstance(note, Written):
+        if isinstance(note, StateWritten):
             entered.set()
             assert go.wait(SECONDS)
         notes(note)
         at_once.release()
 
-    residents = Residents(store, tell, capacity=SIZE, durability=NEVER)
-    hold(residents, 0, Chance.SURE)
+    cache = StateCache(store, tell, capacity=SIZE, durability=NEVER)
+    hold(cache, 0, ReuseProbability.CERTAIN)
     assert entered.wait(SECONDS)  # the thread is telling that row 0 is written
-    hold(residents, 1, Chance.REAL)  # which pushes it out
+    hold(cache, 1, ReuseProbability.LIKELY)  # which pushes it out
     seen = []
 
     def flush():
-        residents.flush(leaving=False)
+        cache.flush(leaving=False)
         seen.extend(notes.brief)
 
     flushing = threading.Thread(target=flush)
     flushing.start()
-    hold(residents, 2, Chance.POOR, 0.0)
+    hold(cache, 2, ReuseProbability.UNLIKELY, 0.0)
     go.set()
     flushing.join()
-    assert seen == [(Written, 0), (Evicted, 0), (Dropped, 2)]
-    residents.close()
+    assert seen == [(StateWritten, 0), (StateEvicted, 0), (StateDropped, 2)]
+    cache.close()
 
 
 def test_a_flush_waits_for_the_write_of_a_forgotten_state(gate, notes, residents_of):
-    residents = residents_of(gate)
-    hold(residents, 0, Chance.SURE)
+    cache = residents_of(gate)
+    hold(cache, 0, ReuseProbability.CERTAIN)
     gate.wait_for_writer()
-    residents.forget(0)
-    hold(residents, 1, Chance.POOR, 0.0)
+    cache.discard(0)
+    hold(cache, 1, ReuseProbability.UNLIKELY, 0.0)
     seen = []
 
     def flush():
-        residents.flush(leaving=True)
+        cache.flush(leaving=True)
         seen.extend(notes.brief)
 
     flushing = threading.Thread(target=flush)
     flushing.start()
-    notes.wait(Dropped, 1)  # so the flush has begun
+    notes.wait(StateDropped, 1)  # so the flush has begun
     gate.open.set()
     flushing.join()
-    assert seen == [(Dropped, 1), (Written, 0)]
+    assert seen == [(StateDropped, 1), (StateWritten, 0)]
 
 
 def test_a_listener_that_raises_is_logged_and_hears_the_rest(store, notes, caplog):
     def tell(note):
         notes(note)
-        if note.ref.row == 0:
+        if note.ref.id == 0:
             raise LookupError("no such row")
 
-    residents = Residents(store, tell, capacity=10 * SIZE)
-    hold(residents, 0, Chance.SURE)
-    hold(residents, 1, Chance.SURE)
-    residents.close()
+    cache = StateCache(store, tell, capacity=10 * SIZE)
+    hold(cache, 0, ReuseProbability.CERTAIN)
+    hold(cache, 1, ReuseProbability.CERTAIN)
+    cache.close()
     assert sorted(notes.brief, key=str) == sorted(
-        itertools.product((Written, Evicted), (0, 1)), key=str
+        itertools.product((StateWritten, StateEvicted), (0, 1)), key=str
     )
     assert "no such row" in caplog.text
 
@@ -83,13 +83,13 @@ def test_a_listener_that_raises_is_logged_and_hears_the_rest(store, notes, caplo
 def test_a_listener_may_forget_but_not_wait(store, notes, caplog):
     def tell(note):
         notes(note)
-        residents.forget(note.ref.row)
-        residents.flush(leaving=False)
+        cache.discard(note.ref.id)
+        cache.flush(leaving=False)
 
-    residents = Residents(store, tell, capacity=10 * SIZE)
-    hold(residents, 0, Chance.SURE)
-    residents.flush(leaving=False)
-    assert notes.brief == [(Written, 0)]
-    assert residents.rows == []
+    cache = StateCache(store, tell, capacity=10 * SIZE)
+    hold(cache, 0, ReuseProbability.CERTAIN)
+    cache.flush(leaving=False)
+    assert notes.brief == [(StateWritten, 0)]
+    assert cache.ids == []
     assert "tell must not call flush or close" in caplog.text
-    residents.close()
+    cache.close()

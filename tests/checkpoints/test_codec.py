@@ -30,7 +30,7 @@ def a_trained_model(n_steps):
 
 def test_checkpoints_of_one_architecture_share_a_layout_whatever_their_values():
     layouts = [
-        codec.encode(
+        codec.encode_state(
             a_trained_model(n)
             | {
                 "epoch": n,
@@ -45,7 +45,7 @@ def test_checkpoints_of_one_architecture_share_a_layout_whatever_their_values():
 
 
 def test_a_history_that_grows_makes_few_layouts():
-    names = {codec.encode([np.ones(3), [0.1234567] * n])[1].name for n in range(0, 6000, 50)}
+    names = {codec.encode_state([np.ones(3), [0.1234567] * n])[1].name for n in range(0, 6000, 50)}
     assert len(names) <= 20
 
 
@@ -54,17 +54,17 @@ def test_a_history_that_grows_makes_few_layouts():
     [{"w": np.ones((3, 2))}, {"w": np.ones((2, 3), "f4")}, {"v": np.ones((2, 3))}, {"w": 1.0}],
 )
 def test_another_name_dtype_or_shape_is_another_layout(other):
-    assert codec.encode({"w": np.ones((2, 3))})[1].name != codec.encode(other)[1].name
+    assert codec.encode_state({"w": np.ones((2, 3))})[1].name != codec.encode_state(other)[1].name
 
 
 def test_the_same_state_gives_the_same_bytes():
-    (a, one), (b, two) = codec.encode(a_state(3)), codec.encode(a_state(3))
+    (a, one), (b, two) = codec.encode_state(a_state(3)), codec.encode_state(a_state(3))
     assert one == two
     assert a.tobytes() == b.tobytes()
 
 
 def test_a_layout_comes_back_from_json_and_nonsense_does_not():
-    layout = codec.encode(a_state())[1]
+    layout = codec.encode_state(a_state())[1]
     data = json.loads(json.dumps(layout.to_json()))
     assert codec.Layout.from_json(data) == layout
     for change in ({"format": 2}, {"n_chunk": 0}, {"n_header": 1}, {"n_bytes": 40}):
@@ -90,7 +90,7 @@ def test_chunks_are_equal_aligned_small_and_waste_less_than_a_page_each(limit, q
 
 
 def test_a_row_in_other_chunks_is_another_layout():
-    layout = codec.encode(a_state())[1]
+    layout = codec.encode_state(a_state())[1]
     assert layout.n_chunk == layout.n_bytes
     other = layout.in_chunks(64)
     assert other.name != layout.name
@@ -104,7 +104,7 @@ def test_a_snapshot_holds_the_state_as_it_was_and_whose_it_is():
     state = a_state(1)
     taken = snapshot(state, trial=7, resource=3)
     state["model"]["w"][:] = 0
-    assert (taken.trial, taken.resource, taken.n_bytes) == (7, 3, taken.row.nbytes)
+    assert (taken.trial, taken.resource, taken.n_bytes) == (7, 3, taken.buffer.nbytes)
     assert_same_state(restore(taken), a_state(1))
 
 
@@ -118,13 +118,13 @@ def test_what_was_restored_may_be_written_to_and_leaves_the_snapshot():
 
 def test_a_buffer_of_the_right_size_is_used_again_whatever_it_held():
     first = snapshot(a_state(1), 0, 1)
-    expected = snapshot(a_state(2), 0, 1).row.tobytes()
-    first.row[:] = 255
-    again = snapshot(a_state(2), 0, 1, first.row)
-    assert again.row is first.row
-    assert again.row.tobytes() == expected
-    other = snapshot({"w": np.ones(10_000)}, 0, 1, first.row)
-    assert other.row is not first.row
+    expected = snapshot(a_state(2), 0, 1).buffer.tobytes()
+    first.buffer[:] = 255
+    again = snapshot(a_state(2), 0, 1, first.buffer)
+    assert again.buffer is first.buffer
+    assert again.buffer.tobytes() == expected
+    other = snapshot({"w": np.ones(10_000)}, 0, 1, first.buffer)
+    assert other.buffer is not first.buffer
     assert_same_state(restore(other), {"w": np.ones(10_000)})
 
 
@@ -132,7 +132,7 @@ def test_a_buffer_of_the_right_size_is_used_again_whatever_it_held():
 def test_a_snapshot_travels_as_bytes_and_json(use_list, tmp_path):
     state = a_state(3) | {"list": [np.ones(2), [1, (2,)]], "tuple": (np.ones(2), [3])}
     taken = snapshot(state, 7, 3)
-    message = msgpack.packb({"row": taken.row.tobytes(), "layout": taken.layout.to_json()})
+    message = msgpack.packb({"row": taken.buffer.tobytes(), "layout": taken.layout.to_json()})
     found = msgpack.unpackb(message, use_list=use_list)
     layout = codec.Layout.from_json(found["layout"])
     there = Snapshot(np.frombuffer(found["row"], np.uint8), layout)
@@ -172,10 +172,10 @@ def test_a_state_that_cannot_be_held_has_no_snapshot():
 def test_the_pieces_of_a_row_are_its_bytes(state):
     pieces, layout = codec.in_pieces(state, 7, 3)
     checksum = codec.seal(pieces)
-    row, other = codec.encode(state, 7, 3)
+    row, other = codec.encode_state(state, 7, 3)
     assert b"".join(piece.tobytes() for piece in pieces) == row.tobytes()
     assert other == layout
-    assert codec.identify(row[: codec.PREAMBLE_BYTES].tobytes()) == (7, 3, checksum)
+    assert codec.read_preamble(row[: codec.PREAMBLE_BYTES].tobytes()) == (7, 3, checksum)
 
 
 # -- checksums -----------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def test_the_checksum_is_crc_32c_of_what_follows_it():
     digits = np.frombuffer(b"123456789", np.uint8)
     assert codec.extend(0, digits) == 0xE3069283  # RFC 3720's polynomial, its usual check value
     assert codec.extend(codec.extend(0, digits[:4]), digits[4:]) == 0xE3069283
-    row, _ = codec.encode({"w": np.ones(4)})
+    row, _ = codec.encode_state({"w": np.ones(4)})
     assert int.from_bytes(row[4:8].tobytes(), "little") == codec.extend(0, row[8:])
 
 
@@ -197,8 +197,8 @@ def test_a_checksum_of_many_steps_is_that_of_the_whole(monkeypatch):
 
 
 def test_no_flipped_bit_goes_unseen():
-    row, layout = codec.encode({"w": np.ones(4), "epoch": 3}, trial=7, resource=3)
-    ref = codec.complete(CheckpointRef(0, 7, 3), layout.name, row.nbytes, codec.checksum(row))
+    row, layout = codec.encode_state({"w": np.ones(4), "epoch": 3}, trial=7, resource=3)
+    ref = codec.complete_ref(CheckpointRef(0, 7, 3), layout.name, row.nbytes, codec.checksum(row))
     codec.verify(row, ref, "here")
     for place in [*range(200), *range(200, len(row), 97), len(row) - 1]:
         damaged = row.copy()

@@ -3,10 +3,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from daskhpo.checkpoints.cache_events import Evicted, Written
+from daskhpo.checkpoints.cache_events import StateEvicted, StateWritten
 from daskhpo.checkpoints.codec import restore
 from daskhpo.checkpoints.staging import Staging
-from daskhpo.core.types import Chance
+from daskhpo.core.types import ReuseProbability
 from daskhpo.testing.stores import a_state, assert_same_state
 from tests.checkpoints.caching import (
     NEVER,
@@ -22,59 +22,59 @@ def staged_files(folder):
 def test_a_state_lands_in_staging_first_and_counts_when_it_is_in_the_store(
     gate, notes, residents_of, tmp_path
 ):
-    residents = residents_of(gate, staging=tmp_path / "local" / "disk")
-    hold(residents, 0, Chance.SURE)
+    cache = residents_of(gate, staging=tmp_path / "local" / "disk")
+    hold(cache, 0, ReuseProbability.CERTAIN)
     gate.wait_for_writer()
     (file,) = staged_files(tmp_path / "local")
     assert file.stat().st_size == SIZE
     assert file.parent.stat().st_mode & 0o777 == 0o700
     assert notes.all == []
-    assert residents.n_bytes <= SIZE  # the buffer that its memory became
-    assert residents.buffer(SIZE) is not None
-    assert residents.n_bytes == 0
-    held = residents.fetch(0)
-    assert not held.snapshot.row.flags.writeable
+    assert cache.n_bytes <= SIZE  # the buffer that its memory became
+    assert cache.take_buffer(SIZE) is not None
+    assert cache.n_bytes == 0
+    held = cache.get(0)
+    assert not held.snapshot.buffer.flags.writeable
     gate.open.set()
-    notes.wait(Written, 0)
+    notes.wait(StateWritten, 0)
     assert_same_state(gate.store.read(notes.refs()[0]), a_state(0))
-    residents.close()
+    cache.close()
     assert list((tmp_path / "local" / "disk").iterdir()) == []
     assert_same_state(restore(held.snapshot), a_state(0))  # the map outlives the file
 
 
 def test_a_parked_state_is_not_staged(store, residents_of, tmp_path):
-    residents = residents_of(store, staging=tmp_path / "disk", durability=NEVER)
-    hold(residents, 0)
-    residents.flush(leaving=False)
+    cache = residents_of(store, staging=tmp_path / "disk", durability=NEVER)
+    hold(cache, 0)
+    cache.flush(leaving=False)
     assert staged_files(tmp_path / "disk") == []
-    assert residents.n_bytes == SIZE
+    assert cache.n_bytes == SIZE
 
 
 def test_memory_is_free_as_soon_as_states_are_staged(gate, notes, residents_of, tmp_path):
-    residents = residents_of(gate, n_states=1, staging=tmp_path / "disk")
+    cache = residents_of(gate, n_states=1, staging=tmp_path / "disk")
     for row in range(6):
-        hold(residents, row, Chance.SURE)
+        hold(cache, row, ReuseProbability.CERTAIN)
         if row == 0:
             gate.wait_for_writer()
             # the thread stands at the gate: what comes now can only be staged once it is through
             gate.open.set()
-            notes.wait(Written, 0)
-        residents.flush(leaving=False)
-    assert residents.n_bytes <= SIZE
-    assert {kind for kind, _ in notes.brief} == {Written, Evicted}
+            notes.wait(StateWritten, 0)
+        cache.flush(leaving=False)
+    assert cache.n_bytes <= SIZE
+    assert {kind for kind, _ in notes.brief} == {StateWritten, StateEvicted}
     # of what is written, the folder keeps as much as the memory might
-    assert len(residents.rows) == 1
-    assert_same_state(restore(residents.fetch(residents.rows[0]).snapshot), a_state(5))
+    assert len(cache.ids) == 1
+    assert_same_state(restore(cache.get(cache.ids[0]).snapshot), a_state(5))
 
 
 def test_files_of_forgotten_states_are_removed(store, notes, residents_of, tmp_path):
-    residents = residents_of(store, staging=tmp_path / "disk")
-    hold(residents, 0, Chance.SURE)
-    notes.wait(Written, 0)
+    cache = residents_of(store, staging=tmp_path / "disk")
+    hold(cache, 0, ReuseProbability.CERTAIN)
+    notes.wait(StateWritten, 0)
     assert len(staged_files(tmp_path / "disk")) == 1
-    residents.forget(0)
-    hold(residents, 1, Chance.SURE)  # the thread removes files before it writes
-    notes.wait(Written, 1)
+    cache.discard(0)
+    hold(cache, 1, ReuseProbability.CERTAIN)  # the thread removes files before it writes
+    notes.wait(StateWritten, 1)
     assert len(staged_files(tmp_path / "disk")) == 1
 
 
@@ -82,26 +82,26 @@ def test_a_folder_that_cannot_be_made_is_told_once_and_done_without(
     store, notes, residents_of, tmp_path, caplog
 ):
     (tmp_path / "disk").write_text("a file")
-    residents = residents_of(store, staging=tmp_path / "disk")
+    cache = residents_of(store, staging=tmp_path / "disk")
     for row in range(3):
-        hold(residents, row, Chance.SURE)
-    residents.flush(leaving=False)
-    assert [kind for kind, _ in notes.brief] == [Written] * 3
+        hold(cache, row, ReuseProbability.CERTAIN)
+    cache.flush(leaving=False)
+    assert [kind for kind, _ in notes.brief] == [StateWritten] * 3
     assert caplog.text.count("without staging") == 1
 
 
 def test_states_go_straight_to_the_store_when_staging_fails(
     store, notes, residents_of, tmp_path, caplog
 ):
-    residents = residents_of(store, staging=tmp_path / "disk")
+    cache = residents_of(store, staging=tmp_path / "disk")
     (own,) = (tmp_path / "disk").iterdir()
     own.rmdir()
     for row in range(3):
-        hold(residents, row, Chance.SURE)
-    residents.flush(leaving=False)
+        hold(cache, row, ReuseProbability.CERTAIN)
+    cache.flush(leaving=False)
     for row in range(3):
         assert_same_state(store.read(notes.refs()[row]), a_state(row))
-    assert residents.rows == [0, 1, 2]
+    assert cache.ids == [0, 1, 2]
     assert caplog.text.count("without staging") == 1
 
 

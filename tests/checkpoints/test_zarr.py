@@ -60,7 +60,7 @@ def test_any_zarr_reader_sees_the_same_bytes(store):
     assert [name for name, _ in group.arrays()] == [refs[0].array]
     array = group[refs[0].array]
     for ref in refs:
-        assert array[ref.row].tobytes() == codec.encode(a_state(ref.row), 0, 1)[0].tobytes()
+        assert array[ref.id].tobytes() == codec.encode_state(a_state(ref.id), 0, 1)[0].tobytes()
 
 
 def test_zarr_alone_reads_rows_of_several_chunks_and_of_later_arrays(tmp_path):
@@ -70,10 +70,10 @@ def test_zarr_alone_reads_rows_of_several_chunks_and_of_later_arrays(tmp_path):
     group = zarr.open_group(tmp_path, mode="r")
     assert {name for name, _ in group.arrays()} == {ref.array for ref in refs}
     for ref in refs:
-        row = group[ref.array][ref.row]
-        assert row.tobytes() == codec.encode(a_state(ref.row % 7), 0, 1)[0].tobytes()
-        assert len(list((tmp_path / ref.array).glob(f"{ref.row}.*"))) > 4
-        assert_same_state(ZarrStore(tmp_path).read(ref), a_state(ref.row % 7))
+        row = group[ref.array][ref.id]
+        assert row.tobytes() == codec.encode_state(a_state(ref.id % 7), 0, 1)[0].tobytes()
+        assert len(list((tmp_path / ref.array).glob(f"{ref.id}.*"))) > 4
+        assert_same_state(ZarrStore(tmp_path).read(ref), a_state(ref.id % 7))
     assert store.list() == refs
     for ref in refs[1:]:
         store.delete(dataclasses.replace(ref, array=""))
@@ -131,10 +131,10 @@ def test_a_tensor_is_found_from_zarr_alone_by_the_arrays_attributes(store):
 
 def test_what_zarr_itself_writes_is_read(store, tmp_path):
     ref = store.write(a_ref(row=0), a_state(1))
-    row, _ = codec.encode(a_state(2))
+    row, _ = codec.encode_state(a_state(2))
     with zarr.config.set({"array.write_empty_chunks": True}):
         zarr.open_group(store.path, mode="r+")[ref.array][3] = row
-    copied = codec.complete(a_ref(row=3), ref.array, row.nbytes, codec.checksum(row))
+    copied = codec.complete_ref(a_ref(row=3), ref.array, row.nbytes, codec.checksum(row))
     assert_same_state(store.read(copied), a_state(2))
 
 
@@ -152,7 +152,7 @@ def test_a_checkpoint_is_one_file(store):
 
 
 def row_file(store, ref):
-    return store.path / ref.array / f"{ref.row}.0"
+    return store.path / ref.array / f"{ref.id}.0"
 
 
 def test_a_row_that_zarr_would_read_as_zeros_is_missing(store):
@@ -232,7 +232,7 @@ def in_chunks(tmp_path):
 
 def chunks_of(store, ref):
     folder = store.path / ref.array
-    return sorted(folder.glob(f"{ref.row}.*"), key=lambda path: int(path.suffix[1:]))
+    return sorted(folder.glob(f"{ref.id}.*"), key=lambda path: int(path.suffix[1:]))
 
 
 @pytest.mark.parametrize("chunk", [0, 1, -1])
@@ -390,7 +390,7 @@ def test_cleaning_removes_what_killed_writers_left_and_nothing_else(store):
     (store.path / ref.array / "5.0.abc.partial").write_bytes(b"xy")
     (store.path / ref.array / "6.1").write_bytes(b"xyz")  # of a row whose first chunk is not there
     (store.path / ("0" * 24)).mkdir()
-    assert [found.row for found in store.list()] == [0, 6]
+    assert [found.id for found in store.list()] == [0, 6]
     assert store.clean() == CleanupResult(3, 6)
     assert files_of(store) == before
     assert not (store.path / ("0" * 24)).exists()

@@ -47,7 +47,7 @@ def check(path: Path, n_bytes: int = 1000) -> list[CheckpointRef]:
     store = ZarrStore(path)
     refs = [ref for ref in store.list() if ref.trial != -1]  # not a chunk without the first one
     for ref in refs:
-        assert_same_state(store.read(ref), the_state(ref.trial, ref.row, n_bytes))
+        assert_same_state(store.read(ref), the_state(ref.trial, ref.id, n_bytes))
     return refs
 
 
@@ -68,7 +68,7 @@ def race(path: Path) -> None:
         os.close(opener)
         os.close(gate)
         assert all(os.waitpid(child, 0)[1] == 0 for child in children)
-    assert [ref.row for ref in check(path)] == list(range(40))
+    assert [ref.id for ref in check(path)] == list(range(40))
     assert not list(path.rglob("*.partial"))
 
 
@@ -152,18 +152,18 @@ def kill_at_random(path: Path) -> None:
             new = [CheckpointRef(*json.loads(line)) for line in said]
         store = ZarrStore(path)
         for ref in new:  # whatever was written before the kill reads back equal
-            assert_same_state(store.read(ref), the_state(ref.trial, ref.row, ref.resource))
+            assert_same_state(store.read(ref), the_state(ref.trial, ref.id, ref.resource))
         committed += new
         for ref in set(store.list()) - set(committed):
             n_cut += 1
             try:  # complete, only not said any more; or said to be none
-                assert_same_state(store.read(ref), the_state(ref.trial, ref.row, ref.resource))
+                assert_same_state(store.read(ref), the_state(ref.trial, ref.id, ref.resource))
             except (CheckpointMissing, CheckpointCorrupt):
                 assert ref.trial == -1, "a row that is not complete was offered"
         if trial % 20 == 19:
             n_files += store.clean(keep=committed).n_files
             assert not list(path.rglob("*.partial"))
-            assert store.list() == sorted(committed, key=lambda ref: (ref.row, ref.array))
+            assert store.list() == sorted(committed, key=lambda ref: (ref.id, ref.array))
             for ref in committed[:-3]:
                 store.delete(ref)
             del committed[:-3]

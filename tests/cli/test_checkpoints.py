@@ -88,7 +88,7 @@ def add_rubbish(store):
     store.write(CheckpointRef(70_000, 9, 9), {"x": np.ones(2000)})
     store.write(CheckpointRef(90_000, 9, 9), {"x": np.ones(10)})
     empty = store.list()[-1]
-    (store.path / empty.array / f"{empty.row}.0").unlink()
+    (store.path / empty.array / f"{empty.id}.0").unlink()
     (store.path / load_study(store.path.parent).checkpoints()[0].array / "5.0.12ab.partial").touch()
 
 
@@ -101,7 +101,7 @@ def test_the_table_has_a_line_for_each_checkpoint_and_says_what_they_take(folder
     assert len(refs) == len(lines) == 3
     for line, ref in zip(lines, refs, strict=True):
         trial, status, resource, best, row, *size, file = line.split()
-        assert (int(trial), int(resource), int(row)) == (ref.trial, 3, ref.row)
+        assert (int(trial), int(resource), int(row)) == (ref.trial, 3, ref.id)
         assert status == "completed"
         assert float(best) == pytest.approx(result.trial(ref.trial).best_loss, rel=1e-5)
         assert size == ["4.9", "kB"], "a header of 4096 bytes, 100 floats and a gap"
@@ -121,9 +121,9 @@ def test_as_json_there_is_one_line_for_each(folder, capsys):
             "status": "completed",
             "resource": 3,
             "best": result.trial(ref.trial).best_loss,
-            "row": ref.row,
+            "row": ref.id,
             "bytes": ref.n_bytes,
-            "files": [f"checkpoints.zarr/{ref.array}/{ref.row}.0"],
+            "files": [f"checkpoints.zarr/{ref.array}/{ref.id}.0"],
         }
 
 
@@ -132,16 +132,16 @@ def test_a_row_of_several_files_is_told_with_all_of_them(folder, store, capsys):
     journal = folder / "runs/kept/journal.jsonl"
     old = study.trial(1).checkpoint
     small = ZarrStore(store.path, chunk_limit=4096)
-    new = small.write(CheckpointRef(old.row, 1, 3), store.read(old))
+    new = small.write(CheckpointRef(old.id, 1, 3), store.read(old))
     plain, now = (json.dumps(ref.plain(), separators=(",", ":")) for ref in (old, new))
     journal.write_text(journal.read_text().replace(plain, now))
     (line,) = [
         x for x in map(json.loads, output(capsys, 0, "--json")[0].splitlines()) if x["trial"] == 1
     ]
     names = [Path(name).name for name in line["files"]]
-    assert names == [f"{new.row}.{i}" for i in range(len(names))]
+    assert names == [f"{new.id}.{i}" for i in range(len(names))]
     assert len(names) > 1
-    assert f"{new.row}.0 and {len(names) - 1} more" in output(capsys, 0, "--verify")[0]
+    assert f"{new.id}.0 and {len(names) - 1} more" in output(capsys, 0, "--verify")[0]
 
 
 def test_what_is_whole_is_verified(folder, capsys):
@@ -153,18 +153,18 @@ def test_what_is_whole_is_verified(folder, capsys):
 def test_what_is_missing_or_corrupt_is_named_and_the_exit_status_says_so(folder, store, capsys):
     gone, bad, _ = load_study("runs/kept").checkpoints()
     store.delete(gone)
-    path = store.path / bad.array / f"{bad.row}.0"
+    path = store.path / bad.array / f"{bad.id}.0"
     path.write_bytes(path.read_bytes()[:-9] + bytes([1]) + path.read_bytes()[-8:])
     out, err = output(capsys, 1, "--verify")
     assert (out.count("bad"), out.count("whole")) == (2, 1)
-    assert f"row {gone.row} is missing" in err
-    assert f"row {bad.row} is corrupt" in err
+    assert f"row {gone.id} is missing" in err
+    assert f"row {bad.id} is corrupt" in err
     assert "missing    1 of them" in out
 
     lines = map(json.loads, output(capsys, 1, "--verify", "--json")[0].splitlines())
     problems = {line["row"]: line["problem"] for line in lines}
-    assert "is missing" in problems[gone.row]
-    assert "is corrupt" in problems[bad.row]
+    assert "is missing" in problems[gone.id]
+    assert "is corrupt" in problems[bad.id]
     assert list(problems.values()).count(None) == 1
     assert "missing    1 of them" in output(capsys, 0)[0]
 

@@ -12,7 +12,7 @@ import pytest
 from daskhpo import load_study
 from daskhpo.cli import main
 from daskhpo.core.events import SlotsChanged
-from daskhpo.engine.journal import encode
+from daskhpo.engine.journal import encode_record
 
 STUDY = Path(__file__).parents[1] / "compatibility/fixtures/study-1"
 
@@ -23,7 +23,7 @@ def on_slurm(tmp_path: Path) -> Path:
     path = Path(shutil.copytree(STUDY, tmp_path / "study"))
     with (path / "journal.jsonl").open("a") as journal:
         for job in ("11", "12"):
-            journal.write(encode(SlotsChanged(2, 3.0, job)) + "\n")
+            journal.write(encode_record(SlotsChanged(2, 3.0, job)) + "\n")
     return path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daskhpo.cli import doctor, main
-from daskhpo.cluster.doctor.finding import Place, Verdict, problem, skipped
+from daskhpo.cluster.doctor.finding import CheckLocation, Verdict, problem, skipped
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_finding_is_a_line_with_what_to_do_below() -> None:
 
 def test_as_json_a_finding_has_all_its_parts() -> None:
     assert doctor._as_json(skipped("job", "no")) == {
-        "place": Place.HERE.value,
+        "place": CheckLocation.HERE.value,
         "check": "job",
         "verdict": Verdict.SKIPPED.value,
         "said": "no",

@@ -10,7 +10,7 @@ import pytest
 from daskhpo import Study
 from daskhpo.cli import main
 from daskhpo.schedulers import ASHA
-from daskhpo.simulation.compare import replay
+from daskhpo.simulation.compare import compare_schedulers
 from daskhpo.simulation.curves import CurveTable
 from daskhpo.space import Real
 
@@ -67,7 +67,9 @@ def test_a_scheduler_of_ones_own_is_compared(capsys):
 def test_as_json_there_is_a_line_for_each_study_played(capsys):
     out = output(capsys, *TABLE, "--json", "--target", "0.9")
     rows = [json.loads(line) for line in out.splitlines()]
-    frame = replay(CurveTable.read("curves.csv", "loss"), workers=[1], seeds=8, target=0.9)
+    frame = compare_schedulers(
+        CurveTable.read("curves.csv", "loss"), workers=[1], seeds=8, target=0.9
+    )
     frame["seconds_to_target"] = frame["seconds_to_target"].astype(object)
     frame.loc[frame["seconds_to_target"] == math.inf, "seconds_to_target"] = None
     assert rows == frame.to_dict("records")

@@ -7,10 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from daskhpo.cluster.scaling import Job, Rules, Seen, State, Steps, next_steps
+from daskhpo.cluster.scaling import (
+    ClusterState,
+    JobPhase,
+    ScalingLimits,
+    ScalingPlan,
+    WorkerJob,
+    plan_scaling,
+)
 
 HOUR = 3600.0
-RULES = Rules(
+RULES = ScalingLimits(
     jobs=4,
     slots_per_job=2,
     gpus_per_job=2,
@@ -20,78 +27,88 @@ RULES = Rules(
 )
 
 
-def waiting(name: str) -> Job:
-    return Job(name, State.WAITING, HOUR, free=True)
+def waiting(name: str) -> WorkerJob:
+    return WorkerJob(name, JobPhase.PENDING, HOUR, free=True)
 
 
-def running(name: str, **options: float | bool) -> Job:
-    return Job(name, State.RUNNING, HOUR, **options)  # type: ignore[arg-type]
+def running(name: str, **options: float | bool) -> WorkerJob:
+    return WorkerJob(name, JobPhase.RUNNING, HOUR, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("seen", "steps"),
     [
-        pytest.param(Seen(), Steps(submit=(HOUR,) * 4), id="nothing yet: all"),
-        pytest.param(Seen(wanted=3, lately_wanted=3), Steps(submit=(HOUR,) * 2), id="3 slots: 2"),
+        pytest.param(ClusterState(), ScalingPlan(submit=(HOUR,) * 4), id="nothing yet: all"),
         pytest.param(
-            Seen((running("a"), running("b"), waiting("c"))),
-            Steps(submit=(HOUR,)),
+            ClusterState(wanted=3, lately_wanted=3),
+            ScalingPlan(submit=(HOUR,) * 2),
+            id="3 slots: 2",
+        ),
+        pytest.param(
+            ClusterState((running("a"), running("b"), waiting("c"))),
+            ScalingPlan(submit=(HOUR,)),
             id="one has ended: another one",
         ),
         pytest.param(
-            Seen((running("a"), waiting("b")), wanted=2, lately_wanted=4),
-            Steps(),
+            ClusterState((running("a"), waiting("b")), wanted=2, lately_wanted=4),
+            ScalingPlan(),
             id="fewer are wanted only just now",
         ),
         pytest.param(
-            Seen((running("a"), waiting("b"), waiting("c")), wanted=4, lately_wanted=4),
-            Steps(cancel=("c",)),
+            ClusterState((running("a"), waiting("b"), waiting("c")), wanted=4, lately_wanted=4),
+            ScalingPlan(cancel=("c",)),
             id="too many: the newest that waits",
         ),
         pytest.param(
-            Seen(
+            ClusterState(
                 (running("a", idle=400), running("b", idle=900), running("c")),
                 wanted=2,
                 lately_wanted=4,
             ),
-            Steps(retire=("b",)),
+            ScalingPlan(retire=("b",)),
             id="too many: the one that has been idle for longest",
         ),
         pytest.param(
-            Seen((running("a", idle=200), running("b")), wanted=2, lately_wanted=2),
-            Steps(),
+            ClusterState((running("a", idle=200), running("b")), wanted=2, lately_wanted=2),
+            ScalingPlan(),
             id="idle, but not for long enough",
         ),
         pytest.param(
-            Seen((running("a", idle=900, retiring=True), running("b")), wanted=2, lately_wanted=2),
-            Steps(),
+            ClusterState(
+                (running("a", idle=900, retiring=True), running("b")), wanted=2, lately_wanted=2
+            ),
+            ScalingPlan(),
             id="told to leave, and has not left",
         ),
         pytest.param(
-            Seen(
+            ClusterState(
                 (running("a", idle=900, retiring=True, free=True), running("b")),
                 wanted=2,
                 lately_wanted=2,
             ),
-            Steps(cancel=("a",)),
+            ScalingPlan(cancel=("a",)),
             id="told to leave, and has left",
         ),
         pytest.param(
-            Seen((running("a", retiring=True), running("b"), running("c"), running("d"))),
-            Steps(),
+            ClusterState((running("a", retiring=True), running("b"), running("c"), running("d"))),
+            ScalingPlan(),
             id="one that leaves still counts",
         ),
-        pytest.param(Seen(may_submit=0), Steps(), id="one was refused a moment ago"),
-        pytest.param(Seen(may_submit=1), Steps(submit=(HOUR,)), id="one is tried again"),
+        pytest.param(ClusterState(may_submit=0), ScalingPlan(), id="one was refused a moment ago"),
         pytest.param(
-            Seen((running("a", idle=999), running("b", idle=999)), wanted=0, lately_wanted=0),
-            Steps(retire=("a", "b")),
+            ClusterState(may_submit=1), ScalingPlan(submit=(HOUR,)), id="one is tried again"
+        ),
+        pytest.param(
+            ClusterState(
+                (running("a", idle=999), running("b", idle=999)), wanted=0, lately_wanted=0
+            ),
+            ScalingPlan(retire=("a", "b")),
             id="no study any more",
         ),
     ],
 )
-def test_what_is_done(seen: Seen, steps: Steps) -> None:
-    assert next_steps(RULES, seen) == steps
+def test_what_is_done(seen: ClusterState, steps: ScalingPlan) -> None:
+    assert plan_scaling(RULES, seen) == steps
 
 
 @pytest.mark.parametrize(
@@ -111,8 +128,8 @@ def test_a_budget_of_gpu_hours(
     gpu_hours: float, spent: float, jobs: int, submit: tuple[float, ...], exhausted: bool
 ) -> None:
     rules = replace(RULES, max_gpu_seconds=gpu_hours * HOUR)
-    seen = Seen(tuple(running(str(n)) for n in range(jobs)), spent=spent * HOUR)
-    steps = next_steps(rules, seen)
+    seen = ClusterState(tuple(running(str(n)) for n in range(jobs)), spent=spent * HOUR)
+    steps = plan_scaling(rules, seen)
     assert steps.submit == pytest.approx(submit)
     assert steps.exhausted == exhausted
 
@@ -125,12 +142,12 @@ def test_a_budget_is_kept_whatever_happens() -> None:
         chance = random.Random(seed)
         budget = chance.uniform(1, 30) * HOUR
         rules = replace(RULES, max_gpu_seconds=budget)
-        jobs: list[Job] = []
+        jobs: list[WorkerJob] = []
         spent, n = 0.0, 0
         for _ in range(60):
-            steps = next_steps(rules, Seen(tuple(jobs), spent=spent))
+            steps = plan_scaling(rules, ClusterState(tuple(jobs), spent=spent))
             for walltime in steps.submit:
-                jobs.append(Job(str(n), State.RUNNING, walltime))
+                jobs.append(WorkerJob(str(n), JobPhase.RUNNING, walltime))
                 n += 1
             assert len(jobs) <= rules.jobs
             if jobs:
@@ -141,4 +158,4 @@ def test_a_budget_is_kept_whatever_happens() -> None:
 
 
 def test_slots_without_end_need_all_jobs() -> None:
-    assert len(next_steps(RULES, Seen(wanted=math.inf)).submit) == 4
+    assert len(plan_scaling(RULES, ClusterState(wanted=math.inf)).submit) == 4

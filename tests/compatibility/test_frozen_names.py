@@ -21,7 +21,7 @@ import daskhpo.space
 from daskhpo import load_study
 from daskhpo.cli.app import _parser
 from daskhpo.core.types import ScheduleSegment
-from daskhpo.simulation.compare import replay
+from daskhpo.simulation.compare import compare_schedulers
 from daskhpo.simulation.curves import CurveTable
 from daskhpo.simulation.planning import plan
 from tests.compatibility.test_stored_studies import FIXTURES, asha
@@ -103,7 +103,7 @@ def test_tables_have_the_columns_of_then(name):
 def test_forecasts_have_the_columns_of_then():
     frame = plan(asha(FIXTURES), 2, seconds_per_unit=1.0, num_trials=4, seeds=1)
     assert list(frame.columns) == FROZEN["tables"]["plan"]
-    frame = replay(CurveTable.read(FIXTURES / "study-asha"), workers=[1], seeds=1)
+    frame = compare_schedulers(CurveTable.read(FIXTURES / "study-asha"), workers=[1], seeds=1)
     assert list(frame.columns) == FROZEN["tables"]["replay"]
 
 

@@ -88,20 +88,20 @@ def store(tmp_path):
 
 
 def test_all_that_was_stored_is_read(store, refs):
-    assert [(ref.row, ref.trial, ref.resource) for ref in refs] == [
-        (ref.row, ref.trial, ref.resource) for ref, _ in states()
+    assert [(ref.id, ref.trial, ref.resource) for ref in refs] == [
+        (ref.id, ref.trial, ref.resource) for ref, _ in states()
     ]
     for ref, (_, state) in zip(refs, states(), strict=True):
         store.verify(ref)
         assert_same_state(store.read(ref), state)
-    assert store.list() == sorted(refs, key=lambda ref: ref.row)
+    assert store.list() == sorted(refs, key=lambda ref: ref.id)
     assert store.clean(keep=refs).n_files == 0
 
 
 def test_zarr_reads_it_too(store, refs):
     group = zarr.open_group(store.path, mode="r")
     for ref in refs:
-        row = group[ref.array][ref.row]
+        row = group[ref.array][ref.id]
         assert row.nbytes == ref.n_bytes
         assert row[:4].tobytes() == b"dhpo"
 

@@ -32,7 +32,15 @@ from pathlib import Path
 import pytest
 
 from daskhpo import load_study
-from daskhpo.core.events import Began, Deleted, Failed, Launched, Lost, Reported, Saved
+from daskhpo.core.events import (
+    AttemptLost,
+    Deleted,
+    Failed,
+    Launched,
+    Reported,
+    Saved,
+    SessionStarted,
+)
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Categorical, Real, Space
 from daskhpo.engine.coordinator import Problem
@@ -54,7 +62,7 @@ PROBLEM = Problem(
 
 def test_it_holds_what_a_study_may_go_through():
     kinds = {type(record) for record in study_records(STUDY)}
-    assert kinds >= {Began, Launched, Reported, Lost, Failed, Saved, Deleted}
+    assert kinds >= {SessionStarted, Launched, Reported, AttemptLost, Failed, Saved, Deleted}
 
 
 def test_its_result_is_read():
@@ -64,7 +72,7 @@ def test_its_result_is_read():
     assert result.trial(1).config["kind"] == ("b", 2)
     assert result.trial(4).error.endswith("RuntimeError: no")
     assert len(result.history()) == 23
-    assert [ref.row for ref in result.checkpoints()] == [9, 10, 11, 12, 13]
+    assert [ref.id for ref in result.checkpoints()] == [9, 10, 11, 12, 13]
     assert result.jobs == []
 
 

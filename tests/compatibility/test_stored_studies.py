@@ -52,7 +52,7 @@ from distributed import LocalCluster
 from daskhpo import Study, Trainable, load_study
 from daskhpo.checkpoints import STORE, ZarrStore
 from daskhpo.core.events import (
-    Began,
+    AttemptLost,
     Deleted,
     Dropped,
     Ended,
@@ -60,18 +60,18 @@ from daskhpo.core.events import (
     Failed,
     Held,
     Launched,
-    Lost,
     Reported,
+    RolledBack,
     Saved,
-    SetBack,
+    SessionStarted,
     SlotsChanged,
     StopRequested,
     Suggested,
 )
-from daskhpo.engine.journal import decode, encode
+from daskhpo.engine.journal import decode_record, encode_record
 from daskhpo.engine.lock import StudyLock, holder_of
 from daskhpo.engine.replay import replay
-from daskhpo.engine.requests import asked_to_stop
+from daskhpo.engine.requests import requested_stop
 from daskhpo.engine.session import check_manifest, study_records
 from daskhpo.schedulers import ASHA, PBT
 from daskhpo.searchers import RandomSearch
@@ -151,20 +151,32 @@ def storage(tmp_path):
 def test_they_hold_nearly_all_that_a_study_may_go_through():
     records = [*study_records(asha(FIXTURES).path), *study_records(pbt(FIXTURES).path)]
     assert {type(record) for record in records} == {
-        *(Began, Deleted, Dropped, Ended, Exploited, Failed, Held, Launched, Lost, Reported, Saved),
-        *(SetBack, SlotsChanged, StopRequested, Suggested),
+        *(
+            SessionStarted,
+            Deleted,
+            Dropped,
+            Ended,
+            Exploited,
+            Failed,
+            Held,
+            Launched,
+            AttemptLost,
+            Reported,
+            Saved,
+        ),
+        *(RolledBack, SlotsChanged, StopRequested, Suggested),
     }
 
 
 @pytest.mark.parametrize("line", (FIXTURES / "records.jsonl").read_text().splitlines())
 def test_a_record_of_each_kind_is_written_as_it_was(line):
-    assert encode(decode(line)) == line
+    assert encode_record(decode_record(line)) == line
 
 
 @STUDIES
 def test_every_line_of_a_journal_is_written_as_it_was(define):
     for line in (define(FIXTURES).path / "journal.jsonl").read_text().splitlines():
-        assert encode(decode(line)) == line
+        assert encode_record(decode_record(line)) == line
 
 
 @STUDIES
@@ -214,7 +226,7 @@ def test_stored_states_are_read_and_zarr_reads_them_too(define, storage):
         state = store.read(ref)
         assert state["n"] == ref.resource
         assert state["w"].shape == (4,)
-        assert group[ref.array][ref.row].nbytes == ref.n_bytes
+        assert group[ref.array][ref.id].nbytes == ref.n_bytes
 
 
 @STUDIES
@@ -261,5 +273,5 @@ def test_a_lock_has_the_keys_of_then(tmp_path):
 
 def test_stored_requests_are_understood(storage):
     shutil.copy(FIXTURES / "requests.jsonl", storage / "study-asha")
-    assert asked_to_stop(storage / "study-asha", "4f3c") == "enough for now"
-    assert asked_to_stop(storage / "study-asha", "job 4711") == "stopped by the user"
+    assert requested_stop(storage / "study-asha", "4f3c") == "enough for now"
+    assert requested_stop(storage / "study-asha", "job 4711") == "stopped by the user"

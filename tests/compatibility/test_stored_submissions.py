@@ -18,11 +18,11 @@ import pytest
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.session import read_manifest
-from daskhpo.remote.script import head_script
+from daskhpo.remote.script import controller_script
 from daskhpo.remote.submission import (
-    HeadJob,
-    JobFolder,
-    Place,
+    ControllerAddress,
+    ControllerJob,
+    JobDirectory,
     Submission,
     WorkerJobs,
     WorkerSteps,
@@ -34,7 +34,7 @@ PYTHON = "/home/user/env/bin/python"
 
 
 def test_workers_as_jobs_are_read():
-    assert JobFolder(FIXTURES / "submission-jobs").submission() == Submission(
+    assert JobDirectory(FIXTURES / "submission-jobs").submission() == Submission(
         source="/home/user/made.py:asha",
         options=RunOptions(
             Limits(20, 28800.0, 0.01),
@@ -42,7 +42,7 @@ def test_workers_as_jobs_are_read():
             {"cpu": 2, "gpu": 0.5},
             max_concurrent=6,
         ),
-        job=HeadJob(
+        job=ControllerJob(
             43200.0,
             "long",
             "chem",
@@ -70,36 +70,36 @@ def test_workers_as_jobs_are_read():
 
 
 def test_workers_as_steps_are_read():
-    submission = JobFolder(FIXTURES / "submission-steps").submission()
+    submission = JobDirectory(FIXTURES / "submission-steps").submission()
     assert submission.workers == WorkerSteps(2, 4, 1, 1, 8, 15259, "hsn0")
     assert submission.options.resources == {"cpu": 2, "gpu": 1.0}
 
 
 @NAMES
 def test_all_of_a_submission_is_written_as_it_was(name, tmp_path):
-    then, now = JobFolder(FIXTURES / name), JobFolder(tmp_path / name)
+    then, now = JobDirectory(FIXTURES / name), JobDirectory(tmp_path / name)
     now.create()
     now.write(then.submission())
     now.write_number(then.number())
-    now.write_place(then.place())
+    now.write_address(then.address())
     for file in ("submission.json", "number.json", "head.json"):
         assert (now.path / file).read_text() == (then.path / file).read_text()
 
 
 @NAMES
 def test_number_and_place_are_read(name):
-    folder = JobFolder(FIXTURES / name)
+    folder = JobDirectory(FIXTURES / name)
     assert folder.number() == "4711"
-    assert folder.place() == Place("4711", "node17", 40123)
+    assert folder.address() == ControllerAddress("4711", "node17", 40123)
     assert read_manifest(folder.study).source == "/home/user/made.py:asha"
 
 
 @NAMES
 def test_the_script_asks_for_the_same_job(name):
-    then = JobFolder(FIXTURES / name)
+    then = JobDirectory(FIXTURES / name)
     study = Path("/home/user/runs") / name.replace("submission-", "")
     *lines, command = then.script.read_text().splitlines()
-    *now, started = head_script(then.submission(), JobFolder(study)).splitlines()
+    *now, started = controller_script(then.submission(), JobDirectory(study)).splitlines()
     assert now == lines
     assert re.sub(r"exec \S+ -m \S+", "", started) == re.sub(r"exec \S+ -m \S+", "", command)
 
@@ -108,7 +108,7 @@ def test_the_script_asks_for_the_same_job(name):
 def test_the_command_of_a_script_that_waits_in_a_queue_still_starts(name, tmp_path):
     """It gets as far as to the study's file, which is on another machine."""
     shutil.copytree(FIXTURES / name, tmp_path / name)
-    words = JobFolder(FIXTURES / name).script.read_text().splitlines()[-1].split()
+    words = JobDirectory(FIXTURES / name).script.read_text().splitlines()[-1].split()
     assert words[:2] == ["exec", PYTHON]
     run = subprocess.run(
         [sys.executable, *words[2:-1], str(tmp_path / name)],

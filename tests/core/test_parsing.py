@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskhpo.core.parsing import MAX_LENGTH, from_text
+from daskhpo.core.parsing import MAX_LENGTH, parse_call
 
 PLAIN = st.recursive(
     st.none()
@@ -30,17 +30,17 @@ def box(*args, **options):
 
 @given(PLAIN)
 def test_a_plain_value_is_what_its_repr_says(value):
-    assert from_text(repr(value), {}) == value
+    assert parse_call(repr(value), {}) == value
 
 
 @given(st.lists(PLAIN, max_size=3), st.dictionaries(st.sampled_from(["a", "b"]), PLAIN))
 def test_a_known_name_is_called_with_what_stands_there(args, options):
     shown = ", ".join([*map(repr, args), *(f"{k}={v!r}" for k, v in options.items())])
-    assert from_text(f"box({shown})", {"box": box}) == (tuple(args), options)
+    assert parse_call(f"box({shown})", {"box": box}) == (tuple(args), options)
 
 
 def test_known_names_may_stand_within_one_another():
-    assert from_text("box([box(1)], x={'y': box()})", {"box": box}) == (
+    assert parse_call("box([box(1)], x={'y': box()})", {"box": box}) == (
         ([((1,), {})],),
         {"x": {"y": ((), {})}},
     )
@@ -73,21 +73,21 @@ def test_known_names_may_stand_within_one_another():
 def test_anything_else_is_refused_and_not_run(text):
     called = []
     with pytest.raises(ValueError, match="is not allowed; write plain values and calls of box"):
-        from_text(text, {"box": lambda *args: called.append(args)})
+        parse_call(text, {"box": lambda *args: called.append(args)})
     assert not called
 
 
 @pytest.mark.parametrize("text", ["", "box(", "1; 2", "import os", "box()\nbox()", "\0", "(" * 99])
 def test_what_is_no_expression_is_refused(text):
     with pytest.raises(ValueError, match=r"cannot be read|null bytes"):
-        from_text(text, {"box": box})
+        parse_call(text, {"box": box})
 
 
 def test_arguments_that_the_callable_refuses_are_named_with_the_text():
     with pytest.raises(ValueError, match=r"'box\(z=1\)': .*unexpected keyword"):
-        from_text("box(z=1)", {"box": lambda a=0: a})
+        parse_call("box(z=1)", {"box": lambda a=0: a})
 
 
 def test_a_text_without_an_end_is_refused():
     with pytest.raises(ValueError, match="is longer than"):
-        from_text("1" * (MAX_LENGTH + 1), {})
+        parse_call("1" * (MAX_LENGTH + 1), {})

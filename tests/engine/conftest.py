@@ -8,23 +8,33 @@ import pytest
 
 from daskhpo.core.commands import Delete, Save
 from daskhpo.core.events import (
-    Began,
+    AttemptLost,
     Dropped,
     Ended,
     Failed,
     Held,
-    Lost,
     Reported,
     Saved,
+    SaveFailed,
+    SessionStarted,
     SlotsChanged,
     Step,
     StopRequested,
-    Unsaved,
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Categorical, Real, Space
-from daskhpo.core.types import Chance, Continue, Exploit, Limits, Pause, Start, Status, Stop, Wait
+from daskhpo.core.types import (
+    Continue,
+    Exploit,
+    Limits,
+    Pause,
+    ReuseProbability,
+    Start,
+    Status,
+    Stop,
+    Wait,
+)
 from daskhpo.engine.coordinator import Coordinator, Problem
 from daskhpo.engine.policy import check_policy
 from daskhpo.engine.replay import replay
@@ -115,18 +125,18 @@ class Desk:
         self.begin(policy, **limits)
 
     def begin(self, policy="auto", **limits):
-        return self.say(Began, Limits(**limits), check_policy(policy))
+        return self.say(SessionStarted, Limits(**limits), check_policy(policy))
 
     def say(self, event, *args, **options):
         self.seconds += 1.0
         made = event(*args, seconds=self.seconds, **options)
         if isinstance(made, Saved):
-            self.store[made.ref.row] = made.ref
+            self.store[made.ref.id] = made.ref
         commands = Commands(self.coordinator.handle(made))
         self.ledger.validate()
         for delete in commands.of(Delete):
             if delete.ref.array:
-                assert self.store.pop(delete.ref.row) == delete.ref
+                assert self.store.pop(delete.ref.id) == delete.ref
         return commands
 
     @property
@@ -160,13 +170,13 @@ class Desk:
         return Commands(self.held(save) + self.saved(save, n_bytes))
 
     def unsaved(self, save, error="no space"):
-        return self.say(Unsaved, save.trial, save.attempt, save.ref.row, error)
+        return self.say(SaveFailed, save.trial, save.attempt, save.ref.id, error)
 
     def dropped(self, save, reason="its worker died"):
-        return self.say(Dropped, save.trial, save.attempt, save.ref.row, reason)
+        return self.say(Dropped, save.trial, save.attempt, save.ref.id, reason)
 
     def lost(self, trial, attempt=None, **options):
-        return self.say(Lost, trial, attempt or self.attempt(trial), "gone", **options)
+        return self.say(AttemptLost, trial, attempt or self.attempt(trial), "gone", **options)
 
     def failed(self, trial, error="ValueError: no", attempt=None, **options):
         return self.say(Failed, trial, attempt or self.attempt(trial), error, **options)
@@ -200,19 +210,19 @@ class Desk:
             "n_trials",
             "n_running",
             "n_ended",
-            "kept",
-            "n_kept",
+            "retained",
+            "n_retained",
             "best_loss",
             "best_trial",
         ]
         for name in names:
             assert getattr(again.ledger, name) == getattr(self.ledger, name), name
-        for name in ["n_given", "n_bytes", "n_files", "n_unsaved", "numbers", "committed"]:
-            assert getattr(again.ledger.rows, name) == getattr(self.ledger.rows, name), name
-        for name in ("stop_reason", "done"):
+        for name in ["n_allocated", "n_bytes", "n_files", "n_unsaved", "ids", "committed"]:
+            assert getattr(again.ledger.refs, name) == getattr(self.ledger.refs, name), name
+        for name in ("stop_reason", "is_drained"):
             assert getattr(again, name) == getattr(self.coordinator, name), name
-        in_store = sorted(self.store.values(), key=lambda ref: ref.row)
-        assert sorted(self.ledger.rows.committed, key=lambda ref: ref.row) == in_store
+        in_store = sorted(self.store.values(), key=lambda ref: ref.id)
+        assert sorted(self.ledger.refs.committed, key=lambda ref: ref.id) == in_store
         assert Result(self.journal.records, self.problem.objective).checkpoints() == in_store
 
 
@@ -241,4 +251,4 @@ def desk():
 @pytest.fixture
 def a_save():
     """Makes commands to save that nobody gave: ``a_save(trial, attempt, ref)``."""
-    return lambda trial, attempt, ref: Save(trial, attempt, ref, Chance.SURE)
+    return lambda trial, attempt, ref: Save(trial, attempt, ref, ReuseProbability.CERTAIN)

@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 from daskhpo import Study, load_study
 from daskhpo.checkpoints import ZarrStore
 from daskhpo.core.errors import CheckpointMissing, JournalCorrupt, StudyExists, StudyMismatch
-from daskhpo.core.events import Launched, Lost, Saved
+from daskhpo.core.events import AttemptLost, Launched, Saved
 from daskhpo.engine.session import read_manifest, study_records
 from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.space import Real
@@ -146,7 +146,9 @@ def test_a_checkpoint_that_was_deleted_since_is_trained_again(client, make_study
     assert result.history().n.tolist() == list(range(1, 61))
     assert result.trial(0).metrics["began"] == 0
     assert result.cost()["retrained_units"] >= then.ref.resource
-    assert [r.bad_checkpoint for r in study_records(branch.path) if isinstance(r, Lost)] == [True]
+    assert [r.bad_checkpoint for r in study_records(branch.path) if isinstance(r, AttemptLost)] == [
+        True
+    ]
     assert_whole(branch)
 
 

@@ -8,7 +8,16 @@ import pytest
 
 from daskhpo.core.commands import Flush, Interrupt, Release, Save, Train
 from daskhpo.core.events import Launched, Reported, StopRequested
-from daskhpo.core.types import Chance, CheckpointRef, Discard, Exploit, Pause, Resume, Status, Stop
+from daskhpo.core.types import (
+    CheckpointRef,
+    Discard,
+    Exploit,
+    Pause,
+    Resume,
+    ReuseProbability,
+    Status,
+    Stop,
+)
 from daskhpo.engine.coordinator import RETURNED
 from daskhpo.schedulers import ASHA, FIFO, MedianStopping
 from daskhpo.searchers import GridSearch, RandomSearch
@@ -96,7 +105,7 @@ def test_a_pause_is_one_only_when_its_state_is_held(desk):
     study = desk(answers={(0, 1): Pause()}, num_trials=1)
     study.slots(1)
     (save,) = study.report(0, until=1)
-    assert save == Save(0, 1, CheckpointRef(0, 0, 1), Chance.REAL)
+    assert save == Save(0, 1, CheckpointRef(0, 0, 1), ReuseProbability.LIKELY)
     assert study.status(0) is RUNNING
     assert study.held(save)[0] == Release(0, 1)
     assert study.status(0) is PAUSED
@@ -110,7 +119,7 @@ def test_a_trial_without_a_state_to_give_pauses_without_it(desk):
     study.held(study.report(0, until=1).only(Save), ok=False)
     assert study.status(0) is PAUSED
     assert study.ledger.trials[0].newest is None
-    assert study.coordinator.done
+    assert study.coordinator.is_drained
 
 
 def test_a_resumed_trial_begins_at_its_state_though_that_is_not_committed(desk):
@@ -157,9 +166,9 @@ def test_a_study_whose_trials_all_pause_is_done_when_no_state_is_unsaved(desk):
     assert study.held(first).kinds == [Release]
     assert study.held(second).kinds == [Release, Flush]
     study.dropped(second)
-    assert not study.coordinator.done
+    assert not study.coordinator.is_drained
     assert study.saved(first) == []
-    assert study.coordinator.done
+    assert study.coordinator.is_drained
 
 
 def test_a_study_is_done_at_once_if_its_states_are_saved(desk):
@@ -168,7 +177,7 @@ def test_a_study_is_done_at_once_if_its_states_are_saved(desk):
     save = study.report(0, until=1).only(Save)
     study.saved(save)  # which may come first
     assert study.held(save) == [Release(0, 1)]
-    assert study.coordinator.done
+    assert study.coordinator.is_drained
 
 
 # -- the end of a study --------------------------------------------------------------------------
@@ -178,24 +187,24 @@ def test_a_stop_request_asks_running_trials_to_hand_over_and_starts_nothing(desk
     study = desk(FIFO(9), num_trials=9)
     study.slots(2)
     assert study.stop() == [Interrupt(0, 1), Interrupt(1, 1)]
-    (save,) = study.report(0, until=4, yielded=True)
+    (save,) = study.report(0, until=4, preempted=True)
     assert save.ref.resource == 4
     assert study.status(0) is RUNNING
-    assert save.chance is Chance.SURE
+    assert save.probability is ReuseProbability.CERTAIN
     assert study.held(save) == [Release(0, 1)]
     assert study.status(0) is QUEUED
     # There is no state of the other one yet. Then all is over but for the first one's state.
-    assert study.report(1, until=0, yielded=True) == [Release(1, 1), Flush((0,), write=True)]
-    assert not study.coordinator.done
+    assert study.report(1, until=0, preempted=True) == [Release(1, 1), Flush((0,), write=True)]
+    assert not study.coordinator.is_drained
     study.saved(save)
-    assert study.coordinator.done
+    assert study.coordinator.is_drained
 
 
 def test_a_study_that_stopped_goes_on_where_its_trials_handed_over(desk):
     study = desk(FIFO(9), num_trials=1)
     study.slots(1)
     study.stop()
-    study.stored(study.report(0, until=4, yielded=True).only(Save))
+    study.stored(study.report(0, until=4, preempted=True).only(Save))
     study.begin(num_trials=1)
     (train,) = study.slots(1)
     assert (train.resource, train.until, train.attempt) == (4, 9, 2)
@@ -227,7 +236,7 @@ def test_a_lost_trial_stays_queued_when_the_study_stops(desk):
     study.stop()
     assert study.lost(0, blame=False) == []
     assert study.status(0) is QUEUED
-    assert study.coordinator.done
+    assert study.coordinator.is_drained
 
 
 def test_a_second_stop_changes_nothing(desk):
@@ -253,7 +262,7 @@ def test_a_session_whose_target_was_reached_before_is_over_at_once(desk):
     study.slots(1)
     study.report(0, until=4, loss=0.1)
     study.begin(target=0.5)
-    assert study.coordinator.done
+    assert study.coordinator.is_drained
 
 
 def test_no_more_than_num_trials_start(desk):
@@ -266,9 +275,9 @@ def test_a_grid_that_is_exhausted_ends_the_study(desk):
     assert len(study.slots(3)) == 3
     assert study.report(0, until=1).kinds == [Release, Train]
     for trial in (1, 2, 3):
-        assert not study.coordinator.done
+        assert not study.coordinator.is_drained
         study.report(trial, until=1)
-    assert study.coordinator.done
+    assert study.coordinator.is_drained
     assert study.ledger.n_trials == 4
 
 
@@ -296,7 +305,7 @@ def test_a_function_that_returns_without_another_report_completes_its_trial(desk
 def test_no_slot_is_no_end(desk):
     study = desk(FIFO(9), num_trials=2)
     assert study.slots(0) == []
-    assert not study.coordinator.done
+    assert not study.coordinator.is_drained
 
 
 def test_slots_may_go_and_come_back(desk):
@@ -384,8 +393,8 @@ def test_a_trial_whose_slot_ends_goes_on_in_another_one_and_nothing_is_lost(desk
     study.slots(2)
     study.report(0, until=3)
     study.slots(1)
-    (save,) = study.report(0, until=4, yielded=True)
-    assert (save.ref.resource, save.chance) == (4, Chance.SURE)
+    (save,) = study.report(0, until=4, preempted=True)
+    assert (save.ref.resource, save.probability) == (4, ReuseProbability.CERTAIN)
     release, train = study.held(save)
     assert release == Release(0, 1)
     assert (train.attempt, train.resource, train.until) == (2, 4, 9)
@@ -400,7 +409,7 @@ def test_a_trial_that_hands_over_waits_first_of_all_if_no_slot_is_free(desk):
     study = desk(FIFO(9), num_trials=9)
     study.slots(2)
     study.slots(1)
-    save = study.report(0, until=4, yielded=True).only(Save)
+    save = study.report(0, until=4, preempted=True).only(Save)
     assert study.held(save) == [Release(0, 1)]
     assert study.status(0) is QUEUED
     assert study.slots(2).only(Train).trial == 0
@@ -411,7 +420,7 @@ def test_a_trial_that_would_not_get_another_unit_done_hands_over_with_none(desk)
     study.slots(1)
     study.report(0, until=1)
     study.slots(0)
-    save = study.report(0, until=1, yielded=True).only(Save)
+    save = study.report(0, until=1, preempted=True).only(Save)
     study.held(save)
     train = study.slots(1).only(Train)
     assert (train.resource, train.until) == (1, 3)
@@ -422,20 +431,20 @@ def test_a_trial_that_has_done_nothing_yet_hands_over_without_a_state(desk):
     study = desk(FIFO(9), num_trials=1)
     study.slots(1)
     study.slots(0)
-    assert study.report(0, until=0, yielded=True) == [Release(0, 1)]
+    assert study.report(0, until=0, preempted=True) == [Release(0, 1)]
     assert study.slots(1).only(Train).checkpoint is None
 
 
 def test_slots_are_wanted_for_all_there_is_until_the_scheduler_has_nothing_to_add(desk):
     study = desk(FIFO(1), num_trials=3, policy="never")
     study.slots(2)
-    assert study.coordinator.n_wanted == float("inf")
+    assert study.coordinator.n_slots_wanted == float("inf")
     study.report(0, until=1)  # the third begins
     study.slots(3)
-    assert study.coordinator.n_wanted == 2
+    assert study.coordinator.n_slots_wanted == 2
     study.report(1, until=1)
     study.slots(0)
     study.lost(2)
-    assert study.coordinator.n_wanted == 1
+    assert study.coordinator.n_slots_wanted == 1
     study.stop()
-    assert study.coordinator.n_wanted == 0
+    assert study.coordinator.n_slots_wanted == 0

@@ -102,7 +102,7 @@ def test_answers_of_a_dead_attempt_leave_no_trace(desk, say, a_save):
         case "failed":
             commands = study.failed(0, attempt=1)
     assert (study.ledger.trials, study.journal.records) == before
-    assert [delete.ref.row for delete in commands] == ([7] if say in ("held", "saved") else [])
+    assert [delete.ref.id for delete in commands] == ([7] if say in ("held", "saved") else [])
     assert commands.of(Delete) == commands
 
 
@@ -237,7 +237,7 @@ def test_a_fatal_failure_stops_the_study_and_is_kept_until_the_next_session(desk
     study = desk(FIFO(9), num_trials=9)
     study.slots(1)
     study.failed(0, error="MetricError: no loss", fatal=True)
-    assert study.coordinator.done
+    assert study.coordinator.is_drained
     assert study.coordinator.fatal_error == "MetricError: no loss"
     study.begin(num_trials=9)
     assert study.coordinator.fatal_error is None
@@ -260,7 +260,7 @@ def test_a_session_may_allow_more_trials(desk):
     study = desk(FIFO(1), num_trials=1, policy="never")
     study.slots(1)
     study.report(0, until=1)
-    assert study.coordinator.done
+    assert study.coordinator.is_drained
     study.begin("never", num_trials=2)
-    assert not study.coordinator.done
+    assert not study.coordinator.is_drained
     assert [train.trial for train in study.slots(1)] == [1]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from daskhpo.core.errors import JournalCorrupt
 from daskhpo.core.events import (
-    Began,
+    AttemptLost,
     Deleted,
     Dropped,
     Ended,
@@ -23,16 +23,16 @@ from daskhpo.core.events import (
     Failed,
     Held,
     Launched,
-    Lost,
     Record,
     Reported,
+    RolledBack,
     Saved,
-    SetBack,
+    SaveFailed,
+    SessionStarted,
     SlotsChanged,
     Step,
     StopRequested,
     Suggested,
-    Unsaved,
 )
 from daskhpo.core.types import (
     CheckpointPolicy,
@@ -44,7 +44,7 @@ from daskhpo.core.types import (
     Stop,
     WritePolicy,
 )
-from daskhpo.engine.journal import FileJournal, decode, encode, read_journal
+from daskhpo.engine.journal import FileJournal, decode_record, encode_record, read_journal
 
 numbers = st.integers(0, 10**6)
 seconds = st.integers(0, 10**12).map(lambda n: round(n / 1e6, 6))  # microseconds are kept
@@ -80,15 +80,17 @@ configs = st.dictionaries(
     st.text(), st.recursive(plain, lambda inner: st.lists(inner).map(tuple), max_leaves=5)
 )
 KINDS = {
-    Began: st.builds(Began, limits, policies, seconds),
+    SessionStarted: st.builds(SessionStarted, limits, policies, seconds),
     Reported: st.builds(
         Reported, numbers, numbers, steps, seconds, st.booleans(), st.booleans(), decisions
     ),
     Held: st.builds(Held, numbers, numbers, st.none() | refs, seconds),
     Saved: st.builds(Saved, numbers, numbers, refs, seconds),
-    Unsaved: st.builds(Unsaved, numbers, numbers, numbers, st.text(), seconds),
+    SaveFailed: st.builds(SaveFailed, numbers, numbers, numbers, st.text(), seconds),
     Dropped: st.builds(Dropped, numbers, numbers, numbers, st.text(), seconds),
-    Lost: st.builds(Lost, numbers, numbers, st.text(), seconds, st.booleans(), st.booleans()),
+    AttemptLost: st.builds(
+        AttemptLost, numbers, numbers, st.text(), seconds, st.booleans(), st.booleans()
+    ),
     Failed: st.builds(Failed, numbers, numbers, st.text(), seconds, st.booleans(), st.booleans()),
     SlotsChanged: st.builds(SlotsChanged, numbers, seconds, st.text()),
     StopRequested: st.builds(StopRequested, st.text(), seconds),
@@ -96,7 +98,7 @@ KINDS = {
     Launched: st.builds(Launched, numbers, numbers, numbers, numbers, seconds),
     Ended: st.builds(Ended, numbers, st.sampled_from(Status), st.text(), seconds),
     Exploited: st.builds(Exploited, numbers, numbers, configs, numbers, seconds),
-    SetBack: st.builds(SetBack, numbers, seconds),
+    RolledBack: st.builds(RolledBack, numbers, seconds),
     Deleted: st.builds(Deleted, numbers, st.text(), seconds),
 }
 assert set(KINDS) == set(get_args(Record))
@@ -108,24 +110,24 @@ A, B, C = (StopRequested(reason, 1.0) for reason in "abc")
 @given(data=st.data())
 def test_a_record_of_each_kind_comes_back_equal_with_its_types(kind, data):
     record = data.draw(kind)
-    line = encode(record)
+    line = encode_record(record)
     assert "\n" not in line
-    again = decode(line)
+    again = decode_record(line)
     assert again == record
     assert repr(again) == repr(record)  # which tells 1 from 1.0 from True
 
 
 def test_metrics_that_are_not_finite_come_back():
     record = Reported(0, 1, (Step(1, {"loss": 1.0, "other": float("inf")}, 2.0),), 2.0)
-    assert decode(encode(record)) == record
+    assert decode_record(encode_record(record)) == record
     odd = Reported(0, 1, (Step(1, {"loss": 1.0, "other": float("nan")}, 2.0),), 2.0)
-    assert str(decode(encode(odd)).steps[0].metrics["other"]) == "nan"
+    assert str(decode_record(encode_record(odd)).steps[0].metrics["other"]) == "nan"
 
 
 @pytest.mark.parametrize("line", ["{}", "[]", "3", '{"record":"other"}', '{"record":"stop"}', "x"])
 def test_a_line_that_is_no_record_is_refused_with_its_number(tmp_path, line):
     path = tmp_path / "journal.jsonl"
-    path.write_text(f"{encode(A)}\n{line}\n{encode(B)}\n")
+    path.write_text(f"{encode_record(A)}\n{line}\n{encode_record(B)}\n")
     records = read_journal(path)
     assert next(records) == A
     with pytest.raises(JournalCorrupt, match=r"journal\.jsonl, line 2 cannot be read"):

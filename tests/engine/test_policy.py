@@ -9,23 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskhpo.core.types import (
-    Chance,
     CheckpointPolicy,
     CheckpointRef,
     Continue,
     Pause,
+    ReuseProbability,
     Status,
     Stop,
     Trial,
     WritePolicy,
 )
 from daskhpo.engine.policy import (
-    chance_of,
     check_policy,
-    expendable,
+    eviction_candidate,
     is_full,
-    next_stop,
-    number_kept,
+    n_retained,
+    next_checkpoint,
+    reuse_probability,
 )
 
 # -- what users ask for --------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def test_a_text_that_is_no_size_is_refused_with_examples(name, text):
 
 # -- what is taken -------------------------------------------------------------------------------
 
-S, R, P = Chance.SURE, Chance.REAL, Chance.POOR
+S, R, P = ReuseProbability.CERTAIN, ReuseProbability.LIKELY, ReuseProbability.UNLIKELY
 
 
 @pytest.mark.parametrize(
@@ -154,12 +154,12 @@ def test_the_chance_of_a_state_follows_from_the_policy_and_the_decision(
 ):
     policy = CheckpointPolicy(write)
     for kept in (True, False):
-        assert chance_of(policy, None, kept) is hands_over
-        assert chance_of(policy, Pause(keep=True), kept) is real_pause
-        assert chance_of(policy, Pause(keep=False), kept) is poor_pause
-        assert chance_of(policy, Continue(9), kept) is goes_on
-    assert chance_of(policy, Stop("x"), kept=True) is ends_kept
-    assert chance_of(policy, Stop("x"), kept=False) is None
+        assert reuse_probability(policy, None, kept) is hands_over
+        assert reuse_probability(policy, Pause(keep=True), kept) is real_pause
+        assert reuse_probability(policy, Pause(keep=False), kept) is poor_pause
+        assert reuse_probability(policy, Continue(9), kept) is goes_on
+    assert reuse_probability(policy, Stop("x"), retained=True) is ends_kept
+    assert reuse_probability(policy, Stop("x"), retained=False) is None
 
 
 @pytest.mark.parametrize(
@@ -167,9 +167,9 @@ def test_the_chance_of_a_state_follows_from_the_policy_and_the_decision(
     [("auto", 1), ("every", 1), ("rung", float("inf")), ("end", float("inf")), ("never", 0)],
 )
 def test_a_policy_says_of_how_many_ended_trials_a_checkpoint_is_kept(write, n):
-    assert number_kept(CheckpointPolicy(write)) == n
-    assert number_kept(CheckpointPolicy(write, keep_best=5)) == 5
-    assert number_kept(CheckpointPolicy(write, keep_best=0)) == 0
+    assert n_retained(CheckpointPolicy(write)) == n
+    assert n_retained(CheckpointPolicy(write, keep_best=5)) == 5
+    assert n_retained(CheckpointPolicy(write, keep_best=0)) == 0
 
 
 def test_every_policy_is_in_these_tables():
@@ -181,7 +181,9 @@ def test_training_stops_at_multiples_of_every_and_at_the_segments_end(every, res
     until = resource + length
     policy = CheckpointPolicy("auto" if every is None else "every", every)
     stops = [until] if every is None else [*range(0, until, every), until]
-    assert next_stop(policy, resource, until) == min(stop for stop in stops if stop > resource)
+    assert next_checkpoint(policy, resource, until) == min(
+        stop for stop in stops if stop > resource
+    )
 
 
 # -- budgets -------------------------------------------------------------------------------------
@@ -226,7 +228,7 @@ def in_order(living, ended):
     """Who gives up what, one after another: (number, whether the previous one)."""
     living, ended = ({trial.id: trial for trial in trials} for trials in (living, ended))
     order = []
-    while (found := expendable(living.values(), ended.values())) is not None:
+    while (found := eviction_candidate(living.values(), ended.values())) is not None:
         trial = (living | ended)[found.trial]
         previous = found == trial.previous
         order.append((trial.id, previous))
@@ -266,5 +268,7 @@ def test_of_equals_the_trial_that_began_last_goes_first():
 
 
 def test_where_there_is_no_checkpoint_none_can_go():
-    assert expendable([], []) is None
-    assert expendable([a_trial(0, checkpoint=False)], [a_trial(1, checkpoint=False)]) is None
+    assert eviction_candidate([], []) is None
+    assert (
+        eviction_candidate([a_trial(0, checkpoint=False)], [a_trial(1, checkpoint=False)]) is None
+    )

@@ -12,20 +12,20 @@ import traceback
 import pytest
 
 from daskhpo import Study
-from daskhpo.core.events import Began, Reported, SlotsChanged, Step, Suggested
+from daskhpo.core.events import Reported, SessionStarted, SlotsChanged, Step, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.random import rng
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Real, Space
 from daskhpo.core.types import CheckpointPolicy, Limits, Report, Status, Suggestion, Trial
 from daskhpo.engine.coordinator import Coordinator, Problem
-from daskhpo.engine.journal import decode, encode
-from daskhpo.engine.prefetch import DECAY, SHARE, Ahead, Patience
+from daskhpo.engine.journal import decode_record, encode_record
+from daskhpo.engine.prefetch import DECAY, REFILL_RATE, PrefetchingSearcher, WaitBudget
 from daskhpo.engine.replay import replay
 from daskhpo.engine.session import Session, study_records
 from daskhpo.results.result import Result
 from daskhpo.schedulers import FIFO
-from daskhpo.study.asktell import AskTell
+from daskhpo.study.asktell import AskTellSession
 from daskhpo.testing.journal import MemoryJournal
 
 SPACE = Space({"x": Real(0.0, 1.0)})
@@ -114,7 +114,7 @@ def begin():
     def make(searcher, **options):
         if not hasattr(searcher, "calls"):
             searcher.setup(SPACE, 7)
-        made.append((Ahead(searcher, SPACE, 7, **options), searcher))
+        made.append((PrefetchingSearcher(searcher, SPACE, 7, **options), searcher))
         return made[-1][0]
 
     yield make
@@ -136,7 +136,7 @@ def settle(ahead, searcher):
 
 def start(ahead, trial):
     """What the coordinator does to start a trial."""
-    suggestion = ahead.propose(trial)
+    suggestion = ahead.next_suggestion(trial)
     ahead.on_start(trial, suggestion.config)
     return suggestion
 
@@ -166,14 +166,14 @@ def test_a_suggestion_that_is_ready_is_given_at_once(begin):
     searcher = Slow()
     ahead = begin(searcher, deadline=0.0)
     settle(ahead, searcher)
-    assert ahead.propose(0) == Suggestion({"x": 0.0})
+    assert ahead.next_suggestion(0) == Suggestion({"x": 0.0})
     assert searcher.wait_for("suggest", 1) == SEARCH  # and the next one is made
 
 
 def test_who_finds_none_ready_gets_a_random_one(begin):
     searcher = Slow(n_allowed=0)
     ahead = begin(searcher, deadline=0.0)
-    given = [ahead.propose(trial) for trial in range(3)]
+    given = [ahead.next_suggestion(trial) for trial in range(3)]
     assert [one.config for one in given] == [fallback(trial) for trial in range(3)]
     assert all(one.fallback for one in given)
     assert SPACE.complete(given[0].config) == given[0].config
@@ -183,7 +183,7 @@ def test_a_suggestion_that_comes_before_the_deadline_is_waited_for(begin):
     searcher = Slow(n_allowed=0)
     ahead = begin(searcher, deadline=math.inf)
     helper = thinking(ahead, searcher, 1)
-    given = ahead.propose(0)
+    given = ahead.next_suggestion(0)
     helper.join()
     assert given.config == {"x": 0.0}
     assert given.waited > 0
@@ -219,7 +219,7 @@ def test_points_to_evaluate_are_waited_for_whatever_the_deadline(begin):
 
 def test_points_that_earlier_sessions_began_are_not_waited_for_again(begin):
     ahead = begin(Slow(n_allowed=0), n_trials=2, n_points=2, deadline=0.0)
-    assert ahead.propose(2).fallback
+    assert ahead.next_suggestion(2).fallback
 
 
 def test_a_finite_searcher_is_waited_for_and_ends_with_none_for_good(begin):
@@ -255,10 +255,10 @@ def test_one_is_made_ahead_as_long_as_none_comes_late(begin):
 @pytest.mark.parametrize("n_late", [1, 3, 50])
 def test_each_that_comes_late_asks_for_one_more_but_no_more_than_n_ahead(begin, n_late):
     searcher = Slow(n_allowed=0)
-    ahead = begin(searcher, deadline=0.0, n_ahead=5)
+    ahead = begin(searcher, deadline=0.0, n_prefetch=5)
     searcher.asked.get(timeout=SECONDS)
     for trial in range(n_late):
-        assert ahead.propose(trial).fallback
+        assert ahead.next_suggestion(trial).fallback
     searcher.allow(QUICK)
     settle(ahead, searcher)
     assert len(searcher.numbers) == min(1 + n_late, 5)
@@ -268,44 +268,44 @@ def test_after_a_while_without_a_late_one_fewer_are_made_ahead(begin):
     searcher = Slow(n_allowed=0)
     ahead = begin(searcher, deadline=0.0)
     searcher.asked.get(timeout=SECONDS)
-    assert ahead.propose(0).fallback
+    assert ahead.next_suggestion(0).fallback
     searcher.allow(QUICK)
     n_given = round(1 / DECAY)
     for trial in range(1, n_given + 1):
         settle(ahead, searcher)
         assert len(searcher.numbers) == trial + 1  # two are ready
-        assert not ahead.propose(trial).fallback
+        assert not ahead.next_suggestion(trial).fallback
     settle(ahead, searcher)
     assert len(searcher.numbers) == n_given + 1  # one
 
 
 def test_patience_is_of_all_waits_together():
-    patience = Patience(0.05)
-    assert patience.left(100.0) == 0.05
+    patience = WaitBudget(0.05)
+    assert patience.remaining(100.0) == 0.05
     patience.spend(0.03)
-    assert patience.left(100.03) == pytest.approx(0.02 + SHARE * 0.03)
+    assert patience.remaining(100.03) == pytest.approx(0.02 + REFILL_RATE * 0.03)
     patience.spend(0.04)
-    assert patience.left(100.03) == 0.0
-    assert patience.left(200.0) == 0.05  # never more than that
+    assert patience.remaining(100.03) == 0.0
+    assert patience.remaining(200.0) == 0.05  # never more than that
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_of_any_time_a_small_share_is_spent_waiting(seed):
     random.seed(seed)
-    patience, now, spent = Patience(0.05), 3.0, 0.0
+    patience, now, spent = WaitBudget(0.05), 3.0, 0.0
     for _ in range(1000):
         now += random.choice([0.0, 0.001, 0.1])
-        wait = random.random() * patience.left(now)
+        wait = random.random() * patience.remaining(now)
         patience.spend(wait)
         now, spent = now + wait, spent + wait
-        assert spent <= 0.05 + SHARE * (now - 3.0) + 1e-9
+        assert spent <= 0.05 + REFILL_RATE * (now - 3.0) + 1e-9
 
 
 def test_each_wait_is_charged(begin):
     ahead = begin(Slow(n_allowed=0), deadline=0.01)
-    given = ahead.propose(0)
+    given = ahead.next_suggestion(0)
     assert given.fallback
-    assert ahead._patience._left == pytest.approx(0.01 - given.waited)
+    assert ahead._budget._left == pytest.approx(0.01 - given.waited)
 
 
 @pytest.mark.parametrize("elapsed", [0.0, 50.0])
@@ -313,9 +313,9 @@ def test_none_waits_for_what_takes_too_long(begin, elapsed):
     searcher = Slow(n_allowed=0)
     ahead = begin(searcher, deadline=SECONDS)
     searcher.asked.get(timeout=SECONDS)
-    ahead._pace = 3 * SECONDS  # of the last one
+    ahead._last_seconds = 3 * SECONDS  # of the last one
     ahead._asked_at -= elapsed
-    given = ahead.propose(0)
+    given = ahead.next_suggestion(0)
     assert (given.fallback, given.waited) == (True, 0.0)
 
 
@@ -323,10 +323,10 @@ def test_what_took_long_is_waited_for_when_it_is_due(begin):
     searcher = Slow(n_allowed=0)
     ahead = begin(searcher, deadline=SECONDS)
     searcher.asked.get(timeout=SECONDS)
-    ahead._pace = 3 * SECONDS
+    ahead._last_seconds = 3 * SECONDS
     ahead._asked_at -= 2.5 * SECONDS
     helper = thinking(ahead, searcher, 1)
-    assert ahead.propose(0).config == {"x": 0.0}
+    assert ahead.next_suggestion(0).config == {"x": 0.0}
     helper.join()
 
 
@@ -340,13 +340,13 @@ def test_none_waits_for_what_takes_too_long_and_is_not_begun(begin):
 
     searcher = Learns()
     ahead = begin(searcher, deadline=SECONDS)
-    ahead.propose(0)
+    ahead.next_suggestion(0)
     ahead.on_end(a_trial(0))
     searcher.wait_for("on_end", 0)
     while ahead._ready:
-        ahead.propose(1)
-    ahead._pace = 3 * SECONDS
-    assert ahead.propose(2).fallback
+        ahead.next_suggestion(1)
+    ahead._last_seconds = 3 * SECONDS
+    assert ahead.next_suggestion(2).fallback
     learning.set()
 
 
@@ -354,23 +354,23 @@ def test_how_long_the_last_one_took_is_known(begin):
     searcher = Slow(n_allowed=0)
     ahead = begin(searcher, deadline=math.inf)
     helper = thinking(ahead, searcher, 1)
-    given = ahead.propose(0)
+    given = ahead.next_suggestion(0)
     helper.join()
     assert not given.fallback
-    assert ahead._pace > 0
+    assert ahead._last_seconds > 0
 
 
 def test_infinite_patience_never_ends():
-    patience = Patience(math.inf)
+    patience = WaitBudget(math.inf)
     for now in (0.0, 5.0):
-        assert patience.left(now) == math.inf
+        assert patience.remaining(now) == math.inf
         patience.spend(1e9)
 
 
-@pytest.mark.parametrize("options", [{"n_ahead": 0}, {"deadline": -1.0}, {"deadline": math.nan}])
+@pytest.mark.parametrize("options", [{"n_prefetch": 0}, {"deadline": -1.0}, {"deadline": math.nan}])
 def test_wrong_options_are_refused_and_no_thread_is_begun(options):
     with pytest.raises(ValueError, match="must be at least 1 and deadline="):
-        Ahead(Slow(), SPACE, 0, **options)
+        PrefetchingSearcher(Slow(), SPACE, 0, **options)
     assert searching() == []
 
 
@@ -436,7 +436,9 @@ def test_whatever_happens_the_searcher_hears_a_consistent_story(begin, seed):
     """Trials start, report and end in a random order, some of them with fallbacks."""
     random.seed(seed)
     searcher = Slow(n_allowed=0)
-    ahead = begin(searcher, deadline=random.choice([0.0, 0.0, 0.001]), n_ahead=random.randint(1, 4))
+    ahead = begin(
+        searcher, deadline=random.choice([0.0, 0.0, 0.001]), n_prefetch=random.randint(1, 4)
+    )
     living, story, n_started = {}, [], 0
     while n_started < 60 or living:
         searcher.allow(random.randint(0, 2))
@@ -472,7 +474,7 @@ def test_whatever_happens_the_searcher_hears_a_consistent_story(begin, seed):
     assert sorted(n for n in searcher.numbers if n in starts) == [
         n for n in starts if n in searcher.numbers
     ]  # suggestions are given in their order
-    assert ahead._numbers == {}  # it remembers living trials only
+    assert ahead._searcher_ids == {}  # it remembers living trials only
 
 
 # -- errors and the end --------------------------------------------------------------------------
@@ -482,7 +484,7 @@ def test_what_suggest_raises_is_raised_for_who_waits_with_its_traceback(begin):
     searcher = Slow(raises="suggest")
     ahead = begin(searcher, deadline=math.inf)
     with pytest.raises(ArithmeticError, match="suggest is too hard") as caught:
-        ahead.propose(0)
+        ahead.next_suggestion(0)
     assert "_enter" in [frame.name for frame in traceback.extract_tb(caught.tb)]
 
 
@@ -518,7 +520,7 @@ def test_an_error_counts_though_a_suggestion_is_ready(begin):
     ahead.on_end(a_trial(0))
     ahead._thread.join(SECONDS)
     with pytest.raises(ArithmeticError):
-        ahead.propose(0)
+        ahead.next_suggestion(0)
 
 
 def test_an_error_that_nobody_met_is_logged_at_the_end(begin, caplog):
@@ -532,7 +534,7 @@ def test_an_error_that_nobody_met_is_logged_at_the_end(begin, caplog):
 def test_an_error_that_was_raised_is_not_logged_again(begin, caplog):
     ahead = begin(Slow(raises="suggest"), deadline=math.inf)
     with pytest.raises(ArithmeticError):
-        ahead.propose(0)
+        ahead.next_suggestion(0)
     with caplog.at_level(logging.WARNING, "daskhpo"):
         ahead.close(SECONDS)
     assert not caplog.records
@@ -614,7 +616,7 @@ def test_a_session_waits_for_the_users_points(tmp_path):
     searcher = Slow(n_allowed=0, points_to_evaluate=[{"x": 0.25}, {"x": 0.75}])
     session = open_session(tmp_path, searcher, resume=False, ahead=True)
     ahead = session.coordinator.searcher
-    ahead._patience = Patience(0.0)  # for any other suggestions
+    ahead._budget = WaitBudget(0.0)  # for any other suggestions
     helper = thinking(ahead, ahead._searcher, 2)
     session.coordinator.handle(SlotsChanged(2, 1.0))
     helper.join()
@@ -659,7 +661,7 @@ def test_a_resumed_study_tells_its_searcher_of_all_trials_and_asks_for_none(tmp_
 
 
 def test_whoever_asks_and_tells_has_a_slow_searcher_to_himself(tmp_path):
-    asktell = AskTell(tmp_path, a_problem(Slow()), resume=False)
+    asktell = AskTellSession(tmp_path, a_problem(Slow()), resume=False)
     trial = asktell.ask()
     searcher = asktell._session.coordinator.searcher
     assert trial.config == {"x": 0.0}
@@ -688,7 +690,7 @@ def waited():
     )
     problem, journal = a_problem(Slow()), MemoryJournal()
     coordinator = Coordinator(problem, journal, lambda trial: next(given, None))
-    coordinator.handle(Began(Limits(), CheckpointPolicy("never"), 0.0))
+    coordinator.handle(SessionStarted(Limits(), CheckpointPolicy("never"), 0.0))
     coordinator.handle(SlotsChanged(3, 1.0))
     return problem, journal.records
 
@@ -708,13 +710,15 @@ def test_the_cost_shows_what_the_searcher_took(waited):
 
 def test_the_journal_says_so_only_if_there_was_something(waited):
     _, records = waited
-    lines = [encode(record) for record in records if isinstance(record, Suggested)]
+    lines = [encode_record(record) for record in records if isinstance(record, Suggested)]
     assert [("waited" in line, "fallback" in line) for line in lines] == [
         (False, False),
         (True, False),
         (False, True),
     ]
-    assert [decode(line) for line in lines] == [r for r in records if isinstance(r, Suggested)]
+    assert [decode_record(line) for line in lines] == [
+        r for r in records if isinstance(r, Suggested)
+    ]
 
 
 def test_a_study_that_waited_replays(waited):

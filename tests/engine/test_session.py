@@ -17,7 +17,13 @@ from daskhpo.core.space import Integer, Real, Space
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.engine import requests
 from daskhpo.engine.journal import read_journal
-from daskhpo.engine.session import FORMAT, Session, check_startable, read_manifest, study_records
+from daskhpo.engine.session import (
+    DIRECTORY_FORMAT,
+    Session,
+    check_startable,
+    read_manifest,
+    study_records,
+)
 from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.searchers import GridSearch, RandomSearch
 
@@ -64,10 +70,10 @@ def test_a_directory_that_was_there_keeps_its_mode(tmp_path, problem):
 
 
 def test_a_session_is_asked_to_stop_by_its_token(tmp_path, problem, monkeypatch):
-    monkeypatch.setattr(requests, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(requests, "REQUEST_POLL_SECONDS", 0.01)
     heard = queue.Queue()
     session = begin(tmp_path, problem, on_stop=heard.put)
-    requests.ask_to_stop(tmp_path, session.lock.token, "enough")
+    requests.request_stop(tmp_path, session.lock.token, "enough")
     assert heard.get(timeout=10) == "enough"
     session.close()
 
@@ -82,7 +88,7 @@ def test_the_manifest_says_what_the_study_is(tmp_path, problem):
     assert manifest.source == "train.py:study"
     assert manifest.objective == Objective("loss")
     data = json.loads((tmp_path / "study.json").read_text())
-    assert (data["format"], data["version"]) == (FORMAT, __version__)
+    assert (data["format"], data["version"]) == (DIRECTORY_FORMAT, __version__)
 
 
 def test_an_empty_directory_holds_no_study(tmp_path):
@@ -94,7 +100,7 @@ def test_an_empty_directory_holds_no_study(tmp_path):
 def test_a_manifest_of_another_format_is_refused(tmp_path, problem):
     begin(tmp_path, problem).close()
     path = tmp_path / "study.json"
-    path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 1'))
+    path.write_text(path.read_text().replace(f'"format": {DIRECTORY_FORMAT}', '"format": 1'))
     with pytest.raises(StudyMismatch, match="another format"):
         read_manifest(tmp_path)
 

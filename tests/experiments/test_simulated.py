@@ -12,7 +12,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
 from daskhpo.core.objective import Objective
-from daskhpo.simulation.curves import CurveTable, Recorded
+from daskhpo.simulation.curves import CurveTable, RecordedCurve
 from experiments.readme import Place
 from experiments.simulated import crossing as crossings
 from experiments.simulated.frame import finished, frame, sooner, spread
@@ -27,7 +27,8 @@ from experiments.simulated.tables import COMMITTED, Task, all_tasks
 def a_task(*losses, seconds=None, rates=None):
     """A task of these curves, each unit of which takes a second."""
     curves = tuple(
-        Recorded(list(row), seconds or [float(i + 1) for i in range(len(row))]) for row in losses
+        RecordedCurve(list(row), seconds or [float(i + 1) for i in range(len(row))])
+        for row in losses
     )
     configs = tuple({"lr": rate} for rate in rates or [0.1] * len(losses))
     return Task("made up", "made up", CurveTable(Objective("loss"), configs, curves))
@@ -55,7 +56,7 @@ def test_a_small_table_has_one_target_that_five_configurations_reach():
 
 
 def test_a_target_of_what_is_maximised_is_a_large_one():
-    curves = tuple(Recorded([float(n)], [1.0]) for n in range(10))
+    curves = tuple(RecordedCurve([float(n)], [1.0]) for n in range(10))
     task = Task("", "", CurveTable(Objective("accuracy", "max"), ({},) * 10, curves))
     assert task.target(0.2) == 8.0
 

@@ -16,29 +16,29 @@ from hypothesis import strategies as st
 
 from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.events import (
-    Began,
+    AttemptLost,
     Dropped,
     Failed,
     Held,
     Launched,
-    Lost,
     Reported,
     Saved,
+    SaveFailed,
+    SessionStarted,
     SlotsChanged,
     Step,
     StopRequested,
-    Unsaved,
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Categorical, Real, Space
 from daskhpo.core.types import (
-    Chance,
     CheckpointPolicy,
     Exploit,
     Limits,
     Pause,
     Resume,
+    ReuseProbability,
     ScheduleSegment,
     Start,
     Status,
@@ -46,7 +46,7 @@ from daskhpo.core.types import (
     Wait,
 )
 from daskhpo.engine.coordinator import Coordinator, Problem
-from daskhpo.engine.journal import FileJournal, encode, read_journal
+from daskhpo.engine.journal import FileJournal, encode_record, read_journal
 from daskhpo.engine.replay import replay
 from daskhpo.results.result import Result
 from daskhpo.schedulers import (
@@ -214,12 +214,12 @@ class Chaos:
         self.dead = []  # attempts whose answers may still arrive
         self.memory = {}  # states that workers hold, by row
         self.ghosts = []  # states that were being written when nobody needed them any more
-        committed = {ref.row for ref in self.coordinator.ledger.rows.committed}
+        committed = {ref.id for ref in self.coordinator.ledger.refs.committed}
         assert committed <= set(self.files), "a checkpoint that was committed is gone"
         self.files = {row: self.files[row] for row in committed}  # what a resume collects
         names = ("num_trials", "target", "max_failures", "fail_fast")
         limits = Limits(**{name: self.script[name] for name in names})
-        self.handle(Began(limits, self.script["policy"], self.seconds))
+        self.handle(SessionStarted(limits, self.script["policy"], self.seconds))
         self.resize(self.script["n_slots"])
 
     def kill(self):
@@ -273,14 +273,14 @@ class Chaos:
                     assert not self.stopped, "a trial starts after the stop"
                     if (ref := command.checkpoint) is not None:
                         assert ref.resource == command.resource
-                        if ref.row in self.memory:
-                            assert self.memory[ref.row].ref.resource == ref.resource
+                        if ref.id in self.memory:
+                            assert self.memory[ref.id].ref.resource == ref.resource
                         else:
-                            assert self.files[ref.row] == (ref.trial, ref.resource)
+                            assert self.files[ref.id] == (ref.trial, ref.resource)
                     else:
                         assert command.resource == 0
                     assert command.resource < command.until
-                    path = self.paths[ref.row] if ref is not None else []
+                    path = self.paths[ref.id] if ref is not None else []
                     self.slots[trial] = Slot(command, path)
                 case Train(trial, attempt, _, resource, until):
                     slot = self.slots[trial]
@@ -294,7 +294,7 @@ class Chaos:
                     assert slot.waits
                     assert slot.save is None
                     assert (ref.trial, ref.resource) == (trial, slot.done)
-                    self.paths[ref.row] = slot.path
+                    self.paths[ref.id] = slot.path
                     slot.save = ref, chance
                 case Release(trial, attempt):
                     if trial in self.slots and self.slots[trial].attempt == attempt:
@@ -303,14 +303,14 @@ class Chaos:
                     assert self.slots[trial].attempt == attempt
                     self.slots[trial].interrupted = True
                 case Write(ref):
-                    self.memory[ref.row].urgent = True
+                    self.memory[ref.id].urgent = True
                 case Flush():
                     assert not self.slots
                     self.flushing = True
                 case Delete(ref):
-                    held = self.memory.pop(ref.row, None)
+                    held = self.memory.pop(ref.id, None)
                     if ref.array:
-                        assert self.files.pop(ref.row)[0] == ref.trial
+                        assert self.files.pop(ref.id)[0] == ref.trial
                     elif held is not None and self.happens(0.3):
                         self.ghosts.append(held)
         if self.coordinator.stop_reason is not None:
@@ -354,7 +354,7 @@ class Chaos:
 
     def lose(self, trial, slot, **options):
         self.dead.append((trial, slot))
-        self.handle(Lost(trial, slot.attempt, "gone", self.seconds, **options))
+        self.handle(AttemptLost(trial, slot.attempt, "gone", self.seconds, **options))
 
     def steps(self, trial, since, until):
         n = self.script["n_losses"]
@@ -369,9 +369,9 @@ class Chaos:
         slot = self.slots[trial]
         if slot.interrupted and self.happens(0.7):
             slot.done = self.random.randint(slot.done, slot.until)
-            yielded = slot.done < slot.until
+            preempted = slot.done < slot.until
             slot.waits = True
-            self.report(trial, slot, yielded=yielded)
+            self.report(trial, slot, preempted=preempted)
         elif slot.until - slot.done > 1 and self.happens(0.4):
             slot.done = self.random.randint(slot.done + 1, slot.until - 1)
             self.report(trial, slot)
@@ -405,7 +405,7 @@ class Chaos:
         if self.happens(self.script["mishaps"]):
             self.handle(Held(trial, slot.attempt, None, self.seconds))
         else:
-            self.memory[ref.row] = Memory(slot.attempt, ref, chance is Chance.SURE)
+            self.memory[ref.id] = Memory(slot.attempt, ref, chance is ReuseProbability.CERTAIN)
             self.handle(Held(trial, slot.attempt, ref, self.seconds))
 
     def keep(self):
@@ -415,7 +415,7 @@ class Chaos:
         if self.happens(self.script["mishaps"]):
             if self.happens(0.5):
                 trial, attempt = held.ref.trial, held.attempt
-                self.handle(Unsaved(trial, attempt, row, "no room", self.seconds))
+                self.handle(SaveFailed(trial, attempt, row, "no room", self.seconds))
             else:
                 self.drop(row)
         elif row not in self.files and (held.urgent or self.happens(0.3)):
@@ -425,7 +425,7 @@ class Chaos:
 
     def write(self, held):
         ref = held.committed
-        self.files[ref.row] = (ref.trial, ref.resource)
+        self.files[ref.id] = (ref.trial, ref.resource)
         self.handle(Saved(ref.trial, held.attempt, ref, self.seconds))
 
     def haunt(self):
@@ -439,11 +439,11 @@ class Chaos:
             steps = self.steps(trial, slot.done, slot.until)
             self.handle(Reported(trial, slot.attempt, steps, self.seconds))
         elif kind == 1 and row is not None:
-            self.memory[row.row] = Memory(slot.attempt, row, False)
+            self.memory[row.id] = Memory(slot.attempt, row, False)
             self.handle(Held(trial, slot.attempt, row, self.seconds))
-            assert row.row not in self.memory
+            assert row.id not in self.memory
         elif kind == 2:
-            self.handle(Lost(trial, slot.attempt, "gone twice", self.seconds))
+            self.handle(AttemptLost(trial, slot.attempt, "gone twice", self.seconds))
         else:
             self.handle(Failed(trial, slot.attempt, "too late", self.seconds))
         after = (dict(ledger.trials), list(ledger.queue), self.journal.path.stat().st_size)
@@ -473,7 +473,7 @@ class Chaos:
 
     def run(self):
         for _ in range(5000):
-            if self.coordinator.done:
+            if self.coordinator.is_drained:
                 while self.ghosts:
                     self.write(self.ghosts.pop())
                 return self
@@ -521,10 +521,10 @@ def state(coordinator):
     """What two coordinators must agree on."""
     ledger = coordinator.ledger
     names = ("trials", "n_trials", "n_running", "n_ended", "best_loss", "best_trial", "queue")
-    return {name: getattr(ledger, name) for name in (*names, "kept")} | {
-        "rows": (ledger.rows.n_given, ledger.rows.committed),
+    return {name: getattr(ledger, name) for name in (*names, "retained")} | {
+        "rows": (ledger.refs.n_allocated, ledger.refs.committed),
         "stop_reason": coordinator.stop_reason,
-        "done": coordinator.done,
+        "done": coordinator.is_drained,
     }
 
 
@@ -546,7 +546,7 @@ def test_a_study_survives_everything_and_its_journal_tells_all_of_it(script):
         # the journal has every accepted step, and replays to the same ledger
         assert set(told_steps(records)) == set(chaos.accepted)
         # what lies there is what the journal says, and what somebody refers to
-        committed = {ref.row for ref in ledger.rows.committed}
+        committed = {ref.id for ref in ledger.refs.committed}
         assert committed == set(chaos.files)
         budget = script["policy"].max_files
         assert budget is None or len(committed) <= budget
@@ -566,7 +566,7 @@ def check_schedules(result, chaos):
             state = None if living is None else living.newest
             if state is None or state.resource != life["start"]:
                 continue  # that state is gone, and it waits to train again
-            path = chaos.paths[state.row]
+            path = chaos.paths[state.id]
         if not path:
             with pytest.raises(ValueError, match=f"trial {trial} has reported nothing"):
                 result.schedule(trial)
@@ -592,7 +592,7 @@ def check_result(records, coordinator):
         assert (result.best_trial.id, result.best_value) == (ledger.best_trial, ledger.best_loss)
     assert result.stop_reason == coordinator.stop_reason
     assert (frame["seconds"] >= 0).all()
-    assert result.checkpoints() == sorted(ledger.rows.committed, key=lambda ref: ref.row)
+    assert result.checkpoints() == sorted(ledger.refs.committed, key=lambda ref: ref.id)
 
 
 def check_cost(records, chaos):
@@ -625,8 +625,8 @@ def test_every_beginning_of_a_journal_replays(script):
             coordinator = replay(chaos.problem, records[:n], tail)
             coordinator.ledger.validate()
             # what it adds are the consequences that followed in truth (a kill may have cut them)
-            added = [encode(record) for record in tail.records]
-            following = [encode(record) for record in records[n : n + len(added)]]
+            added = [encode_record(record) for record in tail.records]
+            following = [encode_record(record) for record in records[n : n + len(added)]]
             assert added == following
 
 

@@ -45,15 +45,15 @@ class Notes(Callback):
         self.n_reports, self.last = 0, ""
         self.heard = threading.Event()
 
-    def on_record(self, record: Any, story: Any) -> None:
+    def on_record(self, record: Any, progress: Any) -> None:
         self.n_reports += isinstance(record, Reported)
         if self.n_reports:
             self.heard.set()
 
-    def on_finish(self, story: Any) -> None:
+    def on_finish(self, progress: Any) -> None:
         self.last = "finish"
 
-    def on_leave(self, story: Any) -> None:
+    def on_detach(self, progress: Any) -> None:
         self.last = "leave"
 
 

@@ -18,8 +18,15 @@ from daskhpo.core.errors import StudyExists, StudyLocked
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.options import RunOptions
 from daskhpo.remote.allocation import step_command
-from daskhpo.remote.script import head_name, worker_name
-from daskhpo.remote.submission import HeadJob, JobFolder, Place, Submission, WorkerJobs, WorkerSteps
+from daskhpo.remote.script import controller_job_name, worker_job_name
+from daskhpo.remote.submission import (
+    ControllerAddress,
+    ControllerJob,
+    JobDirectory,
+    Submission,
+    WorkerJobs,
+    WorkerSteps,
+)
 from daskhpo.schedulers import FIFO
 from daskhpo.searchers import GridSearch
 from daskhpo.space import Real
@@ -119,13 +126,13 @@ def test_names_and_folders_may_have_blanks(folder):
     assert f'#SBATCH --output="{path.replace("%", "%%")}/job/%j.log"\n' in text
     assert "#SBATCH --job-name=daskhpo-my_1st__study\n" in text
     assert text.endswith(f" -m daskhpo.cli.submitted_job '{path}'\n")
-    assert head_name("a,b") == "daskhpo-a_b"
-    assert worker_name("a b", "12") == "daskhpo-a_b-workers-12"
+    assert controller_job_name("a,b") == "daskhpo-a_b"
+    assert worker_job_name("a b", "12") == "daskhpo-a_b-workers-12"
 
 
 def test_a_step_is_a_worker_with_a_gpu_of_its_own(tmp_path):
     steps = WorkerSteps(nodes=2, per_node=4, gpus=1, processes=2, cores=8, megabytes=4000)
-    argv = step_command(steps, JobFolder(tmp_path), 3)
+    argv = step_command(steps, JobDirectory(tmp_path), 3)
     assert argv[0] == "srun"
     for word in ("--ntasks=1", "--gres=gpu:1", "--exact", "--mem=4000M", "--cpus-per-task=8"):
         assert word in argv
@@ -279,16 +286,16 @@ def test_a_submission_comes_back_from_its_directory(tmp_path, workers):
     options = RunOptions(
         Limits(5, 3600.0, 0.5), CheckpointPolicy("every", every=3), {"cpu": 1, "gpu": 0.5}, 7, 60.0
     )
-    job = HeadJob(3600.0, "cpu", None, 2, "4096M", ("--qos=x",), ("module load a",), 3)
+    job = ControllerJob(3600.0, "cpu", None, 2, "4096M", ("--qos=x",), ("module load a",), 3)
     given = Submission("/a/tune.py:study", options, job, workers, 12.5, "/a", "login")
-    folder = JobFolder(tmp_path / "runs" / "first")
-    assert folder.submission() is folder.number() is folder.place() is None
+    folder = JobDirectory(tmp_path / "runs" / "first")
+    assert folder.submission() is folder.number() is folder.address() is None
     folder.create()
     folder.write(given)
     folder.write_number("12")
-    folder.write_place(Place("13", "n1", 4000))
+    folder.write_address(ControllerAddress("13", "n1", 4000))
     assert folder.submission() == given
-    assert (folder.number(), folder.place()) == ("12", Place("13", "n1", 4000))
+    assert (folder.number(), folder.address()) == ("12", ControllerAddress("13", "n1", 4000))
     for path in folder.path.iterdir():
         assert path.stat().st_mode & 0o777 == 0o600
         assert json.loads(path.read_text())
@@ -324,8 +331,11 @@ def test_credentials_are_for_their_owner_only_and_new_each_time(tmp_path):
 
 
 def test_the_tunnel_goes_by_way_of_the_login_node():
-    assert Place("1", "n1", 4000).tunnel("login") == "ssh -N -L 8787:127.0.0.1:4000 -J login n1"
-    assert Place("1", "n1", 4000).tunnel("n1") == "ssh -N -L 8787:127.0.0.1:4000 n1"
+    assert (
+        ControllerAddress("1", "n1", 4000).tunnel("login")
+        == "ssh -N -L 8787:127.0.0.1:4000 -J login n1"
+    )
+    assert ControllerAddress("1", "n1", 4000).tunnel("n1") == "ssh -N -L 8787:127.0.0.1:4000 n1"
 
 
 def test_a_finite_search_may_be_submitted_without_a_limit(folder):

@@ -6,14 +6,14 @@ import math
 
 import pytest
 
-from daskhpo.core.events import Began
+from daskhpo.core.events import SessionStarted
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.results.result import Result
 from daskhpo.schedulers import ASHA, FIFO, PBT, Hyperband
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation import Simulation
-from daskhpo.simulation.executor import Site
+from daskhpo.simulation.executor import ClusterModel
 from daskhpo.space import Categorical, Integer, Real
 
 SPACE = {"x": Real(0.0, 1.0), "step": Integer(3, 9), "kind": Categorical(["a", ("b", 1)])}
@@ -45,7 +45,10 @@ STORIES = {
     "paused and resumed": (ASHA(9, variant="promotion"), {}),
     "waiting for a rung": (Hyperband(9), {}),
     "workers lost": (FIFO(9), {"resizes": [(30.0, 1), (50.0, 4), (100.0, 2), (101.0, 3)]}),
-    "jobs that end": (ASHA(9, variant="promotion"), {"site": Site(walltime=40.0, away=7.0)}),
+    "jobs that end": (
+        ASHA(9, variant="promotion"),
+        {"cluster": ClusterModel(walltime=40.0, requeue_seconds=7.0)},
+    ),
 }
 
 
@@ -67,7 +70,9 @@ def test_each_trials_curve_has_its_metrics_and_the_times_of_its_own_training(sch
 
 
 def test_a_launch_counts_as_training_and_is_in_the_unit_after_it():
-    result = played(FIFO(3), num_workers=1, num_trials=2, site=Site(launch_seconds=100.0))
+    result = played(
+        FIFO(3), num_workers=1, num_trials=2, cluster=ClusterModel(launch_seconds=100.0)
+    )
     for _, part in result.curves().groupby("trial"):
         step = part["config/step"].iloc[0]
         assert part["seconds"].diff().dropna().tolist() == [step] * (len(part) - 1)
@@ -83,7 +88,7 @@ def test_a_trial_that_failed_has_a_unit_without_a_metric():
 
 
 def test_a_study_without_reports_has_an_empty_table():
-    began = Began(Limits(), CheckpointPolicy(), 0.0)
+    began = SessionStarted(Limits(), CheckpointPolicy(), 0.0)
     frame = Result([began], Objective("loss")).curves()
     assert list(frame.columns) == ["trial", "resource", "seconds"]
     assert len(frame) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daskhpo.core.events import Began, Exploited, Launched, Reported, Step, Suggested
+from daskhpo.core.events import Exploited, Launched, Reported, SessionStarted, Step, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.results.result import Result
@@ -21,7 +21,7 @@ def train(trial, since, *losses):
 
 @pytest.fixture
 def result():
-    records = [Began(Limits(), CheckpointPolicy(), 0.0)]
+    records = [SessionStarted(Limits(), CheckpointPolicy(), 0.0)]
     for trial, lr in enumerate((0.1, 0.2)):
         records += [Suggested(trial, {"lr": lr, "k": 3}, 0, 0.0), Launched(trial, 1, 0, 9, 0.0)]
     records += [
@@ -88,7 +88,7 @@ def test_several_hyperparameters_must_be_told_apart(result):
 
 @pytest.mark.parametrize("plot", [plot_schedule, plot_genealogy])
 def test_what_is_no_number_is_not_drawn(plot):
-    records = [Began(Limits(), CheckpointPolicy(), 0.0)]
+    records = [SessionStarted(Limits(), CheckpointPolicy(), 0.0)]
     records += [Suggested(0, {"kind": "adam"}, 0, 0.0), Launched(0, 1, 0, 9, 0.0)]
     found = Result([*records, train(0, 0, 0.9)], Objective("loss"))
     with pytest.raises(ValueError, match="kind='adam': only numbers can be drawn"):

@@ -6,12 +6,20 @@ import math
 
 import pytest
 
-from daskhpo.core.events import Began, Exploited, Launched, Lost, Reported, Step, Suggested
+from daskhpo.core.events import (
+    AttemptLost,
+    Exploited,
+    Launched,
+    Reported,
+    SessionStarted,
+    Step,
+    Suggested,
+)
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.results.result import Result
 
-BEGAN = Began(Limits(), CheckpointPolicy(), 0.0)
+BEGAN = SessionStarted(Limits(), CheckpointPolicy(), 0.0)
 
 
 def begin(trial, lr):
@@ -132,7 +140,7 @@ def test_while_the_only_trial_begins_anew_there_is_no_schedule():
         begin(0, 0.1),
         train(0, 0, 0.5, 0.4),
         take_over(0, 0, 0.2, 2),
-        [Lost(0, 5, "its worker died", 3.0), Launched(0, 6, 0, 9, 3.0)],
+        [AttemptLost(0, 5, "its worker died", 3.0), Launched(0, 6, 0, 9, 3.0)],
     )
     with pytest.raises(ValueError, match="begin anew"):
         found.schedule()
@@ -155,18 +163,18 @@ def test_one_that_changed_its_own_configuration_goes_on_from_itself():
 
 
 def test_one_whose_states_are_gone_trains_again_with_the_configuration_that_it_has():
-    lost = [Lost(0, 5, "its worker died", 3.0), Launched(0, 6, 1, 9, 3.0)]
+    lost = [AttemptLost(0, 5, "its worker died", 3.0), Launched(0, 6, 1, 9, 3.0)]
     found = population(lost, train(0, 1, 0.1, 0.1, 0.1, attempt=6))
     assert shown(found.schedule(0)) == [(0, 1, 0.2, 1), (1, 4, 0.3, 0)]
     anew = population(
-        [Lost(0, 5, "its worker died", 3.0), Launched(0, 6, 0, 9, 3.0)],
+        [AttemptLost(0, 5, "its worker died", 3.0), Launched(0, 6, 0, 9, 3.0)],
         train(0, 0, 0.1, attempt=6),
     )
     assert shown(anew.schedule(0)) == [(0, 1, 0.3, 0)]
 
 
 def test_a_loss_that_costs_no_configuration_changes_nothing():
-    lost = [Lost(1, 5, "its worker died", 3.0), Launched(1, 6, 4, 9, 3.0)]
+    lost = [AttemptLost(1, 5, "its worker died", 3.0), Launched(1, 6, 4, 9, 3.0)]
     found = population(lost, train(1, 4, 0.3, 0.2, attempt=6))
     assert shown(found.schedule()) == shown(population().schedule())
 
@@ -212,7 +220,7 @@ def test_the_training_of_a_trial_is_that_of_all_whose_states_it_went_on_from():
 
 
 def test_a_unit_that_was_trained_again_is_told_as_it_went_into_the_state():
-    lost = [Lost(1, 5, "its worker died", 3.0), Launched(1, 6, 4, 9, 3.0)]
+    lost = [AttemptLost(1, 5, "its worker died", 3.0), Launched(1, 6, 4, 9, 3.0)]
     found = population(lost, train(1, 4, 0.35, attempt=6))
     assert found.training(1)["loss"].tolist() == [0.7, 0.6, 0.5, 0.4, 0.35]
     assert found.schedule(1).max_t == 5

@@ -11,21 +11,21 @@ from hypothesis import strategies as st
 
 from daskhpo.core.errors import CheckpointMissing
 from daskhpo.core.events import (
-    Began,
+    AttemptLost,
     Deleted,
     Ended,
     Exploited,
     Failed,
     Held,
     Launched,
-    Lost,
     Reported,
     Saved,
+    SaveFailed,
+    SessionStarted,
     SlotsChanged,
     Step,
     StopRequested,
     Suggested,
-    Unsaved,
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import (
@@ -37,9 +37,9 @@ from daskhpo.core.types import (
     Status,
     Stop,
 )
-from daskhpo.results.result import Result, Story
+from daskhpo.results.result import Result, StudyProgress
 
-BEGAN = Began(Limits(), CheckpointPolicy(), 0.0)
+BEGAN = SessionStarted(Limits(), CheckpointPolicy(), 0.0)
 
 
 def start(trial, at=0.0, **config):
@@ -149,7 +149,7 @@ def test_a_unit_that_was_trained_again_appears_once_as_first_reported():
     found = result(
         start(0),
         reported(0, 1.0, 0.9, 0.8),
-        Lost(0, 1, "gone", 2.0),
+        AttemptLost(0, 1, "gone", 2.0),
         Launched(0, 2, 0, 9, 3.0),
         reported(0, 6.0, 0.95, 0.85, 0.7, attempt=2),
     )
@@ -166,7 +166,7 @@ def test_a_trials_seconds_are_those_in_a_slot():
         Held(0, 1, CheckpointRef(0, 0, 1), 32.0),  # 22 seconds, until its state was held
         Saved(0, 1, a_ref(0), 40.0),  # and written later
         Launched(0, 2, 1, 3, 100.0),
-        Lost(0, 2, "gone", 105.0),  # 5 more
+        AttemptLost(0, 2, "gone", 105.0),  # 5 more
         Launched(0, 3, 1, 3, 200.0),
         reported(0, 210.0, 0.8, 0.7, since=1, attempt=3, decision=Stop("x")),
         Ended(0, Status.STOPPED, "x", 210.0),  # 10 more
@@ -176,7 +176,9 @@ def test_a_trials_seconds_are_those_in_a_slot():
 
 
 def test_what_ran_when_the_coordinator_died_held_its_slot_until_the_last_record():
-    found = result(start(0, at=1.0), SlotsChanged(2, 9.0), Began(Limits(), CheckpointPolicy(), 9.0))
+    found = result(
+        start(0, at=1.0), SlotsChanged(2, 9.0), SessionStarted(Limits(), CheckpointPolicy(), 9.0)
+    )
     assert (row(found, 0)["seconds"], row(found, 0)["status"]) == (8.0, "queued")
 
 
@@ -198,7 +200,7 @@ def test_a_discarded_trial_is_not_charged_for_its_pause():
         ([reported(0, 1.0, 0.9, decision=Pause())], "paused"),
         ([reported(0, 1.0, 0.9, decision=Continue(3))], "running"),
         ([reported(0, 1.0, 0.9, decision=Continue(3)), Held(0, 1, None, 2.0)], "running"),
-        ([reported(0, 1.0, 0.9, yielded=True)], "queued"),
+        ([reported(0, 1.0, 0.9, preempted=True)], "queued"),
         ([StopRequested("x", 0.5), reported(0, 1.0, 0.9, decision=Continue(3))], "queued"),
         (
             [
@@ -209,14 +211,14 @@ def test_a_discarded_trial_is_not_charged_for_its_pause():
             "queued",
         ),
         ([reported(0, 1.0, 0.9), StopRequested("x", 1.0), Held(0, 1, None, 2.0)], "queued"),
-        ([reported(0, 1.0, 0.9, yielded=True), Held(0, 1, a_ref(0), 2.0)], "queued"),
+        ([reported(0, 1.0, 0.9, preempted=True), Held(0, 1, a_ref(0), 2.0)], "queued"),
         ([reported(0, 1.0, 0.9, decision=Pause()), Held(0, 1, a_ref(0), 2.0)], "paused"),
         ([reported(0, 1.0, 0.9, decision=Pause()), Exploited(0, 0, {}, 1, 2.0)], "paused"),
-        ([Lost(0, 1, "gone", 1.0)], "queued"),
-        ([Lost(0, 1, "gone", 1.0), Launched(0, 2, 0, 9, 1.0)], "running"),
+        ([AttemptLost(0, 1, "gone", 1.0)], "queued"),
+        ([AttemptLost(0, 1, "gone", 1.0), Launched(0, 2, 0, 9, 1.0)], "running"),
         ([Failed(0, 1, "E", 1.0)], "queued"),
         ([Failed(0, 1, "E", 1.0), Ended(0, Status.FAILED, "E", 1.0)], "failed"),
-        ([reported(0, 1.0, 0.9, decision=Pause()), Lost(0, 1, "gone", 2.0)], "paused"),
+        ([reported(0, 1.0, 0.9, decision=Pause()), AttemptLost(0, 1, "gone", 2.0)], "paused"),
     ],
 )
 def test_the_status_follows_from_the_records(records, status):
@@ -224,7 +226,7 @@ def test_the_status_follows_from_the_records(records, status):
 
 
 def test_a_trial_whose_report_reaches_the_target_hands_over():
-    began = Began(Limits(target=0.5), CheckpointPolicy("never"), 0.0)
+    began = SessionStarted(Limits(target=0.5), CheckpointPolicy("never"), 0.0)
     stop = StopRequested("the target of 0.5 was reached", 1.0)
     records = [began, *start(0), reported(0, 1.0, 0.4, decision=Continue(3)), stop]
     found = Result(records, Objective("loss"))
@@ -233,7 +235,7 @@ def test_a_trial_whose_report_reaches_the_target_hands_over():
 
 
 def test_a_new_session_forgets_why_the_last_one_stopped():
-    found = result(StopRequested("enough", 1.0), Began(Limits(), CheckpointPolicy(), 1.0))
+    found = result(StopRequested("enough", 1.0), SessionStarted(Limits(), CheckpointPolicy(), 1.0))
     assert found.stop_reason is None
 
 
@@ -279,11 +281,11 @@ def test_checkpoints_are_told_by_row_whatever_came_first():
 
 def test_a_trials_checkpoint_is_its_newest_that_is_left():
     first, second, other = a_ref(0), a_ref(1, resource=3), a_ref(2, trial=1)
-    story = Story(Objective("loss"))
+    story = StudyProgress(Objective("loss"))
 
     def after(*records):
         for record in records:
-            story.tell(record)
+            story.apply(record)
         return story.trials[0].checkpoint
 
     assert after(BEGAN, *start(0), *start(1)) is None
@@ -310,9 +312,9 @@ def test_a_state_that_is_only_held_is_no_checkpoint():
 @pytest.mark.parametrize(
     ("record", "error"),
     [
-        (Unsaved(0, 1, 0, "OSError: no space left", 2.0), "OSError: no space left"),
-        (Lost(0, 1, "row 3 is damaged", 2.0, bad_checkpoint=True), "row 3 is damaged"),
-        (Lost(0, 1, "its worker died", 2.0), ""),
+        (SaveFailed(0, 1, 0, "OSError: no space left", 2.0), "OSError: no space left"),
+        (AttemptLost(0, 1, "row 3 is damaged", 2.0, bad_checkpoint=True), "row 3 is damaged"),
+        (AttemptLost(0, 1, "its worker died", 2.0), ""),
     ],
 )
 def test_what_was_wrong_with_a_checkpoint_is_shown_on_its_trial(record, error):
@@ -320,11 +322,11 @@ def test_what_was_wrong_with_a_checkpoint_is_shown_on_its_trial(record, error):
 
 
 def test_an_error_that_comes_after_the_trial_was_forgotten_hurts_nobody():
-    story = Story(Objective("loss"), keep_ended=False)
+    story = StudyProgress(Objective("loss"), keep_ended=False)
     over = Ended(0, Status.STOPPED, "x", 1.0)
-    late = [Saved(0, 1, a_ref(0), 2.0), Unsaved(0, 1, 1, "no space", 2.0), Deleted(0, "", 3.0)]
+    late = [Saved(0, 1, a_ref(0), 2.0), SaveFailed(0, 1, 1, "no space", 2.0), Deleted(0, "", 3.0)]
     for record in [BEGAN, *start(0), over, *late]:
-        story.tell(record)
+        story.apply(record)
     assert story.trials == story.checkpoints == {}
     assert story.n_checkpoints == 1
 
@@ -335,11 +337,11 @@ def test_units_that_were_trained_again_are_counted():
         start(1),
         reported(0, 1.0, 0.9, 0.8, 0.7),
         reported(1, 1.0, 0.9, 0.8),
-        Lost(0, 1, "gone", 2.0),
+        AttemptLost(0, 1, "gone", 2.0),
         Launched(0, 2, 1, 9, 2.0),
         reported(0, 3.0, 0.8, since=1, attempt=2),  # 2 again
         reported(0, 4.0, 0.7, 0.6, since=2, attempt=2),  # 3 again, and 4
-        Lost(0, 2, "gone", 5.0),
+        AttemptLost(0, 2, "gone", 5.0),
         Launched(0, 3, 0, 9, 5.0),
         reported(0, 6.0, 0.9, attempt=3),  # 1 again
         reported(1, 6.0, 0.7, since=2),
@@ -442,9 +444,9 @@ def test_k_must_be_positive():
 
 
 def test_a_story_counts_sessions_slots_and_checkpoints():
-    story = Story(Objective("loss"))
+    story = StudyProgress(Objective("loss"))
     ref = a_ref(0)
     for record in [BEGAN, SlotsChanged(4, 0.0), *start(0), Saved(0, 1, ref, 1.0), BEGAN]:
-        story.tell(record)
+        story.apply(record)
     assert (story.n_sessions, story.n_slots) == (2, 0)  # a session begins without any
     assert (story.n_checkpoints, story.n_checkpoint_bytes) == (1, 500)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from daskhpo.core.events import (
-    Began,
+    AttemptLost,
     Ended,
     Exploited,
     Failed,
     Held,
     Launched,
-    Lost,
     Reported,
-    SetBack,
+    RolledBack,
+    SessionStarted,
     SlotsChanged,
     Step,
     StopRequested,
@@ -35,7 +35,7 @@ PARTS = ("useful", "lost", "saving", "unreported", "idle")
 
 
 def began(at=0.0, policy="auto"):
-    return Began(Limits(), CheckpointPolicy(policy), at)
+    return SessionStarted(Limits(), CheckpointPolicy(policy), at)
 
 
 def start(trial, at):
@@ -91,7 +91,7 @@ def test_units_that_are_trained_again_are_lost_one_by_one():
         SlotsChanged(1, 0.0),
         start(0, 0.0),
         reported(0, 20.0, [10.0, 20.0]),
-        Lost(0, 1, "gone", 27.0),
+        AttemptLost(0, 1, "gone", 27.0),
         Launched(0, 2, 0, 9, 30.0),
         reported(0, 55.0, [40.0, 49.0, 55.0], attempt=2),
     )
@@ -123,7 +123,7 @@ def test_where_no_state_is_taken_the_slot_is_free_at_once(decision):
         began(policy="never"),
         SlotsChanged(1, 0.0),
         start(0, 0.0),
-        reported(0, 10.0, [10.0], decision=decision, yielded=decision is None),
+        reported(0, 10.0, [10.0], decision=decision, preempted=decision is None),
         SlotsChanged(1, 15.0),
     )
     assert parts == {"useful": 10.0, "idle": 5.0}
@@ -131,7 +131,7 @@ def test_where_no_state_is_taken_the_slot_is_free_at_once(decision):
 
 @pytest.mark.parametrize(
     "end",
-    [Lost(0, 1, "gone", 13.0), Failed(0, 1, "E", 13.0), began(13.0)],
+    [AttemptLost(0, 1, "gone", 13.0), Failed(0, 1, "E", 13.0), began(13.0)],
     ids=["lost", "failed", "died"],
 )
 def test_what_was_not_reported_is_lost(end):
@@ -172,8 +172,8 @@ def test_a_trial_that_is_set_back_waits_no_more():
         began(),
         SlotsChanged(1, 0.0),
         start(0, 0.0),
-        Lost(0, 1, "gone", 1.0),
-        SetBack(0, 4.0),
+        AttemptLost(0, 1, "gone", 1.0),
+        RolledBack(0, 4.0),
         SlotsChanged(1, 9.0),
     )
     assert result.trials()["seconds/queued"][0] == 3.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from daskhpo.core.commands import Command, Delete, Flush, Release, Save, Train
-from daskhpo.core.events import Began, Dropped, Event, Held, Reported, SlotsChanged, Step
+from daskhpo.core.events import Dropped, Event, Held, Reported, SessionStarted, SlotsChanged, Step
 from daskhpo.core.objective import Objective
 from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Scheduler
@@ -105,7 +105,7 @@ class Slots:
             match command:
                 case Train(trial, launch=True):
                     ref = command.checkpoint
-                    state = State(self._problem.initial) if ref is None else self._held[ref.row][1]
+                    state = State(self._problem.initial) if ref is None else self._held[ref.id][1]
                     assert len(state.rates) == command.resource, "another state than was said"
                     self._running[trial] = command, state
                     self._jobs.append(trial)
@@ -114,12 +114,12 @@ class Slots:
                     self._jobs.append(trial)
                 case Save(trial, attempt, ref):
                     held = Held(trial, attempt, ref, self.now())
-                    self._held[ref.row] = held, self._running[trial][1]
+                    self._held[ref.id] = held, self._running[trial][1]
                     self._ready.append(held)
                 case Release(trial):
                     self._running.pop(trial, None)
                 case Delete(ref):
-                    self._held.pop(ref.row, None)
+                    self._held.pop(ref.id, None)
                 case Flush():
                     for row, (held, _) in self._held.items():
                         dropped = Dropped(held.trial, held.attempt, row, "over", self.now())
@@ -167,7 +167,7 @@ def populate(
     journal = MemoryJournal()
     coordinator = Coordinator(problem, journal)
     slots = Slots(quadratic, n_slots, seed, jitter)
-    began = Began(Limits(num_trials=population), CheckpointPolicy(keep_best=0), 0.0)
+    began = SessionStarted(Limits(num_trials=population), CheckpointPolicy(keep_best=0), 0.0)
     slots.perform(coordinator.handle(began))
     drive(coordinator, slots, journal)
     full = [s for s in slots.states.values() if len(s.rates) == scheduler.max_t]

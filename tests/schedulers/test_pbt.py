@@ -390,7 +390,7 @@ def test_a_member_that_is_set_back_behind_its_configuration_takes_over_another_o
     ranked(members)
     members.report(0, loss=0.1)
     trial = members.trials[2]._replace(resource=0, held=None)
-    assert members.scheduler.on_setback(trial)
+    assert members.scheduler.on_rollback(trial)
     members.trials[2] = trial._replace(status=Status.PAUSED)
     action = members.ask()
     assert isinstance(action, Exploit)

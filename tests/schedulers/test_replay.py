@@ -86,7 +86,7 @@ def test_other_hyperparameters_are_left_as_they_are():
 def test_a_trial_that_was_set_back_gets_the_values_of_that_time():
     replay = PBTReplay(SCHEDULE)
     trial = paused(4, THIRD, since=8)
-    assert replay.on_setback(trial)
+    assert replay.on_rollback(trial)
     assert wish(replay, trial) == Exploit(0, 0, SECOND)
     assert wish(replay, paused(0, THIRD, since=8)) == Exploit(0, 0, FIRST)
 

@@ -123,7 +123,7 @@ def test_noise_is_learned():
     clean = told(ready(), 60)
     for searcher in (noisy, clean):
         searcher.suggest(60)
-    variance = np.var([row.loss for row in noisy._evidence.rows.values()])
+    variance = np.var([row.loss for row in noisy._evidence.observations.values()])
     assert noisy._losses._value.noise * variance == pytest.approx(0.1**2, rel=0.6)
     assert clean._losses._value.noise < 1e-3
 
@@ -198,7 +198,7 @@ def test_a_resumed_searcher_knows_what_the_first_one_knew():
     resumed = ready()
     for trial, (config, loss) in enumerate(seen):
         tell(resumed, trial, config, loss)  # suggest was never called
-    assert resumed._evidence.rows == first._evidence.rows
+    assert resumed._evidence.observations == first._evidence.observations
     assert bowl(resumed.suggest(15)) < 0.01
 
 
@@ -240,7 +240,7 @@ def beside_a_failing_region(seed, outcome):
             outcome(searcher, trial, config)
         else:
             tell(searcher, trial, config, bowl(config))
-    return failed, min(row.loss for row in searcher._evidence.rows.values())
+    return failed, min(row.loss for row in searcher._evidence.observations.values())
 
 
 def test_a_region_that_fails_is_left_alone():
@@ -321,7 +321,7 @@ def test_a_configuration_that_changes_in_mid_life_is_credited_with_its_own_losse
     searcher.on_start(0, trial.config)
     searcher.observe(trial, Report(1, (5.0,), 5.0))
     searcher.observe(trial._replace(config={"x": 0.8}), Report(3, (9.0, 7.0), 5.0))
-    rows = [(row.unit, row.resource, row.loss) for row in searcher._evidence.rows.values()]
+    rows = [(row.unit, row.resource, row.loss) for row in searcher._evidence.observations.values()]
     assert rows == [((0.2,), 1, 5.0), ((0.8,), 3, 7.0)]
 
 
@@ -369,7 +369,7 @@ def test_a_copy_in_mid_study_is_independent():
     searcher = told(ready())
     twin = copy.deepcopy(searcher)
     tell(twin, 12, twin.suggest(12), 5.0)
-    assert len(searcher._evidence.rows) == 12
+    assert len(searcher._evidence.observations) == 12
     assert search(ready(Space(a_point_space())), 3)  # constants and all
 
 

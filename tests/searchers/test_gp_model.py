@@ -9,7 +9,7 @@ from skopt.learning import GaussianProcessRegressor
 from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from daskhpo.searchers.gp.blas import one_thread
-from daskhpo.searchers.gp.dataset import Row, most_telling
+from daskhpo.searchers.gp.dataset import Observation, most_telling
 from daskhpo.searchers.gp.model import Hyperparameters, Likelihood, Posterior, fit, standardised
 from daskhpo.searchers.gp.surrogate import Fitted
 
@@ -128,12 +128,12 @@ def test_standardised_losses_keep_their_order_and_draw_in_the_worst():
 
 
 def test_few_rows_are_all_taken():
-    assert most_telling([Row((0.5,), 1, 1.0)] * 3, 3).tolist() == [0, 1, 2]
+    assert most_telling([Observation((0.5,), 1, 1.0)] * 3, 3).tolist() == [0, 1, 2]
 
 
 def test_of_many_rows_the_best_of_each_resource_and_some_of_the_others_are_taken():
-    rows = [Row((0.5,), 1, float(loss)) for loss in range(80)]
-    rows += [Row((0.5,), 9, 100.0 + loss) for loss in range(20)]
+    rows = [Observation((0.5,), 1, float(loss)) for loss in range(80)]
+    rows += [Observation((0.5,), 9, 100.0 + loss) for loss in range(20)]
     kept = most_telling(rows, 20)
     assert len(set(kept.tolist())) == 20
     assert set(range(8)) | {80, 81} <= set(kept.tolist())  # ten best: a tenth of each resource

@@ -43,7 +43,7 @@ def begun(warm_start, space=PLANE, seed=0):
 
 
 def rows(searcher):
-    return list(searcher._evidence.rows.values())
+    return list(searcher._evidence.observations.values())
 
 
 def first_losses(searcher, n):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from daskhpo import Study
 from daskhpo.core.objective import Objective
 from daskhpo.schedulers import ASHA
-from daskhpo.simulation.curves import CurveTable, MadeUpCurves, Recorded
+from daskhpo.simulation.curves import CurveTable, RecordedCurve, SyntheticCurves
 from daskhpo.space import Categorical, Integer, Ordinal, Real, Space
 
 FRAME = pd.DataFrame(
@@ -36,13 +36,13 @@ def changed(**columns):
 
 
 def test_a_recorded_curve_gives_what_was_recorded():
-    curve = Recorded([0.9, 0.5, 0.7], [5.0, 7.0, 9.0])
+    curve = RecordedCurve([0.9, 0.5, 0.7], [5.0, 7.0, 9.0])
     assert [curve.metric(r) for r in (1, 2, 3)] == [0.9, 0.5, 0.7]
     assert [curve.seconds(r) for r in (1, 2, 3)] == [5.0, 7.0, 9.0]
 
 
 def test_beyond_its_end_the_last_value_holds_and_units_take_the_time_of_those_after_the_first():
-    curve = Recorded([0.9, 0.5, 0.7], [105.0, 107.0, 109.0])
+    curve = RecordedCurve([0.9, 0.5, 0.7], [105.0, 107.0, 109.0])
     assert curve.n_units == 3
     assert (curve.metric(4), curve.metric(99)) == (0.7, 0.7)
     assert (curve.seconds(4), curve.seconds(13)) == (111.0, 129.0)
@@ -150,7 +150,7 @@ NUMBERS = Space({"a": Real(1e-3, 1.0, log=True), "b": Integer(1, 9), "c": Ordina
 def test_a_configuration_learns_like_the_nearest_one_in_the_unit_cube(seed):
     generator = np.random.default_rng(seed)
     configs = tuple(NUMBERS.sample(generator) for _ in range(12))
-    curves = tuple(Recorded([float(i)], [1.0]) for i in range(12))
+    curves = tuple(RecordedCurve([float(i)], [1.0]) for i in range(12))
     source = CurveTable(Objective("loss"), configs, curves).nearest(NUMBERS)
     asked = NUMBERS.sample(generator)
     apart = [math.dist(NUMBERS.to_unit(asked), NUMBERS.to_unit(config)) for config in configs]
@@ -160,7 +160,7 @@ def test_a_configuration_learns_like_the_nearest_one_in_the_unit_cube(seed):
 def test_of_categories_the_same_is_nearer_than_any_other():
     space = Space({"x": Real(0.0, 1.0), "kind": Categorical(["a", "b", "c"]), "fixed": 3})
     configs = ({"x": 0.0, "kind": "b"}, {"x": 0.9, "kind": "a"}, {"x": 0.0, "kind": "c"})
-    curves = tuple(Recorded([float(i)], [1.0]) for i in range(3))
+    curves = tuple(RecordedCurve([float(i)], [1.0]) for i in range(3))
     source = CurveTable(Objective("loss"), configs, curves).nearest(space)
     assert source({"x": 0.0, "kind": "a", "fixed": 3}).metric(1) == 1.0
     assert source({"x": 0.0, "kind": "c", "fixed": 3}).metric(1) == 2.0
@@ -183,15 +183,15 @@ def test_a_space_that_the_curves_do_not_know_is_refused(space, message):
 
 
 def drawn(n=3000, resource=1, max_t=27, **options):
-    source = MadeUpCurves((12.0,), max_t, **options)
+    source = SyntheticCurves((12.0,), max_t, **options)
     curves = [source({"x": i / n}) for i in range(n)]
     return np.array([(c.metric(resource), c.metric(max_t)) for c in curves]).T
 
 
-@pytest.mark.parametrize("agreement", [0.0, 0.5, 1.0])
-def test_early_and_late_losses_agree_as_much_as_is_stated(agreement):
-    early, late = drawn(agreement=agreement)
-    assert np.corrcoef(early, late)[0, 1] == pytest.approx(agreement, abs=0.05)
+@pytest.mark.parametrize("rank_correlation", [0.0, 0.5, 1.0])
+def test_early_and_late_losses_agree_as_much_as_is_stated(rank_correlation):
+    early, late = drawn(rank_correlation=rank_correlation)
+    assert np.corrcoef(early, late)[0, 1] == pytest.approx(rank_correlation, abs=0.05)
     assert late.std() == pytest.approx(1.0, abs=0.05)
     assert early.mean() - late.mean() == pytest.approx(10.0, abs=0.1)
 
@@ -202,7 +202,7 @@ def test_for_a_metric_that_is_maximised_curves_rise():
 
 
 def test_a_configuration_always_has_the_same_curve_and_with_another_seed_another_one():
-    one, two = MadeUpCurves((1.0,), 9), MadeUpCurves((1.0,), 9, seed=1)
+    one, two = SyntheticCurves((1.0,), 9), SyntheticCurves((1.0,), 9, seed=1)
     config = {"x": 0.5, "kind": None}
     assert one(config).metric(3) == one(dict(reversed(config.items()))).metric(3)
     assert one(config).metric(3) != two(config).metric(3)
@@ -210,14 +210,14 @@ def test_a_configuration_always_has_the_same_curve_and_with_another_seed_another
 
 
 def test_of_several_times_each_configuration_draws_one():
-    source = MadeUpCurves((1.0, 5.0), 9)
+    source = SyntheticCurves((1.0, 5.0), 9)
     paces = [source({"x": i / 200}).seconds(2) for i in range(200)]
     assert set(paces) == {2.0, 10.0}
     assert 70 < paces.count(2.0) < 130
 
 
 def test_a_trial_of_a_single_unit_has_a_curve():
-    assert math.isfinite(MadeUpCurves((1.0,), 1)({"x": 0.5}).metric(1))
+    assert math.isfinite(SyntheticCurves((1.0,), 1)({"x": 0.5}).metric(1))
 
 
 @pytest.mark.parametrize(
@@ -226,9 +226,9 @@ def test_a_trial_of_a_single_unit_has_a_curve():
         ({"seconds_per_unit": ()}, "must be one or more numbers above 0"),
         ({"seconds_per_unit": (1.0, 0.0)}, "must be one or more numbers above 0"),
         ({"seconds_per_unit": (math.inf,)}, "must be one or more numbers above 0"),
-        ({"agreement": 1.5}, r"agreement=1.5 must be between 0 and 1"),
+        ({"rank_correlation": 1.5}, r"rank_correlation=1.5 must be between 0 and 1"),
     ],
 )
 def test_stated_numbers_that_cannot_be_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
-        MadeUpCurves(**{"seconds_per_unit": (1.0,), "max_t": 9} | given)
+        SyntheticCurves(**{"seconds_per_unit": (1.0,), "max_t": 9} | given)

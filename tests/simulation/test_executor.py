@@ -9,10 +9,10 @@ import pytest
 
 from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.errors import StudyFailed
-from daskhpo.core.events import Dropped, Failed, Held, Lost, Reported, Saved, SlotsChanged
+from daskhpo.core.events import AttemptLost, Dropped, Failed, Held, Reported, Saved, SlotsChanged
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import Chance, CheckpointRef
-from daskhpo.simulation.executor import IDEAL, SimulatedExecutor, Site
+from daskhpo.core.types import CheckpointRef, ReuseProbability
+from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
 
 
 class Line:
@@ -29,8 +29,8 @@ class Line:
         return self.step * resource
 
 
-def an_executor(n_slots=2, resizes=(), site=IDEAL):
-    executor = SimulatedExecutor(Line, Objective("loss"), n_slots, resizes, site)
+def an_executor(n_slots=2, resizes=(), cluster=IDEAL_CLUSTER):
+    executor = SimulatedExecutor(Line, Objective("loss"), n_slots, resizes, cluster)
     assert executor.poll(None) == [SlotsChanged(n_slots, 0.0)]
     return executor
 
@@ -95,11 +95,11 @@ SAVED = Saved(0, 1, CheckpointRef(4, 0, 1, "simulated"), 10.0)
 
 def test_a_state_that_is_needed_for_sure_is_saved_in_no_time():
     executor = an_executor()
-    stepped(executor, Chance.SURE)
+    stepped(executor, ReuseProbability.CERTAIN)
     assert polled(executor) == SAVED
 
 
-@pytest.mark.parametrize("chance", [Chance.REAL, Chance.POOR])
+@pytest.mark.parametrize("chance", [ReuseProbability.LIKELY, ReuseProbability.UNLIKELY])
 def test_another_state_is_held_until_it_shall_be_written(chance):
     executor = an_executor()
     save = stepped(executor, chance)
@@ -113,7 +113,7 @@ def test_another_state_is_held_until_it_shall_be_written(chance):
 @pytest.mark.parametrize("rows", [(), (4,)])
 def test_at_the_end_states_are_let_go_of_once_and_after_those_that_shall_be_written(rows, write):
     executor = an_executor()
-    save = stepped(executor, Chance.REAL)
+    save = stepped(executor, ReuseProbability.LIKELY)
     executor.perform([Flush(rows, write)])
     if rows:
         assert polled(executor) == SAVED
@@ -125,7 +125,7 @@ def test_at_the_end_states_are_let_go_of_once_and_after_those_that_shall_be_writ
 
 def test_a_state_that_is_deleted_can_neither_be_written_nor_let_go_of():
     executor = an_executor()
-    save = stepped(executor, Chance.REAL)
+    save = stepped(executor, ReuseProbability.LIKELY)
     executor.perform([Delete(save.ref), Write(save.ref), Flush((4,), write=True)])
     with pytest.raises(StudyFailed):
         executor.poll(None)
@@ -145,7 +145,7 @@ def test_an_interrupted_trial_hands_over_at_the_end_of_its_unit():
     executor.poll(25.0)
     executor.perform([Interrupt(0, 1)])
     event = polled(executor)
-    assert event.yielded
+    assert event.preempted
     assert times(event)[-1] == (3, 30.0)
     executor.perform([Release(0, 1)])
     with pytest.raises(StudyFailed):
@@ -158,7 +158,7 @@ def test_an_interrupted_trial_in_its_last_unit_reports_as_ever():
     executor.poll(25.0)
     executor.perform([Interrupt(0, 1)])
     event = polled(executor)
-    assert (event.yielded, times(event)[-1]) == (False, (3, 30.0))
+    assert (event.preempted, times(event)[-1]) == (False, (3, 30.0))
 
 
 def test_a_metric_that_is_not_finite_fails_its_trial_after_what_was_good():
@@ -176,7 +176,7 @@ def test_a_shrinking_cluster_loses_the_trials_that_began_last():
     events = [polled(executor) for _ in range(5)]
     assert events[0] == SlotsChanged(1, 15.0)
     assert [times(event) for event in events[1::2]] == [[(1, 10.0)], [(1, 10.0)]]
-    assert [(e.trial, e.blame) for e in events[2::2] if isinstance(e, Lost)] == [
+    assert [(e.trial, e.blame) for e in events[2::2] if isinstance(e, AttemptLost)] == [
         (2, False),
         (1, False),
     ]
@@ -197,7 +197,7 @@ def test_a_segment_that_ends_as_the_cluster_shrinks_is_reported_first():
     executor.perform([train(0, until=3, resource=1, launch=False)])
     assert polled(executor) == SlotsChanged(0, 10.0)
     assert times(polled(executor)) == []
-    assert isinstance(polled(executor), Lost)
+    assert isinstance(polled(executor), AttemptLost)
 
 
 def test_what_is_said_to_a_trial_without_a_slot_is_void():
@@ -216,8 +216,8 @@ def test_without_slots_and_without_hope_the_study_fails():
 # -- what a cluster does to a study ----------------------------------------------------------------
 
 
-def a_site(n_slots=2, **site):
-    return an_executor(n_slots, site=Site(**site))
+def a_site(n_slots=2, **cluster):
+    return an_executor(n_slots, cluster=ClusterModel(**cluster))
 
 
 def events(executor, n):
@@ -243,11 +243,11 @@ def test_a_launch_takes_its_time_each_time():
 
 
 def test_a_trial_hands_over_after_the_last_unit_that_fits_in_its_job():
-    executor = a_site(1, walltime=25.0, away=100.0)
+    executor = a_site(1, walltime=25.0, requeue_seconds=100.0)
     executor.perform([train(0, until=9)])
     gone, report = events(executor, 2)
     assert gone == SlotsChanged(0, 20.0)
-    assert (report.yielded, times(report)) == (True, [(1, 10.0), (2, 20.0)])
+    assert (report.preempted, times(report)) == (True, [(1, 10.0), (2, 20.0)])
     executor.perform([Release(0, 1)])
     assert polled(executor) == SlotsChanged(1, 125.0)
     executor.perform([train(0, until=9, resource=2, attempt=2)])
@@ -257,11 +257,11 @@ def test_a_trial_hands_over_after_the_last_unit_that_fits_in_its_job():
 def test_no_unit_is_begun_that_does_not_fit():
     executor = a_site(1, walltime=25.0)
     executor.perform([train(0, until=2)])
-    assert not polled(executor).yielded
+    assert not polled(executor).preempted
     executor.perform([train(0, until=9, resource=2, launch=False)])
     gone, report = events(executor, 2)
     assert gone == SlotsChanged(0, 20.0)
-    assert (report.yielded, report.steps) == (True, ())
+    assert (report.preempted, report.steps) == (True, ())
 
 
 def test_a_slot_without_work_goes_with_its_job():
@@ -281,10 +281,10 @@ def test_a_unit_that_is_longer_than_any_job_is_refused():
 @pytest.mark.parametrize(
     ("chance", "durability", "written"),
     [
-        (Chance.REAL, None, False),
-        (Chance.REAL, 100.0, True),  # 10 s at stake against a write of 0.025 s
-        (Chance.REAL, 1000.0, False),
-        (Chance.POOR, 100.0, False),
+        (ReuseProbability.LIKELY, None, False),
+        (ReuseProbability.LIKELY, 100.0, True),  # 10 s at stake against a write of 0.025 s
+        (ReuseProbability.LIKELY, 1000.0, False),
+        (ReuseProbability.UNLIKELY, 100.0, False),
     ],
 )
 def test_a_state_is_written_when_that_is_worth_it_as_workers_do(chance, durability, written):
@@ -298,14 +298,16 @@ def test_a_state_is_written_when_that_is_worth_it_as_workers_do(chance, durabili
         executor.poll(None)
 
 
-@pytest.mark.parametrize("chance", [Chance.REAL, Chance.POOR])
+@pytest.mark.parametrize("chance", [ReuseProbability.LIKELY, ReuseProbability.UNLIKELY])
 def test_memory_goes_with_the_job_after_what_is_worth_a_file_was_written(chance):
     executor = a_site(1, walltime=25.0, durability=1000.0)
     save = stepped(executor, chance)
     executor.perform([Release(0, 1)])
-    found = events(executor, 3 + (chance is Chance.REAL))
-    dropped = Dropped(0, 1, save.ref.row, "its job ended", 25.0)
-    saved = [Saved(0, 1, replace(save.ref, array="simulated"), 25.0)] * (chance is Chance.REAL)
+    found = events(executor, 3 + (chance is ReuseProbability.LIKELY))
+    dropped = Dropped(0, 1, save.ref.id, "its job ended", 25.0)
+    saved = [Saved(0, 1, replace(save.ref, array="simulated"), 25.0)] * (
+        chance is ReuseProbability.LIKELY
+    )
     assert found == [*saved, dropped, SlotsChanged(0, 25.0), SlotsChanged(1, 25.0)]
 
 
@@ -313,16 +315,16 @@ def test_trials_without_a_state_say_so():
     executor = a_site(state_bytes=None)
     executor.perform([train(0, until=1)])
     polled(executor)
-    executor.perform([Save(0, 1, CheckpointRef(4, 0, 1), Chance.SURE)])
+    executor.perform([Save(0, 1, CheckpointRef(4, 0, 1), ReuseProbability.CERTAIN)])
     assert polled(executor) == Held(0, 1, None, 10.0)
 
 
 def test_resizes_and_a_walltime_exclude_one_another():
     with pytest.raises(ValueError, match="resizes or a walltime, not both"):
-        an_executor(resizes=[(5.0, 1)], site=Site(walltime=9.0))
+        an_executor(resizes=[(5.0, 1)], cluster=ClusterModel(walltime=9.0))
 
 
-@pytest.mark.parametrize("given", [{"walltime": 0}, {"away": -1.0}, {"state_bytes": -1}])
+@pytest.mark.parametrize("given", [{"walltime": 0}, {"requeue_seconds": -1.0}, {"state_bytes": -1}])
 def test_a_site_that_cannot_be_is_refused(given):
     with pytest.raises(ValueError, match=f"{next(iter(given))}="):
-        Site(**given)
+        ClusterModel(**given)

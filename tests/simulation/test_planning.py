@@ -14,9 +14,9 @@ from daskhpo.core.searcher import Searcher
 from daskhpo.schedulers import ASHA, FIFO, PBT, AsyncHyperband, Hyperband, MedianStopping
 from daskhpo.searchers import GridSearch, RandomSearch
 from daskhpo.simulation import Simulation
-from daskhpo.simulation.curves import CurveTable, MadeUpCurves, Recorded
-from daskhpo.simulation.executor import Site
-from daskhpo.simulation.planning import FALLS, compared, job_seconds, plan
+from daskhpo.simulation.curves import CurveTable, RecordedCurve, SyntheticCurves
+from daskhpo.simulation.executor import ClusterModel
+from daskhpo.simulation.planning import FALLS, job_seconds, plan, schedulers_to_compare
 from daskhpo.space import Integer, Real
 
 SPACE = {"x": Real(0.0, 1.0), "n": Integer(1, 9)}
@@ -48,15 +48,15 @@ def test_random_search_takes_what_arithmetic_says():
 
 
 def test_each_launch_is_paid_for():
-    site = Site(launch_seconds=30.0)
-    frame = plan(a_study(), 4, seconds_per_unit=10, num_trials=20, seeds=1, site=site)
+    cluster = ClusterModel(launch_seconds=30.0)
+    frame = plan(a_study(), 4, seconds_per_unit=10, num_trials=20, seeds=1, cluster=cluster)
     assert of(frame, "RS", "hours") == pytest.approx([5 * 120 / 3600])
 
 
 def test_what_falls_to_the_ends_of_jobs_is_counted():
     # 25 units of 10 s fit into a job of 255 s: the slot is 5 s without work, each time.
-    site = Site(walltime=255.0, away=45.0, state_bytes=1000)
-    frame = plan(a_study(), 1, seconds_per_unit=10, num_trials=10, seeds=1, site=site)
+    cluster = ClusterModel(walltime=255.0, requeue_seconds=45.0, state_bytes=1000)
+    frame = plan(a_study(), 1, seconds_per_unit=10, num_trials=10, seeds=1, cluster=cluster)
     row = frame[frame["method"] == "RS"].iloc[0]
     assert row["handovers"] == 3  # 90 units: 25 + 25 + 25 + 15
     assert row["lost_hours"] == pytest.approx(3 * 5 / 3600)
@@ -67,7 +67,7 @@ def test_what_falls_to_the_ends_of_jobs_is_counted():
 
 
 def test_without_trials_or_time_the_study_lasts_for_one_walltime():
-    frame = plan(a_study(), 4, seconds_per_unit=10, site=Site(walltime=3600.0), seeds=1)
+    frame = plan(a_study(), 4, seconds_per_unit=10, cluster=ClusterModel(walltime=3600.0), seeds=1)
     assert frame["hours"].tolist() == pytest.approx([1.0] * 3, abs=10 / 3600)
     assert of(frame, "RS", "fully_trained") == [4 * 3600 // 90]
 
@@ -76,8 +76,8 @@ def test_without_trials_or_time_the_study_lasts_for_one_walltime():
     ("seconds", "there"), [(0.0, 0.0), (70.0, 70.0), (105.0, 100.0), (130.0, 120.0), (220.0, 200.0)]
 )
 def test_a_job_is_there_from_its_beginning_to_its_end(seconds, there):
-    assert job_seconds(seconds, Site(walltime=100.0, away=10.0)) == there
-    assert job_seconds(seconds, Site()) == seconds
+    assert job_seconds(seconds, ClusterModel(walltime=100.0, requeue_seconds=10.0)) == there
+    assert job_seconds(seconds, ClusterModel()) == seconds
 
 
 # -- what a study does ---------------------------------------------------------------------------
@@ -86,7 +86,9 @@ def test_a_job_is_there_from_its_beginning_to_its_end(seconds, there):
 def test_it_is_what_a_simulation_with_the_same_curves_does():
     frame = plan(a_study(seed=5), 4, seconds_per_unit=10, num_trials=60, seeds=3)
     for seed in range(3):
-        curves = MadeUpCurves((10.0,), 9, agreement=seed / 2, fall=FALLS[seed], seed=seed)
+        curves = SyntheticCurves(
+            (10.0,), 9, rank_correlation=seed / 2, trend=FALLS[seed], seed=seed
+        )
         simulation = Simulation(curves, SPACE, "loss", "min", ASHA(9), RandomSearch(), 4, seed=seed)
         result = simulation.run(num_trials=60)
         row = frame[(frame["method"] == "this study") & (frame["seed"] == seed)].iloc[0]
@@ -104,8 +106,8 @@ SCHEDULERS = [ASHA(27), ASHA(27, variant="promotion"), AsyncHyperband(27), Hyper
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda s: repr(s).split("(max_t")[0])
 def test_the_forecast_hardly_depends_on_how_losses_are_made_up(scheduler):
     trials = []
-    for agreement, fall in ((0.0, 10.0), (0.5, 0.0), (0.5, 30.0), (1.0, 10.0)):
-        curves = MadeUpCurves((10.0,), 27, agreement=agreement, fall=fall)
+    for rank_correlation, fall in ((0.0, 10.0), (0.5, 0.0), (0.5, 30.0), (1.0, 10.0)):
+        curves = SyntheticCurves((10.0,), 27, rank_correlation=rank_correlation, trend=fall)
         simulation = Simulation(curves, SPACE, "loss", "min", scheduler, RandomSearch(), 8)
         trials.append(simulation.run(time_budget=27 * 10.0 * 40).num_trials)
     assert max(trials) < 1.15 * min(trials), trials
@@ -114,7 +116,7 @@ def test_the_forecast_hardly_depends_on_how_losses_are_made_up(scheduler):
 def test_recorded_curves_bring_their_times_and_their_failures():
     configs = tuple({"x": (i + 0.5) / 20, "n": 5} for i in range(20))
     values = [[math.nan] if config["x"] < 0.25 else [0.5] * 9 for config in configs]
-    curves = tuple(Recorded(v, [2.0 * (i + 1) for i in range(len(v))]) for v in values)
+    curves = tuple(RecordedCurve(v, [2.0 * (i + 1) for i in range(len(v))]) for v in values)
     table = CurveTable(Objective("loss"), configs, curves)
     frame = plan(a_study(FIFO(9)), 1, curves=table, num_trials=200, seeds=2)
     failed, whole = (middle(frame, "this study", c) for c in ("failed", "fully_trained"))
@@ -127,7 +129,7 @@ def test_recorded_curves_bring_their_times_and_their_failures():
 
 def test_the_share_of_units_that_no_record_has_is_told():
     configs = tuple({"x": (i + 0.5) / 20, "n": 5} for i in range(20))
-    curves = tuple(Recorded([0.5] * 3, [1.0, 2.0, 3.0]) for _ in configs)
+    curves = tuple(RecordedCurve([0.5] * 3, [1.0, 2.0, 3.0]) for _ in configs)
     table = CurveTable(Objective("loss"), configs, curves)
     frame = plan(a_study(FIFO(9)), 1, curves=table, num_trials=20, seeds=1)
     assert of(frame, "this study", "beyond") == pytest.approx([6 / 9])
@@ -137,16 +139,16 @@ def test_the_share_of_units_that_no_record_has_is_told():
 
 
 def test_others_have_the_studys_ladder():
-    found = compared(Hyperband(64, grace_period=4, reduction_factor=4))
+    found = schedulers_to_compare(Hyperband(64, grace_period=4, reduction_factor=4))
     assert repr(found["ASHA"]) == repr(ASHA(64, 4, 4))
     assert repr(found["AHB"]) == repr(AsyncHyperband(64, 4, 4))
     assert repr(found["RS"]) == repr(FIFO(64))
 
 
 def test_what_the_study_is_itself_is_not_compared_with_it():
-    assert list(compared(ASHA(9))) == ["this study", "RS", "AHB"]
-    assert list(compared(FIFO(9))) == ["this study", "ASHA", "AHB"]
-    others = compared(MedianStopping(FIFO(9), grace_period=2))
+    assert list(schedulers_to_compare(ASHA(9))) == ["this study", "RS", "AHB"]
+    assert list(schedulers_to_compare(FIFO(9))) == ["this study", "ASHA", "AHB"]
+    others = schedulers_to_compare(MedianStopping(FIFO(9), grace_period=2))
     assert list(others) == ["this study", "RS", "ASHA", "AHB"]
     assert repr(others["ASHA"]) == repr(ASHA(9)), "its grace period is another thing"
 
@@ -189,13 +191,13 @@ def test_ten_seeds_are_played_or_fewer_if_studies_are_large(monkeypatch):
 
 
 def test_a_study_that_makes_no_way_is_given_up_and_that_is_told():
-    site = Site(walltime=50.0)  # a trial of 90 s, of which nothing is kept
-    options = {"seconds_per_unit": 10, "num_trials": 4, "seeds": 1, "site": site}
+    cluster = ClusterModel(walltime=50.0)  # a trial of 90 s, of which nothing is kept
+    options = {"seconds_per_unit": 10, "num_trials": 4, "seeds": 1, "cluster": cluster}
     frame = plan(a_study(FIFO(9)), 1, checkpoint="never", **options)
     assert of(frame, "this study", "complete") == [False]
     assert of(frame, "this study", "fully_trained") == [0]
     assert plan(a_study(FIFO(9)), 1, **options)["complete"].all()
-    without = {**options, "site": replace(site, state_bytes=None)}
+    without = {**options, "cluster": replace(cluster, state_bytes=None)}
     assert of(plan(a_study(FIFO(9)), 1, **without), "this study", "complete") == [False]
 
 
@@ -227,7 +229,7 @@ def test_a_population_without_a_number_is_refused():
 
 def test_a_unit_that_no_job_can_train_is_refused():
     with pytest.raises(StudyFailed, match="more than the walltime of 60 s"):
-        plan(a_study(), 3, seconds_per_unit=100, site=Site(walltime=60.0))
+        plan(a_study(), 3, seconds_per_unit=100, cluster=ClusterModel(walltime=60.0))
 
 
 def test_counts_are_of_those_that_ended():

@@ -11,8 +11,8 @@ from daskhpo import Study, Trainable
 from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation import Simulation
-from daskhpo.simulation.executor import Site
-from daskhpo.simulation.profiling import measure, measured
+from daskhpo.simulation.executor import ClusterModel
+from daskhpo.simulation.profiling import profile, trial_cost
 from daskhpo.space import Integer, Real
 
 
@@ -40,7 +40,7 @@ def a_study(trainable, tmp_path):
 
 
 def test_a_few_units_are_really_trained_and_leave_nothing_behind(tmp_path):
-    found = measure(a_study(Sleeper, tmp_path), n_configs=2, n_units=3)
+    found = profile(a_study(Sleeper, tmp_path), n_configs=2, n_units=3)
     assert len(found.seconds_per_unit) == 2
     # 0.02 s by the worker's clock; a message that comes late shifts the head's view of it.
     assert all(seconds > 0.005 for seconds in found.seconds_per_unit)
@@ -51,12 +51,12 @@ def test_a_few_units_are_really_trained_and_leave_nothing_behind(tmp_path):
 
 def test_what_failed_is_shown(tmp_path):
     with pytest.raises(ValueError, match="no such data"):
-        measure(a_study(broken, tmp_path), n_configs=1)
+        profile(a_study(broken, tmp_path), n_configs=1)
 
 
 def test_a_study_without_a_trainable_cannot_be_measured(tmp_path):
     with pytest.raises(ValueError, match="no trainable to measure: state the seconds per unit"):
-        measure(a_study(None, tmp_path))
+        profile(a_study(None, tmp_path))
 
 
 class Paced:
@@ -70,17 +70,17 @@ class Paced:
         return float(self.step * resource)
 
 
-def played(max_t, **site):
-    space, site = {"step": Integer(3, 9)}, Site(**site)
+def played(max_t, **cluster):
+    space, cluster = {"step": Integer(3, 9)}, ClusterModel(**cluster)
     simulation = Simulation(
-        Paced, space, "loss", "min", FIFO(max_t), RandomSearch(), num_workers=1, site=site
+        Paced, space, "loss", "min", FIFO(max_t), RandomSearch(), num_workers=1, cluster=cluster
     )
     return simulation.run(num_trials=4, checkpoint="end")
 
 
 def test_the_first_unit_tells_what_a_launch_takes_and_the_others_what_a_unit_takes():
     result = played(3, launch_seconds=100.0, state_bytes=77)
-    found = measured(result)
+    found = trial_cost(result)
     steps = [float(result.trial(i).config["step"]) for i in range(4)]
     assert found.seconds_per_unit == pytest.approx(steps)
     assert found.launch_seconds == pytest.approx(100.0)
@@ -89,7 +89,7 @@ def test_the_first_unit_tells_what_a_launch_takes_and_the_others_what_a_unit_tak
 
 def test_of_a_single_unit_all_counts_as_training():
     result = played(1, launch_seconds=100.0, state_bytes=None)
-    found = measured(result)
+    found = trial_cost(result)
     steps = [100.0 + result.trial(i).config["step"] for i in range(4)]
     assert found.seconds_per_unit == pytest.approx(steps)
     assert (found.launch_seconds, found.state_bytes) == (0.0, None)

@@ -6,12 +6,12 @@ import gc
 
 import pytest
 
-from daskhpo.core.events import Began, Dropped, Failed, Lost
+from daskhpo.core.events import AttemptLost, Dropped, Failed, SessionStarted
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Integer, Real, Space
 from daskhpo.core.types import Limits, Status, Trial
 from daskhpo.engine.coordinator import Coordinator, Problem, drive
-from daskhpo.engine.journal import encode
+from daskhpo.engine.journal import encode_record
 from daskhpo.engine.policy import check_policy
 from daskhpo.engine.replay import replay
 from daskhpo.results.result import Result
@@ -26,7 +26,7 @@ from daskhpo.schedulers import (
 )
 from daskhpo.searchers import GridSearch, RandomSearch
 from daskhpo.simulation import Simulation
-from daskhpo.simulation.executor import IDEAL, SimulatedExecutor, Site
+from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
 from daskhpo.testing.journal import MemoryJournal
 
 SPACE = {"floor": Real(0.0, 1.0), "speed": Real(0.1, 2.0), "step": Integer(5, 20)}
@@ -216,14 +216,14 @@ def run(
     num_trials=60,
     n_slots=6,
     resizes=(),
-    site=IDEAL,
+    cluster=IDEAL_CLUSTER,
     policy="auto",
 ):
     problem = Problem(Space(SPACE), Objective("loss"), scheduler, RandomSearch(), 0)
     journal = MemoryJournal()
-    executor = executor_type(Decay, problem.objective, n_slots, resizes, site)
+    executor = executor_type(Decay, problem.objective, n_slots, resizes, cluster)
     coordinator = Coordinator(problem, journal)
-    began = Began(Limits(num_trials), check_policy(policy), 0.0)
+    began = SessionStarted(Limits(num_trials), check_policy(policy), 0.0)
     executor.perform(coordinator.handle(began))
     drive(coordinator, executor, journal)
     return problem, coordinator, journal
@@ -234,7 +234,7 @@ def test_decisions_do_not_depend_on_how_events_are_batched(scheduler):
     resizes = [(100.0, 2), (200.0, 6)]
     _, _, one_by_one = run(scheduler, SimulatedExecutor, resizes=resizes)
     _, _, batched = run(scheduler, Batching, resizes=resizes)
-    told, expected = ([*map(encode, journal.records)] for journal in (batched, one_by_one))
+    told, expected = ([*map(encode_record, journal.records)] for journal in (batched, one_by_one))
     n = len(expected)
     assert told[:n] == expected
     # What comes in one batch with the last event is still heard: states that are let go of.
@@ -243,28 +243,30 @@ def test_decisions_do_not_depend_on_how_events_are_batched(scheduler):
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=repr)
 def test_a_study_goes_on_through_the_ends_of_its_jobs_and_no_unit_is_lost(scheduler):
-    site = Site(walltime=70.0, away=30.0, launch_seconds=3.0, durability=100.0)
-    problem, coordinator, journal = run(scheduler, site=site, policy="end")
+    cluster = ClusterModel(
+        walltime=70.0, requeue_seconds=30.0, launch_seconds=3.0, durability=100.0
+    )
+    problem, coordinator, journal = run(scheduler, cluster=cluster, policy="end")
     assert replay(problem, journal.records, MemoryJournal()).ledger.trials == (
         coordinator.ledger.trials
     )
     coordinator.ledger.validate()
     result = Result(journal.records, problem.objective)
     assert all_ended(result)
-    assert not any(isinstance(record, Lost | Failed) for record in journal.records)
+    assert not any(isinstance(record, AttemptLost | Failed) for record in journal.records)
     assert result.cost()["retrained_units"] == 0
-    handed_over = [record for record in journal.records if getattr(record, "yielded", False)]
+    handed_over = [record for record in journal.records if getattr(record, "preempted", False)]
     assert handed_over
     assert not [t for t in result.history()["seconds"] if t % 100.0 > 70.0], "nobody was there"
 
 
 def test_without_checkpoints_the_end_of_a_job_costs_what_it_trained():
-    site = Site(walltime=70.0)
-    result = constant(site=site).run(num_trials=3, checkpoint="never")
+    cluster = ClusterModel(walltime=70.0)
+    result = constant(cluster=cluster).run(num_trials=3, checkpoint="never")
     # 70 s are two trials of 30 s and a third's first unit, which it trains again.
     assert result.cost()["retrained_units"] == 1
     assert result.cost()["seconds"] == 100.0
-    assert constant(site=site).run(num_trials=3).cost()["seconds"] == 90.0
+    assert constant(cluster=cluster).run(num_trials=3).cost()["seconds"] == 90.0
 
 
 def test_a_long_study_remembers_living_trials_and_the_best_only():
@@ -277,6 +279,6 @@ def test_a_long_study_remembers_living_trials_and_the_best_only():
     gc.collect()
     alive = [found for found in gc.get_objects() if type(found) is Trial]
     (best,) = [found for found in alive if not any(found is old for old in before)]
-    assert ledger.kept == {ledger.best_trial: best}
-    assert ledger.rows.numbers == [best.checkpoint.row]
+    assert ledger.retained == {ledger.best_trial: best}
+    assert ledger.refs.ids == [best.checkpoint.id]
     assert sum(r.status is Status.COMPLETED for r in journal.records if hasattr(r, "status")) > 0

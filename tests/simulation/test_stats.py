@@ -15,10 +15,10 @@ from daskhpo.engine.policy import check_policy
 from daskhpo.results.result import Result
 from daskhpo.schedulers import ASHA, FIFO, PBT, Hyperband, MedianStopping
 from daskhpo.searchers import RandomSearch
-from daskhpo.simulation.curves import Recorded
-from daskhpo.simulation.executor import IDEAL, SimulatedExecutor, Site
-from daskhpo.simulation.simulation import play
-from daskhpo.simulation.stats import Tally
+from daskhpo.simulation.curves import RecordedCurve
+from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
+from daskhpo.simulation.simulation import simulate
+from daskhpo.simulation.stats import SimulationStats
 from daskhpo.testing.journal import MemoryJournal
 
 SPACE = Space({"x": Real(0.0, 1.0), "step": Integer(3, 9)})
@@ -36,12 +36,14 @@ class Known:
         return float(self.step * resource)
 
 
-def both(scheduler, limits, *, n_slots=4, resizes=(), site=IDEAL, policy="auto", **options):
+def both(
+    scheduler, limits, *, n_slots=4, resizes=(), cluster=IDEAL_CLUSTER, policy="auto", **options
+):
     """A tally and a result of the same study, and its records."""
-    journal, tally = MemoryJournal(), Tally(OBJECTIVE, **options)
-    executor = SimulatedExecutor(Known, OBJECTIVE, n_slots, resizes, site)
+    journal, tally = MemoryJournal(), SimulationStats(OBJECTIVE, **options)
+    executor = SimulatedExecutor(Known, OBJECTIVE, n_slots, resizes, cluster)
     problem = Problem(SPACE, OBJECTIVE, scheduler, RandomSearch(), 0)
-    play(problem, executor, limits, check_policy(policy), journal)
+    simulate(problem, executor, limits, check_policy(policy), journal)
     for record in journal.records:
         tally.append(record)
     tally.flush()
@@ -55,8 +57,12 @@ CASES = {
     "out of time": (Hyperband(9), Limits(time_budget=500.0), {}),
     "medians": (MedianStopping(FIFO(9)), Limits(40), {"policy": "every:2"}),
     "workers lost": (FIFO(9), Limits(30), {"resizes": [(30.0, 1), (99.0, 6)], "policy": "every:3"}),
-    "jobs that end": (FIFO(9), Limits(30), {"site": Site(40.0, away=9.0, state_bytes=7)}),
-    "nothing kept": (ASHA(9), Limits(30), {"site": Site(90.0), "policy": "never"}),
+    "jobs that end": (
+        FIFO(9),
+        Limits(30),
+        {"cluster": ClusterModel(40.0, requeue_seconds=9.0, state_bytes=7)},
+    ),
+    "nothing kept": (ASHA(9), Limits(30), {"cluster": ClusterModel(90.0), "policy": "never"}),
     "a population": (PBT(9, 3, ["x"]), Limits(8), {}),
 }
 
@@ -86,7 +92,7 @@ def test_slots_are_counted_for_as_long_as_they_are_there():
 
 
 def test_the_most_that_is_stored_at_one_time_is_remembered():
-    tally = Tally(OBJECTIVE)
+    tally = SimulationStats(OBJECTIVE)
     for row, n_bytes in ((0, 10), (1, 30)):
         tally.append(Saved(0, 1, CheckpointRef(row, 0, 1, "a", n_bytes), 1.0))
     tally.append(Deleted(1, "", 2.0))
@@ -97,9 +103,9 @@ def test_the_most_that_is_stored_at_one_time_is_remembered():
 
 def test_units_beyond_the_record_are_counted():
     def short(config):
-        return Recorded([1.0] * 4, [1.0, 2.0, 3.0, 4.0])
+        return RecordedCurve([1.0] * 4, [1.0, 2.0, 3.0, 4.0])
 
     tally, _, _ = both(FIFO(9), Limits(10), curve=short)
     n_failed = tally.ended[Status.FAILED]
     assert 0 < n_failed < 10
-    assert tally.n_beyond == (10 - n_failed) * 5
+    assert tally.n_extrapolated == (10 - n_failed) * 5

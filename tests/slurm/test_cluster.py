@@ -15,10 +15,9 @@ import cloudpickle
 import pytest
 
 from daskhpo import Study
-from daskhpo.cluster import autoscaler as minder
-from daskhpo.cluster import slurm_cluster
+from daskhpo.cluster import autoscaler, slurm_cluster
 from daskhpo.cluster.shell import CommandFailed
-from daskhpo.core.events import Failed, Lost, Reported
+from daskhpo.core.events import AttemptLost, Failed, Reported
 from daskhpo.engine.session import study_records
 from daskhpo.schedulers import FIFO
 from daskhpo.space import Real
@@ -31,8 +30,8 @@ JOB = {"cores": 1, "memory": "900MB", "walltime": "10m"}
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(minder, "LOOK_SECONDS", 0.5)
-    monkeypatch.setattr(minder, "ASK_SECONDS", 1.0)
+    monkeypatch.setattr(autoscaler, "WORKER_CHECK_SECONDS", 0.5)
+    monkeypatch.setattr(autoscaler, "SQUEUE_SECONDS", 1.0)
 
 
 @pytest.fixture
@@ -156,7 +155,7 @@ def test_a_study_outlives_the_walltime_of_its_jobs(
     with cluster_of(2, walltime="1m") as cluster:
         study.run(num_trials=2, client=cluster, resources={"gpu": 1}, progress=False)
     check_no_epoch_was_lost(study)
-    assert records(study, Lost) == []
+    assert records(study, AttemptLost) == []
     assert len(jobs_of(study)) >= 3
     assert "TIMEOUT" not in slurm.command("scontrol", "show", "job")  # they left by themselves
 
@@ -169,7 +168,9 @@ def test_a_cancelled_job_hands_its_trial_over_and_another_job_comes(
     warnings: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(minder, "LOOK_SECONDS", 2.0)  # the job has come and gone in between
+    monkeypatch.setattr(
+        autoscaler, "WORKER_CHECK_SECONDS", 2.0
+    )  # the job has come and gone in between
 
     def train(config: Any, trial: Any) -> None:
         whereabouts(config, trial, go_on=tmp_path / "another came")
@@ -184,7 +185,7 @@ def test_a_cancelled_job_hands_its_trial_over_and_another_job_comes(
         handle.wait()
     assert not [one for one in warnings if "before its workers came" in one]
     check_no_epoch_was_lost(study)
-    assert records(study, Lost) == []
+    assert records(study, AttemptLost) == []
     assert len(jobs_of(study)) == 3
 
 
@@ -205,7 +206,7 @@ def test_a_killed_worker_comes_back_in_its_job_and_no_trial_fails(
         (tmp_path / "it came back").touch()
         handle.wait()
     assert (study.result().trials().status == "completed").all()
-    assert sum(one.blame for one in records(study, Lost)) == 1
+    assert sum(one.blame for one in records(study, AttemptLost)) == 1
     assert records(study, Failed) == []
     assert len(pids_of(study)) == 3
     assert len(jobs_of(study)) == 2
@@ -249,10 +250,10 @@ def test_gpu_hours_are_never_exceeded_and_end_the_study(
     with cluster_of(3, walltime="1m", max_gpu_hours=2 / 60) as cluster:  # two jobs of a minute
         assert len(slurm.jobs()) == 2
         result = study.run(num_trials=3, client=cluster, resources={"gpu": 1}, progress=False)
-        assert cluster.minder.gpu_hours <= 2 / 60
+        assert cluster.autoscaler.gpu_hours <= 2 / 60
     assert result.stop_reason == "the GPU-hours are spent"
     assert len(jobs_of(study)) == 2
-    assert records(study, Failed) == records(study, Lost) == []
+    assert records(study, Failed) == records(study, AttemptLost) == []
 
 
 def test_jobs_that_the_study_has_no_use_for_are_given_back(
@@ -267,7 +268,7 @@ def test_jobs_that_the_study_has_no_use_for_are_given_back(
         handle.stop()
         handle.wait()
         until(lambda: not slurm.jobs(), "the last one is given back, too")
-        assert records(study, Lost) == []
+        assert records(study, AttemptLost) == []
 
 
 def test_a_job_that_is_refused_is_an_error_at_once(slurm: Slurm, cluster_of: Any) -> None:

@@ -11,9 +11,9 @@ import venv
 
 import pytest
 
-from daskhpo.cluster.doctor import Place, Verdict, Wanted, examine
+from daskhpo.cluster.doctor import CheckLocation, JobRequest, Verdict, run_checks
 from daskhpo.cluster.doctor.job_checks import check_connections
-from daskhpo.cluster.doctor.probe_job import visit
+from daskhpo.cluster.doctor.probe_job import run_probe
 from daskhpo.cluster.shell import call
 from tests.slurm.slurm import free_ports, until
 
@@ -28,11 +28,13 @@ def shared(tmp_path):
 
 def doctor(shared, interface="lo", *, wait=60, say=lambda news: None, fast=False, **wanted):
     """Findings, by place and name; where there are several, the worst."""
-    findings = examine(Wanted(**wanted), shared, interface, fast=fast, wait=wait, say=say)
+    findings = list(
+        run_checks(JobRequest(**wanted), shared, interface, fast=fast, wait=wait, log=say)
+    )
     order = [Verdict.SKIPPED, Verdict.OK, Verdict.WARNING, Verdict.PROBLEM]
     found = {}
     for finding in sorted(findings, key=lambda finding: order.index(finding.verdict)):
-        found[finding.place, finding.check] = found[finding.check] = finding
+        found[finding.location, finding.check] = found[finding.check] = finding
     return found
 
 
@@ -44,20 +46,20 @@ def problems(found):
 
 def test_all_is_well(slurm, shared):
     found = doctor(shared, queue="gpu", walltime="4h", memory="4G")
-    said = [f"{f.check}: {f.verdict.value}, {f.said}" for f in found.values()]
+    said = [f"{f.check}: {f.verdict.value}, {f.message}" for f in found.values()]
     assert not problems(found), said
     here = ("slurm", "partition", "walltime", "gres", "account", "request", "interface")
     here += ("open files", "processes", "shared directory", "room")
     job = ("start", "job", "python", "memory", "gpu", "shared directory", "worker to here")
     job += ("here to worker", "clock", "open files", "processes", "scratch")
-    for place, names in ((Place.HERE, here), (Place.JOB, job)):
+    for place, names in ((CheckLocation.HERE, here), (CheckLocation.JOB, job)):
         for name in names:
             assert found[place, name].verdict is Verdict.OK, (name, found[place, name])
-    assert found["gres"].said == "gpu:1: 3 nodes (3 idle)"
-    assert found["gpu"].said == "1 visible: CUDA_VISIBLE_DEVICES=0"
+    assert found["gres"].message == "gpu:1: 3 nodes (3 idle)"
+    assert found["gpu"].message == "1 visible: CUDA_VISIBLE_DEVICES=0"
     # The devices are pretended ones: it says what it could not do, and why.
     assert found["gpu computing"].verdict is Verdict.WARNING
-    assert "the node has no driver of a GPU" in found["gpu computing"].said
+    assert "the node has no driver of a GPU" in found["gpu computing"].message
     assert list(shared.iterdir()) == []
     assert set(slurm.jobs().values()) <= {"COMPLETING"}
 
@@ -93,14 +95,14 @@ def test_all_is_well(slurm, shared):
 def test_what_slurm_has_not_is_said_without_a_job(slurm, shared, wanted, check, said, todo):
     found = doctor(shared, fast=True, **wanted)
     assert problems(found) == {check}
-    assert said in found[check].said
-    assert todo in found[check].todo
+    assert said in found[check].message
+    assert todo in found[check].hint
     assert set(slurm.jobs().values()) <= {"COMPLETING"}
 
 
 def test_where_there_is_an_obstacle_no_job_is_submitted(slurm, shared):
     found = doctor(shared, queue="nosuch")
-    assert found[Place.JOB, "job"].said == "none was submitted: see the problems above"
+    assert found[CheckLocation.JOB, "job"].message == "none was submitted: see the problems above"
     assert problems(found) == {"partition"}
 
 
@@ -116,8 +118,8 @@ def test_a_directory_that_cannot_be_written_here_is_a_problem(slurm, tmp_path, p
     (tmp_path / "a-file").touch()
     found = doctor(tmp_path / path)
     assert problems(found) == {"shared directory"}
-    assert said in found["shared directory"].said
-    assert found[Place.JOB, "job"].verdict is Verdict.SKIPPED
+    assert said in found["shared directory"].message
+    assert found[CheckLocation.JOB, "job"].verdict is Verdict.SKIPPED
 
 
 @pytest.fixture
@@ -152,10 +154,10 @@ def test_a_directory_that_jobs_do_not_share_is_a_problem(slurm, changed_node, sh
     changed_node("n2", mount.format(shared=shared, parent=shared.parent))
     found = doctor(shared, job_extra_directives=["--nodelist=n2"])
     assert problems(found) == {"shared directory"}
-    finding = found[Place.JOB, "shared directory"]
-    assert said.format(shared=shared) in finding.said
+    finding = found[CheckLocation.JOB, "shared directory"]
+    assert said.format(shared=shared) in finding.message
     # All the rest came by the connection.
-    assert found[Place.JOB, "python"].verdict is Verdict.OK
+    assert found[CheckLocation.JOB, "python"].verdict is Verdict.OK
 
 
 def test_a_job_that_never_starts_is_cancelled_and_its_reason_shown(slurm, shared):
@@ -165,11 +167,11 @@ def test_a_job_that_never_starts_is_cancelled_and_its_reason_shown(slurm, shared
         found = doctor(shared, wait=3, say=news.append)
     finally:
         slurm.command("scontrol", "update", "NodeName=ALL", "State=RESUME")
-    assert found["nodes"].said == "gpu:1: 3 nodes (3 drained): none runs jobs"
-    assert "sinfo --list-reasons" in found["nodes"].todo
+    assert found["nodes"].message == "gpu:1: 3 nodes (3 drained): none runs jobs"
+    assert "sinfo --list-reasons" in found["nodes"].hint
     assert problems(found) >= {"nodes", "start"}
-    assert "did not start within" in found["start"].said
-    assert "down, drained or reserved" in found["start"].said
+    assert "did not start within" in found["start"].message
+    assert "down, drained or reserved" in found["start"].message
     assert any("waits in the queue" in line for line in news)
     assert set(slurm.jobs().values()) <= {"COMPLETING"}
 
@@ -180,8 +182,8 @@ def test_a_busy_queue_is_no_problem_but_said(slurm, shared):
     until(lambda: list(slurm.jobs().values()) == ["RUNNING"] * 3, "all GPUs are taken")
     found = doctor(shared, wait=3)
     assert found["start"].verdict is Verdict.WARNING
-    assert "the queue is busy" in found["start"].said
-    assert "--wait" in found["start"].todo
+    assert "the queue is busy" in found["start"].message
+    assert "--wait" in found["start"].hint
     assert not problems(found)
     assert len(slurm.jobs()) == 3
 
@@ -202,10 +204,10 @@ def test_a_python_without_daskhpo_is_a_problem(slurm, shared, tmp_path):
     found = doctor(shared, python=str(python), job_script_prologue=["unset PYTHONPATH", "cd /"])
     assert problems(found) == {"python"}
     said = f"{python} ({sys.version.split()[0]}) cannot import daskhpo"
-    assert found["python"].said.startswith(said)
-    assert "No module named 'daskhpo'" in found["python"].said
-    assert "--python" in found["python"].todo
-    assert found[Place.JOB, "shared directory"].verdict is Verdict.OK
+    assert found["python"].message.startswith(said)
+    assert "No module named 'daskhpo'" in found["python"].message
+    assert "--python" in found["python"].hint
+    assert found[CheckLocation.JOB, "shared directory"].verdict is Verdict.OK
 
 
 @pytest.mark.parametrize(
@@ -218,24 +220,24 @@ def test_a_python_without_daskhpo_is_a_problem(slurm, shared, tmp_path):
 def test_a_job_in_which_python_does_not_start_tells_what_it_printed(slurm, shared, wanted, printed):
     found = doctor(shared, **wanted)
     assert problems(found) == {"job"}
-    assert "nothing was heard of it; it printed:" in found["job"].said
-    assert printed in found["job"].said
+    assert "nothing was heard of it; it printed:" in found["job"].message
+    assert printed in found["job"].message
 
 
 def test_an_interface_that_is_not_there_is_a_problem(slurm, shared):
     found = doctor(shared, interface="ib7")
     assert problems(found) == {"interface"}
-    assert "interface='ib7' is not one of this machine's" in found["interface"].said
-    assert "lo (127.0.0.1)" in found["interface"].said
+    assert "interface='ib7' is not one of this machine's" in found["interface"].message
+    assert "lo (127.0.0.1)" in found["interface"].message
 
 
 def test_an_address_that_jobs_do_not_reach_is_a_problem_and_another_one_is_shown(slurm, shared):
     addresses = [("ib0", "240.0.0.1"), ("lo", "127.0.0.1")]
-    seen = visit(Wanted(gpus_per_job=0), shared, addresses, None, 60, lambda news: None)
+    seen = run_probe(JobRequest(gpus_per_job=0), shared, addresses, None, 60, lambda news: None)
     there, back = check_connections(seen, addresses)
     assert there.verdict is Verdict.PROBLEM
-    assert "240.0.0.1 (ib0) is not reached from" in there.said
-    assert there.todo == "choose --interface lo"
+    assert "240.0.0.1 (ib0) is not reached from" in there.message
+    assert there.hint == "choose --interface lo"
     assert back.verdict is Verdict.OK
 
 
@@ -262,17 +264,17 @@ def test_accounts_and_their_limits_are_known(
 ):
     found = doctor(shared, fast=True, **wanted)
     assert problems(found) == {check}
-    assert said in found[check].said
-    assert todo in found[check].todo
+    assert said in found[check].message
+    assert todo in found[check].hint
 
 
 def test_where_accounts_are_kept_a_good_one_is_well(slurm_with_accounts, shared):
     found = doctor(shared, account="guests", walltime="10m", fast=True)
     assert not problems(found)
-    assert found["account"].said == "guests may be charged"
+    assert found["account"].message == "guests may be charged"
     found = doctor(shared, job_extra_directives=["--qos=short"], walltime="10m", fast=True)
-    assert found["account"].said == "lab (your default) may be charged"
-    assert found["qos"].said == "short, at most 00:10:00"
+    assert found["account"].message == "lab (your default) may be charged"
+    assert found["qos"].message == "short, at most 00:10:00"
 
 
 def test_a_controller_that_does_not_answer_is_a_problem(slurm, shared, tmp_path, monkeypatch):
@@ -281,7 +283,7 @@ def test_a_controller_that_does_not_answer_is_a_problem(slurm, shared, tmp_path,
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
     found = doctor(shared)
     assert problems(found) == {"slurm"}
-    assert "it does not answer" in found["slurm"].said
+    assert "it does not answer" in found["slurm"].message
 
 
 def test_the_command_prints_a_line_a_finding_and_ends_with_1_if_there_is_a_problem(slurm, shared):

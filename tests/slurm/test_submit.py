@@ -14,12 +14,12 @@ import pytest
 from daskhpo import load_study
 from daskhpo.cluster.jobs import is_over, jobs_named, jobs_of
 from daskhpo.core.errors import StudyLocked, StudyNotRunning
-from daskhpo.core.events import Began, Reported
+from daskhpo.core.events import Reported, SessionStarted
 from daskhpo.engine.lock import SILENT_SECONDS, StudyLock, holder_of
 from daskhpo.engine.session import study_records
-from daskhpo.remote.attach import AttachedStudy, running
-from daskhpo.remote.script import worker_name
-from daskhpo.remote.submission import JobFolder
+from daskhpo.remote.attach import AttachedStudy, run_status
+from daskhpo.remote.script import worker_job_name
+from daskhpo.remote.submission import JobDirectory
 from tests.slurm.slurm import until
 
 FILE = """
@@ -78,7 +78,7 @@ def submit(folder: Path, *arguments: str) -> str:
     """Submit the study; the number of its job."""
     done = daskhpo(folder, "submit", "tune.py:study", *arguments)
     assert done.returncode == 0, done.stderr
-    number = JobFolder(folder / "runs/first").number()
+    number = JobDirectory(folder / "runs/first").number()
     assert number is not None
     assert f"job {number} will run runs/first" in done.stdout
     return number
@@ -104,7 +104,7 @@ def log(folder: Path) -> str:
 def ends_well(folder: Path, n_trials: int) -> None:
     """The study comes to its end with all its trials, each unit reported once, and no job stays."""
     path = folder / "runs/first"
-    until(lambda: not running(path), f"{path} is over; it said: {log(folder)}")
+    until(lambda: not run_status(path), f"{path} is over; it said: {log(folder)}")
     result = load_study(path)
     assert (result.trials()["status"] == "completed").all(), log(folder)
     assert len(result.trials()) == n_trials
@@ -156,7 +156,7 @@ def test_workers_are_jobs_and_those_of_a_killed_head_are_cancelled(slurm, folder
     write(folder, 0.2, go=f"{folder}/go")
     words = ["--num-trials", "8", "--walltime", "5m", "--chain", "2"]
     number = submit(folder, *words, *TWO_JOBS)
-    name = worker_name("first", number)
+    name = worker_job_name("first", number)
     until(lambda: len(reported(folder)) > 4, f"the first link reports; {log(folder)}")
     seen = reported(folder)
     orphans = {job.number for job in jobs_named(name)}
@@ -169,7 +169,9 @@ def test_workers_are_jobs_and_those_of_a_killed_head_are_cancelled(slurm, folder
     assert holder is not None
     os.kill(holder["pid"], signal.SIGKILL)
     (folder / "go").touch()
-    until(lambda: len(records(folder, Began)) == 2, f"the next link goes on; {log(folder)}")
+    until(
+        lambda: len(records(folder, SessionStarted)) == 2, f"the next link goes on; {log(folder)}"
+    )
     left = {job.number for job in jobs_named(name) if job.state != "COMPLETING"}
     assert not left & orphans
     ends_well(folder, 8)
@@ -185,7 +187,7 @@ def test_a_head_that_slurm_kills_is_followed_by_the_next_link(slurm, folder):
     seen = reported(folder)
     slurm.command("scancel", "--signal=KILL", f"{number}_1")
     ends_well(folder, 6)
-    assert len(records(folder, Began)) == 2
+    assert len(records(folder, SessionStarted)) == 2
     assert seen <= reported(folder), "something that was reported is lost"
     assert jobs_of(number) == [], "a link that was not needed any more is still there"
 
@@ -194,9 +196,13 @@ def test_a_head_stops_before_its_walltime_ends_and_the_next_link_goes_on(slurm, 
     write(folder, 1.0)
     number = submit(folder, "--num-trials", "10", "--walltime", "60s", "--chain", "3", *TWO_GPUS)
     path = folder / "runs/first"
-    until(lambda: len(records(folder, Began)) == 2, f"the second link goes on; {log(folder)}", 90)
+    until(
+        lambda: len(records(folder, SessionStarted)) == 2,
+        f"the second link goes on; {log(folder)}",
+        90,
+    )
     before = list(study_records(path))
-    first = before[: [isinstance(r, Began) for r in before].index(True, 1)]
+    first = before[: [isinstance(r, SessionStarted) for r in before].index(True, 1)]
     told = [type(record).__name__ for record in first]
     assert "StopRequested" in told
     assert "Lost" not in told, "a trial was cut off"

@@ -132,14 +132,14 @@ def test_another_process_goes_on_where_the_last_one_closed(tmp_path: Path) -> No
 def test_who_is_asked_to_stop_gets_no_more_trials_and_gives_back_what_he_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(requests, "REQUEST_POLL_SECONDS", 0.01)
     study = make(tmp_path, FIFO(1000))
     trial = study.ask()
     assert trial is not None
     assert study.tell(trial, {"loss": 1.0})
     holder = holder_of(study.path)
     assert holder is not None
-    requests.ask_to_stop(study.path, holder["token"], "enough")
+    requests.request_stop(study.path, holder["token"], "enough")
     while study.tell(trial, {"loss": 1.0}):
         assert trial.resource < 1000
         threading.Event().wait(0.01)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from daskhpo.cluster.doctor.fields import clock, rows, seconds_of_limit
 from daskhpo.cluster.doctor.finding import Finding, ok, problem, skipped, warning
-from daskhpo.cluster.doctor.job_request import Wanted
+from daskhpo.cluster.doctor.job_request import JobRequest
 from daskhpo.cluster.doctor.partition import Partition
 
 ASSOCIATION = ("account", "partition", "qos", "default_qos", "max_wall")
@@ -65,8 +65,8 @@ def check_account(
     if not name:
         if not accounts.enforced:
             return ok("account", "none is needed")
-        todo = f"name one by --account: {told}" if mine else "ask the site's staff for one"
-        return problem("account", "none was named, and you have no default", todo)
+        hint = f"name one by --account: {told}" if mine else "ask the site's staff for one"
+        return problem("account", "none was named, and you have no default", hint)
     shown = name if account else f"{name} (your default)"
     if not accounts.of(name, partitions):
         elsewhere = [row["partition"] for row in accounts.associations if row["account"] == name]
@@ -75,34 +75,34 @@ def check_account(
             return problem(
                 "account", f"you may charge {name} in {where} only", "choose another --partition"
             )
-        said = f"{name} is none of your accounts"
-        todo = f"yours are {told}" if mine else "you have none: ask the site's staff"
+        message = f"{name} is none of your accounts"
+        hint = f"yours are {told}" if mine else "you have none: ask the site's staff"
         verdict = problem if accounts.enforced else warning
-        return verdict("account", said, todo)
+        return verdict("account", message, hint)
     for partition in partitions:
         allowed = partition.allowed["accounts"]
         barred = name.lower() in partition.denied
         if barred or (allowed is not None and name.lower() not in allowed):
             there = f"; {partition.name} is for {', '.join(sorted(allowed))}" if allowed else ""
-            todo = f"your accounts are {told}"
-            return problem("account", f"{shown} may not use {partition.name}{there}", todo)
+            hint = f"your accounts are {told}"
+            return problem("account", f"{shown} may not use {partition.name}{there}", hint)
     return ok("account", f"{shown} may be charged")
 
 
-def check_qos(accounts: Accounts, partitions: Sequence[Partition], wanted: Wanted) -> Finding:
+def check_qos(accounts: Accounts, partitions: Sequence[Partition], request: JobRequest) -> Finding:
     """Whether the quality of service may be used, and for so long."""
-    found = accounts.of(wanted.account or accounts.default, partitions)
+    found = accounts.of(request.account or accounts.default, partitions)
     may_use = {name for row in found for name in row["qos"].split(",") if name}
     defaults = [row["default_qos"] for row in found if row["default_qos"]]
-    name = wanted.qos or (defaults[0] if defaults else "")
-    if wanted.qos and found and wanted.qos.lower() not in may_use:
-        todo = f"you may use {', '.join(sorted(may_use))}" if may_use else "leave it out"
-        return problem("qos", f"{wanted.qos} is none that you may use", todo)
+    name = request.qos or (defaults[0] if defaults else "")
+    if request.qos and found and request.qos.lower() not in may_use:
+        hint = f"you may use {', '.join(sorted(may_use))}" if may_use else "leave it out"
+        return problem("qos", f"{request.qos} is none that you may use", hint)
     for partition in partitions:
         allowed = partition.allowed["qos"]
         if name and allowed is not None and name.lower() not in allowed:
-            todo = f"it takes {', '.join(sorted(allowed & may_use) or sorted(allowed))}"
-            return problem("qos", f"{partition.name} does not take {name}", todo)
+            hint = f"it takes {', '.join(sorted(allowed & may_use) or sorted(allowed))}"
+            return problem("qos", f"{partition.name} does not take {name}", hint)
     limits = {
         qos: accounts.max_wall[qos]
         for qos in (name, *_qualities(partitions))
@@ -110,11 +110,11 @@ def check_qos(accounts: Accounts, partitions: Sequence[Partition], wanted: Wante
     }
     own = [limit for row in found if (limit := seconds_of_limit(row["max_wall"])) is not None]
     limits |= {"your account": min(own)} if own else {}
-    if wanted.seconds is not None:
+    if request.seconds is not None:
         for qos, limit in limits.items():
-            if wanted.seconds > limit:
-                said = f"{clock(wanted.seconds)} is more than the {clock(limit)} of {qos}"
-                return problem("walltime", said, f"ask for {clock(limit)} or less")
+            if request.seconds > limit:
+                message = f"{clock(request.seconds)} is more than the {clock(limit)} of {qos}"
+                return problem("walltime", message, f"ask for {clock(limit)} or less")
     if not name:
         return skipped("qos", "none was named")
     return ok("qos", f"{name}" + (f", at most {clock(limits[name])}" if name in limits else ""))

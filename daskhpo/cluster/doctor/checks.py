@@ -16,22 +16,22 @@ from pathlib import Path
 
 from daskhpo.cluster import network
 from daskhpo.cluster.doctor import account as accounts_
-from daskhpo.cluster.doctor import job_checks as inside
+from daskhpo.cluster.doctor import job_checks
 from daskhpo.cluster.doctor import partition as partitions_
 from daskhpo.cluster.doctor.fields import settings
 from daskhpo.cluster.doctor.finding import (
+    CheckLocation,
     Finding,
-    Place,
     Verdict,
     ok,
     problem,
     skipped,
     warning,
 )
-from daskhpo.cluster.doctor.job_request import Wanted
+from daskhpo.cluster.doctor.job_request import JobRequest
 from daskhpo.cluster.doctor.partition import Partition
 from daskhpo.cluster.doctor.probe import digest, limits
-from daskhpo.cluster.doctor.probe_job import MODULES, look_here, visit
+from daskhpo.cluster.doctor.probe_job import MODULES, probe_locally, run_probe
 from daskhpo.cluster.doctor.queue import check_forecast, check_refusal, check_start, check_wait
 from daskhpo.cluster.doctor.quota import Quota, check_room, parse_quota
 from daskhpo.cluster.shell import CommandFailed, CommandMissing, call
@@ -40,60 +40,49 @@ NEEDED = ("sinfo", "sbatch", "squeue", "scontrol", "scancel")
 WAIT = 600.0
 
 
-def examine(
-    wanted: Wanted | None = None,
+def run_checks(
+    request: JobRequest | None = None,
     shared: str | os.PathLike[str] = ".",
     interface: str | None = None,
     *,
     fast: bool = False,
     wait: float = WAIT,
-    say: Callable[[str], None] = lambda news: None,
-) -> list[Finding]:
-    """Look at everything that a study on Slurm needs, before it costs anything.
+    log: Callable[[str], None] = lambda message: None,
+) -> Iterator[Finding]:
+    """Check everything that a study on Slurm needs, before it costs anything.
 
     Parameters
     ----------
-    wanted : what worker jobs would ask for; by default one GPU of the default partition.
+    request : what worker jobs would ask for; by default one GPU of the default partition.
     shared : directory of the studies, which all machines must see.
     interface : network interface that workers would reach this machine by; None: it is found, as
         ``slurm_cluster`` does.
-    fast : submit no job. Otherwise one small one looks at what can only be seen from inside.
+    fast : submit no job. Otherwise one small job checks what can only be seen from inside a job.
     wait : seconds that the job may take to start; then it is cancelled.
-    say : told what is waited for.
+    log : called with a line of text when something takes long.
 
-    Returns
-    -------
-    list of Finding : in the order in which they were found.
+    Yields
+    ------
+    Finding : each as soon as it is known.
 
     Examples
     --------
     ::
 
-        from daskhpo.cluster.doctor import Verdict, Wanted, examine
+        from daskhpo.cluster.doctor import JobRequest, Verdict, run_checks
 
-        findings = examine(Wanted(queue="gpu", walltime="04:00:00"), shared="/scratch/me/runs")
-        assert not [each for each in findings if each.verdict is Verdict.PROBLEM], findings
+        request = JobRequest(queue="gpu", walltime="04:00:00")
+        for finding in run_checks(request, shared="/scratch/me/runs"):
+            if finding.verdict is Verdict.PROBLEM:
+                print(finding.message, finding.hint)
     """
-    wanted = Wanted() if wanted is None else wanted
-    return list(round_of(wanted, shared, interface, fast=fast, wait=wait, say=say))
-
-
-def round_of(
-    wanted: Wanted,
-    shared: str | os.PathLike[str],
-    interface: str | None,
-    *,
-    fast: bool,
-    wait: float,
-    say: Callable[[str], None],
-) -> Iterator[Finding]:
-    """The same, each finding as soon as it is found."""
+    request = JobRequest() if request is None else request
     path = Path(shared).absolute()
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if len(missing) == len(NEEDED):
-        if wanted != Wanted(python=wanted.python):
-            todo = "are its commands on the PATH? is this a login node?"
-            yield problem("slurm", f"there is no Slurm here: {', '.join(missing)} not found", todo)
+        if request != JobRequest(python=request.python):
+            hint = "are its commands on the PATH? is this a login node?"
+            yield problem("slurm", f"there is no Slurm here: {', '.join(missing)} not found", hint)
         else:
             yield skipped("slurm", "there is no Slurm here; this machine alone is looked at")
         yield from _check_here(path)
@@ -104,23 +93,25 @@ def round_of(
         yield from _check_here(path)
         return
     blocked = False
-    for finding in _check_request(wanted):
+    for finding in _check_request(request):
         blocked |= finding.verdict is Verdict.PROBLEM and finding.check in _OBSTACLES
         yield finding
-    addresses, finding = _check_interface(interface, wanted.queue)
+    addresses, finding = _check_interface(interface, request.queue)
     yield finding
     writable = True
     for finding in _check_here(path):
         writable &= finding.verdict is not Verdict.PROBLEM or finding.check != "shared directory"
         yield finding
     if fast:
-        yield replace(skipped("job", "none was submitted, as --fast asks"), place=Place.JOB)
+        yield replace(
+            skipped("job", "none was submitted, as --fast asks"), location=CheckLocation.JOB
+        )
     elif blocked or not writable or not addresses:
-        said = "none was submitted: see the problems above"
-        yield replace(skipped("job", said), place=Place.JOB)
+        message = "none was submitted: see the problems above"
+        yield replace(skipped("job", message), location=CheckLocation.JOB)
     else:
-        for finding in _check_job(wanted, path, addresses, interface, wait, say):
-            yield replace(finding, place=Place.JOB)
+        for finding in _check_job(request, path, addresses, interface, wait, log):
+            yield replace(finding, location=CheckLocation.JOB)
 
 
 _OBSTACLES = ("slurm", "partition", "gres", "account", "qos", "request")  # for a small job, too
@@ -129,7 +120,7 @@ _OBSTACLES = ("slurm", "partition", "gres", "account", "qos", "request")  # for 
 # -- what Slurm says -----------------------------------------------------------------------------
 
 
-def _check_request(wanted: Wanted) -> Iterator[Finding]:
+def _check_request(request: JobRequest) -> Iterator[Finding]:
     try:
         version = call(["sinfo", "--version"]).strip()
         partitions = partitions_.parse_partitions(
@@ -140,33 +131,33 @@ def _check_request(wanted: Wanted) -> Iterator[Finding]:
         )
         told = settings(call(["scontrol", "show", "config"]))
     except CommandFailed as error:
-        todo = "is the controller up? see scontrol ping; on some sites only login nodes may ask"
-        yield problem("slurm", f"it does not answer: {error}", todo)
+        hint = "is the controller up? see scontrol ping; on some sites only login nodes may ask"
+        yield problem("slurm", f"it does not answer: {error}", hint)
         return
     yield ok("slurm", f"{version}, cluster {told.get('ClusterName', '?')}: the controller answers")
-    finding = partitions_.check_partition(partitions, wanted.queue, _groups())
+    finding = partitions_.check_partition(partitions, request.queue, _groups())
     yield finding
     if finding.verdict is Verdict.PROBLEM:
         return
     findings = [
-        partitions_.check_walltime(partitions, wanted),
-        partitions_.check_devices(nodes, partitions, wanted),
-        *_check_accounts(wanted, partitions_.chosen(partitions, wanted.queue), told),
+        partitions_.check_walltime(partitions, request),
+        partitions_.check_devices(nodes, partitions, request),
+        *_check_accounts(request, partitions_.chosen(partitions, request.queue), told),
     ]
     yield from findings
     if any(finding.verdict is Verdict.PROBLEM for finding in findings):
         yield skipped("request", "Slurm was not asked to take it: see the problems above")
     else:
-        yield _ask_to_take(wanted)
+        yield _ask_to_take(request)
 
 
 def _check_accounts(
-    wanted: Wanted, partitions: list[Partition], told: dict[str, str]
+    request: JobRequest, partitions: list[Partition], told: dict[str, str]
 ) -> list[Finding]:
     if "slurmdbd" not in told.get("AccountingStorageType", ""):
-        if wanted.account:
-            said = f"this Slurm keeps no accounts; {wanted.account} means nothing to it"
-            return [warning("account", said)]
+        if request.account:
+            message = f"this Slurm keeps no accounts; {request.account} means nothing to it"
+            return [warning("account", message)]
         return [ok("account", "this Slurm keeps no accounts")]
     user, cluster = getpass.getuser(), told.get("ClusterName", "")
     ask = ["sacctmgr", "--noheader", "--parsable2", "show"]
@@ -185,14 +176,14 @@ def _check_accounts(
         )
     except (CommandFailed, CommandMissing) as error:
         return [skipped("account", f"sacctmgr does not answer ({error}); Slurm is asked below")]
-    finding = accounts_.check_account(accounts, partitions, wanted.account)
+    finding = accounts_.check_account(accounts, partitions, request.account)
     if finding.verdict is Verdict.PROBLEM:
         return [finding]
-    return [finding, accounts_.check_qos(accounts, partitions, wanted)]
+    return [finding, accounts_.check_qos(accounts, partitions, request)]
 
 
-def _ask_to_take(wanted: Wanted) -> Finding:
-    lines = [f"#SBATCH {option}" for option in wanted.options(wanted.seconds)]
+def _ask_to_take(request: JobRequest) -> Finding:
+    lines = [f"#SBATCH {option}" for option in request.options(request.seconds)]
     script = "\n".join(["#!/bin/sh", *lines, "#SBATCH --output=/dev/null\n"])
     try:
         printed = call(["sbatch", "--test-only"], text=script, with_errors=True)
@@ -212,16 +203,16 @@ def _check_interface(
     try:
         first = network.named_address(interface) if interface else network.reachable_address(queue)
     except ValueError as error:
-        said, _, todo = str(error).partition("; ")
-        return [], problem("interface", said, todo or "choose another --interface")
+        message, _, hint = str(error).partition("; ")
+        return [], problem("interface", message, hint or "choose another --interface")
     name = next((one.name for one in found if one.address == first), "")
     rest = [one for one in found if one.address != first and not one.address.startswith("127.")]
-    said = f"{name}, {first}" + ("" if interface else " (found by the way to the nodes)")
-    return [(name, first), *((one.name, one.address) for one in rest)], ok("interface", said)
+    message = f"{name}, {first}" + ("" if interface else " (found by the way to the nodes)")
+    return [(name, first), *((one.name, one.address) for one in rest)], ok("interface", message)
 
 
 def _check_here(path: Path) -> Iterator[Finding]:
-    yield from inside.check_limits({"limits": limits()})
+    yield from job_checks.check_process_limits({"limits": limits()})
     finding = _check_writable(path)
     yield finding
     if finding.verdict is Verdict.OK:
@@ -284,13 +275,13 @@ def _check_machine() -> Iterator[Finding]:
     from daskhpo.cluster.gpus import visible_gpus
 
     n_gpus = len(visible_gpus())
-    facts = look_here(gpu=bool(n_gpus))
-    yield from inside.check_python(facts, {}, "")
+    facts = probe_locally(gpu=bool(n_gpus))
+    yield from job_checks.check_python(facts, {}, "")
     if n_gpus:
-        yield from inside.check_gpus(facts, n_gpus)
+        yield from job_checks.check_gpus(facts, n_gpus)
     else:
         yield skipped("gpu", "there is none here")
-    yield inside.check_scratch(facts)
+    yield job_checks.check_scratch(facts)
 
 
 def _groups() -> list[str]:
@@ -307,15 +298,15 @@ def _groups() -> list[str]:
 
 
 def _check_job(
-    wanted: Wanted,
+    request: JobRequest,
     path: Path,
     addresses: list[tuple[str, str]],
     interface: str | None,
     wait: float,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Iterator[Finding]:
     try:
-        seen = visit(wanted, path, addresses, interface, wait, say)
+        seen = run_probe(request, path, addresses, interface, wait, log)
     except CommandFailed as error:
         yield check_refusal(error.output)
         return
@@ -324,16 +315,16 @@ def _check_job(
         yield skipped("job", "nothing was looked at from inside: it never started")
         return
     yield check_start(seen.job, seen.state)
-    yield inside.check_arrival(seen)
+    yield job_checks.check_arrival(seen)
     if not seen.facts:
         return
-    yield from inside.check_python(seen.facts, _versions(), digest(_package()))
-    yield from inside.check_gpus(seen.facts, wanted.n_gpus)
-    yield inside.check_shared(seen, str(path))
-    yield from inside.check_connections(seen, addresses)
-    yield inside.check_clock(seen)
-    yield from inside.check_limits(seen.facts)
-    yield inside.check_scratch(seen.facts)
+    yield from job_checks.check_python(seen.facts, _versions(), digest(_package()))
+    yield from job_checks.check_gpus(seen.facts, request.n_gpus)
+    yield job_checks.check_shared(seen, str(path))
+    yield from job_checks.check_connections(seen, addresses)
+    yield job_checks.check_clock(seen)
+    yield from job_checks.check_process_limits(seen.facts)
+    yield job_checks.check_scratch(seen.facts)
 
 
 def _versions() -> dict[str, str]:

@@ -15,7 +15,7 @@ class Verdict(Enum):
     SKIPPED = "skipped"  # not looked at, and why
 
 
-class Place(Enum):
+class CheckLocation(Enum):
     """Where it was looked at."""
 
     HERE = "here"
@@ -29,28 +29,29 @@ class Finding:
     Attributes
     ----------
     check : what was looked at: ``"partition"``, ``"shared directory"``, ...
-    said : what was found.
-    todo : what to do; empty if nothing.
+    message : what was found.
+    hint : what to do; empty if nothing.
+    location : where it was looked at: on this machine, or in a job.
     """
 
     check: str
     verdict: Verdict
-    said: str
-    todo: str = ""
-    place: Place = Place.HERE
+    message: str
+    hint: str = ""
+    location: CheckLocation = CheckLocation.HERE
 
 
-def ok(check: str, said: str) -> Finding:
-    return Finding(check, Verdict.OK, said)
+def ok(check: str, message: str) -> Finding:
+    return Finding(check, Verdict.OK, message)
 
 
-def warning(check: str, said: str, todo: str = "") -> Finding:
-    return Finding(check, Verdict.WARNING, said, todo)
+def warning(check: str, message: str, hint: str = "") -> Finding:
+    return Finding(check, Verdict.WARNING, message, hint)
 
 
-def problem(check: str, said: str, todo: str = "") -> Finding:
-    return Finding(check, Verdict.PROBLEM, said, todo)
+def problem(check: str, message: str, hint: str = "") -> Finding:
+    return Finding(check, Verdict.PROBLEM, message, hint)
 
 
-def skipped(check: str, said: str, todo: str = "") -> Finding:
-    return Finding(check, Verdict.SKIPPED, said, todo)
+def skipped(check: str, message: str, hint: str = "") -> Finding:
+    return Finding(check, Verdict.SKIPPED, message, hint)

@@ -26,7 +26,7 @@ class Gres:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class JobRequest:
     """What a worker job would ask for.
 
     Attributes

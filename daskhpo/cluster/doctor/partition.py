@@ -1,4 +1,4 @@
-"""Whether a partition is there and up, has the devices that are wanted, and time enough."""
+"""Whether a partition is there and up, has the requested devices, and time enough."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from daskhpo.cluster.doctor.fields import clock, records, rows, seconds_of_limit
 from daskhpo.cluster.doctor.finding import Finding, ok, problem, skipped, warning
-from daskhpo.cluster.doctor.job_request import Gres, Wanted, parse_gres
+from daskhpo.cluster.doctor.job_request import Gres, JobRequest, parse_gres
 
 SINFO = ("partition", "count", "state", "gres", "nodes")
 SINFO_FORMAT = "%P|%D|%T|%G|%N"
@@ -58,12 +58,12 @@ class Nodes:
         words = re.findall(r"[a-z_]+", self.state.lower())
         return "*" not in self.state and bool(words) and words[0] in _WORKING and len(words) == 1
 
-    def offers(self, wanted: Gres) -> bool:
+    def offers(self, request: Gres) -> bool:
         """Whether one of them has that many."""
-        alike = [have for have in self.gres if have.name == wanted.name]
-        if wanted.type:
-            alike = [have for have in alike if have.type.lower() == wanted.type.lower()]
-        return sum(have.count for have in alike) >= wanted.count
+        alike = [have for have in self.gres if have.name == request.name]
+        if request.type:
+            alike = [have for have in alike if have.type.lower() == request.type.lower()]
+        return sum(have.count for have in alike) >= request.count
 
 
 def parse_partitions(text: str) -> list[Partition]:
@@ -107,8 +107,8 @@ def chosen(partitions: Sequence[Partition], queue: str | None) -> list[Partition
     """The partitions that a job would name, one or several; by default the site's default."""
     if queue is None:
         return [partition for partition in partitions if partition.is_default]
-    wanted = queue.split(",")
-    return [partition for partition in partitions if partition.name in wanted]
+    names = queue.split(",")
+    return [partition for partition in partitions if partition.name in names]
 
 
 def check_partition(
@@ -119,59 +119,61 @@ def check_partition(
     found = chosen(partitions, queue)
     if queue is None:
         if not found:
-            todo = f"name one by --partition: {_some(there)}"
-            return problem("partition", "none was named, and this site has no default", todo)
+            hint = f"name one by --partition: {_some(there)}"
+            return problem("partition", "none was named, and this site has no default", hint)
         shown = f"{found[0].name} (the default)"
     else:
         for name in queue.split(","):
             if name not in there:
                 near = difflib.get_close_matches(name, there, n=3)
-                todo = f"did you mean {_some(near)}?" if near else f"there are {_some(there)}"
-                return problem("partition", f"there is no partition {name!r}", todo)
+                hint = f"did you mean {_some(near)}?" if near else f"there are {_some(there)}"
+                return problem("partition", f"there is no partition {name!r}", hint)
         shown = queue
     for partition in found:
         if partition.state != "UP":
-            todo = f"choose another one: {_some(there)}"
-            return problem("partition", f"{partition.name} is {partition.state}", todo)
+            hint = f"choose another one: {_some(there)}"
+            return problem("partition", f"{partition.name} is {partition.state}", hint)
         allowed = partition.allowed["groups"]
         if allowed is not None and not allowed & {group.lower() for group in groups}:
-            said = f"{partition.name} is for the groups {_some(sorted(allowed))}, and you are in "
-            return problem("partition", said + (_some(groups) or "none"), "choose another one")
+            message = (
+                f"{partition.name} is for the groups {_some(sorted(allowed))}, and you are in "
+            )
+            return problem("partition", message + (_some(groups) or "none"), "choose another one")
     return ok("partition", f"{shown} is up")
 
 
-def check_walltime(partitions: Sequence[Partition], wanted: Wanted) -> Finding:
-    """Whether a job may be as long as wanted."""
-    found = [p for p in chosen(partitions, wanted.queue) if p.max_seconds is not None]
+def check_walltime(partitions: Sequence[Partition], request: JobRequest) -> Finding:
+    """Whether a job may be as long as requested."""
+    found = [p for p in chosen(partitions, request.queue) if p.max_seconds is not None]
     if not found:
         return skipped("walltime", "Slurm does not say how long jobs may be")
     most = max(found, key=lambda partition: partition.max_seconds or 0.0)
     assert most.max_seconds is not None
     longest = clock(most.max_seconds)
-    if wanted.seconds is None:
+    if request.seconds is None:
         default = most.max_seconds if most.default_seconds is None else most.default_seconds
         if math.isinf(default):
             return ok("walltime", f"none was named, and {most.name} has no limit")
-        said = f"none was named; jobs in {most.name} get {clock(default)}"
-        return ok("walltime", f"{said}, and at most {longest}")
-    asked = clock(wanted.seconds)
-    if wanted.seconds > most.max_seconds:
-        said = f"{asked} is more than the {longest} that {most.name} allows"
-        return problem("walltime", said, f"ask for --walltime {longest} or less; studies go on")
+        message = f"none was named; jobs in {most.name} get {clock(default)}"
+        return ok("walltime", f"{message}, and at most {longest}")
+    asked = clock(request.seconds)
+    if request.seconds > most.max_seconds:
+        message = f"{asked} is more than the {longest} that {most.name} allows"
+        return problem("walltime", message, f"ask for --walltime {longest} or less; studies go on")
     if math.isinf(most.max_seconds):
         return ok("walltime", f"{asked}; {most.name} has no limit")
     return ok("walltime", f"{asked} of {longest}")
 
 
 def check_devices(
-    nodes: Sequence[Nodes], partitions: Sequence[Partition], wanted: Wanted
+    nodes: Sequence[Nodes], partitions: Sequence[Partition], request: JobRequest
 ) -> Finding:
-    """Whether nodes of the partition have the devices that are wanted, and are in order."""
-    names = {partition.name for partition in chosen(partitions, wanted.queue)}
+    """Whether nodes of the partition have the requested devices, and are in order."""
+    names = {partition.name for partition in chosen(partitions, request.queue)}
     mine = [group for group in nodes if group.partition in names]
-    check = "gres" if wanted.devices else "nodes"
-    asked = ",".join(str(gres) for gres in wanted.devices)
-    fitting = [group for group in mine if all(group.offers(gres) for gres in wanted.devices)]
+    check = "gres" if request.devices else "nodes"
+    asked = ",".join(str(gres) for gres in request.devices)
+    fitting = [group for group in mine if all(group.offers(gres) for gres in request.devices)]
     if not fitting:
         where = _some(sorted(names))
         if not mine:
@@ -180,9 +182,9 @@ def check_devices(
         for group in mine:
             offers[",".join(map(str, group.gres)) or "nothing"] += group.count
         told = "; ".join(f"{offer} on {_nodes(n)}" for offer, n in offers.most_common(6))
-        others = sorted({g.partition for g in nodes if all(map(g.offers, wanted.devices))})
-        todo = f"{asked} is in {_some(others)}" if others else "see sinfo -o '%P %D %G'"
-        return problem(check, f"no node of {where} has {asked}; there is {told}", todo)
+        others = sorted({g.partition for g in nodes if all(map(g.offers, request.devices))})
+        hint = f"{asked} is in {_some(others)}" if others else "see sinfo -o '%P %D %G'"
+        return problem(check, f"no node of {where} has {asked}; there is {told}", hint)
     states = Counter[str]()
     for group in fitting:
         states[group.state] += group.count

@@ -27,8 +27,8 @@ def main(ask):
     ask : dict of token, addresses (where to connect to, each ``[name, host]``), port, interface,
     folder (shared), facts (a file, or None), modules, gpu (whether to compute on devices).
     """
-    teller = Teller(ask)
-    listener = Listener(ask["token"])
+    teller = FactReporter(ask)
+    listener = EchoServer(ask["token"])
     teller.tell("hello", hello, ask, listener, teller)
     if ask["folder"]:
         teller.tell("shared", shared, ask)
@@ -44,7 +44,7 @@ def main(ask):
     os._exit(0)  # a thread may hang in a driver
 
 
-class Teller:
+class FactReporter:
     """Tells what was found, by every way that is open."""
 
     def __init__(self, ask):
@@ -87,7 +87,7 @@ class Teller:
             pass  # the shared directory is not shared, and its own section says so
 
 
-class Listener:
+class EchoServer:
     """Waits to be called, as a Dask worker would be."""
 
     def __init__(self, token):

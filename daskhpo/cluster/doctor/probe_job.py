@@ -21,12 +21,12 @@ from typing import Any
 
 from daskhpo.cluster import jobs
 from daskhpo.cluster.doctor import probe
-from daskhpo.cluster.doctor.job_request import Wanted
+from daskhpo.cluster.doctor.job_request import JobRequest
 from daskhpo.cluster.doctor.queue import GONE, JobState, parse_job, reason_of
 from daskhpo.cluster.shell import CommandFailed, call
 
 JOB_SECONDS = 300.0  # the time limit of the job
-POLL_SECONDS = 0.25
+PROBE_POLL_SECONDS = 0.25
 ASK_SLURM_SECONDS = 1.0  # a controller has others to answer, too
 HEARD_SECONDS = 3.0  # what was said is heard within this time, as Slurm may be asked meanwhile
 LATE_SECONDS = 10.0  # after a job's end: what it wrote may come late over a network
@@ -37,7 +37,7 @@ Facts = dict[str, dict[str, Any]]
 
 
 @dataclass
-class Visit:
+class ProbeResult:
     """What became of the job.
 
     Attributes
@@ -71,14 +71,14 @@ class Visit:
             self.skew, self.skew_error = skew, error
 
 
-def visit(
-    wanted: Wanted,
+def run_probe(
+    request: JobRequest,
     shared: Path,
     addresses: Sequence[tuple[str, str]],
     interface: str | None,
     wait: float,
-    say: Callable[[str], None],
-) -> Visit:
+    log: Callable[[str], None],
+) -> ProbeResult:
     """Submit the job, wait for it, and hear what it found; it is gone in the end.
 
     Parameters
@@ -86,7 +86,7 @@ def visit(
     shared : a directory that can be written here.
     addresses : names and addresses of this machine's interfaces; the first is the one to use.
     wait : seconds that it may take to start.
-    say : told what is waited for, when that changes.
+    log : called with a line of text when the state of the job changes.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def visit(
     token = secrets.token_hex(16)
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(shared, token))
-        ear = stack.enter_context(Ear(token, folder))
+        ear = stack.enter_context(ProbeServer(token, folder))
         ask = {
             "token": token,
             "addresses": [list(pair) for pair in addresses],
@@ -104,25 +104,25 @@ def visit(
             "folder": str(folder),
             "facts": str(folder / "facts"),
             "modules": list(MODULES),
-            "gpu": wanted.n_gpus > 0,
+            "gpu": request.n_gpus > 0,
         }
-        job = jobs.submit(script(wanted, folder, ask))
+        job = jobs.submit_script(script(request, folder, ask))
         stack.callback(_cancel, job)
-        return _follow(Visit(job), ear, wait, say)
+        return _follow(ProbeResult(job), ear, wait, log)
 
 
-def script(wanted: Wanted, folder: Path, ask: dict[str, Any]) -> str:
+def script(request: JobRequest, folder: Path, ask: dict[str, Any]) -> str:
     """The job's script; it needs no file, for there may be none that the job sees."""
     place = shlex.quote(str(folder))
     return "\n".join(
         [
             "#!/usr/bin/env bash",
-            *(f"#SBATCH {option}" for option in wanted.options(JOB_SECONDS)),
+            *(f"#SBATCH {option}" for option in request.options(JOB_SECONDS)),
             "#SBATCH --job-name=daskhpo-doctor",
             "#SBATCH --output=/dev/null",
             f"[ -d {place} ] && exec > {place}/output 2>&1",
-            *wanted.job_script_prologue,
-            f"{wanted.python} - <<'DASKHPO_PROBE'",
+            *request.job_script_prologue,
+            f"{request.python} - <<'DASKHPO_PROBE'",
             program(ask),
             "DASKHPO_PROBE\n",
         ]
@@ -134,7 +134,7 @@ def program(ask: dict[str, Any]) -> str:
     return f"{Path(probe.__file__).read_text()}\n\nmain({ask!r})"
 
 
-def look_here(*, gpu: bool) -> Facts:
+def probe_locally(*, gpu: bool) -> Facts:
     """What the probe finds on this machine, in a process of its own."""
     ask = {"token": "", "addresses": [], "port": 0, "interface": None, "folder": None}
     ask |= {"modules": list(MODULES), "gpu": gpu, "facts": "/dev/stdout"}
@@ -152,7 +152,7 @@ def look_here(*, gpu: bool) -> Facts:
     return facts
 
 
-class Ear:
+class ProbeServer:
     """Hears what the job says: on a port of all interfaces, and in a file of the shared directory.
 
     Only who knows the token is listened to, and what is said is data.
@@ -168,7 +168,7 @@ class Ear:
         self._read: dict[socket.socket, bytes] = {}
         self._known: set[socket.socket] = set()
 
-    def __enter__(self) -> Ear:
+    def __enter__(self) -> ProbeServer:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -176,7 +176,7 @@ class Ear:
             comm.close()
         self._selector.close()
 
-    def listen(self, visit: Visit, seconds: float) -> None:
+    def listen(self, visit: ProbeResult, seconds: float) -> None:
         """Take in what is said within so many seconds; returns as soon as something was."""
         for key, _ in self._selector.select(seconds):
             comm = key.fileobj
@@ -190,26 +190,26 @@ class Ear:
                 self._hear(comm, visit)
         self._read_file(visit)
 
-    def _hear(self, comm: socket.socket, visit: Visit) -> None:
+    def _hear(self, comm: socket.socket, visit: ProbeResult) -> None:
         try:
-            said = comm.recv(65536)
+            message = comm.recv(65536)
         except BlockingIOError:
             return
         except OSError:
-            said = b""
-        data = self._read[comm] + said
+            message = b""
+        data = self._read[comm] + message
         *lines, self._read[comm] = data.split(b"\n")
         for line in lines:
             if comm not in self._known:
                 if not self._is_token(line):
-                    said = b""
+                    message = b""
                     break
                 self._known.add(comm)
                 continue
             visit.heard = "connection"
             if (at := _take(line, visit.facts)) is not None:
                 visit.set_clock(at - time.time(), HEARD_SECONDS)
-        if not said or len(self._read[comm]) > _MOST_BYTES:
+        if not message or len(self._read[comm]) > _MOST_BYTES:
             self._selector.unregister(comm)
             comm.close()
             del self._read[comm]
@@ -221,7 +221,7 @@ class Ear:
         except (ValueError, TypeError, KeyError, AttributeError):
             return False
 
-    def _read_file(self, visit: Visit) -> None:
+    def _read_file(self, visit: ProbeResult) -> None:
         with suppress(OSError):  # opened anew each time: only so NFS looks for news
             lines = (self._folder / "facts").read_text().split("\n")[:-1]
             for line in lines:
@@ -230,7 +230,7 @@ class Ear:
         with suppress(OSError):
             visit.output = (self._folder / "output").read_text(errors="replace")[-5000:]
 
-    def call(self, visit: Visit) -> None:
+    def call(self, visit: ProbeResult) -> None:
         """Call the job where it listens, as Dask's scheduler would."""
         hello = visit.facts.get("hello", {})
         for host in hello.get("addresses", []):
@@ -248,7 +248,7 @@ class Ear:
             except (OSError, ValueError, KeyError) as error:
                 visit.called[host] = str(error) or type(error).__name__
 
-    def look_for_file(self, visit: Visit, since: float) -> None:
+    def look_for_file(self, visit: ProbeResult, since: float) -> None:
         """Whether what the job wrote in the shared directory has come."""
         if visit.wrote is None and "shared" in visit.facts:
             with suppress(OSError):
@@ -256,13 +256,15 @@ class Ear:
                     visit.wrote = max(0.0, time.monotonic() - since)
 
 
-def _follow(visit: Visit, ear: Ear, wait: float, say: Callable[[str], None]) -> Visit:
+def _follow(
+    visit: ProbeResult, ear: ProbeServer, wait: float, log: Callable[[str], None]
+) -> ProbeResult:
     began = time.monotonic()
     asked_at = told_shared_at = ended_at = 0.0
     ran_at: float | None = None
     told = ""
     while True:
-        ear.listen(visit, POLL_SECONDS)
+        ear.listen(visit, PROBE_POLL_SECONDS)
         now = time.monotonic()
         ear.call(visit)
         if "shared" in visit.facts:
@@ -288,7 +290,7 @@ def _follow(visit: Visit, ear: Ear, wait: float, say: Callable[[str], None]) -> 
             news = f"job {visit.job} runs on {state.nodes or 'a node'}"
             ran_at = ran_at or now
         if news != told:
-            say(told := news)
+            log(told := news)
         if state.is_over:
             ended_at = ended_at or now
             if now - ended_at > LATE_SECONDS:
@@ -325,7 +327,7 @@ def _folder(shared: Path, token: str) -> Iterator[Path]:
 
 
 def _take(line: str | bytes, facts: Facts) -> float | None:
-    """Take in one section; when it was said, or None if it is none."""
+    """Take in one section; when it was message, or None if it is none."""
     try:
         told = json.loads(line)
         section, at = told.pop("section"), float(told.pop("at"))

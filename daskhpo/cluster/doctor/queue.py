@@ -69,13 +69,13 @@ class Reason:
 
     Attributes
     ----------
-    meaning, todo : for people.
+    meaning, hint : for people.
     is_usual : it starts when it is its turn.
     is_hopeless : it will not start however long one waits.
     """
 
     meaning: str
-    todo: str
+    hint: str
     is_usual: bool = False
     is_hopeless: bool = False
 
@@ -138,12 +138,12 @@ def reason_of(text: str) -> Reason:
 def check_wait(job: str, state: JobState, waited: float) -> Finding:
     """A job that did not start in time, and was cancelled."""
     reason = reason_of(state.reason)
-    said = f"job {job} did not start within {waited:.0f} s and was cancelled"
+    message = f"job {job} did not start within {waited:.0f} s and was cancelled"
     if state.reason not in ("", "None"):
-        said += f"; its reason was {state.reason}: {reason.meaning}"
+        message += f"; its reason was {state.reason}: {reason.meaning}"
     if reason.is_usual:
-        return warning("start", said, reason.todo or "wait longer with --wait")
-    return problem("start", said, reason.todo)
+        return warning("start", message, reason.hint or "wait longer with --wait")
+    return problem("start", message, reason.hint)
 
 
 def check_start(job: str, state: JobState) -> Finding:
@@ -178,8 +178,8 @@ def check_forecast(printed: str, now: float) -> Finding:
     if wait > 365 * 86400:  # it waits for one without a time limit
         return ok("request", "Slurm would take such a job, and cannot say when it would start")
     if wait > FAR_SECONDS:
-        said = f"Slurm would take such a job and start it in about {wait / 3600:.0f} hours"
-        return warning("request", said, "a shorter --walltime or fewer GPUs may start sooner")
+        message = f"Slurm would take such a job and start it in about {wait / 3600:.0f} hours"
+        return warning("request", message, "a shorter --walltime or fewer GPUs may start sooner")
     when = f"in about {wait / 60:.0f} minutes" if wait > 90 else "at once"
     return ok("request", f"Slurm would take such a job and start it {when}, on {match[2]}")
 
@@ -187,9 +187,9 @@ def check_forecast(printed: str, now: float) -> Finding:
 def check_refusal(printed: str) -> Finding:
     """What ``sbatch`` said of a job that it does not take."""
     lines = [re.sub(r"^(sbatch: )?(error|fatal): ", "", line) for line in printed.splitlines()]
-    said = "; ".join(line.strip() for line in lines if line.strip())
-    todo = next((todo for word, todo in _REFUSALS if word in said.lower()), "")
-    return problem("request", f"Slurm refuses such a job: {said or 'it does not say why'}", todo)
+    message = "; ".join(line.strip() for line in lines if line.strip())
+    hint = next((hint for word, hint in _REFUSALS if word in message.lower()), "")
+    return problem("request", f"Slurm refuses such a job: {message or 'it does not say why'}", hint)
 
 
 def _time(text: str) -> float | None:

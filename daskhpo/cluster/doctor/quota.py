@@ -68,23 +68,23 @@ def check_room(free_bytes: int, free_files: int | None, quotas: Sequence[Quota])
     """Room for checkpoints; ``free_files`` None: the file system does not count files."""
     findings = []
     files = "" if free_files is None else f", {free_files:,} files"
-    said = f"{_gigabytes(free_bytes)}{files} free on the file system"
-    todo = "free some, or bound the checkpoints: CheckpointPolicy(max_bytes=..., max_files=...)"
+    message = f"{_gigabytes(free_bytes)}{files} free on the file system"
+    hint = "free some, or bound the checkpoints: CheckpointPolicy(max_bytes=..., max_files=...)"
     if free_bytes == 0 or free_files == 0:
-        findings.append(problem("room", said, todo))
+        findings.append(problem("room", message, hint))
     elif free_bytes < LOW_BYTES or (free_files is not None and free_files < LOW_FILES):
-        findings.append(warning("room", said, todo))
+        findings.append(warning("room", message, hint))
     else:
-        findings.append(ok("room", said))
+        findings.append(ok("room", message))
     for quota in quotas:
         in_words = _gigabytes if quota.kind == "bytes" else "{:,} files".format
-        said = f"{quota.of}: {in_words(quota.used)} of {in_words(quota.limit)}"
+        message = f"{quota.of}: {in_words(quota.used)} of {in_words(quota.limit)}"
         if quota.used >= quota.limit:
-            findings.append(problem("quota", said, todo))
+            findings.append(problem("quota", message, hint))
         elif quota.used >= NEARLY * quota.limit:
-            findings.append(warning("quota", said, todo))
+            findings.append(warning("quota", message, hint))
         else:
-            findings.append(ok("quota", said))
+            findings.append(ok("quota", message))
     return findings
 
 

@@ -70,7 +70,7 @@ class Broker:
         self._tenants.append(tenant)
         self.n_joined += 1
         self.share()
-        self._level()
+        self._rebalance()
 
     def leave(self, tenant: Tenant) -> None:
         """A study goes; it still releases each worker that it holds when the lease there ends."""
@@ -115,7 +115,7 @@ class Broker:
             if takers:
                 self._give(worker, min(takers, key=self._held))
 
-    def _level(self) -> None:
+    def _rebalance(self) -> None:
         while len(self._tenants) > 1:
             poor = min(self._tenants, key=self._held)
             rich = max(self._tenants, key=self._held)

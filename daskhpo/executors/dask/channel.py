@@ -39,7 +39,7 @@ def _unpacker() -> Any:
     return msgpack.Unpacker(use_list=False, strict_map_key=False)
 
 
-class Line:
+class SocketChannel:
     """The worker's end: one call at a time."""
 
     def __init__(self, end: socket.socket) -> None:
@@ -169,7 +169,7 @@ def _shut(end: socket.socket) -> None:
     end.close()
 
 
-def reply(end: socket.socket, message: dict[str, Any]) -> None:
+def send_reply(end: socket.socket, message: dict[str, Any]) -> None:
     """Answer at a line. That its lease is gone is told by Dask."""
     with contextlib.suppress(OSError):
         end.sendall(msgpack.packb(message))

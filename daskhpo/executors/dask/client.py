@@ -6,20 +6,21 @@ import asyncio
 import threading
 from typing import Any
 
-from daskhpo.executors.dask.channel import Line, socket_of
-from daskhpo.executors.dask.shutdown import Ending
+from daskhpo.executors.dask.channel import SocketChannel, socket_of
+from daskhpo.executors.dask.shutdown import GracefulShutdown
 
 PEER_SECONDS = 5.0  # to connect to another worker: if it is gone, the store may have its states
 
-Command = dict[str, Any]
-Note = tuple[int, str, int, list[Any], str]  # number, kind, attempt, plain ref, text
+Instruction = dict[str, Any]
+StateNote = tuple[int, str, int, list[Any], str]  # number, kind, attempt, plain ref, text
 
 
-class Link:
+class CoordinatorClient:
     """Talks to the study in the scheduler's process; the reply to a call is the next command.
 
     It has a connection of its own, opened by a small event loop in the lease's thread. Plain TCP
-    becomes a :class:`Line` to the coordinator's thread; anything else that loop goes on driving.
+    becomes a :class:`SocketChannel` to the coordinator's thread; any other connection stays with
+    that loop.
 
     *Notes* say what became of states. They are sent ahead on Dask's own stream, and again with the
     next call, which is reliable; numbers tell the study which it has had.
@@ -27,43 +28,43 @@ class Link:
     Each call also says whether the worker is about to go, so that the study knows that first.
     """
 
-    def __init__(self, worker: Any, channel: str, slot: int, ending: Ending) -> None:
-        self._worker, self._ending = worker, ending
+    def __init__(self, worker: Any, channel: str, slot: int, shutdown: GracefulShutdown) -> None:
+        self._worker, self._shutdown = worker, shutdown
         self.channel, self.slot = channel, slot
-        self._notes: list[Note] = []
+        self._notes: list[StateNote] = []
         self._n_notes = 0
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._comm: Any = None
-        self._line: Line | None = self._loop.run_until_complete(self._connect())
+        self._channel: SocketChannel | None = self._loop.run_until_complete(self._connect())
 
-    def call(self, say: str, **data: Any) -> Command:
+    def call(self, say: str, **data: Any) -> Instruction:
         """Say something and wait for the next command."""
         with self._lock:
             notes = list(self._notes)
-        data |= {"notes": notes, "leaving": self._ending.begun}
-        command: Command
-        if self._line is not None:
-            command = self._line.call(say, data)
+        data |= {"notes": notes, "leaving": self._shutdown.started}
+        command: Instruction
+        if self._channel is not None:
+            command = self._channel.call(say, data)
         else:
             command = self._loop.run_until_complete(self._call(say, data))
         with self._lock:
             del self._notes[: len(notes)]
         return command
 
-    def send(self, **data: Any) -> None:
+    def push(self, **data: Any) -> None:
         """Send news, such as live metrics; costs microseconds, and nothing waits."""
         self._worker.log_event(self.channel, {"slot": self.slot, **data})
 
-    def note(self, kind: str, attempt: int, ref: list[Any], text: str) -> None:
+    def notify(self, kind: str, attempt: int, ref: list[Any], text: str) -> None:
         """Say what became of a state; from any thread."""
         with self._lock:
             self._n_notes += 1
             note = (self._n_notes, kind, attempt, ref, text)
             self._notes.append(note)
-        self.send(notes=[note])
+        self.push(notes=[note])
 
-    async def last_notes(self) -> None:
+    async def resend_notes(self) -> None:
         """Say again, on a new connection, what may not have arrived; in the worker's event loop.
 
         A worker that retires is struck off by the scheduler, with Dask's stream, before it closes.
@@ -91,19 +92,19 @@ class Link:
 
     def close(self) -> None:
         """Give the connection up."""
-        if self._line is not None:
-            self._line.close()
+        if self._channel is not None:
+            self._channel.close()
         self._loop.run_until_complete(self._abort())
         self._loop.close()
 
-    async def _connect(self) -> Line | None:
+    async def _connect(self) -> SocketChannel | None:
         self._comm = comm = await _connect(self._worker, self._worker.scheduler.address)
         await comm.write({"op": self.channel, "slot": self.slot, "reply": False})
         if not await comm.read():
             return None
         end = socket_of(comm)
         assert end is not None, f"the scheduler has plain TCP, and this worker {comm}"
-        return Line(end)
+        return SocketChannel(end)
 
     async def _call(self, say: str, data: dict[str, Any]) -> Any:
         await self._comm.write((say, data))

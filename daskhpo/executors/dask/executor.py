@@ -14,30 +14,30 @@ from typing import Any, Protocol
 from daskhpo.core.commands import Command, Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.errors import StudyFailed
 from daskhpo.core.events import (
+    AttemptLost,
     Event,
     Failed,
     Held,
-    Lost,
     Reported,
     Saved,
+    SaveFailed,
     SlotsChanged,
     Step,
     StopRequested,
-    Unsaved,
 )
 from daskhpo.core.types import CheckpointRef, TrialId
 from daskhpo.executors.dask.channel import Inbox
-from daskhpo.executors.dask.client import Note
+from daskhpo.executors.dask.client import StateNote
 from daskhpo.executors.dask.messages import (
-    Broken,
     Call,
-    GiveBack,
-    Gone,
-    Live,
+    FatalError,
+    LeaseLost,
+    LiveUpdate,
     Message,
-    StopAsked,
+    ReleaseSlot,
+    RequestStop,
 )
-from daskhpo.executors.dask.state_locations import Holdings
+from daskhpo.executors.dask.state_locations import StateLocations
 
 logger = logging.getLogger("daskhpo")
 
@@ -89,8 +89,8 @@ class DaskExecutor:
         self._zero = time.monotonic() - began_at
         self._slots: dict[int, _Slot] = {}
         self._slot_of: dict[TrialId, int] = {}
-        self._unheard: set[int] = set()  # slots that were gone before they said hello
-        self._holdings = Holdings()
+        self._lost_before_hello: set[int] = set()  # slots that were gone before they said hello
+        self._locations = StateLocations()
         self._told: set[str] = set()  # reasons of deletions that were logged
         self._flush: Flush | None = None  # all is over: states are let go of
         self._idle: list[int] = []  # last in, first out: its process is the warmest
@@ -127,34 +127,34 @@ class DaskExecutor:
                 case Train(launch=True):
                     self._waiting.append(command)
                 case Train(trial, attempt):
-                    if (number := self._place(trial, attempt)) is not None:
+                    if (number := self._slot_running(trial, attempt)) is not None:
                         self._reply(number, self._train(command, number))
                 case Save(trial, attempt, ref, chance):
-                    if (number := self._place(trial, attempt)) is not None:
+                    if (number := self._slot_running(trial, attempt)) is not None:
                         message = {"do": "save", "trial": trial, "attempt": attempt}
                         self._reply(number, message | {"ref": ref.plain(), "chance": chance.name})
                 case Write(ref):
-                    if (number := self._holdings.home(ref)) is not None:
-                        self._loop.tell(number, "write", ref.row)
+                    if (number := self._locations.who_has(ref)) is not None:
+                        self._loop.tell(number, "write", ref.id)
                 case Flush():
                     self._flush = command
                 case Release(trial, attempt):
-                    if (number := self._place(trial, attempt)) is not None:
+                    if (number := self._slot_running(trial, attempt)) is not None:
                         self._vacate(self._slots[number])
                         freed.append(number)
                 case Interrupt(trial, attempt):
-                    if (number := self._place(trial, attempt)) is not None:
+                    if (number := self._slot_running(trial, attempt)) is not None:
                         self._loop.tell(number, "interrupt", trial, attempt)
                     self._withdraw(trial)
                 case Delete(ref, reason):
-                    self._forget(ref, reason)
+                    self._delete_checkpoint(ref, reason)
         self._idle += freed
         self._assign()
         for number in freed:  # what got no other job shall not hold the last one's memory
             if number in self._idle:
                 self._idle.remove(number)
                 self._reply(number, {"do": "idle"})
-        self._empty_memories()
+        self._flush_idle_slots()
         self._send()
 
     def close(self) -> None:
@@ -172,22 +172,22 @@ class DaskExecutor:
     def _events(self, message: Message) -> list[Event]:
         match message:
             case Call():
-                return self._heard(message)
-            case Live(data, at):
+                return self._on_call(message)
+            case LiveUpdate(data, at):
                 slot = self._slots.get(data["slot"])
                 if "notes" in data:
-                    return self._noted(data["slot"], data["notes"], at - self._zero)
+                    return self._on_notes(data["slot"], data["notes"], at - self._zero)
                 return [] if slot is None else [self._reported(slot, data, at - self._zero)]
-            case Gone(number, reason):
-                return self._gone(number, reason)
-            case GiveBack(number):
-                return self._leaves(number)
-            case StopAsked(reason):
+            case LeaseLost(number, reason):
+                return self._on_lease_lost(number, reason)
+            case ReleaseSlot(number):
+                return self._release_slot(number)
+            case RequestStop(reason):
                 return [StopRequested(reason, self.now())]
-            case Broken(error):
+            case FatalError(error):
                 raise error
 
-    def _heard(self, call: Call) -> list[Event]:
+    def _on_call(self, call: Call) -> list[Event]:
         at, data = call.at - self._zero, call.data
         if call.say == "broken":
             self._replies.append((call.reply, EXIT))
@@ -195,20 +195,20 @@ class DaskExecutor:
                 f"the trainable cannot be loaded in worker {data['worker']}:\n{data['error']}\n"
                 "Install its module where the workers run, or define it in the script itself"
             )
-        if call.say == "hello" and call.slot in self._unheard:
+        if call.say == "hello" and call.slot in self._lost_before_hello:
             self._replies.append((call.reply, EXIT))
             return []
         if call.say == "hello":
             self._slots[call.slot] = _Slot(data["worker"], call.reply, leaving=data["leaving"])
-            self._holdings.open(call.slot)
+            self._locations.open(call.slot)
             if data["leaving"]:  # it came too late to be of use
-                self._send_off(call.slot)
+                self._end_lease(call.slot)
                 return []
             self._idle.append(call.slot)
-            return [self._count(data["job"])]
-        events = self._noted(call.slot, data["notes"], at)
+            return [self._slots_changed(data["job"])]
+        events = self._on_notes(call.slot, data["notes"], at)
         if data["leaving"]:  # first of all: what it gives up then goes elsewhere
-            events += self._leaves(call.slot)
+            events += self._release_slot(call.slot)
         if call.slot not in self._slots:  # it was given up: its worker seemed gone
             self._replies.append((call.reply, EXIT))
             return events
@@ -222,7 +222,7 @@ class DaskExecutor:
                 ref = None if data["ref"] is None else CheckpointRef(*data["ref"])
                 events.append(Held(trial, attempt, ref, at))
                 if ref is not None:
-                    events += self._holdings.add(call.slot, ref, attempt, at)
+                    events += self._locations.add(call.slot, ref, attempt, at)
             case "failed":
                 if data["steps"]:
                     events.append(self._reported(slot, data, at))
@@ -241,36 +241,36 @@ class DaskExecutor:
                     events.append(self._reported(slot, data, at))
                 self._vacate(slot)
                 reason = f"its worker was terminated, and it raised: {data['error']}"
-                events.append(Lost(data["trial"], data["attempt"], reason, at, blame=False))
-                self._rest(call.slot, slot)
+                events.append(AttemptLost(data["trial"], data["attempt"], reason, at, blame=False))
+                self._on_idle(call.slot, slot)
             case "refused":
                 if slot.job is not None:
                     self._waiting.appendleft(slot.job)
                     self._vacate(slot)
-                self._rest(call.slot, slot)
+                self._on_idle(call.slot, slot)
             case "unreadable":
                 events += self._unreadable(slot, CheckpointRef(*data["ref"]), data["reason"])
             case "ready":
-                self._rest(call.slot, slot)
+                self._on_idle(call.slot, slot)
             case "flushed":
-                events += self._holdings.empty(call.slot, "all states were let go of", at)
-                events += self._look_again()
-                self._rest(call.slot, slot)
+                events += self._locations.empty(call.slot, "all states were let go of", at)
+                events += self._retry_missing_states()
+                self._on_idle(call.slot, slot)
             case "bye":
                 self._reply(call.slot, EXIT)
             case other:
                 raise AssertionError(f"a lease said {other!r}")
         return events
 
-    def _rest(self, number: int, slot: _Slot) -> None:
+    def _on_idle(self, number: int, slot: _Slot) -> None:
         """A slot has nothing to do."""
         if slot.leaving:
-            self._send_off(number)
+            self._end_lease(number)
         else:
             self._idle.append(number)
-            self._empty_memories()
+            self._flush_idle_slots()
 
-    def _leaves(self, number: int) -> list[Event]:
+    def _release_slot(self, number: int) -> list[Event]:
         """A slot shall be given back as soon as no trial is in it."""
         slot = self._slots.get(number)
         if slot is None or slot.leaving:
@@ -278,14 +278,16 @@ class DaskExecutor:
         slot.leaving = True
         if number in self._idle:
             self._idle.remove(number)
-            self._send_off(number)
-        return [self._count()]
+            self._end_lease(number)
+        return [self._slots_changed()]
 
-    def _send_off(self, number: int) -> None:
+    def _end_lease(self, number: int) -> None:
         """Have the lease end, when what may be needed is written; what is needed now, first."""
         jobs = [*self._waiting, *(slot.job for slot in self._slots.values())]
         refs = [job.checkpoint for job in jobs if job is not None]
-        rows = [ref.row for ref in refs if ref is not None and self._holdings.home(ref) == number]
+        rows = [
+            ref.id for ref in refs if ref is not None and self._locations.who_has(ref) == number
+        ]
         self._reply(number, {"do": "exit", "write": True, "rows": rows})
 
     def _vacate(self, slot: _Slot) -> None:
@@ -306,45 +308,45 @@ class DaskExecutor:
             tuple(steps),
             at,
             ended=outcome == "ENDED",
-            yielded=outcome == "YIELDED",
+            preempted=outcome == "PREEMPTED",
         )
 
-    def _gone(self, number: int, reason: str) -> list[Event]:
+    def _on_lease_lost(self, number: int, reason: str) -> list[Event]:
         slot = self._slots.pop(number, None)
         if slot is None:
             # Its hello may still be on its way: the two come from different threads.
-            self._unheard.add(number)
+            self._lost_before_hello.add(number)
             return []
         if number in self._idle:
             self._idle.remove(number)
         if slot.reply is not None:
             self._replies.append((slot.reply, EXIT))
-        events: list[Event] = [] if slot.leaving else [self._count()]
-        events += self._holdings.close(number, reason, self.now())
+        events: list[Event] = [] if slot.leaving else [self._slots_changed()]
+        events += self._locations.close(number, reason, self.now())
         if (job := slot.job) is not None:
             self._vacate(slot)
-            events.append(Lost(job.trial, job.attempt, reason, self.now()))
-        return events + self._look_again()
+            events.append(AttemptLost(job.trial, job.attempt, reason, self.now()))
+        return events + self._retry_missing_states()
 
-    def _count(self, job: str = "") -> SlotsChanged:
+    def _slots_changed(self, job: str = "") -> SlotsChanged:
         n_slots = sum(not slot.leaving for slot in self._slots.values())
         return SlotsChanged(n_slots, self.now(), job)
 
     # -- states that move while their slots go ---------------------------------------------------
 
-    def _noted(self, number: int, notes: Sequence[Note], at: float) -> list[Event]:
+    def _on_notes(self, number: int, notes: Sequence[StateNote], at: float) -> list[Event]:
         """What a slot says of its states; jobs learn what was saved."""
         if not notes:
             return []
-        events = self._holdings.note(number, notes, at)
-        saved = {event.ref.row: event.ref for event in events if isinstance(event, Saved)}
+        events = self._locations.apply_notes(number, notes, at)
+        saved = {event.ref.id: event.ref for event in events if isinstance(event, Saved)}
         if saved:
-            self._waiting = deque(_informed(job, saved) for job in self._waiting)
+            self._waiting = deque(_with_saved_ref(job, saved) for job in self._waiting)
             for slot in self._slots.values():
                 if slot.job is not None:
-                    slot.job = _informed(slot.job, saved)
-        failed = {event.row for event in events if isinstance(event, Unsaved)}
-        return events + self._look_again(failed)
+                    slot.job = _with_saved_ref(slot.job, saved)
+        failed = {event.checkpoint_id for event in events if isinstance(event, SaveFailed)}
+        return events + self._retry_missing_states(failed)
 
     def _unreadable(self, slot: _Slot, given: CheckpointRef, reason: str) -> list[Event]:
         """A lease was given a reference and cannot have the state.
@@ -353,12 +355,12 @@ class DaskExecutor:
         """
         assert slot.job is not None, f"{given} was given to nobody"
         slot.lacks = reason
-        if not given.array and (home := self._holdings.home(given)) is not None:
-            self._loop.tell(home, "write", given.row)
+        if not given.array and (home := self._locations.who_has(given)) is not None:
+            self._loop.tell(home, "write", given.id)
             return []
-        return self._look_again({given.row} if given.array else frozenset())
+        return self._retry_missing_states({given.id} if given.array else frozenset())
 
-    def _look_again(self, failed: Set[int] = frozenset()) -> list[Event]:
+    def _retry_missing_states(self, failed: Set[int] = frozenset()) -> list[Event]:
         """Let jobs without their state begin if that was saved; give up those for which it is lost.
 
         Parameters
@@ -369,14 +371,16 @@ class DaskExecutor:
         for number, slot in self._slots.items():
             if slot.lacks is None or slot.job is None or (ref := slot.job.checkpoint) is None:
                 continue
-            if ref.array and ref.row not in failed:
+            if ref.array and ref.id not in failed:
                 slot.lacks = None
                 self._reply(number, self._train(slot.job, number))
-            elif ref.row in failed or self._holdings.home(ref) is None:
+            elif ref.id in failed or self._locations.who_has(ref) is None:
                 trial, attempt, reason = slot.job.trial, slot.job.attempt, slot.lacks
                 slot.lacks = None
                 logger.warning("a checkpoint of trial %s is not used: %s", trial, reason)
-                lost = Lost(trial, attempt, reason, self.now(), blame=False, bad_checkpoint=True)
+                lost = AttemptLost(
+                    trial, attempt, reason, self.now(), blame=False, bad_checkpoint=True
+                )
                 events.append(lost)
         return events
 
@@ -388,7 +392,7 @@ class DaskExecutor:
             slot = self._slots[number]
             if slot.leaving:
                 self._waiting.appendleft(job)
-                self._send_off(number)
+                self._end_lease(number)
                 continue
             slot.job = job
             self._slot_of[job.trial] = number
@@ -398,31 +402,33 @@ class DaskExecutor:
     def _match(self) -> tuple[Train, int]:
         """A job and a slot for it: the one that holds its state, if that is idle."""
         for job in self._waiting:
-            home = self._holdings.home(job.checkpoint)
+            home = self._locations.who_has(job.checkpoint)
             if home is not None and home in self._idle:
                 self._waiting.remove(job)
                 self._idle.remove(home)
                 return job, home
         return self._waiting.popleft(), self._idle.pop()
 
-    def _empty_memories(self) -> None:
+    def _flush_idle_slots(self) -> None:
         """When all is over, have every idle slot let go of the states that it holds."""
         if self._flush is None:
             return
-        for number in [n for n in self._idle if self._holdings.rows(n)]:
+        for number in [n for n in self._idle if self._locations.held_by(n)]:
             self._idle.remove(number)
-            rows = [row for row in self._holdings.rows(number) if row in self._flush.rows]
+            rows = [
+                row for row in self._locations.held_by(number) if row in self._flush.checkpoint_ids
+            ]
             self._reply(number, {"do": "flush", "rows": rows, "write": self._flush.write})
 
-    def _forget(self, ref: CheckpointRef, reason: str) -> None:
+    def _delete_checkpoint(self, ref: CheckpointRef, reason: str) -> None:
         """Delete a checkpoint wherever it is."""
         if reason:  # the first time it is news, then it is what was to be expected
             level = logging.INFO if reason in self._told else logging.WARNING
             self._told.add(reason)
             what = "deleted the checkpoint of trial %s at resource %s: %s"
             logger.log(level, what, ref.trial, ref.resource, reason)
-        if (number := self._holdings.forget(ref)) is not None:
-            self._loop.tell(number, "forget", ref.row)
+        if (number := self._locations.discard(ref)) is not None:
+            self._loop.tell(number, "forget", ref.id)
         if ref.array:
             self._deleter.submit(self._delete, ref)
 
@@ -431,10 +437,10 @@ class DaskExecutor:
         for job in [job for job in self._waiting if job.trial == trial]:
             self._waiting.remove(job)
             reason = "the study stopped before a slot was free"
-            self._later.append(Lost(trial, job.attempt, reason, self.now(), blame=False))
+            self._later.append(AttemptLost(trial, job.attempt, reason, self.now(), blame=False))
 
-    def _place(self, trial: TrialId, attempt: int) -> int | None:
-        """The slot where an attempt runs; None if the slot is gone, which its ``Lost`` will say."""
+    def _slot_running(self, trial: TrialId, attempt: int) -> int | None:
+        """The slot where an attempt runs; None if the slot is gone (``AttemptLost`` follows)."""
         number = self._slot_of.get(trial)
         job = None if number is None else self._slots[number].job
         return number if job is not None and job.attempt == attempt else None
@@ -453,7 +459,7 @@ class DaskExecutor:
     def _train(self, job: Train, number: int) -> dict[str, Any]:
         """The order to train; ``peer`` says which other worker holds the state, if one does."""
         ref, peer = job.checkpoint, None
-        home = self._holdings.home(ref)
+        home = self._locations.who_has(ref)
         is_safe = ref is not None and ref.array
         if home is not None and home != number and not (is_safe and self._slots[home].leaving):
             peer = self._slots[home].address, home
@@ -476,7 +482,7 @@ class DaskExecutor:
             logger.warning("checkpoint %s could not be deleted", ref, exc_info=True)
 
 
-def _informed(job: Train, saved: Mapping[int, CheckpointRef]) -> Train:
+def _with_saved_ref(job: Train, saved: Mapping[int, CheckpointRef]) -> Train:
     """The job with the complete reference to its state, if that was just saved."""
     ref = job.checkpoint
-    return replace(job, checkpoint=saved[ref.row]) if ref is not None and ref.row in saved else job
+    return replace(job, checkpoint=saved[ref.id]) if ref is not None and ref.id in saved else job

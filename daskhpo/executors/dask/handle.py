@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import cloudpickle
 
-from daskhpo.callbacks.base import Callback, Follower, StudyInfo
+from daskhpo.callbacks.base import Callback, JournalFollower, StudyInfo
 from daskhpo.cluster.network import ssh_tunnel
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.engine.session import study_records
 from daskhpo.executors.dask.local import local_cluster
-from daskhpo.results.progress import counts
+from daskhpo.results.progress import status_counts
 from daskhpo.results.result import Result
 
 if TYPE_CHECKING:
-    from daskhpo.executors.dask.scheduler_plugin import HeadSpec
+    from daskhpo.executors.dask.scheduler_plugin import StudySpec
 
 logger = logging.getLogger("daskhpo")
 
@@ -36,8 +36,8 @@ class StudyHandle:
         self,
         directory: Path,
         problem: Problem,
-        remote: _Remote,
-        follower: Follower,
+        remote: _RunningStudy,
+        follower: JournalFollower,
         stack: contextlib.ExitStack,
     ) -> None:
         self.directory = directory
@@ -75,7 +75,7 @@ class StudyHandle:
 
     def status(self) -> dict[str, int]:
         """How many trials stand where: status to number."""
-        return counts(study_records(self.directory), self._objective)
+        return status_counts(study_records(self.directory), self._objective)
 
     def _wait_once(self) -> None:
         while not self._remote.is_finished(0.25):
@@ -88,7 +88,7 @@ class StudyHandle:
             self._stack.close()
 
 
-class _Remote(Protocol):
+class _RunningStudy(Protocol):
     """The study's head, wherever it is."""
 
     @property
@@ -102,15 +102,15 @@ class _Remote(Protocol):
         """Ask it to end."""
 
 
-class _Here:
+class _LocalStudy:
     """The head is in this process."""
 
-    def __init__(self, scheduler: Any, spec: HeadSpec) -> None:
+    def __init__(self, scheduler: Any, spec: StudySpec) -> None:
         from distributed.utils import sync
 
-        from daskhpo.executors.dask.scheduler_plugin import Head
+        from daskhpo.executors.dask.scheduler_plugin import StudyPlugin
 
-        self._head = Head(spec)
+        self._head = StudyPlugin(spec)
         sync(scheduler.loop, scheduler.register_scheduler_plugin, self._head, idempotent=False)
 
     @property
@@ -124,13 +124,13 @@ class _Here:
         self._head.stop(reason)
 
 
-class _Elsewhere:
+class _RemoteStudy:
     """The head is in the scheduler's process, which is another one; we keep a line to it."""
 
-    def __init__(self, client: Any, spec: HeadSpec) -> None:
-        from daskhpo.executors.dask.scheduler_plugin import Head
+    def __init__(self, client: Any, spec: StudySpec) -> None:
+        from daskhpo.executors.dask.scheduler_plugin import StudyPlugin
 
-        head = Head(spec)
+        head = StudyPlugin(spec)
         self._client = client
         self.error: BaseException | None = None
         client.register_plugin(head, name=head.name)
@@ -181,9 +181,9 @@ def start(
     """Start a session of a study; see :meth:`daskhpo.Study.start`."""
     from distributed import Scheduler
 
-    from daskhpo.executors.dask.scheduler_plugin import HeadSpec, Slots
+    from daskhpo.executors.dask.scheduler_plugin import SlotRequest, StudySpec
 
-    spec = HeadSpec(
+    spec = StudySpec(
         directory,
         store,
         problem,
@@ -192,18 +192,18 @@ def start(
         resume,
         source,
         _pickled(trainable),
-        Slots(options.resources, options.max_concurrent, options.worker_timeout),
+        SlotRequest(options.resources, options.max_concurrent, options.worker_timeout),
         options.reuse_actors,
         options.verify_reuse,
     )
     with contextlib.ExitStack() as stack:
         client = _client(client, options, stack)
         scheduler = getattr(client.cluster, "scheduler", None)
-        remote: _Remote
+        remote: _RunningStudy
         if isinstance(scheduler, Scheduler):
-            remote = _Here(scheduler, spec)
+            remote = _LocalStudy(scheduler, spec)
         else:
-            remote = _Elsewhere(client, spec)
+            remote = _RemoteStudy(client, spec)
         info = StudyInfo(
             directory.name,
             directory,
@@ -213,7 +213,7 @@ def start(
             _dashboard(client, scheduler),
             source,
         )
-        follower = Follower(info, callbacks)
+        follower = JournalFollower(info, callbacks)
         return StudyHandle(directory, problem, remote, follower, stack.pop_all())
 
 

@@ -11,6 +11,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
+from daskhpo.cluster.walltime import StepTimer
 from daskhpo.core.errors import (
     CheckpointCorrupt,
     CheckpointMissing,
@@ -21,13 +22,13 @@ from daskhpo.core.errors import (
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.random import trial_seed
-from daskhpo.core.types import Chance, CheckpointPolicy, CheckpointRef
+from daskhpo.core.types import CheckpointPolicy, CheckpointRef, ReuseProbability
 from daskhpo.engine.protocols import CheckpointStore
-from daskhpo.executors.dask.checkpoint_manager import Keeper, install, mailboxes
-from daskhpo.executors.dask.client import Command, Link
+from daskhpo.executors.dask.checkpoint_manager import CheckpointManager, install_handlers, mailboxes
+from daskhpo.executors.dask.client import CoordinatorClient, Instruction
 from daskhpo.executors.dask.context import Context, device_of
-from daskhpo.executors.dask.runners import ClassRunner, FunctionRunner, Outcome, Runner
-from daskhpo.executors.dask.shutdown import Ending, Pace, ending_of
+from daskhpo.executors.dask.runners import ClassRunner, FunctionRunner, Runner, SegmentOutcome
+from daskhpo.executors.dask.shutdown import GracefulShutdown, shutdown_of
 from daskhpo.trainable import Trainable
 
 logger = logging.getLogger("daskhpo.worker")
@@ -56,48 +57,50 @@ def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
     from distributed import get_worker
 
     worker = get_worker()
-    install(worker)
-    ending = ending_of(worker)
+    install_handlers(worker)
+    shutdown = shutdown_of(worker)
     try:
-        link = Link(worker, spec.channel, slot, ending)
-        with contextlib.closing(link):
+        client = CoordinatorClient(worker, spec.channel, slot, shutdown)
+        with contextlib.closing(client):
             try:
                 trainable = _load(spec.trainable)
             except BaseException:
-                link.call("broken", worker=worker.address, error=traceback.format_exc())
+                client.call("broken", worker=worker.address, error=traceback.format_exc())
                 return
-            keeper = Keeper(worker, link, ending, spec.store, spec.policy)
+            checkpoints = CheckpointManager(worker, client, shutdown, spec.store, spec.policy)
             device = device_of(spec.gpus, device_index)
-            holder = _Holder(spec, link, ending, keeper, trainable, device)
-            ending.enter(holder)
-            if not ending.fits(0.0):
-                ending.begin("its Slurm job ends")
+            host = _TrialHost(spec, client, shutdown, checkpoints, trainable, device)
+            shutdown.register(host)
+            if not shutdown.fits(0.0):
+                shutdown.start("its Slurm job ends")
             try:
-                _hold(holder, link, keeper, worker.address)
+                _serve(host, client, checkpoints, worker.address)
             finally:
-                ending.leave(holder)
+                shutdown.unregister(host)
     except OSError as error:  # the scheduler is gone, or closing
         logger.info("lease %s of %s ends: %r", slot, spec.channel, error)
     finally:
         mailboxes.pop((spec.channel, slot), None)
 
 
-def _hold(holder: _Holder, link: Link, keeper: Keeper, address: str) -> None:
+def _serve(
+    host: _TrialHost, client: CoordinatorClient, checkpoints: CheckpointManager, address: str
+) -> None:
     """Do what the study says until it says to leave."""
-    command: Command = {"do": "exit", "write": False}
+    command: Instruction = {"do": "exit", "write": False}
     try:
-        with contextlib.closing(holder):
+        with contextlib.closing(host):
             job = os.environ.get("SLURM_JOB_ID", "")
-            command = link.call("hello", worker=address, job=job)
+            command = client.call("hello", worker=address, job=job)
             while command["do"] != "exit":
-                command = holder.obey(command)
+                command = host.execute(command)
     finally:
         if command["do"] == "exit" and command["write"]:
-            keeper.close(command["rows"], write=True)
+            checkpoints.close(command["rows"], write=True)
         else:  # if the scheduler is gone, what is written now would never be committed
-            keeper.close(write=False)
+            checkpoints.close(write=False)
     if command["write"]:
-        link.call("bye")
+        client.call("bye")
 
 
 @functools.lru_cache(maxsize=4)
@@ -108,21 +111,26 @@ def _load(trainable: bytes) -> Any:
     return cloudpickle.loads(trainable)
 
 
-class _Units:
+class _SegmentRecorder:
     """The units of one segment, and their way to the study."""
 
     def __init__(
         self,
         objective: Objective,
-        link: Link,
-        ending: Ending,
-        pace: Pace,
+        client: CoordinatorClient,
+        shutdown: GracefulShutdown,
+        timer: StepTimer,
         trial: int,
         attempt: int,
     ) -> None:
-        self._objective, self._link, self._ending, self._pace = objective, link, ending, pace
+        self._objective, self._client, self._shutdown, self._timer = (
+            objective,
+            client,
+            shutdown,
+            timer,
+        )
         self._key = (trial, attempt)
-        self._interrupts = mailboxes[link.channel, link.slot].interrupts
+        self._interrupts = mailboxes[client.channel, client.slot].interrupts
         self.begin(0)
         self._sent_at = 0.0
 
@@ -140,7 +148,7 @@ class _Units:
             self.problem = f"{name}={plain[name]!r} at resource {resource} is not finite"
             raise NotFinite
         now = time.monotonic()
-        self._pace.saw(now - self._unit_began)
+        self._timer.observe(now - self._unit_began)
         self._unit_began = now
         self.steps.append((resource, plain, now))
         if resource < self.until and now - self._sent_at >= LIVE_SECONDS:
@@ -148,14 +156,14 @@ class _Units:
             trial, attempt = self._key
             fresh = self.steps[self._n_sent :]
             self._n_sent = len(self.steps)
-            self._link.send(trial=trial, attempt=attempt, steps=_aged(fresh, now))
+            self._client.push(trial=trial, attempt=attempt, steps=_aged(fresh, now))
 
     def asked_to_stop(self) -> bool:
-        return self._key in self._interrupts or self._ending.begun
+        return self._key in self._interrupts or self._shutdown.started
 
-    def interrupted(self) -> bool:
-        if not self._ending.fits(self._pace.longest):
-            self._ending.begin("its Slurm job ends before another unit of training would")
+    def should_preempt(self) -> bool:
+        if not self._shutdown.fits(self._timer.longest):
+            self._shutdown.start("its Slurm job ends before another unit of training would")
         return self.asked_to_stop()
 
     def message(self) -> dict[str, Any]:
@@ -172,100 +180,105 @@ def _aged(steps: list[tuple[int, dict[str, float], float]], now: float) -> list[
     return [(resource, metrics, now - at) for resource, metrics, at in steps]
 
 
-class _Holder:
+class _TrialHost:
     """What a slot holds: one trial, and perhaps an object that can be used again."""
 
     def __init__(
         self,
         spec: LeaseSpec,
-        link: Link,
-        ending: Ending,
-        keeper: Keeper,
+        client: CoordinatorClient,
+        shutdown: GracefulShutdown,
+        checkpoints: CheckpointManager,
         trainable: Any,
         device: str,
     ) -> None:
-        self._spec, self._link, self._ending, self._keeper = spec, link, ending, keeper
+        self._spec, self._client, self._shutdown, self._checkpoints = (
+            spec,
+            client,
+            shutdown,
+            checkpoints,
+        )
         self._trainable, self._device = trainable, device
         self._runner: Runner | None = None
         self._used: Trainable | None = None
-        self._units: _Units
-        self._pace = Pace()
+        self._recorder: _SegmentRecorder
+        self._timer = StepTimer(keep=3)
         self._unsaved_seconds = 0.0  # of training, by this trial, that no checkpoint has
 
-    def obey(self, command: Command) -> Command:
+    def execute(self, command: Instruction) -> Instruction:
         match command["do"]:
             case "train":
                 return self._train(command)
             case "save":
                 return self._save(command)
             case "idle":
-                self._leave_trial()
-                return self._link.call("ready")
+                self._release_trial()
+                return self._client.call("ready")
             case "flush":
-                self._keeper.flush(command["rows"], write=command["write"])
-                return self._link.call("flushed")
+                self._checkpoints.flush(command["rows"], write=command["write"])
+                return self._client.call("flushed")
         raise AssertionError(f"unknown command {command}")
 
     def close(self) -> None:
         """The slot is given back."""
-        self._leave_trial()
+        self._release_trial()
         if self._used is not None:
             used, self._used = self._used, None
-            _quietly(used.cleanup)
+            _log_errors(used.cleanup)
 
     # As a tenant of the worker's ending; both in the event loop.
 
-    def leaves(self) -> None:
-        self._link.send(leaving=True)
+    def on_shutdown(self) -> None:
+        self._client.push(leaving=True)
 
     def write_seconds(self) -> float:
-        return self._keeper.write_seconds()
+        return self._checkpoints.write_seconds()
 
-    def _train(self, command: Command) -> Command:
+    def _train(self, command: Instruction) -> Instruction:
         trial, attempt = command["trial"], command["attempt"]
         try:
             if command["launch"]:
-                self._leave_trial()
-                self._units = _Units(
-                    self._spec.objective, self._link, self._ending, self._pace, trial, attempt
+                self._release_trial()
+                self._recorder = _SegmentRecorder(
+                    self._spec.objective, self._client, self._shutdown, self._timer, trial, attempt
                 )
-                self._units.interrupted()  # looks at the clock
-                if self._ending.begun:
-                    return self._link.call("refused")
+                self._recorder.should_preempt()  # looks at the clock
+                if self._shutdown.started:
+                    return self._client.call("refused")
                 state = self._restored(command)
                 self._runner = self._begin(command, state)
             assert self._runner is not None, command
-            self._units.begin(command["until"])
+            self._recorder.begin(command["until"])
             began = time.monotonic()
-            outcome = Outcome.YIELDED
-            if not self._units.interrupted():  # else another unit would not fit
-                outcome = self._runner.run(self._units)
+            outcome = SegmentOutcome.PREEMPTED
+            if not self._recorder.should_preempt():  # else another unit would not fit
+                outcome = self._runner.run(self._recorder)
             self._unsaved_seconds += time.monotonic() - began
         except NotFinite:
-            return self._fail(self._units.problem or "", retry=False)
+            return self._fail(self._recorder.problem or "", retry=False)
         except (CheckpointMissing, CheckpointCorrupt) as error:
             reason, ref = f"{type(error).__name__}: {error}", command["checkpoint"]
-            return self._link.call("unreadable", reason=reason, ref=ref)
+            return self._client.call("unreadable", reason=reason, ref=ref)
         except (MetricError, ReuseMismatch, ShapeMismatch) as error:
             return self._fail(str(error), retry=False, fatal=True)
         except BaseException:  # SystemExit and KeyboardInterrupt, too, are the trial's own affair
             return self._fail(_trimmed(traceback.format_exc()))
-        if outcome is Outcome.ENDED:
+        if outcome is SegmentOutcome.ENDED:
             self._runner = None
-            if self._units.steps == [] and command["resource"] == 0 and command["launch"]:
+            if self._recorder.steps == [] and command["resource"] == 0 and command["launch"]:
                 return self._fail("the function returned without a report()", retry=False)
-        return self._link.call("report", outcome=outcome.name, **self._units.message())
+        return self._client.call("report", outcome=outcome.name, **self._recorder.message())
 
-    def _restored(self, command: Command) -> Any:
+    def _restored(self, command: Instruction) -> Any:
         if command["checkpoint"] is None:
             self._unsaved_seconds = 0.0
             return None
         ref = CheckpointRef(*command["checkpoint"])
-        state, self._unsaved_seconds = self._keeper.give(ref, command["peer"])
+        state, self._unsaved_seconds = self._checkpoints.restore(ref, command["peer"])
         return state
 
-    def _begin(self, command: Command, state: Any) -> Runner:
-        spec, units = self._spec, self._units
+    def _begin(self, command: Instruction, state: Any) -> Runner:
+        spec, recorder = self._spec, self._recorder
         context = Context(
             command["trial"],
             command["config"],
@@ -273,7 +286,7 @@ class _Holder:
             spec.max_t,
             trial_seed(spec.seed, command["trial"]),
             self._device,
-            units.asked_to_stop,
+            recorder.asked_to_stop,
         )
         context.checkpoint = state
         if not isinstance(self._trainable, type):
@@ -283,49 +296,49 @@ class _Holder:
         taken_over = ref is not None and CheckpointRef(*ref).trial != command["trial"]
         return ClassRunner(self._trainable, context, used, spec.verify_reuse, taken_over)
 
-    def _save(self, command: Command) -> Command:
+    def _save(self, command: Instruction) -> Instruction:
         assert self._runner is not None, command
         trial, attempt = command["trial"], command["attempt"]
-        ref, chance = CheckpointRef(*command["ref"]), Chance[command["chance"]]
+        ref, chance = CheckpointRef(*command["ref"]), ReuseProbability[command["chance"]]
         try:
             state = self._runner.state()
             if state is not None:
-                self._keeper.take(ref, attempt, state, chance, self._unsaved_seconds)
-                if chance is Chance.SURE:
+                self._checkpoints.save(ref, attempt, state, chance, self._unsaved_seconds)
+                if chance is ReuseProbability.CERTAIN:
                     self._unsaved_seconds = 0.0
         except StateNotSupported as error:
             return self._fail(str(error), retry=False, fatal=True)
         except BaseException:
             return self._fail(_trimmed(traceback.format_exc()))
         held = None if state is None else command["ref"]
-        return self._link.call("held", trial=trial, attempt=attempt, ref=held)
+        return self._client.call("held", trial=trial, attempt=attempt, ref=held)
 
-    def _fail(self, error: str, *, retry: bool = True, fatal: bool = False) -> Command:
+    def _fail(self, error: str, *, retry: bool = True, fatal: bool = False) -> Instruction:
         logger.debug("trial failed: %s", error)
         runner, self._runner = self._runner, None
         if isinstance(runner, ClassRunner):
-            _quietly(runner.object.cleanup)
+            _log_errors(runner.object.cleanup)
         if runner is not None:
-            _quietly(runner.close)
-        if retry and self._ending.signalled:  # its own processes were told to go, too
-            return self._link.call("cut", error=error, **self._units.message())
-        return self._link.call(
-            "failed", error=error, retry=retry, fatal=fatal, **self._units.message()
+            _log_errors(runner.close)
+        if retry and self._shutdown.signalled:  # its own processes were told to go, too
+            return self._client.call("cut", error=error, **self._recorder.message())
+        return self._client.call(
+            "failed", error=error, retry=retry, fatal=fatal, **self._recorder.message()
         )
 
-    def _leave_trial(self) -> None:
+    def _release_trial(self) -> None:
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        _quietly(runner.close)
+        _log_errors(runner.close)
         if isinstance(runner, ClassRunner):
             if self._spec.reuse:
                 self._used = runner.object
             else:
-                _quietly(runner.object.cleanup)
+                _log_errors(runner.object.cleanup)
 
 
-def _quietly(act: Any) -> None:
+def _log_errors(act: Any) -> None:
     """The trial is over: what its clean-up raises is told, and changes nothing."""
     try:
         act()

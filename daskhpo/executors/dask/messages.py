@@ -18,7 +18,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveUpdate:
     """Metrics from the middle of a segment, or notes on states; nobody waits."""
 
     data: dict[str, Any]
@@ -26,7 +26,7 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class LeaseLost:
     """A slot is no more: its worker left, or its lease came to an end."""
 
     slot: int
@@ -34,24 +34,24 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
-class GiveBack:
+class ReleaseSlot:
     """This slot's worker is needed elsewhere, or goes: it shall leave when its trial does."""
 
     slot: int
 
 
 @dataclass(frozen=True, slots=True)
-class StopAsked:
+class RequestStop:
     """Somebody wants the study to end."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class FatalError:
     """The study cannot go on."""
 
     error: Exception
 
 
-Message = Call | Live | Gone | GiveBack | StopAsked | Broken
+Message = Call | LiveUpdate | LeaseLost | ReleaseSlot | RequestStop | FatalError

@@ -15,11 +15,11 @@ from daskhpo.executors.dask.shapes import differing_shapes
 from daskhpo.trainable import Trainable
 
 
-class Outcome(Enum):
+class SegmentOutcome(Enum):
     """How a stretch of training came to its end."""
 
     UNTIL = "the segment is done"
-    YIELDED = "asked to hand over"
+    PREEMPTED = "asked to hand over"
     ENDED = "the code returned"
 
 
@@ -36,7 +36,7 @@ class Segment(Protocol):
         MetricError : they are not what the study needs.
         """
 
-    def interrupted(self) -> bool:
+    def should_preempt(self) -> bool:
         """Whether the trial shall hand over between two units."""
 
 
@@ -45,7 +45,7 @@ class Runner(Protocol):
 
     context: Context
 
-    def run(self, segment: Segment) -> Outcome:
+    def run(self, segment: Segment) -> SegmentOutcome:
         """Train until the segment's end; whatever the user's code raises comes out."""
 
     def state(self) -> Any:
@@ -93,18 +93,18 @@ class ClassRunner:
                 self._load(each, context.checkpoint)
             context.checkpoint = None  # it may be large
 
-    def run(self, segment: Segment) -> Outcome:
+    def run(self, segment: Segment) -> SegmentOutcome:
         context = self.context
         while context.resource < segment.until:
-            if segment.interrupted():
-                return Outcome.YIELDED
+            if segment.should_preempt():
+                return SegmentOutcome.PREEMPTED
             metrics = self.object.step()
             if self._twin is not None:
                 self._compare(metrics, self._twin.step())
             context.resource += 1
             segment.add(context.resource, metrics)
         self._drop_twin()
-        return Outcome.UNTIL
+        return SegmentOutcome.UNTIL
 
     def state(self) -> Any:
         return self.object.save_checkpoint()
@@ -173,7 +173,7 @@ class FunctionRunner:
         self._thread: threading.Thread | None = None
         context.report = self._report  # type: ignore[method-assign]
 
-    def run(self, segment: Segment) -> Outcome:
+    def run(self, segment: Segment) -> SegmentOutcome:
         self._segment = segment
         if self._thread is None:
             context = contextvars.copy_context()  # in which Dask's get_worker() finds its worker
@@ -186,7 +186,7 @@ class FunctionRunner:
             self._thread.start()
         else:
             self._orders.put(lambda: True)
-        outcome: Outcome = self._answer()
+        outcome: SegmentOutcome = self._answer()
         return outcome
 
     def state(self) -> Any:
@@ -230,7 +230,7 @@ class FunctionRunner:
                 self._thread_failed = error
             self._answers.put(error)
         else:
-            self._answers.put(Outcome.ENDED)
+            self._answers.put(SegmentOutcome.ENDED)
 
     def _report(self, metrics: dict[str, Any], state: Callable[[], Any] | None = None) -> None:
         """``trial.report``: runs in the function's thread."""
@@ -248,11 +248,11 @@ class FunctionRunner:
         segment.add(context.resource, metrics)
         self._state = state
         if context.resource >= segment.until:
-            self._wait(Outcome.UNTIL)
-        elif segment.interrupted():
-            self._wait(Outcome.YIELDED)
+            self._wait(SegmentOutcome.UNTIL)
+        elif segment.should_preempt():
+            self._wait(SegmentOutcome.PREEMPTED)
 
-    def _wait(self, outcome: Outcome) -> None:
+    def _wait(self, outcome: SegmentOutcome) -> None:
         self._answers.put(outcome)
         while not self._orders.get()():
             pass

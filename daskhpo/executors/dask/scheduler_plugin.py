@@ -24,11 +24,18 @@ from daskhpo.engine.coordinator import Problem, drive
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.engine.session import Session
 from daskhpo.executors.dask.broker import Broker
-from daskhpo.executors.dask.channel import Inbox, reply, socket_of
+from daskhpo.executors.dask.channel import Inbox, send_reply, socket_of
 from daskhpo.executors.dask.checkpoint_manager import TELL
 from daskhpo.executors.dask.executor import EXIT, DaskExecutor
 from daskhpo.executors.dask.lease import LeaseSpec, lease
-from daskhpo.executors.dask.messages import Broken, Call, GiveBack, Gone, Live, StopAsked
+from daskhpo.executors.dask.messages import (
+    Call,
+    FatalError,
+    LeaseLost,
+    LiveUpdate,
+    ReleaseSlot,
+    RequestStop,
+)
 
 logger = logging.getLogger("daskhpo")
 
@@ -36,7 +43,7 @@ LEASE_END_SECONDS = 10.0  # how long the end of a study waits for slots to be gi
 
 
 @dataclass(frozen=True)
-class Slots:
+class SlotRequest:
     """What a trial needs, and how many may run.
 
     Attributes
@@ -53,7 +60,7 @@ class Slots:
 
 
 @dataclass(frozen=True)
-class HeadSpec:
+class StudySpec:
     """All that a study's head needs; it may travel to a scheduler in another process."""
 
     directory: Path
@@ -64,15 +71,15 @@ class HeadSpec:
     resume: bool
     source: str | None
     trainable: bytes
-    slots: Slots
+    slots: SlotRequest
     reuse: bool
     verify_reuse: bool
 
 
-class Head(SchedulerPlugin):  # type: ignore[misc]
+class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
     """Runs one session of a study inside a Dask scheduler."""
 
-    def __init__(self, spec: HeadSpec) -> None:
+    def __init__(self, spec: StudySpec) -> None:
         self.spec = spec
         self.name = f"daskhpo-{spec.directory.name}-{uuid.uuid4().hex[:8]}"
         self.max_slots = spec.slots.max_concurrent or float("inf")
@@ -85,7 +92,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         self._scheduler = scheduler
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox(Call)
-        self._lines: dict[int, asyncio.Event] = {}  # set when the slot's lease has ended
+        self._channels_ended: dict[int, asyncio.Event] = {}  # set when the slot's lease has ended
         self._leases: dict[int, tuple[str, Any]] = {}
         self._slot_of: dict[str, int] = {}
         self._n_leases = 0
@@ -120,7 +127,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             spec.verify_reuse,
         )
         try:
-            await asyncio.to_thread(self._collect)
+            await asyncio.to_thread(self._collect_garbage)
             self._client = await Client(
                 scheduler.address,
                 asynchronous=True,
@@ -131,15 +138,15 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             self._session.close()
             raise
         self._executor = DaskExecutor(self._inbox, self, spec.store.delete, self._session.began_at)
-        scheduler.handlers[self.name] = self._converse
+        scheduler.handlers[self.name] = self._serve
         self._broker = scheduler.extensions.setdefault("daskhpo", Broker(scheduler.workers))
         self._broker.join(self)
-        self._spawn(self._mind_workers())
+        self._spawn(self._watch_worker_count())
         threading.Thread(target=self._coordinate, name=self.name, daemon=True).start()
 
     async def close(self) -> None:
         """The scheduler shuts down."""
-        self._inbox.put(Broken(StudyFailed("the Dask cluster was closed while the study ran")))
+        self._inbox.put(FatalError(StudyFailed("the Dask cluster was closed while the study ran")))
         while not self.finished.is_set():
             await asyncio.sleep(0.01)
 
@@ -161,17 +168,17 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         if self._lease_tasks:
             busy = [worker for worker, _ in self._leases.values()]
             logger.warning("the code of ended trials still runs on %s", ", ".join(busy))
-            self._spawn(self._linger())
+            self._spawn(self._wait_for_busy_leases())
         else:
-            await self._let_go()
+            await self._unregister()
         self.finished.set()
 
-    async def _linger(self) -> None:
+    async def _wait_for_busy_leases(self) -> None:
         """Keep workers from other studies while code that does not return blocks them."""
         await asyncio.wait(self._lease_tasks)
-        await self._let_go()
+        await self._unregister()
 
-    async def _let_go(self) -> None:
+    async def _unregister(self) -> None:
         self._scheduler.handlers.pop(self.name, None)
         self._scheduler.plugins.pop(self.name, None)
         await self._client.close()
@@ -190,10 +197,10 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             self._inbox.close()
             self._loop.call_soon_threadsafe(lambda: self._spawn(self._finish()))
 
-    def _collect(self) -> None:
+    def _collect_garbage(self) -> None:
         """Remove what an earlier session left in the store and nothing refers to."""
         try:
-            cleaned = self.spec.store.clean(self._session.coordinator.ledger.rows.committed)
+            cleaned = self.spec.store.clean(self._session.coordinator.ledger.refs.committed)
         except OSError as error:  # trials say what they cannot read or write
             logger.warning("the checkpoints could not be looked through: %s", error)
             return
@@ -212,13 +219,13 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
 
     def _on_lock_lost(self) -> None:
         directory = self.spec.directory
-        self._inbox.put(Broken(StudyFailed(f"another process took {directory} over")))
+        self._inbox.put(FatalError(StudyFailed(f"another process took {directory} over")))
 
     # -- for users -------------------------------------------------------------------------------
 
     def stop(self, reason: str) -> None:
         """Ask the study to end; from any thread."""
-        self._inbox.put(StopAsked(reason))
+        self._inbox.put(RequestStop(reason))
 
     def _poll(self) -> dict[str, Any]:
         """What a user in another process is told; he keeps asking until it has finished."""
@@ -228,14 +235,14 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
 
     # -- messages from leases --------------------------------------------------------------------
 
-    async def _converse(self, comm: Any, slot: int) -> Any:
+    async def _serve(self, comm: Any, slot: int) -> Any:
         """Handler of the study's channel: a lease, or a user elsewhere (-1), has connected."""
         with contextlib.suppress(OSError):  # the other side is gone; the scheduler notices, too
             if slot in self._leases:
                 # Only now does the lease speak, so that nothing of it is in this loop's buffers.
                 await comm.write(is_plain := type(comm) is TCP and not self._closing)
                 if is_plain and (end := socket_of(comm)) is not None:
-                    ended = self._lines[slot] = asyncio.Event()
+                    ended = self._channels_ended[slot] = asyncio.Event()
                     self._inbox.listen(slot, end)
                     await ended.wait()
                     comm.abort()
@@ -254,7 +261,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         if say == "stop":
             return self.stop(data["reason"])
         if say == "notes":  # of a worker that has retired
-            return self._inbox.put(Live(data, time.monotonic()))
+            return self._inbox.put(LiveUpdate(data, time.monotonic()))
         if slot not in self._leases or self._closing:
             return EXIT
         answer = self._loop.create_future()
@@ -269,7 +276,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             if worker is not None:
                 self._broker.retire(worker)
         else:
-            self._inbox.put(Live(msg, time.monotonic()))
+            self._inbox.put(LiveUpdate(msg, time.monotonic()))
 
     # -- the way back, from the coordinator's thread ---------------------------------------------
 
@@ -279,7 +286,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
             if isinstance(to, asyncio.Future):
                 futures.append((to, message))
             else:
-                reply(to, message)
+                send_reply(to, message)
         if futures:
             self._loop.call_soon_threadsafe(_set_results, futures)
 
@@ -306,7 +313,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
 
     @property
     def wanted(self) -> float:
-        return min(self.max_slots, self._session.coordinator.n_wanted)
+        return min(self.max_slots, self._session.coordinator.n_slots_wanted)
 
     def is_idle(self, worker: str) -> bool:
         slot = self._slot_of.get(worker)
@@ -339,7 +346,7 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         self._spawn(self._watch(slot, future), watches_lease=True)
 
     def give_back(self, worker: str) -> None:
-        self._inbox.put(GiveBack(self._slot_of[worker]))
+        self._inbox.put(ReleaseSlot(self._slot_of[worker]))
 
     async def _watch(self, slot: int, future: Any) -> None:
         try:
@@ -353,11 +360,11 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         if slot not in self._leases:
             return
         worker, future = self._leases.pop(slot)
-        if (line := self._lines.pop(slot, None)) is not None:
+        if (line := self._channels_ended.pop(slot, None)) is not None:
             line.set()
         del self._slot_of[worker]
         future.release()  # else Dask waits for that worker to come back
-        self._inbox.put(Gone(slot, reason))
+        self._inbox.put(LeaseLost(slot, reason))
         self._broker.release(worker)
 
     def _device_index(self, worker: str) -> int:
@@ -384,13 +391,13 @@ class Head(SchedulerPlugin):  # type: ignore[misc]
         per_worker = workers[worker].resources.get("GPU", gpus)
         return int(taken[worker][1] * per_worker)
 
-    async def _mind_workers(self) -> None:
+    async def _watch_worker_count(self) -> None:
         """Say so while no worker can run a trial, and give up if that was asked for."""
         limit = self.spec.slots.worker_timeout
         began, told = time.monotonic(), False
         while not self._leases:
             if limit is not None and time.monotonic() - began >= limit:
-                self._inbox.put(Broken(NoSuitableWorkers(self._shortage())))
+                self._inbox.put(FatalError(NoSuitableWorkers(self._shortage())))
                 return
             if not told:
                 logger.warning("%s; waiting for workers", self._shortage())

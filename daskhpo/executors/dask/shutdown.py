@@ -8,34 +8,32 @@ import os
 import signal
 import threading
 import time
-from collections import deque
 from typing import Any, Protocol
 
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from daskhpo.cluster.walltime import END_TIME, find_job_end, remaining_walltime
+from daskhpo.cluster.walltime import END_TIME, STEP_MARGIN, find_job_end, remaining_walltime
 
 logger = logging.getLogger("daskhpo.worker")
 
-NAME = "daskhpo-ending"
+SHUTDOWN_PLUGIN = "daskhpo-ending"
 RESERVE_SECONDS = 20.0  # before the job's end: the slot is given back, the worker closes
 WRITE_TIMES = 3.0  # ... and so many times what writing its states should take
-UNIT_MARGIN = 1.2  # a unit may take longer than the last few by this factor
-LOOK_SECONDS = 5.0  # most between two looks at the clock
+CLOCK_CHECK_SECONDS = 5.0  # most between two looks at the clock
 FREE_SECONDS = 3.0  # how long Dask is given to forget the leases' tasks, which it might run again
 
 
-class Tenant(Protocol):
+class ShutdownListener(Protocol):
     """A lease, as its worker's ending sees it."""
 
-    def leaves(self) -> None:
+    def on_shutdown(self) -> None:
         """Tell your study that this slot comes to its end. Called in the event loop."""
 
     def write_seconds(self) -> float:
         """How long it should take to write what has to be written before the end."""
 
 
-class Ending(WorkerPlugin):  # type: ignore[misc]
+class GracefulShutdown(WorkerPlugin):  # type: ignore[misc]
     """Has the leases of a worker leave before its Slurm job ends, and then the worker retire.
 
     So it does on SIGTERM, which Slurm sends before it kills (``scancel``, pre-emption, a limit):
@@ -45,12 +43,12 @@ class Ending(WorkerPlugin):  # type: ignore[misc]
     from any thread.
     """
 
-    name = NAME
+    name = SHUTDOWN_PLUGIN
 
     def __init__(self) -> None:
         self.signalled = False  #: by SIGTERM, as other processes of the job may be
         self._reason: str | None = None
-        self._tenants: set[Tenant] = set()
+        self._leases: set[ShutdownListener] = set()
         self._reserve = RESERVE_SECONDS
         self._watch: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -59,32 +57,32 @@ class Ending(WorkerPlugin):  # type: ignore[misc]
     # -- what leases ask and say -----------------------------------------------------------------
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether the worker is about to go."""
         return self._reason is not None
 
     def fits(self, seconds: float) -> bool:
         """Whether so much training can still be done here, and be handed over."""
         left = remaining_walltime()
-        return not self.begun and (left is None or seconds * UNIT_MARGIN + self._reserve < left)
+        return not self.started and (left is None or seconds * STEP_MARGIN + self._reserve < left)
 
     def seconds_left(self) -> float | None:
         """Seconds until states in memory should be safe; None: no end is known."""
-        return 0.0 if self.begun else remaining_walltime()
+        return 0.0 if self.started else remaining_walltime()
 
-    def begin(self, reason: str) -> None:
+    def start(self, reason: str) -> None:
         """The worker takes nothing more; it goes when its leases have ended."""
         if self._reason is None:
             self._reason = reason
             self._worker.loop.add_callback(self._announce)
 
-    def enter(self, tenant: Tenant) -> None:
+    def register(self, lease: ShutdownListener) -> None:
         """A lease begins."""
-        self._worker.loop.add_callback(self._entered, tenant)
+        self._worker.loop.add_callback(self._registered, lease)
 
-    def leave(self, tenant: Tenant) -> None:
+    def unregister(self, lease: ShutdownListener) -> None:
         """A lease has ended."""
-        self._worker.loop.add_callback(self._left, tenant)
+        self._worker.loop.add_callback(self._unregistered, lease)
 
     # -- in the event loop -----------------------------------------------------------------------
 
@@ -108,35 +106,35 @@ class Ending(WorkerPlugin):  # type: ignore[misc]
 
     async def _watch_the_clock(self) -> None:
         while (left := remaining_walltime()) is not None:
-            write = sum(tenant.write_seconds() for tenant in self._tenants)
+            write = sum(lease.write_seconds() for lease in self._leases)
             self._reserve = RESERVE_SECONDS + WRITE_TIMES * write
             if left <= self._reserve:
-                self.begin("its Slurm job ends")
+                self.start("its Slurm job ends")
                 return
-            await asyncio.sleep(min(LOOK_SECONDS, left - self._reserve))
+            await asyncio.sleep(min(CLOCK_CHECK_SECONDS, left - self._reserve))
 
     def _on_sigterm(self) -> None:
         self.signalled = True
-        self.begin("SIGTERM")
+        self.start("SIGTERM")
 
     def _announce(self) -> None:
         logger.info("worker %s goes: %s", self._worker.address, self._reason)
-        for tenant in self._tenants:
-            tenant.leaves()
+        for lease in self._leases:
+            lease.on_shutdown()
         self._close_if_free()
 
-    def _entered(self, tenant: Tenant) -> None:
-        self._tenants.add(tenant)
-        if self.begun:
-            tenant.leaves()
+    def _registered(self, lease: ShutdownListener) -> None:
+        self._leases.add(lease)
+        if self.started:
+            lease.on_shutdown()
 
-    def _left(self, tenant: Tenant) -> None:
-        self._tenants.discard(tenant)
-        if self.begun:
+    def _unregistered(self, lease: ShutdownListener) -> None:
+        self._leases.discard(lease)
+        if self.started:
             self._close_if_free()
 
     def _close_if_free(self) -> None:
-        if not self._tenants and self._closing is None:
+        if not self._leases and self._closing is None:
             self._closing = asyncio.create_task(self._close())
 
     async def _close(self) -> None:
@@ -146,26 +144,10 @@ class Ending(WorkerPlugin):  # type: ignore[misc]
         await worker.close_gracefully(restart=False, reason=self._reason)
 
 
-class Pace:
-    """How long a unit of training takes in a slot, by the last few."""
-
-    def __init__(self) -> None:
-        self._seconds: deque[float] = deque(maxlen=3)
-
-    def saw(self, seconds: float) -> None:
-        """A unit took so long."""
-        self._seconds.append(seconds)
-
-    @property
-    def longest(self) -> float:
-        """Seconds to be prepared for; 0 before the first unit."""
-        return max(self._seconds, default=0.0)
-
-
-def ending_of(worker: Any) -> Ending:
+def shutdown_of(worker: Any) -> GracefulShutdown:
     """The worker's ending, made at the first call. Not to be called in the worker's event loop."""
-    if NAME not in worker.plugins:
-        add = worker.plugin_add(Ending(), name=NAME)
+    if SHUTDOWN_PLUGIN not in worker.plugins:
+        add = worker.plugin_add(GracefulShutdown(), name=SHUTDOWN_PLUGIN)
         asyncio.run_coroutine_threadsafe(add, worker.loop.asyncio_loop).result()
-    found: Ending = worker.plugins[NAME]
+    found: GracefulShutdown = worker.plugins[SHUTDOWN_PLUGIN]
     return found

@@ -26,7 +26,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
-class Seat:
+class WorkerSlot:
     """One worker process of a job.
 
     Attributes
@@ -40,9 +40,9 @@ class Seat:
     gpu: float = 0.0
 
 
-def seats(
+def worker_slots(
     name: str, gpus: int, trials_per_gpu: int, processes: int, visible: Sequence[str]
-) -> list[Seat]:
+) -> list[WorkerSlot]:
     """The worker processes of a job; their names are those that Dask's cluster expects.
 
     Parameters
@@ -54,7 +54,7 @@ def seats(
     ValueError : they are fewer than ``gpus``.
     """
     if not gpus:
-        return [Seat(f"{name}-{number}") for number in range(processes)]
+        return [WorkerSlot(f"{name}-{number}") for number in range(processes)]
     if len(visible) < gpus:
         shown = ",".join(visible) or "none"
         raise ValueError(
@@ -62,10 +62,12 @@ def seats(
             f"script ask for them, as by --gres=gpu:{gpus}?"
         )
     devices = [device for device in visible[:gpus] for _ in range(trials_per_gpu)]
-    return [Seat(f"{name}-{n}", device, 1 / trials_per_gpu) for n, device in enumerate(devices)]
+    return [
+        WorkerSlot(f"{name}-{n}", device, 1 / trials_per_gpu) for n, device in enumerate(devices)
+    ]
 
 
-def scratch(environ: Mapping[str, str]) -> str:
+def scratch_directory(environ: Mapping[str, str]) -> str:
     """A folder on the node's own disk, as far as the environment tells one."""
     for name in SCRATCH:
         folder = environ.get(name)
@@ -76,11 +78,11 @@ def scratch(environ: Mapping[str, str]) -> str:
 
 async def dask_setup(worker: Any) -> None:
     """Called by Dask in each worker process, before it takes tasks."""
-    from daskhpo.executors.dask.shutdown import NAME, Ending
+    from daskhpo.executors.dask.shutdown import SHUTDOWN_PLUGIN, GracefulShutdown
     from daskhpo.executors.dask.worker_setup import ignore_sigint
 
     ignore_sigint()
-    await worker.plugin_add(Ending(), name=NAME)
+    await worker.plugin_add(GracefulShutdown(), name=SHUTDOWN_PLUGIN)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     visible = visible_gpus() if args.gpus else []
     try:
-        places = seats(args.name, args.gpus, args.trials_per_gpu, args.processes, visible)
+        places = worker_slots(args.name, args.gpus, args.trials_per_gpu, args.processes, visible)
     except ValueError as error:
         logger.error("%s", error)
         return 2
@@ -100,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return asyncio.run(_serve(args, places, end))
 
 
-async def _serve(args: argparse.Namespace, places: Sequence[Seat], end: float | None) -> int:
+async def _serve(args: argparse.Namespace, places: Sequence[WorkerSlot], end: float | None) -> int:
     import dask
     from distributed import Nanny, Security
 
@@ -118,7 +120,7 @@ async def _serve(args: argparse.Namespace, places: Sequence[Seat], end: float | 
             nthreads=args.nthreads,
             memory_limit=args.memory_limit,
             resources={"GPU": place.gpu} if place.gpu else None,
-            local_directory=args.local_directory or scratch(os.environ),
+            local_directory=args.local_directory or scratch_directory(os.environ),
             death_timeout=args.death_timeout,
             interface=args.interface,
             protocol=args.protocol,
@@ -129,7 +131,7 @@ async def _serve(args: argparse.Namespace, places: Sequence[Seat], end: float | 
         )
         for place in places
     ]
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _pass_on, nannies)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _forward_sigterm, nannies)
     started = await asyncio.gather(*nannies, return_exceptions=True)
     for place, outcome in zip(places, started, strict=True):
         if isinstance(outcome, BaseException):
@@ -138,7 +140,7 @@ async def _serve(args: argparse.Namespace, places: Sequence[Seat], end: float | 
     return int(all(isinstance(outcome, BaseException) for outcome in started))
 
 
-def _environment(place: Seat, end: float | None) -> dict[str, str]:
+def _environment(place: WorkerSlot, end: float | None) -> dict[str, str]:
     environment = {} if end is None else {END_TIME: str(int(end))}
     return environment | ({"CUDA_VISIBLE_DEVICES": place.device} if place.device else {})
 
@@ -147,7 +149,7 @@ def _has_begun(nanny: Any) -> bool:
     return nanny.status.name not in ("undefined", "created", "init", "failed", "closed")
 
 
-def _pass_on(nannies: Sequence[Any]) -> None:
+def _forward_sigterm(nannies: Sequence[Any]) -> None:
     """SIGTERM may have reached this process only: each worker then leaves as it should."""
     logger.info("SIGTERM: workers hand over and retire")
     for nanny in nannies:

@@ -25,7 +25,7 @@ Handle = Any  #: by what an optimiser knows a trial again; never None
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrialOutcome:
     """What is known of a trial by now.
 
     Attributes
@@ -56,7 +56,7 @@ class Optimiser(ABC):
         return None
 
     @abstractmethod
-    def tell(self, handle: Handle | None, config: Config, outcome: Outcome) -> Handle:
+    def tell(self, handle: Handle | None, config: Config, outcome: TrialOutcome) -> Handle:
         """The outcome by now; the last one told counts. Returns the trial's handle from now on.
 
         Parameters
@@ -69,7 +69,7 @@ class Optimiser(ABC):
         """Let go of processes and connections."""
 
 
-class AskTell(Searcher):
+class AskTellSearcher(Searcher):
     """A searcher made of an :class:`Optimiser`.
 
     - The optimiser is made when it is first asked, with all trials so far told to it at once.
@@ -120,10 +120,10 @@ class AskTell(Searcher):
         self._points = checked_points(self.points_to_evaluate, space)
         self._optimiser: Optimiser | None = None
         self._is_made = False  # it may be lost since
-        self._earlier: dict[TrialId, tuple[Config, Outcome | None]] = {}  # for when it is made
+        self._earlier: dict[TrialId, tuple[Config, TrialOutcome | None]] = {}  # for when it is made
         self._proposed: dict[str, list[Handle]] = {}  # not begun yet
         self._handles: dict[TrialId, Handle | None] = {}  # of living trials
-        self._told: dict[TrialId, tuple[str, Outcome]] = {}  # with what configuration
+        self._told: dict[TrialId, tuple[str, TrialOutcome]] = {}  # with what configuration
         self.error: str | None = None
 
     def suggest(self, trial: TrialId) -> dict[str, Any]:
@@ -152,15 +152,15 @@ class AskTell(Searcher):
         config, known = self._told.get(trial.id, ("", None))
         if known is not None and known.loss is not None and config == self._key(trial.config):
             losses.append(known.loss)
-        self._tell(trial, Outcome(min(losses), report.resource, complete=False))
+        self._tell(trial, TrialOutcome(min(losses), report.resource, complete=False))
 
     def on_end(self, trial: Trial) -> None:
         config, known = self._told.get(trial.id, ("", None))
         if trial.status is Status.FAILED or known is None:
-            self._tell(trial, Outcome(None, trial.resource, complete=False))
+            self._tell(trial, TrialOutcome(None, trial.resource, complete=False))
         elif config == self._key(trial.config):  # else nothing is known of the one it has now
             is_complete = trial.status is Status.COMPLETED
-            self._tell(trial, Outcome(known.loss, trial.resource, is_complete))
+            self._tell(trial, TrialOutcome(known.loss, trial.resource, is_complete))
         self._handles.pop(trial.id, None)
         self._told.pop(trial.id, None)
 
@@ -186,7 +186,7 @@ class AskTell(Searcher):
         self._proposed.setdefault(self._key(config), []).append(handle)
         return config
 
-    def _tell(self, trial: Trial, outcome: Outcome) -> None:
+    def _tell(self, trial: Trial, outcome: TrialOutcome) -> None:
         known = self._key(trial.config), outcome
         if self._told.get(trial.id) == known:
             return
@@ -215,7 +215,7 @@ class AskTell(Searcher):
         return json.dumps([config.get(name) for name in self._space.domains])
 
 
-def _introduce(optimiser: Optimiser, config: Config, outcome: Outcome | None) -> Handle | None:
+def _introduce(optimiser: Optimiser, config: Config, outcome: TrialOutcome | None) -> Handle | None:
     """Make a trial known that it did not propose."""
     return optimiser.add(config) if outcome is None else optimiser.tell(None, config, outcome)
 

@@ -10,9 +10,9 @@ from typing import Any
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
-    AskTell,
+    AskTellSearcher,
     Optimiser,
-    Outcome,
+    TrialOutcome,
     need,
     one_torch_thread,
     place,
@@ -20,7 +20,7 @@ from daskhpo.searchers.external.adapter import (
 )
 
 
-class AxSearch(AskTell):
+class AxSearch(AskTellSearcher):
     """Ax with BoTorch's Gaussian processes; ``pip install 'daskhpo[ax]'``.
 
     Parameters
@@ -106,7 +106,7 @@ class _Ax(Optimiser):
         self._know(index, params)
         return index
 
-    def tell(self, handle: int | None, config: Config, outcome: Outcome) -> int:
+    def tell(self, handle: int | None, config: Config, outcome: TrialOutcome) -> int:
         index = self._index(handle, config)
         if outcome.loss is not None:
             self._worst = max(self._worst, outcome.loss)

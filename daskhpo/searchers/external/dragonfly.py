@@ -10,7 +10,7 @@ from typing import Any
 from daskhpo.core.errors import OptimiserLost
 from daskhpo.core.space import Space
 from daskhpo.core.types import Config
-from daskhpo.searchers.external.adapter import AskTell, Optimiser
+from daskhpo.searchers.external.adapter import AskTellSearcher, Optimiser
 from daskhpo.searchers.external.process import ProcessOptimiser, interpreter
 
 CHILD = Path(__file__).with_name("dragonfly_child.py")
@@ -21,7 +21,7 @@ RECIPE = """Dragonfly 0.1.7 needs a Python environment of its own, with numpy be
 and then DragonflySearch(python="dragonfly/bin/python")"""
 
 
-class DragonflySearch(AskTell):
+class DragonflySearch(AskTellSearcher):
     """Dragonfly's Gaussian process bandit, in a process of its own.
 
     Parameters

@@ -10,16 +10,16 @@ from typing import Any
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
-    AskTell,
+    AskTellSearcher,
     Optimiser,
-    Outcome,
+    TrialOutcome,
     need,
     place,
     seed_below,
 )
 
 
-class HyperOptSearch(AskTell):
+class HyperOptSearch(AskTellSearcher):
     """HyperOpt's TPE; ``pip install 'daskhpo[hyperopt]'``.
 
     Parameters
@@ -92,7 +92,7 @@ class _HyperOpt(Optimiser):
         self._insert(number, config)
         return int(number)
 
-    def tell(self, handle: int | None, config: Config, outcome: Outcome) -> int:
+    def tell(self, handle: int | None, config: Config, outcome: TrialOutcome) -> int:
         number = self.add(config) if handle is None else handle
         document = self._document(number)
         document["misc"]["vals"] = self._vals(config)

@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
-    AskTell,
+    AskTellSearcher,
     Optimiser,
-    Outcome,
+    TrialOutcome,
     need,
     one_torch_thread,
     place,
@@ -24,7 +24,7 @@ Sampler = Literal["tpe", "gp", "cmaes"]
 N_EARLIER = 10  # trials of earlier sessions from which CMA-ES may begin: at the best tenth of them
 
 
-class OptunaSearch(AskTell):
+class OptunaSearch(AskTellSearcher):
     """Optuna's samplers; ``pip install 'daskhpo[optuna]'``.
 
     Parameters
@@ -120,7 +120,7 @@ class _Optuna(Optimiser):
         self._study.add_trial(self._frozen(config, self._states.RUNNING))
         return number
 
-    def tell(self, handle: int | None, config: Config, outcome: Outcome) -> int:
+    def tell(self, handle: int | None, config: Config, outcome: TrialOutcome) -> int:
         number = self.add(config) if handle is None else handle
         known = self._study.get_trials(deepcopy=False)[number]
         told = self._frozen(config, self._states.RUNNING)

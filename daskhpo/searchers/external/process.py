@@ -20,10 +20,10 @@ from daskhpo.core.errors import OptimiserLost
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
-    AskTell,
+    AskTellSearcher,
     Handle,
     Optimiser,
-    Outcome,
+    TrialOutcome,
     place,
     seed_below,
 )
@@ -32,7 +32,7 @@ SHOWN = 2000  # characters of its last words
 FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
 
-class OutOfProcess(AskTell):
+class OutOfProcess(AskTellSearcher):
     """An optimiser in a process of its own, for libraries that cannot live beside the study's.
 
     Parameters
@@ -134,7 +134,7 @@ class ProcessOptimiser(Optimiser):
             raise OptimiserLost(f"it answered {answer}, whose values are not {list(domains)}")
         return _handle(answer), {name: _value(domains[name], v) for name, v in values.items()}
 
-    def tell(self, handle: Handle | None, config: Config, outcome: Outcome) -> Handle:
+    def tell(self, handle: Handle | None, config: Config, outcome: TrialOutcome) -> Handle:
         domains = self._space.domains.items()
         message = {
             "do": "tell",

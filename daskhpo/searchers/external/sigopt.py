@@ -16,14 +16,14 @@ from urllib.request import Request, urlopen
 from daskhpo.core.errors import OptimiserLost
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Config
-from daskhpo.searchers.external.adapter import AskTell, Optimiser, Outcome, place
+from daskhpo.searchers.external.adapter import AskTellSearcher, Optimiser, TrialOutcome, place
 
 METRIC = "loss"
 BUSY = {429, 503}  # answers that say that nothing was done, and that it is worth asking again
 WAITS = (1.0, 5.0, 20.0)  # seconds, before a busy server is asked again
 
 
-class SigOptSearch(AskTell):
+class SigOptSearch(AskTellSearcher):
     """A SigOpt server, by version 1 of its REST API; nothing needs to be installed.
 
     The hosted service is closed; its server is open source (``sigopt/sigopt-server``).
@@ -143,7 +143,7 @@ class _SigOpt(Optimiser):
         config = {name: _value(domain, assigned[name]) for name, domain in domains}
         return _Known(self._assignments(config), suggestion=suggestion["id"]), config
 
-    def tell(self, handle: _Known | None, config: Config, outcome: Outcome) -> _Known:
+    def tell(self, handle: _Known | None, config: Config, outcome: TrialOutcome) -> _Known:
         assignments, loss = self._assignments(config), outcome.loss
         known = handle or _Known(assignments)
         changed = known.assignments != assignments

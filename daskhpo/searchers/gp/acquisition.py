@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from scipy.special import erfcx, log_ndtr, ndtr
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from daskhpo.core.types import Array
+
 Valued = tuple[Array, Array, Array]
 Acquisition = Callable[[Array, Array], Valued]
 

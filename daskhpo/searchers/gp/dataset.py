@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from daskhpo.core.types import TrialId
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from daskhpo.core.types import Array, TrialId
 
 MAX_PENDING = 256  # the newest ones; the oldest would tell nothing that those do not
 
 
-class Row(NamedTuple):
+class Observation(NamedTuple):
     """A loss: after ``resource`` units at a point of the cube; ``past``: in another study.
 
     A resource of 0 stands for full training.
@@ -27,21 +25,21 @@ class Row(NamedTuple):
     past: bool = False
 
 
-class Evidence:
+class Dataset:
     """All that the searcher was told, as points of the unit cube.
 
     Attributes
     ----------
-    rows : by trial and resource, in order of arrival.
+    observations : by trial and resource, in order of arrival.
     failed : points whose trials failed.
     """
 
-    def __init__(self, rows: Iterable[Row], failed: Iterable[tuple[float, ...]]) -> None:
-        self.rows: dict[tuple[TrialId, int], Row] = {
+    def __init__(self, rows: Iterable[Observation], failed: Iterable[tuple[float, ...]]) -> None:
+        self.observations: dict[tuple[TrialId, int], Observation] = {
             (-1 - i, row.resource): row for i, row in enumerate(rows)
         }
         self.failed = list(failed)
-        self.n_reporting = len(self.rows) + len(self.failed)  #: trials that told something
+        self.n_reporting = len(self.observations) + len(self.failed)  #: trials that told something
         self.version = 0  #: grows with what is known
         self._pending: dict[TrialId, tuple[float, ...]] = {}
         self._heard: set[TrialId] = set()
@@ -49,9 +47,9 @@ class Evidence:
     def started(self, trial: TrialId, unit: tuple[float, ...]) -> None:
         self._pending[trial] = unit
 
-    def reported(self, trial: TrialId, row: Row) -> None:
+    def reported(self, trial: TrialId, row: Observation) -> None:
         self._pending.pop(trial, None)
-        self.rows[trial, row.resource] = row
+        self.observations[trial, row.resource] = row
         self._hear(trial)
 
     def ended(self, trial: TrialId, unit: tuple[float, ...], failed: bool) -> None:
@@ -73,7 +71,7 @@ class Evidence:
         return np.array(list(newest))
 
 
-def most_telling(rows: Sequence[Row], n: int) -> Array:
+def most_telling(rows: Sequence[Observation], n: int) -> Array:
     """Numbers of at most ``n`` rows, increasing.
 
     Half of them are the best of their resources (by rank among all rows of one resource, those of

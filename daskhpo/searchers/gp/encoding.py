@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space
-from daskhpo.core.types import Config
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from daskhpo.core.types import Array, Config
 
 
 class Encoding:

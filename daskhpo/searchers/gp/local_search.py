@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
 
+from daskhpo.core.types import Array
 from daskhpo.searchers.gp.encoding import Encoding
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Score = Callable[[Array], Array]  # points of the cube, (m, n_domains) -> (m,)
 ScoreAndSlope = Callable[[Array], tuple[Array, Array]]  # ... -> (m,), (m, n_domains)
 
@@ -46,9 +45,7 @@ def candidates(
     return anywhere, np.concatenate(near) if near else np.empty((0, n))
 
 
-def climbed(
-    encoding: Encoding, starts: Array, score: Score, score_and_slope: ScoreAndSlope
-) -> Array:
+def climb(encoding: Encoding, starts: Array, score: Score, score_and_slope: ScoreAndSlope) -> Array:
     """Better points near the starts; (m, n_domains).
 
     Reals follow the gradient, all starts in one problem; then the best point takes the best value

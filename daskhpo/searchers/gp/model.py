@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.linalg import lapack, solve_triangular
 from scipy.optimize import minimize
 from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from daskhpo.core.types import Array
 
 JITTER = 1e-9  # keeps a covariance positive definite; far below the smallest noise that matters
 WORST = 4.0  # the largest loss, in the unit of `standardised`

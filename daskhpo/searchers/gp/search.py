@@ -11,7 +11,7 @@ from scipy.stats import qmc
 from daskhpo.core.random import rng
 from daskhpo.core.searcher import Searcher, checked_points, described_points
 from daskhpo.core.space import Space
-from daskhpo.core.types import Config, Report, Status, Trial, TrialId
+from daskhpo.core.types import Array, Config, Report, Status, Trial, TrialId
 from daskhpo.searchers.gp.acquisition import (
     Acquisition,
     log_expected_improvement,
@@ -19,13 +19,11 @@ from daskhpo.searchers.gp.acquisition import (
     lower_confidence_bound,
 )
 from daskhpo.searchers.gp.blas import one_thread
-from daskhpo.searchers.gp.dataset import Evidence, Row
+from daskhpo.searchers.gp.dataset import Dataset, Observation
 from daskhpo.searchers.gp.encoding import Encoding
-from daskhpo.searchers.gp.local_search import N_STARTS, candidates, climbed
+from daskhpo.searchers.gp.local_search import N_STARTS, candidates, climb
 from daskhpo.searchers.gp.surrogate import Feasibility, Fitted, Surrogate
 from daskhpo.searchers.gp.warm_start import WarmStart, checked_past, described_past, past_rows
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 MAX_GRID = 1024  # a finite space of at most so many configurations is judged as a whole
 APART = 0.01  # of two trials that run at once, in some hyperparameter; 1: its whole range
@@ -103,7 +101,7 @@ class GPSearch(Searcher):
         self._points = checked_points(self.points_to_evaluate, space)
         self._encoding = Encoding(space)
         past = ([], []) if self.warm_start is None else past_rows(self.warm_start, space)
-        self._evidence = Evidence(*past)
+        self._evidence = Dataset(*past)
         self._tried: set[bytes] = set()
         self._design = np.empty((0, len(space.domains)))
         self._losses, self._labels = Fitted(), Fitted()
@@ -127,7 +125,7 @@ class GPSearch(Searcher):
 
     def observe(self, trial: Trial, report: Report) -> None:
         # The best since the last report: a trial's own best may be of a configuration before.
-        row = Row(self._unit(trial.config), report.resource, min(report.losses))
+        row = Observation(self._unit(trial.config), report.resource, min(report.losses))
         self._evidence.reported(trial.id, row)
 
     def on_end(self, trial: Trial) -> None:
@@ -197,7 +195,7 @@ class GPSearch(Searcher):
                 part[np.argsort(-values, kind="stable")[:N_STARTS]]
                 for part, values in zip(parts, scored, strict=True)
             ]
-            polished = climbed(encoding, np.concatenate(starts), score, score_and_slope)
+            polished = climb(encoding, np.concatenate(starts), score, score_and_slope)
             pool = np.concatenate([*parts, polished])
             scores = np.concatenate([*scored, score(polished)])
         return self._first_new(pool[np.argsort(-scores, kind="stable")])
@@ -217,7 +215,7 @@ class GPSearch(Searcher):
     def _learned(self) -> tuple[Surrogate | None, Feasibility | None]:
         """The models of all evidence, made when they are first wanted."""
         if self._model[0] != self._evidence.version:
-            rows, failed = list(self._evidence.rows.values()), self._evidence.failed
+            rows, failed = list(self._evidence.observations.values()), self._evidence.failed
             surrogate = Surrogate(self._encoding, rows, self._losses) if rows else None
             feasibility = (
                 Feasibility(self._encoding, rows, failed, self._labels) if failed else None

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
+from daskhpo.core.types import Array
 from daskhpo.searchers.gp.acquisition import log_probability_of_improvement
-from daskhpo.searchers.gp.dataset import Row, most_telling
+from daskhpo.searchers.gp.dataset import Observation, most_telling
 from daskhpo.searchers.gp.encoding import Encoding
 from daskhpo.searchers.gp.model import Hyperparameters, Posterior, fit, standardised
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
-MAX_ROWS = 400  # in a model: a suggestion's cost is bounded, however long the study
+MAX_OBSERVATIONS = 400  # in a model: a suggestion's cost is bounded, however long the study
 MAX_FIT_ROWS = 200  # whose likelihood is maximised, which takes a hundred times a prediction
 MAX_LABELS = 256
 PAST = 0.1  # how far another study is away, in widths of the cube, before anything is learned
@@ -54,9 +52,9 @@ class Surrogate:
     good : the points with the smallest means, best first, (at most 3, n_domains).
     """
 
-    def __init__(self, encoding: Encoding, rows: list[Row], fitted: Fitted) -> None:
+    def __init__(self, encoding: Encoding, rows: list[Observation], fitted: Fitted) -> None:
         self._encoding = encoding
-        kept = [rows[i] for i in most_telling(rows, MAX_ROWS)]
+        kept = [rows[i] for i in most_telling(rows, MAX_OBSERVATIONS)]
         full = max(1, *(row.resource for row in kept))
         resources = np.log([row.resource or full for row in kept])
         self._span = (float(resources.min()), float(np.ptp(resources)))
@@ -99,7 +97,11 @@ class Feasibility:
     """
 
     def __init__(
-        self, encoding: Encoding, rows: list[Row], failed: list[tuple[float, ...]], fitted: Fitted
+        self,
+        encoding: Encoding,
+        rows: list[Observation],
+        failed: list[tuple[float, ...]],
+        fitted: Fitted,
     ) -> None:
         self._encoding = encoding
         bad = failed[-MAX_LABELS // 2 :]

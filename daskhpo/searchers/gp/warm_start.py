@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from daskhpo.core.space import Space
 from daskhpo.core.types import Config
-from daskhpo.searchers.gp.dataset import Row
+from daskhpo.searchers.gp.dataset import Observation
 
 
 class Past(NamedTuple):
@@ -59,7 +59,9 @@ def described_past(past: Path | list[Past] | None) -> list[str]:
             return [f"warm_start=<{len(past)} results, {digest}>"]
 
 
-def past_rows(past: Path | list[Past], space: Space) -> tuple[list[Row], list[tuple[float, ...]]]:
+def past_rows(
+    past: Path | list[Past], space: Space
+) -> tuple[list[Observation], list[tuple[float, ...]]]:
     """The results as rows, and the points that failed.
 
     Results with a value outside its present domain are left out. Names that the space does not
@@ -88,7 +90,7 @@ def past_rows(past: Path | list[Past], space: Space) -> tuple[list[Row], list[tu
         if all(domain.contains(config[name]) for name, domain in space.domains.items()):
             unit = tuple(space.to_unit(config))
             if math.isfinite(loss):
-                rows.append(Row(unit, resource, loss, past=True))
+                rows.append(Observation(unit, resource, loss, past=True))
             else:
                 failed.append(unit)
     if not rows and not failed:

@@ -6,7 +6,7 @@ import pytest
 
 from daskhpo.cluster.doctor.account import Accounts, check_account, check_qos
 from daskhpo.cluster.doctor.finding import Verdict
-from daskhpo.cluster.doctor.job_request import Wanted
+from daskhpo.cluster.doctor.job_request import JobRequest
 from daskhpo.cluster.doctor.partition import parse_partitions
 
 # format=Account,Partition,QOS,DefaultQOS,MaxWall
@@ -31,7 +31,7 @@ def accounts(associations=ASSOCIATIONS, user=USER, enforce="associations,limits,
 
 
 @pytest.mark.parametrize(
-    ("account", "there", "verdict", "said", "todo"),
+    ("account", "there", "verdict", "message", "hint"),
     [
         (None, {}, Verdict.OK, "m1234 (your default) may be charged", ""),
         ("m1234_g", {}, Verdict.OK, "m1234_g may be charged", ""),
@@ -61,11 +61,11 @@ def accounts(associations=ASSOCIATIONS, user=USER, enforce="associations,limits,
         ("m77", {"DenyAccounts": "m77"}, Verdict.PROBLEM, "m77 may not use gpu", "m1234"),
     ],
 )
-def test_an_account_may_be_charged_in_the_partition(account, there, verdict, said, todo):
+def test_an_account_may_be_charged_in_the_partition(account, there, verdict, message, hint):
     finding = check_account(accounts(), partition(**there), account)
     assert finding.verdict is verdict, finding
-    assert said in finding.said
-    assert todo in finding.todo
+    assert message in finding.message
+    assert hint in finding.hint
 
 
 def test_where_accounts_are_not_enforced_an_unknown_one_is_a_warning():
@@ -76,15 +76,15 @@ def test_where_accounts_are_not_enforced_an_unknown_one_is_a_warning():
 def test_a_user_without_any_account_is_told_so():
     nobody = accounts(associations="", user="")
     finding = check_account(nobody, partition(), None)
-    assert (finding.verdict, finding.todo) == (Verdict.PROBLEM, "ask the site's staff for one")
+    assert (finding.verdict, finding.hint) == (Verdict.PROBLEM, "ask the site's staff for one")
     finding = check_account(nobody, partition(), "m1234")
-    assert "you have none" in finding.todo
+    assert "you have none" in finding.hint
     free = check_account(accounts(associations="", user="", enforce=""), partition(), None)
-    assert (free.verdict, free.said) == (Verdict.OK, "none is needed")
+    assert (free.verdict, free.message) == (Verdict.OK, "none is needed")
 
 
 @pytest.mark.parametrize(
-    ("wanted", "there", "check", "verdict", "said"),
+    ("asked", "there", "check", "verdict", "message"),
     [
         ({}, {}, "qos", Verdict.OK, "regular, at most 2-00:00:00"),
         ({"job_extra_directives": ["-q premium"]}, {}, "qos", Verdict.OK, "premium"),
@@ -120,7 +120,7 @@ def test_a_user_without_any_account_is_told_so():
         ({"account": "m77", "walltime": "11h"}, {}, "qos", Verdict.SKIPPED, "none was named"),
     ],
 )
-def test_a_quality_of_service_may_be_used_for_so_long(wanted, there, check, verdict, said):
-    finding = check_qos(accounts(), partition(**there), Wanted(**wanted))
+def test_a_quality_of_service_may_be_used_for_so_long(asked, there, check, verdict, message):
+    finding = check_qos(accounts(), partition(**there), JobRequest(**asked))
     assert (finding.check, finding.verdict) == (check, verdict), finding
-    assert said in finding.said
+    assert message in finding.message

@@ -24,22 +24,22 @@ def as_nobody(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mode", "inside", "said"),
+    ("mode", "inside", "message"),
     [
         (0o555, "", "cannot be written here: Permission denied"),
         (0o000, "", "cannot be written here: Permission denied"),
         (0o000, "runs", "cannot be seen here: Permission denied"),
     ],
 )
-def test_a_directory_without_permission_is_a_problem(request, tmp_path, mode, inside, said):
+def test_a_directory_without_permission_is_a_problem(request, tmp_path, mode, inside, message):
     (folder := tmp_path / "folder").mkdir()
     (folder / "runs").mkdir()
     folder.chmod(mode)
     request.getfixturevalue("as_nobody")
     finding = _check_writable(folder / inside)
     assert finding.verdict is Verdict.PROBLEM
-    assert finding.said.endswith(said)
-    assert "permissions" in finding.todo
+    assert finding.message.endswith(message)
+    assert "permissions" in finding.hint
 
 
 def test_a_directory_that_can_be_written_is_well_and_left_as_it_was(tmp_path):
@@ -51,7 +51,7 @@ def test_an_interface_that_is_named_comes_first_and_the_others_may_help():
     addresses, finding = _check_interface("lo", None)
     assert addresses[0] == ("lo", "127.0.0.1")
     assert not any(address.startswith("127.") for _, address in addresses[1:])
-    assert (finding.verdict, finding.said) == (Verdict.OK, "lo, 127.0.0.1")
+    assert (finding.verdict, finding.message) == (Verdict.OK, "lo, 127.0.0.1")
 
 
 def test_an_interface_that_is_not_there_is_a_problem():

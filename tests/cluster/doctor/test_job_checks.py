@@ -12,12 +12,12 @@ from daskhpo.cluster.doctor.job_checks import (
     check_clock,
     check_connections,
     check_gpus,
-    check_limits,
+    check_process_limits,
     check_python,
     check_scratch,
     check_shared,
 )
-from daskhpo.cluster.doctor.probe_job import Visit
+from daskhpo.cluster.doctor.probe_job import ProbeResult
 from daskhpo.cluster.doctor.queue import JobState
 
 HELLO = {
@@ -48,15 +48,15 @@ def verdicts(findings):
 
 
 def test_a_job_that_was_through_ran():
-    finding = check_arrival(Visit("5", JobState("COMPLETING", nodes="n7"), facts={"end": {}}))
-    assert (finding.verdict, finding.said) == (Verdict.OK, "job 5 ran on n7")
+    finding = check_arrival(ProbeResult("5", JobState("COMPLETING", nodes="n7"), facts={"end": {}}))
+    assert (finding.verdict, finding.message) == (Verdict.OK, "job 5 ran on n7")
 
 
 @pytest.mark.parametrize(
-    ("visit", "said", "todo"),
+    ("visit", "message", "hint"),
     [
         (
-            Visit(
+            ProbeResult(
                 "5", JobState("FAILED", exit_code="127:0", nodes="n7"), output="x\nno python\n\n"
             ),
             "job 5 on n7 ended (FAILED, exit code 127:0), and nothing was heard of it; it printed: "
@@ -64,27 +64,27 @@ def test_a_job_that_was_through_ran():
             "--python",
         ),
         (
-            Visit("5", JobState("COMPLETED", nodes="n7")),
+            ProbeResult("5", JobState("COMPLETED", nodes="n7")),
             "ended (COMPLETED, exit code 0:0), and nothing was heard of it",
             "by neither",
         ),
         (
-            Visit("5", JobState("TIMEOUT", nodes="n7"), facts={"hello": HELLO}),
+            ProbeResult("5", JobState("TIMEOUT", nodes="n7"), facts={"hello": HELLO}),
             "ended (TIMEOUT, exit code 0:0) before it was through",
             "the last thing",
         ),
         (
-            Visit("5", JobState("RUNNING", nodes="n7"), facts={"hello": HELLO}),
+            ProbeResult("5", JobState("RUNNING", nodes="n7"), facts={"hello": HELLO}),
             "is RUNNING, and was cancelled before it was through",
             "",
         ),
     ],
 )
-def test_a_job_that_was_not_through_tells_how_it_ended(visit, said, todo):
+def test_a_job_that_was_not_through_tells_how_it_ended(visit, message, hint):
     finding = check_arrival(visit)
     assert finding.verdict is Verdict.PROBLEM
-    assert said in finding.said
-    assert todo in finding.todo
+    assert message in finding.message
+    assert hint in finding.hint
 
 
 # -- the network ---------------------------------------------------------------------------------
@@ -93,15 +93,15 @@ ADDRESSES = [("ib0", "10.1.0.1"), ("eth0", "192.168.0.1")]
 
 
 def connections(hello=None, called=None):
-    visit = Visit("5", facts={"hello": HELLO | (hello or {})})
+    visit = ProbeResult("5", facts={"hello": HELLO | (hello or {})})
     visit.called = {"10.1.0.7": ""} if called is None else called
     return check_connections(visit, ADDRESSES)
 
 
 def test_both_ways_are_open():
     there, back = connections()
-    assert (there.verdict, there.said) == (Verdict.OK, "10.1.0.1 (ib0) is reached from node7")
-    assert (back.verdict, back.said) == (Verdict.OK, "10.1.0.7 is reached from here")
+    assert (there.verdict, there.message) == (Verdict.OK, "10.1.0.1 (ib0) is reached from node7")
+    assert (back.verdict, back.message) == (Verdict.OK, "10.1.0.7 is reached from here")
 
 
 def test_if_another_interface_is_reached_it_is_shown():
@@ -111,39 +111,39 @@ def test_if_another_interface_is_reached_it_is_shown():
     ]
     there, _ = connections({"reached": reached})
     assert there.verdict is Verdict.PROBLEM
-    assert there.said == "10.1.0.1 (ib0) is not reached from node7: timed out"
-    assert there.todo == "choose --interface eth0"
+    assert there.message == "10.1.0.1 (ib0) is not reached from node7: timed out"
+    assert there.hint == "choose --interface eth0"
 
 
 def test_if_none_is_reached_a_firewall_is_between():
     reached = [{"name": n, "host": h, "error": "No route to host"} for n, h in ADDRESSES]
     there, _ = connections({"reached": reached})
     assert there.verdict is Verdict.PROBLEM
-    assert "run the study inside a job" in there.todo
+    assert "run the study inside a job" in there.hint
 
 
 def test_a_worker_that_is_not_reached_is_a_problem_too():
     _, back = connections(called={"10.1.0.7": "Connection refused"})
     assert back.verdict is Verdict.PROBLEM
-    assert back.said == "10.1.0.7 (node7) is not reached from here: Connection refused"
+    assert back.message == "10.1.0.7 (node7) is not reached from here: Connection refused"
 
 
 def test_an_interface_that_the_node_has_not_is_named():
     error = "ib0: No such device; there are lo, eth0"
     _, back = connections({"addresses": [], "address_error": error}, called={})
-    assert (back.verdict, back.said) == (Verdict.PROBLEM, error)
+    assert (back.verdict, back.message) == (Verdict.PROBLEM, error)
 
 
 @pytest.mark.parametrize("hello", [None, {"error": "OSError: no socket"}])
 def test_what_was_not_heard_is_not_judged(hello):
-    visit = Visit("5", facts={} if hello is None else {"hello": hello, "python": PYTHON})
+    visit = ProbeResult("5", facts={} if hello is None else {"hello": hello, "python": PYTHON})
     findings = check_connections(visit, ADDRESSES)
     assert verdicts(findings) == [("worker to here", "skipped"), ("here to worker", "skipped")]
     assert check_python(visit.facts, HERE, "abc")[0].verdict is not Verdict.PROBLEM
 
 
 @pytest.mark.parametrize(
-    ("skew", "error", "verdict", "said"),
+    ("skew", "error", "verdict", "message"),
     [
         (0.01, 0.001, Verdict.OK, "within 0.0 s"),
         (-1.5, 0.001, Verdict.OK, "within 1.5 s"),
@@ -153,14 +153,14 @@ def test_what_was_not_heard_is_not_judged(hello):
         (0.0, math.inf, Verdict.SKIPPED, "were not compared"),
     ],
 )
-def test_clocks_are_compared_as_far_as_they_were_heard(skew, error, verdict, said):
-    finding = check_clock(Visit("5", facts={"hello": HELLO}, skew=skew, skew_error=error))
+def test_clocks_are_compared_as_far_as_they_were_heard(skew, error, verdict, message):
+    finding = check_clock(ProbeResult("5", facts={"hello": HELLO}, skew=skew, skew_error=error))
     assert finding.verdict is verdict
-    assert said in finding.said
+    assert message in finding.message
 
 
 def test_the_surest_exchange_sets_the_clock():
-    visit = Visit("5")
+    visit = ProbeResult("5")
     for skew, error in ((1.0, 3.0), (2.0, 0.1), (9.0, 3.0)):
         visit.set_clock(skew, error)
     assert (visit.skew, visit.skew_error) == (2.0, 0.1)
@@ -170,7 +170,7 @@ def test_the_surest_exchange_sets_the_clock():
 
 
 @pytest.mark.parametrize(
-    ("told", "wrote", "verdict", "said"),
+    ("told", "wrote", "verdict", "message"),
     [
         (
             {"there": True, "same": True, "type": "nfs4"},
@@ -208,11 +208,11 @@ def test_the_surest_exchange_sets_the_clock():
         (None, None, Verdict.SKIPPED, "nothing was heard"),
     ],
 )
-def test_a_directory_is_the_same_from_both_sides(told, wrote, verdict, said):
+def test_a_directory_is_the_same_from_both_sides(told, wrote, verdict, message):
     facts = {"hello": HELLO} | ({} if told is None else {"shared": told})
-    finding = check_shared(Visit("5", facts=facts, wrote=wrote), "/w")
+    finding = check_shared(ProbeResult("5", facts=facts, wrote=wrote), "/w")
     assert finding.verdict is verdict
-    assert said in finding.said
+    assert message in finding.message
 
 
 # -- Python --------------------------------------------------------------------------------------
@@ -226,12 +226,12 @@ def python(hello=None, **told):
 def test_the_same_packages_are_well_though_a_patch_of_python_differs():
     first, memory = python()
     assert (first.verdict, memory.verdict) == (Verdict.OK, Verdict.OK)
-    assert first.said == "/env/bin/python (3.11.4): daskhpo 0.1.0, dask 2026.1.0"
-    assert memory.said == "a worker would have 32.0 GB"
+    assert first.message == "/env/bin/python (3.11.4): daskhpo 0.1.0, dask 2026.1.0"
+    assert memory.message == "a worker would have 32.0 GB"
 
 
 @pytest.mark.parametrize(
-    ("hello", "versions", "verdict", "said"),
+    ("hello", "versions", "verdict", "message"),
     [
         ({}, {"dask": "2024.12.0"}, Verdict.PROBLEM, "dask 2024.12.0 there, 2026.1.0 here"),
         ({}, {"daskhpo": "0.0.9"}, Verdict.PROBLEM, "daskhpo 0.0.9 there, 0.1.0 here"),
@@ -239,32 +239,32 @@ def test_the_same_packages_are_well_though_a_patch_of_python_differs():
         ({}, {"numpy": "1.26.0"}, Verdict.WARNING, "numpy 1.26.0 there, 2.2.0 here"),
     ],
 )
-def test_other_versions_are_shown_from_both_sides(hello, versions, verdict, said):
+def test_other_versions_are_shown_from_both_sides(hello, versions, verdict, message):
     finding, *_ = python(hello, versions=PYTHON["versions"] | versions)
     assert finding.verdict is verdict
-    assert said in finding.said
-    assert "--python" in finding.todo
+    assert message in finding.message
+    assert "--python" in finding.hint
 
 
 def test_other_files_of_the_same_version_are_a_problem():
     finding, *_ = python(digest="def")
     assert finding.verdict is Verdict.PROBLEM
-    assert "daskhpo 0.1.0, but other files, in /env/daskhpo" in finding.said
+    assert "daskhpo 0.1.0, but other files, in /env/daskhpo" in finding.message
 
 
 def test_what_cannot_be_imported_is_named_the_most_needed_first():
     errors = {"zarr": "ImportError: libz", "dask": "ModuleNotFoundError: No module named 'dask'"}
     (finding,) = python(errors=errors)
     assert finding.verdict is Verdict.PROBLEM
-    assert "cannot import dask: ModuleNotFoundError" in finding.said
+    assert "cannot import dask: ModuleNotFoundError" in finding.message
     (finding,) = python(errors={"zarr": "ImportError: libz"})
-    assert "cannot import zarr: ImportError: libz" in finding.said
+    assert "cannot import zarr: ImportError: libz" in finding.message
 
 
 def test_an_old_python_is_named_whatever_it_could_not_import():
     (finding,) = python({"version": "3.6.8"}, errors={"daskhpo": "SyntaxError: x"})
     assert finding.verdict is Verdict.PROBLEM
-    assert finding.said == "/env/bin/python (3.6.8) is too old: daskhpo needs 3.11 or newer"
+    assert finding.message == "/env/bin/python (3.6.8) is too old: daskhpo needs 3.11 or newer"
 
 
 def test_slow_imports_and_little_memory_are_warnings():
@@ -274,12 +274,12 @@ def test_slow_imports_and_little_memory_are_warnings():
         ("import time", "warning"),
         ("memory", "warning"),
     ]
-    assert "Dask pauses" in findings[2].todo
+    assert "Dask pauses" in findings[2].hint
 
 
 def test_python_that_hung_is_a_problem_and_one_not_heard_of_is_not_judged():
     (finding,) = check_python({"python": {"error": "it took more than 120 seconds"}}, HERE, "abc")
-    assert (finding.verdict, finding.said) == (Verdict.PROBLEM, "it took more than 120 seconds")
+    assert (finding.verdict, finding.message) == (Verdict.PROBLEM, "it took more than 120 seconds")
     (finding,) = check_python({}, HERE, "abc")
     assert finding.verdict is Verdict.SKIPPED
 
@@ -294,46 +294,46 @@ BROKEN = {"cupy": {"problem": "fails: CUDARuntimeError: no driver"}}
 WRONG = {"torch": {"version": "2.9.0", "devices": [A100, A100 | {"agrees": False}], "seconds": 1}}
 
 
-def gpus(visible="0", wanted=1, tried=TORCH, driver=True, told=None):
+def gpus(visible="0", asked=1, tried=TORCH, driver=True, told=None):
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     facts = {"hello": HELLO | {"environment": environment}}
     facts["gpu"] = {"tried": tried, "driver": driver} if told is None else told
-    return check_gpus(facts, wanted)
+    return check_gpus(facts, asked)
 
 
 def test_a_device_that_is_visible_and_computes_is_well():
     visible, computing = gpus()
-    assert visible.said == "1 visible: CUDA_VISIBLE_DEVICES=0"
-    assert computing.said == "torch 2.9.0 on NVIDIA A100, in 1.2 s"
+    assert visible.message == "1 visible: CUDA_VISIBLE_DEVICES=0"
+    assert computing.message == "torch 2.9.0 on NVIDIA A100, in 1.2 s"
     assert visible.verdict is computing.verdict is Verdict.OK
 
 
 def test_a_site_that_sets_no_variable_is_judged_by_what_computes():
     visible, _ = gpus(visible=None)
-    assert (visible.verdict, visible.said) == (Verdict.OK, "1 found")
+    assert (visible.verdict, visible.message) == (Verdict.OK, "1 found")
 
 
 @pytest.mark.parametrize(
-    ("visible", "wanted", "said"),
+    ("visible", "asked", "message"),
     [
         ("0", 2, "2 asked for, and 1 visible: CUDA_VISIBLE_DEVICES=0"),
         ("", 1, "1 asked for, and 0 visible"),
     ],
 )
-def test_fewer_devices_than_asked_for_are_a_problem(visible, wanted, said):
-    finding, _ = gpus(visible=visible, wanted=wanted)
+def test_fewer_devices_than_asked_for_are_a_problem(visible, asked, message):
+    finding, _ = gpus(visible=visible, asked=asked)
     assert finding.verdict is Verdict.PROBLEM
-    assert said in finding.said
+    assert message in finding.message
 
 
 def test_a_job_that_was_given_no_device_is_a_problem():
     finding, _ = gpus(visible=None, tried={}, driver=False)
     assert (finding.verdict, finding.check) == (Verdict.PROBLEM, "gpu")
-    assert "CUDA_VISIBLE_DEVICES is not set" in finding.said
+    assert "CUDA_VISIBLE_DEVICES is not set" in finding.message
 
 
 @pytest.mark.parametrize(
-    ("tried", "driver", "verdict", "said"),
+    ("tried", "driver", "verdict", "message"),
     [
         (NO_CUDA, True, Verdict.WARNING, "torch 2.9.0+cpu is built for CPUs only"),
         (
@@ -350,21 +350,21 @@ def test_a_job_that_was_given_no_device_is_a_problem():
         (WRONG, True, Verdict.PROBLEM, "torch 2.9.0 computes wrongly on NVIDIA A100"),
     ],
 )
-def test_what_could_not_be_computed_is_said_and_why(tried, driver, verdict, said):
+def test_what_could_not_be_computed_is_said_and_why(tried, driver, verdict, message):
     *_, finding = gpus(tried=tried, driver=driver)
     assert (finding.check, finding.verdict) == ("gpu computing", verdict), finding
-    assert said in finding.said
+    assert message in finding.message
 
 
 def test_a_driver_that_hangs_is_a_problem():
     *_, finding = gpus(told={"error": "it took more than 90 seconds"})
-    assert (finding.verdict, finding.said) == (Verdict.PROBLEM, "it took more than 90 seconds")
+    assert (finding.verdict, finding.message) == (Verdict.PROBLEM, "it took more than 90 seconds")
     *_, finding = check_gpus({"hello": HELLO}, 1)
-    assert (finding.verdict, finding.todo) == (Verdict.PROBLEM, "a driver may hang there")
+    assert (finding.verdict, finding.hint) == (Verdict.PROBLEM, "a driver may hang there")
 
 
 def test_without_devices_asked_for_none_is_looked_for():
-    (finding,) = gpus(wanted=0)
+    (finding,) = gpus(asked=0)
     assert finding.verdict is Verdict.SKIPPED
 
 
@@ -372,7 +372,7 @@ def test_without_devices_asked_for_none_is_looked_for():
 
 
 @pytest.mark.parametrize(
-    ("told", "expected", "todo"),
+    ("told", "expected", "hint"),
     [
         ({"NOFILE": [1024, 4096], "NPROC": [None, None]}, ["ok", "ok"], ""),
         ({"NOFILE": [256, 4096]}, ["warning"], "ulimit -n 1024"),
@@ -381,14 +381,14 @@ def test_without_devices_asked_for_none_is_looked_for():
         ({"NOFILE": [4096, 4096], "CPU": [3600, 3600]}, ["ok", "warning"], "coordinator in a job"),
     ],
 )
-def test_limits_are_enough_or_how_to_raise_them(told, expected, todo):
-    findings = check_limits({"limits": told})
+def test_limits_are_enough_or_how_to_raise_them(told, expected, hint):
+    findings = check_process_limits({"limits": told})
     assert [finding.verdict.value for finding in findings] == expected
-    assert todo in findings[-1].todo
+    assert hint in findings[-1].hint
 
 
 @pytest.mark.parametrize(
-    ("told", "verdict", "said"),
+    ("told", "verdict", "message"),
     [
         ({"path": "/tmp", "free": 5e10, "type": "xfs"}, Verdict.OK, "/tmp, 50.0 GB free, xfs"),
         (
@@ -404,7 +404,7 @@ def test_limits_are_enough_or_how_to_raise_them(told, expected, todo):
         ),
     ],
 )
-def test_scratch_has_room_on_a_disk_of_the_node(told, verdict, said):
+def test_scratch_has_room_on_a_disk_of_the_node(told, verdict, message):
     finding = check_scratch({"scratch": told})
     assert finding.verdict is verdict
-    assert said in finding.said
+    assert message in finding.message

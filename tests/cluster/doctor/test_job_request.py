@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daskhpo.cluster.doctor.job_request import Gres, Wanted, parse_gres
+from daskhpo.cluster.doctor.job_request import Gres, JobRequest, parse_gres
 
 
 @pytest.mark.parametrize(
@@ -45,29 +45,29 @@ def test_what_is_no_resource_is_refused(text):
     ],
 )
 def test_devices_are_those_of_the_option_that_asks_for_them(options, devices, n_gpus):
-    wanted = Wanted(**options)
-    assert [str(gres) for gres in wanted.devices] == devices
-    assert wanted.n_gpus == n_gpus
+    request = JobRequest(**options)
+    assert [str(gres) for gres in request.devices] == devices
+    assert request.n_gpus == n_gpus
 
 
 def test_options_are_those_of_sbatch_with_the_time_that_is_asked_for():
-    wanted = Wanted("gpu", "me_g", "4h", 8, "32GB", 2)
-    assert wanted.options(wanted.seconds) == [
+    request = JobRequest("gpu", "me_g", "4h", 8, "32GB", 2)
+    assert request.options(request.seconds) == [
         *("--partition=gpu", "--account=me_g", "--cpus-per-task=8", "--mem=32GB"),
         *("--gres=gpu:2", "--time=0-04:00:00"),
     ]
-    assert Wanted(gpus_per_job=0).options(None) == []
+    assert JobRequest(gpus_per_job=0).options(None) == []
 
 
 def test_a_directive_that_asks_for_gpus_replaces_gres():
-    wanted = Wanted(job_extra_directives=["-C gpu", "--gpus 4"])
-    assert wanted.options(90) == ["--time=0-00:01:30", "-C gpu", "--gpus 4"]
+    request = JobRequest(job_extra_directives=["-C gpu", "--gpus 4"])
+    assert request.options(90) == ["--time=0-00:01:30", "-C gpu", "--gpus 4"]
 
 
 @pytest.mark.parametrize("directive", ["-q regular", "-qregular", "--qos=regular", "--qos regular"])
 def test_the_quality_of_service_is_found_among_the_directives(directive):
-    assert Wanted(job_extra_directives=["-C gpu", directive]).qos == "regular"
-    assert Wanted().qos is None
+    assert JobRequest(job_extra_directives=["-C gpu", directive]).qos == "regular"
+    assert JobRequest().qos is None
 
 
 @pytest.mark.parametrize(
@@ -83,4 +83,4 @@ def test_the_quality_of_service_is_found_among_the_directives(directive):
 )
 def test_what_slurm_could_not_read_is_refused_at_once(options, message):
     with pytest.raises(ValueError, match=message):
-        Wanted(**options)
+        JobRequest(**options)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from daskhpo.cluster.doctor.finding import Verdict
-from daskhpo.cluster.doctor.job_request import Wanted
+from daskhpo.cluster.doctor.job_request import JobRequest
 from daskhpo.cluster.doctor.partition import (
     check_devices,
     check_partition,
@@ -99,7 +99,7 @@ def test_nodes_are_read_with_their_devices():
     ("state", "works"),
     [
         ("idle", True),
-        ("idle~", True),  # powered down, and powered up when wanted
+        ("idle~", True),  # powered down, and powered up when asked
         ("mixed-", True),  # planned for a job of higher priority
         ("mixed@", True),  # to be rebooted
         ("allocated", True),
@@ -124,7 +124,7 @@ def test_a_state_says_whether_a_node_runs_jobs(state, works):
 
 
 @pytest.mark.parametrize(
-    ("queue", "groups", "verdict", "said", "todo"),
+    ("queue", "groups", "verdict", "message", "hint"),
     [
         (None, [], Verdict.OK, "normal (the default) is up", ""),
         ("ampere", [], Verdict.OK, "ampere is up", ""),
@@ -134,11 +134,11 @@ def test_a_state_says_whether_a_node_runs_jobs(state, works):
         ("gpu2", ["lab"], Verdict.PROBLEM, "gpu2 is DRAIN", "choose another one"),
     ],
 )
-def test_a_partition_is_there_and_up(queue, groups, verdict, said, todo):
+def test_a_partition_is_there_and_up(queue, groups, verdict, message, hint):
     finding = check_partition(ALL, queue, groups)
     assert finding.verdict is verdict
-    assert said in finding.said
-    assert todo in finding.todo
+    assert message in finding.message
+    assert hint in finding.hint
 
 
 def test_a_partition_for_other_groups_is_a_problem():
@@ -146,17 +146,17 @@ def test_a_partition_for_other_groups_is_a_problem():
     assert check_partition([theirs], "gpu2", ["users", "lab"]).verdict is Verdict.OK
     finding = check_partition([theirs], "gpu2", ["users"])
     assert finding.verdict is Verdict.PROBLEM
-    assert "for the groups lab, staff, and you are in users" in finding.said
+    assert "for the groups lab, staff, and you are in users" in finding.message
 
 
 def test_without_a_default_a_partition_must_be_named():
     finding = check_partition([AMPERE, GPU2], None, [])
     assert finding.verdict is Verdict.PROBLEM
-    assert finding.todo == "name one by --partition: ampere, gpu2"
+    assert finding.hint == "name one by --partition: ampere, gpu2"
 
 
 @pytest.mark.parametrize(
-    ("queue", "walltime", "verdict", "said"),
+    ("queue", "walltime", "verdict", "message"),
     [
         ("normal", "2-00:00:00", Verdict.OK, "2-00:00:00 of 2-00:00:00"),
         ("normal", "2-00:00:01", Verdict.PROBLEM, "more than the 2-00:00:00 that normal allows"),
@@ -166,14 +166,14 @@ def test_without_a_default_a_partition_must_be_named():
         ("gpu2", None, Verdict.OK, "none was named, and gpu2 has no limit"),
     ],
 )
-def test_a_walltime_is_within_the_limit(queue, walltime, verdict, said):
-    finding = check_walltime(ALL, Wanted(queue=queue, walltime=walltime))
+def test_a_walltime_is_within_the_limit(queue, walltime, verdict, message):
+    finding = check_walltime(ALL, JobRequest(queue=queue, walltime=walltime))
     assert finding.verdict is verdict
-    assert said in finding.said
+    assert message in finding.message
 
 
 @pytest.mark.parametrize(
-    ("queue", "wanted", "check", "verdict", "said", "todo"),
+    ("queue", "asked", "check", "verdict", "message", "hint"),
     [
         (
             "ampere",
@@ -222,9 +222,9 @@ def test_a_walltime_is_within_the_limit(queue, walltime, verdict, said):
         ("empty", {"gpus_per_job": 1}, "gres", Verdict.PROBLEM, "empty has no nodes", "another"),
     ],
 )
-def test_nodes_have_what_is_wanted(queue, wanted, check, verdict, said, todo):
+def test_nodes_have_what_is_wanted(queue, asked, check, verdict, message, hint):
     partitions = [*ALL, *map(part, ("old", "full", "empty"))]
-    finding = check_devices(NODES, partitions, Wanted(queue=queue, **wanted))
+    finding = check_devices(NODES, partitions, JobRequest(queue=queue, **asked))
     assert (finding.check, finding.verdict) == (check, verdict), finding
-    assert said in finding.said
-    assert todo in finding.todo
+    assert message in finding.message
+    assert hint in finding.hint

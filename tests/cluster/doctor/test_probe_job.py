@@ -13,8 +13,15 @@ from pathlib import Path
 import pytest
 
 from daskhpo.cluster.doctor import probe
-from daskhpo.cluster.doctor.job_request import Wanted
-from daskhpo.cluster.doctor.probe_job import MODULES, Ear, Visit, look_here, program, script
+from daskhpo.cluster.doctor.job_request import JobRequest
+from daskhpo.cluster.doctor.probe_job import (
+    MODULES,
+    ProbeResult,
+    ProbeServer,
+    probe_locally,
+    program,
+    script,
+)
 
 TOKEN = "0123456789abcdef"
 
@@ -28,7 +35,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def ear(folder):
-    with Ear(TOKEN, folder) as ear:
+    with ProbeServer(TOKEN, folder) as ear:
         yield ear
 
 
@@ -72,7 +79,7 @@ def test_the_probe_is_read_by_old_versions_of_python():
 
 
 def test_all_is_heard_by_the_connection(ear, folder):
-    visit = Visit("1")
+    visit = ProbeResult("1")
     with run(ask(folder, ear.port)) as process:
         hear(ear, visit, lambda: "end" in visit.facts)
     assert process.returncode == 0
@@ -90,7 +97,7 @@ def test_all_is_heard_by_the_connection(ear, folder):
 def test_without_a_connection_all_is_heard_by_the_file(ear, folder):
     with socket.create_server(("127.0.0.1", 0)) as other:
         closed = other.getsockname()[1]
-    visit = Visit("1")
+    visit = ProbeResult("1")
     with run(ask(folder, closed)):
         hear(ear, visit, lambda: "end" in visit.facts)
     assert visit.heard == "file"
@@ -100,7 +107,7 @@ def test_without_a_connection_all_is_heard_by_the_file(ear, folder):
 
 def test_without_a_shared_directory_all_is_heard_by_the_connection(ear, folder, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("another") / "nosuch"
-    visit = Visit("1")
+    visit = ProbeResult("1")
     with run(ask(elsewhere, ear.port, facts=str(elsewhere / "facts"))):
         hear(ear, visit, lambda: "end" in visit.facts)
     assert visit.heard == "connection"
@@ -108,7 +115,7 @@ def test_without_a_shared_directory_all_is_heard_by_the_connection(ear, folder, 
 
 
 def test_an_interface_that_the_node_has_not_is_told_with_those_it_has(ear, folder):
-    visit = Visit("1")
+    visit = ProbeResult("1")
     with run(ask(folder, ear.port, interface="ib7")) as process:
         hear(ear, visit, lambda: "hello" in visit.facts)
         process.kill()
@@ -117,7 +124,7 @@ def test_an_interface_that_the_node_has_not_is_told_with_those_it_has(ear, folde
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         b"GET / HTTP/1.1\r\n\r\n",
         b'{"token": "another"}\n{"section": "end", "at": 1}\n',
@@ -128,8 +135,8 @@ def test_an_interface_that_the_node_has_not_is_told_with_those_it_has(ear, folde
     ],
     ids=["http", "another token", "no text", "no object", "no unicode", "too much"],
 )
-def test_strangers_are_not_listened_to(ear, said):
-    visit = Visit("1")
+def test_strangers_are_not_listened_to(ear, message):
+    visit = ProbeResult("1")
     with socket.create_connection(("127.0.0.1", ear.port), 10) as stranger:
         stranger.setblocking(False)
         sent, is_cut_off = 0, False
@@ -138,7 +145,7 @@ def test_strangers_are_not_listened_to(ear, said):
             assert time.monotonic() < end, "the stranger is not cut off"
             ear.listen(visit, 0.01)
             try:
-                sent += stranger.send(said[sent:]) if sent < len(said) else 0
+                sent += stranger.send(message[sent:]) if sent < len(message) else 0
                 is_cut_off = stranger.recv(10) == b""
             except BlockingIOError:
                 continue
@@ -149,7 +156,7 @@ def test_strangers_are_not_listened_to(ear, said):
 
 
 def test_what_is_heard_twice_counts_once_and_nonsense_is_left_out(ear, folder):
-    visit = Visit("1")
+    visit = ProbeResult("1")
     lines = [{"section": "limits", "at": 1.0, "n": 1}, {"section": "limits", "at": 2.0, "n": 2}]
     text = "\n".join([*map(json.dumps, lines), "{", "[]", '{"at": 1}', '{"section": "half", "at"'])
     (folder / "facts").write_text(text)
@@ -158,8 +165,10 @@ def test_what_is_heard_twice_counts_once_and_nonsense_is_left_out(ear, folder):
 
 
 def test_the_script_is_one_that_needs_no_file(folder):
-    wanted = Wanted(python="/env/bin/python", job_script_prologue=["module load x", "export A=1"])
-    lines = script(wanted, folder, ask(folder, 1)).splitlines()
+    request = JobRequest(
+        python="/env/bin/python", job_script_prologue=["module load x", "export A=1"]
+    )
+    lines = script(request, folder, ask(folder, 1)).splitlines()
     assert lines[0] == "#!/usr/bin/env bash"
     assert {"#SBATCH --gres=gpu:1", "#SBATCH --time=0-00:05:00"} <= set(lines[1:6])
     start = lines.index("module load x")
@@ -171,7 +180,7 @@ def test_the_script_is_one_that_needs_no_file(folder):
 
 
 def test_this_machine_is_looked_at_by_the_same_probe():
-    facts = look_here(gpu=True)
+    facts = probe_locally(gpu=True)
     assert set(facts["python"]["versions"]) == set(MODULES)
     assert facts["python"]["errors"] == {}
     assert facts["limits"]["NOFILE"][0] > 0

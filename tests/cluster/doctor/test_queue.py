@@ -45,7 +45,7 @@ def test_a_job_that_waits_has_a_reason_and_a_forecast_is_no_start():
 def test_a_job_that_runs_has_started_on_a_node():
     job = parse_job(RUNNING)
     assert (job.waits, job.is_over, job.nodes) == (False, False, "gpu-q-48")
-    assert check_start("813", job).said == "job 813 started after 42 s"
+    assert check_start("813", job).message == "job 813 started after 42 s"
 
 
 @pytest.mark.parametrize(
@@ -110,17 +110,17 @@ def test_a_reason_says_whether_to_wait(text, usual, hopeless):
 def test_a_job_that_did_not_start_shows_its_reason():
     finding = check_wait("812", parse_job(WAITING), 600)
     assert finding.verdict is Verdict.PROBLEM
-    assert "job 812 did not start within 600 s and was cancelled" in finding.said
-    assert "ReqNodeNotAvail, UnavailableNodes:n[1-3]" in finding.said
+    assert "job 812 did not start within 600 s and was cancelled" in finding.message
+    assert "ReqNodeNotAvail, UnavailableNodes:n[1-3]" in finding.message
     busy = check_wait("812", JobState("PENDING", "Priority"), 600)
-    assert (busy.verdict, busy.todo) == (Verdict.WARNING, "wait longer with --wait")
+    assert (busy.verdict, busy.hint) == (Verdict.WARNING, "wait longer with --wait")
 
 
 NOW = datetime(2026, 3, 1, 10, 0).timestamp()
 
 
 @pytest.mark.parametrize(
-    ("wait", "verdict", "said"),
+    ("wait", "verdict", "message"),
     [
         (timedelta(seconds=1), Verdict.OK, "start it at once, on n1"),
         (timedelta(minutes=20), Verdict.OK, "start it in about 20 minutes, on n1"),
@@ -128,20 +128,20 @@ NOW = datetime(2026, 3, 1, 10, 0).timestamp()
         (timedelta(days=700 * 365), Verdict.OK, "cannot say when"),
     ],
 )
-def test_a_forecast_is_told(wait, verdict, said):
+def test_a_forecast_is_told(wait, verdict, message):
     start = datetime.fromtimestamp(NOW) + wait
     printed = f"sbatch: Job 9 to start at {start.isoformat()} using 1 processors on nodes n1 "
     finding = check_forecast(f"{printed}in partition gpu", NOW)
     assert finding.verdict is verdict
-    assert said in finding.said
+    assert message in finding.message
 
 
 def test_a_site_that_says_something_else_takes_the_job_all_the_same():
-    assert check_forecast("Welcome to the cluster!", NOW).said == "Slurm would take such a job"
+    assert check_forecast("Welcome to the cluster!", NOW).message == "Slurm would take such a job"
 
 
 @pytest.mark.parametrize(
-    ("printed", "said", "todo"),
+    ("printed", "message", "hint"),
     [
         (
             "sbatch: error: invalid partition specified: x\nallocation failure: Invalid partition "
@@ -173,8 +173,8 @@ def test_a_site_that_says_something_else_takes_the_job_all_the_same():
         ("", "it does not say why", ""),
     ],
 )
-def test_a_refusal_is_told_with_what_to_do(printed, said, todo):
+def test_a_refusal_is_told_with_what_to_do(printed, message, hint):
     finding = check_refusal(printed)
     assert finding.verdict is Verdict.PROBLEM
-    assert said in finding.said
-    assert todo in finding.todo
+    assert message in finding.message
+    assert hint in finding.hint

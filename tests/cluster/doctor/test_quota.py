@@ -92,7 +92,7 @@ def test_quotas_with_a_limit_are_read(text, quotas):
 
 
 @pytest.mark.parametrize(
-    ("n_bytes", "n_files", "verdict", "said"),
+    ("n_bytes", "n_files", "verdict", "message"),
     [
         (10**13, 10**7, Verdict.OK, "10,000.0 GB, 10,000,000 files free"),
         (10**13, None, Verdict.OK, "10,000.0 GB free"),
@@ -102,10 +102,10 @@ def test_quotas_with_a_limit_are_read(text, quotas):
         (10**13, 0, Verdict.PROBLEM, ", 0 files"),
     ],
 )
-def test_room_for_bytes_and_for_files(n_bytes, n_files, verdict, said):
+def test_room_for_bytes_and_for_files(n_bytes, n_files, verdict, message):
     (finding,) = check_room(n_bytes, n_files, [])
     assert finding.verdict is verdict
-    assert said in finding.said
+    assert message in finding.message
 
 
 @pytest.mark.parametrize(
@@ -114,5 +114,5 @@ def test_room_for_bytes_and_for_files(n_bytes, n_files, verdict, said):
 def test_a_quota_that_is_nearly_used_is_a_warning_and_a_full_one_a_problem(used, verdict):
     _, finding = check_room(10**13, None, [Quota("user on /home", "files", used, 100)])
     assert (finding.check, finding.verdict) == ("quota", verdict)
-    assert finding.said == f"user on /home: {used} files of 100 files"
-    assert "CheckpointPolicy" in finding.todo or verdict is Verdict.OK
+    assert finding.message == f"user on /home: {used} files of 100 files"
+    assert "CheckpointPolicy" in finding.hint or verdict is Verdict.OK

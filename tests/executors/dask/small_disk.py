@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 
 from daskhpo import Study
 from daskhpo.checkpoints import STORE, CheckpointPolicy
-from daskhpo.core.events import Saved, Unsaved
+from daskhpo.core.events import Saved, SaveFailed
 from tests.executors.dask.test_states import Turns, Walker, is_undisturbed, records
 
 POLICY = CheckpointPolicy("rung", memory=0)  # nothing stays in memory: each state is read back
@@ -39,7 +39,7 @@ def check(study: Study, max_t: int, error: str) -> None:
     result = study.result()
     assert (result.trials().status == "completed").all()
     assert is_undisturbed(study, max_t)
-    errors = {unsaved.error for unsaved in records(study, Unsaved)}
+    errors = {unsaved.error for unsaved in records(study, SaveFailed)}
     assert errors, "no write failed: the test shows nothing"
     assert all("CheckpointNotWritten" in each and error in each for each in errors), errors
     assert any("CheckpointNotWritten" in (trial.error or "") for trial in trials(study))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from daskhpo.executors.dask.channel import Inbox, Line, reply
+from daskhpo.executors.dask.channel import Inbox, SocketChannel, send_reply
 
 
 def told(slot: int, say: str, data: dict, end: socket.socket, at: float) -> tuple:
@@ -23,13 +23,13 @@ def inbox() -> Iterator[Inbox]:
     inbox.close()
 
 
-def join(inbox: Inbox, slot: int) -> Line:
+def join(inbox: Inbox, slot: int) -> SocketChannel:
     here, there = socket.socketpair()
     inbox.listen(slot, there)
-    return Line(here)
+    return SocketChannel(here)
 
 
-def call(line: Line, say: str) -> tuple[threading.Thread, list]:
+def call(line: SocketChannel, say: str) -> tuple[threading.Thread, list]:
     answers: list = []
 
     def ask() -> None:
@@ -48,7 +48,7 @@ def test_a_call_is_a_message_and_its_reply_comes_back(inbox: Inbox) -> None:
     thread, answers = call(line, "report")
     slot, say, data, end = inbox.get(timeout=10)
     assert (slot, say, data) == (3, "report", {"n": 1, "tuple": (1, 2)})
-    reply(end, {"do": "train", 7: None})
+    send_reply(end, {"do": "train", 7: None})
     thread.join()
     assert answers == [{"do": "train", 7: None}]
     line.close()
@@ -70,7 +70,7 @@ def test_a_worker_that_is_gone_disturbs_no_other(inbox: Inbox) -> None:
     thread, answers = call(stays, "hello")
     slot, _, _, end = inbox.get(timeout=10)
     assert slot == 1
-    reply(end, {"do": "exit"})
+    send_reply(end, {"do": "exit"})
     thread.join()
     assert answers == [{"do": "exit"}]
     stays.close()
@@ -79,7 +79,7 @@ def test_a_worker_that_is_gone_disturbs_no_other(inbox: Inbox) -> None:
 def test_a_reply_to_a_worker_that_is_gone_is_dropped() -> None:
     here, there = socket.socketpair()
     here.close()
-    reply(there, {"do": "exit"})
+    send_reply(there, {"do": "exit"})
     there.close()
 
 

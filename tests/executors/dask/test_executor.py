@@ -10,10 +10,18 @@ import pytest
 
 from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.errors import StudyFailed
-from daskhpo.core.events import Dropped, Held, Lost, Reported, Saved, SlotsChanged, Unsaved
-from daskhpo.core.types import Chance, CheckpointRef
+from daskhpo.core.events import (
+    AttemptLost,
+    Dropped,
+    Held,
+    Reported,
+    Saved,
+    SaveFailed,
+    SlotsChanged,
+)
+from daskhpo.core.types import CheckpointRef, ReuseProbability
 from daskhpo.executors.dask.executor import DaskExecutor
-from daskhpo.executors.dask.messages import Broken, Call, GiveBack, Gone, Live
+from daskhpo.executors.dask.messages import Call, FatalError, LeaseLost, LiveUpdate, ReleaseSlot
 
 
 class Desk:
@@ -74,7 +82,7 @@ def test_a_lease_that_says_hello_is_a_slot_and_gets_the_job_that_waits(desk: Des
 def test_the_job_of_a_worker_is_told_when_its_slot_comes(desk: Desk) -> None:
     (event,) = desk.hear(desk.say(0, "hello", job="4711"))
     assert event == SlotsChanged(1, event.seconds, "4711")
-    (event,) = desk.hear(Gone(0, "its lease came to an end"))
+    (event,) = desk.hear(LeaseLost(0, "its lease came to an end"))
     assert event == SlotsChanged(0, event.seconds)
 
 
@@ -107,11 +115,15 @@ def test_a_slot_that_is_lost_with_its_report_unanswered_breaks_nothing(
     desk.hear(desk.say(0, "hello"))
     desk.executor.perform([train(0)])
     said = desk.say(0, "report", outcome="UNTIL", **report(0, 0))
-    events = desk.hear(said, Gone(0, "its worker died"))
-    assert kinds(events) == [Reported, SlotsChanged, Lost]
+    events = desk.hear(said, LeaseLost(0, "its worker died"))
+    assert kinds(events) == [Reported, SlotsChanged, AttemptLost]
     go_on = train(0, launch=False, until=9)
     desk.executor.perform(
-        [go_on if answer == "train" else Save(0, 1, CheckpointRef(0, 0, 3), Chance.SURE)]
+        [
+            go_on
+            if answer == "train"
+            else Save(0, 1, CheckpointRef(0, 0, 3), ReuseProbability.CERTAIN)
+        ]
     )
     desk.executor.perform([Interrupt(0, 1), Release(0, 1)])
     assert desk.told == []
@@ -120,7 +132,7 @@ def test_a_slot_that_is_lost_with_its_report_unanswered_breaks_nothing(
 
 def test_a_lease_that_was_given_up_is_told_to_leave(desk: Desk) -> None:
     desk.hear(desk.say(0, "hello"))
-    desk.hear(Gone(0, "its worker died"))
+    desk.hear(LeaseLost(0, "its worker died"))
     desk.inbox.put(desk.say(0, "report", outcome="UNTIL", **report(0, 0)))
     assert list(desk.executor.poll(desk.executor.now() + 0.05)) == []
     desk.executor.perform([])
@@ -129,7 +141,7 @@ def test_a_lease_that_was_given_up_is_told_to_leave(desk: Desk) -> None:
 
 def test_a_lease_whose_worker_died_before_its_hello_was_heard_is_no_slot(desk: Desk) -> None:
     desk.executor.perform([train(0)])
-    desk.inbox.put(Gone(4, "its worker died"))
+    desk.inbox.put(LeaseLost(4, "its worker died"))
     desk.inbox.put(desk.say(4, "hello"))
     assert list(desk.executor.poll(desk.executor.now() + 0.05)) == []
     desk.executor.perform([])
@@ -141,13 +153,13 @@ def test_a_lease_whose_worker_died_before_its_hello_was_heard_is_no_slot(desk: D
 def test_a_slot_that_is_given_back_ends_its_trial_first(desk: Desk) -> None:
     desk.hear(desk.say(0, "hello"))
     desk.executor.perform([train(0)])
-    (event,) = desk.hear(GiveBack(0))
+    (event,) = desk.hear(ReleaseSlot(0))
     assert event == SlotsChanged(0, event.seconds)
     desk.hear(desk.say(0, "report", outcome="UNTIL", **report(0, 0)))
     desk.executor.perform([Release(0, 1), train(1)])
     assert desk.replies[-1] == ("report-0", "exit")
     assert kinds(
-        desk.hear(Gone(0, "its lease came to an end"), GiveBack(1), desk.say(5, "hello"))
+        desk.hear(LeaseLost(0, "its lease came to an end"), ReleaseSlot(1), desk.say(5, "hello"))
     ) == [SlotsChanged]
 
 
@@ -164,7 +176,7 @@ def test_units_of_a_trial_follow_one_another_however_late_their_messages_are(des
         "steps": [(1, {"loss": 1.0}, 0.2), (2, {"loss": 1.0}, 0.1)],
     }
     events = desk.hear(
-        Live(live, now), Call(0, "report", both | {"outcome": "UNTIL"}, "reply", now)
+        LiveUpdate(live, now), Call(0, "report", both | {"outcome": "UNTIL"}, "reply", now)
     )
     (first,), (_, second) = (event.steps for event in events)
     assert first.seconds <= second.seconds
@@ -174,7 +186,7 @@ def test_a_job_without_a_slot_is_withdrawn_when_the_study_stops(desk: Desk) -> N
     desk.executor.perform([train(0)])
     desk.executor.perform([Interrupt(0, 1)])
     (event,) = desk.executor.poll(None)
-    assert isinstance(event, Lost)
+    assert isinstance(event, AttemptLost)
     assert not event.blame
 
 
@@ -202,7 +214,7 @@ def holder(desk: Desk) -> Desk:
     desk.hear(desk.say(1, "hello"), desk.say(0, "hello"))
     desk.executor.perform([train(0)])
     desk.hear(desk.say(0, "report", outcome="UNTIL", **report(0, 0)))
-    desk.executor.perform([Save(0, 1, REF, Chance.REAL)])
+    desk.executor.perform([Save(0, 1, REF, ReuseProbability.LIKELY)])
     assert desk.hear(desk.say(0, "held", trial=0, attempt=1, ref=REF.plain())) == [
         Held(0, 1, REF, -desk.executor._zero)
     ]
@@ -235,23 +247,25 @@ def test_a_trial_whose_slot_is_busy_is_moved_from_its_memory(holder: Desk) -> No
 
 def test_notes_become_events_once_however_often_they_come(holder: Desk) -> None:
     notes = [note(1, "unsaved", REF, "no space"), note(2, "saved")]
-    events = holder.hear(Live({"slot": 0, "notes": notes}, 0.0))
-    assert kinds(events) == [Unsaved, Saved]
+    events = holder.hear(LiveUpdate({"slot": 0, "notes": notes}, 0.0))
+    assert kinds(events) == [SaveFailed, Saved]
     assert events[1].ref == COMMITTED
     notes.append(note(3, "dropped", text="it made room"))
     (event,) = holder.hear(holder.say(0, "ready", notes=notes))
-    assert (type(event), event.row, event.reason) == (Dropped, 7, "it made room")
+    assert (type(event), event.checkpoint_id, event.reason) == (Dropped, 7, "it made room")
     assert holder.executor.poll(holder.executor.now() + 0.02) == []
 
 
 def test_notes_of_a_worker_that_retired_still_count(holder: Desk) -> None:
-    events = holder.hear(Gone(0, "it retired"), Live({"slot": 0, "notes": [note(1, "saved")]}, 0.0))
-    assert kinds(events) == [SlotsChanged, Dropped, Lost, Saved]
+    events = holder.hear(
+        LeaseLost(0, "it retired"), LiveUpdate({"slot": 0, "notes": [note(1, "saved")]}, 0.0)
+    )
+    assert kinds(events) == [SlotsChanged, Dropped, AttemptLost, Saved]
 
 
 def test_states_go_with_their_slot(holder: Desk) -> None:
-    events = holder.hear(Gone(0, "its worker died"))
-    assert [(type(e), e.row, e.reason) for e in events if isinstance(e, Dropped)] == [
+    events = holder.hear(LeaseLost(0, "its worker died"))
+    assert [(type(e), e.checkpoint_id, e.reason) for e in events if isinstance(e, Dropped)] == [
         (Dropped, 7, "its worker died")
     ]
     holder.executor.perform([resume()])
@@ -276,7 +290,7 @@ def test_a_state_is_written_where_it_is(holder: Desk) -> None:
 def test_when_all_is_over_those_who_hold_something_let_go_of_it(holder: Desk, write: bool) -> None:
     holder.executor.perform([Release(0, 1), Flush((7, 8), write)])
     assert holder.messages[-1] == ("held-0", {"do": "idle"})
-    holder.hear(holder.say(0, "ready"), GiveBack(1))
+    holder.hear(holder.say(0, "ready"), ReleaseSlot(1))
     assert ("ready-0", {"do": "flush", "rows": [7], "write": write}) in holder.messages
     assert not any(message["do"] == "flush" for to, message in holder.messages if "-1" in to)
     events = holder.hear(holder.say(0, "flushed", notes=[note(1, "saved")]))
@@ -287,7 +301,7 @@ def test_when_all_is_over_those_who_hold_something_let_go_of_it(holder: Desk, wr
 
 def test_a_slot_that_is_given_back_writes_what_may_be_needed_and_says_so(holder: Desk) -> None:
     holder.executor.perform([Release(0, 1)])
-    holder.hear(holder.say(0, "ready"), GiveBack(0))
+    holder.hear(holder.say(0, "ready"), ReleaseSlot(0))
     assert ("ready-0", {"do": "exit", "write": True, "rows": []}) in holder.messages
     (event,) = holder.hear(holder.say(0, "bye", notes=[note(1, "saved")]))
     assert isinstance(event, Saved)
@@ -297,7 +311,7 @@ def test_a_slot_that_is_given_back_writes_what_may_be_needed_and_says_so(holder:
 
 def test_a_broken_study_raises_where_it_is_driven(desk: Desk) -> None:
     with pytest.raises(StudyFailed, match="closed"):
-        desk.hear(Broken(StudyFailed("closed")))
+        desk.hear(FatalError(StudyFailed("closed")))
 
 
 # -- slots whose worker is about to go -----------------------------------------------------------
@@ -306,11 +320,11 @@ def test_a_broken_study_raises_where_it_is_driven(desk: Desk) -> None:
 def test_a_slot_that_goes_is_counted_out_before_its_trial_hands_over(desk: Desk) -> None:
     desk.hear(desk.say(0, "hello"))
     desk.executor.perform([train(0)])
-    data = report(0, 0) | {"outcome": "YIELDED", "leaving": True}
+    data = report(0, 0) | {"outcome": "PREEMPTED", "leaving": True}
     count, reported = desk.hear(desk.say(0, "report", **data))
     assert (type(count), count.n_slots) == (SlotsChanged, 0)
-    assert (type(reported), reported.yielded) == (Reported, True)
-    desk.executor.perform([Save(0, 1, REF, Chance.SURE)])
+    assert (type(reported), reported.preempted) == (Reported, True)
+    desk.executor.perform([Save(0, 1, REF, ReuseProbability.CERTAIN)])
     desk.hear(desk.say(0, "held", trial=0, attempt=1, ref=REF.plain(), leaving=True))
     desk.executor.perform([Release(0, 1)])
     desk.hear(desk.say(0, "ready", leaving=True))
@@ -319,7 +333,7 @@ def test_a_slot_that_goes_is_counted_out_before_its_trial_hands_over(desk: Desk)
 
 def test_an_idle_slot_that_goes_is_let_go_at_once(desk: Desk) -> None:
     desk.hear(desk.say(0, "hello"))
-    (event,) = desk.hear(GiveBack(0))
+    (event,) = desk.hear(ReleaseSlot(0))
     assert event.n_slots == 0
     assert desk.replies == [("hello-0", "exit")]
 
@@ -347,7 +361,7 @@ def test_a_trial_whose_code_raised_as_its_worker_was_terminated_has_not_failed(d
     desk.executor.perform([train(0)])
     said = report(0, 0) | {"error": "RuntimeError: DataLoader worker was killed", "leaving": True}
     events = desk.hear(desk.say(0, "cut", **said))
-    assert kinds(events) == [SlotsChanged, Reported, Lost]
+    assert kinds(events) == [SlotsChanged, Reported, AttemptLost]
     assert not events[-1].blame
     desk.executor.perform([])
     assert desk.replies[-1] == ("cut-0", "exit")
@@ -363,14 +377,14 @@ def moving(holder: Desk) -> Desk:
     holder.executor.perform([Release(0, 1)])
     holder.inbox.put(holder.say(0, "ready"))
     holder.executor.poll(holder.executor.now() + 0.02)
-    holder.hear(GiveBack(0))
+    holder.hear(ReleaseSlot(0))
     holder.executor.perform([resume()])
     assert holder.messages[-1][1]["peer"] == ("tcp://worker-0", 0)
     return holder
 
 
 def test_a_state_that_left_memory_for_the_store_is_read_there(moving: Desk) -> None:
-    moving.hear(Live({"slot": 0, "notes": [note(1, "saved"), note(2, "dropped")]}, 0.0))
+    moving.hear(LiveUpdate({"slot": 0, "notes": [note(1, "saved"), note(2, "dropped")]}, 0.0))
     moving.inbox.put(unreadable(moving, 1))
     assert list(moving.executor.poll(moving.executor.now() + 0.02)) == []
     assert moving.replies[-1] == ("unreadable-1", "train")
@@ -393,22 +407,22 @@ def test_a_state_that_does_not_come_to_the_store_is_given_up(moving: Desk, how: 
     moving.inbox.put(unreadable(moving, 1))
     moving.executor.poll(moving.executor.now() + 0.02)
     if how == "gone":
-        events = moving.hear(Gone(0, "its worker died"))
+        events = moving.hear(LeaseLost(0, "its worker died"))
     else:
         events = moving.hear(moving.say(0, "bye", notes=[note(1, how, text="no space")]))
     lost = events[-1]
-    assert (type(lost), lost.trial, lost.attempt, lost.bad_checkpoint) == (Lost, 0, 2, True)
+    assert (type(lost), lost.trial, lost.attempt, lost.bad_checkpoint) == (AttemptLost, 0, 2, True)
 
 
 def test_a_committed_state_that_cannot_be_read_is_not_waited_for(desk: Desk) -> None:
     desk.hear(desk.say(0, "hello"))
     desk.executor.perform([Train(0, 2, {}, 3, 9, COMMITTED, True)])
     (lost,) = desk.hear(unreadable(desk, 0, COMMITTED))
-    assert (type(lost), lost.bad_checkpoint) == (Lost, True)
+    assert (type(lost), lost.bad_checkpoint) == (AttemptLost, True)
 
 
 def test_a_state_that_a_waiting_job_needs_is_written_before_its_slot_ends(holder: Desk) -> None:
-    holder.hear(holder.say(1, "bye"), Gone(1, "its lease came to an end"))
+    holder.hear(holder.say(1, "bye"), LeaseLost(1, "its lease came to an end"))
     holder.executor.perform([Release(0, 1), train(5)])  # to slot 0
     holder.executor.perform([resume()])  # which waits
     holder.hear(holder.say(0, "refused", leaving=True))
@@ -421,7 +435,7 @@ def saving(desk: Desk) -> Desk:
     desk.hear(desk.say(0, "hello"))
     desk.executor.perform([train(0)])
     desk.hear(desk.say(0, "report", outcome="UNTIL", **report(0, 0)))
-    desk.executor.perform([Save(0, 1, REF, Chance.REAL)])
+    desk.executor.perform([Save(0, 1, REF, ReuseProbability.LIKELY)])
     return desk
 
 
@@ -430,10 +444,10 @@ def saving(desk: Desk) -> Desk:
     ("notes", "expected"),
     [
         ([note(1, "dropped", REF, "not worth a write")], [Held, Dropped]),
-        ([note(1, "unsaved", REF, "no space")], [Held, Unsaved]),
+        ([note(1, "unsaved", REF, "no space")], [Held, SaveFailed]),
         (
             [note(1, "unsaved", REF, "no space"), note(2, "dropped", REF, "no space")],
-            [Held, Unsaved, Dropped],
+            [Held, SaveFailed, Dropped],
         ),
     ],
 )
@@ -441,7 +455,7 @@ def test_what_became_of_a_state_follows_when_it_is_said_to_be_held(
     saving: Desk, notes: list[Any], expected: list[type], sent_ahead: bool
 ) -> None:
     if sent_ahead:  # notes may overtake the call
-        saving.inbox.put(Live({"slot": 0, "notes": notes}, 0.0))
+        saving.inbox.put(LiveUpdate({"slot": 0, "notes": notes}, 0.0))
     said = saving.say(0, "held", trial=0, attempt=1, ref=REF.plain(), notes=notes)
     events = saving.hear(said)
     assert kinds(events) == expected

@@ -229,7 +229,7 @@ class Declared(Wide):
 
 
 class Adapting(Declared):
-    adapts = True
+    adapts_checkpoints = True
 
     def load_checkpoint(self, state: Any) -> None:
         w = state["layers"][0]["w"]

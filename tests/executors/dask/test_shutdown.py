@@ -16,9 +16,10 @@ import pytest
 from distributed import Client, LocalCluster, Nanny, Security, SpecCluster
 
 from daskhpo import Study
-from daskhpo.core.events import Failed, Launched, Lost, Reported, Saved
+from daskhpo.cluster.walltime import StepTimer
+from daskhpo.core.events import AttemptLost, Failed, Launched, Reported, Saved
 from daskhpo.engine.session import study_records
-from daskhpo.executors.dask.shutdown import RESERVE_SECONDS, Pace
+from daskhpo.executors.dask.shutdown import RESERVE_SECONDS
 from daskhpo.schedulers import FIFO
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -39,10 +40,10 @@ def records(study: Study, kind: type) -> list[Any]:
 
 def check_nothing_was_lost(study: Study) -> None:
     """Each unit was told once, no machine was blamed, and somebody handed over."""
-    assert records(study, Lost) == records(study, Failed) == []
+    assert records(study, AttemptLost) == records(study, Failed) == []
     told = [(r.trial, step.resource) for r in records(study, Reported) for step in r.steps]
     assert len(told) == len(set(told))
-    assert any(r.yielded for r in records(study, Reported))
+    assert any(r.preempted for r in records(study, Reported))
     assert (study.result().trials().status == "completed").all()
 
 
@@ -76,9 +77,9 @@ def test_on_sigterm_a_trial_hands_over_and_goes_on_elsewhere(
         wait_for(lambda: len(client.scheduler_info(-1)["workers"]) == 1, "the worker to retire")
         handle.wait()
     check_nothing_was_lost(study)
-    (yielded,) = [r for r in records(study, Reported) if r.yielded]
-    saved = [r.ref.resource for r in records(study, Saved) if r.trial == yielded.trial]
-    again = [r for r in records(study, Launched) if r.trial == yielded.trial][1]
+    (preempted,) = [r for r in records(study, Reported) if r.preempted]
+    saved = [r.ref.resource for r in records(study, Saved) if r.trial == preempted.trial]
+    again = [r for r in records(study, Launched) if r.trial == preempted.trial][1]
     assert again.resource in saved
     assert 0 < again.resource < 60
 
@@ -121,7 +122,7 @@ def test_a_unit_that_would_not_be_done_in_time_is_not_begun(
     check_nothing_was_lost(study)
     assert not (tmp_path / "begun").exists()
     first = [r for r in records(study, Reported) if (r.trial, r.attempt) == (0, 1)]
-    assert [r.yielded for r in first].index(True) == len(first) - 1
+    assert [r.preempted for r in first].index(True) == len(first) - 1
     # Metrics are sent ahead now and then, so that what it says at last may be nothing new.
     assert [step.resource for r in first for step in r.steps] == [1, 2]
 
@@ -145,7 +146,7 @@ def test_an_idle_worker_leaves_in_time_too(make_study: Any, wait_for: Any) -> No
             assert time.time() < end
             handle.stop()
             handle.wait()
-    assert records(study, Lost) == records(study, Failed) == []
+    assert records(study, AttemptLost) == records(study, Failed) == []
 
 
 def test_code_that_raises_as_its_worker_is_terminated_has_not_failed(
@@ -168,15 +169,15 @@ def test_code_that_raises_as_its_worker_is_terminated_has_not_failed(
     frame = handle.wait().trials()
     assert (frame.status == "completed").all()
     assert records(study, Failed) == []
-    (lost,) = records(study, Lost)
+    (lost,) = records(study, AttemptLost)
     assert not lost.blame
     assert "DataLoader" in lost.reason
     assert [r.resource for r in records(study, Launched)] == [0, 2]
 
 
 def test_the_pace_is_the_longest_of_the_last_units() -> None:
-    pace = Pace()
+    pace = StepTimer(keep=3)
     assert pace.longest == 0.0
     for seconds in (9.0, 1.0, 3.0, 2.0):  # the first one read the data, too
-        pace.saw(seconds)
+        pace.observe(seconds)
     assert pace.longest == 3.0

@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 
 from daskhpo import Study, Trainable
 from daskhpo.checkpoints import STORE, CheckpointPolicy, ZarrStore
-from daskhpo.core.events import Dropped, Launched, Record, Reported, Saved, Unsaved
+from daskhpo.core.events import Dropped, Launched, Record, Reported, Saved, SaveFailed
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.types import Pause, Resume, Start, Status, Stop, Wait
 from daskhpo.engine.session import study_records
@@ -323,7 +323,7 @@ def test_a_disk_that_takes_no_more_costs_no_trial(own_cluster: Any, study: Any) 
     result = study.run(num_trials=4, client=own_cluster, checkpoint="rung", progress=False)
     assert (result.trials().status == "completed").all()
     assert result.cost()["checkpoint_files"] == 0
-    errors = {unsaved.error for unsaved in records(study, Unsaved)}
+    errors = {unsaved.error for unsaved in records(study, SaveFailed)}
     assert errors
     assert all("File too large" in error for error in errors)
     assert "CheckpointNotWritten" in result.trial(0).error
@@ -394,7 +394,7 @@ def test_a_trial_whose_checkpoint_is_damaged_falls_back(
     assert newer.resource < 4
     folder = study.path / "checkpoints.zarr"
     for ref in (newer, older) if also_previous else (newer,):
-        damaged(folder / ref.array / f"{ref.row}.0", how)
+        damaged(folder / ref.array / f"{ref.id}.0", how)
     n_before = len(records(study, Launched))
     result = study.resume(num_trials=2, client=client, progress=False)
     launches = [r for r in records(study, Launched)[n_before:] if r.trial == 0]
@@ -412,10 +412,10 @@ def test_what_a_killed_session_left_behind_is_cleaned_at_resume(client: Client, 
     store = ZarrStore(study.path / "checkpoints.zarr")
     (ref, *_) = study.result().checkpoints()
     orphan = store.path / ref.array / "9999.0"
-    orphan.write_bytes((store.path / ref.array / f"{ref.row}.0").read_bytes())
+    orphan.write_bytes((store.path / ref.array / f"{ref.id}.0").read_bytes())
     (store.path / ref.array / "9998.0.abc.partial").write_bytes(b"half")
     result = study.resume(client=client, progress=False)
     assert not orphan.exists()
     assert not list(store.path.rglob("*.partial"))
-    assert {ref.row for ref in store.list()} == {ref.row for ref in result.checkpoints()}
+    assert {ref.id for ref in store.list()} == {ref.id for ref in result.checkpoints()}
     assert is_undisturbed(study)

@@ -8,7 +8,7 @@ import pytest
 
 from daskhpo.core.errors import OptimiserLost
 from daskhpo.core.types import Report, Status, Trial
-from daskhpo.searchers.external.adapter import AskTell, Optimiser, Outcome
+from daskhpo.searchers.external.adapter import AskTellSearcher, Optimiser, TrialOutcome
 from daskhpo.space import Categorical, Domain, Ordinal, Real, Space
 from tests.searchers.external.shared import report, start
 
@@ -39,7 +39,7 @@ class Counting(Optimiser):
         self.closed = True
 
 
-class CountingSearch(AskTell):
+class CountingSearch(AskTellSearcher):
     """It makes the optimiser that it is given, or raises that error."""
 
     def __init__(self, made=None, points_to_evaluate=None):
@@ -236,7 +236,7 @@ def test_an_outcome_says_what_is_known_by_now(searcher, told):
     trial = Trial(0, config, Status.RUNNING, until=3, resource=3, best_loss=0.25)
     searcher.observe(trial, Report(3, (0.25, 0.5), best_loss=0.25))
     assert told == [("own 0", 0.0, 0.25, 3, False)]
-    assert Outcome(0.25, 3, False) == Outcome(loss=0.25, resource=3, complete=False)
+    assert TrialOutcome(0.25, 3, False) == TrialOutcome(loss=0.25, resource=3, complete=False)
 
 
 def test_a_space_of_constants_needs_no_optimiser(searcher):

@@ -80,7 +80,7 @@ def sigopt_knows(searcher):
 
 def gp_knows(searcher):
     """Points of the unit cube, as the domains read them."""
-    rows = searcher._evidence.rows.values()
+    rows = searcher._evidence.observations.values()
     return [searcher._encoding.config(np.array(row.unit)) for row in rows]
 
 
