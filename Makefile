@@ -6,29 +6,38 @@ PIP := $(PYTHON) -m pip --disable-pip-version-check
 SETUP := $(VENV)/.set-up
 FOREIGN := .venv-foreign
 ARGS :=
+JOBS := 3  # processes that run tests: most tests wait
 
 # Dragonfly needs numpy below 1.24, which needs a Python below 3.12.
 FOREIGN_PYTHON := $(firstword $(foreach p,python3 python3.11 python3.10,\
 	$(shell $(p) -c 'import sys; print("$(p)" if sys.version_info < (3, 12) else "")' 2>/dev/null)))
 
-.PHONY: help study test foreign system check docs clean
+.PHONY: help study test test-fast foreign system check docs clean
 
 help:  ## show this text
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 study: $(SETUP)  ## tune a crystal graph network for two minutes (ARGS="--time-budget 10m")
 	$(PYTHON) -m experiments.adsorption.study $(ARGS)
 
 test: $(SETUP) foreign system  ## run all tests (ARGS="-k asha")
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-fast: $(SETUP)  ## run the fast ones only: pure code and single processes
+	$(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/experiments \
+		-m "not (slow or cluster or slurm)" --timeout 30 $(ARGS)
 
 foreign: $(if $(FOREIGN_PYTHON),$(FOREIGN)/.set-up)  ## set up what only the tests of Dragonfly and SigOpt need
 	@$(if $(FOREIGN_PYTHON),true,echo "There is no Python below 3.12: tests of Dragonfly are skipped.")
 
-check: $(SETUP)  ## lint, format and type checks, as CI runs them
+check: $(SETUP)  ## lint, format, types, spelling, wording, change fragments
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+	$(PYTHON) -m codespell_lib
+	$(PYTHON) tests/docs/words.py
+	$(PYTHON) -m towncrier build --draft --version next >/dev/null
+	@if git rev-parse --quiet --verify origin/main >/dev/null; then $(PYTHON) -m towncrier check; fi
 
 docs: $(SETUP)  ## check that the code in README and docs runs
 	$(PYTHON) -m pytest tests/docs

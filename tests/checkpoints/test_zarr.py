@@ -498,6 +498,7 @@ def test_tensors_come_back_from_disk(store):
     assert_same_state(store.read(store.write(a_ref(), state)), state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scene", ["race", "kill_at_each_call", "kill_at_each_call_in_chunks", "kill_at_random"]
 )

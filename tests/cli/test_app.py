@@ -48,6 +48,7 @@ def daskhpo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.cluster
 def test_a_study_is_run_looked_at_and_gone_on_with(folder: Path) -> None:
     run = daskhpo(folder, "run", "mine.py:study", "--num-trials", "8")
     assert run.returncode == 0, run.stderr
@@ -72,6 +73,7 @@ def test_a_study_is_run_looked_at_and_gone_on_with(folder: Path) -> None:
     assert len(load_study(folder / "runs/first").trials()) == 11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -94,6 +96,7 @@ def test_a_mistake_is_named_in_one_line_without_a_traceback(
     assert "Traceback" not in process.stderr
 
 
+@pytest.mark.cluster
 def test_a_study_that_a_script_began_says_how_to_resume_it(folder: Path) -> None:
     code = "import mine\nif __name__ == '__main__':\n    mine.study.run(2, progress=False)\n"
     (folder / "script.py").write_text(code)
@@ -106,6 +109,7 @@ def test_a_study_that_a_script_began_says_how_to_resume_it(folder: Path) -> None
     assert len(load_study(folder / "runs/first").trials()) == 3
 
 
+@pytest.mark.cluster
 def test_a_branch_and_a_moved_study_are_resumed_where_they_are(folder: Path) -> None:
     run = daskhpo(folder, "run", "mine.py:study", "--num-trials", "2")
     assert run.returncode == 0, run.stderr

@@ -18,6 +18,8 @@ from daskhpo.cli import main
 from daskhpo.core.types import CheckpointRef
 from daskhpo.engine.lock import StudyLock
 
+pytestmark = pytest.mark.cluster
+
 FILE = """
 import numpy as np
 from daskhpo import Study

@@ -20,6 +20,7 @@ def no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_without_slurm_this_machine_is_looked_at(
     no_slurm: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -34,6 +35,7 @@ def test_without_slurm_this_machine_is_looked_at(
     assert list(no_slurm.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_without_slurm_a_partition_is_asked_for_in_vain(
     no_slurm: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -56,6 +58,7 @@ def test_some_of_slurms_commands_are_not_enough(
     assert "sbatch, squeue, scontrol, scancel not found" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_directory_that_is_not_there_is_a_problem_anywhere(
     no_slurm: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -118,6 +118,7 @@ def test_a_table_of_curves_takes_the_place_of_stated_times(capsys, folder):
     assert "Losses are made up" not in out
 
 
+@pytest.mark.cluster
 def test_without_times_a_few_units_are_trained(capsys, folder):
     out = output(capsys, "tune.py:study", "--workers", "2", "--num-trials", "20", "--seeds", "1")
     assert "as measured here on cpu" in out

@@ -47,6 +47,7 @@ def test_each_number_of_workers_has_a_table_and_an_answer(capsys):
     assert "No answer lies beyond what was recorded." in out
 
 
+@pytest.mark.slow
 def test_where_ranks_never_change_early_stopping_is_the_answer(capsys):
     out = output(capsys, *TABLE[:-1], "40")
     (answer,) = [line for line in out.splitlines() if "Soonest" in line]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daskhpo.cluster.walltime import job_end
+from daskhpo.cluster.walltime import StepTimer, job_end
 
 STARTED, NOW = 1000.0, 1010.0
 
@@ -21,3 +21,11 @@ STARTED, NOW = 1000.0, 1010.0
 )
 def test_the_end_of_a_job(environ, left, walltime, end):
     assert job_end(environ, left, walltime, STARTED, NOW) == end
+
+
+def test_the_longest_of_the_last_steps_counts() -> None:
+    timer = StepTimer(keep=3)
+    assert timer.longest == 0.0
+    for seconds in (9.0, 1.0, 3.0, 2.0):  # the first one read the data, too
+        timer.observe(seconds)
+    assert timer.longest == 3.0

@@ -185,6 +185,7 @@ def test_the_definition_is_that_of_the_directory(define):
     check_manifest(study.path, study.problem)
 
 
+@pytest.mark.cluster
 @STUDIES
 def test_a_manifest_is_written_as_it_was(define, tmp_path):
     study = define(tmp_path)
@@ -229,6 +230,7 @@ def test_stored_states_are_read_and_zarr_reads_them_too(define, storage):
         assert group[ref.array][ref.id].nbytes == ref.n_bytes
 
 
+@pytest.mark.cluster
 @STUDIES
 def test_a_study_is_gone_on_with_on_real_workers(define, storage):
     study = define(storage)

@@ -24,7 +24,11 @@ import pytest
 from daskhpo.cli import app as cli
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "conda/README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    ROOT / "conda/README.md",
+    *sorted(ROOT.glob("docs/**/*.md")),
+]
 LOOKS = ("status", "best")
 LATER = {"benchmarks/results/overhead.md"}  # written by a benchmark
 
@@ -96,6 +100,7 @@ def test_there_are_pages_with_examples() -> None:
     assert COMMANDS
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("page", TO_RUN, ids=name)
 def test_the_examples_of_a_page_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -114,6 +119,7 @@ def test_the_examples_of_a_page_run(
             assert cli.main(shlex.split(line)[1:]) == 0
 
 
+@pytest.mark.slow
 def test_the_scheduler_that_one_learns_to_write_keeps_the_contract(tmp_path: Path) -> None:
     code = "\n".join(b.source for b in blocks(CONTRACT) if b.info == "python")
     (tmp_path / "test_halfway.py").write_text(code)

@@ -63,6 +63,7 @@ def rows(folder):
     }
 
 
+@pytest.mark.cluster
 def test_a_branch_goes_on_from_the_checkpoints_of_its_source(client, make_study):
     study = make_study(count, ASHA(9, variant="promotion"))
     study.run(9, checkpoint="rung", client=client, progress=False)
@@ -83,6 +84,7 @@ def test_a_branch_goes_on_from_the_checkpoints_of_its_source(client, make_study)
     assert files(study.path) == before, "the source has changed"
 
 
+@pytest.mark.cluster
 def test_either_study_may_go_on_or_be_deleted_without_the_other(client, make_study):
     study = make_study(count, ASHA(9, variant="promotion"))
     study.run(6, checkpoint="rung", client=client, progress=False)
@@ -105,6 +107,7 @@ def assert_whole(study):
         assert store.read(ref) == {"n": ref.resource}
 
 
+@pytest.mark.cluster
 def test_a_branch_at_a_time_has_the_records_up_to_then(client, make_study):
     study = make_study(count, ASHA(9, variant="promotion"))
     study.run(12, checkpoint="end", client=client, progress=False)
@@ -122,6 +125,7 @@ def test_a_branch_at_a_time_has_the_records_up_to_then(client, make_study):
     assert_whole(branch)
 
 
+@pytest.mark.cluster
 def test_a_checkpoint_that_was_deleted_since_is_trained_again(client, make_study, caplog, tmp_path):
     def until_written(n):  # else the last state alone may be written
         deadline = time.monotonic() + 60
@@ -152,6 +156,7 @@ def test_a_checkpoint_that_was_deleted_since_is_trained_again(client, make_study
     assert_whole(branch)
 
 
+@pytest.mark.cluster
 def test_an_older_checkpoint_that_is_there_is_gone_on_from(client, make_study):
     study = make_study(count, FIFO(6))
     study.run(1, target=1 / 3, checkpoint="every:1", client=client, progress=False)
@@ -164,6 +169,7 @@ def test_an_older_checkpoint_that_is_there_is_gone_on_from(client, make_study):
     assert result.cost()["retrained_units"] == newest.resource - older.resource
 
 
+@pytest.mark.cluster
 def test_with_neither_of_its_checkpoints_a_trial_starts_anew(client, make_study):
     study = make_study(count, FIFO(6))
     study.run(1, target=1 / 3, checkpoint="every:1", client=client, progress=False)
@@ -179,6 +185,7 @@ def test_with_neither_of_its_checkpoints_a_trial_starts_anew(client, make_study)
     assert_whole(study)
 
 
+@pytest.mark.cluster
 def test_the_source_may_be_running(client, make_study):
     study = make_study(count, FIFO(20_000))
     handle = study.start(1, checkpoint="every:3", client=client, progress=False)

@@ -760,6 +760,7 @@ def train(config, trial):
     trial.report({"loss": config["x"]})
 
 
+@pytest.mark.cluster
 def test_a_study_on_workers_searches_ahead(tmp_path):
     study = Study(
         train,

@@ -16,6 +16,8 @@ from experiments.adsorption.data import baselines, load, read_own, split, to_dat
 from experiments.adsorption.generate import ADSORBATES
 from experiments.adsorption.structures import ADSORBATE, SURFACE, read
 
+pytestmark = pytest.mark.slow
+
 SMOKE = {"profile": "smoke"}
 
 

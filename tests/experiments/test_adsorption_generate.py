@@ -13,6 +13,8 @@ from experiments.adsorption import data, generate
 from experiments.adsorption.generate import ADSORBATES, SITES, Shape, structures_on
 from experiments.adsorption.structures import nearest, pack, read, write
 
+pytestmark = pytest.mark.slow
+
 
 def test_regenerated_slabs_equal_the_committed_ones():
     fixture = read(data.FIXTURE)

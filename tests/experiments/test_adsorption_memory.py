@@ -18,6 +18,8 @@ from experiments.adsorption.memory import GIB, estimate, largest_batch, shares, 
 from experiments.adsorption.model import build
 from experiments.adsorption.profiles import PROFILES
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [  # batch, embedding, convolutions, FC width, FC layers
     (40, 1, 1, 1, 1),
     (40, 8, 1, 16, 1),

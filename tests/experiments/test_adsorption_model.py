@@ -12,6 +12,8 @@ from experiments.adsorption.data import load
 from experiments.adsorption.model import CrystalGraphNet, build, n_parameters
 from experiments.adsorption.model_pyg import PygNet, copy_weights, graphs
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"embedding": 7, "conv_layers": 3, "fc_size": 10, "fc_layers": 2}
 
 

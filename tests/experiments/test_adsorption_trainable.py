@@ -15,6 +15,8 @@ from experiments.adsorption.evaluate import test_error as error_on_test
 from experiments.adsorption.profiles import PROFILES, profile_named
 from experiments.adsorption.trainable import AdsorptionNet
 
+pytestmark = pytest.mark.slow
+
 
 def epochs(net: AdsorptionNet, n: int) -> list[dict[str, Any]]:
     return [net.step() for _ in range(n)]

@@ -19,6 +19,8 @@ from experiments.pbt_schedule.profiles import PROFILES
 from experiments.pbt_schedule.scheduled import ScheduledNet
 from experiments.pbt_schedule.study import table
 
+pytestmark = pytest.mark.slow
+
 STEPS = MultiStep("lr", (0.02, 0.004, 0.001), (2, 3), max_t=5)
 
 
@@ -75,6 +77,7 @@ def test_the_table_has_mean_and_deviation_of_the_seeds():
     assert lines[3] == "| b | 1 | 0.500 | 0.500 | 0.500 |"
 
 
+@pytest.mark.cluster
 @pytest.mark.timeout(400)
 def test_one_command_runs_all_and_writes_the_readme_and_repeats_nothing(tmp_path):
     readme = tmp_path / "README.md"

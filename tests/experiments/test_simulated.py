@@ -23,6 +23,8 @@ from experiments.simulated.report import among, by_workers, markdown
 from experiments.simulated.study import main
 from experiments.simulated.tables import COMMITTED, Task, all_tasks
 
+pytestmark = pytest.mark.slow
+
 
 def a_task(*losses, seconds=None, rates=None):
     """A task of these curves, each unit of which takes a second."""

@@ -38,7 +38,10 @@ from .simulated_outcomes import PROFILE, outcome, outcomes
 COMMAND = [sys.executable, "-m", "experiments.time_to_solution.study", "--profile", "smoke"]
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.timeout(400)  # the first test waits for sixteen seconds of studies
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+]  # the first test waits for sixteen seconds of studies
 
 
 def a_place(folder):
@@ -93,6 +96,7 @@ def finished(tmp_path_factory):
     return folder, before, output
 
 
+@pytest.mark.cluster
 def test_a_killed_run_goes_on_with_what_is_left_and_repeats_nothing(finished):
     folder, before, output = finished
     names = [method.name for method in in_turn(0)]
@@ -108,6 +112,7 @@ def test_a_killed_run_goes_on_with_what_is_left_and_repeats_nothing(finished):
         assert load_study(path).stop_reason == "the time budget is spent"
 
 
+@pytest.mark.cluster
 def test_the_table_has_a_row_for_each_study_and_says_which_was_killed(finished):
     folder, _, _ = finished
     table = pd.read_csv(folder / "runs" / "smoke.csv").set_index("method")
@@ -121,6 +126,7 @@ def test_the_table_has_a_row_for_each_study_and_says_which_was_killed(finished):
     assert (table.worker_cpu_seconds > 0).all()
 
 
+@pytest.mark.cluster
 def test_with_a_checkpoint_after_every_epoch_each_state_that_goes_on_is_taken(finished):
     folder, _, _ = finished
     records = list(study_records(folder / "runs" / "smoke-0-asha-every"))
@@ -133,6 +139,7 @@ def test_with_a_checkpoint_after_every_epoch_each_state_that_goes_on_is_taken(fi
     assert any(isinstance(record, Saved) for record in records) == (n_epochs > 0)
 
 
+@pytest.mark.cluster
 def test_the_test_error_is_that_of_the_best_trial_and_is_read_once(finished):
     folder, _, _ = finished
     found = 0
@@ -145,6 +152,7 @@ def test_the_test_error_is_that_of_the_best_trial_and_is_read_once(finished):
     assert found >= 4  # a study of two seconds may end before its first epoch
 
 
+@pytest.mark.cluster
 def test_the_report_replaces_its_place_in_the_readme_and_leaves_the_rest(finished):
     folder, _, _ = finished
     text = (folder / "README.md").read_text()
@@ -161,6 +169,7 @@ def test_the_report_replaces_its_place_in_the_readme_and_leaves_the_rest(finishe
     assert all(src.startswith("data:image/png;base64,") for src, _ in addresses)
 
 
+@pytest.mark.cluster
 def test_a_report_of_what_is_there_runs_nothing_and_writes_the_same(finished, capsys):
     folder, _, _ = finished
     before = (folder / "README.md").read_text()
@@ -172,6 +181,7 @@ def test_a_report_of_what_is_there_runs_nothing_and_writes_the_same(finished, ca
     assert {p: p.stat().st_mtime_ns for p in folder.glob("runs/*/journal.jsonl")} == journals
 
 
+@pytest.mark.cluster
 def test_with_a_larger_budget_what_was_finished_is_to_be_gone_on_with(finished):
     folder, _, _ = finished
     longer = replace(PROFILES["smoke"], seconds=3600.0)
@@ -241,6 +251,7 @@ def test_a_curve_holds_its_value_until_the_next_and_begins_when_it_begins():
     np.testing.assert_array_equal(values, [[np.nan, 0.5, 0.5, 0.2, 0.2]])
 
 
+@pytest.mark.cluster
 def test_what_came_after_the_budget_is_not_in_the_curves(finished):
     folder, _, _ = finished
     for one in read(PROFILES["smoke"], folder / "runs").all:

@@ -533,6 +533,7 @@ TRY = settings(
 )
 
 
+@pytest.mark.slow
 @given(script=scripts)
 @settings(TRY, max_examples=1000)
 def test_a_study_survives_everything_and_its_journal_tells_all_of_it(script):
@@ -616,6 +617,7 @@ def check_cost(records, chaos):
     assert (frame["seconds/queued"] >= 0).all()
 
 
+@pytest.mark.slow
 @given(script=scripts.map(lambda script: script | {"num_trials": min(6, script["num_trials"])}))
 @settings(TRY, max_examples=100)
 def test_every_beginning_of_a_journal_replays(script):
@@ -630,6 +632,7 @@ def test_every_beginning_of_a_journal_replays(script):
             assert added == following
 
 
+@pytest.mark.slow
 @given(script=scripts)
 @settings(TRY, max_examples=100)
 def test_without_mishaps_each_unit_is_told_once(script):

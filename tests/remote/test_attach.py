@@ -82,6 +82,7 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproc
         process.communicate()
 
 
+@pytest.mark.cluster
 def test_a_study_is_followed_and_left_and_stopped(running: subprocess.Popen[str]) -> None:
     study = load_source("mine.py:study")
     notes, told = Notes(), io.StringIO()

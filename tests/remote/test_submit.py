@@ -162,7 +162,7 @@ def test_a_step_is_a_worker_with_a_gpu_of_its_own(tmp_path):
         ({"workers": WORKERS | {"walltime": "9"}}, ValueError, "may mean minutes or seconds"),
         ({"workers": {"jobs": 1}}, ValueError, r"workers\['cores'\] must be given"),
         ({"workers": WORKERS | {"gpus_per_job": 9}}, ValueError, r"cores'\]=8 must be at least 9"),
-        ({"workers": WORKERS | {"security": object()}}, TypeError, "must be plain data"),
+        ({"workers": WORKERS | {"security": print}}, TypeError, "must be plain data"),
         ({"job_extra_directives": "--qos=x"}, TypeError, "must be a list of lines"),
         ({"callbacks": []}, TypeError, "study.attach"),
         ({"client": None}, TypeError, "submit.. has no client="),
@@ -240,6 +240,7 @@ def test_a_script_that_submits_the_study_it_defines_is_found(folder):
     assert "-m daskhpo.cli.submitted_job" in done.stdout
 
 
+@pytest.mark.cluster
 def test_a_study_that_runs_or_has_nothing_left_to_do_is_refused(folder):
     text = FILE + "import daskhpo.searchers\n"
     (folder / "tune.py").write_text(text)
@@ -253,6 +254,7 @@ def test_a_study_that_runs_or_has_nothing_left_to_do_is_refused(folder):
         script(study, num_trials=3)
 
 
+@pytest.mark.cluster
 def test_no_number_of_trials_means_the_last_one(study):
     study.run(2, progress=False)
     with pytest.raises(StudyExists, match="nothing left to do"):

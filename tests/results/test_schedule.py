@@ -248,6 +248,7 @@ def test_the_code_to_paste_needs_torch_alone_and_does_the_same():
     assert rates == pytest.approx(RATES)
 
 
+@pytest.mark.slow
 def test_a_pasted_fit_trains_elsewhere_at_the_fitted_rates(tmp_path):
     """In a program that cannot import daskhpo, for three times as many epochs."""
     pytest.importorskip("torch")

@@ -57,6 +57,7 @@ def test_pbt_comes_near_the_best_schedule_and_beats_every_constant_rate(
     assert found.distance < math.log(1.9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("population", "n_slots"), [(4, 2), (8, 3)])
 def test_pb2_does_so_with_a_smaller_population(constant, seed, population, n_slots):
@@ -71,6 +72,7 @@ def test_who_never_exploits_does_not(constant):
     assert found.distance > 1
 
 
+@pytest.mark.slow
 def test_the_winner_s_rate_falls_from_the_largest_to_the_smallest():
     rates = populate(make(PB2), population=8, n_slots=3).winner.rates
     parts = [rates[i : i + 48] for i in range(0, N_UNITS, 48)]

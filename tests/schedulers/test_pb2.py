@@ -36,12 +36,14 @@ def a_pb2(**options) -> PB2:
     return scheduler
 
 
+@pytest.mark.slow
 class TestAsynchronous(Contract):
     @pytest.fixture
     def make(self):
         return a_pb2
 
 
+@pytest.mark.slow
 class TestSynchronous(Contract):
     @pytest.fixture
     def make(self):

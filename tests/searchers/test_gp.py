@@ -82,6 +82,7 @@ def apart(one, other):
 # -- what it finds -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("acq", ["EI", "LCB", "PI"])
 def test_each_acquisition_finds_the_bottom_of_a_bowl(acq):
     designed, found = [], []
@@ -98,6 +99,7 @@ def test_acquisitions_differ():
     assert len(set(first.values())) == 3
 
 
+@pytest.mark.slow
 def test_a_mixed_space_is_searched_in_all_its_parts():
     space = Space(
         {
@@ -220,6 +222,7 @@ def test_a_finite_space_is_tried_in_full_before_anything_comes_again():
     assert all(config is not None for config in configs[16:])
 
 
+@pytest.mark.slow
 def test_a_large_discrete_space_is_not_asked_twice():
     space = Space({name: Integer(0, 20) for name in "abc"})
     seen = optimised(ready(space), lambda config: sum(config.values()), 40)
@@ -243,6 +246,7 @@ def beside_a_failing_region(seed, outcome):
     return failed, min(row.loss for row in searcher._evidence.observations.values())
 
 
+@pytest.mark.slow
 def test_a_region_that_fails_is_left_alone():
     """Searchers that ignore failures spend all 24 trials there, and reach 0.07."""
     found = [beside_a_failing_region(seed, fail) for seed in range(5)]

@@ -81,6 +81,7 @@ def test_pairs_do_as_well_as_a_directory():
     assert median(min(first_losses(begun(pairs, seed=seed), 3)) for seed in range(5)) < 0.01
 
 
+@pytest.mark.slow
 def test_a_past_that_misleads_is_overruled():
     """The other study was of the opposite: its best is the worst here."""
     generator = RandomSearch()

@@ -103,6 +103,7 @@ def test_it_is_what_a_simulation_with_the_same_curves_does():
 SCHEDULERS = [ASHA(27), ASHA(27, variant="promotion"), AsyncHyperband(27), Hyperband(27)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda s: repr(s).split("(max_t")[0])
 def test_the_forecast_hardly_depends_on_how_losses_are_made_up(scheduler):
     trials = []

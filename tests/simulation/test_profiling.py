@@ -39,6 +39,7 @@ def a_study(trainable, tmp_path):
     )
 
 
+@pytest.mark.cluster
 def test_a_few_units_are_really_trained_and_leave_nothing_behind(tmp_path):
     found = profile(a_study(Sleeper, tmp_path), n_configs=2, n_units=3)
     assert len(found.seconds_per_unit) == 2
@@ -49,6 +50,7 @@ def test_a_few_units_are_really_trained_and_leave_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.cluster
 def test_what_failed_is_shown(tmp_path):
     with pytest.raises(ValueError, match="no such data"):
         profile(a_study(broken, tmp_path), n_configs=1)

@@ -269,6 +269,7 @@ def test_without_checkpoints_the_end_of_a_job_costs_what_it_trained():
     assert constant(cluster=cluster).run(num_trials=3).cost()["seconds"] == 90.0
 
 
+@pytest.mark.slow
 def test_a_long_study_remembers_living_trials_and_the_best_only():
     before = [found for found in gc.get_objects() if type(found) is Trial]  # alive: an id is one's
     _, coordinator, journal = run(ASHA(max_t=9), num_trials=20_000, n_slots=50)

@@ -19,6 +19,8 @@ from daskhpo.schedulers import FIFO
 from daskhpo.space import Real
 from tests.slurm.slurm import until
 
+pytestmark = pytest.mark.slurm
+
 
 def submit(*options: str, script: str) -> str:
     argv = ["sbatch", "--parsable", "--mem=100", "--output=/dev/null", *options]

@@ -23,6 +23,8 @@ from daskhpo.schedulers import FIFO
 from daskhpo.space import Real
 from tests.slurm.slurm import Slurm, until
 
+pytestmark = pytest.mark.slurm
+
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 JOB = {"cores": 1, "memory": "900MB", "walltime": "10m"}

@@ -17,7 +17,7 @@ from daskhpo.cluster.doctor.probe_job import run_probe
 from daskhpo.cluster.shell import call
 from tests.slurm.slurm import free_ports, until
 
-pytestmark = pytest.mark.timeout(240)  # a job imports a deep learning library
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]  # a job imports a deep learning library
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import pytest
 from daskhpo.cluster.shell import CommandFailed, CommandMissing, call
 from tests.slurm.slurm import until
 
+pytestmark = pytest.mark.slurm
+
 
 def test_jobs_of_one_gpu_get_devices_of_their_own(slurm, tmp_path):
     script = f"#!/bin/sh\necho $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES > {tmp_path}/$SLURM_JOB_ID\n"

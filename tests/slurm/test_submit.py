@@ -22,6 +22,8 @@ from daskhpo.remote.script import worker_job_name
 from daskhpo.remote.submission import JobDirectory
 from tests.slurm.slurm import until
 
+pytestmark = pytest.mark.slurm
+
 FILE = """
 import os, time
 from daskhpo import Study

@@ -18,6 +18,8 @@ from experiments.time_to_solution import machine
 from experiments.time_to_solution.methods import METHODS
 from tests.slurm.slurm import Slurm, until
 
+pytestmark = pytest.mark.slurm
+
 ROOT = Path(__file__).parents[2]
 
 

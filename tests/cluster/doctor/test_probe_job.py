@@ -179,6 +179,7 @@ def test_the_script_is_one_that_needs_no_file(folder):
     assert checked.returncode == 0
 
 
+@pytest.mark.slow
 def test_this_machine_is_looked_at_by_the_same_probe():
     facts = probe_locally(gpu=True)
     assert set(facts["python"]["versions"]) == set(MODULES)

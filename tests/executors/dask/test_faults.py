@@ -22,6 +22,8 @@ from daskhpo.core.errors import NoSuitableWorkers, StudyFailed, StudyLocked, Stu
 from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.space import Real
 
+pytestmark = pytest.mark.cluster
+
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 

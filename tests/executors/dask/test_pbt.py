@@ -20,6 +20,8 @@ from daskhpo.schedulers import PBT, MedianStopping, PBTReplay
 from daskhpo.searchers import RandomSearch
 from daskhpo.space import Ordinal, Real
 
+pytestmark = pytest.mark.cluster
+
 
 class Descent(Trainable):
     """Gradient descent on x² / 2 from 1; its state remembers who took each step, and at what rate.

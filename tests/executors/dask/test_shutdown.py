@@ -16,11 +16,12 @@ import pytest
 from distributed import Client, LocalCluster, Nanny, Security, SpecCluster
 
 from daskhpo import Study
-from daskhpo.cluster.walltime import StepTimer
 from daskhpo.core.events import AttemptLost, Failed, Launched, Reported, Saved
 from daskhpo.engine.session import study_records
 from daskhpo.executors.dask.shutdown import RESERVE_SECONDS
 from daskhpo.schedulers import FIFO
+
+pytestmark = pytest.mark.cluster
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -173,11 +174,3 @@ def test_code_that_raises_as_its_worker_is_terminated_has_not_failed(
     assert not lost.blame
     assert "DataLoader" in lost.reason
     assert [r.resource for r in records(study, Launched)] == [0, 2]
-
-
-def test_the_pace_is_the_longest_of_the_last_units() -> None:
-    pace = StepTimer(keep=3)
-    assert pace.longest == 0.0
-    for seconds in (9.0, 1.0, 3.0, 2.0):  # the first one read the data, too
-        pace.observe(seconds)
-    assert pace.longest == 3.0

@@ -21,6 +21,8 @@ from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.types import Pause, Resume, Start, Status, Stop, Wait
 from daskhpo.engine.session import study_records
 
+pytestmark = pytest.mark.cluster
+
 
 class Turns(Scheduler):
     """Everybody trains one unit at a time, the least trained first."""

@@ -15,6 +15,8 @@ from daskhpo import Study, Trainable, load_study
 from daskhpo.schedulers import ASHA, FIFO, PBT, AsyncHyperband, Hyperband, MedianStopping
 from daskhpo.space import Categorical, Real
 
+pytestmark = pytest.mark.cluster
+
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 

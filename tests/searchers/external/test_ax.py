@@ -22,6 +22,7 @@ from tests.searchers.external.shared import (
 pytestmark = [needs("ax", "ax"), *AX_WARNINGS]
 
 
+@pytest.mark.slow
 class TestContract(ExternalContract):
     n, n_study = 6, 7
     n_first, tolerance = 20, 0.2
@@ -47,6 +48,7 @@ def recorded(searcher):
     return list(zip(table["trial_status"], losses, strict=True))
 
 
+@pytest.mark.slow
 def test_ax_knows_a_trials_loss_by_now():
     searcher = ready()
     config = start(searcher, 0)
@@ -57,6 +59,7 @@ def test_ax_knows_a_trials_loss_by_now():
     assert recorded(searcher) == [("COMPLETED", 2.0)]
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_marked_so():
     searcher = ready()
     searcher.on_end(Trial(0, start(searcher, 0), Status.FAILED, until=1))
@@ -78,6 +81,7 @@ def test_a_changed_configuration_is_a_trial_of_its_own():
     assert [status for status, _ in recorded(searcher)] == ["ABANDONED", "COMPLETED"]
 
 
+@pytest.mark.slow
 def test_it_learns_from_an_earlier_session():
     at_random = fmean(regret(RandomSearch(), 30))
     assert taught(AxSearch(), 30, n_proposals=3) < 0.6 * at_random  # one of them is no model's

@@ -26,6 +26,8 @@ from tests.searchers.external.shared import (
     taught,
 )
 
+pytestmark = pytest.mark.slow
+
 # By default it takes seconds to tens of seconds of CPU time to build a model.
 QUICK = {"gpb_hp_tune_criterion": "ml", "hp_tune_max_evals": 30, "acq_opt_max_evals": 50}
 

@@ -21,6 +21,7 @@ from tests.searchers.external.shared import (
 pytestmark = needs("hyperopt", "hyperopt")
 
 
+@pytest.mark.slow
 class TestContract(ExternalContract):
     n_study = 30
 
@@ -63,17 +64,20 @@ def test_hyperopt_records_what_is_trained():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_ends_of_a_range_of_integers_are_as_likely_as_the_others():
     searcher = ready(n_startup_trials=1000)
     found = [searcher.suggest(number)["fc size (α)"] for number in range(300)]
     assert min(found.count(value) for value in range(-2, 4)) > 25  # of 50, each
 
 
+@pytest.mark.slow
 def test_it_gets_better_with_what_it_learns():
     losses = regret(HyperOptSearch(), 80)
     assert fmean(losses[-20:]) < 0.6 * fmean(losses[:20])
 
 
+@pytest.mark.slow
 def test_it_learns_from_an_earlier_session():
     at_random = fmean(regret(RandomSearch(), 30))
     assert taught(HyperOptSearch(), 60, n_proposals=20) < 0.7 * at_random

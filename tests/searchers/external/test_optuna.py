@@ -31,12 +31,14 @@ from tests.searchers.external.shared import (
 pytestmark = needs("optuna", "optuna")
 
 
+@pytest.mark.slow
 class TestTpe(ExternalContract):
     @pytest.fixture
     def make(self):
         return OptunaSearch
 
 
+@pytest.mark.slow
 class TestGp(ExternalContract):
     n, n_study = 11, 12
 
@@ -45,6 +47,7 @@ class TestGp(ExternalContract):
         return lambda **options: OptunaSearch("gp", **options)
 
 
+@pytest.mark.slow
 class TestCmaes(ExternalContract):
     @pytest.fixture
     def make(self):
@@ -111,12 +114,14 @@ def test_a_changed_configuration_is_what_optuna_knows():
     assert trial.params == {"x": 0.25, "units": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampler", "n"), [("tpe", 30), ("cmaes", 36), ("gp", 13)])
 def test_it_gets_better_with_what_it_learns(sampler, n):
     losses = regret(OptunaSearch(sampler), n)
     assert fmean(losses[-3:]) < 0.7 * fmean(losses[:10])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes"])
 def test_it_learns_from_an_earlier_session(sampler):
     at_random = fmean(regret(RandomSearch(), 30))
@@ -180,6 +185,7 @@ def finished(tmp_path_factory):
     return study.path
 
 
+@pytest.mark.cluster
 def test_a_study_on_a_cluster_runs_and_is_gone_on_with(finished):
     trials = load_study(finished).trials()
     assert len(trials) >= 18
@@ -189,6 +195,7 @@ def test_a_study_on_a_cluster_runs_and_is_gone_on_with(finished):
     assert set(trials["config/units"]) <= {8, 16, 64}
 
 
+@pytest.mark.cluster
 def test_a_finished_study_opens_without_its_optimiser(finished):
     run = without(
         "optuna",

@@ -36,6 +36,7 @@ def script():
     return SCRIPT
 
 
+@pytest.mark.slow
 class TestContract(ExternalContract):
     @pytest.fixture
     def make(self, script):
@@ -105,6 +106,7 @@ def test_when_it_breaks_down_that_is_logged_once_and_the_search_goes_on(
         assert "it was all too much" in searcher.error
 
 
+@pytest.mark.slow
 def test_one_that_does_not_answer_in_time_is_killed_with_all_that_it_started(script, tmp_path):
     searcher = ready(script, helper=str(tmp_path / "pid"), do="hang", at=2)
     searcher.suggest(0)

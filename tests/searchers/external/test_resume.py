@@ -131,6 +131,7 @@ def sigopt():
         yield SigOptSearch(server.address, TOKEN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

@@ -37,6 +37,7 @@ def searcher(server):
     return searcher
 
 
+@pytest.mark.slow
 class TestContract(ExternalContract):
     @pytest.fixture
     def make(self, server):

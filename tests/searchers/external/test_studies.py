@@ -24,6 +24,8 @@ from tests.searchers.external.shared import n_own, wait_for
 from tests.searchers.external.test_dragonfly import QUICK
 from tests.searchers.external.test_process import SCRIPT
 
+pytestmark = pytest.mark.cluster
+
 SPACE = {
     "lr": Real(1e-3, 1e-1, log=True),
     "units": Ordinal([8, 16, 64]),
