@@ -1,1 +1,1 @@
-"""Floor 0: what a study is made of, in pure code. Standard library and numpy only."""
+"""Vocabulary of a study, in pure code: standard library and numpy only."""

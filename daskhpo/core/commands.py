@@ -1,4 +1,4 @@
-"""What the coordinator tells an executor to do: a closed union, read by ``match``."""
+"""Commands of the coordinator to an executor: a closed union, read by ``match``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from daskhpo.core.types import CheckpointRef, Config, ReuseProbability, TrialId
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Train a trial until a resource: go on in its slot, or begin in a free one (``launch``).
+    """Train a trial until a resource, in its own slot or in a free one (``launch``).
 
-    ``checkpoint`` may be held by some worker, committed, or both.
+    ``checkpoint`` may be held by a worker, committed, or both.
     """
 
     trial: TrialId
@@ -25,9 +25,10 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Take the state of the trial in its slot, as this row, and say ``Held``.
+    """Take the state of the trial in its slot as this checkpoint, and report ``Held``.
 
-    Whether and when it is written then follows from ``chance``; ``Saved`` and ``Dropped`` say so.
+    ``probability`` decides whether and when it is written. ``Saved`` and ``Dropped`` report the
+    outcome.
     """
 
     trial: TrialId
@@ -38,16 +39,16 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Write a state that is held, whatever it costs."""
+    """Write a held state, whatever the write costs."""
 
     ref: CheckpointRef
 
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """Let go of all held states. These rows are written first.
+    """Remove all held states from memory, after writing these checkpoints.
 
-    ``write``: so are those that may be needed again.
+    ``write``: first write those that may be needed again, too.
     """
 
     checkpoint_ids: tuple[int, ...]
@@ -56,7 +57,7 @@ class Flush:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The trial leaves its slot, which is free."""
+    """Take the trial out of its slot, which is then free."""
 
     trial: TrialId
     attempt: int
@@ -64,7 +65,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """Ask the trial to hand over at its next report."""
+    """Preempt the trial at its next report."""
 
     trial: TrialId
     attempt: int
@@ -72,10 +73,11 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Nobody needs this checkpoint any more, wherever it is. ``reason``, if it is news.
+    """Delete a checkpoint that is no longer needed, wherever it is.
 
-    If the reference is not complete, only what is held of it goes: it may be being written, and
-    ``Saved`` may be welcome.
+    ``reason`` is for the log; empty: an ordinary deletion, which is not logged. If the checkpoint
+    is not committed yet, only the held state is discarded; a write in progress may still finish
+    and report ``Saved``.
     """
 
     ref: CheckpointRef

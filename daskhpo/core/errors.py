@@ -1,4 +1,7 @@
-"""The errors that daskhpo raises, each also a subclass of the built-in that users would catch."""
+"""Error classes of daskhpo.
+
+Each is also a subclass of the built-in error that users would catch.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +9,37 @@ import os
 
 
 class DaskhpoError(Exception):
-    """Base of every error that daskhpo raises on its own account."""
+    """Base class of all errors that daskhpo itself raises."""
 
 
 class CheckpointMissing(DaskhpoError, KeyError):
-    """No committed checkpoint lies where a reference points."""
+    """The store has no committed checkpoint for a reference."""
 
     def __str__(self) -> str:  # KeyError would show the repr of the message
         return str(self.args[0]) if self.args else ""
 
 
 class CheckpointCorrupt(DaskhpoError, ValueError):
-    """A checkpoint's bytes are not those that were committed."""
+    """A checkpoint's bytes differ from those that were committed."""
 
 
 class CheckpointNotWritten(DaskhpoError, OSError):
-    """A checkpoint could not be written: no space, no permission, a folder or a disk gone.
+    """A checkpoint could not be written, and nothing of it is left.
 
-    Nothing of it is left. ``errno`` is that of the ``cause``, which is also its ``__cause__``.
+    Causes are missing space, a missing permission, or a lost folder or disk. ``errno`` is that of
+    ``cause``, which is also the ``__cause__``.
 
     Attributes
     ----------
-    path : file or folder that it was written to.
-    trial, resource : whose checkpoint, after how many units of training.
+    path : file or folder of the failed write.
+    trial, resource : trial whose checkpoint it is, and its units of training.
     """
 
     def __init__(self, path: str | os.PathLike[str], trial: int, resource: int, cause: OSError):
         super().__init__(
             cause.errno,
             f"{path}: the checkpoint of trial {trial} at resource {resource} could not be "
-            f"written: {cause}; the trial goes on from an older checkpoint or trains again",
+            f"written: {cause}; the trial resumes from an older checkpoint or trains again",
         )
         self.path, self.trial, self.resource, self.cause = str(path), trial, resource, cause
 
@@ -47,7 +51,10 @@ class CheckpointNotWritten(DaskhpoError, OSError):
 
 
 class StateNotSupported(DaskhpoError, TypeError):
-    """A state tree holds something that a checkpoint cannot hold; the message names its path."""
+    """A state contains an object that a checkpoint cannot hold.
+
+    The message gives the object's path in the state.
+    """
 
 
 class JournalCorrupt(DaskhpoError, ValueError):
@@ -55,11 +62,11 @@ class JournalCorrupt(DaskhpoError, ValueError):
 
 
 class StudyExists(DaskhpoError, FileExistsError):
-    """The study directory already holds a study, and it was not asked to go on with it."""
+    """The directory already holds a study, and no resume was requested."""
 
 
 class StudyMismatch(DaskhpoError, ValueError):
-    """The study directory belongs to a study defined otherwise."""
+    """The directory belongs to a study with a different definition."""
 
 
 class StudyLocked(DaskhpoError, RuntimeError):
@@ -67,11 +74,11 @@ class StudyLocked(DaskhpoError, RuntimeError):
 
 
 class StudyNotRunning(DaskhpoError, RuntimeError):
-    """No process runs the study, and no job is going to."""
+    """No process runs the study, and no job will run it."""
 
 
 class StudyFailed(DaskhpoError, RuntimeError):
-    """A study could not go on: the message says why, and what was kept."""
+    """A study could not continue; the message gives the cause, and what was kept."""
 
 
 class MetricError(DaskhpoError, ValueError):
@@ -79,20 +86,23 @@ class MetricError(DaskhpoError, ValueError):
 
 
 class NoSuitableWorkers(DaskhpoError, RuntimeError):
-    """No worker offers the resources that a trial asks for."""
+    """No worker offers the resources that a trial requests."""
 
 
 class ShapeMismatch(DaskhpoError, ValueError):
-    """A state that a trial took over does not fit its model: a mutated value changed its shape."""
+    """A state that a trial took over does not fit its model.
+
+    A mutated hyperparameter changed the model's shapes.
+    """
 
 
 class ReuseMismatch(DaskhpoError, RuntimeError):
-    """An object that was reset for another trial does not do what a new one does."""
+    """An object that was reset for another trial behaves differently from a new one."""
 
 
 class MissingLibrary(DaskhpoError, ImportError):
-    """A searcher's library is not installed; the message names the extra that brings it."""
+    """A searcher's library is not installed; the message names the extra to install."""
 
 
 class OptimiserLost(DaskhpoError, RuntimeError):
-    """An optimiser that lives outside this process cannot be reached or used (any more)."""
+    """An optimiser outside this process is, or became, unreachable or unusable."""

@@ -1,7 +1,7 @@
-"""What happens in a study and what follows from it: the records of its journal.
+"""Events of a study and their consequences: the records of its journal.
 
-An *event* is something that happened; a *consequence* is what the coordinator made of it. Both are
-closed unions of frozen dataclasses, read by ``match``. ``seconds``: since the study began.
+An *event* is something that happened; a *consequence* is what the coordinator did about it. Both
+are closed unions of frozen dataclasses, read by ``match``. ``seconds``: since the study began.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from daskhpo.core.types import (
     TrialId,
 )
 
-# -- events: all that can happen -----------------------------------------------------------------
+# -- events --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class SessionStarted:
-    """A session of the study began; what ran in an earlier one was interrupted."""
+    """Start of a session; trials that ran in an earlier one were interrupted."""
 
     limits: Limits
     policy: CheckpointPolicy
@@ -42,11 +42,11 @@ class SessionStarted:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A trial reported units of training; the metric is in each of them, and finite.
+    """Units of training that a trial reported; each has the metric, which is finite.
 
-    It may report in mid-segment. At the segment's end it waits for a decision, which is recorded
-    here. ``ended``: its code returned, nothing follows. ``yielded``: it was asked to hand over,
-    stands between two units, and waits.
+    A trial may report in mid-segment. At the segment's end it waits for a ``decision``, which is
+    recorded here. ``ended``: its code returned, nothing follows. ``preempted``: it is being
+    preempted, has stopped between two units, and waits.
     """
 
     trial: TrialId
@@ -60,9 +60,9 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The state that was asked for is in its worker's memory; the trial may leave its slot.
+    """A requested state that its worker holds in memory; the trial may leave its slot.
 
-    ``ref`` None: the trial has no state to give.
+    ``ref``: None if the trial has no state.
     """
 
     trial: TrialId
@@ -73,7 +73,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A checkpoint was committed: a state that was held is in the store."""
+    """A held state that was committed to the store."""
 
     trial: TrialId
     attempt: int
@@ -83,7 +83,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class SaveFailed:
-    """A state could not be written; it is still held, and will be tried again."""
+    """A failed write of a state, which is still held; the write will be retried."""
 
     trial: TrialId
     attempt: int
@@ -94,7 +94,10 @@ class SaveFailed:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A state is in no worker's memory any more. If it was not saved before, it is gone."""
+    """A state that is no longer in any worker's memory.
+
+    If it was not saved before, it is lost.
+    """
 
     trial: TrialId
     attempt: int
@@ -105,9 +108,9 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class AttemptLost:
-    """A machine's fault took a running trial: it runs again.
+    """Loss of a running trial by a fault of its machine; the trial runs again.
 
-    ``blame``: the trial may be the cause (its worker died), so it is not retried for ever.
+    ``blame``: the trial may be the cause (its worker died), so its retries are limited.
     ``bad_checkpoint``: its checkpoint could not be read and must not be used again.
     """
 
@@ -121,10 +124,10 @@ class AttemptLost:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The user's code raised; ``error`` is its traceback, or says what was wrong with a metric.
+    """Failure of the user's code; ``error`` is a traceback, or describes a bad metric.
 
-    ``retry``: another attempt might do better. ``fatal``: it would fail every trial alike.
-    ``paused``: the scheduler has a use for the trial, which is recorded here: it does not end.
+    ``retry``: another attempt might succeed. ``fatal``: every trial would fail in the same way.
+    ``paused``: the scheduler's answer, recorded here: the trial is paused instead of ended.
     """
 
     trial: TrialId
@@ -138,9 +141,9 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class SlotsChanged:
-    """So many slots serve the study from now on.
+    """New number of slots that serve the study.
 
-    ``job``: Slurm's number of the job in which a new slot's worker runs, if it runs in one.
+    ``job``: Slurm job id of a new slot's worker, if it runs in a job.
     """
 
     n_slots: int
@@ -150,7 +153,7 @@ class SlotsChanged:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """The study shall end: running trials are asked to hand over, nothing new starts."""
+    """Request to end the study: running trials are preempted, and none is launched."""
 
     reason: str
     seconds: float
@@ -170,15 +173,16 @@ Event = (
 )
 
 
-# -- consequences: what the coordinator did, recorded for those who read the journal -------------
+# -- consequences: actions of the coordinator, for readers of the journal ------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Suggested:
-    """The searcher gave a configuration, which became this trial.
+    """A configuration from the searcher, which became this trial.
 
-    ``waited``: slot-seconds lost while it was waited for. ``fallback``: the searcher was too late,
-    and the configuration was drawn at random. Both are measured: a replay would find others.
+    ``waited``: slot-seconds lost while slots waited for it. ``fallback``: the searcher was too
+    late, and the configuration was drawn at random. Both depend on measured times, which a replay
+    cannot reproduce.
     """
 
     trial: TrialId
@@ -191,7 +195,7 @@ class Suggested:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A trial was given to a slot, to train from one resource until another."""
+    """Launch of a trial into a slot, to train from one resource until another."""
 
     trial: TrialId
     attempt: int
@@ -202,7 +206,7 @@ class Launched:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A trial came to its end."""
+    """End of a trial."""
 
     trial: TrialId
     status: Status
@@ -212,7 +216,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Exploited:
-    """A trial took over another one's state, which it shares, or its own; and a configuration."""
+    """Takeover of a state and a configuration by a trial.
+
+    The state is another trial's, and is shared with it, or the trial's own.
+    """
 
     trial: TrialId
     source: TrialId
@@ -223,7 +230,7 @@ class Exploited:
 
 @dataclass(frozen=True, slots=True)
 class RolledBack:
-    """A trial that waited for a slot is paused: its states since its exploit are gone."""
+    """Pause of a queued trial that lost all its states since its exploit."""
 
     trial: TrialId
     seconds: float
@@ -231,7 +238,7 @@ class RolledBack:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """A committed checkpoint is deleted: nothing refers to it any more, or it had to make room."""
+    """Deletion of a committed checkpoint that is unreferenced, or had to make room."""
 
     checkpoint_id: int
     reason: str

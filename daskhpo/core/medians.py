@@ -1,4 +1,4 @@
-"""A median that grows with its data."""
+"""Running median of a growing set of values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RunningMedian:
             heappush(self._high, -heappushpop(self._low, -value))
 
     def value(self) -> float:
-        """The median; the mean of the two middle values where their number is even."""
+        """Return the median; for an even count, the mean of the two middle values."""
         assert self._low, "no value was inserted"
         if len(self._low) > len(self._high):
             return -self._low[0]

@@ -1,4 +1,4 @@
-"""From metrics to losses, once: inside the house every loss is minimised."""
+"""Conversion of metrics to losses, which the package always minimises."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from daskhpo.core.types import Metrics
 
 Mode = Literal["min", "max"]
 
-# Columns of the tables that a study gives; a metric of that name would hide one.
+# Columns of a study's tables; a metric with such a name would hide one.
 RESERVED = frozenset({"trial", "attempt", "resource", "seconds", "status", "bracket", "reason"})
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """Which metric counts, and which way is better.
+    """The study's metric, and whether it is minimised or maximised.
 
-    A non-finite value has the worst loss, ``inf``; the coordinator ends such a trial as failed,
-    so that nothing non-finite reaches a scheduler or a searcher.
+    A non-finite value has the worst loss, ``inf``. A trial that reports one fails, so schedulers
+    and searchers receive only finite losses.
 
     Raises
     ------
@@ -38,13 +38,13 @@ class Objective:
             raise ValueError(f"metric={self.metric!r} must be the name of a reported metric")
 
     def check(self, metrics: Any) -> dict[str, float]:
-        """The metrics of one unit as plain Python numbers.
+        """Return the metrics of one unit as plain Python numbers.
 
-        Numpy scalars and tensors of one element are taken as numbers.
+        Numpy scalars and tensors of one element count as numbers.
 
         Raises
         ------
-        MetricError : they are no flat dict of numbers, or the study's metric is not among them.
+        MetricError : not a flat dict of numbers, or a dict without the study's metric.
         """
         if not isinstance(metrics, Mapping):
             raise MetricError(
@@ -57,39 +57,42 @@ class Objective:
             if number is None or not isinstance(name, str):
                 raise MetricError(
                     f"reported {name!r}: {value!r}, a {type(value).__name__}; "
-                    "metrics are names with numbers (flat, no lists, no texts)"
+                    "report a dict of names to numbers (flat, no lists, no strings)"
                 )
             if name in RESERVED:
                 raise MetricError(
-                    f"the metric name {name!r} is taken by a column of the study's tables; "
-                    "give it another name"
+                    f"the metric name {name!r} is reserved for a column of the study's tables; "
+                    "rename the metric"
                 )
             plain[name] = number
         if self.metric not in plain:
             raise MetricError(
                 f"the study's metric {self.metric!r} is missing from a report, "
-                f"which has {sorted(plain)}; correct metric= or what is reported"
+                f"which has {sorted(plain)}; change metric=, or report it"
             )
         return plain
 
     def loss(self, metrics: Metrics) -> float:
-        """Loss of one unit's metrics (which contain the metric); ``inf`` if it is not finite."""
+        """Return the loss of one unit's metrics; ``inf`` if the metric is not finite.
+
+        The metric must be among them.
+        """
         value = metrics[self.metric]
         if not math.isfinite(value):
             return math.inf
         return value if self.mode == "min" else -value
 
     def value(self, loss: float) -> float:
-        """The metric as the user counts it."""
+        """Convert a loss back to the user's metric."""
         return loss if self.mode == "min" else -loss
 
     def reached(self, loss: float, target: float) -> bool:
-        """Whether a loss is at least as good as a target given in the user's units."""
+        """Return True if a loss is at least as good as a target for the user's metric."""
         return loss <= (target if self.mode == "min" else -target)
 
 
 def _number(value: Any) -> float | None:
-    """A Python number from anything that is one number, or None."""
+    """Return a Python number for anything that is a single number, or None."""
     if isinstance(value, (int, float)):  # bools and subclasses, such as numpy.float64
         return float(value) if isinstance(value, float) else int(value)
     item = getattr(value, "item", None)  # numpy scalars, tensors of one element

@@ -1,4 +1,4 @@
-"""Objects from the text that describes them: known names and plain values, and nothing else."""
+"""Parsing of objects from text: known names and plain values, nothing else."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ MAX_LENGTH = 10_000
 
 
 def parse_call(text: str, known: Mapping[str, Callable[..., Any]]) -> Any:
-    """The object that a text like ``"ASHA(max_t=81, grace_period=3)"`` describes.
+    """Make an object from text such as ``"ASHA(max_t=81, grace_period=3)"``.
 
-    The text is parsed, never evaluated: all that it can do is to call a known name with numbers,
-    strings, bools, None, lists, tuples and dicts of these, and other known names.
+    The text is parsed, never evaluated. It can only call known names. Their arguments are numbers,
+    strings, bools, None, lists, tuples and dicts of these, and calls of other known names.
 
     >>> parse_call("dict(a=-1, b=[2.5, dict()])", {"dict": dict})
     {'a': -1, 'b': [2.5, {}]}
 
     Raises
     ------
-    ValueError : anything else stands there, or the callable refuses its arguments.
+    ValueError : the text contains anything else, or the callable rejects its arguments.
     """
     if len(text) > MAX_LENGTH:
         raise ValueError(f"the text {text[:40]!r}… is longer than {MAX_LENGTH} characters")

@@ -1,4 +1,4 @@
-"""Quantities as users write them: ``"8h"``, ``"2 GB"``."""
+"""Parsing of durations and sizes: ``"8h"``, ``"2 GB"``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ _BYTES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
 def parse_duration(duration: float | str, name: str = "time_budget") -> float:
-    """Seconds of a duration: a number, or text such as ``"8h"``, ``"1h30m"``, ``"90s"``.
+    """Convert a duration to seconds.
+
+    It is a number of seconds, or text such as ``"8h"``, ``"1h30m"``, ``"90s"``.
 
     Raises
     ------
-    ValueError : anything else, or a duration that is not positive.
+    ValueError : anything else, or a duration that is not positive and finite.
     """
     if isinstance(duration, str):
         parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", duration)
@@ -38,7 +40,7 @@ def parse_duration(duration: float | str, name: str = "time_budget") -> float:
 
 
 def parse_bytes(value: Any, name: str) -> Any:
-    """Bytes of a text such as ``"2 GB"``; anything else as it is."""
+    """Convert text such as ``"2 GB"`` to bytes; return anything else unchanged."""
     if not isinstance(value, str):
         return value
     number = value.strip().rstrip("BbIiKkMmGgTt").strip()

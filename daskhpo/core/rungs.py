@@ -1,4 +1,4 @@
-"""Milestones, brackets and rungs: the ladder that successive halving climbs."""
+"""Milestones, brackets and rungs of successive halving."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from daskhpo.core.types import TrialId
 
 
 def milestones(max_t: int, grace_period: int, reduction_factor: int) -> tuple[int, ...]:
-    """Resources at which trials are compared: ``r, r·η, r·η², …`` below ``R``, then ``R``.
+    """Return the milestones: ``r, r·η, r·η², …`` below ``R``, then ``R``.
 
-    Found by multiplication: ``log(243, 3)`` is below 5 in floating point.
+    Computed by multiplication, because ``log(243, 3)`` is below 5 in floating point.
 
     >>> milestones(max_t=81, grace_period=3, reduction_factor=3)
     (3, 9, 27, 81)
 
     Raises
     ------
-    TypeError, ValueError : values that are no ints, or that give no ladder.
+    TypeError, ValueError : values that are not ints, or that give no ladder.
     """
     check_ladder(max_t, grace_period, reduction_factor)
     levels = []
@@ -33,7 +33,7 @@ def milestones(max_t: int, grace_period: int, reduction_factor: int) -> tuple[in
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One level of a synchronous bracket: so many trials, trained to this resource."""
+    """One level of a synchronous bracket: a number of trials and their resource."""
 
     n_trials: int
     resource: int
@@ -42,11 +42,11 @@ class Level:
 def hyperband_brackets(
     max_t: int, grace_period: int, reduction_factor: int
 ) -> tuple[tuple[Level, ...], ...]:
-    """The brackets of Hyperband, the one with most trials and the shortest start first.
+    """Return the brackets of Hyperband, the most trials and shortest start first.
 
     Bracket ``s`` starts ``⌊(s_max+1)/(s+1)⌋·η^s`` trials at ``R·η^-s`` and keeps ``⌊n/η⌋`` of
-    them at each level. (The text of the paper has ``⌈(s_max+1)/(s+1)·η^s⌉``; its table, which we
-    follow, has the floor.) Resources that are no integers are rounded down.
+    them at each level. (The text of the paper has ``⌈(s_max+1)/(s+1)·η^s⌉``; its table, which this
+    function follows, has the floor.) Resources that are not integers are rounded down.
 
     References
     ----------
@@ -63,7 +63,7 @@ def hyperband_brackets(
 
 
 def halving_levels(n_trials: int, max_t: int, s: int, eta: int) -> tuple[Level, ...]:
-    """Levels of one bracket of successive halving that begins ``s`` halvings below ``max_t``."""
+    """Return the levels of a bracket that begins ``s`` halvings below ``max_t``."""
     levels = []
     for i in range(s + 1):
         levels.append(Level(n_trials // eta**i, max_t // eta ** (s - i)))
@@ -71,14 +71,14 @@ def halving_levels(n_trials: int, max_t: int, s: int, eta: int) -> tuple[Level, 
 
 
 def check_ladder(max_t: int, grace_period: int, reduction_factor: int) -> None:
-    """Refuse values that give no ladder, with a message that says what would."""
+    """Check that the values give a ladder; an error's message says what is allowed."""
     for name, value in (
         ("max_t", max_t),
         ("grace_period", grace_period),
         ("reduction_factor", reduction_factor),
     ):
         if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name}={value!r} must be an int: resources are counted in steps")
+            raise TypeError(f"{name}={value!r} must be an int: resources count units of training")
     if grace_period < 1:
         raise ValueError(f"grace_period={grace_period} must be at least 1")
     if max_t < grace_period:
@@ -94,18 +94,19 @@ def check_ladder(max_t: int, grace_period: int, reduction_factor: int) -> None:
 
 
 RungEntry = tuple[float, TrialId]
-NEAR_TOP_SHARE = 0.15  # how far below the top a rank may be for a real chance to rise, as a share
+NEAR_TOP_SHARE = 0.15  # share of ranks below the top that have a real chance to reach it
 
 
 class Top:
-    """The best so many of a growing set of losses; insertion and membership take O(log n).
+    """The best entries of a growing set of losses.
 
-    Two heaps hold the entries: the top with its worst entry outside, and the rest with its best
-    outside; one entry at most changes sides per insertion.
+    An insertion takes O(log n), a membership test O(1). Two heaps hold the entries: the top with
+    its worst entry at the root, and the rest with its best. At most one entry moves between them
+    per insertion.
 
     Parameters
     ----------
-    size : how many of ``n`` entries are the top. Grows with ``n``, by one at most.
+    size : number of entries in the top, given ``n`` entries; grows with ``n``, by at most one.
     """
 
     def __init__(self, size: Callable[[int], int]) -> None:
@@ -118,9 +119,9 @@ class Top:
         return trial in self._members
 
     def insert(self, entry: RungEntry) -> RungEntry | None:
-        """Add an entry; the one that came into the top by that, if any."""
+        """Add an entry; return the entry that thereby joins the top, or None."""
         n = len(self._top) + len(self._rest) + 1
-        if self._size(n) > len(self._top):  # the top grows by one: by the best of the others
+        if self._size(n) > len(self._top):  # the top grows: the best of the others joins it
             return self._raise(heappushpop(self._rest, entry))
         if self._top and entry < _negated(self._top[0]):
             self._raise(entry)
@@ -132,7 +133,10 @@ class Top:
         return None
 
     def cutoff(self) -> float | None:
-        """The worst loss of the top; while the top is empty, the best loss; None if no loss."""
+        """Return the worst loss of the top.
+
+        While the top is empty: the best loss; None if there are no losses.
+        """
         if self._top:
             return -self._top[0][0]
         return self._rest[0][0] if self._rest else None
@@ -146,10 +150,10 @@ class Top:
 class Rung:
     """Losses of the trials that reached one milestone; the best ``⌊n/η⌋`` are its top.
 
-    Insertion and both questions (is this trial in the top? who in the top was not promoted yet?)
-    take O(log n). Equal losses rank by trial number, the earlier one first.
+    An insertion takes O(log n), and so does finding the trial of the top to promote next. Equal
+    losses rank by trial number, the lower one first.
 
-    A heap holds the candidates for promotion and may hold stale ones, which are dropped when met.
+    A heap holds the candidates for promotion. Stale candidates are dropped when they are reached.
     """
 
     def __init__(self, eta: int) -> None:
@@ -157,7 +161,7 @@ class Rung:
         self._top = Top(lambda n: n // eta)
         self._near = Top(lambda n: ceil(n * min(1.0, 1 / eta + NEAR_TOP_SHARE)))
         self._losses: dict[TrialId, float] = {}
-        self._settled: set[TrialId] = set()  # promoted, or never to be
+        self._settled: set[TrialId] = set()  # promoted or ended
         self._candidates: list[RungEntry] = []
 
     def __len__(self) -> int:
@@ -167,7 +171,7 @@ class Rung:
         return trial in self._losses
 
     def insert(self, trial: TrialId, loss: float) -> None:
-        """Add a trial's loss; each trial comes once."""
+        """Add a trial's loss; once for each trial."""
         assert trial not in self._losses, f"trial {trial} is in this rung already"
         self._losses[trial] = loss
         entry = (loss, trial)
@@ -177,26 +181,30 @@ class Rung:
             heappush(self._candidates, raised)
 
     def in_top(self, trial: TrialId) -> bool:
-        """Whether the trial is among the best ``⌊n/η⌋``."""
+        """Return True if the trial is among the best ``⌊n/η⌋``."""
         return trial in self._top
 
     def may_rise(self, trial: TrialId) -> bool:
-        """Whether there is a real chance that a trial comes to be in the top.
+        """Return True if the trial has a real chance to reach the top later.
 
-        While the rung is young (below ``2η`` losses) anyone may. Later it takes a rank within the
-        best ``1/η + 0.15``: of simulated trials that rose from a pause 95 % had one (fewer than
-        one in a thousand of all others rose).
+        While the rung has fewer than ``2η`` losses, every trial has. Later its rank must be within
+        the best ``1/η + 0.15``: of simulated trials that were promoted from a pause, 95 % had such
+        a rank. Of all other trials, fewer than one in a thousand were promoted.
         """
         return len(self._losses) < 2 * self._eta or trial in self._near
 
     def cutoff(self) -> float | None:
-        """The worst loss of the top; while the top is empty, the best loss; None if no loss."""
+        """Return the worst loss of the top.
+
+        While the top is empty: the best loss; None if there are no losses.
+        """
         return self._top.cutoff()
 
     def promotable(self, can_go: Callable[[TrialId], bool]) -> TrialId | None:
-        """The best trial of the top that was not promoted yet and, being asked, can go.
+        """Return the best trial of the top that is not promoted yet, or None.
 
-        Those that cannot go yet (their state is being taken) are few: they hold slots.
+        Trials for which ``can_go`` is False are skipped: their state is still being taken. They are
+        few, since each holds a slot.
         """
         found = None
         held_back: list[RungEntry] = []
@@ -214,7 +222,7 @@ class Rung:
         return found
 
     def settle(self, trial: TrialId) -> None:
-        """The trial was promoted, or ended: it is no candidate any more."""
+        """Remove a trial from the candidates: it was promoted, or it ended."""
         if trial in self._losses:
             self._settled.add(trial)
 

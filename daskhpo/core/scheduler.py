@@ -1,4 +1,4 @@
-"""The interface of a scheduler: which segment next, or none."""
+"""Interface of schedulers, which choose the next segment of a trial, or none."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ Compare = Literal["last", "best"]
 
 
 class Scheduler(ABC):
-    """Decides how far each trial trains. Keeps ranks, never statuses; holds no clock and no I/O.
+    """Base class of schedulers, which decide how far each trial trains.
 
-    The coordinator works on a copy of its own, so one object may describe many studies.
+    A scheduler keeps ranks, never statuses, and has no clock and no I/O. The coordinator works on
+    its own copy, so one object may describe many studies.
 
     Attributes
     ----------
     max_t : the resource at which a trial is fully trained.
-    mutates : hyperparameters that it changes while a trial's state stays.
-    is_population : nobody goes on before all trials have begun; so there must be an end to them.
+    mutates : hyperparameters that change while a trial keeps its state.
+    is_population : True if no trial can continue before all have started; the number of trials
+        must then be limited.
     """
 
     max_t: int
@@ -29,7 +31,9 @@ class Scheduler(ABC):
     is_population: bool = False
 
     def setup(self, space: Space, seed: int) -> None:
-        """Learn what is searched, before anything else; most schedulers need not know.
+        """Set up for a search space and a seed; called before any other method.
+
+        Most schedulers do not need it.
 
         Raises
         ------
@@ -38,61 +42,66 @@ class Scheduler(ABC):
 
     @abstractmethod
     def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
-        """What a free slot should do. Changes nothing; the same question has the same answer.
+        """Return the action for a free slot.
+
+        It must not change the scheduler: repeated calls return the same action.
 
         Parameters
         ----------
-        trials : every trial that has not ended. ``Resume`` and ``Discard`` are for those whose
-            status is ``PAUSED``: until its checkpoint is committed, a pausing trial still runs.
-        can_start : False if no new trial may ever start (the study has all its trials).
+        trials : every trial that has not ended. ``Resume``, ``Exploit`` and ``Discard`` apply to
+            trials whose status is ``PAUSED``. A pausing trial runs until its state is held.
+        can_start : False if no new trial may start: the study has all its trials, or the searcher
+            has no more configurations.
         """
 
     @abstractmethod
     def on_launch(self, trial: Trial) -> None:
-        """The ``Start`` or ``Resume`` that was asked for has been carried out; see its ``until``.
+        """Note that the requested ``Start`` or ``Resume`` was carried out.
 
-        Not called when a lost trial runs again.
+        ``trial.until`` is the end of its segment. Not called when a lost or preempted trial is
+        launched again.
         """
 
     @abstractmethod
     def on_report(self, trial: Trial, report: Report) -> Decision:
-        """The trial came to the end of its segment (``report.resource == trial.until``)."""
+        """Return the decision at a segment's end (``report.resource == trial.until``)."""
 
     def on_exploit(self, trial: Trial, source: TrialId) -> None:
-        """The ``Exploit`` that was asked for has been carried out; see its ``config``."""
+        """Note that the requested ``Exploit`` was carried out; see ``trial.config``."""
 
     def on_rollback(self, trial: Trial) -> bool:
-        """The trial shall run again, but its newest state is older than its configuration.
+        """Return True to pause a queued trial whose newest state precedes its exploit.
 
-        Its worker was lost before a state was written since ``trial.since``, where it took over a
-        state and the configuration. True: it is paused instead, and :meth:`next_action` sees to
-        it. By default it trains again from ``trial.newest``, with the configuration that it has.
+        Its worker was lost before a state was written since ``trial.since``, the resource at which
+        it took over a state and its configuration. True: it is paused, and :meth:`next_action`
+        decides on it. False, the default: it trains again from ``trial.newest``, with its current
+        configuration.
         """
         return False
 
     def on_failure(self, trial: Trial) -> bool:
-        """The trial failed for good. True: it shall be paused, to exploit another one, and lives.
+        """Return True to pause a trial that failed for good, instead of ending it.
 
-        By default it ends.
+        The paused trial can then exploit another one. The default is False.
         """
         return False
 
     @abstractmethod
     def on_end(self, trial: Trial) -> None:
-        """The trial completed, was stopped (by a decision, too) or failed: it will not return."""
+        """Note that a trial ended: completed, stopped (also by a decision) or failed."""
 
 
 def ranked_loss(report: Report, compare: Compare) -> float:
-    """The loss by which a trial is compared: its last one, or its best so far."""
+    """Return the loss by which a trial is ranked: its last one, or its best so far."""
     return report.loss if compare == "last" else report.best_loss
 
 
 def check_compare(compare: str) -> Compare:
-    """Refuse anything but the two ways to compare.
+    """Return ``compare`` if it is ``"last"`` or ``"best"``.
 
     Raises
     ------
-    ValueError : anything but ``"last"`` and ``"best"``.
+    ValueError : any other value.
     """
     if compare == "last":
         return "last"

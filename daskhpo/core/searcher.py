@@ -1,4 +1,4 @@
-"""The interface of a searcher: which configuration next."""
+"""Interface of searchers, which propose configurations."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from daskhpo.core.types import Config, Report, Trial, TrialId
 
 
 class Searcher(ABC):
-    """Proposes configurations, and may learn from every report.
+    """Base class of searchers, which propose configurations.
 
-    The coordinator works on a copy of its own, so one object may describe many studies. Losses
-    are minimised and finite.
+    A searcher may learn from every report. The coordinator works on its own copy, so one object
+    may describe many studies. Losses are minimised and finite.
 
     Attributes
     ----------
-    finite : whether it runs out of configurations by itself, so that a study needs no limit.
-    slow : whether to suggest may take longer than a free slot should wait; a study then has
-        suggestions prepared ahead, beside its coordinator.
+    finite : True if it runs out of configurations; a study then needs no limit.
+    slow : True if a suggestion may take longer than a free slot should wait; a study then
+        prefetches suggestions in another thread than its coordinator's.
     """
 
     finite = False
@@ -28,40 +28,47 @@ class Searcher(ABC):
 
     @abstractmethod
     def setup(self, space: Space, seed: int) -> None:
-        """Learn where to search; called once, before anything else.
+        """Set up for a search space and a seed; called once, before any other method.
 
         Raises
         ------
-        ValueError : the space is not one this searcher can search.
+        ValueError : this searcher cannot search the space.
         """
 
     @abstractmethod
     def suggest(self, trial: TrialId) -> Config | None:
-        """Configuration for a new trial, or None when there is none left. Trials count from 0."""
+        """Return a configuration for a new trial; None: there is none left.
+
+        Trials are numbered from 0.
+        """
 
     def on_start(self, trial: TrialId, config: Config) -> None:
-        """The trial began with this configuration.
+        """Note that a trial began with this configuration.
 
-        It was suggested here; in a resumed study also by an earlier session's searcher, whose
-        model did not run again.
+        It was suggested here or, in a resumed study, by an earlier session's searcher, whose model
+        does not run again.
         """
 
     def observe(self, trial: Trial, report: Report) -> None:
         """Learn from a report at the end of a segment."""
 
     def on_end(self, trial: Trial) -> None:
-        """The trial ended; ``trial.status`` tells how (a failed one taught nothing else)."""
+        """Note that a trial ended; ``trial.status`` says how.
+
+        A segment in which a trial fails is not observed.
+        """
 
     def close(self) -> None:
-        """Let go of processes and connections; nothing is asked or told any more."""
+        """Release processes and connections; no method is called afterwards."""
 
 
 def checked_points(points: Sequence[Config] | None, space: Space) -> list[dict[str, Any]]:
-    """The user's points to evaluate first, each completed and checked against the space.
+    """Return the user's first points, each completed and checked against the space.
 
     Raises
     ------
-    TypeError : not a list of configurations. ValueError : a point that is not in the space.
+    TypeError : not a list of configurations.
+    ValueError : a point that is not in the space.
     """
     if isinstance(points, Mapping) or any(not isinstance(point, Mapping) for point in points or ()):
         raise TypeError(f"points_to_evaluate={points!r} must be a list of dicts, one per trial")
@@ -69,5 +76,5 @@ def checked_points(points: Sequence[Config] | None, space: Space) -> list[dict[s
 
 
 def described_points(points: Sequence[Config] | None) -> list[str]:
-    """The argument as it stands in a searcher's ``repr``, which a study directory records."""
+    """Return the argument as text for a searcher's ``repr``, which a study records."""
     return [f"points_to_evaluate={[dict(point) for point in points]!r}"] if points else []

@@ -1,4 +1,4 @@
-"""Search spaces: what a configuration may be."""
+"""Domains of hyperparameters, and search spaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from daskhpo.core.types import Config
 
 
 class Domain(ABC):
-    """The values that one hyperparameter may take. Bounds are inclusive."""
+    """The values that one hyperparameter may take; bounds are inclusive."""
 
     def sample(self, generator: np.random.Generator) -> Any:
         """Draw a value, uniform on the unit scale of the domain."""
@@ -22,27 +22,30 @@ class Domain(ABC):
 
     @abstractmethod
     def from_unit(self, u: float) -> Any:
-        """Value at ``u`` in [0, 1]; the inverse of :meth:`to_unit` up to rounding."""
+        """Return the value at ``u`` in [0, 1].
+
+        The inverse of :meth:`to_unit`, up to rounding.
+        """
 
     @abstractmethod
     def to_unit(self, value: Any) -> float:
-        """Place of a value in [0, 1]."""
+        """Return the position of a value in [0, 1]."""
 
     @abstractmethod
     def contains(self, value: Any) -> bool:
-        """Whether the value, type included, is one of the domain's."""
+        """Return True if the value, including its type, is in the domain."""
 
     @abstractmethod
     def grid(self, n: int) -> list[Any]:
-        """At most ``n`` distinct values, evenly spread; all of them where there are fewer."""
+        """Return at most ``n`` distinct values, evenly spread; all if there are fewer."""
 
     @abstractmethod
     def perturb(self, value: Any, generator: np.random.Generator) -> Any:
-        """A value near this one, inside the domain.
+        """Return a value near this one, inside the domain.
 
-        Numbers are multiplied by 0.8 or by 1.2 (Jaderberg et al. 2017, App. A) and kept inside the
-        bounds; an int moves by one at least, and 0 by a fifth of the range. An ordered value
-        becomes one of its neighbours, a category any other one. At a bound a value may stay.
+        Numbers are multiplied by 0.8 or by 1.2 (Jaderberg et al. 2017, App. A) and clipped to the
+        bounds. An int moves by at least one, and a float of 0 by a fifth of the range. An ordinal
+        value becomes one of its neighbours, a category any other one. At a bound a value may stay.
         """
 
 
@@ -84,7 +87,7 @@ class Real(Domain):
 
 @dataclass(frozen=True)
 class Integer(Domain):
-    """An int between two bounds; ``log``: uniform in the logarithm, each int its share.
+    """An int between two bounds; ``log``: uniform in the logarithm before rounding.
 
     Raises
     ------
@@ -135,7 +138,7 @@ class Integer(Domain):
 
 @dataclass(frozen=True)
 class Ordinal(Domain):
-    """One of a list of ordered numbers, such as batch sizes; near values behave alike.
+    """One of several ordered numbers, such as batch sizes; neighbours behave alike.
 
     Raises
     ------
@@ -174,12 +177,12 @@ class Ordinal(Domain):
 
 @dataclass(frozen=True)
 class Categorical(Domain):
-    """One of several values without an order: strings, numbers, bools, None, or tuples of them.
+    """One of several unordered values: str, int, float, bool, None, tuples of these.
 
     Raises
     ------
     ValueError : fewer than two values, or a repeated one.
-    TypeError : a value that cannot be written to a journal; give its name and look it up.
+    TypeError : a value that a journal cannot hold. Use a name, and look it up in the trainable.
     """
 
     values: tuple[Any, ...]
@@ -190,7 +193,8 @@ class Categorical(Domain):
             if not _is_plain(value):
                 raise TypeError(
                     f"Categorical: {value!r} is a {type(value).__name__}; allowed are str, int, "
-                    "float, bool, None and tuples of these. Give names and look the objects up"
+                    "float, bool, None and tuples of these. Give names and look the objects up "
+                    "in the trainable"
                 )
         if len(self.values) < 2:
             raise ValueError(f"{self} needs at least two values; give a constant as a plain value")
@@ -217,15 +221,18 @@ class Categorical(Domain):
 
 
 class Space(Mapping[str, Any]):
-    """Names to domains and constants, checked once; the order given is the order of the cube.
+    """A search space: the domain or the constant of each hyperparameter, checked once.
+
+    The order of the domains is the order of coordinates in the unit cube.
 
     Parameters
     ----------
-    space : hyperparameter names to a :class:`Domain` or a plain value, which is a constant.
+    space : mapping of names to a :class:`Domain`, or to a plain value, which is a constant.
 
     Raises
     ------
-    TypeError, ValueError : an empty space, a name that is no string, a value that is neither.
+    TypeError, ValueError : an empty space, a name that is empty or not a string, or a value that
+        is neither.
     """
 
     def __init__(self, space: Mapping[str, Any]) -> None:
@@ -263,28 +270,31 @@ class Space(Mapping[str, Any]):
         return f"Space({self._items!r})"
 
     def sample(self, generator: np.random.Generator) -> dict[str, Any]:
-        """Draw a configuration; its keys stand in the order of the space."""
+        """Draw a configuration; its keys are in the order of the space."""
         return self.from_unit(generator.random(len(self.domains)).tolist())
 
     def from_unit(self, point: Sequence[float]) -> dict[str, Any]:
-        """Configuration at a point of the unit cube, one coordinate per domain, in order."""
-        config = dict(self._items)  # in its order; the constants are right already
+        """Return the configuration at a point of the unit cube.
+
+        The point has one coordinate per domain, in order.
+        """
+        config = dict(self._items)  # sets the order and the constants
         for (name, domain), u in zip(self.domains.items(), point, strict=True):
             config[name] = domain.from_unit(u)
         return config
 
     def to_unit(self, config: Config) -> list[float]:
-        """Point of the unit cube, one coordinate per domain, in order."""
+        """Return the point in the unit cube, one coordinate per domain, in order."""
         return [domain.to_unit(config[name]) for name, domain in self.domains.items()]
 
     def complete(self, config: Config) -> dict[str, Any]:
-        """The configuration with the space's constants added, checked and in its order.
+        """Return a checked configuration with the space's constants, in its order.
 
-        Numbers come back as the space would give them: 40 for ``40.0`` or ``np.int64(40)``.
+        Numbers are converted to the type in the space: 40 for ``40.0`` or ``np.int64(40)``.
 
         Raises
         ------
-        ValueError : a name is missing or unknown, or a value lies outside its domain.
+        ValueError : a missing or unknown name, a value outside its domain, or a changed constant.
         """
         unknown = [name for name in config if name not in self._items]
         missing = [name for name in self.domains if name not in config]
@@ -298,7 +308,7 @@ class Space(Mapping[str, Any]):
                 raise ValueError(f"{name}={config[name]!r} is not in {domain}")
         for name, constant in self.constants.items():
             if name in config and _typed(_python(config[name])) != _typed(constant):
-                raise ValueError(f"{name}={config[name]!r} but the space holds it at {constant!r}")
+                raise ValueError(f"{name}={config[name]!r} but the space fixes it at {constant!r}")
         own = {name: _own(domain, config[name]) for name, domain in self.domains.items()}
         return {name: own.get(name, self._items[name]) for name in self._items}
 
@@ -336,7 +346,7 @@ def _pick(n: int, available: int) -> list[int]:
 
 
 def _own(domain: Domain, value: Any) -> Any:
-    """The domain's own object for a value that it contains."""
+    """Return the domain's own object for a value that it contains."""
     match domain:
         case Real():
             return float(value)
@@ -347,7 +357,7 @@ def _own(domain: Domain, value: Any) -> Any:
 
 
 def _python(value: Any) -> Any:
-    """The Python object for a numpy scalar, which a journal could not hold."""
+    """Convert a numpy scalar, which a journal cannot hold, to a Python object."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -368,12 +378,12 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(_is_plain(item) for item in value)
     if isinstance(value, float) and math.isnan(value):
-        return False  # it would not be found again: it is not equal to itself
+        return False  # a lookup could not find it: NaN is not equal to itself
     return value is None or isinstance(value, (str, bool, int, float))
 
 
 def _typed(value: Any) -> Any:
-    """A key under which 1, 1.0 and True differ."""
+    """Return a key in which 1, 1.0 and True differ."""
     if isinstance(value, tuple):
         return tuple(_typed(item) for item in value)
     return type(value), value

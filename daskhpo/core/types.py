@@ -1,8 +1,8 @@
-"""The vocabulary that plug-ins share: trials, reports, decisions and actions, all plain values.
+"""Vocabulary of plug-ins: trials, reports, decisions and actions, as plain values.
 
 A *decision* answers a report; an *action* answers a free slot. Both are closed unions of frozen
-dataclasses, read by ``match``. What happens in a study is in :mod:`daskhpo.core.events`, what an
-executor is told to do in :mod:`daskhpo.core.commands`.
+dataclasses, read by ``match``. Events are in :mod:`daskhpo.core.events`, commands to an executor in
+:mod:`daskhpo.core.commands`.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ WritePolicy = Literal["auto", "every", "rung", "end", "never"]
 
 
 class Status(Enum):
-    """Where a trial stands. Only the ledger sets it."""
+    """Status of a trial; only the ledger sets it."""
 
     QUEUED = "queued"  # has a segment to run and waits for a slot
     RUNNING = "running"  # holds a slot
-    PAUSED = "paused"  # holds no slot; the scheduler may bring it back
+    PAUSED = "paused"  # holds no slot; the scheduler may resume it
     COMPLETED = "completed"  # trained to the scheduler's max_t, or its function returned
     STOPPED = "stopped"  # ended early by a decision
-    FAILED = "failed"  # the user's code raised, or gave a non-finite metric
+    FAILED = "failed"  # its code raised or gave a non-finite metric, or it was lost too often
 
-    __hash__ = object.__hash__  # members are singletons; Enum's own hashes the name in Python
+    __hash__ = object.__hash__  # members are singletons; Enum's own hash is slower Python code
 
     @property
     def ended(self) -> bool:
-        """Whether nothing can happen to the trial any more."""
+        """True if the trial has ended: its status is final."""
         return self in _ENDED
 
 
@@ -45,12 +45,12 @@ _ENDED = frozenset({Status.COMPLETED, Status.STOPPED, Status.FAILED})
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRef:
-    """Where one checkpoint lies. Immutable; copied freely, its bytes never.
+    """Immutable reference to one checkpoint; copied freely, while its bytes never are.
 
     Attributes
     ----------
-    id : number of the checkpoint within its study, given out by the coordinator; unique.
-    trial, resource : whose state it is, and after how many units of training.
+    id : number of the checkpoint, unique within its study; the coordinator assigns it.
+    trial, resource : trial whose state it is, and its units of training.
     array : name of the store's array that holds its bytes; "" until it is committed.
     n_bytes, checksum : size and CRC-32C of its bytes; 0 until committed.
     """
@@ -63,15 +63,15 @@ class CheckpointRef:
     checksum: int = 0
 
     def plain(self) -> list[Any]:
-        """The fields in their order, for messages and the journal."""
+        """Return the fields in order, for messages and the journal."""
         return [self.id, self.trial, self.resource, self.array, self.n_bytes, self.checksum]
 
 
 class ReuseProbability(Enum):
-    """How likely it is that a state which a trial leaves behind is needed again.
+    """Probability that a state which a trial leaves behind is needed again.
 
-    The values are probabilities. Of pauses by ASHA whose rank came near the top, about 17 % were
-    promoted later; of the others fewer than one in a thousand.
+    Of pauses by ASHA whose rank came near the top, about 17 % were promoted later; of the others,
+    fewer than one in a thousand.
     """
 
     CERTAIN = 1.0
@@ -86,9 +86,9 @@ class ReuseProbability(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Train on, in the same slot, until this resource.
+    """Continue the trial in the same slot, until this resource.
 
-    ``keep``: its present state may be of use, for another trial to exploit, and is taken before.
+    ``keep``: another trial may exploit its current state, which is therefore taken first.
     """
 
     until: int
@@ -97,14 +97,17 @@ class Continue:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Give the slot back; the trial may be resumed. ``keep``: the chance of that is real."""
+    """Release the slot; the trial may be resumed.
+
+    ``keep``: it has a real chance to be resumed.
+    """
 
     keep: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """End the trial for good. ``reason`` is for people to read."""
+    """End the trial for good; ``reason`` is for human readers."""
 
     reason: str
 
@@ -125,7 +128,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Bring a paused trial back and train it until this resource."""
+    """Resume a paused trial and train it until this resource."""
 
     trial: TrialId
     until: int
@@ -133,10 +136,11 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Exploit:
-    """Let a paused trial go on from another one's newest state, with this configuration.
+    """Give a paused trial another one's newest state, and this configuration.
 
-    No bytes are copied: both refer to one row. It stays paused and asks for another action. With
-    itself as source it keeps its state, if there is one, and changes its configuration.
+    No bytes are copied: both trials refer to one checkpoint. The trial stays paused and needs
+    another action. With itself as source it keeps its state, if it has one, and only changes its
+    configuration.
     """
 
     trial: TrialId
@@ -146,7 +150,7 @@ class Exploit:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """End a paused trial that has no future; asks for another action at once."""
+    """End a paused trial that will not be resumed; another action follows at once."""
 
     trial: TrialId
     reason: str
@@ -154,39 +158,38 @@ class Discard:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do until something else happens."""
+    """Leave the slot free until something else happens."""
 
 
 Action = Start | Resume | Exploit | Discard | Wait
 
 
-# -- what plug-ins are shown ---------------------------------------------------------------------
+# -- what plug-ins receive -----------------------------------------------------------------------
 
 
 class Trial(NamedTuple):
-    """One trial as the ledger knows it now: a read-only snapshot.
+    """Read-only copy of a trial's entry in the ledger.
 
-    (A named tuple, because a changed copy of one costs a fifth of a dataclass's.)
+    (A named tuple, because making a changed copy takes a fifth of the time of a dataclass.)
 
     Attributes
     ----------
     until : the resource at which its current (or next) segment ends.
-    resource : units of training that its present state holds and that were reported.
-    since : resource at which it took over a state and its present configuration; 0 if never.
-    attempt : how often it has been launched, or taken over a state; answers of an older attempt
-        are dropped.
-    held : newest state that a worker keeps in its memory, or None. Never older than
-        ``checkpoint``, which has the same ``id`` once that is committed.
+    resource : units of training that its current state holds and that were reported.
+    since : resource at which it took over a state and its current configuration; 0: never.
+    attempt : number of its launches and exploits; messages of older attempts are ignored.
+    held : newest state in a worker's memory, or None. Never older than ``checkpoint``, which has
+        the same ``id`` once that state is committed.
     checkpoint : newest committed checkpoint, or None.
-    previous : the committed checkpoint before that one, to fall back on, or None.
-    best_loss : running best over all its reports; inf before the first.
+    previous : the committed checkpoint before that one, for a rollback, or None.
+    best_loss : best loss of all its reports; inf before the first.
     decided_at : the resource of the last report that was decided on.
     losses : one per unit since ``decided_at``.
-    decision : what was answered at ``decided_at``, while it waits to be carried out.
-    preempting : it gives up its slot in mid-segment, and waits for its state to be taken.
-    n_lost : losses in a row, between which it came no further than ``lost_at``.
-    lost_at : resource that it had come to when it was lost; 0 if it never was.
-    n_failed : how often its code raised.
+    decision : the decision at ``decided_at``, while it waits to be carried out; else None.
+    preempting : True while it is being preempted in mid-segment and its state is being taken.
+    n_lost : consecutive losses of its worker, without progress beyond ``lost_at``.
+    lost_at : furthest resource at which its worker was lost; 0: never.
+    n_failed : number of times that its code raised.
     """
 
     id: TrialId
@@ -211,7 +214,7 @@ class Trial(NamedTuple):
 
     @property
     def newest(self) -> CheckpointRef | None:
-        """The state from which it would go on; None: from its start."""
+        """The state from which it would continue; None: it would train from its start."""
         if self.held is None or (self.checkpoint and self.checkpoint.id == self.held.id):
             return self.checkpoint
         return self.held
@@ -219,13 +222,13 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a scheduler and a searcher learn at the end of a segment; all losses are finite.
+    """A trial's finite losses at a segment's end, for the scheduler and the searcher.
 
     Attributes
     ----------
     resource : units of training done; equals the segment's ``until`` unless the trial ended early.
     losses : one loss per unit of the trial since its last report, oldest first (never empty).
-    best_loss : the running best over the whole trial.
+    best_loss : best loss of the whole trial so far.
     """
 
     resource: int
@@ -240,12 +243,12 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A configuration for a new trial, and what it took to have one.
+    """A configuration for a new trial, and how it was obtained.
 
     Attributes
     ----------
-    waited : seconds for which the searcher was waited for.
-    fallback : the searcher was too late; the configuration was drawn at random.
+    waited : seconds of waiting for the searcher.
+    fallback : True if the searcher was too late, and the configuration was drawn at random.
     """
 
     config: Config
@@ -253,20 +256,20 @@ class Suggestion:
     fallback: bool = False
 
 
-# -- what a session runs under ---------------------------------------------------------------------
+# -- limits and policies of a session ------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How far one session of a study may go; None means no limit.
+    """Limits of one session of a study; None: no limit.
 
     Attributes
     ----------
-    num_trials : trials in the whole study, earlier sessions included.
+    num_trials : trials in the whole study, including earlier sessions.
     time_budget : seconds of this session.
-    target : value of the metric (as the user counts it) at which the study stops.
-    max_failures : how often a trial whose code raised is tried again.
-    fail_fast : stop the study at the first trial that fails for good.
+    target : value of the user's metric at which the study stops.
+    max_failures : number of retries of a trial whose code raised.
+    fail_fast : True: stop the study at the first trial that fails for good.
     """
 
     num_trials: int | None = None
@@ -278,27 +281,26 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointPolicy:
-    """Which states are written, and how much they may take. Sizes in bytes.
+    """Policy of checkpoints: which states are written, and limits; sizes in bytes.
 
     Attributes
     ----------
     write : ``"auto"``: states of paused trials stay in the workers' memory and are written when
-        that is worth it; written for sure are those of trials that hand over, and of the best at
-        their end. ``"every"``: also after every ``every`` units, and at each pause. ``"rung"``:
-        at the end of every segment. ``"end"``: at each pause, and at every trial's end.
-        ``"never"``: nothing is taken or kept; what is resumed trains again from its start.
-    every : units of training from one checkpoint to the next; only with ``write="every"``.
-    keep_best : of so many of the best trials that have ended a checkpoint is kept; None: of one
-        (``"auto"``, ``"every"``), or of all (``"rung"``, ``"end"``).
-    max_bytes, max_files : what all checkpoints of the study may take on the disk, each counted as
-        one file; None: no limit.
-        When nine tenths are taken, the least promising are deleted.
-    durability : a paused trial that has a real chance to be resumed is written once the training
-        that only its worker's memory holds took so many times as long as the write would.
-    memory : most bytes of one worker's memory for states of paused trials; None: a quarter of
+        that is worth its time. Always written are states of preempted trials, and of the best
+        trials at their end. ``"every"``: also after every ``every`` units, and at each pause.
+        ``"rung"``: at the end of every segment. ``"end"``: at each pause, and at every trial's end.
+        ``"never"``: no state is taken; a trial that is resumed trains again from its start.
+    every : units of training between checkpoints; only with ``write="every"``, where None means 1.
+    keep_best : number of the best ended trials whose checkpoint is kept; None: one (``"auto"``,
+        ``"every"``), or all (``"rung"``, ``"end"``).
+    max_bytes, max_files : limits on all checkpoints of the study on disk, each counted as one
+        file; None: no limit. When nine tenths are used, the least promising are deleted.
+    durability : multiple of a write's time. The state of a paused trial with a real chance to be
+        resumed is written once its unsaved training took longer than that.
+    memory : bytes of one worker's memory for states of paused trials, at most; None: a quarter of
         the worker's memory.
-    staging : a folder of the worker's own machine (environment variables are expanded there) that
-        takes states before they are copied to the study's folder in the background; None: no.
+    staging : folder on the worker's own machine (environment variables are expanded there) where
+        states wait for a copy to the study's folder in the background; None: no staging.
     """
 
     write: WritePolicy = "auto"
@@ -313,13 +315,13 @@ class CheckpointPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleSegment:
-    """Hyperparameters that held while a training went from one resource to another.
+    """Hyperparameters of a training between two resources.
 
     Attributes
     ----------
     start, until : units of training done before and after it; ``start < until``.
     config : the whole configuration.
-    trial : whose training it was, or None.
+    trial : the trial that trained, or None.
     """
 
     start: int

@@ -1,1 +1,1 @@
-"""Contract tests that a plug-in inherits, and what they are built from."""
+"""Contract tests for plug-ins to inherit, and their helpers."""

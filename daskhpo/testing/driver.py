@@ -1,8 +1,8 @@
-"""A study in miniature: drives one scheduler with virtual workers, as the coordinator would.
+"""Miniature study: one scheduler on virtual workers.
 
-No clock and no threads: which worker comes next is drawn from a seed, and so is every mishap.
-A mishap's draw is keyed by trial and segment, so that the same segments fail in any order of
-arrival.
+It drives the scheduler as the coordinator would, but has no clock and no threads. The next worker
+and every mishap are drawn from a seed. Failures are keyed by trial and segment, so the same
+segments fail in any order of arrival.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ def a_trial(
     bracket: int = 0,
     status: Status = Status.RUNNING,
 ) -> Trial:
-    """A trial as a scheduler is shown it."""
+    """Return a trial as a scheduler receives it."""
     return Trial(trial, {}, status, until, bracket, resource, attempt=1)
 
 
 def a_report(resource: int, loss: float, best_loss: float | None = None) -> Report:
-    """A report whose last loss is given; the running best is that loss unless given too."""
+    """Return a report of one loss, which is also the best loss unless that is given."""
     return Report(resource, (loss,), loss if best_loss is None else best_loss)
 
 
 def noisy_curve(seed: int) -> LossCurve:
-    """Losses that fall with the resource, cross one another, and are fixed by the seed."""
+    """Return losses that fall with the resource and cross; the seed determines them."""
 
     def loss(trial: TrialId, resource: int) -> float:
         floor, speed = rng(seed, "curve", trial).random(2)
@@ -66,15 +66,15 @@ def noisy_curve(seed: int) -> LossCurve:
 
 @dataclass(frozen=True)
 class Mishaps:
-    """How often things go wrong, as probabilities.
+    """Probabilities of mishaps, in [0, 1].
 
     Attributes
     ----------
     fails : a segment raises.
-    lost : a running trial loses its worker, before its report or before its checkpoint is safe.
-    slow_saves : a checkpoint is still being written when the next thing happens.
-    failed_saves : a checkpoint cannot be written, which ends the trial as failed.
-    forgotten : a paused trial comes back without a checkpoint and trains again from the start.
+    lost : a running trial loses its worker, before its report or before its state is saved.
+    slow_saves : a state is still being saved when the next event happens.
+    failed_saves : a state cannot be saved, so its trial fails.
+    forgotten : a trial resumes without a checkpoint and trains again from the start.
     resizes : the number of workers changes.
     """
 
@@ -92,23 +92,24 @@ EVERYTHING_GOES_WRONG = Mishaps(
 
 
 class Driver:
-    """Runs trials on virtual workers until the scheduler has nothing more to do.
+    """A study on virtual workers, which runs until its scheduler has no more actions.
 
     Parameters
     ----------
-    scheduler : is copied.
+    scheduler : scheduler to drive; it is copied.
     curve : loss of a trial at a resource.
-    num_trials : how many may start; may be raised later, followed by another :meth:`run`.
-    n_workers : slots; with one, everything happens in sequence.
-    seed : of the order of arrival and of the mishaps.
-    suspicious : ask each question twice, and its opposite too, and compare the answers.
+    num_trials : number of trials that may start; may be raised later, before another :meth:`run`.
+    n_workers : number of slots; with one, everything happens in sequence.
+    seed : seed of the order of arrival and of the mishaps.
+    suspicious : True: request each action twice, and once with the opposite ``can_start``, and
+        check that the scheduler does not change.
 
     Attributes
     ----------
-    script : all that happened, in order, as tuples that begin with a word.
+    script : all events in order, as tuples that begin with a word.
     reached : trials that reported at (bracket, resource), in the order of arrival.
-    ended : how each trial ended, and at which resource.
-    trials : those that have not ended.
+    ended : status and resource at which each trial ended.
+    trials : trials that have not ended.
     """
 
     def __init__(
@@ -135,22 +136,22 @@ class Driver:
         self._seed = seed
         self._order = rng(seed, "order of arrival")
 
-    # -- what a study does -----------------------------------------------------------------------
+    # -- the study -------------------------------------------------------------------------------
 
     def run(self) -> Driver:
-        """Until nothing runs and the scheduler waits."""
+        """Run until no trial runs and the scheduler waits."""
         self.fill()
         while running := self.running():
             if self._happens(self.mishaps.resizes):
                 self.n_workers = int(self._order.integers(1, self._most_workers + 1))
             self.step(running[int(self._order.integers(len(running)))])
             self.fill()
-        assert not self._queue, "a lost trial was never run again"
-        assert isinstance(self.ask(), Wait), "there was something to do for an idle worker"
+        assert not self._queue, "a lost trial was not launched again"
+        assert isinstance(self.ask(), Wait), "a worker is idle although the scheduler has an action"
         return self
 
     def running(self) -> list[TrialId]:
-        """Trials that hold a slot."""
+        """Return the trials that hold a slot."""
         return [t.id for t in self.trials.values() if t.status is Status.RUNNING]
 
     def fill(self) -> None:
@@ -161,7 +162,7 @@ class Driver:
                 continue
             match self.ask():
                 case Start(until, bracket):
-                    assert self.n_started < self.num_trials, "started one too many"
+                    assert self.n_started < self.num_trials, "more than num_trials were started"
                     assert 0 < until <= self.scheduler.max_t
                     trial = Trial(self.n_started, {}, Status.QUEUED, until, bracket)
                     self.n_started += 1
@@ -184,7 +185,7 @@ class Driver:
                     return
 
     def ask(self) -> Action:
-        """The scheduler's answer to a free slot."""
+        """Return the scheduler's action for a free slot."""
         can_start = self.n_started < self.num_trials
         if not self.suspicious:
             return self.scheduler.next_action(self.trials, can_start)
@@ -196,7 +197,7 @@ class Driver:
         return first
 
     def step(self, number: TrialId) -> None:
-        """Whatever happens next to a running trial."""
+        """Let the next event of a running trial happen."""
         trial = self.trials[number]
         if self._happens(self.mishaps.lost):
             self.script.append(("lost", number))
@@ -210,13 +211,13 @@ class Driver:
             self._report(trial)
 
     def fails(self, number: TrialId, until: int) -> bool:
-        """Whether the segment that ends there raises; the same in any order of events."""
+        """Return True if the segment up to ``until`` raises, in any order of events."""
         return rng(self._seed, "fails", number, until).random() < self.mishaps.fails
 
-    # -- the details -----------------------------------------------------------------------------
+    # -- details ---------------------------------------------------------------------------------
 
     def _run_again(self, number: TrialId) -> None:
-        """A lost trial has a slot, unless it is set back behind its configuration."""
+        """Launch a lost trial again, or pause it if it is rolled back before its exploit."""
         trial = self.trials[number]
         forgotten = self._happens(self.mishaps.forgotten)
         if forgotten and trial.since > 0:
@@ -250,9 +251,9 @@ class Driver:
 
     def _exploit(self, trial: Trial, source: TrialId, config: Config) -> None:
         donor = self.trials.get(source)
-        assert donor is not None, f"trial {source}, to be exploited, has ended or never began"
+        assert donor is not None, f"exploit of trial {source}, which has ended or never began"
         state = donor.newest
-        assert state or donor is trial, f"there is no state of trial {source} to be exploited"
+        assert state or donor is trial, f"exploit of trial {source}, which has no state"
         self.script.append(("exploit", trial.id, source))
         resource = state.resource if state else 0
         self.trials[trial.id] = trial._replace(
@@ -306,8 +307,8 @@ class Driver:
 
     def _paused(self, number: TrialId) -> Trial:
         trial = self.trials.get(number)
-        assert trial is not None, f"an action on trial {number}, which has ended or never began"
-        assert trial.status is Status.PAUSED, f"an action on a trial that is not paused: {trial}"
+        assert trial is not None, f"action on trial {number}, which has ended or never began"
+        assert trial.status is Status.PAUSED, f"action on a trial that is not paused: {trial}"
         return trial
 
     def _happens(self, probability: float) -> bool:

@@ -6,7 +6,7 @@ from daskhpo.core.events import Record
 
 
 class MemoryJournal:
-    """Keeps records in a list."""
+    """Journal that keeps its records in a list."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []

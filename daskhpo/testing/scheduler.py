@@ -1,4 +1,4 @@
-"""What every scheduler must do, as tests to inherit.
+"""Contract tests of schedulers, to inherit.
 
 ::
 
@@ -24,22 +24,23 @@ MakeScheduler = Callable[[], Scheduler]
 
 
 def drive(scheduler: Scheduler, seed: int = 0, **options: Any) -> Driver:
-    """A finished study of 30 trials on 4 workers, unless the options say otherwise."""
+    """Run a study of 30 trials on 4 workers, unless ``options`` say otherwise."""
     settings: dict[str, Any] = {"num_trials": 30, "n_workers": 4, **options}
     return Driver(scheduler, noisy_curve(seed), seed=seed, **settings).run()
 
 
 class SchedulerContract:
-    """Inherit, and give a fixture ``make``: a function without arguments to a new scheduler.
+    """Contract of schedulers, to inherit by a test class with a fixture ``make``.
 
-    The driver itself refuses actions on trials that ended or do not pause, segments that lead
-    backwards or past ``max_t``, and trials started once no more may be.
+    ``make`` is a function without arguments that returns a new scheduler. The driver itself
+    rejects actions on trials that have ended or are not paused, segments that lead backwards or
+    past ``max_t``, and more trials than may start.
     """
 
     @pytest.fixture
     def make(self) -> MakeScheduler:
-        """Function without arguments that gives a new scheduler."""
-        raise NotImplementedError("give a fixture `make`")
+        """Return a function without arguments that returns a new scheduler."""
+        raise NotImplementedError("define a fixture `make` in the test class")
 
     def test_a_new_study_begins_with_a_start(self, make: MakeScheduler) -> None:
         action = make().next_action({}, can_start=True)

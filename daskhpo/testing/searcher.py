@@ -1,4 +1,4 @@
-"""What every searcher must do, as tests to inherit.
+"""Contract tests of searchers, to inherit.
 
 ::
 
@@ -25,7 +25,7 @@ MakeSearcher = Callable[..., Searcher]
 
 
 def a_space() -> Space:
-    """A space with one hyperparameter of each kind, and a constant."""
+    """Return a space with one hyperparameter of each kind, and a constant."""
     return Space(
         {
             "lr": Real(1e-4, 1e-1, log=True),
@@ -38,12 +38,12 @@ def a_space() -> Space:
 
 
 def a_point(lr: float = 1e-3, **others: Any) -> dict[str, Any]:
-    """A configuration in :func:`a_space`."""
+    """Return a configuration in :func:`a_space`."""
     return {"lr": lr, "layers": 2, "optimizer": "adam", "batch_size": 61, "epochs": 9, **others}
 
 
 def search(searcher: Searcher, n: int, first: int = 0) -> list[Any]:
-    """Suggestions for trials one after another, each of which reports and ends."""
+    """Return suggestions for ``n`` trials in turn, each of which reports and ends."""
     configs = []
     for number in range(first, first + n):
         config = searcher.suggest(number)
@@ -58,21 +58,22 @@ def search(searcher: Searcher, n: int, first: int = 0) -> list[Any]:
 
 
 class SearcherContract:
-    """Inherit, and give a fixture ``make``: a function from ``points_to_evaluate`` to a searcher.
+    """Contract of searchers, to inherit by a test class with a fixture ``make``.
 
-    ``n`` is how many trials the tests ask for; lower it for a searcher that is slow.
+    ``make`` is a function that takes ``points_to_evaluate`` and returns a new searcher. ``n`` is
+    the number of suggestions in the tests; lower it for a slow searcher.
     """
 
     n = 30
 
     @pytest.fixture
     def make(self) -> MakeSearcher:
-        """Function that gives a new searcher; it takes ``points_to_evaluate``."""
-        raise NotImplementedError("give a fixture `make`")
+        """Return a function that takes ``points_to_evaluate`` and returns a new searcher."""
+        raise NotImplementedError("define a fixture `make` in the test class")
 
     @pytest.fixture
     def ready(self, make: MakeSearcher) -> Callable[..., Searcher]:
-        """Function that gives a searcher after its set-up."""
+        """Return a function that makes a searcher and calls its ``setup``."""
 
         def build(seed: int = 0, space: Space | None = None, **options: Any) -> Searcher:
             searcher = make(**options)
@@ -113,7 +114,7 @@ class SearcherContract:
             (a_point(layers=2.5), "layers=2.5 is not in Integer"),
             (a_point(batch_size=50), "batch_size=50 is not in Ordinal"),
             (a_point(optimizer="lbfgs"), "optimizer='lbfgs' is not in Categorical"),
-            (a_point(epochs=10), "epochs=10 but the space holds it at 9"),
+            (a_point(epochs=10), "epochs=10 but the space fixes it at 9"),
             (a_point(typo=1), r"unknown names \['typo'\]"),
             ({"lr": 1e-3}, "missing names"),
         ],
@@ -153,7 +154,7 @@ class SearcherContract:
         try:
             searcher = ready(space=space)
         except ValueError:
-            pytest.skip("it cannot search such a space")
+            pytest.skip("the searcher cannot search this space")
         configs = search(searcher, 12)
         n_given = len([config for config in configs if config is not None])
         assert configs[n_given:] == [None] * (12 - n_given)

@@ -1,4 +1,4 @@
-"""What every checkpoint store must do, as tests to inherit.
+"""Contract tests of checkpoint stores, to inherit.
 
 ::
 
@@ -30,12 +30,15 @@ from daskhpo.core.types import CheckpointRef
 
 
 def a_ref(row: int = 0, trial: int = 0, resource: int = 1) -> CheckpointRef:
-    """Return a reference as the coordinator gives it out, not yet written."""
+    """Return a reference as the coordinator assigns it: not yet committed."""
     return CheckpointRef(id=row, trial=trial, resource=resource)
 
 
 def a_state(seed: int = 0) -> dict[str, Any]:
-    """Return a small state with most of what a state may hold; the seed changes values only."""
+    """Return a small state with most of the types that a state may hold.
+
+    The seed changes values only.
+    """
     values = np.random.Generator(np.random.PCG64(seed))
     return {
         "model": OrderedDict(w=values.random((3, 4), np.float32), b=values.random(4)),
@@ -48,7 +51,7 @@ def a_state(seed: int = 0) -> dict[str, Any]:
 
 
 def assert_same_state(found: Any, expected: Any, path: str = "state") -> None:
-    """Assert that two state trees are equal in value, type and dtype, floats to the bit."""
+    """Assert that two states are equal in value, type and dtype, floats to the bit."""
     assert type(found) is type(expected), f"{path}: {type(found)} is not {type(expected)}"
     torch: Any = sys.modules.get("torch")
     if isinstance(expected, dict):
@@ -80,7 +83,10 @@ def assert_same_state(found: Any, expected: Any, path: str = "state") -> None:
 
 
 class CheckpointStoreContract:
-    """Inherit, and give fixtures ``store`` and ``other`` that make two empty stores."""
+    """Contract of checkpoint stores, to inherit by a test class with two fixtures.
+
+    The fixtures ``store`` and ``other`` return two empty stores.
+    """
 
     def test_what_was_written_is_read_equal(self, store: Any) -> None:
         assert_same_state(store.read(store.write(a_ref(), a_state())), a_state())
@@ -163,7 +169,7 @@ class CheckpointStoreContract:
         state["model"]["w"][:] = 0
         read = store.read(ref)
         assert_same_state(read, a_state())
-        read["model"]["w"][:] = 1  # may be written to, and does not write through
+        read["model"]["w"][:] = 1  # the array is writable, but not a view of the store
         assert_same_state(store.read(ref), a_state())
 
     def test_a_snapshot_is_written_as_the_state_would_be(self, store: Any) -> None:
@@ -203,7 +209,7 @@ class CheckpointStoreContract:
 
     def test_cleaning_removes_the_rows_that_are_not_kept(self, store: Any) -> None:
         kept, dropped = (store.write(a_ref(row), a_state(row)) for row in range(2))
-        store.write(a_ref(row=0), {"another": np.ones(3)})  # a row of the same number
+        store.write(a_ref(row=0), {"another": np.ones(3)})  # a row of the same checkpoint id
         cleaned = store.clean(keep=[kept])
         assert cleaned.n_files >= 2
         assert cleaned.n_bytes >= dropped.n_bytes
@@ -220,7 +226,7 @@ class CheckpointStoreContract:
         refs = [store.write(a_ref(row), a_state(row)) for row in range(2)]
         for ref in refs:
             store.share(ref, other)
-            store.share(ref, other)  # again: it stays as it is
+            store.share(ref, other)  # a second time: no effect
         assert other.list() == refs
         store.delete(refs[0])
         other.delete(refs[1])

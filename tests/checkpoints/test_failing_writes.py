@@ -70,7 +70,7 @@ def test_the_error_says_where_whose_why_and_what_follows_and_travels(store):
         assert (error.trial, error.resource, error.errno) == (7, 3, errno.EFBIG)
         assert error.path.startswith(str(store.path))
         assert str(error).startswith(f"{error.path}: the checkpoint of trial 7 at resource 3 could")
-        assert str(error).endswith("goes on from an older checkpoint or trains again")
+        assert str(error).endswith("resumes from an older checkpoint or trains again")
     assert isinstance(caught.value.__cause__, OSError)
 
 

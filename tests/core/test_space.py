@@ -276,7 +276,7 @@ def test_complete_gives_numbers_as_the_space_would():
         ({"layers": 2.0}, "layers=2.0 is not in Integer"),
         ({"batch_size": 41}, "batch_size=41 is not in Ordinal"),
         ({"kernel": (7, 7)}, r"kernel=\(7, 7\) is not in Categorical"),
-        ({"loss": "mse"}, "loss='mse' but the space holds it at 'mae'"),
+        ({"loss": "mse"}, "loss='mse' but the space fixes it at 'mae'"),
         ({"momentum": 0.9}, r"unknown names \['momentum'\], missing names \[\]"),
     ],
 )

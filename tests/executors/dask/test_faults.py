@@ -52,10 +52,10 @@ def test_a_misspelt_metric_ends_the_study_at_the_first_report(
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
-        ({"loss": "low"}, "metrics are names with numbers"),
+        ({"loss": "low"}, "report a dict of names to numbers"),
         ({"loss": 1.0, "per_class": [1, 2]}, "flat, no lists"),
         (0.5, "a float; report a dict"),
-        ({"loss": 1.0, "seconds": 3}, "'seconds' is taken"),
+        ({"loss": 1.0, "seconds": 3}, "'seconds' is reserved"),
     ],
 )
 def test_reports_that_are_no_flat_dict_of_numbers_are_refused(
