@@ -1,4 +1,4 @@
-"""Schedulers: how far each trial trains."""
+"""Schedulers, which decide how far each trial trains."""
 
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.schedulers.asha import ASHA, AsyncHyperband

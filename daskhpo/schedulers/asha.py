@@ -1,4 +1,4 @@
-"""Asynchronous successive halving, in both variants, over one bracket or several."""
+"""Asynchronous successive halving: two variants, one bracket or several."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ Variant = Literal["stopping", "promotion"]
 
 
 class ASHA(Scheduler):
-    """Asynchronous successive halving: a trial climbs while it is among the best of its rung.
+    """Asynchronous successive halving: the best trials of each rung continue.
 
     Parameters
     ----------
     max_t : resource of a fully trained trial, R.
-    grace_period : resource of the first rung, r; no trial is judged before it.
+    grace_period : resource of the first rung, r; no trial is compared before it.
     reduction_factor : η; about ``1/η`` of the trials survive each rung.
-    brackets : number of ladders that share the trials; ladder ``s`` begins at ``r·η^s``. More
-        brackets guard against trials that begin slowly. Ladders get trials in the proportions of
-        Hyperband.
-    variant : ``"stopping"``: a trial below its rung's best ``1/η`` ends at once (as many as tie
-        with the last of them go on, and so does the first to arrive); it needs no checkpoint.
+    brackets : number of brackets that share the trials; bracket ``s`` begins at ``r·η^s``. More
+        brackets protect trials that improve slowly at first. Trials are distributed over the
+        brackets in the proportions of Hyperband.
+    variant : ``"stopping"``: a trial below its rung's best ``1/η`` ends at once; it needs no
+        checkpoint. Ties with the last of the best continue, and so does the first trial to arrive.
         ``"promotion"``: it is paused, and resumed if it is among the best ``⌊n/η⌋`` later, as in
         the paper.
-    compare : rank by the ``"last"`` report, or by the ``"best"`` so far, where a metric jumps
+    compare : rank by the ``"last"`` report, or by the ``"best"`` so far, for a metric that jumps
         from one report to the next.
 
     Raises
     ------
-    TypeError, ValueError : values that give no ladder, more brackets than the ladder has rungs.
+    TypeError, ValueError : values that give no ladder, or more brackets than milestones.
 
     References
     ----------
@@ -88,7 +88,7 @@ class ASHA(Scheduler):
     def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
         if self._variant == "promotion":
 
-            def can_go(trial: TrialId) -> bool:  # not while its state is being taken
+            def can_go(trial: TrialId) -> bool:  # False while its state is being taken
                 return trial in trials and trials[trial].status is Status.PAUSED
 
             for ladder in self._ladders:
@@ -128,7 +128,7 @@ class ASHA(Scheduler):
             rung.settle(trial.id)
 
     def _next_bracket(self) -> int:
-        """The bracket that lags most behind its share of the trials.
+        """Return the bracket that lags most behind its share of the trials.
 
         Hyperband starts about ``η^s / (s+1)`` trials in the bracket with ``s`` halvings (Li et
         al. 2018, Alg. 1, line 2). Filling the largest gap first keeps every prefix of the study
@@ -148,8 +148,8 @@ class ASHA(Scheduler):
 class AsyncHyperband(ASHA):
     """Asynchronous Hyperband: :class:`ASHA` over all brackets.
 
-    The last bracket trains its trials to ``max_t`` without ever judging them, so that a study
-    never depends on early results alone. Its ``repr`` is that of the equivalent :class:`ASHA`.
+    The last bracket trains its trials to ``max_t`` without comparing them, so a study never
+    depends on early results alone. Its ``repr`` is that of the equivalent :class:`ASHA`.
 
     References
     ----------
@@ -169,7 +169,7 @@ class AsyncHyperband(ASHA):
 
 
 class _Ladder:
-    """The rungs of one bracket. At the last milestone nothing is compared, so it has no rung."""
+    """The rungs of one bracket; none at the last milestone: nothing is compared there."""
 
     def __init__(self, levels: tuple[int, ...], eta: int) -> None:
         self.first = levels[0]
@@ -178,7 +178,7 @@ class _Ladder:
         self.rung_below = dict(zip(levels[1:], self.rungs.values(), strict=True))
 
     def promotion(self, can_go: Callable[[TrialId], bool]) -> Resume | None:
-        """The best promotable trial of the highest rung that has one (Alg. 2, lines 12-18)."""
+        """Return the promotion in the highest rung that has one (Alg. 2, lines 12-18)."""
         for level in reversed(self.rungs):
             if (trial := self.rungs[level].promotable(can_go)) is not None:
                 until = self.next_of[level]

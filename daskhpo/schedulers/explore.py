@@ -1,4 +1,4 @@
-"""How a member that takes over another one's state comes to a configuration of its own."""
+"""Exploration: new configurations for members that exploited."""
 
 from __future__ import annotations
 
@@ -12,54 +12,62 @@ from daskhpo.core.types import Config, Report, Trial, TrialId
 
 
 class Explorer(ABC):
-    """How a member that exploited gets a configuration of its own, near its source's or not.
+    """Base class of explorers, which choose configurations of members that exploited.
 
-    The hooks tell it what happens in the population; most explorers need not know.
+    A configuration may be near the source's or not. The hooks notify the explorer of events in the
+    population; most explorers do not need them.
     """
 
     @abstractmethod
     def setup(self, domains: Mapping[str, Domain], seed: int) -> None:
-        """Learn what may change, before anything else.
+        """Set up for the domains that may change; called before any other method.
 
         Raises
         ------
-        ValueError : it has no use for such domains.
+        ValueError : it cannot use these domains.
         """
 
     @abstractmethod
     def candidates(
         self, member: TrialId, n_exploits: int, config: Config, source: TrialId | None
     ) -> Iterator[dict[str, Any]]:
-        """Configurations for a member that takes over this one, without end; changes nothing.
+        """Yield configurations for a member that exploits, without end.
 
-        The first is used, unless somebody else goes on from the same state with it.
+        It must not change the explorer. The first configuration is used, unless another member
+        already continued from the same state with it.
 
         Parameters
         ----------
-        n_exploits : of this member before; with it the key of what is drawn.
-        config : the source's, which may be changed where ``setup`` said.
-        source : whose newest state it takes over; None: not known.
+        n_exploits : number of earlier exploits of this member; with ``member`` the key of random
+            draws.
+        config : the source's configuration, in which the domains of ``setup`` may change.
+        source : member whose newest state is taken over; None: not known.
         """
 
     def on_report(self, trial: Trial, report: Report, loss: float) -> None:
-        """A member reported; ``loss`` is what it is ranked by."""
+        """Note that a member reported; it is ranked by ``loss``."""
 
     def on_exploit(self, trial: Trial, source: TrialId) -> None:
-        """A member goes on from another one's newest state, with its new configuration."""
+        """Note that a member took over another one's newest state; see ``trial.config``."""
 
     def on_failure(self, trial: Trial) -> None:
-        """A member failed; it goes on only with another one's state."""
+        """Note that a member failed or was rolled back; it has to exploit another one."""
 
     def on_end(self, trial: Trial) -> None:
-        """A member will not return."""
+        """Note that a member ended."""
 
 
 class Perturb(Explorer):
-    """Perturbs each hyperparameter, or draws it anew (Jaderberg et al. 2017, App. A).
+    """Explorer that perturbs or resamples each hyperparameter.
 
     Parameters
     ----------
-    resample_probability : that a hyperparameter is drawn anew from its domain.
+    resample_probability : probability that a hyperparameter is drawn from its domain again,
+        instead of being perturbed.
+
+    References
+    ----------
+    Jaderberg et al. 2017, App. A.
     """
 
     def __init__(self, resample_probability: float) -> None:

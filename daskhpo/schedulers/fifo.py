@@ -1,4 +1,4 @@
-"""No early stopping: every trial trains to the end, in order."""
+"""No early stopping: every trial trains to ``max_t``, in order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from daskhpo.core.types import Action, Decision, Report, Start, Stop, Trial, Tri
 
 
 class FIFO(Scheduler):
-    """Trains each trial to ``max_t`` in one segment.
+    """Scheduler that trains each trial to ``max_t`` in one segment.
 
     Raises
     ------

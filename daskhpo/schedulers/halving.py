@@ -28,15 +28,15 @@ LOST_ITS_RUNG = "not among the best of its rung"
 
 
 class SynchronousHalving(Scheduler):
-    """Runs brackets of successive halving, one after another and then again from the first.
+    """Scheduler that runs brackets of successive halving in turn, then repeats them.
 
     While a bracket waits for the rest of a rung, free slots begin the next bracket. A trial that
-    fails counts as the worst of its rung. If the study has no more trials to give, a rung that
-    nobody can join any more counts as full, and keeps the share ``n_next/n`` of those it has.
+    fails counts as the worst of its rung. If the study has no more trials, a rung that no other
+    trial can join counts as full, and keeps the share ``n_next/n`` of its trials.
 
     Parameters
     ----------
-    brackets : levels of each bracket, resources increasing, the last one ``max_t``.
+    brackets : levels of each bracket, by increasing resource; the last one is ``max_t``.
     compare : rank by the ``"last"`` report, or by the ``"best"`` so far.
     """
 
@@ -54,7 +54,7 @@ class SynchronousHalving(Scheduler):
         return self._described
 
     def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
-        def is_paused(trial: TrialId) -> bool:  # not while its checkpoint is being written
+        def is_paused(trial: TrialId) -> bool:  # False while its state is being taken
             return trial in trials and trials[trial].status is Status.PAUSED
 
         for bracket in self._open.values():
@@ -92,12 +92,13 @@ class SynchronousHalving(Scheduler):
 
 @final
 class SuccessiveHalving(SynchronousHalving):
-    """Synchronous successive halving: one bracket, repeated while the study has trials.
+    """Synchronous successive halving: one bracket, repeated until the trials run out.
 
     Parameters
     ----------
     max_t, grace_period, reduction_factor : R, r and η.
-    num_configs : trials that start a bracket; by default as many as leave one at ``max_t``.
+    num_configs : number of trials that start a bracket; None: the least that leaves one at
+        ``max_t``.
     compare : rank by the ``"last"`` report, or by the ``"best"`` so far.
 
     Raises
@@ -136,7 +137,7 @@ class SuccessiveHalving(SynchronousHalving):
 
 @final
 class Hyperband(SynchronousHalving):
-    """Hyperband: brackets of successive halving that begin ever later with ever fewer trials.
+    """Hyperband: each bracket begins with fewer trials, at a higher resource.
 
     Parameters
     ----------
@@ -168,7 +169,7 @@ class Hyperband(SynchronousHalving):
 
 
 class _Rung:
-    """One level of a running bracket: who is awaited, who came, and what became of them."""
+    """One level of a running bracket: pending trials, losses, and their outcome."""
 
     def __init__(self) -> None:
         self.n_joined = 0
@@ -180,7 +181,7 @@ class _Rung:
 
 
 class _Bracket:
-    """One running bracket. Asking changes nothing: rungs are judged by what happens."""
+    """One running bracket; only events judge its rungs, queries change nothing."""
 
     def __init__(self, levels: tuple[Level, ...]) -> None:
         self.levels = levels
@@ -189,7 +190,7 @@ class _Bracket:
         self._at: dict[TrialId, int] = {}  # level of each trial that has not ended
 
     def has_room(self) -> bool:
-        """Whether trials may still join at the bottom: until it is full, or was judged."""
+        """Return True if trials may still join at the bottom: it is not full or judged."""
         bottom = self._rungs[0]
         return bottom.n_joined < self.levels[0].n_trials and not bottom.judged
 
@@ -229,7 +230,7 @@ class _Bracket:
         self._judge_if_full(level + 1)
 
     def decision(self, trial: TrialId, resource: int) -> Decision:
-        """What follows at once from a report: it may be the one that filled its level."""
+        """Return the decision on a report, which may have filled its level."""
         level = self._level_of[resource]
         if trial in self._rungs[level].losers:
             return Stop(LOST_ITS_RUNG)
@@ -240,13 +241,13 @@ class _Bracket:
         return Continue(until)
 
     def verdict(self, can_start: bool, is_paused: Callable[[TrialId], bool]) -> Action | None:
-        """The next consequence of a full level: losers go first, they may hold checkpoints."""
+        """Return the next action on a full level; losers first: they may hold checkpoints."""
         for level, rung in enumerate(self._rungs[:-1]):
             winners, losers = iter(rung.winners), iter(rung.losers)
             if not rung.judged:
                 if can_start or level > 0 or rung.pending:
                     return None
-                ranked, n_kept = self._ranked(level)  # not kept: more trials may be allowed later
+                ranked, n_kept = self._ranked(level)  # not stored: more trials may come later
                 winners, losers = iter(ranked[:n_kept]), iter(ranked[n_kept:])
             if (trial := next(filter(is_paused, losers), None)) is not None:
                 return Discard(trial, LOST_ITS_RUNG)
@@ -255,7 +256,7 @@ class _Bracket:
         return None
 
     def _judge_if_full(self, level: int) -> None:
-        """Judge a level once everyone who can reach it has reported there or ended."""
+        """Judge a level once all trials that can reach it have reported there or ended."""
         if level >= len(self.levels) - 1 or self._rungs[level].judged:
             return
         if level == 0:
@@ -274,7 +275,10 @@ class _Bracket:
         rung.losers = OrderedDict.fromkeys(ranked[n_kept:])
 
     def _ranked(self, level: int) -> tuple[list[TrialId], int]:
-        """Trials of a level, best first, and how many go on; of equal losses the earlier trial."""
+        """Return the trials of a level, best first, and how many continue.
+
+        Equal losses rank by trial number, the lower one first.
+        """
         rung = self._rungs[level]
         n_kept, n_here = self.levels[level + 1].n_trials, self.levels[level].n_trials
         if rung.n_joined < n_here:  # trials ran out, or failed below: keep the same share

@@ -1,4 +1,4 @@
-"""The median stopping rule, around any other scheduler."""
+"""The median stopping rule, added to any other scheduler."""
 
 from __future__ import annotations
 
@@ -23,28 +23,29 @@ from daskhpo.core.types import (
 
 
 class MedianStopping(Scheduler):
-    """Stops a trial whose best loss is worse than the median of the others' running averages.
+    """Scheduler that adds the median stopping rule to another scheduler.
 
-    Another scheduler decides everything else. Its segments are cut every ``interval`` units, so
-    that the rule is asked in between; it notices nothing of that, and it is told if one of its
-    trials was stopped. Who takes over a state takes over its running average.
+    A trial is stopped if its best loss is worse than the median of the others' running averages.
+    The other scheduler decides everything else. Its segments are cut every ``interval`` units, so
+    that the rule can be applied in between. It does not see the cuts, but is notified when one of
+    its trials is stopped. A trial that takes over a state also takes over its running average.
 
     Parameters
     ----------
-    scheduler : who decides how far trials train, for example ``FIFO(max_t)`` or ``ASHA(...)``.
+    scheduler : decides how far trials train, for example ``FIFO(max_t)`` or ``ASHA(...)``.
     grace_period : no trial is stopped before this resource.
-    interval : units between two questions.
-    min_samples : other trials needed at a resource before anyone is stopped there.
+    interval : units of training between two applications of the rule.
+    min_samples : other trials needed at a resource before a trial is stopped there.
 
     Raises
     ------
-    TypeError, ValueError : a scheduler that is none; numbers below 1.
+    TypeError, ValueError : ``scheduler`` is not a scheduler, or a number is below 1.
 
     References
     ----------
-    Golovin et al. 2017, *Google Vizier*, Sec. 3.2.1. The comparison is made against all trials
-    that reached the same resource, not only completed ones, which an asynchronous study may not
-    have for a long time.
+    Golovin et al. 2017, *Google Vizier*, Sec. 3.2.1. A trial is compared with all trials that
+    reached the same resource, not only with completed ones. An asynchronous study may have no
+    completed trials for a long time.
     """
 
     def __init__(
@@ -69,10 +70,10 @@ class MedianStopping(Scheduler):
         self._grace_period, self._interval = grace_period, interval
         self._min_samples = min_samples
         self._averages: dict[int, RunningMedian] = {}  # of all trials, by resource
-        self._sums: dict[TrialId, tuple[float, int]] = {}  # of its state's losses; how many
-        self._unseen: dict[TrialId, tuple[float, ...]] = {}  # losses the inner one has not seen
-        self._until: dict[TrialId, int] = {}  # where the inner one's segment ends
-        self._asked: Action = Wait()  # the inner one's last answer, which on_launch carries out
+        self._sums: dict[TrialId, tuple[float, int]] = {}  # sum and number of its state's losses
+        self._unseen: dict[TrialId, tuple[float, ...]] = {}  # not yet reported to _inner
+        self._until: dict[TrialId, int] = {}  # end of _inner's segment
+        self._asked: Action = Wait()  # last action of _inner, for on_launch
 
     def __repr__(self) -> str:
         return (
@@ -125,7 +126,7 @@ class MedianStopping(Scheduler):
         return decision
 
     def on_exploit(self, trial: Trial, source: TrialId) -> None:
-        self._unseen.pop(trial.id, None)  # they were another state's
+        self._unseen.pop(trial.id, None)  # losses of its old state
         if trial.id != source:
             self._sums[trial.id] = self._sums.get(source, (0.0, 0))
         self._inner.on_exploit(trial, source)
@@ -143,7 +144,7 @@ class MedianStopping(Scheduler):
         self._inner.on_end(trial)
 
     def _cut(self, resource: int, until: int) -> int:
-        """Where the rule is asked next, on the way from one resource to another."""
+        """Return the resource where the rule applies next, at most ``until``."""
         first = max(self._grace_period, resource + 1)
         question = -(-first // self._interval) * self._interval  # the next multiple
         return min(question, until)

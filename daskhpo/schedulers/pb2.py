@@ -1,4 +1,4 @@
-"""PB2: population based training in which a Gaussian process chooses what is tried next."""
+"""PB2: population based training with values chosen by a Gaussian process."""
 
 from __future__ import annotations
 
@@ -17,48 +17,50 @@ from daskhpo.core.types import Array, Config, Report, Trial, TrialId
 from daskhpo.schedulers.explore import Explorer, Perturb
 from daskhpo.schedulers.pbt import Population
 
-N_NEWEST = 100  # segments that the model is made from: an exploit costs milliseconds
-N_EVERYWHERE, N_NEARBY = 256, 64  # candidates, and in each round of refinement
-N_KERNELS = 24  # tried at random before the best is refined
-RESAMPLE_PROBABILITY = 0.25  # where a hyperparameter is explored as PBT does
+N_NEWEST = 100  # segments in the model, so that an exploit costs milliseconds
+N_EVERYWHERE, N_NEARBY = 256, 64  # candidates: at first, and in each round of refinement
+N_KERNELS = 24  # random kernels, of which the best is refined
+RESAMPLE_PROBABILITY = 0.25  # for hyperparameters that are explored as by PBT
 
 
 class PB2(Population):
     """Population based bandits: like :class:`PBT`, but new values come from a model.
 
-    Members are ranked, and the worst take over the states of the best, as by :class:`PBT`. What a
-    member then tries is not drawn near its source's values but chosen anywhere in the domains of
-    ``mutations``: a Gaussian process learns from all members how much the loss fell in an interval,
-    and the values with the highest upper confidence bound are taken, given those that other
-    members are trying. The older an interval, the less it counts. So small populations suffice:
-    four members, say.
+    Members are ranked, and the worst take over the states of the best, as by :class:`PBT`. A
+    member's new values are not drawn near its source's, but chosen anywhere in the domains of
+    ``mutations``. A Gaussian process learns from all members how much the loss fell in an interval.
+    The values with the highest upper confidence bound are taken, given those that other members
+    are trying. The older an interval, the less it counts. Small populations therefore suffice, for
+    example four members.
 
-    Chosen in this way are floats and ints (which are rounded). Ordered values and categories are
-    perturbed or drawn anew, with a probability of 0.25, and so is everything until the first
-    change of the loss is known, which with ``perturbation_interval=1`` is after two intervals.
+    The model chooses floats and ints (which are rounded). Ordinal values and categories are
+    perturbed, or with a probability of 0.25 drawn from their domains again. So are all values
+    until the first change of the loss is known: after two intervals if
+    ``perturbation_interval=1``.
 
-    The model sees of a segment the interval it began at, the loss there, the hyperparameters, and
-    the change of the loss. Unlike the paper's it sees the losses' ranks, and the changes' ranks
-    among those of the same interval (as normal scores): losses fall fast at first and slowly later,
-    and one that grows beyond all measure would hide the others. A segment that failed ranks last.
+    For each segment the model has the interval in which it began, the loss there, the
+    hyperparameters, and the change of the loss. Unlike the paper's model, it uses ranks of losses,
+    and ranks of changes among those of the same interval (as normal scores). The reason is that
+    losses fall fast at first and slowly later, and that a diverging loss would hide the others. A
+    segment that failed ranks last.
 
     Parameters
     ----------
     max_t : resource of a fully trained member.
     perturbation_interval : units of training between two rankings.
     mutations : hyperparameters that may change, at least one of them ``Real`` or ``Integer``:
-        names of the study's space, whose domains hold, or a mapping from names to domains of their
+        names of the study's space, with its domains, or a mapping from names to domains of their
         own. The bounds of a domain are those of the search.
-    quantile_fraction : of the population that exploits, and that may be exploited; at most half.
-    synchronous : rank only when all members have come to the same resource.
-    compare : rank by the ``"last"`` report, or by the ``"best"`` since the ranking before; its
-        change is what the model learns.
+    quantile_fraction : share of the population that exploits, and share that may be exploited; in
+        (0, 0.5].
+    synchronous : True: rank only when all members have reached the same resource.
+    compare : rank by the ``"last"`` report, or by the ``"best"`` since the previous ranking; the
+        model learns its change.
 
     Raises
     ------
-    TypeError, ValueError : numbers out of range, nothing that may change; from ``setup``:
-        hyperparameters that the space does not have, or that are constants there, or none of them
-        a float or an int.
+    TypeError, ValueError : numbers out of range, or no mutations; from ``setup``: hyperparameters
+        that the space does not have, or has as constants, or none that is a float or an int.
 
     References
     ----------
@@ -92,7 +94,7 @@ class PB2(Population):
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """Where a segment begins. ``point``: its hyperparameters in the unit cube, None: outside."""
+    """Start of a segment; ``point``: hyperparameters in the unit cube, None: outside."""
 
     resource: int
     loss: float
@@ -102,24 +104,28 @@ class _Start:
 @dataclass(frozen=True, slots=True)
 class _Segment:
     start: _Start
-    gain: float  # fall of the loss per unit of training; -inf if it failed
+    gain: float  # decrease of the loss per unit of training; -inf if it failed
 
 
 class Bandit(Explorer):
-    """Chooses floats and ints by a Gaussian process bandit (Parker-Holder et al. 2020).
+    """Explorer with a Gaussian process bandit for floats and ints.
 
     Parameters
     ----------
-    interval : units of training that count as one step of time.
+    interval : units of training that count as one time step.
+
+    References
+    ----------
+    Parker-Holder et al. 2020.
     """
 
     def __init__(self, interval: int) -> None:
         self._interval = interval
-        self._perturb = Perturb(RESAMPLE_PROBABILITY)  # what is not chosen
+        self._perturb = Perturb(RESAMPLE_PROBABILITY)  # for values that the model does not choose
         self._domains: dict[str, Domain] = {}
         self._seed = 0
         self._segments: list[_Segment] = []  # the newest ones
-        self._starts: dict[TrialId, _Start] = {}  # of what each member trains now, or next
+        self._starts: dict[TrialId, _Start] = {}  # of each member's current or next segment
 
     def setup(self, domains: Mapping[str, Domain], seed: int) -> None:
         self._seed = seed
@@ -127,8 +133,8 @@ class Bandit(Explorer):
         self._domains = {n: d for n, d in domains.items() if isinstance(d, Real | Integer)}
         if not self._domains:
             raise ValueError(
-                f"mutations: none of {', '.join(domains)} is a Real or an Integer, so that PB2 has "
-                "nothing to choose; use PBT"
+                f"mutations: none of {', '.join(domains)} is a Real or an Integer, so PB2 has "
+                "nothing to choose; add one, or use PBT"
             )
 
     def candidates(
@@ -149,7 +155,7 @@ class Bandit(Explorer):
         n_units = len(report.losses)
         first = _Start(report.resource - n_units, report.losses[0], point)
         start = self._starts.get(trial.id)
-        # Of a first segment only the change since its first unit is known.
+        # In a first segment only the change since its first unit is known.
         n_between = n_units - 1 if start is None else report.resource - start.resource
         start = start or first
         if n_between > 0:
@@ -164,7 +170,7 @@ class Bandit(Explorer):
     def on_failure(self, trial: Trial) -> None:
         point = self._point(trial.config)
         start = self._starts.pop(trial.id, None) or _Start(trial.decided_at, inf, point)
-        if trial.decision is None:  # else it had reported, and could not be paused
+        if trial.decision is None:  # else it had reported, and saving its state failed
             self._learn(replace(start, point=point), -inf)
 
     def on_end(self, trial: Trial) -> None:
@@ -176,7 +182,7 @@ class Bandit(Explorer):
 
     def _point(self, config: Config) -> tuple[float, ...] | None:
         if not all(domain.contains(config.get(name)) for name, domain in self._domains.items()):
-            return None  # a first configuration, where the mutations have domains of their own
+            return None  # a first configuration may lie outside the mutations' own domains
         return tuple(domain.to_unit(config[name]) for name, domain in self._domains.items())
 
 
@@ -190,10 +196,11 @@ def _chosen(
     interval: int,
     generator: np.random.Generator,
 ) -> list[float]:
-    """The point with the highest upper confidence bound for a segment that begins there.
+    """Return the point with the highest upper confidence bound, for a segment's start.
 
-    Kernels and points are picked from lists that depend on the generator alone, by figures that
-    are rounded: how a machine's linear algebra rounds its last digits decides nothing.
+    Kernels and points are selected from lists that depend on the generator alone, by rounded
+    values. Differences between machines in the last digits of linear algebra therefore have no
+    effect.
     """
     ladder = np.sort([segment.start.loss for segment in segments])
     interim = [other for other in others if other.point is not None]
@@ -230,7 +237,7 @@ def _chosen(
 
 
 def _scores(times: Array, gains: Array) -> Array:
-    """Each gain's rank among those of its time, as a quantile of the normal distribution."""
+    """Return the normal quantile of each gain's rank among the gains of its time."""
     peers = times[:, None] == times
     below = (peers & (gains < gains[:, None])).sum(1)
     equal = (peers & (gains == gains[:, None])).sum(1)
@@ -240,7 +247,7 @@ def _scores(times: Array, gains: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """What the model sees of N segments.
+    """Inputs of the model for N segments.
 
     Attributes
     ----------
@@ -258,8 +265,8 @@ class _Kernel:
 
     Attributes
     ----------
-    length : over which a function of the features changes.
-    epsilon : how much is forgotten in an interval, ε; 0: nothing.
+    length : length scale of the features.
+    epsilon : share that is forgotten in an interval, ε; 0: nothing.
     noise : variance of the noise.
     """
 
@@ -268,30 +275,30 @@ class _Kernel:
     noise: float
 
     def of(self, squares: Array, apart: Array) -> Array:
-        """``exp(-|x - x'|² / 2 length²) (1 - ε)^(|t - t'| / 2)``, of any shape."""
+        """Return ``exp(-|x - x'|² / 2 length²) (1 - ε)^(|t - t'| / 2)``, of any shape."""
         rate = log(1 - self.epsilon) / 2
         covariance: Array = np.exp(rate * apart - squares / (2 * self.length**2))
         return covariance
 
 
 def _distances(a: _Inputs, b: _Inputs) -> tuple[Array, Array]:
-    """(N, M) each: squares of those between features, and those between times."""
+    """Return squared distances of features, and distances of times; both (N, M)."""
     x, y = a.features, b.features
     squares = (x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * x @ y.T
     return squares.clip(0), np.abs(a.times[:, None] - b.times)
 
 
 SHORTEST, LONGEST = _Kernel(0.05, 0.005, 0.003), _Kernel(2.0, 0.5, 1.0)
-SIGNAL_PRIOR = 2.0  # weight, in segments, of the belief that scores have a variance of one
+SIGNAL_PRIOR = 2.0  # weight, in segments, of the prior that scores have a variance of one
 
 
 def _signal(kernel: _Kernel, covariance: Array, scores: Array) -> tuple[float, float]:
-    """The signal's variance, and the log of the marginal likelihood with it.
+    """Return the signal's variance, and the log marginal likelihood with it.
 
-    Below the Cholesky factor of the covariance stand, in a row more, the whitened scores.
+    The scores border the covariance, so the last row of its Cholesky factor is the whitened scores.
     """
     n = len(scores)
-    corner = 2 + scores @ scores / kernel.noise  # as large as needs be: it has no influence
+    corner = 2 + scores @ scores / kernel.noise  # keeps it positive definite; else without effect
     bordered = np.empty((n + 1, n + 1))
     bordered[:n, :n] = covariance
     bordered[n, :n] = bordered[:n, n] = scores
@@ -305,7 +312,7 @@ def _signal(kernel: _Kernel, covariance: Array, scores: Array) -> tuple[float, f
 
 
 def _fitted(inputs: _Inputs, scores: Array, generator: np.random.Generator) -> _Kernel:
-    """The most likely of some kernels: at random first, then near the best of them."""
+    """Return the most likely of some kernels: first random ones, then near the best."""
     low, high = (np.log([k.length, k.epsilon, k.noise]) for k in (SHORTEST, LONGEST))
     distances = _distances(inputs, inputs)
 
@@ -325,7 +332,7 @@ def _fitted(inputs: _Inputs, scores: Array, generator: np.random.Generator) -> _
 class _Bound:
     """Upper confidence bound on the score of a segment.
 
-    What is pending has no score yet but narrows the bound, as if it had come out as expected.
+    Pending segments have no scores yet, but narrow the bound as if their scores were as expected.
     """
 
     def __init__(self, kernel: _Kernel, seen: _Inputs, scores: Array, pending: _Inputs) -> None:
@@ -337,17 +344,17 @@ class _Bound:
         covariance = kernel.of(*_distances(self._inputs, self._inputs))
         covariance[np.diag_indices_from(covariance)] = 1 + kernel.noise
         self._whitening = np.linalg.inv(np.linalg.cholesky(covariance))
-        first = self._whitening[: len(scores), : len(scores)]  # of those seen alone
+        first = self._whitening[: len(scores), : len(scores)]  # without pending segments
         self._weights = first.T @ (first @ scores)
         seen_alone = covariance[: len(scores), : len(scores)]
         self._variance, _ = _signal(kernel, seen_alone, scores)
 
     def __call__(self, inputs: _Inputs) -> Array:
-        """(M,): mean and, times the root of beta, deviation at M inputs."""
+        """Return mean + sqrt(beta) * standard deviation at M inputs, (M,)."""
         covariance = self._kernel.of(*_distances(self._inputs, inputs))
         mean = self._weights @ covariance[: self._n_seen]
         white = self._whitening @ covariance
         variance = self._variance * (1 - (white * white).sum(0)).clip(0)
-        beta = 0.8 * log(4 * (1 + float(inputs.times.max())))  # grows as the paper's β_t does
+        beta = 0.8 * log(4 * (1 + float(inputs.times.max())))  # grows like the paper's β_t
         bound: Array = mean + sqrt(beta) * np.sqrt(variance)
         return bound

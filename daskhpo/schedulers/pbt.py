@@ -1,4 +1,4 @@
-"""Population based training: members train side by side, and the worst take over from the best."""
+"""Population based training: the worst members take over from the best."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from daskhpo.core.types import (
 )
 from daskhpo.schedulers.explore import Explorer, Perturb
 
-MAX_CANDIDATES = 20  # configurations that are looked at for one that is new
-MAX_FAILURES = 3  # as often as this in a row a member that fails is given another one's state
+MAX_CANDIDATES = 20  # configurations to try until one is new
+MAX_FAILURES = 3  # failures in a row up to which a member exploits another one and continues
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class _Score:
 
 
 class Population(Scheduler):
-    """What :class:`PBT` and ``PB2`` share: all but how a configuration is explored.
+    """Base class of :class:`PBT` and ``PB2``: everything except exploration.
 
     Parameters
     ----------
-    explorer : gives a member that exploited its configuration.
-    described : the words of the constructor beyond those that follow, for ``repr``.
+    explorer : chooses the configuration of a member that exploited.
+    described : further arguments of the subclass's constructor, for ``repr``.
     max_t, perturbation_interval, mutations, quantile_fraction, synchronous, compare : see
         :class:`PBT`.
     """
@@ -65,11 +65,13 @@ class Population(Scheduler):
     ) -> None:
         for name, value in (("max_t", max_t), ("perturbation_interval", perturbation_interval)):
             if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name}={value!r} must be an int: resources are counted in steps")
+                raise TypeError(
+                    f"{name}={value!r} must be an int: resources count units of training"
+                )
         if not 1 <= perturbation_interval < max_t:
             raise ValueError(
                 f"perturbation_interval={perturbation_interval} must be at least 1 and below "
-                f"max_t={max_t}, or nobody would ever be ranked"
+                f"max_t={max_t}, or no member would ever be ranked"
             )
         if not 0 < quantile_fraction <= 0.5:
             raise ValueError(f"quantile_fraction={quantile_fraction!r} must be in (0, 0.5]")
@@ -80,16 +82,16 @@ class Population(Scheduler):
         self._compare = check_compare(compare)
         self._explorer, self._described = explorer, dict(described)
         self._seed = 0
-        self._scores: dict[TrialId, _Score] = {}  # of living members
-        self._due: dict[TrialId, None] = {}  # members that shall exploit, in their order
-        self._broken: dict[TrialId, None] = {}  # the same, because they failed
+        self._scores: dict[TrialId, _Score] = {}  # of members that have not ended
+        self._due: dict[TrialId, None] = {}  # members that have to exploit, in order
+        self._broken: dict[TrialId, None] = {}  # the same, after a failure or a rollback
         self._waiting: set[TrialId] = set()  # paused, or about to be
-        self._n_segments: dict[TrialId, int] = {}  # trained, whatever became of them
+        self._n_segments: dict[TrialId, int] = {}  # reported, even if rolled back later
         self._n_exploits: dict[TrialId, int] = {}
-        # By source, the row of a state and the configurations with which others went on from it.
+        # By source: a checkpoint, and the configurations with which others continued from it.
         self._begun: dict[TrialId, tuple[int, list[Config]]] = {}
         self._n_failures: dict[TrialId, int] = {}  # in a row
-        self._judged = 0  # synchronous: up to this resource all members were ranked
+        self._judged = 0  # synchronous: all members were ranked up to this resource
 
     def __repr__(self) -> str:
         described = "".join(f"{name}={value!r}, " for name, value in self._described.items())
@@ -106,34 +108,34 @@ class Population(Scheduler):
                 there = ", ".join(space.domains) or "none"
                 what = "is a constant" if name in space else "is not"
                 raise ValueError(
-                    f"mutations: {name!r} {what} in the space; hyperparameters there: {there}"
+                    f"mutations: {name!r} {what} in the space; its hyperparameters: {there}"
                 )
             own = self._mutations[name] if isinstance(self._mutations, dict) else None
             if own is not None and _is_whole(space.domains[name]) and not _is_whole(own):
                 raise ValueError(
-                    f"mutations[{name!r}]={own!r} has values that are no ints, but {name} is "
+                    f"mutations[{name!r}]={own!r} has values that are not ints, but {name} is "
                     f"{space.domains[name]!r} in the space; give an Integer, or an Ordinal of ints"
                 )
         given = self._mutations if isinstance(self._mutations, dict) else space.domains
         self._explorer.setup({name: given[name] for name in self._mutations}, seed)
 
-    # -- what a free slot does -------------------------------------------------------------------
+    # -- actions ---------------------------------------------------------------------------------
 
     def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
         if can_start:
             return Start(until=self._interval)
         paused = [trial for trial in trials.values() if trial.status is Status.PAUSED]
         is_open = not self._synchronous or self._is_barrier_open(trials)
-        if not is_open:  # only those who lag behind
+        if not is_open:  # only members that lag behind
             paused = [t for t in paused if t.resource < self._judged + self._interval]
         turns = sorted(paused, key=lambda t: (self._n_segments.get(t.id, 0), t.resource, t.id))
-        _, worst = self._quantiles()  # who was among the worst may not be any more
+        _, worst = self._quantiles()  # a due member may no longer be among the worst
         due = {member for member in self._due if is_open and member in worst} | set(self._broken)
         if any(trial.status is not Status.PAUSED for trial in trials.values()):
-            # Who failed would do so again: it waits for a state that another one may bring.
+            # A member that failed would fail again: it waits until another one has a state.
             failed = self._broken.keys() & self._n_failures.keys()
             turns = [t for t in turns if t.id not in failed or self._source(t, trials)]
-        # In step all who have to exploit do so before anybody goes on, else when their turn comes.
+        # Synchronous: all pending exploits run before any member resumes. Else: each at its turn.
         for trial in turns if self._synchronous else turns[:1]:
             source = self._source(trial, trials) if trial.id in due else None
             if source is not None:
@@ -144,20 +146,20 @@ class Population(Scheduler):
         return Resume(first.id, self._next_stop(max(first.resource, first.decided_at)))
 
     def _is_barrier_open(self, trials: Mapping[TrialId, Trial]) -> bool:
-        """Whether everybody has come to where the next ranking is."""
+        """Return True if all members have reached the resource of the next ranking."""
         barrier = self._judged + self._interval
         return all(
             trial.status is Status.PAUSED and trial.resource >= barrier for trial in trials.values()
         )
 
     def _source(self, trial: Trial, trials: Mapping[TrialId, Trial]) -> Trial | None:
-        """One of the best, at random, whose state at its newest report is there.
+        """Return one of the best at random that has the state of its newest report.
 
-        One that is more than an interval behind is not taken: it has not been ranked fairly.
+        A member that is more than an interval behind is not taken: its ranking was not fair.
         """
         best, _ = self._quantiles()
         if trial.id in self._broken:
-            best = best or list(self._scores)  # there is only one
+            best = best or list(self._scores)  # at most one member has a score
         order = rng(self._seed, "exploit", trial.id, self._n_exploits.get(trial.id, 0))
         for i in order.permutation(len(best)):
             found = trials.get(best[i])
@@ -170,9 +172,9 @@ class Population(Scheduler):
         return None
 
     def _explored(self, member: TrialId, source: Trial) -> dict[str, Any]:
-        """A configuration that nobody goes on with from the source's state, if there is one.
+        """Return a configuration that is new for the source's state, if one is found.
 
-        Training is deterministic as a rule, so that of two who do one is wasted.
+        Training is usually deterministic, so two members with the same one would train the same.
         """
         assert source.newest is not None, "a source has a state"
         row, taken = self._begun.get(source.id, (-1, []))
@@ -184,7 +186,7 @@ class Population(Scheduler):
                 break
         return config
 
-    # -- what happens ----------------------------------------------------------------------------
+    # -- events ----------------------------------------------------------------------------------
 
     def on_launch(self, trial: Trial) -> None:
         self._due.pop(trial.id, None)
@@ -201,7 +203,7 @@ class Population(Scheduler):
         self._begun[source] = trial.newest.id, [*taken, trial.config]
         self._due.pop(trial.id, None)
         self._broken.pop(trial.id, None)
-        self._scores.pop(trial.id, None)  # what it scored was another state
+        self._scores.pop(trial.id, None)  # its score belongs to another state
         self._explorer.on_exploit(trial, source)
 
     def on_report(self, trial: Trial, report: Report) -> Decision:
@@ -224,7 +226,7 @@ class Population(Scheduler):
         return Pause(keep=not is_worst)
 
     def on_rollback(self, trial: Trial) -> bool:
-        # From an older state it would not be what was ranked; better another one's newest.
+        # Its older state is not the one that was ranked: it exploits another one's newest instead.
         self._explorer.on_failure(trial)
         self._scores.pop(trial.id, None)
         self._broken[trial.id] = None
@@ -257,7 +259,7 @@ class Population(Scheduler):
             each.pop(trial.id, None)
 
     def _quantiles(self) -> tuple[list[TrialId], list[TrialId]]:
-        """The best and the worst of the population by their newest reports."""
+        """Return the best and the worst of the population by their newest reports."""
         ranked = sorted(self._scores, key=lambda member: (self._scores[member].loss, member))
         n = min(ceil(len(ranked) * self._quantile), len(ranked) // 2)
         return ranked[:n], ranked[len(ranked) - n :]
@@ -269,35 +271,37 @@ class Population(Scheduler):
 class PBT(Population):
     """Population based training; the population is all trials of the study.
 
-    Every ``perturbation_interval`` units a member is ranked among all by its newest report. One of
-    the worst ``quantile_fraction`` *exploits*: it takes over state and configuration of one of the
-    best, drawn at random, and *explores*: each hyperparameter of ``mutations`` is perturbed, or
-    with ``resample_probability`` drawn anew; until it has a configuration with which nobody else
-    goes on from that state, so that no two members train the same. The others go on.
+    Every ``perturbation_interval`` units a member is ranked among all by its newest report. A
+    member of the worst ``quantile_fraction`` *exploits*: it takes over the state and configuration
+    of one of the best, drawn at random. It then *explores*: each hyperparameter of ``mutations``
+    is perturbed, or with ``resample_probability`` drawn from its domain again. This is repeated, at
+    most 20 times, until no other member continued from that state with the same configuration, so
+    that no two members train the same. The other members continue.
 
     A member that fails, or whose metric is not finite, exploits as well, up to three times in a
-    row; before there is any state it waits for one. Where there are more members than slots, all
-    are trained in turns, the least trained first, and exploit when their turn comes.
-    A member can be exploited if its newest report is among the best and its state of that moment
-    is there; if there is none, the worst go on as they are.
+    row. It waits if no other member has a state yet. If there are more members than slots, they
+    train in turns, the least trained first, and exploit at their turn. A member can be exploited
+    if its newest report is among the best and the state of that report exists. If there is no such
+    member, the worst continue unchanged.
 
     Parameters
     ----------
     max_t : resource of a fully trained member.
     perturbation_interval : units of training between two rankings.
-    mutations : hyperparameters that may change: names of the study's space, whose domains hold, or
+    mutations : hyperparameters that may change: names of the study's space, with its domains, or
         a mapping from names to domains of their own.
-    quantile_fraction : of the population that exploits, and that may be exploited; at most half.
-    resample_probability : that a hyperparameter is drawn anew from its domain, not perturbed.
-    synchronous : rank only when all members have come to the same resource.
-    compare : rank by the ``"last"`` report, or by the ``"best"`` since the ranking before: for a
+    quantile_fraction : share of the population that exploits, and share that may be exploited; in
+        (0, 0.5].
+    resample_probability : probability, in [0, 1], that a hyperparameter is drawn from its domain
+        again instead of being perturbed.
+    synchronous : True: rank only when all members have reached the same resource.
+    compare : rank by the ``"last"`` report, or by the ``"best"`` since the previous ranking, for a
         metric that jumps from one unit to the next. (An older one would be of another state.)
 
     Raises
     ------
-    TypeError, ValueError : numbers out of range, nothing that may change; from ``setup``:
-        hyperparameters that the space does not have, or that are constants there, and floats for
-        what is an int there.
+    TypeError, ValueError : numbers out of range, or no mutations; from ``setup``: hyperparameters
+        that the space does not have, or has as constants, and floats for an int of the space.
 
     References
     ----------
@@ -330,7 +334,7 @@ class PBT(Population):
 
 
 def _is_whole(domain: Domain) -> bool:
-    """Whether all its values are ints."""
+    """Return True if all values of the domain are ints."""
     match domain:
         case Integer():
             return True

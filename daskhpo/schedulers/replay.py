@@ -1,4 +1,4 @@
-"""Training once more with a schedule that was found before."""
+"""Training with a recorded schedule of hyperparameters."""
 
 from __future__ import annotations
 
@@ -26,47 +26,49 @@ from daskhpo.core.types import (
     Wait,
 )
 
-MAX_RETURNS = 3  # as often as this a trial may go back before it comes further than ever
+MAX_RETURNS = 3  # rollbacks in a row that a trial may have without progress
 
 
 class PBTReplay(Scheduler):
-    """Trains each trial with a recorded schedule: its hyperparameters change as they did there.
+    """Scheduler that trains each trial with a recorded schedule of hyperparameters.
 
-    The space holds the schedule's first value of each hyperparameter that changes, as a constant:
+    The space has each hyperparameter that changes as a constant, with the schedule's first value:
     ``Study(trainable, space=schedule.initial, scheduler=PBTReplay(schedule), ...)``. The others
-    may be searched. Where a value changes the trial pauses, and goes on from its state with the
+    may be searched. Where a value changes the trial pauses, and continues from its state with the
     next configuration, as a member of the population did. Several trials train with the same
-    schedule and seeds of their own.
+    schedule, each with its own seed.
 
     Parameters
     ----------
-    schedule : contiguous pieces from 0 on, such as :meth:`daskhpo.Result.schedule` gives. Other
-        hyperparameters than those that change are left out of account.
+    schedule : contiguous pieces from 0 on, such as :meth:`daskhpo.Result.schedule` returns.
+        Hyperparameters that do not change are ignored.
 
     Raises
     ------
-    TypeError, ValueError : it is no schedule; from ``setup``: the space does not begin as the
-        schedule does.
+    TypeError, ValueError : not a schedule; from ``setup``: the space's constants are not the
+        schedule's first values.
 
     References
     ----------
     Jaderberg et al. 2017, *Population Based Training of Neural Networks*, Sec. 4.3, on whether
-    the schedule or the training's way to it makes the difference.
+    the schedule itself or the training that found it makes the difference.
     """
 
     def __init__(self, schedule: Iterable[ScheduleSegment]) -> None:
         pieces = list(schedule)
         if not pieces or not all(isinstance(piece, ScheduleSegment) for piece in pieces):
-            raise TypeError(f"schedule={schedule!r} must be a schedule, as Result.schedule() gives")
+            raise TypeError(
+                f"schedule={schedule!r} must be a schedule, such as Result.schedule() returns"
+            )
         ends = [0, *(piece.until for piece in pieces)]
         if [piece.start for piece in pieces] != ends[:-1] or sorted({*ends}) != ends:
-            raise ValueError(f"pieces of a schedule must be contiguous from 0 on, not {pieces}")
+            raise ValueError(f"pieces of a schedule must be contiguous from 0 on, got {pieces}")
         first = pieces[0].config
         self.mutates = tuple(
             name for name in first if any(piece.config.get(name) != first[name] for piece in pieces)
         )
         self._starts: list[int] = []
-        self._values: list[dict[str, Any]] = []  # of what changes, from each start on
+        self._values: list[dict[str, Any]] = []  # of self.mutates, from each start on
         for piece in pieces:
             values = {name: piece.config[name] for name in self.mutates}
             if not self._values or values != self._values[-1]:
@@ -74,7 +76,7 @@ class PBTReplay(Scheduler):
                 self._values.append(values)
         self.max_t = pieces[-1].until
         self._furthest: dict[TrialId, int] = {}
-        self._n_returns: dict[TrialId, int] = {}  # since it came to its furthest resource
+        self._n_returns: dict[TrialId, int] = {}  # rollbacks since its furthest resource
 
     def __repr__(self) -> str:
         steps = dict(zip(self._starts, self._values, strict=True))
@@ -86,7 +88,7 @@ class PBTReplay(Scheduler):
                 there = repr(space[name]) if name in space else "missing"
                 raise ValueError(
                     f"{name} is {there} in the space, but the schedule begins with {value!r}; "
-                    "give space=schedule.initial, or put that value there"
+                    "give space=schedule.initial, or set it to that value"
                 )
 
     def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
@@ -129,11 +131,11 @@ class PBTReplay(Scheduler):
         self._n_returns.pop(trial.id, None)
 
     def _config(self, config: Config, resource: int) -> dict[str, Any]:
-        """The configuration of the next unit after so many."""
+        """Return the configuration of the unit that follows ``resource`` units."""
         place = bisect_right(self._starts, resource) - 1
         return {**config, **self._values[place]}
 
     def _next_stop(self, resource: int) -> int:
-        """Where the values that hold after so many units hold no more."""
+        """Return the end of the schedule's piece that follows ``resource`` units."""
         place = bisect_right(self._starts, resource)
         return self._starts[place] if place < len(self._starts) else self.max_t

@@ -509,7 +509,7 @@ def test_what_makes_no_sense_is_refused(options, error, words):
 
 @pytest.mark.parametrize("own", [Real(1, 64), Ordinal([16, 32.5]), Categorical(["many", "few"])])
 def test_ints_of_the_space_do_not_become_anything_else(own):
-    with pytest.raises(ValueError, match=r"mutations\['batch'\]=.* no ints, but batch is Ordinal"):
+    with pytest.raises(ValueError, match=r"mutations\['batch'\]=.* not ints, but batch is Ordinal"):
         a_pbt(mutations={"batch": own})
     a_pbt(mutations={"batch": Integer(1, 64)})
     a_pbt(mutations={"lr": Ordinal([0, 1])})  # but what is a float may be a whole one
