@@ -1,4 +1,7 @@
-"""Hyperparameter optimisation on Dask: asynchronous schedulers, cheap checkpoints, Slurm."""
+"""Hyperparameter optimisation on Dask.
+
+Asynchronous schedulers, cheap checkpoints, Slurm.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that a package loads at their first use: what nobody asks for is never imported."""
+"""Names that a package imports at their first use."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 def lazy(
     package: str, home: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The ``__getattr__`` and ``__dir__`` of a package (PEP 562).
+    """Return the ``__getattr__`` and ``__dir__`` of a package (PEP 562).
 
     Parameters
     ----------
-    package : its name.
-    home : the module in which each of the names is defined.
+    package : name of the package.
+    home : for each name, the module that defines it.
     """
 
     def get(name: str) -> Any:

@@ -1,3 +1,3 @@
-"""The version, which a build reads from here."""
+"""Version of the package; a build reads it from here."""
 
 __version__ = "0.1.0"

@@ -1,8 +1,8 @@
-"""Files that appear complete or not at all, after a killed process and after a power cut.
+"""Files that appear complete or not at all, even after a kill or a power cut.
 
-A file is written under another name in its folder (``<name>.<random>.partial``), flushed to the
-disk and renamed. The new name itself survives a power cut once its folder is flushed, too
-(:func:`flush_folder`): a caller that writes several files does that once.
+A file is written under a temporary name in its folder (``<name>.<random>.partial``), flushed to
+the disk and renamed. The new name survives a power cut only after its folder is flushed, too
+(:func:`flush_folder`). A caller that writes several files flushes their folder once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ PARTIAL = ".partial"
 
 @contextlib.contextmanager
 def replacing(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Names to write to; they replace ``paths``, the first one last, or nothing is left of them."""
+    """Yield temporary names to write to; they then replace ``paths``, the first last.
+
+    After an exception nothing is left: neither the temporary files nor those of ``paths`` that
+    were replaced already.
+    """
     mark = f".{uuid.uuid4().hex}{PARTIAL}"
     partials = [path.with_name(path.name + mark) for path in paths]
     litter = list(partials)
@@ -28,7 +32,7 @@ def replacing(paths: Sequence[Path]) -> Iterator[list[Path]]:
         for partial, path in reversed(list(zip(partials, paths, strict=True))):
             partial.replace(path)
             litter.append(path)
-    except BaseException:  # an interrupt too must leave no litter
+    except BaseException:  # an interrupt must leave no files behind, either
         for path in litter:
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -40,7 +44,7 @@ def write_file(path: Path, data: str | bytes, mode: int = 0o666) -> None:
 
     Parameters
     ----------
-    mode : permissions of the file, less what the umask takes.
+    mode : permissions of the file, before the umask is applied.
     """
     with replacing([path]) as (partial,):
         _write_new(partial, data, mode)
@@ -52,20 +56,20 @@ def write_private(path: Path, text: str) -> None:
 
 
 def create_file(path: Path, text: str) -> bool:
-    """Create a file unless it exists; atomic on NFS, too. False: it exists."""
+    """Create a file atomically, also on NFS; return False if it exists already."""
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     _write_new(aside, text, 0o666)
     try:
         os.link(aside, path)
     except FileExistsError:
-        return aside.stat().st_nlink == 2  # NFS may lose the answer and link once more
+        return aside.stat().st_nlink == 2  # NFS may lose the reply and repeat the link
     finally:
         aside.unlink()
     return True
 
 
 def flush_folder(folder: Path) -> None:
-    """Make what was renamed or removed in a folder survive a power cut."""
+    """Make renames and removals in a folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Search spaces, as users import them."""
+"""Search spaces: the names that users import."""
 
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
 

@@ -1,4 +1,7 @@
-"""What the user writes: a class with ``setup`` and ``step``, or a function that reports."""
+"""Trials as users write them.
+
+Either a class with ``setup`` and ``step``, or a function that reports.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ State = Any  # a tree of dicts, lists, tuples, arrays, tensors, numbers, strings
 
 
 class TrialContext(Protocol):
-    """What a trial knows about itself while it runs.
+    """A running trial's view of itself.
 
     Attributes
     ----------
@@ -21,8 +24,8 @@ class TrialContext(Protocol):
     resource : units of training done.
     max_t : units at which it is fully trained.
     seed : an integer that depends on the study's seed and the trial alone.
-    device : what this slot owns: ``"cuda:0"`` (or another index) or ``"cpu"``.
-    checkpoint : the state to go on from, or None.
+    device : the slot's device: ``"cuda:0"`` (or another index) or ``"cpu"``.
+    checkpoint : the state to continue from, or None.
     """
 
     id: int
@@ -37,28 +40,29 @@ class TrialContext(Protocol):
         """Report one unit of training. ``state`` is called only if a checkpoint is needed."""
 
     def should_stop(self) -> bool:
-        """Whether the trial shall hand over at its next report; costs nothing to ask.
+        """Return True if the trial will be preempted at its next report; cheap to call.
 
-        The study stops, or the worker goes and the trial goes on elsewhere: do not return.
+        Either the study stops, or the worker leaves and the trial continues elsewhere. A function
+        must not return because of it: a trial whose function returns is complete.
         """
 
     def remaining_walltime(self) -> float | None:
-        """Seconds until the worker's job ends, or None where that is not known."""
+        """Return the seconds until the worker's job ends; None: not known."""
 
 
 class Trainable(ABC):
-    """A trial as a class: the object stays in its worker while the trial may go on.
+    """A trial as a class; its object stays in the worker while the trial continues.
 
     ``self.trial`` (a :class:`TrialContext`) is set before :meth:`setup` is called; use
     ``self.trial.device``, ``self.trial.seed`` and ``self.trial.should_stop()``.
 
     Attributes
     ----------
-    shape_hyperparameters : names of those that change the shape of what :meth:`save_checkpoint`
-        gives, such as the number of layers. Population based training may not mutate them: a
-        member goes on from another one's state.
-    adapts_checkpoints : :meth:`load_checkpoint` fits a state of another shape to this model, so
-        population based training may mutate them after all.
+    shape_hyperparameters : names of those that change shapes in the state that
+        :meth:`save_checkpoint` returns, such as the number of layers. Population based training
+        may not mutate them, because a member continues from another one's state.
+    adapts_checkpoints : True: :meth:`load_checkpoint` fits a state of another shape to this model,
+        so population based training may mutate them.
 
     Examples
     --------
@@ -77,26 +81,29 @@ class Trainable(ABC):
 
     @abstractmethod
     def setup(self, config: Config) -> None:
-        """Build the model and whatever else one trial needs."""
+        """Build the model and everything else that the trial needs."""
 
     @abstractmethod
     def step(self) -> dict[str, Any]:
         """Train one unit of resource; return a flat dict of numbers."""
 
     def save_checkpoint(self) -> State | None:
-        """State from which :meth:`load_checkpoint` goes on; None: this trial cannot be saved."""
+        """Return a state for :meth:`load_checkpoint`; None: the trial cannot be saved."""
         return None
 
     def load_checkpoint(self, state: State) -> None:
-        """Go on from a state that :meth:`save_checkpoint` gave; called after :meth:`setup`."""
+        """Restore a state from :meth:`save_checkpoint`; called after :meth:`setup`."""
         raise NotImplementedError(
-            f"{type(self).__name__}.save_checkpoint gave a state, "
-            "but load_checkpoint is not written"
+            f"{type(self).__name__}.save_checkpoint returned a state, "
+            "but load_checkpoint is not implemented; implement it, too"
         )
 
     def reset_config(self, config: Config) -> bool:
-        """Become another trial, as new. Return True if done; False: a new object is made."""
+        """Reset the object for another trial, as if it were new.
+
+        Return True if this was done. False: a new object is made.
+        """
         return False
 
     def cleanup(self) -> None:
-        """Give back what :meth:`setup` took; called once, at the end of the object's life."""
+        """Release what :meth:`setup` acquired; called once, when the object is discarded."""
