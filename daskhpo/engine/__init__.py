@@ -1,1 +1,1 @@
-"""The engine: the pure coordinator with its ledger and journal, and the session around it."""
+"""The engine: coordinator, ledger and journal, and the sessions that run them."""

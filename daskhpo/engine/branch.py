@@ -1,4 +1,4 @@
-"""A branch: a study that begins where another one stood, and goes on from there on its own."""
+"""Branches: studies that begin as a copy of another, as it was at some time."""
 
 from __future__ import annotations
 
@@ -23,23 +23,25 @@ from daskhpo.engine.session import study_records
 
 logger = logging.getLogger("daskhpo")
 
-ATTEMPTS = 10  # to find all checkpoints of a study that runs
+ATTEMPTS = 10  # to copy all checkpoints of a running study
 
 
 def branch(source: Path, target: Path, seconds: float | None = None) -> None:
-    """Make a study in ``target`` of the journal of ``source`` up to a point of its time.
+    """Create a study in ``target`` from the journal of ``source`` up to a time.
 
-    The new directory appears when it is complete. ``source`` is only read, and may be running.
+    The new directory appears once it is complete. ``source`` is only read, and may be running.
 
     Parameters
     ----------
-    seconds : of the study's time; the last record at or before is the branch's last. None: all.
+    source : directory of a study; the caller checks that it holds one.
+    target : directory of the new study; must not exist.
+    seconds : study time in seconds; the last record at or before it is the last one copied. None:
+        all records.
 
     Raises
     ------
-    FileNotFoundError : ``source`` holds no study.
-    StudyExists : there is something at ``target``.
-    OSError : the disk is full, read-only or gone; nothing is left.
+    StudyExists : ``target`` exists already.
+    OSError : the disk is full, read-only or unreachable; no partial directory is left.
     """
     if target.exists():
         raise _taken(target)
@@ -52,13 +54,13 @@ def branch(source: Path, target: Path, seconds: float | None = None) -> None:
             _copy(source / "journal.jsonl", aside / "journal.jsonl", n_records)
             committed = _committed(aside)
             missing = _share(committed, source, aside)
-            # while we were at it a source that runs may have deleted some, and committed others
+            # a running source may have deleted and committed checkpoints during the copy
             if not missing or seconds is not None or _count(source, math.inf) == n_records:
                 break
         if missing:
             logger.warning(
-                "%s: %s of the %s checkpoints that %s had then are not there any more; trials "
-                "that would go on from one begin at an older one, or train again",
+                "%s: %s of the %s checkpoints that %s had at that time no longer exist; their "
+                "trials continue from an older checkpoint, or train again from the start",
                 target,
                 len(missing),
                 len(committed),
@@ -67,20 +69,20 @@ def branch(source: Path, target: Path, seconds: float | None = None) -> None:
         flush_folder(aside)
         try:
             aside.rename(target)
-        except OSError as error:  # somebody has put something there meanwhile
+        except OSError as error:  # another process may have created the target meanwhile
             raise (_taken(target) if target.exists() else error) from None
         flush_folder(target.parent)
-    except BaseException:  # an interrupt too must leave nothing
+    except BaseException:  # also after an interrupt
         shutil.rmtree(aside, ignore_errors=True)
         raise
 
 
 def _taken(target: Path) -> StudyExists:
-    return StudyExists(f"{target} is there already: give the branch another name")
+    return StudyExists(f"{target} already exists: give the branch another name")
 
 
 def _count(source: Path, seconds: float) -> int:
-    """How many records there are up to the last one at or before ``seconds``."""
+    """Count the records up to the last one at or before ``seconds``."""
     n_records = 0
     for n, record in enumerate(study_records(source), start=1):
         if record.seconds <= seconds:
@@ -89,8 +91,8 @@ def _count(source: Path, seconds: float) -> int:
 
 
 def _copy(source: Path, target: Path, n_lines: int | None = None) -> None:
-    """Copy a file, or its first lines, to the disk; no journal is there before a first session."""
-    if not source.exists():
+    """Copy a file, or its first lines, and flush the copy to the disk."""
+    if not source.exists():  # a study has no journal before its first session
         return
     with source.open("rb") as lines, target.open("wb") as file:
         file.writelines(islice(lines, n_lines))
@@ -99,7 +101,7 @@ def _copy(source: Path, target: Path, n_lines: int | None = None) -> None:
 
 
 def _committed(directory: Path) -> list[CheckpointRef]:
-    """The checkpoints that a study's journal has and has not deleted."""
+    """Return the checkpoints that a study's journal has committed and not deleted."""
     refs: dict[int, CheckpointRef] = {}
     for record in study_records(directory):
         match record:
@@ -111,7 +113,7 @@ def _committed(directory: Path) -> list[CheckpointRef]:
 
 
 def _share(refs: list[CheckpointRef], source: Path, target: Path) -> list[CheckpointRef]:
-    """Give these rows of one study, and no others, to another; return those that are not there."""
+    """Share exactly these checkpoints with another study; return the missing ones."""
     there, here = open_store(source), open_store(target)
     missing = []
     for ref in refs:
@@ -119,5 +121,5 @@ def _share(refs: list[CheckpointRef], source: Path, target: Path) -> list[Checkp
             there.share(ref, here)
         except (CheckpointMissing, CheckpointCorrupt):
             missing.append(ref)
-    here.clean(keep=refs)  # of an earlier attempt
+    here.clean(keep=refs)  # an earlier attempt may have left others
     return missing

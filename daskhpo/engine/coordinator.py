@@ -1,4 +1,4 @@
-"""The coordinator: events in, commands out. It keeps the ledger and asks the plug-ins."""
+"""The coordinator, which turns events into commands, and the loop that drives it."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ from daskhpo.engine.protocols import Executor, Journal
 
 RETURNED = "its code returned"
 BUDGET_REACHED = "checkpoints take nine tenths of what max_bytes and max_files allow"
-MAX_LOST = 3  # as often as this a trial may lose its worker in a row without coming any further
+MAX_LOST = 3  # workers that a trial may lose in a row without progress; then it fails
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a study is about: all that two studies must share to be the same."""
+    """The definition of a study: two studies are the same if these are equal."""
 
     space: Space
     objective: Objective
@@ -80,16 +80,16 @@ class Problem:
 
 
 class Coordinator:
-    """Turns each event into commands for the executor, and records both in the journal.
+    """The decision logic of a study: it turns events into commands for the executor.
 
-    Pure but for the journal: no clock, no thread, no network. It works on copies of the
-    scheduler and the searcher.
+    It appends each event and its consequences to the journal. Apart from that it is pure: no
+    clock, no thread, no network. It works on copies of the scheduler and the searcher.
 
     Parameters
     ----------
-    problem : what is searched, and how.
-    journal : takes every event before its commands are carried out.
-    suggest : where configurations come from if not from :meth:`ask`; a replay gives its own.
+    problem : the study's definition.
+    journal : receives every event before its commands are carried out.
+    suggest : source of configurations; None: :meth:`ask_searcher`. A replay sets its own.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class Coordinator:
         self.ledger = Ledger(problem.objective)
         self.limits = Limits()
         self.stop_reason: str | None = None
-        self.fatal_error: str | None = None  #: why no trial could ever run
-        self.idle = False  #: the scheduler had nothing to do for a free slot
+        self.fatal_error: str | None = None  #: an error that every trial would raise
+        self.idle = False  #: the scheduler had no work for a free slot
         self.n_slots = 0
         self._policy = CheckpointPolicy()
         self._exhausted = False
@@ -119,31 +119,31 @@ class Coordinator:
 
     @property
     def is_drained(self) -> bool:
-        """Whether it is over, and no state waits to be written or let go of."""
+        """True if the study is over and no state waits to be written or dropped."""
         return self.is_over and not self.ledger.refs.n_unsaved
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing runs and nothing will."""
+        """True if no trial runs and none will."""
         if self.ledger.n_running:
             return False
         return self.stop_reason is not None or (self.idle and not self.ledger.queue)
 
     @property
     def n_slots_wanted(self) -> float:
-        """Slots that it has work for; infinite unless the scheduler has nothing to add."""
+        """Slots that have work; infinite unless the scheduler has nothing to add."""
         if self.stop_reason is None and not self.idle:
             return math.inf
         queued = len(self.ledger.queue) if self.stop_reason is None else 0
         return self.ledger.n_running + queued
 
     def ask_searcher(self, trial: TrialId) -> Suggestion | None:
-        """The searcher's own configuration for a new trial, however long it takes."""
+        """Return the searcher's configuration for a new trial, however long it takes."""
         config = self.searcher.suggest(trial)
         return None if config is None else Suggestion(config)
 
     def handle(self, event: Event) -> list[Command]:
-        """Take in one event. Events that come too late (of a dead attempt) leave no trace."""
+        """Handle one event and return commands; stale events are not recorded."""
         self._seconds = event.seconds
         self._commands = []
         match event:
@@ -196,11 +196,11 @@ class Coordinator:
 
     def _reported(self, event: Reported) -> None:
         trial = self.ledger.running(event.trial, event.attempt)
-        if trial is None or trial.decision is not None:  # of a dead attempt, or decided already
+        if trial is None or trial.decision is not None:  # a stale attempt, or already decided
             return
         steps = _unseen(event.steps, trial.resource)
         if not (steps or event.ended or event.preempted):
-            return  # live metrics that the segment's report has overtaken
+            return  # live metrics that arrived after the segment's report
         trial = self.ledger.advance(trial, steps)
         decision: Decision | None = None
         if event.ended or trial.resource == trial.until:
@@ -222,17 +222,17 @@ class Coordinator:
         elif event.preempted:
             self._preempt(trial)
         elif next_checkpoint(self._policy, trial.resource - 1, trial.until) == trial.resource:
-            self._save(trial, ReuseProbability.CERTAIN)  # and then it goes on
+            self._save(trial, ReuseProbability.CERTAIN)  # then it continues
 
     def _ask_scheduler(self, trial: Trial, ended: bool) -> Decision:
         report = Report(trial.resource, trial.losses, trial.best_loss)
-        if trial.losses:  # there are none if its code returned without another report
+        if trial.losses:  # empty if its code returned without another report
             self.searcher.observe(trial, report)
         return Stop(RETURNED) if ended else self.scheduler.on_report(trial, report)
 
     def _held(self, event: Held) -> None:
         if (trial := self.ledger.running(event.trial, event.attempt)) is None:
-            if event.ref is not None and event.ref.id not in self.ledger.refs:  # by the dead
+            if event.ref is not None and event.ref.id not in self.ledger.refs:  # a stale attempt
                 self._commands.append(Delete(event.ref))
             return
         self.journal.append(event)
@@ -251,7 +251,7 @@ class Coordinator:
     def _saved(self, event: Saved) -> None:
         ref, rows = event.ref, self.ledger.refs
         if rows.is_committed(ref.id):
-            return  # two workers held it, and both have written it
+            return  # two workers held it, and both wrote it
         trial = self.ledger.trials.get(event.trial)
         is_newer = (
             trial is not None
@@ -259,7 +259,7 @@ class Coordinator:
             and (trial.checkpoint is None or trial.checkpoint.resource < ref.resource)
         )
         if not is_newer and ref.id not in rows:
-            self._commands.append(Delete(ref))  # written by the dead; nothing refers to it
+            self._commands.append(Delete(ref))  # written by a stale attempt; unreferenced
             return
         self.journal.append(event)
         if is_newer and trial is not None:
@@ -275,7 +275,7 @@ class Coordinator:
             self._commands.append(Release(trial.id, trial.attempt))  # its worker lives, and waits
             trial, freed = self.ledger.discard_bad_checkpoint(trial)
             self._delete_unreferenced(freed, "it could not be read")
-        if trial.decision is not None:  # it stands, whatever became of the checkpoint
+        if trial.decision is not None:  # it stands, with or without the checkpoint
             self._apply(trial, trial.decision, in_slot=False)
         elif event.blame and trial.n_lost + 1 >= MAX_LOST:
             reason = (
@@ -294,7 +294,7 @@ class Coordinator:
         has_a_future = not (may_retry or event.fatal or isinstance(trial.decision, Stop))
         paused = has_a_future and self.scheduler.on_failure(trial)
         self.journal.append(replace(event, paused=paused))
-        if may_retry and trial.decision is not None:  # saving raised; what was decided stands
+        if may_retry and trial.decision is not None:  # saving raised; the decision stands
             decision = trial.decision
             trial = trial._replace(n_failed=trial.n_failed + 1)
             self._apply(trial, decision, in_slot=False)
@@ -303,7 +303,7 @@ class Coordinator:
         if may_retry:
             self.ledger.requeue(trial, trial.until, failed=1)
             return
-        if paused:  # what it was is of no use; it is to take over another one's state
+        if paused:  # its own state is of no use; it will exploit another trial
             self.ledger.pause(trial)
             return
         self._end(trial, Status.FAILED, (event.error.strip().splitlines() or [""])[-1])
@@ -333,15 +333,15 @@ class Coordinator:
         due = (
             next_checkpoint(self._policy, trial.resource - 1, trial.resource + 1) == trial.resource
         )
-        goes_on = isinstance(decision, Continue) and (stopping or due)
-        chance = reuse_probability(self._policy, None if goes_on else decision, kept)
-        if chance is None:
+        continues = isinstance(decision, Continue) and (stopping or due)
+        probability = reuse_probability(self._policy, None if continues else decision, kept)
+        if probability is None:
             self._apply(trial, decision, in_slot=True)
         else:
-            self._save(self.ledger.decide(trial, decision), chance)
+            self._save(self.ledger.decide(trial, decision), probability)
 
     def _apply(self, trial: Trial, decision: Decision, *, in_slot: bool) -> None:
-        """Carry out a decision; the state that it asked for is held, or given up."""
+        """Carry out a decision; the state that it needs is held by now, or given up."""
         if isinstance(decision, Continue):
             self._continue(self.ledger.continue_until(trial, decision.until), in_slot=in_slot)
             return
@@ -359,16 +359,16 @@ class Coordinator:
             self._requeue(trial, trial.until)
 
     def _preempt(self, trial: Trial) -> None:
-        """The trial gives its slot back in mid-segment, with its state if that may be taken."""
-        chance = reuse_probability(self._policy, None, retained=False)
-        if chance is not None and trial.resource > 0:
-            self._save(self.ledger.mark_preempting(trial), chance)
+        """Free the trial's slot in mid-segment; save its state first if the policy does."""
+        probability = reuse_probability(self._policy, None, retained=False)
+        if probability is not None and trial.resource > 0:
+            self._save(self.ledger.mark_preempting(trial), probability)
         else:
             self._requeue(trial, trial.until)
 
-    def _save(self, trial: Trial, chance: ReuseProbability) -> None:
+    def _save(self, trial: Trial, probability: ReuseProbability) -> None:
         self._commands.append(
-            Save(trial.id, trial.attempt, self.ledger.refs.allocate(trial), chance)
+            Save(trial.id, trial.attempt, self.ledger.refs.allocate(trial), probability)
         )
 
     def _requeue(self, trial: Trial, until: int) -> None:
@@ -381,21 +381,21 @@ class Coordinator:
         trial, freed = self.ledger.end(trial, status)
         self._delete_unreferenced(freed)
         if was_paused and trial.id in self.ledger.retained and trial.held is not None:
-            self._commands.append(Write(trial.held))  # it might not have been worth it till now
+            self._commands.append(Write(trial.held))  # it may not have been worth a write before
         self.scheduler.on_end(trial)
         self.searcher.on_end(trial)
 
     # -- checkpoints -----------------------------------------------------------------------------
 
     def _delete_unreferenced(self, freed: list[CheckpointRef], reason: str = "") -> None:
-        """Delete what nobody refers to any more, from memory and from the store."""
+        """Delete checkpoints without references from memory and from the store."""
         for ref in freed:
             if ref.array:
                 self.journal.append(Deleted(ref.id, reason, self._seconds))
             self._commands.append(Delete(ref, reason))
 
     def _enforce_budget(self) -> None:
-        """Keep to the budget: the least promising checkpoints go first."""
+        """Delete checkpoints that exceed the budget, the least promising first."""
         ledger, rows = self.ledger, self.ledger.refs
         while is_full(self._policy, rows.n_bytes, rows.n_files):
             living = ledger.trials.values()
@@ -404,15 +404,15 @@ class Coordinator:
             )
             ref = eviction_candidate(alone, ledger.retained.values()) or eviction_candidate(
                 living, ()
-            )  # shared: last
+            )  # shared ones last
             if ref is None:
                 return
             self._delete_unreferenced(ledger.evict(ref), BUDGET_REACHED)
 
     def _flush(self) -> None:
-        """All is over: the best states are written, the others let go of.
+        """Write the best states and drop the others, at the end of the session.
 
-        If the study was stopped it is likely to be gone on with; then what may be needed again is
+        A study that was stopped is likely to be resumed. States that may be needed again are then
         written as well.
         """
         self._flushed = True
@@ -424,7 +424,7 @@ class Coordinator:
     # -- free slots ------------------------------------------------------------------------------
 
     def _assign_free_slots(self) -> None:
-        """Give work to free slots: first what waits, then what the scheduler wants."""
+        """Give work to free slots: queued trials, then the scheduler's actions."""
         ledger = self.ledger
         while self.stop_reason is None:
             has_room = ledger.n_running < self.n_slots
@@ -449,7 +449,7 @@ class Coordinator:
                 case Discard(number) | Resume(number) | Exploit(number) if ledger.is_pausing(
                     number
                 ):
-                    return  # a pause is one when its state is held; then we ask again
+                    return  # it is paused once its state is held; then the scheduler is asked again
                 case Discard(number, reason):
                     self._end(ledger.paused(number), Status.STOPPED, reason)
                 case Exploit(number, source, config):
@@ -467,7 +467,7 @@ class Coordinator:
         if given is None:
             self._exhausted = True
             return
-        waited = given.waited * (self.n_slots - self.ledger.n_running)  # as did all free slots
+        waited = given.waited * (self.n_slots - self.ledger.n_running)  # all free slots waited
         trial = self.ledger.add(given.config, until, bracket)
         self.searcher.on_start(trial.id, given.config)
         self.journal.append(
@@ -479,8 +479,8 @@ class Coordinator:
         donor = self.ledger.find(source)
         if donor is None or (donor.newest is None and donor is not trial):
             raise RuntimeError(
-                f"the scheduler lets trial {trial.id} exploit trial {source}, of which there is no "
-                f"state: {donor or 'it has ended, or never began'}"
+                f"the scheduler lets trial {trial.id} exploit trial {source}, which has no "
+                f"state: {donor or 'it has ended, or never started'}"
             )
         trial, freed = self.ledger.exploit(trial, donor, config)
         self.scheduler.on_exploit(trial, source)
@@ -507,20 +507,20 @@ class Coordinator:
 
 
 def _unseen(steps: tuple[Step, ...], resource: int) -> tuple[Step, ...]:
-    """The steps that were not reported already, in mid-segment."""
+    """Return the steps that were not already reported in mid-segment."""
     if steps and steps[0].resource > resource:
         return steps
     return tuple(step for step in steps if step.resource > resource)
 
 
 def drive(coordinator: Coordinator, executor: Executor, journal: Journal) -> None:
-    """Run a session to its end: events are recorded before their commands are carried out."""
+    """Run a session to its end; record events before carrying out their commands."""
     budget = coordinator.limits.time_budget
     deadline = None if budget is None else executor.now() + budget
     while not coordinator.is_drained:
         events = executor.poll(None if coordinator.is_over else deadline)
         if not events:
-            assert deadline is not None, "the executor gave up waiting without a deadline"
+            assert deadline is not None, "the executor returned no events, and had no deadline"
             events = [StopRequested("the time budget is spent", deadline)]
             deadline = None
         commands = [command for event in events for command in coordinator.handle(event)]

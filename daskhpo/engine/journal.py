@@ -1,4 +1,4 @@
-"""The journal: one JSON line a record, appended and never changed."""
+"""The journal: one JSON line per record, appended and never changed."""
 
 from __future__ import annotations
 
@@ -45,20 +45,19 @@ SYNC_SECONDS = 1.0
 
 
 class FileJournal:
-    """Appends records to a file.
+    """A journal in a file.
 
-    What was flushed survives the end of the process at once, and a power cut after about
-    ``SYNC_SECONDS``: a thread of its own syncs, which would cost each report milliseconds.
+    Flushed records survive the end of the process at once, and a power failure after about
+    ``SYNC_SECONDS``. A separate thread syncs the file, because that takes milliseconds.
 
     Parameters
     ----------
-    path : the file; it is made if it is not there. A last line that was torn by a crash is cut
-        off.
+    path : the file; created if it does not exist. A last line that a crash cut short is removed.
 
     Raises
     ------
-    OSError : from :meth:`flush` and :meth:`close`: the file cannot be written, or the last
-        synchronisation failed. What was read back before is good.
+    OSError : by :meth:`flush` and :meth:`close`: the file cannot be written, or the last sync
+        failed. Records that were read back before are valid.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,11 +109,11 @@ class FileJournal:
 
 
 def read_journal(path: Path) -> Iterator[Record]:
-    """The records of a journal, in order; a torn last line is left out.
+    """Yield the records of a journal in order; skip an incomplete last line.
 
     Raises
     ------
-    JournalCorrupt : a line in the middle is damaged; the message names it.
+    JournalCorrupt : a complete line is damaged; the message gives its number.
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -125,12 +124,12 @@ def read_journal(path: Path) -> Iterator[Record]:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise JournalCorrupt(
                     f"{path}, line {number} cannot be read ({error!r}): {line[:80]!r}. "
-                    "Restore the file from a copy, or cut it before that line"
+                    "Restore the file from a copy, or remove that line and all lines after it"
                 ) from error
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Cut off a last line without its end, which nothing was done about."""
+    """Cut off an incomplete last line; nothing was done about its record yet."""
     if not path.exists():
         return
     with path.open("r+b") as file:
@@ -152,12 +151,12 @@ def _cut_torn_line(path: Path) -> None:
 
 
 def encode_record(record: Record) -> str:
-    """A record as one line of JSON, without the newline."""
+    """Encode a record as one line of JSON, without the newline."""
     return _dump(_ENCODERS[type(record)](record))
 
 
 def decode_record(line: str | bytes) -> Record:
-    """The record that :func:`encode_record` made a line of."""
+    """Decode a line that :func:`encode_record` made."""
     data = json.loads(line)
     return _DECODERS[data.pop("record")](data)
 
@@ -165,7 +164,7 @@ def decode_record(line: str | bytes) -> Record:
 _dump = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
-_KEYS = {"checkpoint_id": "row"}  # fields that have another name in a journal
+_KEYS = {"checkpoint_id": "row"}  # fields with another name in a journal
 
 
 def _fields(record: Any) -> dict[str, Any]:
@@ -297,7 +296,7 @@ _DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
 
 
 def _tuples(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as it was before JSON made lists of its tuples."""
+    """Restore the tuples of a configuration, which JSON stores as lists."""
 
     def back(value: Any) -> Any:
         return tuple(back(item) for item in value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""The ledger: the only truth of where each trial stands."""
+"""The ledger: the single source of truth for the status of each trial."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from daskhpo.engine.refcounts import CheckpointRefs
 
 
 class Ledger:
-    """Trials that have not ended, the queue of those that wait for a slot, and what is kept.
+    """Trials that have not ended, the queue for slots, and retained checkpoints.
 
-    A trial that ended leaves a count behind, its loss if it is the best, and its checkpoint if
-    that is kept; its history is in the journal, so that memory follows the number of living trials.
-    Methods that let go of checkpoints return those that nobody refers to any more.
+    Of an ended trial the ledger keeps a count, its loss if it is the best, and its checkpoint if
+    that is retained. Its history is in the journal, so memory grows with the number of trials that
+    have not ended. Methods that release checkpoints return those without references.
     """
 
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
         self.trials: dict[TrialId, Trial] = {}
         self.queue: deque[TrialId] = deque()
-        self.n_trials = 0  #: all that were ever started
+        self.n_trials = 0  #: trials started so far
         self.n_running = 0
         self.n_ended: Counter[Status] = Counter()
         self.refs = CheckpointRefs()
         self.best_loss = math.inf
         self.best_trial: TrialId | None = None
-        self.n_retained: float = 1  #: of how many ended trials a checkpoint is kept
+        self.n_retained: float = 1  #: maximum number of ended trials whose checkpoint is kept
         self.retained: dict[TrialId, Trial] = {}  #: ended trials whose checkpoint is kept
-        self._stateless = (math.inf, 0)  # rank of the best trial that had no state to give
+        self._stateless = (math.inf, 0)  # rank of the best trial that had no state
 
     def running(self, trial: TrialId, attempt: int) -> Trial | None:
-        """The trial if this attempt of it holds a slot; None: the message comes from the dead."""
+        """Return the trial if this attempt of it holds a slot; None: a stale attempt."""
         found = self.trials.get(trial)
         if found is None or found.status is not Status.RUNNING or found.attempt != attempt:
             return None
         return found
 
     def find(self, trial: TrialId) -> Trial | None:
-        """The trial if it has not ended, or if its checkpoint is kept."""
+        """Return the trial if it has not ended or its checkpoint is retained."""
         return self.trials.get(trial) or self.retained.get(trial)
 
     def is_pausing(self, trial: TrialId) -> bool:
-        """Whether the trial is about to be paused, when its state is held."""
+        """Return True if the trial will be paused once its state is held."""
         found = self.trials.get(trial)
         return (
             found is not None
@@ -54,27 +54,27 @@ class Ledger:
         )
 
     def paused(self, trial: TrialId) -> Trial:
-        """The trial, which must be paused: anything else is an error of the scheduler.
+        """Return a paused trial; any other status is an error of the scheduler.
 
         Raises
         ------
-        RuntimeError : the trial is not paused; the message tells its story.
+        RuntimeError : the trial is not paused; the message shows the trial.
         """
         found = self.trials.get(trial)
         if found is None or found.status is not Status.PAUSED:
-            story = f"trial {trial} of {self.n_trials}: {found or 'it has ended, or never began'}"
-            raise RuntimeError(f"the scheduler acts on a trial that is not paused: {story}")
+            shown = f"trial {trial} of {self.n_trials}: {found or 'it has ended, or never started'}"
+            raise RuntimeError(f"the scheduler acts on a trial that is not paused: {shown}")
         return found
 
     def add(self, config: Config, until: int, bracket: int) -> Trial:
-        """Enter a new trial; it is first in no queue yet."""
+        """Add a new trial, which is not in the queue yet."""
         trial = Trial(self.n_trials, config, Status.QUEUED, until, bracket)
         self.trials[trial.id] = trial
         self.n_trials += 1
         return trial
 
     def launch(self, trial: Trial, until: int) -> Trial:
-        """Give a queued or paused trial a slot: an attempt from its newest state, or its start."""
+        """Start an attempt of a queued or paused trial, from its newest state if any."""
         resource = trial.newest.resource if trial.newest else 0
         self.n_running += 1
         return self._store(
@@ -88,7 +88,7 @@ class Ledger:
         )
 
     def advance(self, trial: Trial, steps: tuple[Step, ...]) -> Trial:
-        """Enter reported units. Those before ``decided_at`` come from training again."""
+        """Add reported units; those up to ``decided_at`` were trained again."""
         if not steps:
             return trial
         losses = [self._objective.loss(step.metrics) for step in steps]
@@ -105,27 +105,27 @@ class Ledger:
                 resource=steps[-1].resource,
                 losses=trial.losses + tuple(new),
                 best_loss=min(trial.best_loss, best),
-                # What is trained again is no progress: it may end in the same way again.
+                # Retrained units are no progress: the trial may be lost at the same unit again.
                 n_lost=0 if steps[-1].resource > trial.lost_at else trial.n_lost,
             )
         )
 
     def decide(self, trial: Trial, decision: Decision) -> Trial:
-        """Remember what was decided while it waits for a checkpoint."""
+        """Store a decision that is carried out once the trial's state is held."""
         return self._store(trial._replace(decision=decision, decided_at=trial.resource, losses=()))
 
     def mark_preempting(self, trial: Trial) -> Trial:
-        """Remember that the trial leaves its slot once its state is held."""
+        """Mark the trial as leaving its slot once its state is held."""
         return self._store(trial._replace(preempting=True))
 
     def continue_until(self, trial: Trial, until: int) -> Trial:
-        """The trial trains on in its slot."""
+        """Let the trial continue in its slot until a resource."""
         return self._store(
             trial._replace(until=until, decided_at=trial.resource, losses=(), decision=None)
         )
 
     def pause(self, trial: Trial) -> None:
-        """The trial leaves its slot; the scheduler may bring it back."""
+        """Pause a running trial and free its slot; the scheduler may resume it."""
         self.n_running -= 1
         self._store(
             trial._replace(
@@ -134,7 +134,7 @@ class Ledger:
         )
 
     def requeue(self, trial: Trial, until: int, *, lost: int = 0, failed: int = 0) -> None:
-        """The trial leaves its slot with its segment undone, and waits for another."""
+        """Free the slot of a trial with an unfinished segment, and queue the trial."""
         self.n_running -= 1
         self.queue.append(trial.id)
         self._store(
@@ -149,15 +149,15 @@ class Ledger:
         )
 
     def is_rolled_back(self, trial: Trial) -> bool:
-        """Whether all its states are gone but those from before its present configuration."""
+        """Return True if each state left is older than the current configuration."""
         return trial.since > (trial.newest.resource if trial.newest else 0)
 
     def pause_queued(self, trial: Trial) -> None:
-        """A trial that waited for a slot is paused instead."""
+        """Pause a trial that waited for a slot."""
         self._store(trial._replace(status=Status.PAUSED))
 
     def end(self, trial: Trial, status: Status) -> tuple[Trial, list[CheckpointRef]]:
-        """The trial is over and leaves the ledger; its newest state stays if that is kept."""
+        """End a trial and remove it; its newest state stays if that is retained."""
         if trial.status is Status.RUNNING:
             self.n_running -= 1
         self.n_ended[status] += 1
@@ -174,9 +174,9 @@ class Ledger:
         return ended, freed
 
     def would_retain(self, trial: Trial) -> bool:
-        """Whether a checkpoint of the trial would be kept if it ended now.
+        """Return True if the trial's checkpoint would be kept if it ended now.
 
-        Where a better one had no state to give, it is not likely that this one has.
+        If a better trial had no state, this one probably has none either.
         """
         if _rank(trial) >= self._stateless and self.n_retained < math.inf:
             return False
@@ -188,11 +188,11 @@ class Ledger:
         return self.n_retained > 0 and _rank(trial) < max(map(_rank, self.retained.values()))
 
     def mark_stateless(self, trial: Trial) -> None:
-        """The trial was asked for its state and has none."""
+        """Note that the trial was asked for its state and has none."""
         self._stateless = min(self._stateless, _rank(trial))
 
     def best(self, n: int) -> list[Trial]:
-        """The best trials of which there is a state, ended or not."""
+        """Return the ``n`` best trials that have a state, ended or not."""
         having = [
             trial for trial in (*self.trials.values(), *self.retained.values()) if trial.newest
         ]
@@ -201,23 +201,23 @@ class Ledger:
     # -- states ----------------------------------------------------------------------------------
 
     def hold(self, trial: Trial, ref: CheckpointRef) -> tuple[Trial, list[CheckpointRef]]:
-        """A newer state of the trial is held."""
+        """Register that a newer state of the trial is held."""
         self.refs.add_ref(trial.id, ref, held=True)
         held = self._store(trial._replace(held=ref))
         return held, self._release(trial, trial.held)
 
     def commit(self, ref: CheckpointRef) -> list[CheckpointRef]:
-        """A state is in the store: it becomes the checkpoint of every trial that refers to it."""
+        """Make a committed state the checkpoint of every trial that refers to it."""
         freed = []
         for user in self.refs.users(ref.id):
             self.refs.add_ref(user, ref, held=False)
             trial = self.find(user)
-            assert trial is not None, f"row {ref.id} outlives trial {user}"
+            assert trial is not None, f"checkpoint {ref.id} outlives trial {user}"
             held = trial.held
             if held is not None and held.id == ref.id:
                 held = ref
             elif held is not None and held.trial == ref.trial and held.id < ref.id:
-                held = None  # a newer state was saved before it was said to be held
+                held = None  # a newer state's Saved arrived before its Held
             self._store(
                 trial._replace(
                     held=held,
@@ -229,7 +229,7 @@ class Ledger:
         return freed
 
     def drop(self, row: int) -> None:
-        """A state is held no more."""
+        """Register that a state is no longer held."""
         self.refs.drop(row)
         for user in self.refs.users(row):
             trial = self.find(user)
@@ -238,13 +238,13 @@ class Ledger:
                 self._release(trial, trial.held)
 
     def drop_all(self) -> None:
-        """Nothing is held any more: those who held it are gone."""
+        """Register that no state is held: the workers that held them are gone."""
         for trial in [*self.trials.values(), *self.retained.values()]:
             if trial.held is not None:
                 self.drop(trial.held.id)
 
     def discard_bad_checkpoint(self, trial: Trial) -> tuple[Trial, list[CheckpointRef]]:
-        """The trial's newest state cannot be read: the one before takes its place."""
+        """Replace the trial's newest state, which is unreadable, by the one before."""
         bad = trial.newest
         if bad is None:
             return trial, []
@@ -256,11 +256,11 @@ class Ledger:
         return left, self._release(trial, bad)
 
     def evict(self, ref: CheckpointRef) -> list[CheckpointRef]:
-        """Let go of a checkpoint, whoever refers to it, to make room."""
+        """Release a checkpoint of all trials that refer to it, to free space."""
         freed = []
         for user in self.refs.users(ref.id):
             trial = self.find(user)
-            assert trial is not None, f"row {ref.id} outlives trial {user}"
+            assert trial is not None, f"checkpoint {ref.id} outlives trial {user}"
             held, checkpoint, previous = (
                 None if each is not None and each.id == ref.id else each
                 for each in (trial.held, trial.checkpoint, trial.previous)
@@ -274,7 +274,10 @@ class Ledger:
     def exploit(
         self, trial: Trial, source: Trial, config: Config
     ) -> tuple[Trial, list[CheckpointRef]]:
-        """The trial shares the newest state of another one, or keeps its own, and begins there."""
+        """Let a trial continue from the newest state of ``source`` with ``config``.
+
+        The state is shared. ``source`` may be the trial itself, which then keeps its state.
+        """
         resource = source.newest.resource if source.newest else 0
         for ref in (source.held, source.checkpoint):
             if ref is not None:
@@ -283,7 +286,7 @@ class Ledger:
             trial._replace(
                 config=config,
                 until=resource,
-                attempt=trial.attempt + 1,  # its own states are of no use, should one be saved late
+                attempt=trial.attempt + 1,  # makes late saves of its old states stale
                 resource=resource,
                 since=resource,
                 lost_at=0,
@@ -297,7 +300,7 @@ class Ledger:
         return taken, self._release(trial, trial.held, trial.checkpoint, trial.previous)
 
     def _release(self, trial: Trial, *refs: CheckpointRef | None) -> list[CheckpointRef]:
-        """Let go of refs that the trial does not refer to any more; those that nobody needs."""
+        """Release refs that the trial no longer has; return those without references."""
         now = self.find(trial.id)
         kept = {ref.id for ref in (now.held, now.checkpoint, now.previous) if ref} if now else {}
         rows = {ref.id: ref for ref in refs if ref is not None and ref.id not in kept}
@@ -307,14 +310,14 @@ class Ledger:
     # -- for tests -------------------------------------------------------------------------------
 
     def validate(self) -> None:
-        """Check what must always hold; derives every index from scratch."""
+        """Check the invariants; derive every index from scratch."""
         statuses = Counter(trial.status for trial in self.trials.values())
         assert not any(status.ended for status in statuses), statuses
         assert statuses[Status.RUNNING] == self.n_running, (statuses, self.n_running)
         assert len(self.trials) + self.n_ended.total() == self.n_trials
         queued = {t.id for t in self.trials.values() if t.status is Status.QUEUED}
         assert queued == set(self.queue), (queued, self.queue)
-        assert len(queued) == len(self.queue), "a trial waits twice"
+        assert len(queued) == len(self.queue), "a trial is queued twice"
         referred: dict[int, set[TrialId]] = {}
         for trial in (*self.trials.values(), *self.retained.values()):
             for ref in (trial.held, trial.checkpoint, trial.previous):

@@ -1,4 +1,4 @@
-"""One process at a time runs a study: a lock file that also holds on network file systems."""
+"""A study's lock: a file, safe on network file systems, that one process holds."""
 
 from __future__ import annotations
 
@@ -21,40 +21,45 @@ logger = logging.getLogger("daskhpo")
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
-SILENT_SECONDS = 15.0  # without a sign of life, if the batch job of the holder is over
+SILENT_SECONDS = 15.0  # without a heartbeat, if the holder's Slurm job has ended
 
 JobIsOver = Callable[[str], bool]
-"""Whether a batch job is over; it is named as a lock names it: number, dot, how often restarted."""
+"""True if the Slurm job with this name has ended. A lock names it ``"<id>.<restart count>"``."""
 
 
 def no_job_is_over(job: str) -> bool:
-    """What somebody says who knows nothing of batch jobs."""
+    """Assume that no job has ended."""
     return False
 
 
 class StudyLock:
-    """Holds ``lock.json`` in a study directory.
+    """The lock of a study: the file ``lock.json`` in its directory.
 
-    Creation with ``O_EXCL`` is atomic, on NFS too. The holder touches the file every
-    ``HEARTBEAT_SECONDS``; a file that was not touched for ``STALE_SECONDS`` belongs to a dead
-    process, and so does one of this host whose process is gone, and one whose batch job is over,
-    as soon as it was not touched for ``SILENT_SECONDS``: the word of a batch system alone is not
-    enough, for a process may survive its job. Ages are measured by the file server's own clock.
-    Whoever takes a lock over claims that first, which only one can do.
+    Creation with ``O_EXCL`` is atomic, also on NFS. The holder touches the file every
+    ``HEARTBEAT_SECONDS``. A lock is stale if one of these holds:
+
+    - The file was not touched for ``STALE_SECONDS``.
+    - Its process ran on this host and has exited.
+    - Its Slurm job has ended and the file was not touched for ``SILENT_SECONDS``. The age is
+      needed because a process can outlive its job.
+
+    Ages are measured by the file server's clock. A takeover is serialised by an exclusive claim
+    file.
 
     Parameters
     ----------
-    directory : of the study; it exists.
-    on_lost : called (from the heartbeat's thread) if somebody took the lock over.
-    job_is_over : asked about the batch job of a silent holder.
+    directory : the study's directory; must exist.
+    on_lost : called in the heartbeat's thread if another process took the lock over; None: no
+        call.
+    job_is_over : called with the Slurm job of a holder without heartbeat.
 
     Attributes
     ----------
-    token : name of this session.
+    token : unique name of this session.
 
     Raises
     ------
-    StudyLocked : another process holds it; the message says which.
+    StudyLocked : another process holds the lock; the message names it.
     """
 
     def __init__(
@@ -74,7 +79,7 @@ class StudyLock:
         self._thread.start()
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._released.set()
         self._thread.join()
         if self._is_mine():
@@ -82,7 +87,7 @@ class StudyLock:
                 self.path.unlink()
 
     def _create(self, path: Path) -> bool:
-        """Write who we are to a file, unless there is one already."""
+        """Create a file that identifies this process; return False if it exists."""
         holder = {
             "token": self.token,
             "host": socket.gethostname(),
@@ -94,14 +99,12 @@ class StudyLock:
         return create_file(path, json.dumps(holder))
 
     def _take_over(self) -> None:
-        """Remove the lock of a process that is gone; returns when it may be tried for again."""
-        if (
-            holder := _dead_holder(self.path.parent, self._job_is_over)
-        ) is None:  # given back just now
+        """Remove a stale lock; return when its creation may be tried again."""
+        if (holder := _dead_holder(self.path.parent, self._job_is_over)) is None:  # just released
             return
         host, pid = holder.get("host", "an unknown host"), holder.get("pid", 0)
-        # Only the owner of this file may remove that holder's lock. Without it, another one could
-        # take over after we looked, and it would be the new lock that we remove.
+        # Only the owner of the claim file may remove this holder's lock. Otherwise another process
+        # could take over after the check above, and its new lock would be removed here.
         claim = self.path.with_name(f"lock.after.{holder.get('token')}")
         if not self._create(claim):
             self._await(claim)
@@ -114,11 +117,11 @@ class StudyLock:
             claim.unlink(missing_ok=True)
 
     def _await(self, claim: Path) -> None:
-        """Another process is taking the lock over, which takes it milliseconds."""
+        """Wait for a process that is taking the lock over; that takes milliseconds."""
         claimant, age = _read(claim), _age(claim)
         if claimant is None or age is None:
             return
-        if _is_gone(claimant) or age >= STALE_SECONDS:  # it died over it
+        if _is_gone(claimant) or age >= STALE_SECONDS:  # it died during the takeover
             claim.unlink(missing_ok=True)
         else:
             time.sleep(0.01)
@@ -129,7 +132,7 @@ class StudyLock:
                 if self._on_lost is not None:
                     self._on_lost()
                 return
-            with contextlib.suppress(OSError):  # a file server may be away for a while
+            with contextlib.suppress(OSError):  # a file server may be unreachable for a while
                 os.utime(self.path)
 
     def _is_mine(self) -> bool:
@@ -137,16 +140,17 @@ class StudyLock:
             return bool(json.loads(self.path.read_text()).get("token") == self.token)
         except FileNotFoundError:
             return False
-        except (OSError, ValueError):  # not readable just now: assume nothing
+        except (OSError, ValueError):  # unreadable at the moment: assume that it is still ours
             return True
 
 
 def holder_of(directory: Path, job_is_over: JobIsOver = no_job_is_over) -> dict[str, Any] | None:
-    """Who runs the study in a directory; None if nobody does.
+    """Return the process that runs the study in a directory, or None.
 
     Returns
     -------
-    dict : token, host, pid, since, job (None outside of one), age (s).
+    dict : token, host, pid, since, job (None: not in a Slurm job), age (seconds since the last
+        heartbeat).
     """
     path = directory / "lock.json"
     holder, age = _read(path), _age(path)
@@ -163,19 +167,19 @@ def holder_of(directory: Path, job_is_over: JobIsOver = no_job_is_over) -> dict[
 
 
 def check_free(directory: Path, job_is_over: JobIsOver = no_job_is_over) -> None:
-    """Refuse a study that a living process runs.
+    """Check that no living process runs the study.
 
     Raises
     ------
-    StudyLocked : the message says which process, and what to do.
+    StudyLocked : a process runs it; the message names the process and says what to do.
     """
     _dead_holder(directory, job_is_over)
 
 
 def _dead_holder(directory: Path, job_is_over: JobIsOver) -> dict[str, Any] | None:
-    """Who left a lock behind; None if there is no lock. Raises if the holder is alive."""
+    """Return the holder of a stale lock; None: no lock. Raise if the holder is alive."""
     path = directory / "lock.json"
-    holder, age = _read(path), _age(path)  # judged and taken over from must be one and the same
+    holder, age = _read(path), _age(path)  # the holder judged here is the one to take over from
     if holder is None or age is None:
         return None
     if _is_dead(holder, age, job_is_over):
@@ -183,13 +187,13 @@ def _dead_holder(directory: Path, job_is_over: JobIsOver) -> dict[str, Any] | No
     raise StudyLocked(
         f"{directory} is in use by process {holder.get('pid', 'unknown')} on "
         f"{holder.get('host', 'an unknown host')} since {holder.get('since', 'some time')} "
-        f"(sign of life {age:.0f} s ago). Stop that one, or wait: the lock expires "
-        f"{STALE_SECONDS:.0f} s after its last sign of life"
+        f"(last heartbeat {age:.0f} s ago). Stop that process, or wait: the lock expires "
+        f"{STALE_SECONDS:.0f} s after its last heartbeat"
     )
 
 
 def _age(path: Path) -> float | None:
-    """Seconds since a file was touched, by the clock that stamps files in its directory."""
+    """Return the seconds since a file was touched, by its file server's clock."""
     probe = path.with_name(f"lock.probe.{uuid.uuid4().hex}")
     try:
         touched = path.stat().st_mtime
@@ -197,7 +201,7 @@ def _age(path: Path) -> float | None:
         return probe.stat().st_mtime - touched
     except FileNotFoundError:
         return None
-    except OSError:  # somebody else's study, or a read-only disk: our own clock must do
+    except OSError:  # another user's study, or a read-only disk: use the local clock
         return time.time() - touched
     finally:
         with contextlib.suppress(OSError):
@@ -205,7 +209,7 @@ def _age(path: Path) -> float | None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What a lock file says; None if there is none, empty if it cannot be understood."""
+    """Return the content of a lock file; None if it is missing, {} if it is invalid."""
     try:
         holder = json.loads(path.read_text())
     except FileNotFoundError:
@@ -223,7 +227,7 @@ def _is_dead(holder: dict[str, Any], age: float, job_is_over: JobIsOver) -> bool
 
 
 def _is_gone(holder: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this host which is no more."""
+    """Return True if the holder was a process of this host and has exited."""
     if holder.get("host") != socket.gethostname():
         return False
     started = _started(holder.get("pid", 0))
@@ -231,13 +235,13 @@ def _is_gone(holder: dict[str, Any]) -> bool:
 
 
 def _own_job() -> str | None:
-    """The Slurm job that this process belongs to; it keeps its number when it is restarted."""
+    """Return this process's Slurm job; a restarted job keeps its number."""
     number = os.environ.get("SLURM_JOB_ID")
     return number and f"{number}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
 
 def _started(pid: int) -> str | None:
-    """When a process of this host began, in the kernel's own unit; None if there is none."""
+    """Return the start time of a local process in clock ticks; None if it has exited."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -249,4 +253,4 @@ def _started(pid: int) -> str | None:
             pass
         return "running"  # a system without /proc
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else fields[19]  # a zombie is no more
+    return None if fields[0] == "Z" else fields[19]  # a zombie has exited

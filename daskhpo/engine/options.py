@@ -1,4 +1,4 @@
-"""How a session is run, as users write it."""
+"""Options and limits of a run, as users give them, and their checks."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """All that a user may say of a run besides what the study is; plain data.
+    """All options of a run, apart from the study's definition; plain data.
 
     Attributes
     ----------
-    limits, policy : where it ends; which states are written.
-    resources : what a trial needs.
-    max_concurrent : most trials at a time; None: all that have room.
-    worker_timeout : seconds to wait for the first suitable worker; None: for ever.
-    reuse_actors, verify_reuse : let objects serve many trials; compare them with new ones.
+    limits, policy : limits of the run; which states are written.
+    resources : resources of one trial, by name.
+    max_concurrent : maximum number of trials at a time; None: one per slot.
+    worker_timeout : seconds to wait for the first suitable worker; None: no limit.
+    reuse_actors, verify_reuse : reuse an object for several trials; compare reused objects with new
+        ones.
     """
 
     limits: Limits
@@ -52,12 +53,12 @@ def check_options(
     reuse_actors: bool = True,
     verify_reuse: bool = False,
 ) -> RunOptions:
-    """The options as :meth:`daskhpo.Study.start` takes them, checked.
+    """Check the options that :meth:`daskhpo.Study.start` takes, and return them.
 
     Raises
     ------
-    TypeError, ValueError : bad arguments, nothing that would ever end the study, or a population
-        without a number of members.
+    TypeError, ValueError : invalid arguments, no limit that ends the study, or a population
+        without ``num_trials``.
     """
     limits = Limits(num_trials, None, target, max_failures, fail_fast)
     limits = check_limits(limits, time_budget, problem)
@@ -82,20 +83,21 @@ def _check_resources(resources: Mapping[str, float] | None) -> dict[str, float]:
             raise ValueError(f"resources[{name!r}]={amount!r} must be a number of 0 or more")
     if asked["cpu"] != int(asked["cpu"]) or asked["cpu"] < 1:
         raise ValueError(
-            f"resources['cpu']={asked['cpu']!r} must be a whole number: a trial has its own process"
+            f"resources['cpu']={asked['cpu']!r} must be a whole number of at least 1: each trial "
+            "has its own process"
         )
     if asked.get("gpu", 0) > 1 and asked["gpu"] != int(asked["gpu"]):
-        raise ValueError(f"resources['gpu']={asked['gpu']!r} must be whole above 1")
+        raise ValueError(f"resources['gpu']={asked['gpu']!r} must be a whole number if above 1")
     return asked
 
 
 def check_limits(limits: Limits, time_budget: float | str | None, problem: Problem) -> Limits:
-    """The limits with the time budget in seconds.
+    """Check the limits; return them with the time budget in seconds.
 
     Raises
     ------
-    ValueError : numbers out of range, nothing that would ever end the study, or a population
-        without a number of members.
+    ValueError : numbers out of range, no limit that ends the study, or a population without
+        ``num_trials``.
     """
     if time_budget is not None:
         limits = replace(limits, time_budget=parse_duration(time_budget))
@@ -109,11 +111,11 @@ def check_limits(limits: Limits, time_budget: float | str | None, problem: Probl
     ends = (n, limits.time_budget, limits.target)
     if all(limit is None for limit in ends) and not problem.searcher.finite:
         raise ValueError(
-            "nothing would end this study: give num_trials, time_budget or target (or several)"
+            "nothing would end this study: give at least one of num_trials, time_budget and target"
         )
     if n is None and problem.scheduler.is_population and not problem.searcher.finite:
         raise ValueError(
-            "give num_trials: a population is all trials of its study, and new ones would begin "
-            "for ever, before any goes on"
+            "num_trials is required for population-based schedulers: no member continues before "
+            "all have started"
         )
     return limits

@@ -1,4 +1,4 @@
-"""Which states are taken, how likely it is that they are needed, and what may be deleted first."""
+"""The checkpoint policy: states to save, their reuse, and the order of deletion."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ from daskhpo.core.types import (
     WritePolicy,
 )
 
-HIGH_WATER = 0.9  # of a budget: what is being written comes on top
+HIGH_WATER = 0.9  # fraction of a budget; the rest is for writes in progress
 
 
 def check_policy(given: str | CheckpointPolicy) -> CheckpointPolicy:
-    """The policy that a user asks for by name (``"auto"``, ``"every:5"``) or in full.
+    """Return the policy for a name (``"auto"``, ``"every:5"``) or object, checked.
 
     Raises
     ------
-    TypeError, ValueError : what was given is no policy; the message says what is.
+    TypeError, ValueError : the policy is invalid; the message says what is allowed.
     """
     policy = _parse_policy(given) if isinstance(given, str) else given
     if not isinstance(policy, CheckpointPolicy):
-        raise TypeError(f"checkpoint={given!r} must be a name, such as 'auto', or CheckpointPolicy")
+        raise TypeError(
+            f"checkpoint={given!r} must be a name, such as 'auto', or a CheckpointPolicy"
+        )
     known = get_args(WritePolicy)
     if policy.write not in known:
         raise ValueError(
             f"checkpoint={policy.write!r} must be one of {', '.join(map(repr, known))} "
-            "(or 'every:N', after every N units)"
+            "(or 'every:N': also after every N units)"
         )
     every = policy.every
     if policy.write == "every":
         every = _check_int("every", 1 if every is None else every, 1)
     elif every is not None:
-        raise ValueError(f"every={every!r} has a meaning with write='every' only")
+        raise ValueError(f"every={every!r} is allowed with write='every' only")
     if not isinstance(policy.durability, int | float) or not policy.durability > 0:
         raise ValueError(f"durability={policy.durability!r} must be a number above 0")
     return replace(
@@ -60,7 +62,7 @@ def _parse_policy(text: str) -> CheckpointPolicy:
     if not colon:
         return CheckpointPolicy(text)  # type: ignore[arg-type]
     if name != "every" or not number.isdecimal():
-        raise ValueError(f"checkpoint={text!r} must be a name, or 'every:N' with a number N")
+        raise ValueError(f"checkpoint={text!r} must be a name, or 'every:N' with a whole number N")
     return CheckpointPolicy("every", every=int(number))
 
 
@@ -77,12 +79,13 @@ def _check_int(name: str, value: Any, least: int) -> Any:
 def reuse_probability(
     policy: CheckpointPolicy, decision: Decision | None, retained: bool
 ) -> ReuseProbability | None:
-    """How likely the state after a decision is needed again; None: it is not even taken.
+    """Return the probability that a state is needed again; None: do not save it.
 
     Parameters
     ----------
-    decision : None if the trial is preempted in mid-segment, or comes to a point of ``every``.
-    retained : its checkpoint would be kept at its end, as one of the best.
+    decision : the decision after which it is saved; None: the trial is preempted, or a checkpoint
+        of ``every`` is due.
+    retained : True if the trial's checkpoint would be kept at its end, as one of the best.
     """
     match decision:
         case _ if policy.write == "never":
@@ -102,21 +105,21 @@ def reuse_probability(
 
 
 def n_retained(policy: CheckpointPolicy) -> float:
-    """Of how many trials that have ended a checkpoint is kept, at most."""
+    """Return the maximum number of ended trials whose checkpoint is kept."""
     if policy.keep_best is not None:
         return policy.keep_best
     return {"never": 0, "auto": 1, "every": 1}.get(policy.write, float("inf"))
 
 
 def next_checkpoint(policy: CheckpointPolicy, resource: int, until: int) -> int:
-    """Where training stops next: at the segment's end, or before it for a checkpoint."""
+    """Return the resource of the next stop: the segment's end, or a checkpoint before."""
     if policy.every is None:
         return until
     return min(until, (resource // policy.every + 1) * policy.every)
 
 
 def is_full(policy: CheckpointPolicy, n_bytes: int, n_files: int) -> bool:
-    """Whether so many bytes and files of checkpoints are too near the budget."""
+    """Return True if the bytes or files exceed ``HIGH_WATER`` of the budget."""
     return any(
         limit is not None and taken > max(int(limit * HIGH_WATER), 1)
         for taken, limit in ((n_bytes, policy.max_bytes), (n_files, policy.max_files))
@@ -124,10 +127,11 @@ def is_full(policy: CheckpointPolicy, n_bytes: int, n_files: int) -> bool:
 
 
 def eviction_candidate(living: Iterable[Trial], ended: Iterable[Trial]) -> CheckpointRef | None:
-    """The checkpoint that is the least loss.
+    """Return the checkpoint to delete first, or None if there is no checkpoint.
 
-    First go checkpoints to fall back on; then those of living trials, the shortest trained and of
-    these the worst first; then those of trials that have ended, the worst first.
+    The order is: previous checkpoints of trials that have not ended, their newest checkpoints,
+    checkpoints of ended trials. Among the first two, the least trained trial comes first, and of
+    equally trained ones the worst. Among ended trials, the worst comes first.
     """
     living = [trial for trial in living if trial.checkpoint is not None]
     if spare := [trial for trial in living if trial.previous is not None]:

@@ -1,4 +1,4 @@
-"""Suggestions made ahead, in a thread beside the coordinator, so that no slot waits for a model."""
+"""Prefetching suggestions in a thread, so that no slot waits for a model."""
 
 from __future__ import annotations
 
@@ -18,40 +18,39 @@ from daskhpo.core.types import Config, Report, Suggestion, Trial, TrialId
 
 logger = logging.getLogger("daskhpo")
 
-DEADLINE_SECONDS = 0.05  # how long free slots wait for a suggestion, all of them together
-REFILL_RATE = 0.05  # of real time, by which their patience grows again
+DEADLINE_SECONDS = 0.05  # wait budget of all free slots together
+REFILL_RATE = 0.05  # seconds added to the wait budget per second
 N_PREFETCH = 8
-DECAY = 1 / 32  # about one suggestion in so many may come late
-CLOSE_SECONDS = 5.0  # how long the end of a session waits for a suggestion in the making
+DECAY = 1 / 32  # about one suggestion in 32 may be late
+CLOSE_SECONDS = 5.0  # wait for a suggestion in progress at the end of a session
 
 
 class PrefetchingSearcher(Searcher):
-    """A slow searcher as one that answers at once.
+    """A slow searcher that answers at once, because its suggestions are prefetched.
 
-    The searcher moves to a thread of its own. What it shall learn goes there in order. Suggestions
-    are made before they are wanted: one, and more while some come too late, but ``n_prefetch``
-    at most. A slot that finds none ready waits a little, unless the last one took too long for
-    that, and then gets a random configuration, a *fallback*, of which the searcher is told as of
-    any other trial.
+    The searcher runs in a separate thread, which receives all updates in order. One suggestion is
+    prefetched, and more while some come too late, at most ``n_prefetch``. If none is ready, a slot
+    waits briefly, or not at all if the last one took too long. It then gets a random configuration
+    (a *fallback*), which is reported to the searcher like any other trial.
 
-    Two kinds of suggestions are waited for, however long: points to evaluate, which need no model,
-    and those of a ``finite`` searcher, since a random one would not be of its list.
+    Two kinds of suggestions are always waited for: points to evaluate, which need no model, and
+    those of a ``finite`` searcher, because a random configuration would not be in its list.
 
-    A suggestion keeps the number that it was asked for with. The searcher therefore knows some
-    trials by other numbers than the study does; no two trials share one.
+    A suggestion keeps the trial id with which it was requested. The searcher therefore knows some
+    trials by other ids than the study does; each id belongs to one trial.
 
-    What the searcher raises is raised again by the next call of any method.
+    An error of the searcher is raised by the next method call; :meth:`close` logs it instead.
 
     Parameters
     ----------
-    searcher : set up, and told of the study's trials so far. Nobody else may use it until
+    searcher : set up, and informed of the study's trials so far. No other code may use it until
         :meth:`close` has returned.
-    space, seed : of the study.
-    n_trials : trials of the study so far; the searcher knows them by their own numbers.
-    n_points : how many of its first suggestions are points to evaluate.
-    n_prefetch : most suggestions to have ready.
-    deadline : seconds that free slots wait, all of them together. Of the time that passes a
-        twentieth is added again, up to this much.
+    space, seed : the study's.
+    n_trials : trials of the study so far; the searcher knows them by the study's ids.
+    n_points : number of its first suggestions that are points to evaluate.
+    n_prefetch : maximum number of suggestions to keep ready.
+    deadline : seconds that all free slots together wait. A twentieth of the time that passes is
+        added again, up to this value.
     """
 
     def __init__(
@@ -73,25 +72,21 @@ class PrefetchingSearcher(Searcher):
         self._searcher, self._space, self._seed = searcher, space, seed
         self._n_points, self._n_prefetch = n_points, n_prefetch
         self._budget, self._unlimited = WaitBudget(deadline), WaitBudget(math.inf)
-        self._changed = threading.Condition()  # guards all that follows
-        self._ready: deque[tuple[TrialId, Config]] = deque()  # by the searcher's numbers
-        self._pending_updates: list[
-            Callable[[], None]
-        ] = []  # what the searcher has not been told yet
-        self._searcher_ids: dict[TrialId, TrialId] = {}  # of living trials: the study's to its own
-        self._next = n_trials  # the first number that the searcher has not heard of
-        self._asked: TrialId | None = None  # the number of the suggestion in the making
-        self._asked_at = self._last_seconds = (
-            0.0  # since when it is made; how long the last one took
-        )
-        self._wanted = 1.0  # suggestions to have ready
-        self._exhausted = self._closing = self._told = False
+        self._changed = threading.Condition()  # guards all attributes below
+        self._ready: deque[tuple[TrialId, Config]] = deque()  # with the searcher's ids
+        self._pending_updates: list[Callable[[], None]] = []  # not yet sent to the searcher
+        self._searcher_ids: dict[TrialId, TrialId] = {}  # of trials that have not ended
+        self._next = n_trials  # the first id that the searcher has not seen
+        self._asked: TrialId | None = None  # id of the suggestion in progress
+        self._asked_at = self._last_seconds = 0.0  # its start; duration of the last one
+        self._wanted = 1.0  # suggestions to keep ready
+        self._exhausted = self._closing = self._raised = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="daskhpo-search", daemon=True)
         self._thread.start()
 
     def setup(self, space: Space, seed: int) -> None:
-        """Nothing: the searcher was set up before."""
+        """Do nothing: the searcher was set up before."""
 
     # -- in the coordinator's thread -------------------------------------------------------------
 
@@ -100,7 +95,7 @@ class PrefetchingSearcher(Searcher):
         return None if suggestion is None else suggestion.config
 
     def next_suggestion(self, trial: TrialId) -> Suggestion | None:
-        """The next suggestion, and what it took to have one; None when there is none left."""
+        """Return the next suggestion and how long it was awaited; None if none is left."""
         with self._changed:
             self._check()
             waited, fallback = 0.0, False
@@ -133,51 +128,51 @@ class PrefetchingSearcher(Searcher):
         self._enqueue(partial(self._searcher.on_end, renamed))
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """End the thread; a suggestion in the making is awaited for so long, then left behind."""
+        """End the thread; wait at most ``seconds`` for a suggestion in progress."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         self._thread.join(seconds)
         if self._thread.is_alive():
-            what = "the searcher %r still works; what it finds is not used any more"
+            what = "the searcher %r is still working; its result will not be used"
             logger.warning(what, self._searcher)
-        if self._error is not None and not self._told:
-            what = "the searcher %r raised, when nothing was wanted of it any more"
+        if self._error is not None and not self._raised:
+            what = "the searcher %r raised, but its suggestions were no longer needed"
             logger.warning(what, self._searcher, exc_info=self._error)
 
     def _wait(self) -> float:
-        """Wait until a suggestion is there or patience is at an end; the seconds that it took."""
+        """Wait for a suggestion within the wait budget; return the seconds waited."""
         due = self._next if self._asked is None else self._asked
         must_come = self.finite or due < self._n_points
-        patience = self._unlimited if must_come else self._budget
+        budget = self._unlimited if must_come else self._budget
         began = time.monotonic()
-        left = patience.remaining(began)
+        left = budget.remaining(began)
         elapsed = 0.0 if self._asked is None else began - self._asked_at
         if self._last_seconds - elapsed > left:
             return 0.0  # it would come too late
-        self._changed.notify_all()  # more are wanted
+        self._changed.notify_all()  # more are needed
         self._changed.wait_for(
             lambda: self._ready or self._exhausted or self._error is not None,
             None if left == math.inf else left,
         )
         waited = time.monotonic() - began
-        patience.spend(waited)
+        budget.spend(waited)
         self._check()
         return waited
 
     def _check(self) -> None:
         if self._error is not None:
-            self._told = True
+            self._raised = True
             raise self._error
 
-    def _enqueue(self, news: Callable[[], None]) -> None:
+    def _enqueue(self, update: Callable[[], None]) -> None:
         with self._changed:
             self._check()
-            self._pending_updates.append(news)
+            self._pending_updates.append(update)
             self._changed.notify_all()
 
     def _searcher_id(self, trial: TrialId) -> TrialId:
-        """The searcher's number of a trial; trials of earlier sessions have kept theirs."""
+        """Return the searcher's id of a trial; trials of earlier sessions keep theirs."""
         return self._searcher_ids.get(trial, trial)
 
     def _new_id(self) -> TrialId:
@@ -197,16 +192,16 @@ class PrefetchingSearcher(Searcher):
                 self._changed.notify_all()
 
     def _step(self) -> bool:
-        """Pass on the news, then make one suggestion if one is wanted; False when all is over."""
+        """Send pending updates, then make one suggestion if needed; False on closing."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._closing or self._pending_updates or self._needs_more()
             )
-            news, self._pending_updates = self._pending_updates, []
-        for tell in news:
+            updates, self._pending_updates = self._pending_updates, []
+        for update in updates:
             if self._closing:
                 return False
-            tell()
+            update()
         with self._changed:
             if self._closing or not self._needs_more():
                 return not self._closing
@@ -227,10 +222,10 @@ class PrefetchingSearcher(Searcher):
 
 
 class WaitBudget:
-    """How long may still be waited, over all waits.
+    """Seconds that may still be waited, over all waits.
 
-    So long at once, and a twentieth of the time that passes is added again: whatever comes, of
-    ``t`` seconds no more than ``most + t / 20`` are spent waiting.
+    The budget is ``most`` seconds at first. A twentieth of the time that passes is added again, up
+    to ``most``. Of ``t`` seconds, at most ``most + t / 20`` are therefore spent waiting.
     """
 
     def __init__(self, most: float) -> None:
@@ -238,11 +233,11 @@ class WaitBudget:
         self._at = -math.inf
 
     def remaining(self, now: float) -> float:
-        """Seconds that may be waited now."""
+        """Return the seconds that may be waited now."""
         self._left = min(self._most, self._left + REFILL_RATE * (now - self._at))
         self._at = now
         return max(self._left, 0.0)
 
     def spend(self, seconds: float) -> None:
-        """So long was waited."""
+        """Subtract the seconds of a wait."""
         self._left -= seconds

@@ -1,4 +1,4 @@
-"""What the study asks of its edges."""
+"""Interfaces that executors, journals and checkpoint stores must provide."""
 
 from __future__ import annotations
 
@@ -15,59 +15,65 @@ if TYPE_CHECKING:
 
 
 class Executor(Protocol):
-    """Brings events to the coordinator and carries its commands to slots.
+    """The interface between the coordinator and the slots: events in, commands out.
 
-    Placement, leases and residency are its own affair. A ``Train`` that launches waits inside the
-    executor until a slot is free.
+    The executor alone manages placement, leases and the locations of states. A ``Train`` that
+    launches waits inside the executor until a slot is free.
     """
 
     def now(self) -> float:
-        """Seconds since the study began, sessions added up."""
+        """Return the seconds since the study began, summed over sessions."""
 
     def poll(self, deadline: float | None) -> Sequence[Event]:
-        """Wait until something has happened; empty if nothing did before the deadline."""
+        """Wait for events; return none if the deadline passes first.
+
+        Parameters
+        ----------
+        deadline : a time of :meth:`now`, in seconds; None: no deadline.
+        """
 
     def perform(self, commands: Iterable[Command]) -> None:
-        """Carry out commands, in their order."""
+        """Carry out commands in order."""
 
     def close(self) -> None:
-        """Let go of all slots."""
+        """Release all slots."""
 
 
 class Journal(Protocol):
-    """Keeps records in order."""
+    """An ordered sequence of records."""
 
     def append(self, record: Record) -> None:
-        """Take a record; it may stay in a buffer until :meth:`flush`."""
+        """Append a record; it may stay in a buffer until :meth:`flush`."""
 
     def flush(self) -> None:
-        """Make what was appended survive the end of this process."""
+        """Make appended records survive the end of this process."""
 
 
 class CheckpointStore(Protocol):
-    """Keeps checkpoints. What is not finished is absent.
+    """A store of checkpoints, which contains complete ones only.
 
-    An executor hands it to its workers, so it is picklable and cheap to make.
+    It is picklable and cheap to create, because an executor sends it to its workers.
     """
 
     def write_snapshot(self, ref: CheckpointRef, snapshot: Snapshot) -> CheckpointRef:
-        """Write a state to the row; the reference comes back complete when it is durable.
+        """Write a state to its row; return the complete reference once it is durable.
 
         Raises
         ------
-        OSError : it cannot be written; nothing is left of it.
+        OSError : the state cannot be written; nothing of it is left.
         """
 
     def read(self, ref: CheckpointRef) -> Any:
-        """The state, equal to what was written.
+        """Return a state that is equal to the written one.
 
         Raises
         ------
-        CheckpointMissing, CheckpointCorrupt : it is not there, or not what was committed.
+        CheckpointMissing, CheckpointCorrupt : the row is missing, or differs from the committed
+            one.
         """
 
     def delete(self, ref: CheckpointRef) -> None:
-        """Remove it; nothing happens if it is not there."""
+        """Remove a checkpoint, if it exists."""
 
     def clean(self, keep: Collection[CheckpointRef]) -> CleanupResult:
-        """Remove all other rows, and what killed writers left; return how much."""
+        """Remove all other rows and files of killed writers; return how much."""

@@ -1,4 +1,4 @@
-"""Checkpoint rows: who refers to each, and where it is."""
+"""Reference counts of checkpoints, and where each checkpoint is."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class _Entry:
 
 
 class CheckpointRefs:
-    """Counts who refers to each checkpoint row, so that it goes when the last one lets go of it.
+    """Reference counts: each checkpoint with the trials that refer to it.
 
-    A row without users is forgotten: what is later heard of it comes from the dead.
+    Unreferenced checkpoints are dropped; later messages about them come from stale attempts.
     """
 
     def __init__(self) -> None:
-        self.n_allocated = 0  #: rows given out so far
-        self.n_bytes = self.n_files = 0  #: of committed rows
+        self.n_allocated = 0  #: ids allocated so far
+        self.n_bytes = self.n_files = 0  #: of committed checkpoints
         self._entries: dict[int, _Entry] = {}
         self._unsaved: set[int] = set()
 
     def allocate(self, trial: Trial) -> CheckpointRef:
-        """A row that no one else writes, for the trial's present state."""
+        """Return a reference with a new id, for the trial's current state."""
         self.n_allocated += 1
         return CheckpointRef(self.n_allocated - 1, trial.id, trial.resource)
 
@@ -35,63 +35,63 @@ class CheckpointRefs:
         return row in self._entries
 
     def is_committed(self, row: int) -> bool:
-        """Whether a row lies in the store."""
+        """Return True if a checkpoint is in the store."""
         return row in self._entries and bool(self._entries[row].ref.array)
 
     def is_unshared(self, ref: CheckpointRef | None) -> bool:
-        """Whether no two trials refer to a row."""
+        """Return True unless several trials refer to a checkpoint."""
         return ref is None or len(self._entries[ref.id].users) == 1
 
     @property
     def n_unsaved(self) -> int:
-        """Rows that exist in a worker's memory only."""
+        """Number of checkpoints that exist in a worker's memory only."""
         return len(self._unsaved)
 
     @property
     def committed(self) -> list[CheckpointRef]:
-        """Rows that lie in the store."""
-        return [row.ref for row in self._entries.values() if row.ref.array]
+        """Checkpoints in the store."""
+        return [entry.ref for entry in self._entries.values() if entry.ref.array]
 
     @property
     def ids(self) -> list[int]:
-        """All rows that somebody refers to."""
+        """Ids of all referenced checkpoints."""
         return list(self._entries)
 
     def users(self, row: int) -> list[TrialId]:
-        """The trials that refer to a row."""
+        """Return the trials that refer to a checkpoint, sorted."""
         return sorted(self._entries[row].users) if row in self._entries else []
 
     def add_ref(self, trial: TrialId, ref: CheckpointRef, *, held: bool) -> None:
-        """A trial refers to a row that is held, or that is committed."""
-        row = self._entries.get(ref.id)
-        if row is None:
-            row = self._entries[ref.id] = _Entry(ref, held)
+        """Let a trial refer to a checkpoint that is held or committed."""
+        entry = self._entries.get(ref.id)
+        if entry is None:
+            entry = self._entries[ref.id] = _Entry(ref, held)
             self._count(ref, 1)
-        elif ref.array and not row.ref.array:
-            row.ref = ref
+        elif ref.array and not entry.ref.array:
+            entry.ref = ref
             self._count(ref, 1)
-        row.users.add(trial)
-        self._update_unsaved(ref.id, row)
+        entry.users.add(trial)
+        self._update_unsaved(ref.id, entry)
 
     def release(self, trial: TrialId, ref: CheckpointRef) -> CheckpointRef | None:
-        """The trial refers to the row no more; the row, if nobody does."""
-        row = self._entries[ref.id]
-        row.users.discard(trial)
-        if row.users:
+        """Remove a trial's reference; return the checkpoint if it was the last one."""
+        entry = self._entries[ref.id]
+        entry.users.discard(trial)
+        if entry.users:
             return None
         del self._entries[ref.id]
         self._unsaved.discard(ref.id)
-        self._count(row.ref, -1)
-        return row.ref
+        self._count(entry.ref, -1)
+        return entry.ref
 
     def drop(self, number: int) -> None:
-        """The row is held no more."""
-        if (row := self._entries.get(number)) is not None:
-            row.is_held = False
-            self._update_unsaved(number, row)
+        """Register that a checkpoint is no longer held."""
+        if (entry := self._entries.get(number)) is not None:
+            entry.is_held = False
+            self._update_unsaved(number, entry)
 
-    def _update_unsaved(self, number: int, row: _Entry) -> None:
-        if row.is_held and not row.ref.array:
+    def _update_unsaved(self, number: int, entry: _Entry) -> None:
+        if entry.is_held and not entry.ref.array:
             self._unsaved.add(number)
         else:
             self._unsaved.discard(number)

@@ -1,4 +1,4 @@
-"""From a journal back to the coordinator that wrote it."""
+"""Replay: from a journal back to the coordinator that wrote it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,21 @@ from daskhpo.engine.protocols import Journal
 
 
 def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coordinator:
-    """The coordinator as it stood after the last record; it goes on writing to ``journal``.
+    """Return the coordinator as it was after the last record.
 
-    Events are handled again, and everything that follows from them is compared with what the
-    journal says, so that a scheduler which now decides otherwise is found out. Suggestions are
-    taken from the journal: no searcher's model runs. If a crash tore off the consequences of the
-    last event, they are drawn anew and written.
+    Recorded events are handled again, and all that follows from them is compared with the records.
+    A scheduler that now decides otherwise is thus detected. Suggestions are taken from the records:
+    no searcher's model runs. If a crash cut off consequences of the last event, they are derived
+    again and written.
+
+    Parameters
+    ----------
+    records : the study's records so far.
+    journal : receives all further records, also later ones of the returned coordinator.
 
     Raises
     ------
-    JournalCorrupt : the journal does not follow from the study's definition.
+    JournalCorrupt : the records do not follow from the study's definition.
     """
     script = _VerifyingJournal(records, journal)
     coordinator = Coordinator(problem, script)
@@ -57,8 +62,8 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
                 | Deleted() as orphan
             ):
                 raise JournalCorrupt(
-                    f"{script.place}: {orphan} does not follow from what was recorded before it. "
-                    "Was the study begun with another version, or was the file edited?"
+                    f"{script.place}: {orphan} does not follow from the records before it. "
+                    "Was the study started with another version, or was the file edited?"
                 )
             case event:
                 n_before = script.n_read
@@ -66,7 +71,7 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
                 if script.n_read == n_before:
                     raise JournalCorrupt(
                         f"{script.place}: {event} comes from an attempt that is not running. "
-                        "Was the study begun with another version, or was the file edited?"
+                        "Was the study started with another version, or was the file edited?"
                     )
     journal.flush()
     coordinator.suggest = coordinator.ask_searcher
@@ -75,7 +80,7 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
 
 
 class _VerifyingJournal:
-    """A journal that checks what is appended against what was recorded."""
+    """A journal that compares appended records with those of an earlier session."""
 
     def __init__(self, records: Iterable[Record], tail: Journal) -> None:
         self._records = iter(records)
@@ -95,8 +100,8 @@ class _VerifyingJournal:
             return
         if not _same(record, self.head):
             raise JournalCorrupt(
-                f"{self.place} says {self.head}, but {record} follows from the study's definition. "
-                "Was the study begun with another version, or was the file edited?"
+                f"{self.place} is {self.head}, but {record} follows from the study's definition. "
+                "Was the study started with another version, or was the file edited?"
             )
         self._advance()
 
@@ -113,10 +118,10 @@ class _VerifyingJournal:
 
 def _same(derived: Record, recorded: Record) -> bool:
     match derived, recorded:
-        case (Reported(), Reported()):  # the steps are the recorded ones; only this is derived
+        case (Reported(), Reported()):  # the steps are the recorded ones; only these are derived
             return derived.decision == recorded.decision and derived.trial == recorded.trial
         case (SessionStarted(), SessionStarted()):
             return True
-        case (Suggested(), Suggested()):  # how long it was waited for is nothing to derive
+        case (Suggested(), Suggested()):  # waits and fallbacks are measured, not derived
             derived = replace(derived, waited=recorded.waited, fallback=recorded.fallback)
     return derived == recorded

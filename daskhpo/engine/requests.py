@@ -1,4 +1,4 @@
-"""Requests to who runs a study, left in its directory by other processes."""
+"""Stop requests to the process that runs a study, in the study's directory."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ REQUEST_POLL_SECONDS = 1.0
 
 
 def request_stop(directory: Path, recipient: str, reason: str) -> None:
-    """Ask a session, or whoever else listens by that name, to stop.
+    """Request a session, or another listener, to stop.
 
     Parameters
     ----------
-    directory : of the study.
-    recipient : a session's token, as its lock says; or the name of a submission.
-    reason : what the journal shall say.
+    directory : the study's directory.
+    recipient : token of a session, from its lock, or name of a submission.
+    reason : reason to be recorded in the journal.
     """
     line = json.dumps({"whom": recipient, "stop": reason}) + "\n"
     fd = os.open(_path(directory), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -32,9 +32,9 @@ def request_stop(directory: Path, recipient: str, reason: str) -> None:
 
 
 def requested_stop(directory: Path, recipient: str) -> str | None:
-    """The reason why it is asked to stop, or None if nobody has asked."""
-    # Opening a file that exists shows what others wrote to it, on NFS too; whether a new file
-    # has appeared in a directory may be known half a minute later only.
+    """Return the reason of a stop request to the recipient; None if there is none."""
+    # On NFS, opening an existing file shows what other hosts wrote to it. A new file in a
+    # directory may stay invisible for half a minute.
     try:
         lines = _path(directory).read_text().splitlines()
     except FileNotFoundError:
@@ -43,20 +43,20 @@ def requested_stop(directory: Path, recipient: str) -> str | None:
         try:
             request = json.loads(line)
         except ValueError:
-            continue  # it is being written
+            continue  # it is still being written
         if request["whom"] == recipient:
             return str(request["stop"])
     return None
 
 
 class StopRequestWatcher:
-    """Looks whether somebody asks to stop, in a thread of its own.
+    """A thread that watches for stop requests.
 
     Parameters
     ----------
-    directory : of the study.
-    recipient : the name that requests are addressed to.
-    on_stop : called once, with the reason.
+    directory : the study's directory.
+    recipient : name to which requests are addressed.
+    on_stop : called once in this thread, with the reason.
     """
 
     def __init__(self, directory: Path, recipient: str, on_stop: Callable[[str], None]) -> None:
@@ -67,7 +67,7 @@ class StopRequestWatcher:
         self._thread.start()
 
     def close(self) -> None:
-        """Listen no more."""
+        """End the thread."""
         self._closed.set()
         self._thread.join()
 
@@ -75,8 +75,8 @@ class StopRequestWatcher:
         while not self._closed.wait(REQUEST_POLL_SECONDS):
             try:
                 reason = requested_stop(self._directory, self._recipient)
-            except OSError as error:  # a file server may be away for a while
-                logger.debug("%s cannot be read just now: %s", _path(self._directory), error)
+            except OSError as error:  # a file server may be unreachable for a while
+                logger.debug("%s cannot be read at the moment: %s", _path(self._directory), error)
                 continue
             if reason is not None:
                 self._on_stop(reason)

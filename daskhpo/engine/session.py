@@ -1,4 +1,4 @@
-"""One session of a study: its directory locked, its journal replayed and open."""
+"""A session of a study: its directory locked, its journal replayed and open."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ DIRECTORY_FORMAT = 2  # of the study directory
 
 
 class Session:
-    """An open study: lock, journal, coordinator.
+    """An open study: lock, journal and coordinator.
 
     Parameters
     ----------
-    directory : of the study; made if it is not there.
-    problem : what is searched, and how; must be the one the directory was made with.
-    resume : go on with what is there. Otherwise the directory must hold no trial yet.
-    ahead : have the suggestions of a slow searcher made ahead, beside the coordinator.
-    on_lock_lost : called if another process took the study over.
-    on_stop : called with the reason if another process asks this one to stop.
-    job_is_over : whether a batch job, in which the last session ran, is over.
+    directory : the study's directory; created if it does not exist.
+    problem : the study's definition; must be the one for which the directory was created.
+    resume : True: continue the study in the directory. False: the directory must hold no trial yet.
+    ahead : True: prefetch the suggestions of a slow searcher in a separate thread.
+    on_lock_lost : called if another process took the lock over; None: no call.
+    on_stop : called with the reason if another process requests a stop.
+    job_is_over : returns True if the Slurm job in which the last session ran has ended.
 
     Raises
     ------
-    StudyExists, StudyMismatch, StudyLocked, JournalCorrupt : as their messages say.
+    StudyExists, StudyMismatch, StudyLocked, JournalCorrupt : the directory cannot be used; the
+        message says why.
     """
 
     def __init__(
@@ -84,8 +85,8 @@ class Session:
             raise
 
     def close(self) -> None:
-        """Close the journal, give the lock back, and end the searcher with what it has started."""
-        with contextlib.ExitStack() as stack:  # last in, first out, whatever raises
+        """Close the journal, release the lock, and end the searcher and its processes."""
+        with contextlib.ExitStack() as stack:  # last in, first out, even if one raises
             stack.callback(self._requests.close)
             stack.callback(self.coordinator.searcher.close)
             stack.callback(self.lock.release)
@@ -93,7 +94,7 @@ class Session:
 
 
 def _start_prefetching(coordinator: Coordinator, problem: Problem) -> None:
-    """Move the coordinator's searcher to a thread of its own, if it is slow."""
+    """Move the coordinator's searcher to a separate thread, if it is slow."""
     searcher = coordinator.searcher
     if not searcher.slow:
         return
@@ -109,13 +110,13 @@ def _start_prefetching(coordinator: Coordinator, problem: Problem) -> None:
 
 
 def create_directory(directory: Path, problem: Problem, source: str | None) -> None:
-    """Make the directory of a study that is to begin later."""
+    """Create the directory of a study that starts later."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     _write_manifest(directory, problem, source)
 
 
 def has_work(directory: Path, problem: Problem, limits: Limits, policy: CheckpointPolicy) -> bool:
-    """Whether a session with these limits would find anything to do. Nothing is written."""
+    """Return True if a session with these limits would have work; write nothing."""
     last = _LastTime(study_records(directory))
     coordinator = replay(problem, last, _NullJournal())
     with contextlib.closing(coordinator.searcher):
@@ -124,7 +125,7 @@ def has_work(directory: Path, problem: Problem, limits: Limits, policy: Checkpoi
 
 
 class _NullJournal:
-    """A journal that keeps nothing."""
+    """A journal that discards its records."""
 
     def append(self, record: Record) -> None:
         pass
@@ -140,11 +141,12 @@ def check_startable(
     resume: bool,
     job_is_over: JobIsOver = no_job_is_over,
 ) -> None:
-    """Refuse now what :class:`Session` would refuse later, before anything is started.
+    """Check that :class:`Session` can be opened, before anything is started.
 
     Raises
     ------
-    StudyExists, StudyMismatch, StudyLocked, JournalCorrupt : as their messages say.
+    StudyExists, StudyMismatch, StudyLocked, JournalCorrupt : the directory cannot be used; the
+        message says why.
     """
     check_free(directory, job_is_over)
     _check_contents(directory, problem, resume=resume)
@@ -154,13 +156,13 @@ def _check_contents(directory: Path, problem: Problem, *, resume: bool) -> None:
     check_manifest(directory, problem)
     if not resume and any(isinstance(record, Suggested) for record in study_records(directory)):
         raise StudyExists(
-            f"{directory} holds a study already: go on with it by study.resume(...) or "
-            "`daskhpo resume`, or give this one another name="
+            f"{directory} already holds a study: resume it with study.resume(...) or "
+            "`daskhpo resume`, or give this study another name="
         )
 
 
 class _LastTime:
-    """Passes records on and remembers the time of the last one."""
+    """An iterator over records that remembers their latest time."""
 
     def __init__(self, records: Any) -> None:
         self._records = records
@@ -174,7 +176,7 @@ class _LastTime:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a study directory says of its study."""
+    """The description of a study in its directory, ``study.json``."""
 
     metric: str
     mode: str
@@ -182,7 +184,7 @@ class Manifest:
     scheduler: str
     searcher: str
     space: dict[str, str]
-    source: str | None  # "FILE.py:study" if it was begun from the command line
+    source: str | None  # "FILE.py:study" if it was started from the command line
 
     @property
     def objective(self) -> Objective:
@@ -190,16 +192,16 @@ class Manifest:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """The manifest of a study directory.
+    """Read the manifest of a study directory.
 
     Raises
     ------
     FileNotFoundError : the directory holds no study.
-    StudyMismatch : a later version wrote it.
+    StudyMismatch : another version wrote it, in another format.
     """
     path = directory / "study.json"
     if not path.exists():
-        raise FileNotFoundError(f"{directory} holds no study: there is no {path.name} in it")
+        raise FileNotFoundError(f"{directory} holds no study: it contains no {path.name}")
     data = json.loads(path.read_text())
     if data.pop("format") != DIRECTORY_FORMAT:
         raise StudyMismatch(f"{path} was written in another format; use the version that wrote it")
@@ -208,11 +210,11 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def check_manifest(directory: Path, problem: Problem) -> None:
-    """Refuse a directory whose study is another one.
+    """Check that a directory's study, if there is one, is the given one.
 
     Raises
     ------
-    StudyMismatch : something differs; the message shows both.
+    StudyMismatch : the definitions differ; the message shows both values.
     """
     if not (directory / "study.json").exists():
         return
@@ -222,12 +224,12 @@ def check_manifest(directory: Path, problem: Problem) -> None:
         if there != here:
             raise StudyMismatch(
                 f"{directory} belongs to a study with {name}={there}, but this one has "
-                f"{name}={here}; give this study another name=, or make it as it was"
+                f"{name}={here}; give this study another name=, or define it as before"
             )
 
 
 def manifest_of(problem: Problem, source: str | None) -> Manifest:
-    """What the directory of a study will say of it."""
+    """Return the manifest of a study."""
     return Manifest(
         problem.objective.metric,
         problem.objective.mode,
@@ -250,14 +252,17 @@ def _write_manifest(directory: Path, problem: Problem, source: str | None) -> No
 
 
 def study_records(directory: Path) -> Any:
-    """The records of a study directory; none before its first session."""
+    """Return the records of a study; none before its first session."""
     path = directory / "journal.jsonl"
     empty: tuple[Record, ...] = ()
     return read_journal(path) if path.exists() else empty
 
 
 def last_limits(directory: Path) -> tuple[int | None, float | None]:
-    """Number of trials and target of a study's last session; None, None before the first."""
+    """Return ``num_trials`` and ``target`` of the last session; None: no limit.
+
+    Both are None before the first session.
+    """
     limits = Limits()
     for record in study_records(directory):
         if isinstance(record, SessionStarted):

@@ -139,7 +139,7 @@ def test_a_checkpoint_that_was_deleted_since_is_trained_again(client, make_study
     assert then.ref not in study.result().checkpoints()
     with caplog.at_level(logging.WARNING, "daskhpo"):
         branch = study.branch("early", then.seconds)
-    assert "source had then are not there any more" in caplog.text
+    assert "source had at that time no longer exist" in caplog.text
 
     assert not rows(branch.path)
     assert branch.result().checkpoints() == [then.ref]
@@ -266,8 +266,8 @@ def test_the_branch_says_where_the_study_is_defined(make_study, tmp_path):
         ("good", math.nan, ValueError, "0 or more"),
         ("good", "8h", ValueError, "0 or more"),
         ("good", True, ValueError, "0 or more"),
-        ("taken", None, StudyExists, "taken is there already"),
-        ("source", None, StudyExists, "source is there already"),
+        ("taken", None, StudyExists, "taken already exists"),
+        ("source", None, StudyExists, "source already exists"),
     ],
 )
 def test_what_cannot_be_a_branch_is_refused(name, seconds, error, message, make_study, tmp_path):

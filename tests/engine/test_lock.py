@@ -115,7 +115,7 @@ def test_another_process_with_the_same_number_is_not_the_holder(tmp_path):
 
 def test_a_holder_on_another_host_is_believed_while_it_shows_signs_of_life(tmp_path):
     write_lock(tmp_path, age=STALE_SECONDS - 20)
-    with pytest.raises(StudyLocked, match=r"process 7 on elsewhere since then \(sign of life 40 s"):
+    with pytest.raises(StudyLocked, match=r"process 7 on elsewhere since then \(last heartbeat 40"):
         StudyLock(tmp_path)
     assert files(tmp_path) == ["lock.json"]
 

@@ -80,7 +80,7 @@ def test_sizes_may_be_texts(name, text, n_bytes):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (None, r"checkpoint=None must be a name, such as 'auto', or CheckpointPolicy"),
+        (None, r"checkpoint=None must be a name, such as 'auto', or a CheckpointPolicy"),
         (3, r"checkpoint=3 must be a name"),
         (CheckpointPolicy("every", every=2.0), r"every=2\.0 must be an int or None"),
         (CheckpointPolicy(keep_best=True), r"keep_best=True must be an int or None"),
@@ -99,11 +99,11 @@ def test_what_is_no_policy_at_all_is_a_type_error(given, message):
         (
             "always",
             r"checkpoint='always' must be one of 'auto', 'every', 'rung', 'end', 'never' "
-            r"\(or 'every:N', after every N units\)",
+            r"\(or 'every:N': also after every N units\)",
         ),
         ("", r"checkpoint='' must be one of 'auto'"),
         ("Auto", r"checkpoint='Auto' must be one of 'auto'"),
-        ("every:", r"checkpoint='every:' must be a name, or 'every:N' with a number N"),
+        ("every:", r"checkpoint='every:' must be a name, or 'every:N' with a whole number N"),
         ("every:x", r"checkpoint='every:x' must be a name, or 'every:N'"),
         ("every:1.5", r"checkpoint='every:1\.5' must be a name, or 'every:N'"),
         ("every:-1", r"checkpoint='every:-1' must be a name, or 'every:N'"),
@@ -111,7 +111,7 @@ def test_what_is_no_policy_at_all_is_a_type_error(given, message):
         ("rung:5", r"checkpoint='rung:5' must be a name, or 'every:N'"),
         ("every:0", r"every=0 must be at least 1"),
         (CheckpointPolicy("every", every=0), r"every=0 must be at least 1"),
-        (CheckpointPolicy("auto", every=5), r"every=5 has a meaning with write='every' only"),
+        (CheckpointPolicy("auto", every=5), r"every=5 is allowed with write='every' only"),
         (CheckpointPolicy(keep_best=-1), r"keep_best=-1 must be at least 0"),
         (CheckpointPolicy(max_files=0), r"max_files=0 must be at least 1"),
         (CheckpointPolicy(max_bytes=0), r"max_bytes=0 must be at least 1"),

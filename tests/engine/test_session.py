@@ -109,7 +109,7 @@ def test_a_directory_that_holds_trials_is_refused_unless_it_shall_go_on(tmp_path
     session = begin(tmp_path, problem)
     work(session)
     session.close()
-    with pytest.raises(StudyExists, match=r"holds a study already.*resume"):
+    with pytest.raises(StudyExists, match=r"already holds a study.*resume"):
         begin(tmp_path, problem)
     begin(tmp_path, problem, resume=True).close()
 

@@ -131,7 +131,7 @@ def test_a_study_without_an_end_is_refused():
 def test_a_population_without_a_number_of_members_is_refused(around):
     """New ones would begin for ever, and nobody would ever go on."""
     study = constant(scheduler=around(PBT(9, 3, ["floor"])))
-    with pytest.raises(ValueError, match="give num_trials: a population"):
+    with pytest.raises(ValueError, match="num_trials is required"):
         study.run(time_budget=100)
     assert study.run(num_trials=4).num_trials == 4
     grid = constant(scheduler=around(PBT(9, 3, ["floor"])), searcher=GridSearch(num_points=5))

@@ -325,7 +325,7 @@ def test_starting_a_study_checks_what_it_is_given(make_study: Any) -> None:
     for options, message in bad:
         with pytest.raises(ValueError, match=message):
             make_study(decay).start(**options)
-    with pytest.raises(ValueError, match="give num_trials: a population"):
+    with pytest.raises(ValueError, match="num_trials is required"):
         make_study(decay, scheduler=PBT(9, 3, ["x"])).start(time_budget="1h")
     with pytest.raises(TypeError, match="must be a distributed"):
         make_study(decay).start(num_trials=1, client=3, progress=False)
