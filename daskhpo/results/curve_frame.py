@@ -1,4 +1,4 @@
-"""The learning curves of a study's trials as one table."""
+"""Learning curves of a study's trials, as one table."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ def curve_frame(
     generations: Sequence[Generation],
     trials: Mapping[TrialId, TrialRecord],
 ) -> pd.DataFrame:
-    """The table of :meth:`daskhpo.Result.curves`.
+    """Return the table of :meth:`daskhpo.Result.curves`.
 
     Parameters
     ----------
-    reports : in order of arrival: ``trial``, ``attempt``, ``resource``, ``seconds`` since the study
-        began, metrics.
-    launches : trial, attempt, seconds since the study began.
+    reports : reports in order of arrival, with columns ``trial``, ``attempt``, ``resource``,
+        ``seconds`` since the study began, and the metrics.
+    launches : trial, attempt and time (seconds since the study began) of each launch.
+    generations : all generations of the study.
+    trials : trials by id.
 
     Raises
     ------
-    ValueError : trials changed their configurations, or took over states.
+    ValueError : trials changed their configurations or took over states.
     """
     import pandas as pd
 
@@ -40,8 +42,9 @@ def curve_frame(
         for generation in generations
     ):
         raise ValueError(
-            "trials of this study took over states or changed their configurations on the way, as "
-            "in population based training: it has no learning curves of single configurations"
+            "trials of this study took over states or changed their configurations, as in "
+            "population based training: it has no learning curves of single configurations. Use "
+            "history() or training() instead"
         )
     launched = {(trial, attempt): seconds for trial, attempt, seconds in launches}
     before = reports.groupby(["trial", "attempt"])["seconds"].shift().tolist()
@@ -64,11 +67,11 @@ def curve_frame(
 
 
 def _failures(frame: pd.DataFrame, trials: Mapping[TrialId, TrialRecord]) -> pd.DataFrame:
-    """Of each trial that failed, the unit that it did not come to the end of."""
+    """Return a row for each failed trial: the unit that it did not finish."""
     import pandas as pd
 
     units = zip(frame["resource"].tolist(), frame["seconds"].tolist(), strict=True)
-    last = dict(zip(frame["trial"].tolist(), units, strict=True))  # the furthest of each stays
+    last = dict(zip(frame["trial"].tolist(), units, strict=True))  # keeps each trial's last unit
     rows = []
     for trial in trials.values():
         if trial.status is Status.FAILED:

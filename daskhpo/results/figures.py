@@ -1,4 +1,7 @@
-"""Figures of what a population found; needs matplotlib: ``pip install 'daskhpo[figures]'``."""
+"""Figures of population based training.
+
+They need matplotlib: ``pip install 'daskhpo[figures]'``.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_genealogy", "plot_schedule"]
 
 BLUE, ORANGE, GREY = "#1f77b4", "#d95f02", "#bbbbbb"
-LEAST_RANGE = 10.0  # of a logarithmic axis, between its ends
+LEAST_RANGE = 10.0  # least ratio of the ends of a logarithmic axis
 
 
 def plot_schedule(
@@ -29,21 +32,21 @@ def plot_schedule(
     log: bool = True,
     trial_id: TrialId | None = None,
 ) -> Figure:
-    """The winner's metric over its training, above one of its hyperparameters.
+    """Plot the winner's metric over its training, above one hyperparameter.
 
     Parameters
     ----------
-    name : of the hyperparameter; may be left out if only one changes.
-    steps : a fitted multistep schedule to draw on top.
-    log : logarithmic axes for both values.
-    trial_id : another trial than the winner.
+    name : name of the hyperparameter; None: the only one that changes.
+    steps : fitted multistep schedule to draw on top; None: no schedule.
+    log : True: logarithmic axes for both values.
+    trial_id : trial to plot; None: the winner.
 
     Raises
     ------
-    ImportError : matplotlib is not there.
-    ValueError : several hyperparameters change and none was named, its values are no numbers, or
-        nothing was reported.
-    KeyError : there is no such hyperparameter.
+    ImportError : matplotlib is not installed.
+    ValueError : ``name`` is None and not exactly one hyperparameter changes, the values are not
+        numbers, or nothing was reported.
+    KeyError : the hyperparameter or the trial does not exist.
     """
     from matplotlib.figure import Figure
 
@@ -55,12 +58,12 @@ def plot_schedule(
     metric = result.objective.metric
     history = result.history()
     for _, of_one in history.groupby("trial"):
-        jumps = of_one["resource"].diff() != 1  # it went on from an older or a newer state
+        jumps = of_one["resource"].diff() != 1  # it continued from an older or a newer state
         for _, part in of_one.groupby(jumps.cumsum()):
             above.plot(part["resource"], part[metric], color=GREY, linewidth=0.6)
     winner = result.training(trial_id)
     which = "the winner" if trial_id is None else f"trial {trial_id}"
-    label = f"{which} and those it went on from"
+    label = f"{which} and its ancestors"
     above.plot(winner["resource"], winner[metric], color=BLUE, label=label)
     above.set_ylabel(metric)
     edges = [0, *(piece.until for piece in schedule)]
@@ -86,19 +89,21 @@ def plot_schedule(
 def plot_genealogy(
     result: Result, name: str | None = None, trial_id: TrialId | None = None
 ) -> Figure:
-    """The population over its training: each life a line, each exploit a step to its source.
+    """Plot the population over its training: each generation a line.
+
+    A vertical line leads from each exploit to its source.
 
     Parameters
     ----------
-    name : hyperparameter that colours the lives; may be left out if only one changes.
-    trial_id : whose way is drawn on top; None: the winner's.
+    name : hyperparameter that colours the generations; None: the only one that changes.
+    trial_id : trial whose ancestry is drawn on top; None: the winner.
 
     Raises
     ------
-    ImportError : matplotlib is not there.
-    ValueError : several hyperparameters change and none was named, its values are no numbers, or
-        nothing was reported.
-    KeyError : there is no such hyperparameter.
+    ImportError : matplotlib is not installed.
+    ValueError : ``name`` is None and not exactly one hyperparameter changes, the values are not
+        numbers, or nothing was reported.
+    KeyError : the hyperparameter or the trial does not exist.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm, Normalize
@@ -106,23 +111,23 @@ def plot_genealogy(
 
     schedule = result.schedule(trial_id)
     name = schedule.only_name() if name is None else name
-    lives: list[Any] = result.lineage().to_dict("records")
-    members = sorted({life["trial"] for life in lives})
-    values = _numbers(name, (life[f"config/{name}"] for life in lives))
+    generations: list[Any] = result.lineage().to_dict("records")
+    members = sorted({generation["trial"] for generation in generations})
+    values = _numbers(name, (generation[f"config/{name}"] for generation in generations))
     scale = LogNorm if min(values) > 0 else Normalize
     colours = ScalarMappable(scale(min(values), max(values)), "viridis")
     figure = Figure(figsize=(7, 0.3 * len(members) + 1.5), layout="constrained")
     axes = figure.subplots()
-    for life, value in zip(lives, values, strict=True):
-        member, start = life["trial"], life["start"]
+    for generation, value in zip(generations, values, strict=True):
+        member, start = generation["trial"], generation["start"]
         colour = colours.to_rgba(np.array([value]))[0]
-        axes.hlines(member, start, life["until"], color=colour, linewidth=4)
+        axes.hlines(member, start, generation["until"], color=colour, linewidth=4)
         if start > 0:
-            source = lives[life["parent"]]["trial"]
+            source = generations[generation["parent"]]["trial"]
             axes.vlines(start, min(source, member), max(source, member), color=GREY, linewidth=0.8)
-    label = "the winner's way" if trial_id is None else f"the way of trial {trial_id}"
-    way = [(at, float(p.trial or 0)) for p in schedule for at in (p.start, p.until)]
-    axes.plot(*zip(*way, strict=True), color="black", linewidth=1, label=label)
+    label = "ancestry of the winner" if trial_id is None else f"ancestry of trial {trial_id}"
+    path = [(at, float(p.trial or 0)) for p in schedule for at in (p.start, p.until)]
+    axes.plot(*zip(*path, strict=True), color="black", linewidth=1, label=label)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
     axes.set_xlabel("units of training")
     axes.set_ylabel("member")
@@ -135,11 +140,13 @@ def plot_genealogy(
 
 
 def _numbers(name: str, values: Iterable[Any]) -> list[float]:
-    """The values of a hyperparameter, if they are numbers."""
+    """Return the values of a hyperparameter as floats; check that they are numbers."""
     given = list(values)
     for value in given:
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-            raise ValueError(f"{name}={value!r}: only numbers can be drawn; name another one")
+            raise ValueError(
+                f"{name}={value!r}: only numbers can be plotted; name another hyperparameter"
+            )
     return [float(value) for value in given]
 
 
@@ -156,7 +163,7 @@ def _tidy(axes: Axes, log: bool) -> None:
 
 
 def _plain_ticks(axis: Axis) -> None:
-    """0.02 and 0.05 where matplotlib would say 2 · 10⁻² or nothing."""
+    """Label ticks 0.02 and 0.05 where matplotlib would write 2 · 10⁻² or nothing."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -1,4 +1,4 @@
-"""Who went on from whom: the lives of a study's trials, and the way that led to each."""
+"""Lineage of a study: the generations of its trials, and their ancestry."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from daskhpo.core.types import Config, TrialId
 
 
 class Generation(NamedTuple):
-    """A trial from one of its beginnings on, with one configuration.
+    """A stretch of a trial's training, with one configuration.
 
-    A trial begins another life when it takes over a state or changes its configuration (an
-    exploit), and when it has to train again from an earlier resource than its life began at,
-    because no state held it any more.
+    A new generation begins with an exploit: the trial takes over a state or changes its
+    configuration. It also begins when the trial has to train again from a resource before the
+    generation's start, because the state at that start is gone.
 
     Attributes
     ----------
-    number : of the life within its study, in order of time.
+    number : number of the generation within its study, in order of time.
     start : units of training that its first state held.
-    parent : number of the life whose state that was; None: it began untrained.
-    seconds : when it began, since the study's beginning.
-    n_exploits : states of others that the trial has taken over so far.
+    parent : number of the generation that this state came from; None: it began untrained.
+    seconds : time of its beginning, in seconds since the study began.
+    n_exploits : number of other trials' states that the trial has taken over so far.
     """
 
     number: int
@@ -34,11 +34,11 @@ class Generation(NamedTuple):
 
 
 class Lineage:
-    """All generations of a study, by its records.
+    """All generations of a study, from its records.
 
     Attributes
     ----------
-    generations : by number.
+    generations : generations by number.
     current : number of each trial's newest generation.
     """
 
@@ -47,7 +47,7 @@ class Lineage:
         self.current: dict[TrialId, int] = {}
 
     def apply(self, record: Record) -> None:
-        """Take in the next record of the study."""
+        """Process the next record of the study."""
         match record:
             case Suggested(trial, config, _, seconds):
                 self._begin(Generation(0, trial, 0, config, None, seconds))
@@ -56,20 +56,20 @@ class Lineage:
                 parent = self.current[source] if resource else None
                 self._begin(Generation(0, trial, resource, config, parent, seconds, n_exploits))
             case Launched(trial, _, resource) if resource < self._generation(trial).start:
-                # The state at its start is gone. An older one is of the same parents, or there
-                # is none at all.
+                # The state at its start is gone. It continues from an older state of the same
+                # ancestry, or untrained.
                 generation = self._generation(trial)._replace(
                     start=resource, seconds=record.seconds
                 )
                 self._begin(generation if resource else generation._replace(parent=None))
 
     def ancestry(self, number: int, until: int) -> list[tuple[Generation, int]]:
-        """The lives that a state went through, the first one first, each with where it ended.
+        """Return the generations that led to a state, oldest first, each with its end.
 
         Parameters
         ----------
-        number : of the life that the state is of.
-        until : units of training that it holds.
+        number : number of the state's generation.
+        until : units of training that the state holds.
         """
         generations: list[tuple[Generation, int]] = []
         parent: int | None = number

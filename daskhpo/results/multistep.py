@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MultiStep:
-    """One hyperparameter that keeps a value until the next milestone.
+    """A schedule of one hyperparameter, which is constant between milestones.
 
     Attributes
     ----------
-    name : of the hyperparameter.
-    values : one more than milestones.
+    name : name of the hyperparameter.
+    values : values in order; one more than milestones.
     milestones : units of training after which the next value holds; increasing.
-    max_t : units of training in all.
+    max_t : total units of training.
     residual : root mean square deviation of the fitted values' logarithm; 0.1 is about 10 %.
 
     Examples
@@ -48,7 +48,7 @@ class MultiStep:
         if len(self.values) != len(self.milestones) + 1 or any(b <= a for a, b in pairwise(bounds)):
             raise ValueError(
                 f"milestones={self.milestones} must increase between 0 and max_t={self.max_t}, "
-                f"and values={self.values} must be one more"
+                f"and values={self.values} must have one element more"
             )
 
     def __str__(self) -> str:
@@ -57,21 +57,21 @@ class MultiStep:
         return f"{self.name}: {self.values[0]:.4g}{steps}, of {self.max_t}"
 
     def at(self, unit: int) -> float:
-        """Value while the ``unit``-th unit is trained, counted from 1."""
+        """Return the value for the ``unit``-th unit of training, counted from 1."""
         return self.values[bisect_right(self.milestones, unit - 1)]
 
     def stretch(self, max_t: int) -> MultiStep:
-        """The same for another length of training.
+        """Return the schedule for another length of training.
 
         Raises
         ------
-        ValueError : too short for its milestones.
+        ValueError : ``max_t`` is too small for the milestones.
         """
         milestones = tuple(round(m * max_t / self.max_t) for m in self.milestones)
         return MultiStep(self.name, self.values, milestones, max_t, self.residual)
 
     def torch_scheduler(self, optimizer: Optimizer) -> LRScheduler:
-        """A plain learning-rate scheduler of torch; call its ``step`` after each unit.
+        """Return a learning-rate scheduler of torch; call its ``step`` after each unit.
 
         The optimizer's learning rates are set to the first value.
         """
@@ -83,7 +83,7 @@ class MultiStep:
         return LambdaLR(optimizer, lambda n_done: factors[bisect_right(milestones, n_done)])
 
     def torch_code(self) -> str:
-        """The same as code to paste: it needs torch alone."""
+        """Return the schedule as code to paste, which needs torch only."""
         factors = [float(f"{factor:.6g}") for factor in self._factors()]
         return (
             f"# {self}\n"
@@ -106,11 +106,11 @@ class MultiStep:
 def fit(
     name: str, lengths: Sequence[int], values: Sequence[Any], *, max_steps: int, tolerance: float
 ) -> MultiStep:
-    """The best multistep schedule with at most so many steps; see ``Schedule.fit_multistep``.
+    """Fit a multistep schedule; see ``Schedule.fit_multistep``.
 
     Parameters
     ----------
-    lengths, values : of the pieces to model, in their order.
+    lengths, values : units of training and value of each piece, in order.
     """
     if not isinstance(max_steps, int) or max_steps < 0:
         raise ValueError(f"max_steps={max_steps!r} must be an int of at least 0")
@@ -118,12 +118,12 @@ def fit(
         raise ValueError(f"tolerance={tolerance!r} must be a number above 0")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            raise ValueError(f"{name}={value!r}: only positive numbers have a logarithm to fit")
+            raise ValueError(f"{name}={value!r} must be a positive number: its logarithm is fitted")
     n = len(values)
     ends = np.cumsum(lengths)
     cost, level = _segments(np.asarray(lengths, float), np.log(np.asarray(values, float)))
     best, cuts = _partitions(cost, min(max_steps, n - 1))
-    # Schwarz's criterion with a floor to the variance; n pieces, k milestones, k + 1 levels.
+    # Schwarz's criterion with a floor for the variance; n pieces, k milestones, k + 1 levels.
     mean = best / ends[-1]
     criterion = [
         n * math.log(max(r, tolerance**2)) + (2 * k + 1) * math.log(n) for k, r in enumerate(mean)
@@ -140,7 +140,7 @@ def fit(
 
 
 def _segments(weight: Any, y: Any) -> tuple[Any, Any]:
-    """Squared error and mean of pieces i..j-1 as one, both (n + 1, n + 1)."""
+    """Return squared error and mean of pieces i..j-1 as one, both (n + 1, n + 1)."""
     total, first, second = (
         np.concatenate([[0.0], np.cumsum(weight * power)]) for power in (1.0, y, y * y)
     )
@@ -151,7 +151,7 @@ def _segments(weight: Any, y: Any) -> tuple[Any, Any]:
 
 
 def _partitions(cost: Any, max_steps: int) -> tuple[Any, list[list[int]]]:
-    """Least cost with 0, 1, … cuts, and where they are: by dynamic programming."""
+    """Find the least cost with 0, 1, … cuts, and the cuts, by dynamic programming."""
     n = len(cost) - 1
     least = cost[0].copy()  # of the first j pieces with k cuts
     least[0] = np.inf

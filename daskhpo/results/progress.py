@@ -1,4 +1,4 @@
-"""The story of a study: where its trials stand, as its records tell it."""
+"""Progress of a study: the status of its trials, from its records."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from daskhpo.results.slot_time import SlotTime, TrialTime
 
 
 class TrialRecord:
-    """One trial as the journal tells it.
+    """One trial, as recorded in the journal.
 
     Attributes
     ----------
-    id, config, bracket, status, resource : as the names say.
-    metrics : of its last report; empty before the first.
-    best_loss : running best; inf before the first report.
-    checkpoint : newest checkpoint that is in the store, or None.
+    id, config, bracket, status, resource : as in :class:`~daskhpo.core.types.Trial`.
+    metrics : metrics of its last report; empty before the first.
+    best_loss : best loss so far; inf before the first report.
+    checkpoint : newest checkpoint in the store, or None.
     reason : why it ended, or "".
-    error : traceback of its last failure, or what was wrong with its checkpoint, or "".
-    time : what it took, in seconds, and how it divides.
+    error : traceback of its last failure, or error of its checkpoint, or "".
+    time : seconds that it took, by purpose.
     """
 
     __slots__ = (
@@ -70,37 +70,37 @@ class TrialRecord:
 
     @property
     def seconds(self) -> float:
-        """Time that its attempts held a slot, in all, up to its last report."""
+        """Seconds in which its attempts held a slot, in total, up to its last report."""
         return self.time.seconds
 
     @property
     def n_retrained(self) -> int:
-        """Units of training that were done again, because no state held them any more."""
+        """Units that were trained again because no state held them."""
         return self.time.n_retrained
 
 
 class StudyProgress:
-    """The trials of a study as its records tell them, one record after another.
+    """The trials of a study, updated record by record.
 
     Parameters
     ----------
-    keep_ended : keep trials that have ended. Those who follow a long study do without: such a
-        trial is forgotten when the record after its end is told.
+    keep_ended : True: keep ended trials. False: forget such a trial with the record after its
+        end, which saves memory while a long study is followed.
 
     Attributes
     ----------
-    trials : by number.
-    counts : how many trials stand where, ended ones included.
-    slot_time : where the time of its slots went.
-    jobs : Slurm's numbers of the jobs whose workers have served it, in order.
-    n_sessions : how often it was begun or resumed.
-    n_checkpoints, n_checkpoint_bytes : written, in all.
-    search_seconds : slot-seconds lost while the searcher was waited for.
-    n_fallbacks : trials drawn at random, because the searcher was late.
-    checkpoints : those that are in the store, by row.
+    trials : trials by id.
+    counts : number of trials per status, ended ones included.
+    slot_time : use of its slots' time.
+    jobs : ids of the Slurm jobs whose workers have served it, in order.
+    n_sessions : number of sessions so far.
+    n_checkpoints, n_checkpoint_bytes : number and bytes of all checkpoints written so far.
+    search_seconds : slot-seconds lost waiting for the searcher.
+    n_fallbacks : trials with a random configuration because the searcher was late.
+    checkpoints : checkpoints in the store, by id.
     best : the trial with the best loss so far, or None.
     stop_reason : why the last session was stopped, or None.
-    seconds : of the last record.
+    seconds : time of the last record, in seconds since the study began.
     """
 
     def __init__(self, objective: Objective, *, keep_ended: bool = True) -> None:
@@ -122,16 +122,16 @@ class StudyProgress:
 
     @property
     def n_trials(self) -> int:
-        """All that were ever started."""
+        """Number of trials started so far."""
         return self.counts.total()
 
     @property
     def n_slots(self) -> int:
-        """Slots that serve the study."""
+        """Number of slots that serve the study."""
         return self.slot_time.n_slots
 
     def apply(self, record: Record) -> None:
-        """Take in the next record."""
+        """Process the next record."""
         self.seconds = record.seconds
         if self._just_ended is not None and not self._keep_ended:
             del self.trials[self._just_ended]
@@ -153,13 +153,14 @@ class StudyProgress:
                 if trial.status is Status.RUNNING and self.stop_reason is not None:
                     self._set_status(
                         trial, Status.QUEUED
-                    )  # it was to go on, and handed over instead
+                    )  # it was to continue, and was preempted instead
             case Saved(number, _, ref):
                 self.n_checkpoints += 1
                 self.n_checkpoint_bytes += ref.n_bytes
                 self.checkpoints[ref.id] = ref
                 owner = self.trials.get(number)
-                # An older one may come later: another trial shares it, and its own has gone on.
+                # An older one may be saved later: another trial shares it, and its owner has
+                # trained further.
                 if owner is not None and (owner.checkpoint is None or owner.checkpoint.id < ref.id):
                     owner.checkpoint = ref
             case Deleted(row):
@@ -224,7 +225,7 @@ class StudyProgress:
     def _is_stopping(self) -> bool:
         if self._target is None or self.best is None:
             return self.stop_reason is not None
-        # The stop that a report brings about is recorded after the report.
+        # A stop that a report causes is recorded after the report.
         reached = self.objective.reached(self.best.best_loss, self._target)
         return reached or self.stop_reason is not None
 
@@ -241,7 +242,7 @@ class StudyProgress:
 
 
 def status_counts(records: Iterable[Record], objective: Objective) -> dict[str, int]:
-    """How many trials stand where: status to number."""
+    """Return the number of trials per status."""
     progress = StudyProgress(objective, keep_ended=False)
     for record in records:
         progress.apply(record)
@@ -249,9 +250,9 @@ def status_counts(records: Iterable[Record], objective: Objective) -> dict[str, 
 
 
 def describe_search_wait(seconds: float, n_fallbacks: int) -> str:
-    """What waiting for the searcher has cost, as a reader is told."""
-    shown = f"{seconds:.1f} device-seconds lost waiting for the optimiser"
+    """Describe the cost of waiting for the searcher, for users to read."""
+    shown = f"{seconds:.1f} device-seconds lost waiting for the searcher"
     if n_fallbacks:
         plural = "s" * (n_fallbacks != 1)
-        shown += f", {n_fallbacks} random configuration{plural} in place of late ones"
+        shown += f", {n_fallbacks} random configuration{plural} instead of late ones"
     return shown

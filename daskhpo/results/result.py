@@ -1,4 +1,4 @@
-"""What came out of a study: read from its journal alone."""
+"""Results of a study, read from its journal alone."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _Reports = list[tuple[int, float]]  # resource, loss
 
 
 class Result:
-    """What a study has found so far.
+    """The results of a study so far.
 
-    "Best" is the running best over each trial's history. Nothing but the journal is needed, not
-    even the optimiser that was used.
+    "Best" is the running best over each trial's history. Only the journal is needed, not the
+    library of an external searcher.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Result:
             self.apply(record)
 
     def apply(self, record: Record) -> None:
-        """Take in the next record of the study."""
+        """Process the next record of the study."""
         self._progress.apply(record)
         if not isinstance(record, Reported):
             self._lineage.apply(record)
@@ -73,22 +73,22 @@ class Result:
 
     @property
     def num_trials(self) -> int:
-        """Trials that were started."""
+        """Number of trials that were started."""
         return self._progress.n_trials
 
     @property
     def has_reports(self) -> bool:
-        """Whether any trial has reported a value."""
+        """True if any trial has reported a value."""
         return self._progress.best is not None
 
     @property
     def stop_reason(self) -> str | None:
-        """Why the study was stopped; None: it came to its end, or still runs."""
+        """Reason for which the study was stopped; None: it finished, or still runs."""
         return self._progress.stop_reason
 
     @property
     def num_slots(self) -> int:
-        """Slots that serve the study, or served it last."""
+        """Number of slots that serve the study, or served it last."""
         return self._progress.n_slots
 
     @property
@@ -97,7 +97,7 @@ class Result:
 
         Raises
         ------
-        ValueError : no trial has reported; the message shows the first failure, if there is one.
+        ValueError : no trial has reported; the message shows the first failure, if any.
         """
         if self._progress.best is None:
             errors = [trial.error for trial in self._progress.trials.values() if trial.error]
@@ -106,12 +106,12 @@ class Result:
         return self._progress.best
 
     def best_trials(self, k: int = 1) -> list[TrialRecord]:
-        """The ``k`` trials with the best values so far, the best first."""
+        """Return the ``k`` trials with the best values so far, the best first."""
         reported = [t for t in self._progress.trials.values() if math.isfinite(t.best_loss)]
         return sorted(reported, key=lambda trial: (trial.best_loss, trial.id))[:k]
 
     def trial(self, trial_id: TrialId) -> TrialRecord:
-        """One trial: its configuration, status, metrics, and the traceback if it failed.
+        """Return one trial: configuration, status, metrics, traceback if it failed.
 
         Raises
         ------
@@ -130,13 +130,13 @@ class Result:
         return self.objective.value(self.best_trial.best_loss)
 
     def trials(self) -> pd.DataFrame:
-        """One row a trial, in order of their numbers.
+        """Return a table with one row per trial, in order of trial ids.
 
-        Columns: ``trial``, ``status``, ``resource``, ``seconds`` (in slots, in all, up to its last
-        report) and what it divides into (``seconds/useful``, ``seconds/lost``,
-        ``seconds/saving``, see :class:`~daskhpo.results.slot_time.TrialTime`), ``seconds/queued``
-        (without a slot, ready to go on), ``bracket``, ``config/<name>``, the last metrics,
-        ``best/<metric>``, ``reason`` (why it ended).
+        Columns: ``trial``, ``status``, ``resource``, ``seconds`` (in slots, in total, up to the
+        last report) and its parts (``seconds/useful``, ``seconds/lost``, ``seconds/saving``, see
+        :class:`~daskhpo.results.slot_time.TrialTime`), ``seconds/queued`` (without a slot, ready
+        to continue), ``bracket``, ``config/<name>``, the last metrics, ``best/<metric>``,
+        ``reason`` (why it ended).
         """
         import pandas as pd
 
@@ -165,11 +165,11 @@ class Result:
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
     def history(self) -> pd.DataFrame:
-        """One row a report, in order of time.
+        """Return a table with one row per report, in order of time.
 
         Columns: ``trial``, ``attempt``, ``resource``, ``seconds`` since the study began, and the
-        metrics. A unit that was trained again after a loss appears once, as first reported; one
-        that follows from another trial's state, which was taken over, is another unit.
+        metrics. A unit that was trained again after a loss appears once, as first reported. A unit
+        trained after taking over another trial's state is another unit.
         """
         frame = self._frame()
         generations = self._lineage.generations
@@ -179,12 +179,12 @@ class Result:
         return frame.sort_values("seconds", kind="stable", ignore_index=True)
 
     def curves(self) -> pd.DataFrame:
-        """What each trial's training took and gave, as a table of learning curves.
+        """Return the learning curves and training times of all trials as a table.
 
-        One row a unit, in order of trials. Columns: ``trial``, ``resource``, ``seconds`` of this
-        trial's training up to the end of the unit (its launches included, waiting left out), the
-        metrics, ``config/<name>``. A trial that failed has a row more, without metrics, where its
-        next unit would be. :mod:`daskhpo.simulation.curves` reads such a table.
+        One row per unit, in order of trials. Columns: ``trial``, ``resource``, ``seconds`` of this
+        trial's training up to the end of the unit (with launches, without waiting), the metrics,
+        ``config/<name>``. A failed trial has one row more, without metrics, at the unit in which
+        it failed. :mod:`daskhpo.simulation.curves` reads such a table.
 
         Raises
         ------
@@ -197,7 +197,7 @@ class Result:
         )
 
     def _frame(self) -> pd.DataFrame:
-        """All reports as they came, with the number of the life."""
+        """Return all reports as they arrived, with the numbers of their generations."""
         import pandas as pd
 
         columns = {
@@ -211,13 +211,13 @@ class Result:
         return pd.concat([frame, pd.DataFrame(self._metrics, index=frame.index)], axis=1)
 
     def lineage(self) -> pd.DataFrame:
-        """Who went on from whom: one row a life, in order of time.
+        """Return the lineage: one row per generation, in order of time.
 
-        A trial begins another life when it takes over another one's state, or has to train again
-        from before the present one began. Columns: ``life``, ``trial``, ``start`` and ``until``
-        (units of training that its first and its last state hold), ``parent`` (the life whose
-        state it began with; missing if it began untrained), ``seconds`` since the study began,
-        ``best/<metric>`` of its own reports, ``config/<name>``.
+        A trial begins a new generation when it exploits, or has to train again from before the
+        start of the current one. Columns: ``life`` (number of the generation), ``trial``,
+        ``start`` and ``until`` (units of training that its first and its last state hold),
+        ``parent`` (the generation whose state it began with; missing if it began untrained),
+        ``seconds`` since the study began, ``best/<metric>`` of its own reports, ``config/<name>``.
         """
         import pandas as pd
 
@@ -241,18 +241,17 @@ class Result:
         return frame.astype({"parent": "Int64"})
 
     def schedule(self, trial_id: TrialId | None = None) -> Schedule:
-        """Hyperparameters over resource, on the way that led to a trial's newest state.
+        """Return the hyperparameters along the ancestry of a trial's newest state.
 
         Parameters
         ----------
-        trial_id : None: of the winner, on whose way the best report was made, by itself or by one
-            from whom it took over; of several, the one that was trained furthest, then the better
-            by its last report. What a trial was before it took over another one's state is out of
-            account: nobody goes on from there.
+        trial_id : None: the winner, i.e. the trial whose ancestry contains the best report. Ties:
+            most training, then best last report. Training that led to no trial's newest state is
+            ignored.
 
         Raises
         ------
-        ValueError : the trial, or none at all, has reported.
+        ValueError : the trial has reported nothing, or no trial has.
         KeyError : there is no such trial.
 
         References
@@ -269,10 +268,10 @@ class Result:
         )
 
     def training(self, trial_id: TrialId | None = None) -> pd.DataFrame:
-        """Reports on the way that led to a trial's newest state, as :meth:`schedule` follows it.
+        """Return the reports along the ancestry of a trial's newest state.
 
-        One row a unit of training, in order: the columns of :meth:`history`. ``trial`` says whose
-        training it was.
+        The trial is chosen as by :meth:`schedule`. One row per unit of training, in order, with
+        the columns of :meth:`history`; ``trial`` is the one that trained the unit.
 
         Raises
         ------
@@ -295,21 +294,21 @@ class Result:
             self.best_trial  # noqa: B018 - raises if there is none
             trained = [n for n in self._lineage.current.values() if self._until(n, reports)]
             if not trained:
-                raise ValueError("no trial has a state to follow: all begin anew at this moment")
+                raise ValueError("no trial has a state to follow: all train from the start again")
             number = min(trained, key=lambda number: self._standing(number, reports))
         ancestry = self._lineage.ancestry(number, self._until(number, reports))
         if not ancestry:
-            raise ValueError(f"trial {trial_id} has reported nothing: there is no schedule of it")
+            raise ValueError(f"trial {trial_id} has reported nothing: it has no schedule")
         return ancestry
 
     def _until(self, number: int, reports: list[_Reports]) -> int:
-        """Units of training that the last state of a life holds."""
+        """Return the units of training that a generation's last state holds."""
         return (
             reports[number][-1][0] if reports[number] else self._lineage.generations[number].start
         )
 
     def _standing(self, number: int, reports: list[_Reports]) -> tuple[float, int, float]:
-        """By what a life is compared: the best report on its way, its length, its last report."""
+        """Return a generation's sort key: best loss of its ancestry, length, last loss."""
         until = self._until(number, reports)
         losses = [
             loss
@@ -320,7 +319,7 @@ class Result:
         return min(losses), -until, losses[-1]
 
     def _reports(self) -> list[_Reports]:
-        """Of each life, its reports."""
+        """Return the reports of each generation."""
         reports: list[_Reports] = [[] for _ in self._lineage.generations]
         for number, resource, metrics in zip(
             self._generation, self._resource, self._metrics, strict=True
@@ -329,7 +328,7 @@ class Result:
         return reports
 
     def time_to_solution(self, target: float) -> float | None:
-        """Seconds from the study's beginning to the first report as good as the target, or None."""
+        """Return the seconds from the study's start until the target; None: not reached."""
         reached = [
             seconds
             for seconds, metrics in zip(self._seconds, self._metrics, strict=True)
@@ -338,10 +337,11 @@ class Result:
         return min(reached, default=None)
 
     def top_k_curve(self, k: int = 6) -> pd.DataFrame:
-        """Mean and standard deviation of the ``k`` best trials' best values, over time.
+        """Return mean and standard deviation of the ``k`` best trials' values over time.
 
-        One row for each change, from the time on when ``k`` trials have reported. Columns:
-        ``seconds``, ``mean``, ``std`` (of the population of k), ``num_trials`` that have reported.
+        Of each trial the best value counts. One row per change, from the time when ``k`` trials
+        have reported. Columns: ``seconds``, ``mean``, ``std`` (of the population of k),
+        ``num_trials`` that have reported.
         """
         import numpy as np
         import pandas as pd
@@ -366,30 +366,30 @@ class Result:
         return pd.DataFrame(rows, columns=["seconds", "mean", "std", "num_trials"])
 
     def cost(self) -> dict[str, float]:
-        """What the study cost, all sessions together.
+        """Return the cost of the study, all sessions together.
 
-        ``device_seconds`` is the time of all slots that served it: a slot is one device, or the
-        part of one that a trial asked for. It is the sum of
+        ``device_seconds`` is the time of all slots that served the study. A slot is one device, or
+        the part of one that a trial requests. It is the sum of
 
         - ``useful_seconds``: units of training that had not been reported before. A unit lasts
           from the one before, or from the trial's launch: building the model is part of the first;
-        - ``lost_seconds``: units that had been reported before, and what was done since a trial's
-          last unit when its worker was lost, its code raised, or the study died;
-        - ``saving_seconds``: from a trial's last unit until its state was taken to memory, or its
-          slot was free;
-        - ``unreported_seconds``: since its last unit, of each trial that holds a slot now;
+        - ``lost_seconds``: units that had been reported before, and the time since a trial's last
+          unit when its worker was lost, its code raised, or the study died;
+        - ``saving_seconds``: from a trial's last unit until its state was in memory, or its slot
+          was free;
+        - ``unreported_seconds``: since the last unit of each trial that holds a slot now;
         - ``idle_seconds``: slots without a trial.
 
-        ``search_seconds`` are slot-seconds (most of them idle) for which a suggestion was waited.
+        ``search_seconds`` are slot-seconds (most of them idle) of waiting for suggestions.
 
-        Not part of that sum: ``seconds`` (the study's length, sessions added up) and
-        ``queue_seconds`` (in which the study ran without a single slot: its jobs waited in a
-        queue, or were gone).
+        Not part of that sum: ``seconds`` (the study's length, summed over sessions) and
+        ``queue_seconds`` (in which the study ran without a slot, because its jobs were queued or
+        gone).
 
-        Checkpoints: ``checkpoint_bytes`` and ``checkpoint_files`` (written, in all),
+        Checkpoints: ``checkpoint_bytes`` and ``checkpoint_files`` (written, in total),
         ``stored_bytes`` and ``stored_files`` (in the store now). Counts: ``retrained_units`` (units
-        of training that were done again, because no state held them any more),
-        ``fallback_trials`` (drawn at random, because the searcher was late).
+        that were trained again because no state held them), ``fallback_trials`` (with a random
+        configuration because the searcher was late).
         """
         progress, slots = self._progress, self._progress.slot_time
         spent = [trial.time for trial in progress.trials.values()]
@@ -414,19 +414,23 @@ class Result:
 
     @property
     def jobs(self) -> list[str]:
-        """Slurm's numbers of the jobs whose workers have served the study, in order."""
+        """Ids of the Slurm jobs whose workers have served the study, in order."""
         return list(self._progress.jobs)
 
     def checkpoints(self) -> list[CheckpointRef]:
-        """All checkpoints that are in the store, by row."""
+        """Return all checkpoints in the store, by id."""
         return sorted(self._progress.checkpoints.values(), key=lambda ref: ref.id)
 
     def checkpoint(self, trial_id: TrialId | None = None) -> Any:
-        """The newest checkpointed state of a trial, by default of the best one.
+        """Return the newest checkpointed state of a trial.
+
+        Parameters
+        ----------
+        trial_id : None: the best trial.
 
         Raises
         ------
-        CheckpointMissing : none was written, or it is no longer kept.
+        CheckpointMissing : no checkpoint was written, or it is no longer kept.
         """
         trial = self.best_trial if trial_id is None else self._progress.trials[trial_id]
         if trial.checkpoint is None or self.path is None:
@@ -438,7 +442,7 @@ class Result:
 
 
 def load_study(path: str | Path) -> Result:
-    """The result of a study's directory; neither its trainable nor its optimiser is needed.
+    """Load the results of a study's directory, without its trainable and searcher.
 
     Raises
     ------

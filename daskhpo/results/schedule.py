@@ -1,4 +1,4 @@
-"""Schedules: hyperparameters over training, as population based training finds them."""
+"""Schedules: hyperparameters over training, e.g. found by a population."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class Schedule(Sequence[ScheduleSegment]):
-    """A sequence of pieces, in each of which the hyperparameters are constant.
+    """A sequence of pieces with constant hyperparameters.
 
-    :meth:`Result.schedule` gives the one that a study has found. ``PBTReplay`` trains with it.
+    :meth:`Result.schedule` returns the one that a study has found. ``PBTReplay`` trains with it.
 
     Parameters
     ----------
-    pieces : contiguous, from 0 on, all with the same names of hyperparameters.
+    pieces : contiguous pieces from 0 on, all with the same names of hyperparameters.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class Schedule(Sequence[ScheduleSegment]):
 
     Raises
     ------
-    ValueError : no piece, or pieces that are not contiguous.
+    ValueError : no piece, pieces that are not contiguous, or different names of hyperparameters.
 
     Examples
     --------
@@ -87,16 +87,16 @@ class Schedule(Sequence[ScheduleSegment]):
 
     @property
     def max_t(self) -> int:
-        """Units of training in all."""
+        """Total units of training."""
         return self._pieces[-1].until
 
     @property
     def initial(self) -> dict[str, Any]:
-        """The configuration at the beginning: the space of a study that replays the schedule."""
+        """Configuration of the first piece: the space of a study that replays it."""
         return dict(self._pieces[0].config)
 
     def at(self, unit: int) -> dict[str, Any]:
-        """Configuration while the ``unit``-th unit is trained, from 1 to ``max_t``.
+        """Return the configuration for the ``unit``-th unit, from 1 to ``max_t``.
 
         Raises
         ------
@@ -108,7 +108,7 @@ class Schedule(Sequence[ScheduleSegment]):
         raise ValueError(f"unit={unit!r} must be an int from 1 to {self.max_t}")
 
     def only_name(self) -> str:
-        """The hyperparameter that changes, where there is but one.
+        """Return the only hyperparameter that changes.
 
         Raises
         ------
@@ -116,11 +116,11 @@ class Schedule(Sequence[ScheduleSegment]):
         """
         if len(self.names) != 1:
             changing = ", ".join(self.names) or "none"
-            raise ValueError(f"name the hyperparameter that is meant; changing here: {changing}")
+            raise ValueError(f"give the name of a hyperparameter; these change: {changing}")
         return self.names[0]
 
     def values(self, name: str) -> list[Any]:
-        """Values of one hyperparameter, one for each unit of training.
+        """Return the values of one hyperparameter, one for each unit of training.
 
         Raises
         ------
@@ -129,7 +129,7 @@ class Schedule(Sequence[ScheduleSegment]):
         return [p.config[name] for p in self._pieces for _ in range(p.start, p.until)]
 
     def frame(self) -> pd.DataFrame:
-        """One row a piece: ``start``, ``until``, ``trial``, ``config/<name>``."""
+        """Return a table: ``start``, ``until``, ``trial``, ``config/<name>`` per piece."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -139,11 +139,11 @@ class Schedule(Sequence[ScheduleSegment]):
         )
 
     def stretch(self, max_t: int) -> Schedule:
-        """The same for another length of training; pieces that become too short vanish.
+        """Return the schedule for another length; drop pieces that become too short.
 
         Raises
         ------
-        ValueError : ``max_t`` below 1.
+        ValueError : ``max_t`` is below 1.
         """
         if max_t < 1:
             raise ValueError(f"max_t={max_t!r} must be at least 1")
@@ -158,25 +158,25 @@ class Schedule(Sequence[ScheduleSegment]):
     def fit_multistep(
         self, name: str | None = None, *, max_steps: int = 3, tolerance: float = 0.2
     ) -> MultiStep:
-        """The few steps that say most of how one hyperparameter goes.
+        """Fit a few steps to the values of one hyperparameter.
 
-        Piecewise constant least squares on its logarithm, each unit of training weighted alike;
-        milestones lie where the schedule changes. The number of steps k minimises
+        The fit is piecewise constant least squares on the logarithm. All units of training have
+        the same weight. Milestones lie where the schedule changes. The number of steps k minimises
         ``m log(max(r, tolerance^2)) + (2k + 1) log m``: Schwarz's criterion for k milestones
-        and k + 1 levels, where m is the number of pieces (within one, units are not independent)
+        and k + 1 levels. Here m is the number of pieces (units within one are not independent)
         and r the mean squared residual.
 
         Parameters
         ----------
-        name : of the hyperparameter; may be left out if only one changes.
-        max_steps : most milestones.
+        name : name of the hyperparameter; None: the only one that changes.
+        max_steps : maximum number of milestones.
         tolerance : relative deviation that is not worth a step; population based training
-            itself moves values by 0.2 without a reason.
+            itself changes values by 0.2 at random.
 
         Raises
         ------
-        ValueError : several hyperparameters change and none was named; values that are not
-            positive numbers; numbers out of range.
+        ValueError : ``name`` is None and not exactly one hyperparameter changes; values that are
+            not positive numbers; numbers out of range.
         KeyError : there is no such hyperparameter.
 
         References
@@ -190,7 +190,7 @@ class Schedule(Sequence[ScheduleSegment]):
         return fit(name, lengths, values, max_steps=max_steps, tolerance=tolerance)
 
     def save(self, path: str | Path) -> None:
-        """Write it to a JSON file."""
+        """Write the schedule to a JSON file."""
         pieces = [
             {"start": p.start, "until": p.until, "config": dict(p.config), "trial": p.trial}
             for p in self._pieces
@@ -199,7 +199,7 @@ class Schedule(Sequence[ScheduleSegment]):
 
     @classmethod
     def load(cls, path: str | Path) -> Schedule:
-        """Read what :meth:`save` wrote.
+        """Read a schedule that :meth:`save` wrote.
 
         Raises
         ------
@@ -215,10 +215,10 @@ class Schedule(Sequence[ScheduleSegment]):
 
 
 def stretched(resource: int, max_t: int, new_max_t: int) -> int:
-    """Where a resource comes to lie; the end stays the end."""
+    """Return a resource scaled to another length; ``max_t`` becomes ``new_max_t``."""
     return round(resource * new_max_t / max_t)
 
 
 def _plain(value: Any) -> Any:
-    """A value as spaces hold it: JSON has lists where these have tuples."""
+    """Return a value as spaces hold it, with tuples where JSON has lists."""
     return tuple(map(_plain, value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Where the time of a study's slots went, as its records tell it."""
+"""Use of the slots' time in a study, from its records."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from daskhpo.core.types import Status, TrialId
 
 @dataclass(slots=True)
 class TrialTime:
-    """What one trial took, in seconds.
+    """Seconds of one trial, by purpose.
 
     Attributes
     ----------
-    useful : in slots, with units of training that it had not reported before. A unit lasts from
-        the one before, or from the launch: the building of the model is part of the first.
-    lost : in slots, with units that it had reported before and that no state held any more; and
-        from its last unit on, when its worker was lost, its code raised, or the study died.
-    saving : in slots, from its last unit until its state was taken, or its slot was free.
-    queued : without a slot, ready to go on.
-    n_retrained : units of training that were done again, because no state held them any more.
-    is_trained : what is in its slot holds at least one unit.
+    useful : in slots, for units that it had not reported before. A unit lasts from the one before,
+        or from the launch: building the model is part of the first.
+    lost : in slots, for units that it had reported before and that no state held; and since its
+        last unit when its worker was lost, its code raised, or the study died.
+    saving : in slots, from its last unit until its state was saved, or its slot was free.
+    queued : without a slot, ready to continue.
+    n_retrained : units that were trained again because no state held them.
+    is_trained : True if the trial in its slot holds at least one unit of training.
     """
 
     useful: float = 0.0
@@ -46,28 +46,28 @@ class TrialTime:
     queued: float = 0.0
     n_retrained: int = 0
     is_trained: bool = False
-    _now: float = 0.0  # what went before is accounted for
+    _now: float = 0.0  # all time before is accounted for
     _queued_at: float | None = None
-    _furthest: int = 0  # the resource that it has reported, in its present training
+    _furthest: int = 0  # largest resource that it has reported since its last exploit
 
     @property
     def seconds(self) -> float:
-        """In slots, in all."""
+        """Seconds in slots, in total."""
         return self.useful + self.lost + self.saving
 
     def wait(self, now: float, *, ready: bool) -> None:
-        """It holds no slot; ``ready``: because there is none."""
+        """Record that the trial has no slot; ``ready``: it is queued for one."""
         if self._queued_at is not None:
             self.queued += now - self._queued_at
         self._queued_at = now if ready else None
 
     def launch(self, resource: int, now: float) -> None:
-        """It gets a slot, and goes on from a state of so many units."""
+        """Record a launch from a state with ``resource`` units."""
         self.wait(now, ready=False)
         self._now, self.is_trained = now, resource > 0
 
     def train(self, steps: tuple[Step, ...], now: float) -> None:
-        """It reported units, each with the time of its end."""
+        """Record reported units, each with the time of its end."""
         for step in steps:
             seconds = max(0.0, min(step.seconds, now) - self._now)
             if step.resource <= self._furthest:
@@ -80,21 +80,21 @@ class TrialTime:
             self.is_trained = True
 
     def save(self, now: float) -> None:
-        """Its state was taken, or its slot is free."""
+        """Record that its state was saved, or its slot is free."""
         self.saving += now - self._now
         self._now = now
 
     def lose(self, now: float) -> None:
-        """What it has done since its last report is gone."""
+        """Record that its training since the last report is lost."""
         self.lost += now - self._now
         self._now = now
 
     def exploit(self, resource: int) -> None:
-        """What it trains from another trial's state on is another training than its own was."""
+        """Restart the progress counter after an exploit."""
         self._furthest = resource
 
     def unaccounted(self, now: float) -> float:
-        """Seconds in a slot that are not accounted for, while it holds one."""
+        """Return the seconds in its slot that are not accounted for yet."""
         return now - self._now
 
 
@@ -104,17 +104,17 @@ class _Trial(Protocol):
 
 
 class SlotTime:
-    """The time of all slots; one record after another is told, after its trial's status is known.
+    """Time of all slots of a study, updated record by record.
 
-    At every moment the slots are as many as the study was told of, or as many as hold a trial if
-    that is more (a slot that is given back keeps its trial for a while).
+    The number of slots is the recorded one, or the number of trials that hold a slot if that is
+    larger: a slot that is released keeps its trial for a while.
 
     Attributes
     ----------
-    n_slots : that serve the study now.
-    total : slot-seconds of all slots, with a trial or without.
+    n_slots : number of slots that serve the study now.
+    total : slot-seconds of all slots, with or without a trial.
     idle : slot-seconds of slots without a trial.
-    unavailable : seconds in which there was no slot at all.
+    unavailable : seconds without any slot.
     """
 
     def __init__(self) -> None:
@@ -126,11 +126,11 @@ class SlotTime:
 
     @property
     def unreported(self) -> float:
-        """Slot-seconds of the trials that hold a slot now, since the last unit of each."""
+        """Slot-seconds since the last unit of each trial that holds a slot now."""
         return sum(time.unaccounted(self._now) for time in self._holding.values())
 
     def apply(self, record: Record, trials: Mapping[TrialId, _Trial]) -> None:
-        """Take in the next record; ``trials`` stand as it leaves them."""
+        """Process the next record; ``trials`` have their statuses after it."""
         self._advance(record.seconds)
         match record:
             case SlotsChanged(n_slots):
@@ -169,12 +169,12 @@ class SlotTime:
                 self._release(number, trials[number])
 
     def _release(self, number: TrialId, trial: _Trial) -> None:
-        """The trial has no slot, or none any more."""
+        """Mark a trial as having no slot."""
         self._holding.pop(number, None)
         trial.time.wait(self._now, ready=trial.status is Status.QUEUED)
 
     def _advance(self, seconds: float) -> None:
-        """Time goes on; a message may be handled after one that came later."""
+        """Advance the clock; it does not run back if records are out of order."""
         passed = max(0.0, seconds - self._now)
         self._now += passed
         n_slots = max(self.n_slots, len(self._holding))

@@ -47,10 +47,10 @@ def shown(file, **suggested):
 @pytest.mark.parametrize("file", [io.StringIO, Terminal])
 def test_it_says_what_waiting_for_the_searcher_has_cost(file):
     text = shown(file(), waited=1.25, fallback=True)
-    assert "1.2 device-seconds lost waiting for the optimiser" in text
-    assert "1 random configuration in place" in text
+    assert "1.2 device-seconds lost waiting for the searcher" in text
+    assert "1 random configuration instead" in text
 
 
 def test_where_nothing_was_lost_a_table_says_so_and_a_line_is_short():
     assert "0.0 device-seconds lost" in shown(Terminal())
-    assert "optimiser" not in shown(io.StringIO())
+    assert "searcher" not in shown(io.StringIO())

@@ -61,7 +61,7 @@ def test_a_study_is_run_looked_at_and_gone_on_with(folder: Path) -> None:
     assert "trials    8:" in status.stdout, status
     assert "not running" in status.stdout
     assert "ASHA(max_t=9" in status.stdout
-    assert "waited    0.0 device-seconds lost waiting for the optimiser\n" in status.stdout
+    assert "waited    0.0 device-seconds lost waiting for the searcher\n" in status.stdout
 
     best = daskhpo(folder, "best", "runs/first", "-k", "2", "--json")
     rows = [json.loads(line) for line in best.stdout.splitlines()]

@@ -91,7 +91,7 @@ def test_what_is_no_number_is_not_drawn(plot):
     records = [SessionStarted(Limits(), CheckpointPolicy(), 0.0)]
     records += [Suggested(0, {"kind": "adam"}, 0, 0.0), Launched(0, 1, 0, 9, 0.0)]
     found = Result([*records, train(0, 0, 0.9)], Objective("loss"))
-    with pytest.raises(ValueError, match="kind='adam': only numbers can be drawn"):
+    with pytest.raises(ValueError, match="kind='adam': only numbers can be plotted"):
         plot(found, "kind")
 
 

@@ -142,7 +142,7 @@ def test_while_the_only_trial_begins_anew_there_is_no_schedule():
         take_over(0, 0, 0.2, 2),
         [AttemptLost(0, 5, "its worker died", 3.0), Launched(0, 6, 0, 9, 3.0)],
     )
-    with pytest.raises(ValueError, match="begin anew"):
+    with pytest.raises(ValueError, match="all train from the start again"):
         found.schedule()
 
 

@@ -164,11 +164,11 @@ def test_no_other_milestones_fit_better(pieces, max_steps):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"name": None}, ValueError, "changing here: lr, momentum"),
+        ({"name": None}, ValueError, "these change: lr, momentum"),
         ({"name": "rate"}, KeyError, "rate"),
         ({"name": "lr", "max_steps": -1}, ValueError, "max_steps=-1"),
         ({"name": "lr", "tolerance": 0}, ValueError, "tolerance=0"),
-        ({"name": "momentum"}, ValueError, "momentum=0.0: only positive"),
+        ({"name": "momentum"}, ValueError, "momentum=0.0 must be a positive number"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(options, error, message):
