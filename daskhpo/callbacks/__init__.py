@@ -1,4 +1,4 @@
-"""Callbacks: what follows a study while it runs."""
+"""Callbacks, which follow a study while it runs."""
 
 from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.console import ConsoleProgress

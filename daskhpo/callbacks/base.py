@@ -1,4 +1,4 @@
-"""Callbacks: readers of a study's journal while it grows."""
+"""The callback interface, and the thread that calls callbacks with new records."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ JOURNAL_POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class StudyInfo:
-    """What a callback is told at the beginning."""
+    """Description of a study, which callbacks get at the start."""
 
     name: str
     directory: Path
@@ -30,41 +30,45 @@ class StudyInfo:
     limits: Limits
     scheduler: str
     dashboard_link: str | None
-    source: str | None  # "FILE.py:study" if the command line began it
+    source: str | None  # "FILE.py:study" if it was started from the command line
 
 
 class Callback(ABC):
-    """Follows a study. Every method is optional; they are called in one thread of their own.
+    """An object that follows a study. Every method is optional.
 
-    A callback that raises is logged once with its traceback and left out from then on; the study
-    goes on.
+    All methods are called in one separate thread. If a callback raises, its traceback is logged and
+    it is not called again; the study continues.
     """
 
     def on_start(self, info: StudyInfo) -> None:
-        """The session begins."""
+        """Handle the start of the session."""
 
     def on_record(self, record: Record, progress: StudyProgress) -> None:
-        """Something was recorded; ``progress`` has taken it in. Earlier sessions come first.
+        """Handle a new record, which ``progress`` includes.
 
-        The progress forgets a trial after the record of its end.
+        Records of earlier sessions come first. ``progress`` forgets a trial after the record of its
+        end.
         """
 
     def on_tick(self, progress: StudyProgress) -> None:
-        """A fraction of a second went by, and everything recorded so far was told."""
+        """Handle a tick: called every fraction of a second, after all new records."""
 
     def on_finish(self, progress: StudyProgress) -> None:
-        """The session is over."""
+        """Handle the end of the session."""
 
     def on_detach(self, progress: StudyProgress) -> None:
-        """The study goes on, but is not followed here any more; by default as if it were over."""
+        """Handle the end of following, while the study continues.
+
+        By default the same as :meth:`on_finish`.
+        """
         self.on_finish(progress)
 
 
 class JournalFollower:
-    """Reads the journal of a study and tells callbacks, in a thread of its own.
+    """A thread that reads a study's journal and calls callbacks.
 
-    It reads the file, in this process or on another machine than the coordinator's, so that no
-    callback can slow a decision down.
+    It reads the file, possibly on another machine than the coordinator's, so that no callback can
+    delay a decision.
     """
 
     def __init__(self, info: StudyInfo, callbacks: Sequence[Callback]) -> None:
@@ -74,19 +78,19 @@ class JournalFollower:
         self._path = info.directory / "journal.jsonl"
         self._offset = 0
         self._damaged = False
-        self._last_word = "on_finish"
+        self._last_method = "on_finish"
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="daskhpo-callbacks", daemon=True)
-        if callbacks:  # else nobody asks what the journal says
+        if callbacks:  # else the journal need not be read
             self._thread.start()
 
     def finish(self) -> None:
-        """The session is over: tell the rest, and end."""
+        """Handle the remaining records, then the end of the session."""
         self._end()
 
     def detach(self) -> None:
-        """Follow it no further, though it goes on."""
-        self._last_word = "on_detach"
+        """Handle the remaining records, then stop following a study that continues."""
+        self._last_method = "on_detach"
         self._end()
 
     def _end(self) -> None:
@@ -101,18 +105,18 @@ class JournalFollower:
             self._each("on_tick", self._progress)
         self._read()
         self._each("on_tick", self._progress)
-        self._each(self._last_word, self._progress)
+        self._each(self._last_method, self._progress)
 
     def _read(self) -> None:
         if not self._path.exists() or self._damaged:
             return
         try:
-            self._tell_new_records()
+            self._handle_new_records()
         except Exception:
             self._damaged = True
-            logger.exception("%s cannot be followed any further", self._path)
+            logger.exception("%s cannot be read; callbacks get no more records", self._path)
 
-    def _tell_new_records(self) -> None:
+    def _handle_new_records(self) -> None:
         with self._path.open("rb") as file:
             file.seek(self._offset)
             for line in file:
@@ -128,5 +132,5 @@ class JournalFollower:
             try:
                 getattr(callback, method)(*args)
             except Exception:
-                logger.exception("%r raised and is left out from now on", callback)
+                logger.exception("%r raised and will not be called again", callback)
                 self._callbacks.remove(callback)

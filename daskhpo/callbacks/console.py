@@ -11,20 +11,20 @@ from daskhpo.core.events import Ended, Record, Reported, SessionStarted
 from daskhpo.core.types import Status
 from daskhpo.results.progress import StudyProgress, describe_search_wait
 
-LINE_SECONDS = 10.0  # between two plain lines, where there is no terminal
-PACE_SECONDS = 300.0  # the pace is that of so many last seconds
+LINE_SECONDS = 10.0  # between two plain lines, without a terminal
+PACE_SECONDS = 300.0  # window in which the pace is measured
 
 
 class ConsoleProgress(Callback):
     """A live table in a terminal; plain lines elsewhere.
 
-    It shows where the trials stand, the best so far, how many trials were judged at each
-    milestone, trials ended per minute, the time that is left, and what slots lost while they
-    waited for the searcher (on plain lines: if there was anything).
+    It shows the number of trials per status, the best one so far, how many trials were judged at
+    each milestone, trials ended per minute, the time left, and the slot time lost waiting for the
+    searcher. Plain lines omit the milestones, and the lost time if it is 0.
 
     Parameters
     ----------
-    file : where to write; by default standard error.
+    file : output file; None: standard error.
     """
 
     def __init__(self, file: Any = None) -> None:
@@ -42,9 +42,9 @@ class ConsoleProgress(Callback):
         self._ends: deque[float] = deque()
         self._session_zero = 0.0
         self._began_at = time.monotonic()
-        self._told_at = self._began_at
-        self._told_best: int | None = None
-        self._no_slots_told = False
+        self._printed_at = self._began_at
+        self._printed_best: int | None = None
+        self._no_slots_printed = False
         if self._console.is_terminal:
             from rich.live import Live
 
@@ -52,7 +52,7 @@ class ConsoleProgress(Callback):
             self._live.start()
         else:
             link = f", dashboard {info.dashboard_link}" if info.dashboard_link else ""
-            self._say(f"{info.name}: {info.scheduler}, in {info.directory}{link}")
+            self._print(f"{info.name}: {info.scheduler}, in {info.directory}{link}")
 
     def on_record(self, record: Record, progress: StudyProgress) -> None:
         match record:
@@ -64,7 +64,7 @@ class ConsoleProgress(Callback):
                 self._ends.append(record.seconds)
             case Reported(decision=decision) if decision is not None:
                 self._milestones[progress.trials[record.trial].resource] += 1
-        # A session that is followed from its middle began earlier than it was seen to.
+        # If following starts in mid-session, the session began before its record was read.
         self._began_at = min(
             self._began_at, time.monotonic() - (record.seconds - self._session_zero)
         )
@@ -74,40 +74,42 @@ class ConsoleProgress(Callback):
             self._live.update(self._table(progress))
             return
         now = time.monotonic()
-        if self._no_slots(progress) and not self._no_slots_told:
-            self._no_slots_told = True
-            self._say(f"{self._info.name}: no workers; waiting for some")
+        if self._no_slots(progress) and not self._no_slots_printed:
+            self._no_slots_printed = True
+            self._print(f"{self._info.name}: no workers; waiting for some")
         elif progress.n_slots:
-            self._no_slots_told = False
-        if now - self._told_at >= LINE_SECONDS:
-            self._told_at = now
-            self._say(self._line(progress))
+            self._no_slots_printed = False
+        if now - self._printed_at >= LINE_SECONDS:
+            self._printed_at = now
+            self._print(self._line(progress))
 
     def on_finish(self, progress: StudyProgress) -> None:
         self._close(progress)
         if progress.stop_reason:
-            self._say(f"{self._info.name}: stopped, because {progress.stop_reason}")
+            self._print(f"{self._info.name}: stopped, because {progress.stop_reason}")
         if unfinished := progress.counts[Status.QUEUED] + progress.counts[Status.RUNNING]:
-            self._say(f"{self._info.name}: {unfinished} trials are unfinished")
+            self._print(f"{self._info.name}: {unfinished} trials are unfinished")
         if progress.stop_reason or unfinished:
             how = (
                 f"`daskhpo resume {self._info.directory}`"
                 if self._info.source
-                else "study.resume() in the script that began it"
+                else "study.resume() in the script that started it"
             )
-            self._say(f"go on with {how}; look with `daskhpo status {self._info.directory}`")
+            self._print(
+                f"resume it with {how}; inspect it with `daskhpo status {self._info.directory}`"
+            )
 
     def on_detach(self, progress: StudyProgress) -> None:
         self._close(progress)
         path = self._info.directory
-        self._say(f"{self._info.name} goes on; stop it with `daskhpo stop {path}`")
+        self._print(f"{self._info.name} continues; stop it with `daskhpo stop {path}`")
 
     def _close(self, progress: StudyProgress) -> None:
         if self._live is not None:
             self._live.update(self._table(progress))
             self._live.stop()
         else:
-            self._say(self._line(progress))
+            self._print(self._line(progress))
 
     # -- what is shown ---------------------------------------------------------------------------
 
@@ -130,11 +132,11 @@ class ConsoleProgress(Callback):
     def _line(self, progress: StudyProgress) -> str:
         shown = f"{self._info.name} {_clock(self._elapsed())} | {self._trials(progress)} | "
         best = progress.best
-        if best is not None and best.id == self._told_best:  # its configuration was shown before
+        if best is not None and best.id == self._printed_best:  # do not repeat its configuration
             shown += f"best {self._value(progress)} | "
         else:
             shown += f"best {self._best(progress)} | "
-            self._told_best = None if best is None else best.id
+            self._printed_best = None if best is None else best.id
         shown += self._pace(progress)
         if progress.search_seconds or progress.n_fallbacks:
             shown += f" | {describe_search_wait(progress.search_seconds, progress.n_fallbacks)}"
@@ -196,7 +198,7 @@ class ConsoleProgress(Callback):
     def _elapsed(self) -> float:
         return time.monotonic() - self._began_at
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False)
 
 

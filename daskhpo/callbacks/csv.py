@@ -1,4 +1,4 @@
-"""Reports as comma-separated text."""
+"""Reports as a CSV file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from daskhpo.results.progress import StudyProgress
 
 
 class CSVLogger(Callback):
-    """Writes one line a report, as it comes: the columns of ``Result.history()`` and the config.
+    """A CSV file with one line per report, written as reports arrive.
 
-    The columns are those of the first report; a metric that turns up later is left out (it is in
-    the journal). A session that resumes a study writes the whole file anew.
+    The columns are those of ``Result.history()`` and the configuration. The first report fixes
+    them; a metric that appears later is omitted (it is in the journal). A session that resumes a
+    study rewrites the whole file.
 
     Parameters
     ----------
-    path : the file; by default ``history.csv`` in the study's directory.
+    path : the file; None: ``history.csv`` in the study's directory.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:

@@ -112,7 +112,7 @@ def test_a_callback_that_raises_is_left_out_and_logged_once(follow, caplog, meth
     assert bad.told.count(method) == 1
     assert bad.told[-1] == method
     (logged,) = caplog.records
-    assert logged.getMessage() == "Notes() raised and is left out from now on"
+    assert logged.getMessage() == "Notes() raised and will not be called again"
     assert logged.exc_info[0] is ZeroDivisionError
     assert good.records == EARLIER + LATER
     assert good.told[-1] == "finish"
@@ -146,7 +146,7 @@ def test_a_journal_that_cannot_be_read_ends_the_following_and_not_the_callbacks(
     JournalFollower(info, [notes]).finish()
     assert notes.records == EARLIER[:1]
     assert notes.told[-1] == "finish"
-    assert "cannot be followed" in caplog.text
+    assert "cannot be read; callbacks get no more records" in caplog.text
 
 
 def test_the_csv_file_has_one_line_a_report_with_the_configuration(follow, tmp_path):

@@ -97,7 +97,7 @@ def test_a_study_is_followed_and_left_and_stopped(running: subprocess.Popen[str]
         attached.wait()
     interrupt.join()
     assert notes.last == "leave"
-    assert "first goes on; stop it with `daskhpo stop runs/first`" in told.getvalue()
+    assert "first continues; stop it with `daskhpo stop runs/first`" in told.getvalue()
     assert running.poll() is None, "it was only watched"
 
     again = study.attach([notes], progress=False)

@@ -142,7 +142,7 @@ def test_a_study_goes_on_after_its_user_has_left_and_each_step_has_a_gpu(slurm, 
         assert follower.stderr is not None
         follower.stderr.readline()  # it follows now
         follower.send_signal(signal.SIGINT)
-        assert "first goes on; stop it with" in follower.stderr.read()
+        assert "first continues; stop it with" in follower.stderr.read()
     assert follower.returncode == 0
     (folder / "go").touch()
     attached = daskhpo(folder, "attach", "runs/first")
