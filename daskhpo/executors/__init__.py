@@ -1,1 +1,1 @@
-"""Executors: where trials run. They never import one another."""
+"""Executors, which run trials. No executor imports another one."""

@@ -1,6 +1,6 @@
-"""Trials on Dask workers: a lease for each slot, reports by RPC to the scheduler's process.
+"""Trials on Dask workers: one lease per slot, reports by RPC to the scheduler.
 
-``plugin`` (in the scheduler's event loop) owns leases and messages; ``executor`` (in the
-coordinator's thread) owns the slots; ``broker`` shares workers between studies; ``lease`` and
-``runners`` are the workers' side.
+``scheduler_plugin`` (in the scheduler's event loop) owns leases and messages. ``executor`` (in the
+coordinator's thread) owns the slots. ``broker`` shares workers between studies. ``lease`` and
+``runners`` run in the workers.
 """

@@ -1,4 +1,4 @@
-"""Shares the workers of one Dask cluster between the studies that run on it."""
+"""Sharing of a Dask cluster's workers between the studies that run on it."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ class Tenant(Protocol):
 
     @property
     def wanted(self) -> float:
-        """Slots that it could fill just now; infinite if that is not known to end."""
+        """Number of slots that it could fill now; infinite if there is no known limit."""
 
     def is_idle(self, worker: str) -> bool:
-        """Whether nothing runs on a worker that it has, and it waits for something to do."""
+        """True if the study holds the worker, and its slot there waits for a trial."""
 
     def stop(self, reason: str) -> None:
-        """Come to your end: trials hand over."""
+        """Stop the study: its trials are preempted."""
 
     def can_use(self, worker: Any) -> bool:
-        """Whether the worker (its state on the scheduler) offers what a trial needs."""
+        """True if the worker (its state on the scheduler) offers what a trial needs."""
 
     def take(self, worker: str) -> None:
-        """The worker is yours until you release it."""
+        """Take the worker, and keep it until the study releases it."""
 
     def give_back(self, worker: str) -> None:
-        """Release the worker as soon as no trial is in it."""
+        """Release the worker as soon as no trial runs on it."""
 
 
 class Broker:
-    """Gives each worker to one study at a time, evenly; lives in the scheduler's event loop.
+    """The assignment of workers to studies: one study per worker, in equal shares.
 
-    A lease never waits in Dask's queue behind another study's, so none can starve or deadlock:
-    a worker that should change hands is first given back.
+    The broker runs in the scheduler's event loop. A lease never waits in Dask's queue behind
+    another study's lease, so no study can starve or deadlock: a worker is released by one study
+    before another study takes it.
     """
 
     def __init__(self, workers: Mapping[str, Any]) -> None:
@@ -43,43 +44,43 @@ class Broker:
         self._tenants: list[Tenant] = []
         self._holder: dict[str, Tenant] = {}
         self._promised: dict[str, Tenant] = {}
-        self._retiring: set[str] = set()  # workers that are not given out any more
-        self.n_joined = 0  #: studies so far
+        self._retiring: set[str] = set()  # workers that are not assigned again
+        self.n_joined = 0  #: studies that have joined so far
 
     @property
     def wanted(self) -> float:
-        """Slots that all studies together could fill just now."""
+        """Number of slots that all studies together could fill now."""
         return sum(tenant.wanted for tenant in self._tenants)
 
     def is_idle(self, worker: str) -> bool:
-        """Whether no study runs anything on a worker."""
+        """True if no study runs a trial on the worker."""
         holder = self._holder.get(worker)
         return holder is None or holder.is_idle(worker)
 
     def is_held(self, worker: str) -> bool:
-        """Whether a study has a lease on a worker."""
+        """True if a study has a lease on the worker."""
         return worker in self._holder
 
     def stop(self, reason: str) -> None:
-        """Have all studies come to their end."""
+        """Stop all studies."""
         for tenant in self._tenants:
             tenant.stop(reason)
 
     def join(self, tenant: Tenant) -> None:
-        """A study comes; from others that hold more than their share it gets some of theirs."""
+        """Add a study; those with more than their share release workers to it."""
         self._tenants.append(tenant)
         self.n_joined += 1
         self.share()
         self._rebalance()
 
     def leave(self, tenant: Tenant) -> None:
-        """A study goes; it still releases each worker that it holds when the lease there ends."""
+        """Remove a study; it releases each worker it holds when the lease there ends."""
         self._tenants.remove(tenant)
         for worker in [w for w, heir in self._promised.items() if heir is tenant]:
             del self._promised[worker]
 
     def release(self, worker: str) -> None:
-        """The worker's holder has no lease on it any more (or the worker is gone)."""
+        """Reassign a worker whose lease has ended; the worker may also be gone."""
         self._holder.pop(worker, None)
         heir = self._promised.pop(worker, None)
         if heir is not None and worker in self._workers:
@@ -87,7 +88,7 @@ class Broker:
         self.share()
 
     def retire(self, worker: str) -> None:
-        """The worker is about to go: who holds it leaves, and nobody gets it again."""
+        """Mark a worker as leaving: its study releases it, and it is not assigned again."""
         if worker in self._workers and worker not in self._retiring:
             self._retiring.add(worker)
             self._promised.pop(worker, None)
@@ -95,15 +96,15 @@ class Broker:
                 holder.give_back(worker)
 
     def is_retiring(self, worker: str) -> bool:
-        """Whether the worker is about to go."""
+        """True if the worker is about to leave."""
         return worker in self._retiring
 
     def forget(self, worker: str) -> None:
-        """The worker is gone."""
+        """Remove a worker that has left the cluster."""
         self._retiring.discard(worker)
 
     def share(self) -> None:
-        """Give every free worker to the study that has least and can use it."""
+        """Assign each free worker to the study that has fewest and can use it."""
         for worker, state in list(self._workers.items()):
             if worker in self._holder or worker in self._retiring:
                 continue
@@ -136,7 +137,7 @@ class Broker:
             rich.give_back(movable[-1])
 
     def _held(self, tenant: Tenant) -> int:
-        """Workers it has, or will have when promises are kept."""
+        """Count the study's workers as they will be after all promised transfers."""
         held = sum(
             holder is tenant and worker not in self._promised
             for worker, holder in self._holder.items()

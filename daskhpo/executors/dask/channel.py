@@ -1,7 +1,7 @@
-"""The line between a lease and the coordinator's thread: a socket that Dask has opened.
+"""Channel between a lease and the coordinator's thread: a socket that Dask opened.
 
-Dask's own calls pass through two event loops and a handover between threads at each end, which
-costs more than the decision. A line costs one write and one read at each end.
+A call by Dask passes through two event loops, and switches threads at each end. This costs more
+than the decision. A channel costs one write and one read at each end.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ import msgpack
 
 
 def socket_of(comm: Any) -> socket.socket | None:
-    """Take the socket of a Dask connection out of the event loop's hands.
+    """Detach the socket of a Dask connection from the event loop and return it.
 
-    The connection stays open until ``comm`` is aborted. None: it is encrypted, or no TCP.
+    The connection stays open until ``comm`` is aborted. The result is None if the connection is
+    encrypted or not TCP.
     """
     from distributed.comm.tcp import TCP
 
     if type(comm) is not TCP:
         return None
     stream = comm.stream
-    stream.io_loop.remove_handler(stream.fileno())  # Tornado reads even while nobody asked it to
+    stream.io_loop.remove_handler(stream.fileno())  # Tornado reads even without a request
     taken = socket.socket(fileno=os.dup(stream.socket.fileno()))
     taken.setblocking(True)
     return taken
@@ -40,35 +41,36 @@ def _unpacker() -> Any:
 
 
 class SocketChannel:
-    """The worker's end: one call at a time."""
+    """The worker's end of a channel: one call at a time."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end, self._unpacker = end, _unpacker()
 
     def call(self, say: str, data: dict[str, Any]) -> Any:
-        """Say something and wait for the reply.
+        """Send a message and wait for the reply.
 
         Raises
         ------
-        OSError : the other end is gone, or has closed the line.
+        OSError : the other end is gone, or has closed the channel.
         """
         self._end.sendall(msgpack.packb((say, data)))
         while got := self._end.recv(65536):
             self._unpacker.feed(got)
             for reply in self._unpacker:
                 return reply
-        raise ConnectionError("the study has closed the line")
+        raise ConnectionError("the study has closed the channel")
 
     def close(self) -> None:
         self._end.close()
 
 
 class Inbox:
-    """Where the coordinator's thread waits: for messages of the event loop, and at every line.
+    """The coordinator's inbox: messages from the event loop and from all channels.
 
     Parameters
     ----------
-    heard : makes a message of (slot, say, data, socket for the reply, seconds).
+    heard : makes a message from (slot, say, data, socket for the reply, time of arrival in
+        seconds of the monotonic clock).
     """
 
     def __init__(self, heard: Callable[[int, str, dict[str, Any], Any, float], Any]) -> None:
@@ -83,12 +85,12 @@ class Inbox:
         self._selector.register(self._wakes, selectors.EVENT_READ)
 
     def put(self, message: Any) -> None:
-        """Leave a message; from any thread."""
+        """Add a message. Thread-safe."""
         self._messages.append(message)
         self._wake()
 
     def listen(self, slot: int, end: socket.socket) -> None:
-        """Attend to the line of a slot, too; from any thread."""
+        """Receive messages from the channel of a slot, too. Thread-safe."""
         self._new.append((slot, end))
         self._wake()
         if self._closed:
@@ -98,11 +100,15 @@ class Inbox:
         return not self._messages
 
     def get(self, timeout: float | None = None) -> Any:
-        """The next message.
+        """Return the next message.
+
+        Parameters
+        ----------
+        timeout : seconds; None: no limit.
 
         Raises
         ------
-        queue.Empty : none came in so many seconds.
+        queue.Empty : no message arrived in time.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._messages:
@@ -112,7 +118,7 @@ class Inbox:
         return self._messages.popleft()
 
     def close(self) -> None:
-        """Close every line: whoever still waits for a reply there leaves."""
+        """Close all channels; a lease that waits for a reply there ends."""
         self._closed = True
         self._refuse()
         for key in list(self._selector.get_map().values()):
@@ -150,7 +156,7 @@ class Inbox:
             self._selector.register(end, selectors.EVENT_READ, (slot, _unpacker()))
 
     def _refuse(self) -> None:
-        with contextlib.suppress(IndexError):  # another thread may be at it, too
+        with contextlib.suppress(IndexError):  # another thread may empty it, too
             while True:
                 _shut(self._new.popleft()[1])
 
@@ -159,7 +165,7 @@ class Inbox:
         _shut(end)
 
     def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # it is awake, or closed
+        with contextlib.suppress(OSError):  # it will wake up anyway, or is closed
             self._waker.send(b"\0")
 
 
@@ -170,6 +176,6 @@ def _shut(end: socket.socket) -> None:
 
 
 def send_reply(end: socket.socket, message: dict[str, Any]) -> None:
-    """Answer at a line. That its lease is gone is told by Dask."""
+    """Send a reply on a channel. Errors are ignored: Dask reports a lost lease."""
     with contextlib.suppress(OSError):
         end.sendall(msgpack.packb(message))

@@ -1,4 +1,4 @@
-"""States that a lease keeps in its worker's memory: for itself, for its peers, for the store."""
+"""A lease's states in its worker's memory: for itself, its peers and the store."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger("daskhpo.worker")
 
 TELL = "daskhpo-tell"  # message on Dask's stream from the scheduler to a worker
-FETCH = "daskhpo-fetch"  # question of one worker to another
-MEMORY_SHARE = 0.25  # of the worker's memory, for states
+FETCH = "daskhpo-fetch"  # request of one worker to another
+MEMORY_SHARE = 0.25  # part of the worker's memory that states may use
 
 
 @dataclass(slots=True)
 class Mailbox:
-    """What the study tells a lease while that is busy; filled in the worker's event loop."""
+    """Messages to a lease while it is busy, received in the worker's event loop."""
 
-    interrupts: set[tuple[int, int]] = field(default_factory=set)  # (trial, attempt) to hand over
+    interrupts: set[tuple[int, int]] = field(default_factory=set)  # (trial, attempt) to preempt
     cache: StateCache | None = None
 
 
-# By channel and slot. Made at the first mention: a message may overtake what it is about.
+# By channel and slot. Made at first use: a message may arrive before its lease or trial begins.
 mailboxes: defaultdict[tuple[str, int], Mailbox] = defaultdict(Mailbox)
 
 
 def install_handlers(worker: Any) -> None:
-    """Let a worker understand what studies and other workers say to its leases."""
+    """Register handlers for messages to a worker's leases, from studies and peers."""
     worker.stream_handlers.setdefault(TELL, _on_tell)
     worker.handlers.setdefault(FETCH, _on_fetch)
 
@@ -76,7 +76,7 @@ async def _on_fetch(comm: Any, channel: str, slot: int, row: int) -> dict[str, A
 
 
 class CheckpointManager:
-    """Takes and gives back the states of a lease's trials.
+    """The part of a lease that saves and restores the states of trials.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class CheckpointManager:
         self._store, self._policy = store, policy
         self._mailbox = mailboxes[client.channel, client.slot]
         self._flush_on_close: _FlushOnClose | None = None
-        self._n_bytes = 0  # of the last state: the next one is likely to have as many
+        self._n_bytes = 0  # of the last state; the next one is likely to have the same size
 
     def save(
         self,
@@ -105,11 +105,11 @@ class CheckpointManager:
         probability: ReuseProbability,
         unsaved_seconds: float,
     ) -> None:
-        """Keep a copy of a state, and write it if and when that is worth it.
+        """Keep a copy of a state, and write it if and when that is worth its time.
 
         Raises
         ------
-        StateNotSupported : it holds something that a checkpoint cannot hold.
+        StateNotSupported : the state contains something that a checkpoint cannot hold.
         """
         from daskhpo.checkpoints.codec import snapshot
 
@@ -120,14 +120,14 @@ class CheckpointManager:
         cache.put(ref, attempt, taken, probability, unsaved_seconds)
 
     def restore(self, ref: CheckpointRef, peer: tuple[str, int] | None) -> tuple[Any, float]:
-        """A state, and the seconds of training that no checkpoint in the store has.
+        """Return a state, and the seconds of training that the store does not have.
 
-        It is looked for in this worker's memory, in that of the peer (address and slot), and in
-        the store.
+        The state is looked up in this worker's memory, in the peer's (address and slot), and in
+        the store, in this order.
 
         Raises
         ------
-        CheckpointMissing, CheckpointCorrupt : it is nowhere, or not what was written.
+        CheckpointMissing, CheckpointCorrupt : the state was not found, or is not what was written.
         """
         from daskhpo.checkpoints.codec import restore
 
@@ -142,17 +142,18 @@ class CheckpointManager:
             from daskhpo.core.errors import CheckpointMissing
 
             raise CheckpointMissing(
-                f"the state of trial {ref.trial} at resource {ref.resource} was in the memory of a "
-                "worker that has it no more; it goes on from an older one, or trains again"
+                f"the state of trial {ref.trial} at resource {ref.resource} was only in a worker's "
+                "memory and is gone; the trial continues from an older state, or trains again"
             )
         return self._store.read(ref), 0.0
 
     def flush(self, rows: Iterable[int] = (), *, write: bool) -> None:
-        """Let go of everything, after writing these rows and what has to be written.
+        """Empty the cache, after writing these rows and what must be written.
 
         Parameters
         ----------
-        write : what may be needed again is written as well.
+        rows : ids of checkpoints that are written whatever it costs.
+        write : True: also write what may be needed again.
         """
         if (cache := self._mailbox.cache) is None:
             return
@@ -163,20 +164,20 @@ class CheckpointManager:
         cache.flush(leaving=True, write=write)
 
     def write_seconds(self) -> float:
-        """How long the writes should take that are worth it before the worker goes."""
+        """Estimate the seconds of all writes that are worthwhile before the worker leaves."""
         cache = self._mailbox.cache
         return 0.0 if cache is None else cache.flush_seconds()
 
     def close(self, rows: Iterable[int] = (), *, write: bool) -> None:
-        """The lease ends; for the parameters see :meth:`flush`."""
+        """Flush and close the cache at the lease's end; parameters as of :meth:`flush`."""
         if self._mailbox.cache is None:
             return
-        assert self._flush_on_close is not None, "residents without a guard"
+        assert self._flush_on_close is not None, "a cache without a plugin that flushes it"
         for row in rows:
             self._mailbox.cache.write(row)
         self._mailbox.cache.flush(leaving=True, write=write)
         self._mailbox.cache.close()
-        # Nobody waits: the worker may be closing, and waiting for this thread.
+        # Do not wait: the worker may be closing, and waiting for this thread.
         self._worker.loop.add_callback(self._flush_on_close.remove, self._worker)
 
     def _state_cache(self) -> StateCache:
@@ -200,14 +201,14 @@ class CheckpointManager:
     def _fetch_from_peer(
         self, ref: CheckpointRef, address: str, slot: int
     ) -> tuple[Snapshot, float] | None:
-        """A state from the memory of another worker; None if it is not there any more."""
+        """Return a state from another worker's memory; None if it is no longer there."""
         from daskhpo.checkpoints.codec import Layout, Snapshot
 
         request = {"op": FETCH, "channel": self._client.channel, "slot": slot, "row": ref.id}
         try:
             found = self._client.ask_peer(address, request)
         except OSError as error:
-            logger.info("row %s could not be had from %s: %s", ref.id, address, error)
+            logger.info("checkpoint %s could not be fetched from %s: %s", ref.id, address, error)
             return None
         if found is None:
             return None
@@ -226,7 +227,7 @@ class CheckpointManager:
             case StateWritten(ref, attempt):
                 self._client.notify("saved", attempt, ref.plain(), "")
             case StateEvicted(ref, attempt):
-                self._client.notify("dropped", attempt, ref.plain(), "it made room for others")
+                self._client.notify("dropped", attempt, ref.plain(), "evicted for other states")
             case StateDropped(ref, attempt, reason):
                 self._client.notify("dropped", attempt, ref.plain(), reason)
             case WriteFailed(ref, attempt, error):
@@ -234,29 +235,29 @@ class CheckpointManager:
 
 
 class _FlushOnClose(WorkerPlugin):  # type: ignore[misc]
-    """Writes what may be needed again when the worker is told to close."""
+    """Worker plugin that writes what may be needed again when the worker closes."""
 
     def __init__(self, cache: StateCache, client: CoordinatorClient) -> None:
         self.name = f"{client.channel}-states-{client.slot}"
-        self._residents, self._link = cache, client
+        self._cache, self._client = cache, client
 
     async def remove(self, worker: Any) -> None:
-        """The lease is over."""
-        if self.name in worker.plugins:  # else the worker closes, and has removed it
+        """Remove the plugin when its lease has ended."""
+        if self.name in worker.plugins:  # else the worker is closing and has removed it
             await worker.plugin_remove(self.name)
 
     async def teardown(self, worker: Any) -> None:
         if worker.status.name == "running":
-            return  # the lease has ended, and has told all itself
-        await asyncio.to_thread(self._residents.close)
+            return  # the lease has ended, and has sent all notes
+        await asyncio.to_thread(self._cache.close)
         try:
-            await self._link.resend_notes()
+            await self._client.resend_notes()
         except OSError as error:
-            logger.info("what was written last could not be told: %s", error)
+            logger.info("the last notes on states could not be sent: %s", error)
 
 
 def _share_of_memory(worker: Any) -> int:
-    """A quarter of what the worker may use, or of its part of the machine's memory."""
+    """Return a quarter of the worker's memory limit, or of its part of the machine's."""
     limit = worker.memory_manager.memory_limit
     if limit is None:
         from dask.system import CPU_COUNT

@@ -1,4 +1,4 @@
-"""What a lease says to its study: calls that are answered, and news that nobody waits for."""
+"""Messages from a lease to its study: calls with a reply, and one-way messages."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from typing import Any
 from daskhpo.executors.dask.channel import SocketChannel, socket_of
 from daskhpo.executors.dask.shutdown import GracefulShutdown
 
-PEER_SECONDS = 5.0  # to connect to another worker: if it is gone, the store may have its states
+PEER_SECONDS = 5.0  # to connect to another worker; if it is gone, the store may have its states
 
 Instruction = dict[str, Any]
 StateNote = tuple[int, str, int, list[Any], str]  # number, kind, attempt, plain ref, text
 
 
 class CoordinatorClient:
-    """Talks to the study in the scheduler's process; the reply to a call is the next command.
+    """A lease's connection to the study in the scheduler's process.
 
-    It has a connection of its own, opened by a small event loop in the lease's thread. Plain TCP
-    becomes a :class:`SocketChannel` to the coordinator's thread; any other connection stays with
-    that loop.
+    The reply to a call is the next command.
 
-    *Notes* say what became of states. They are sent ahead on Dask's own stream, and again with the
-    next call, which is reliable; numbers tell the study which it has had.
+    Each lease has its own connection, opened by a small event loop in the lease's thread. Plain
+    TCP becomes a :class:`SocketChannel` to the coordinator's thread; any other connection stays
+    with that loop.
 
-    Each call also says whether the worker is about to go, so that the study knows that first.
+    *Notes* report what happened to states. They are sent ahead on Dask's stream, and again with
+    the next call, which is reliable. Notes are numbered, so that the study ignores duplicates.
+
+    Each call also reports whether the worker is about to leave; the study handles this first.
     """
 
     def __init__(self, worker: Any, channel: str, slot: int, shutdown: GracefulShutdown) -> None:
@@ -39,7 +41,7 @@ class CoordinatorClient:
         self._channel: SocketChannel | None = self._loop.run_until_complete(self._connect())
 
     def call(self, say: str, **data: Any) -> Instruction:
-        """Say something and wait for the next command."""
+        """Send a message and wait for the next command."""
         with self._lock:
             notes = list(self._notes)
         data |= {"notes": notes, "leaving": self._shutdown.started}
@@ -53,11 +55,11 @@ class CoordinatorClient:
         return command
 
     def push(self, **data: Any) -> None:
-        """Send news, such as live metrics; costs microseconds, and nothing waits."""
+        """Send a one-way message, such as live metrics; costs microseconds, never waits."""
         self._worker.log_event(self.channel, {"slot": self.slot, **data})
 
     def notify(self, kind: str, attempt: int, ref: list[Any], text: str) -> None:
-        """Say what became of a state; from any thread."""
+        """Send a note on a state. Thread-safe."""
         with self._lock:
             self._n_notes += 1
             note = (self._n_notes, kind, attempt, ref, text)
@@ -65,9 +67,10 @@ class CoordinatorClient:
         self.push(notes=[note])
 
     async def resend_notes(self) -> None:
-        """Say again, on a new connection, what may not have arrived; in the worker's event loop.
+        """Send again, on a new connection, the notes that may not have arrived.
 
-        A worker that retires is struck off by the scheduler, with Dask's stream, before it closes.
+        Runs in the worker's event loop. The scheduler removes a worker that retires, and Dask's
+        stream to it, before the worker closes.
         """
         with self._lock:
             notes = list(self._notes)
@@ -82,16 +85,16 @@ class CoordinatorClient:
             comm.abort()
 
     def ask_peer(self, address: str, request: dict[str, Any]) -> Any:
-        """Ask another worker something.
+        """Send a request to another worker and return the answer.
 
         Raises
         ------
-        OSError : it is gone.
+        OSError : the worker is gone.
         """
         return self._loop.run_until_complete(self._ask_peer(address, request))
 
     def close(self) -> None:
-        """Give the connection up."""
+        """Close the connection."""
         if self._channel is not None:
             self._channel.close()
         self._loop.run_until_complete(self._abort())
@@ -103,7 +106,7 @@ class CoordinatorClient:
         if not await comm.read():
             return None
         end = socket_of(comm)
-        assert end is not None, f"the scheduler has plain TCP, and this worker {comm}"
+        assert end is not None, f"the scheduler has plain TCP, but this worker has {comm}"
         return SocketChannel(end)
 
     async def _call(self, say: str, data: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What a trial is told about itself, in the worker."""
+"""The context that a trial gets in its worker."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Context:
 
 
 def device_of(gpus: float, index: int) -> str:
-    """The device that a slot owns.
+    """Return the device that a slot owns: ``"cuda:N"`` or ``"cpu"``.
 
     Parameters
     ----------
-    gpus : how many (or what part of one) a trial asked for.
-    index : place of the slot's first device among those of its host that serve slots. A worker
-        that was started with a device of its own (``CUDA_VISIBLE_DEVICES`` names one) sees that
-        one only, as number 0.
+    gpus : number of GPUs, or part of one, that a trial requests.
+    index : position of the slot's first device among those of its host that serve slots. A worker
+        that was started with its own device (``CUDA_VISIBLE_DEVICES`` names one) sees only that
+        one, as number 0.
     """
     if gpus <= 0:
         return "cpu"

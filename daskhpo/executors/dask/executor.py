@@ -1,4 +1,4 @@
-"""Slots and their jobs: turns what leases say into events, and commands into replies to them."""
+"""Slots and their jobs: from messages to events, and from commands to replies."""
 
 from __future__ import annotations
 
@@ -41,40 +41,41 @@ from daskhpo.executors.dask.state_locations import StateLocations
 
 logger = logging.getLogger("daskhpo")
 
-EXIT = {"do": "exit", "write": False}  # nothing that a lease holds is of use any more
+EXIT = {"do": "exit", "write": False}  # no state in the lease's cache is needed
 
 
 class Loop(Protocol):
-    """What the executor asks of the event loop; both may be called from any thread."""
+    """The event loop, as the executor uses it. Both methods are thread-safe."""
 
     def answer(self, replies: list[tuple[Any, dict[str, Any]]]) -> None:
-        """Set each future's result."""
+        """Send each reply to the socket or future that waits for it."""
 
     def tell(self, slot: int, what: str, *numbers: int) -> None:
-        """Say something to a lease that may be busy.
+        """Send a message to a lease that may be busy.
 
-        ``"interrupt"`` (trial, attempt): hand over. ``"write"``, ``"forget"`` (row): a state.
+        ``"interrupt"`` (trial, attempt): preempt the trial. ``"write"`` and ``"forget"``
+        (checkpoint id): write or discard a state.
         """
 
 
 @dataclass(slots=True)
 class _Slot:
     address: str  # of its worker
-    reply: Any = None  # the lease waits for a command here
-    job: Train | None = None  # what launched the trial that it has
+    reply: Any = None  # where the lease waits for a command; None: it does not wait
+    job: Train | None = None  # the command that launched its trial
     leaving: bool = False
-    clock: float = 0.0  # of its last unit: units of a trial follow one another
-    lacks: str | None = None  # why it cannot have its job's state, which may turn up in the store
+    clock: float = 0.0  # of its last unit; keeps the units of a trial in order
+    lacks: str | None = None  # why its job's state is missing; it may yet reach the store
 
 
 class DaskExecutor:
-    """The coordinator's executor; all of it runs in the coordinator's thread.
+    """The coordinator's executor on Dask; it runs in the coordinator's thread.
 
     Parameters
     ----------
-    inbox : messages from the event loop.
-    loop : the way back.
-    delete : deletes a checkpoint; called in a thread of its own.
+    inbox : messages from the event loop and the channels.
+    loop : sends replies and messages to leases.
+    delete : deletes a checkpoint from the store; called in a separate thread.
     began_at : seconds of the study that earlier sessions took.
     """
 
@@ -89,11 +90,11 @@ class DaskExecutor:
         self._zero = time.monotonic() - began_at
         self._slots: dict[int, _Slot] = {}
         self._slot_of: dict[TrialId, int] = {}
-        self._lost_before_hello: set[int] = set()  # slots that were gone before they said hello
+        self._lost_before_hello: set[int] = set()  # slots lost before their "hello" arrived
         self._locations = StateLocations()
-        self._told: set[str] = set()  # reasons of deletions that were logged
-        self._flush: Flush | None = None  # all is over: states are let go of
-        self._idle: list[int] = []  # last in, first out: its process is the warmest
+        self._logged_reasons: set[str] = set()  # of deletions
+        self._flush: Flush | None = None  # the study is over: idle slots empty their caches
+        self._idle: list[int] = []  # last in, first out: the last one has the warmest process
         self._waiting: deque[Train] = deque()
         self._later: list[Event] = []
         self._replies: list[tuple[Any, dict[str, Any]]] = []
@@ -129,10 +130,12 @@ class DaskExecutor:
                 case Train(trial, attempt):
                     if (number := self._slot_running(trial, attempt)) is not None:
                         self._reply(number, self._train(command, number))
-                case Save(trial, attempt, ref, chance):
+                case Save(trial, attempt, ref, probability):
                     if (number := self._slot_running(trial, attempt)) is not None:
                         message = {"do": "save", "trial": trial, "attempt": attempt}
-                        self._reply(number, message | {"ref": ref.plain(), "chance": chance.name})
+                        self._reply(
+                            number, message | {"ref": ref.plain(), "chance": probability.name}
+                        )
                 case Write(ref):
                     if (number := self._locations.who_has(ref)) is not None:
                         self._loop.tell(number, "write", ref.id)
@@ -150,7 +153,7 @@ class DaskExecutor:
                     self._delete_checkpoint(ref, reason)
         self._idle += freed
         self._assign()
-        for number in freed:  # what got no other job shall not hold the last one's memory
+        for number in freed:  # a slot without a new job must free its last trial's memory
             if number in self._idle:
                 self._idle.remove(number)
                 self._reply(number, {"do": "idle"})
@@ -164,7 +167,7 @@ class DaskExecutor:
         self._deleter.shutdown(wait=True)
 
     def is_idle(self, number: int) -> bool:
-        """Whether a slot waits for a trial; from any thread, so it may be out of date."""
+        """True if a slot waits for a trial. Thread-safe, but may be out of date."""
         return number in self._idle
 
     # -- messages to events ----------------------------------------------------------------------
@@ -201,15 +204,15 @@ class DaskExecutor:
         if call.say == "hello":
             self._slots[call.slot] = _Slot(data["worker"], call.reply, leaving=data["leaving"])
             self._locations.open(call.slot)
-            if data["leaving"]:  # it came too late to be of use
+            if data["leaving"]:  # the worker leaves before it could train
                 self._end_lease(call.slot)
                 return []
             self._idle.append(call.slot)
             return [self._slots_changed(data["job"])]
         events = self._on_notes(call.slot, data["notes"], at)
-        if data["leaving"]:  # first of all: what it gives up then goes elsewhere
+        if data["leaving"]:  # first, so that a trial that leaves is launched elsewhere
             events += self._release_slot(call.slot)
-        if call.slot not in self._slots:  # it was given up: its worker seemed gone
+        if call.slot not in self._slots:  # it was removed: its worker seemed gone
             self._replies.append((call.reply, EXIT))
             return events
         slot = self._slots[call.slot]
@@ -240,7 +243,7 @@ class DaskExecutor:
                 if data["steps"]:
                     events.append(self._reported(slot, data, at))
                 self._vacate(slot)
-                reason = f"its worker was terminated, and it raised: {data['error']}"
+                reason = f"its worker was terminated, and the trial raised: {data['error']}"
                 events.append(AttemptLost(data["trial"], data["attempt"], reason, at, blame=False))
                 self._on_idle(call.slot, slot)
             case "refused":
@@ -253,17 +256,17 @@ class DaskExecutor:
             case "ready":
                 self._on_idle(call.slot, slot)
             case "flushed":
-                events += self._locations.empty(call.slot, "all states were let go of", at)
+                events += self._locations.empty(call.slot, "the cache was emptied", at)
                 events += self._retry_missing_states()
                 self._on_idle(call.slot, slot)
             case "bye":
                 self._reply(call.slot, EXIT)
             case other:
-                raise AssertionError(f"a lease said {other!r}")
+                raise AssertionError(f"a lease sent the unknown message {other!r}")
         return events
 
     def _on_idle(self, number: int, slot: _Slot) -> None:
-        """A slot has nothing to do."""
+        """Handle a slot that has nothing to do."""
         if slot.leaving:
             self._end_lease(number)
         else:
@@ -271,7 +274,7 @@ class DaskExecutor:
             self._flush_idle_slots()
 
     def _release_slot(self, number: int) -> list[Event]:
-        """A slot shall be given back as soon as no trial is in it."""
+        """Mark a slot as leaving; its lease ends as soon as no trial is in it."""
         slot = self._slots.get(number)
         if slot is None or slot.leaving:
             return []
@@ -282,7 +285,7 @@ class DaskExecutor:
         return [self._slots_changed()]
 
     def _end_lease(self, number: int) -> None:
-        """Have the lease end, when what may be needed is written; what is needed now, first."""
+        """End a lease after it has written its states, those that are needed now first."""
         jobs = [*self._waiting, *(slot.job for slot in self._slots.values())]
         refs = [job.checkpoint for job in jobs if job is not None]
         rows = [
@@ -291,7 +294,7 @@ class DaskExecutor:
         self._reply(number, {"do": "exit", "write": True, "rows": rows})
 
     def _vacate(self, slot: _Slot) -> None:
-        """Its trial is not in the slot any more."""
+        """Remove the trial from its slot."""
         if slot.job is not None:
             del self._slot_of[slot.job.trial]
             slot.job, slot.lacks = None, None
@@ -314,7 +317,7 @@ class DaskExecutor:
     def _on_lease_lost(self, number: int, reason: str) -> list[Event]:
         slot = self._slots.pop(number, None)
         if slot is None:
-            # Its hello may still be on its way: the two come from different threads.
+            # Its "hello" may still arrive: the two messages come from different threads.
             self._lost_before_hello.add(number)
             return []
         if number in self._idle:
@@ -332,10 +335,10 @@ class DaskExecutor:
         n_slots = sum(not slot.leaving for slot in self._slots.values())
         return SlotsChanged(n_slots, self.now(), job)
 
-    # -- states that move while their slots go ---------------------------------------------------
+    # -- states that move while their slots leave ------------------------------------------------
 
     def _on_notes(self, number: int, notes: Sequence[StateNote], at: float) -> list[Event]:
-        """What a slot says of its states; jobs learn what was saved."""
+        """Apply a slot's notes on its states; update jobs whose state was saved."""
         if not notes:
             return []
         events = self._locations.apply_notes(number, notes, at)
@@ -349,11 +352,11 @@ class DaskExecutor:
         return events + self._retry_missing_states(failed)
 
     def _unreadable(self, slot: _Slot, given: CheckpointRef, reason: str) -> list[Event]:
-        """A lease was given a reference and cannot have the state.
+        """Handle a lease that cannot read the state of its job.
 
-        If that was in a memory which is being emptied, it may have come to the store meanwhile.
+        If a cache that is being emptied held the state, it may have reached the store meanwhile.
         """
-        assert slot.job is not None, f"{given} was given to nobody"
+        assert slot.job is not None, f"{given} was requested by a slot without a job"
         slot.lacks = reason
         if not given.array and (home := self._locations.who_has(given)) is not None:
             self._loop.tell(home, "write", given.id)
@@ -361,11 +364,11 @@ class DaskExecutor:
         return self._retry_missing_states({given.id} if given.array else frozenset())
 
     def _retry_missing_states(self, failed: Set[int] = frozenset()) -> list[Event]:
-        """Let jobs without their state begin if that was saved; give up those for which it is lost.
+        """Start jobs whose missing state was saved; give up those whose state is lost.
 
         Parameters
         ----------
-        failed : rows that could not be written, or read.
+        failed : ids of checkpoints that could not be written or read.
         """
         events: list[Event] = []
         for number, slot in self._slots.items():
@@ -377,7 +380,7 @@ class DaskExecutor:
             elif ref.id in failed or self._locations.who_has(ref) is None:
                 trial, attempt, reason = slot.job.trial, slot.job.attempt, slot.lacks
                 slot.lacks = None
-                logger.warning("a checkpoint of trial %s is not used: %s", trial, reason)
+                logger.warning("a checkpoint of trial %s cannot be used: %s", trial, reason)
                 lost = AttemptLost(
                     trial, attempt, reason, self.now(), blame=False, bad_checkpoint=True
                 )
@@ -400,7 +403,7 @@ class DaskExecutor:
         self._send()
 
     def _match(self) -> tuple[Train, int]:
-        """A job and a slot for it: the one that holds its state, if that is idle."""
+        """Return a job and a slot for it: the one that holds its state, if that is idle."""
         for job in self._waiting:
             home = self._locations.who_has(job.checkpoint)
             if home is not None and home in self._idle:
@@ -410,7 +413,7 @@ class DaskExecutor:
         return self._waiting.popleft(), self._idle.pop()
 
     def _flush_idle_slots(self) -> None:
-        """When all is over, have every idle slot let go of the states that it holds."""
+        """At the end of the study, let every idle slot empty its cache."""
         if self._flush is None:
             return
         for number in [n for n in self._idle if self._locations.held_by(n)]:
@@ -421,10 +424,10 @@ class DaskExecutor:
             self._reply(number, {"do": "flush", "rows": rows, "write": self._flush.write})
 
     def _delete_checkpoint(self, ref: CheckpointRef, reason: str) -> None:
-        """Delete a checkpoint wherever it is."""
-        if reason:  # the first time it is news, then it is what was to be expected
-            level = logging.INFO if reason in self._told else logging.WARNING
-            self._told.add(reason)
+        """Delete a checkpoint from the store and from its slot's cache."""
+        if reason:  # only the first deletion for a reason is a warning
+            level = logging.INFO if reason in self._logged_reasons else logging.WARNING
+            self._logged_reasons.add(reason)
             what = "deleted the checkpoint of trial %s at resource %s: %s"
             logger.log(level, what, ref.trial, ref.resource, reason)
         if (number := self._locations.discard(ref)) is not None:
@@ -433,14 +436,14 @@ class DaskExecutor:
             self._deleter.submit(self._delete, ref)
 
     def _withdraw(self, trial: TrialId) -> None:
-        """A trial that was launched and still waits for a slot will not get one."""
+        """Cancel the launch of a trial that still waits for a slot."""
         for job in [job for job in self._waiting if job.trial == trial]:
             self._waiting.remove(job)
             reason = "the study stopped before a slot was free"
             self._later.append(AttemptLost(trial, job.attempt, reason, self.now(), blame=False))
 
     def _slot_running(self, trial: TrialId, attempt: int) -> int | None:
-        """The slot where an attempt runs; None if the slot is gone (``AttemptLost`` follows)."""
+        """Return the slot of an attempt; None if it is gone (``AttemptLost`` follows)."""
         number = self._slot_of.get(trial)
         job = None if number is None else self._slots[number].job
         return number if job is not None and job.attempt == attempt else None
@@ -457,7 +460,7 @@ class DaskExecutor:
             self._replies = []
 
     def _train(self, job: Train, number: int) -> dict[str, Any]:
-        """The order to train; ``peer`` says which other worker holds the state, if one does."""
+        """Return the reply ``"train"``; ``peer``: another slot that holds the state."""
         ref, peer = job.checkpoint, None
         home = self._locations.who_has(ref)
         is_safe = ref is not None and ref.array
@@ -483,6 +486,6 @@ class DaskExecutor:
 
 
 def _with_saved_ref(job: Train, saved: Mapping[int, CheckpointRef]) -> Train:
-    """The job with the complete reference to its state, if that was just saved."""
+    """Return the job with the complete reference to its state, if that was just saved."""
     ref = job.checkpoint
     return replace(job, checkpoint=saved[ref.id]) if ref is not None and ref.id in saved else job

@@ -1,4 +1,4 @@
-"""A running study, from the user's process: find the scheduler, put the head there, wait."""
+"""Handle of a study in the user's process: starts it on Dask, waits, stops it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger("daskhpo")
 
 
 class StudyHandle:
-    """A study that was started."""
+    """A handle on a study that was started."""
 
     def __init__(
         self,
@@ -46,11 +46,14 @@ class StudyHandle:
         self._closed = False
 
     def wait(self) -> Result:
-        """Wait for the end. The first Ctrl-C stops the study cleanly, a second one at once.
+        """Wait for the end.
+
+        The first Ctrl-C stops the study cleanly, a second one at once.
 
         Raises
         ------
-        StudyFailed, NoSuitableWorkers : it could not go on; its directory has what was reported.
+        StudyFailed, NoSuitableWorkers : the study could not continue; its directory has all that
+            was reported.
         """
         try:
             self._wait_once()
@@ -70,11 +73,11 @@ class StudyHandle:
         return Result(study_records(self.directory), self._objective, self.directory)
 
     def stop(self, reason: str = "stopped by the user") -> None:
-        """Ask the study to end: running trials hand over at their next report."""
+        """Ask the study to end: running trials are preempted at their next report."""
         self._remote.stop(reason)
 
     def status(self) -> dict[str, int]:
-        """How many trials stand where: status to number."""
+        """Return the number of trials by status."""
         return status_counts(study_records(self.directory), self._objective)
 
     def _wait_once(self) -> None:
@@ -89,52 +92,52 @@ class StudyHandle:
 
 
 class _RunningStudy(Protocol):
-    """The study's head, wherever it is."""
+    """A study plugin, in this process or in another one."""
 
     @property
     def error(self) -> BaseException | None:
-        """Why it could not go on, once it has finished."""
+        """The error that ended the study, or None; set when it has finished."""
 
     def is_finished(self, seconds: float) -> bool:
-        """Whether it has finished, waiting for it so long at most."""
+        """True if the study has finished; waits at most ``seconds``."""
 
     def stop(self, reason: str) -> None:
-        """Ask it to end."""
+        """Ask the study to end."""
 
 
 class _LocalStudy:
-    """The head is in this process."""
+    """A study plugin in this process."""
 
     def __init__(self, scheduler: Any, spec: StudySpec) -> None:
         from distributed.utils import sync
 
         from daskhpo.executors.dask.scheduler_plugin import StudyPlugin
 
-        self._head = StudyPlugin(spec)
-        sync(scheduler.loop, scheduler.register_scheduler_plugin, self._head, idempotent=False)
+        self._plugin = StudyPlugin(spec)
+        sync(scheduler.loop, scheduler.register_scheduler_plugin, self._plugin, idempotent=False)
 
     @property
     def error(self) -> BaseException | None:
-        return self._head.error
+        return self._plugin.error
 
     def is_finished(self, seconds: float) -> bool:
-        return self._head.finished.wait(seconds)
+        return self._plugin.finished.wait(seconds)
 
     def stop(self, reason: str) -> None:
-        self._head.stop(reason)
+        self._plugin.stop(reason)
 
 
 class _RemoteStudy:
-    """The head is in the scheduler's process, which is another one; we keep a line to it."""
+    """A study plugin in another process, the scheduler's, and a connection to it."""
 
     def __init__(self, client: Any, spec: StudySpec) -> None:
         from daskhpo.executors.dask.scheduler_plugin import StudyPlugin
 
-        head = StudyPlugin(spec)
+        plugin = StudyPlugin(spec)
         self._client = client
         self.error: BaseException | None = None
-        client.register_plugin(head, name=head.name)
-        self._comm = self._sync(self._connect, head.name)
+        client.register_plugin(plugin, name=plugin.name)
+        self._comm = self._sync(self._connect, plugin.name)
 
     def is_finished(self, seconds: float) -> bool:
         answer = self._sync(self._call, "poll", {})
@@ -218,15 +221,15 @@ def start(
 
 
 def _dashboard(client: Any, scheduler: Any) -> str | None:
-    """Where the dashboard is to be seen, with the way there if it is open to this machine only."""
+    """Return the dashboard's address, with an SSH tunnel if it is open only locally."""
     if "dashboard" not in client.scheduler_info().get("services", {}):
         return None
-    server = getattr(scheduler, "http_server", None)  # None if the scheduler is elsewhere
+    server = getattr(scheduler, "http_server", None)  # None if the scheduler is in another process
     if server is None or server.address != "127.0.0.1" or "://127.0.0.1:" in scheduler.address:
         return str(client.dashboard_link)
     host = socket.gethostname()
     tunnel = ssh_tunnel(host, server.port, host)
-    return f"http://localhost:8787/status, by way of `{tunnel}` on your own machine"
+    return f"http://localhost:8787/status, after `{tunnel}` on your own machine"
 
 
 def _pickled(trainable: Any) -> bytes:
@@ -234,8 +237,8 @@ def _pickled(trainable: Any) -> bytes:
         return bytes(cloudpickle.dumps(trainable))
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise TypeError(
-            f"trainable={trainable!r} cannot be sent to workers ({error}); make what it closes "
-            "over (files, locks, models) inside setup() or the function"
+            f"trainable={trainable!r} cannot be sent to workers ({error}); create what it "
+            "closes over (files, locks, models) inside setup() or the function"
         ) from error
 
 

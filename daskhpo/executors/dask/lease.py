@@ -1,4 +1,4 @@
-"""The lease: one long Dask task that holds a slot and runs segments until it is told to leave."""
+"""The lease: a long Dask task that holds a slot and runs segments until released."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from daskhpo.trainable import Trainable
 
 logger = logging.getLogger("daskhpo.worker")
 
-LIVE_SECONDS = 0.25  # metrics within a segment are sent ahead of its report at most this often
+LIVE_SECONDS = 0.25  # least time between messages with metrics of an unfinished segment
 
 
 @dataclass(frozen=True)
 class LeaseSpec:
-    """What every lease of a study needs to know."""
+    """Data of a study that each of its leases needs."""
 
-    channel: str  # handler on the scheduler, and topic of live metrics
+    channel: str  # handler on the scheduler, and topic of one-way messages
     trainable: bytes
     objective: Objective
     seed: int
@@ -53,7 +53,7 @@ class LeaseSpec:
 
 
 def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
-    """Hold a slot: the body of a Dask task. Returns when the study has no use for the slot."""
+    """Hold a slot until the study releases it; the body of a Dask task."""
     from distributed import get_worker
 
     worker = get_worker()
@@ -86,7 +86,7 @@ def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
 def _serve(
     host: _TrialHost, client: CoordinatorClient, checkpoints: CheckpointManager, address: str
 ) -> None:
-    """Do what the study says until it says to leave."""
+    """Execute the study's commands until it sends ``"exit"``."""
     command: Instruction = {"do": "exit", "write": False}
     try:
         with contextlib.closing(host):
@@ -105,14 +105,14 @@ def _serve(
 
 @functools.lru_cache(maxsize=4)
 def _load(trainable: bytes) -> Any:
-    """Once per process: a class that is unpickled twice has its class attributes twice."""
+    """Unpickle a trainable once per process, so that class attributes exist once."""
     import cloudpickle
 
     return cloudpickle.loads(trainable)
 
 
 class _SegmentRecorder:
-    """The units of one segment, and their way to the study."""
+    """The units of one segment; sends their metrics to the study."""
 
     def __init__(
         self,
@@ -171,17 +171,17 @@ class _SegmentRecorder:
         return {"trial": trial, "attempt": attempt, "steps": _aged(self.steps, time.monotonic())}
 
 
-class NotFinite(BaseException):  # passes through user code that catches Exception
-    """Ends a trial whose metric is not finite."""
+class NotFinite(BaseException):  # not an Exception, which user code may catch
+    """The end of a trial whose metric is not finite."""
 
 
 def _aged(steps: list[tuple[int, dict[str, float], float]], now: float) -> list[Any]:
-    """Steps with their age in seconds: the clocks of two machines need not agree."""
+    """Return steps with their age in seconds: the clocks of two machines may differ."""
     return [(resource, metrics, now - at) for resource, metrics, at in steps]
 
 
 class _TrialHost:
-    """What a slot holds: one trial, and perhaps an object that can be used again."""
+    """The content of a slot: one trial, and perhaps an object to reuse."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class _TrialHost:
         self._used: Trainable | None = None
         self._recorder: _SegmentRecorder
         self._timer = StepTimer(keep=3)
-        self._unsaved_seconds = 0.0  # of training, by this trial, that no checkpoint has
+        self._unsaved_seconds = 0.0  # training of this trial that no checkpoint has
 
     def execute(self, command: Instruction) -> Instruction:
         match command["do"]:
@@ -220,13 +220,13 @@ class _TrialHost:
         raise AssertionError(f"unknown command {command}")
 
     def close(self) -> None:
-        """The slot is given back."""
+        """Release the trial, and clean up an object that was kept for reuse."""
         self._release_trial()
         if self._used is not None:
             used, self._used = self._used, None
             _log_errors(used.cleanup)
 
-    # As a tenant of the worker's ending; both in the event loop.
+    # Methods of a `ShutdownListener`; both run in the event loop.
 
     def on_shutdown(self) -> None:
         self._client.push(leaving=True)
@@ -242,7 +242,7 @@ class _TrialHost:
                 self._recorder = _SegmentRecorder(
                     self._spec.objective, self._client, self._shutdown, self._timer, trial, attempt
                 )
-                self._recorder.should_preempt()  # looks at the clock
+                self._recorder.should_preempt()  # checks the time left
                 if self._shutdown.started:
                     return self._client.call("refused")
                 state = self._restored(command)
@@ -251,7 +251,7 @@ class _TrialHost:
             self._recorder.begin(command["until"])
             began = time.monotonic()
             outcome = SegmentOutcome.PREEMPTED
-            if not self._recorder.should_preempt():  # else another unit would not fit
+            if not self._recorder.should_preempt():  # else preempted, or no time for a unit
                 outcome = self._runner.run(self._recorder)
             self._unsaved_seconds += time.monotonic() - began
         except NotFinite:
@@ -261,7 +261,7 @@ class _TrialHost:
             return self._client.call("unreadable", reason=reason, ref=ref)
         except (MetricError, ReuseMismatch, ShapeMismatch) as error:
             return self._fail(str(error), retry=False, fatal=True)
-        except BaseException:  # SystemExit and KeyboardInterrupt, too, are the trial's own affair
+        except BaseException:  # SystemExit and KeyboardInterrupt, too, fail only the trial
             return self._fail(_trimmed(traceback.format_exc()))
         if outcome is SegmentOutcome.ENDED:
             self._runner = None
@@ -299,12 +299,12 @@ class _TrialHost:
     def _save(self, command: Instruction) -> Instruction:
         assert self._runner is not None, command
         trial, attempt = command["trial"], command["attempt"]
-        ref, chance = CheckpointRef(*command["ref"]), ReuseProbability[command["chance"]]
+        ref, probability = CheckpointRef(*command["ref"]), ReuseProbability[command["chance"]]
         try:
             state = self._runner.state()
             if state is not None:
-                self._checkpoints.save(ref, attempt, state, chance, self._unsaved_seconds)
-                if chance is ReuseProbability.CERTAIN:
+                self._checkpoints.save(ref, attempt, state, probability, self._unsaved_seconds)
+                if probability is ReuseProbability.CERTAIN:
                     self._unsaved_seconds = 0.0
         except StateNotSupported as error:
             return self._fail(str(error), retry=False, fatal=True)
@@ -320,7 +320,7 @@ class _TrialHost:
             _log_errors(runner.object.cleanup)
         if runner is not None:
             _log_errors(runner.close)
-        if retry and self._shutdown.signalled:  # its own processes were told to go, too
+        if retry and self._shutdown.signalled:  # its own processes may have got SIGTERM, too
             return self._client.call("cut", error=error, **self._recorder.message())
         return self._client.call(
             "failed", error=error, retry=retry, fatal=fatal, **self._recorder.message()
@@ -339,7 +339,7 @@ class _TrialHost:
 
 
 def _log_errors(act: Any) -> None:
-    """The trial is over: what its clean-up raises is told, and changes nothing."""
+    """Call a clean-up function of a trial that has ended; log what it raises."""
     try:
         act()
     except BaseException:
@@ -347,7 +347,7 @@ def _log_errors(act: Any) -> None:
 
 
 def _trimmed(text: str) -> str:
-    """A traceback without the frames of this file and of the runner."""
+    """Return a traceback without the frames of ``daskhpo/executors/dask/``."""
     lines = text.splitlines(keepends=True)
     kept, skipping = [], False
     for line in lines:

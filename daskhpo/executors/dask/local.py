@@ -10,14 +10,15 @@ from daskhpo.core.errors import NoSuitableWorkers
 
 
 def local_cluster(resources: dict[str, float], max_concurrent: int | None = None) -> Any:
-    """A Dask ``LocalCluster`` with as many one-slot worker processes as this machine has room for.
+    """Start a Dask ``LocalCluster`` with as many one-slot workers as fit this machine.
 
-    With ``gpu`` in the resources each worker is started with its device visible alone
-    (``CUDA_VISIBLE_DEVICES``); a fraction puts several workers on a device.
+    With ``gpu`` in the resources each worker sees only its own device (``CUDA_VISIBLE_DEVICES``);
+    a fraction puts several workers on a device.
 
     Raises
     ------
-    NoSuitableWorkers : this machine has too few CPUs or GPUs for a single trial.
+    NoSuitableWorkers : this machine has too few CPUs or GPUs for a single trial, or the resources
+        name something else.
     """
     from distributed import LocalCluster, Nanny, SpecCluster
 
@@ -35,8 +36,8 @@ def local_cluster(resources: dict[str, float], max_concurrent: int | None = None
     if n_slots < 1 or extra:
         raise NoSuitableWorkers(
             f"resources={resources} do not fit this machine, which has {n_cpus} CPUs and "
-            f"{len(devices) if gpus else len(visible_gpus())} GPUs; ask for less, or give client= "
-            "a Dask cluster that has them"
+            f"{len(devices) if gpus else len(visible_gpus())} GPUs; request less, or pass "
+            "a Dask cluster that has them as client="
         )
     if max_concurrent is not None:
         n_slots = min(n_slots, max_concurrent)

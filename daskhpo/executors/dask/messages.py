@@ -1,4 +1,4 @@
-"""What reaches the coordinator's thread from the event loop and from the lines to leases."""
+"""Messages to the coordinator's thread, from the event loop and from channels."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A lease says something and waits for a reply."""
+    """A message from a lease that waits for a reply."""
 
     slot: int
     say: str
     data: dict[str, Any]
-    reply: Any  # a line's socket, or an asyncio future of the event loop
+    reply: Any  # a channel's socket, or an asyncio future of the event loop
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class LiveUpdate:
-    """Metrics from the middle of a segment, or notes on states; nobody waits."""
+    """Metrics from within a segment, or notes on states; needs no reply."""
 
     data: dict[str, Any]
     at: float
@@ -27,7 +27,7 @@ class LiveUpdate:
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost:
-    """A slot is no more: its worker left, or its lease came to an end."""
+    """The loss of a slot: its worker left, or its lease ended."""
 
     slot: int
     reason: str
@@ -35,21 +35,24 @@ class LeaseLost:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseSlot:
-    """This slot's worker is needed elsewhere, or goes: it shall leave when its trial does."""
+    """A request to end a slot's lease when its trial leaves.
+
+    The slot's worker is needed by another study, or is about to leave.
+    """
 
     slot: int
 
 
 @dataclass(frozen=True, slots=True)
 class RequestStop:
-    """Somebody wants the study to end."""
+    """A request to stop the study."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class FatalError:
-    """The study cannot go on."""
+    """An error after which the study cannot continue."""
 
     error: Exception
 

@@ -1,4 +1,4 @@
-"""A trial in its slot: the class form and the function form behind one face."""
+"""A trial in its slot: one interface for classes and functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from daskhpo.trainable import Trainable
 
 
 class SegmentOutcome(Enum):
-    """How a stretch of training came to its end."""
+    """The outcome of a stretch of training."""
 
     UNTIL = "the segment is done"
     PREEMPTED = "asked to hand over"
@@ -24,46 +24,46 @@ class SegmentOutcome(Enum):
 
 
 class Segment(Protocol):
-    """Where the units of a segment go."""
+    """The receiver of a segment's units."""
 
     until: int
 
     def add(self, resource: int, metrics: Any) -> None:
-        """Take in the metrics of one unit.
+        """Add the metrics of one unit.
 
         Raises
         ------
-        MetricError : they are not what the study needs.
+        MetricError : the metrics are not a flat dict of numbers with the study's metric in it.
         """
 
     def should_preempt(self) -> bool:
-        """Whether the trial shall hand over between two units."""
+        """Return True if the trial must be preempted before its next unit."""
 
 
 class Runner(Protocol):
-    """A trial that lives in this process."""
+    """A trial in this process."""
 
     context: Context
 
     def run(self, segment: Segment) -> SegmentOutcome:
-        """Train until the segment's end; whatever the user's code raises comes out."""
+        """Train until the segment's end; raise what the user's code raises."""
 
     def state(self) -> Any:
-        """The state for a checkpoint, or None."""
+        """Return the state for a checkpoint, or None."""
 
     def close(self) -> None:
-        """The trial leaves; what it holds is given back."""
+        """Remove the trial from this process and free what it holds."""
 
 
 class ClassRunner:
-    """Runs a :class:`daskhpo.trainable.Trainable`.
+    """A trial whose code is a :class:`daskhpo.trainable.Trainable`.
 
     Parameters
     ----------
     cls : the user's class.
-    used : an object that an earlier trial left behind, or None.
-    verify : compare a reused object with a new one through its first segment.
-    taken_over : the context's checkpoint is another trial's.
+    used : an object of an earlier trial, for reuse; None: make a new one.
+    verify : compare a reused object with a new one during its first segment.
+    taken_over : True if the context's checkpoint is another trial's.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class ClassRunner:
         if context.checkpoint is not None:
             for each in filter(None, (self.object, self._twin)):
                 self._load(each, context.checkpoint)
-            context.checkpoint = None  # it may be large
+            context.checkpoint = None  # free it: it may be large
 
     def run(self, segment: Segment) -> SegmentOutcome:
         context = self.context
@@ -122,9 +122,9 @@ class ClassRunner:
             raise ShapeMismatch(
                 f"trial {self.context.id} with {dict(self.context.config)} cannot take over the "
                 f"state of another one: {'; '.join(differing)}. A hyperparameter that changes "
-                "shapes may not be among the mutations: take it out (and name it in "
-                f"{self._cls.__name__}.shape_hyperparameters), or let load_checkpoint adapt such "
-                f"states. What it raised: {type(error).__name__}: {error}"
+                "shapes must not be mutated: remove it from the mutations (and name it in "
+                f"{self._cls.__name__}.shape_hyperparameters), or make load_checkpoint adapt such "
+                f"states. load_checkpoint raised {type(error).__name__}: {error}"
             ) from error
 
     def _fresh(self) -> Trainable:
@@ -139,8 +139,8 @@ class ClassRunner:
             shown = ", ".join(f"{n}: {reused[n]!r} against {fresh.get(n)!r}" for n in differing)
             raise ReuseMismatch(
                 f"trial {self.context.id}, resource {self.context.resource + 1}: an object after "
-                f"reset_config differs from a new one in {shown}. Either reset_config leaves "
-                "something of the earlier trial behind (or return False there), or step() is not "
+                f"reset_config differs from a new one in {shown}. Either reset_config keeps "
+                "something of the earlier trial: reset it, or return False. Or step() is not "
                 "deterministic: seed it from self.trial.seed"
             )
 
@@ -150,15 +150,15 @@ class ClassRunner:
             self._twin = None
 
 
-class TrialStopped(BaseException):  # not an Exception: user code that catches those lets it pass
-    """Unwinds a trial's function when the trial has ended; never reaches the user."""
+class TrialStopped(BaseException):  # not an Exception, which user code may catch
+    """A signal that ends a trial's function with its trial; users never see it."""
 
 
 class FunctionRunner:
-    """Runs a function in a thread of its own, which waits inside ``report`` between segments.
+    """A trial whose code is a function, in a separate thread.
 
-    Two mailboxes hold one message each: orders to the function's thread, and what it answers.
-    Only one of the two threads runs at any time.
+    Between segments the thread waits inside ``report``. Two queues hold one message each: orders
+    to the function's thread, and its answers. Only one of the two threads runs at any time.
     """
 
     def __init__(self, function: Callable[[Any, Any], Any], context: Context) -> None:
@@ -176,7 +176,7 @@ class FunctionRunner:
     def run(self, segment: Segment) -> SegmentOutcome:
         self._segment = segment
         if self._thread is None:
-            context = contextvars.copy_context()  # in which Dask's get_worker() finds its worker
+            context = contextvars.copy_context()  # Dask's get_worker() needs it to find the worker
             self._thread = threading.Thread(
                 target=context.run,
                 args=(self._main,),
@@ -191,7 +191,7 @@ class FunctionRunner:
 
     def state(self) -> Any:
         if self._thread is None:
-            return self.context.checkpoint  # it hands over before it has begun
+            return self.context.checkpoint  # preempted before the function began
         if self._state is None:
             return None
         make = self._state
@@ -216,7 +216,7 @@ class FunctionRunner:
         if isinstance(answer, BaseException):
             try:
                 raise answer
-            finally:  # else this frame, which its traceback holds, would hold it: for long
+            finally:  # else a reference cycle would remain: answer, traceback, frame
                 del answer
         return answer
 
@@ -233,17 +233,17 @@ class FunctionRunner:
             self._answers.put(SegmentOutcome.ENDED)
 
     def _report(self, metrics: dict[str, Any], state: Callable[[], Any] | None = None) -> None:
-        """``trial.report``: runs in the function's thread."""
+        """Implement ``trial.report``; runs in the function's thread."""
         segment, context = self._segment, self.context
         assert segment is not None, "the function runs only after a segment was given"
         if state is not None and not callable(state):
             raise MetricError(
                 f"report(state={type(state).__name__}) must be callable, such as "
-                "state=lambda: {'model': model.state_dict()}; it runs only if it is needed"
+                "state=lambda: {'model': model.state_dict()}; it is called only if it is needed"
             )
         if context.resource >= context.max_t:
-            raise TrialStopped  # it is fully trained, and was let run to its end
-        context.checkpoint = None  # it may be large
+            raise TrialStopped  # fully trained: it was resumed only so that it could return
+        context.checkpoint = None  # free it: it may be large
         context.resource += 1
         segment.add(context.resource, metrics)
         self._state = state

@@ -1,4 +1,4 @@
-"""The study's head in the scheduler's process: leases, messages, and the coordinator's thread."""
+"""The study plugin of Dask's scheduler: leases, messages, coordinator's thread."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ from daskhpo.executors.dask.messages import (
 
 logger = logging.getLogger("daskhpo")
 
-LEASE_END_SECONDS = 10.0  # how long the end of a study waits for slots to be given back
+LEASE_END_SECONDS = 10.0  # longest wait for leases to end, at the end of a study
 
 
 @dataclass(frozen=True)
 class SlotRequest:
-    """What a trial needs, and how many may run.
+    """Resources that a slot needs, and how many slots to hold.
 
     Attributes
     ----------
     resources : what a slot needs of a worker: ``cpu`` (threads), ``gpu`` (of the worker's ``GPU``
-        resource, may be a fraction), and any other name a Dask resource.
-    max_concurrent : most slots to hold; None: all.
-    worker_timeout : seconds to wait for the first suitable worker; None: for ever.
+        resource, may be a fraction); any other name is a Dask resource.
+    max_concurrent : most slots to hold; None: no limit.
+    worker_timeout : seconds to wait for the first suitable worker; None: no limit.
     """
 
     resources: dict[str, float]
@@ -61,7 +61,7 @@ class SlotRequest:
 
 @dataclass(frozen=True)
 class StudySpec:
-    """All that a study's head needs; it may travel to a scheduler in another process."""
+    """All that a study plugin needs; may be sent to a scheduler in another process."""
 
     directory: Path
     store: CheckpointStore
@@ -77,17 +77,17 @@ class StudySpec:
 
 
 class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
-    """Runs one session of a study inside a Dask scheduler."""
+    """One session of a study inside a Dask scheduler."""
 
     def __init__(self, spec: StudySpec) -> None:
         self.spec = spec
         self.name = f"daskhpo-{spec.directory.name}-{uuid.uuid4().hex[:8]}"
         self.max_slots = spec.slots.max_concurrent or float("inf")
 
-    # -- life, in the event loop -----------------------------------------------------------------
+    # -- start and end, in the event loop --------------------------------------------------------
 
     async def start(self, scheduler: Any) -> None:
-        """Open the study and begin; raises what is wrong with its directory."""
+        """Open the study and begin; raise an error if its directory cannot be used."""
         spec = self.spec
         self._scheduler = scheduler
         self._loop = asyncio.get_running_loop()
@@ -145,15 +145,15 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
         threading.Thread(target=self._coordinate, name=self.name, daemon=True).start()
 
     async def close(self) -> None:
-        """The scheduler shuts down."""
+        """Stop the study because the scheduler shuts down."""
         self._inbox.put(FatalError(StudyFailed("the Dask cluster was closed while the study ran")))
         while not self.finished.is_set():
             await asyncio.sleep(0.01)
 
     async def _finish(self) -> None:
-        """The coordinator is through: give everything back."""
+        """Release everything after the coordinator has finished."""
         self._closing = True
-        while not self._inbox.empty():  # what was said since the executor closed
+        while not self._inbox.empty():  # messages that arrived after the executor closed
             if isinstance(message := self._inbox.get(), Call):
                 self.answer([(message.reply, EXIT)])
         self._broker.leave(self)
@@ -163,7 +163,7 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
             await asyncio.wait(self._lease_tasks, timeout=LEASE_END_SECONDS)
         try:
             await asyncio.to_thread(self._session.close)
-        except OSError as error:  # a full disk, say; what was written before is good
+        except OSError as error:  # such as a full disk; earlier records are intact
             self.error = self.error or error
         if self._lease_tasks:
             busy = [worker for worker, _ in self._leases.values()]
@@ -174,7 +174,7 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
         self.finished.set()
 
     async def _wait_for_busy_leases(self) -> None:
-        """Keep workers from other studies while code that does not return blocks them."""
+        """Wait for code that does not return; until then no other study gets its worker."""
         await asyncio.wait(self._lease_tasks)
         await self._unregister()
 
@@ -198,11 +198,11 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
             self._loop.call_soon_threadsafe(lambda: self._spawn(self._finish()))
 
     def _collect_garbage(self) -> None:
-        """Remove what an earlier session left in the store and nothing refers to."""
+        """Delete files that an earlier session left in the store and nothing refers to."""
         try:
             cleaned = self.spec.store.clean(self._session.coordinator.ledger.refs.committed)
-        except OSError as error:  # trials say what they cannot read or write
-            logger.warning("the checkpoints could not be looked through: %s", error)
+        except OSError as error:  # trials report what they cannot read or write
+            logger.warning("unneeded checkpoints could not be removed: %s", error)
             return
         if cleaned.n_files:
             logger.info(
@@ -219,16 +219,16 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
 
     def _on_lock_lost(self) -> None:
         directory = self.spec.directory
-        self._inbox.put(FatalError(StudyFailed(f"another process took {directory} over")))
+        self._inbox.put(FatalError(StudyFailed(f"another process took over {directory}")))
 
     # -- for users -------------------------------------------------------------------------------
 
     def stop(self, reason: str) -> None:
-        """Ask the study to end; from any thread."""
+        """Ask the study to end. Thread-safe."""
         self._inbox.put(RequestStop(reason))
 
     def _poll(self) -> dict[str, Any]:
-        """What a user in another process is told; he keeps asking until it has finished."""
+        """Return the status for clients in other processes, which poll it."""
         if not self.finished.is_set():
             return {"finished": False}
         return {"finished": True, "error": cloudpickle.dumps(self.error)}
@@ -236,10 +236,10 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
     # -- messages from leases --------------------------------------------------------------------
 
     async def _serve(self, comm: Any, slot: int) -> Any:
-        """Handler of the study's channel: a lease, or a user elsewhere (-1), has connected."""
-        with contextlib.suppress(OSError):  # the other side is gone; the scheduler notices, too
+        """Handle a connection from a lease, or from a client or retired worker (slot -1)."""
+        with contextlib.suppress(OSError):  # the other side is gone; the scheduler notices it, too
             if slot in self._leases:
-                # Only now does the lease speak, so that nothing of it is in this loop's buffers.
+                # The lease sends nothing before this reply, so this loop's buffers hold none of it.
                 await comm.write(is_plain := type(comm) is TCP and not self._closing)
                 if is_plain and (end := socket_of(comm)) is not None:
                     ended = self._channels_ended[slot] = asyncio.Event()
@@ -260,7 +260,7 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
             return self._poll()
         if say == "stop":
             return self.stop(data["reason"])
-        if say == "notes":  # of a worker that has retired
+        if say == "notes":  # from a worker that has retired
             return self._inbox.put(LiveUpdate(data, time.monotonic()))
         if slot not in self._leases or self._closing:
             return EXIT
@@ -278,7 +278,7 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
         else:
             self._inbox.put(LiveUpdate(msg, time.monotonic()))
 
-    # -- the way back, from the coordinator's thread ---------------------------------------------
+    # -- messages to leases, from the coordinator's thread ---------------------------------------
 
     def answer(self, replies: list[tuple[Any, dict[str, Any]]]) -> None:
         futures = []
@@ -309,7 +309,7 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
             self._end_lease(slot, f"worker {worker} was lost")
         self._broker.forget(worker)
 
-    # As a tenant of the broker.
+    # Methods of the broker's `Tenant`.
 
     @property
     def wanted(self) -> float:
@@ -351,7 +351,7 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
     async def _watch(self, slot: int, future: Any) -> None:
         try:
             await future
-            reason = "its lease came to an end"
+            reason = "its lease ended"
         except Exception as error:
             reason = f"its lease failed: {error!r}"
         self._end_lease(slot, reason)
@@ -360,15 +360,15 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
         if slot not in self._leases:
             return
         worker, future = self._leases.pop(slot)
-        if (line := self._channels_ended.pop(slot, None)) is not None:
-            line.set()
+        if (ended := self._channels_ended.pop(slot, None)) is not None:
+            ended.set()
         del self._slot_of[worker]
-        future.release()  # else Dask waits for that worker to come back
+        future.release()  # else Dask waits for the worker to return
         self._inbox.put(LeaseLost(slot, reason))
         self._broker.release(worker)
 
     def _device_index(self, worker: str) -> int:
-        """Number of the device that belongs to a worker, among those of its host.
+        """Return the index of a worker's first device, among those of its host.
 
         Each worker of a host gets the lowest share that no other worker there has.
         """
@@ -392,16 +392,16 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
         return int(taken[worker][1] * per_worker)
 
     async def _watch_worker_count(self) -> None:
-        """Say so while no worker can run a trial, and give up if that was asked for."""
+        """Warn if no worker can run a trial, and give up after ``worker_timeout``."""
         limit = self.spec.slots.worker_timeout
-        began, told = time.monotonic(), False
+        began, has_warned = time.monotonic(), False
         while not self._leases:
             if limit is not None and time.monotonic() - began >= limit:
                 self._inbox.put(FatalError(NoSuitableWorkers(self._shortage())))
                 return
-            if not told:
+            if not has_warned:
                 logger.warning("%s; waiting for workers", self._shortage())
-                told = True
+                has_warned = True
             await asyncio.sleep(min(0.2, limit or 0.2))
 
     def _shortage(self) -> str:
@@ -418,12 +418,12 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
 
 
 def _dask_resources(resources: dict[str, float]) -> dict[str, float]:
-    """What a slot takes of Dask's abstract resources; threads are not among them."""
+    """Return the Dask resources that a slot takes; threads are not among them."""
     names = {"gpu": "GPU"}
     return {names.get(name, name): n for name, n in resources.items() if name != "cpu" and n}
 
 
 def _set_results(replies: list[tuple[Any, dict[str, Any]]]) -> None:
     for future, message in replies:
-        if not future.done():  # it is cancelled when its connection is closed
+        if not future.done():  # it is cancelled if its connection was closed
             future.set_result(message)

@@ -1,4 +1,4 @@
-"""Shapes of the arrays in two states, compared: why one cannot be loaded where the other is."""
+"""Comparison of array shapes in two states: why one does not fit the other."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ MAX_SHOWN = 3
 
 
 def differing_shapes(here: Any, there: Any) -> list[str]:
-    """Arrays that both states have, but in another shape; the first few, as text.
+    """List arrays whose shape differs between two states; the first few, as text.
 
-    Those that only one has prove nothing: an optimiser that has not stepped yet has none.
+    Arrays that only one state has are ignored: an optimiser has none before its first step.
     """
     mine, theirs = dict(_shapes(here)), dict(_shapes(there))
     lines = [

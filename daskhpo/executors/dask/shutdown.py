@@ -1,4 +1,4 @@
-"""A worker's own end: known in time, told to the study, and carried out by the worker itself."""
+"""Shutdown of a worker before its job ends: notify the study, save, retire."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from daskhpo.cluster.walltime import END_TIME, STEP_MARGIN, find_job_end, remain
 logger = logging.getLogger("daskhpo.worker")
 
 SHUTDOWN_PLUGIN = "daskhpo-ending"
-RESERVE_SECONDS = 20.0  # before the job's end: the slot is given back, the worker closes
-WRITE_TIMES = 3.0  # ... and so many times what writing its states should take
-CLOCK_CHECK_SECONDS = 5.0  # most between two looks at the clock
-FREE_SECONDS = 3.0  # how long Dask is given to forget the leases' tasks, which it might run again
+RESERVE_SECONDS = 20.0  # before the job's end: the slot is released, the worker closes
+WRITE_TIMES = 3.0  # ... plus so many times the expected time of the worker's writes
+CLOCK_CHECK_SECONDS = 5.0  # longest time between two checks of the clock
+FREE_SECONDS = 3.0  # for Dask to forget the leases' tasks; else it might run them again
 
 
 class ShutdownListener(Protocol):
-    """A lease, as its worker's ending sees it."""
+    """A lease, as its worker's shutdown sees it."""
 
     def on_shutdown(self) -> None:
-        """Tell your study that this slot comes to its end. Called in the event loop."""
+        """Notify the study that this slot is about to end. Called in the event loop."""
 
     def write_seconds(self) -> float:
-        """How long it should take to write what has to be written before the end."""
+        """Estimate the seconds that the writes before the end take."""
 
 
 class GracefulShutdown(WorkerPlugin):  # type: ignore[misc]
-    """Has the leases of a worker leave before its Slurm job ends, and then the worker retire.
+    """A plugin that ends a worker's leases and retires it before its Slurm job ends.
 
-    So it does on SIGTERM, which Slurm sends before it kills (``scancel``, pre-emption, a limit):
-    there is then no time but until the end of the unit that is being trained.
+    SIGTERM, which Slurm sends before it kills (``scancel``, preemption, a limit), has the same
+    effect; then there is time only until the current unit ends.
 
-    Made once a worker; it stays when its leases end. Methods without a word on it may be called
-    from any thread.
+    There is one plugin per worker; it stays when its leases end. Methods are thread-safe unless
+    noted.
     """
 
     name = SHUTDOWN_PLUGIN
 
     def __init__(self) -> None:
-        self.signalled = False  #: by SIGTERM, as other processes of the job may be
+        self.signalled = False  #: by SIGTERM, which other processes of the job may also get
         self._reason: str | None = None
         self._leases: set[ShutdownListener] = set()
         self._reserve = RESERVE_SECONDS
@@ -54,34 +54,34 @@ class GracefulShutdown(WorkerPlugin):  # type: ignore[misc]
         self._closing: asyncio.Task[None] | None = None
         self._watches_sigterm = False
 
-    # -- what leases ask and say -----------------------------------------------------------------
+    # -- for leases ------------------------------------------------------------------------------
 
     @property
     def started(self) -> bool:
-        """Whether the worker is about to go."""
+        """True if the worker is about to leave."""
         return self._reason is not None
 
     def fits(self, seconds: float) -> bool:
-        """Whether so much training can still be done here, and be handed over."""
+        """True if ``seconds`` of training, and then preemption, still fit here."""
         left = remaining_walltime()
         return not self.started and (left is None or seconds * STEP_MARGIN + self._reserve < left)
 
     def seconds_left(self) -> float | None:
-        """Seconds until states in memory should be safe; None: no end is known."""
+        """Return the seconds until states should be written; None: no end is known."""
         return 0.0 if self.started else remaining_walltime()
 
     def start(self, reason: str) -> None:
-        """The worker takes nothing more; it goes when its leases have ended."""
+        """Stop taking work; the worker leaves when its leases have ended."""
         if self._reason is None:
             self._reason = reason
             self._worker.loop.add_callback(self._announce)
 
     def register(self, lease: ShutdownListener) -> None:
-        """A lease begins."""
+        """Add a lease that begins."""
         self._worker.loop.add_callback(self._registered, lease)
 
     def unregister(self, lease: ShutdownListener) -> None:
-        """A lease has ended."""
+        """Remove a lease that has ended."""
         self._worker.loop.add_callback(self._unregistered, lease)
 
     # -- in the event loop -----------------------------------------------------------------------
@@ -118,7 +118,7 @@ class GracefulShutdown(WorkerPlugin):  # type: ignore[misc]
         self.start("SIGTERM")
 
     def _announce(self) -> None:
-        logger.info("worker %s goes: %s", self._worker.address, self._reason)
+        logger.info("worker %s leaves: %s", self._worker.address, self._reason)
         for lease in self._leases:
             lease.on_shutdown()
         self._close_if_free()
@@ -145,7 +145,10 @@ class GracefulShutdown(WorkerPlugin):  # type: ignore[misc]
 
 
 def shutdown_of(worker: Any) -> GracefulShutdown:
-    """The worker's ending, made at the first call. Not to be called in the worker's event loop."""
+    """Return the worker's shutdown plugin, made at the first call.
+
+    Must not be called in the worker's event loop.
+    """
     if SHUTDOWN_PLUGIN not in worker.plugins:
         add = worker.plugin_add(GracefulShutdown(), name=SHUTDOWN_PLUGIN)
         asyncio.run_coroutine_threadsafe(add, worker.loop.asyncio_loop).result()

@@ -1,7 +1,7 @@
-"""The workers of a Slurm job: ``python -m daskhpo.executors.dask.slurm_worker ADDRESS ...``.
+"""The worker processes of a Slurm job, and their Dask preload.
 
-One worker process, under a nanny, for each trial that runs at a time. Each sees its own GPU only.
-This is also the Dask preload of those processes.
+``python -m daskhpo.executors.dask.slurm_worker ADDRESS ...`` starts one worker process, under a
+nanny, for each trial that runs at a time. Each process sees only its own GPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from daskhpo.cluster.walltime import END_TIME, find_job_end
 
 logger = logging.getLogger("daskhpo.worker")
 
-SCRATCH = ("SLURM_TMPDIR", "TMPDIR", "TMP")  # variables that name a folder of the node's own
+SCRATCH = ("SLURM_TMPDIR", "TMPDIR", "TMP")  # variables that name a folder on the node's disk
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -31,8 +31,8 @@ class WorkerSlot:
 
     Attributes
     ----------
-    device : what it sees of the job's GPUs, as ``CUDA_VISIBLE_DEVICES`` names it; "" for none.
-    gpu : the part of that device that a trial gets.
+    device : GPU that the process sees, as ``CUDA_VISIBLE_DEVICES`` names it; "": none.
+    gpu : part of that device that a trial gets.
     """
 
     name: str
@@ -43,7 +43,7 @@ class WorkerSlot:
 def worker_slots(
     name: str, gpus: int, trials_per_gpu: int, processes: int, visible: Sequence[str]
 ) -> list[WorkerSlot]:
-    """The worker processes of a job; their names are those that Dask's cluster expects.
+    """List the worker processes of a job, with the names that Dask's cluster expects.
 
     Parameters
     ----------
@@ -51,15 +51,15 @@ def worker_slots(
 
     Raises
     ------
-    ValueError : they are fewer than ``gpus``.
+    ValueError : ``visible`` has fewer than ``gpus``.
     """
     if not gpus:
         return [WorkerSlot(f"{name}-{number}") for number in range(processes)]
     if len(visible) < gpus:
         shown = ",".join(visible) or "none"
         raise ValueError(
-            f"{gpus} GPUs are to be used, and this job sees {len(visible)} ({shown}): does its "
-            f"script ask for them, as by --gres=gpu:{gpus}?"
+            f"{gpus} GPUs are to be used, and this job sees {len(visible)} ({shown}): request "
+            f"them in the job's script, for example with --gres=gpu:{gpus}"
         )
     devices = [device for device in visible[:gpus] for _ in range(trials_per_gpu)]
     return [
@@ -68,7 +68,7 @@ def worker_slots(
 
 
 def scratch_directory(environ: Mapping[str, str]) -> str:
-    """A folder on the node's own disk, as far as the environment tells one."""
+    """Return a folder on the node's disk: by the environment, else ``"/tmp"``."""
     for name in SCRATCH:
         folder = environ.get(name)
         if folder and Path(folder).is_dir() and os.access(folder, os.W_OK):
@@ -77,7 +77,7 @@ def scratch_directory(environ: Mapping[str, str]) -> str:
 
 
 async def dask_setup(worker: Any) -> None:
-    """Called by Dask in each worker process, before it takes tasks."""
+    """Set up a worker process; Dask calls this before the worker takes tasks."""
     from daskhpo.executors.dask.shutdown import SHUTDOWN_PLUGIN, GracefulShutdown
     from daskhpo.executors.dask.worker_setup import ignore_sigint
 
@@ -125,7 +125,7 @@ async def _serve(args: argparse.Namespace, places: Sequence[WorkerSlot], end: fl
             interface=args.interface,
             protocol=args.protocol,
             security=security,
-            dashboard=False,  # nobody needs one, and it would be open to all
+            dashboard=False,  # not needed, and it would be open to all users
             preload=[__spec__.name],
             env=_environment(place, end),
         )
@@ -150,11 +150,11 @@ def _has_begun(nanny: Any) -> bool:
 
 
 def _forward_sigterm(nannies: Sequence[Any]) -> None:
-    """SIGTERM may have reached this process only: each worker then leaves as it should."""
-    logger.info("SIGTERM: workers hand over and retire")
+    """Send SIGTERM to the workers, which may not have received it; they then retire."""
+    logger.info("SIGTERM: trials are preempted, workers retire")
     for nanny in nannies:
         if nanny.pid is not None:
-            nanny.close_gracefully(reason="SIGTERM")  # else it would start the worker again
+            nanny.close_gracefully(reason="SIGTERM")  # else it would restart the worker
             os.kill(nanny.pid, signal.SIGTERM)
 
 
@@ -163,21 +163,21 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m daskhpo.executors.dask.slurm_worker", description=__doc__
     )
     parser.add_argument("scheduler", nargs="?", help="address of the scheduler")
-    parser.add_argument("--scheduler-file", help="a file that holds it")
-    parser.add_argument("--name", default="worker", help="of the workers, to which -0, -1 is added")
-    parser.add_argument("--gpus", type=int, default=0, help="of the job that are to be used")
-    parser.add_argument("--trials-per-gpu", type=int, default=1, help="worker processes on each")
+    parser.add_argument("--scheduler-file", help="a file that contains the address")
+    parser.add_argument("--name", default="worker", help="of the workers; -0, -1, ... is appended")
+    parser.add_argument("--gpus", type=int, default=0, help="number of the job's GPUs to use")
+    parser.add_argument("--trials-per-gpu", type=int, default=1, help="worker processes per GPU")
     parser.add_argument("--processes", type=int, default=1, help="workers of a job without GPUs")
-    parser.add_argument("--nthreads", type=int, default=1, help="of each worker")
-    parser.add_argument("--memory-limit", default="auto", help="of each worker")
-    parser.add_argument("--walltime", type=float, help="seconds of the job, if Slurm does not say")
+    parser.add_argument("--nthreads", type=int, default=1, help="threads of each worker")
+    parser.add_argument("--memory-limit", default="auto", help="memory of each worker")
+    parser.add_argument("--walltime", type=float, help="seconds of the job, if Slurm reports none")
     parser.add_argument("--death-timeout", help="how long to wait for the scheduler")
-    parser.add_argument("--local-directory", help="for files of workers; else the node's scratch")
-    parser.add_argument("--interface", help="network interface; else that which leads there")
-    parser.add_argument("--protocol", help="such as tls://")
-    parser.add_argument("--tls-ca-file", help="certificate of who is trusted")
+    parser.add_argument("--local-directory", help="for workers' files; default: the node's scratch")
+    parser.add_argument("--interface", help="network interface; default: the one to the scheduler")
+    parser.add_argument("--protocol", help="of the connection, such as tls://")
+    parser.add_argument("--tls-ca-file", help="certificate of the trusted authority")
     parser.add_argument("--tls-cert", help="certificate of the workers")
-    parser.add_argument("--tls-key", help="its key")
+    parser.add_argument("--tls-key", help="key of that certificate")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Which slots hold which states, as the study has been told."""
+"""Slots and the states that they hold, as the leases have reported."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ logger = logging.getLogger("daskhpo")
 
 @dataclass(slots=True)
 class _SlotStates:
-    n_notes: int = 0  # taken in
-    newest: int = -1  # row; a slot gets ever higher ones
-    early: list[tuple[str, str]] = field(default_factory=list)  # notes of a row not said to be held
-    rows: dict[int, tuple[TrialId, int]] = field(default_factory=dict)  # trial, attempt
+    n_notes: int = 0  # number of the last note that was applied
+    newest: int = -1  # checkpoint id; the ids that a slot gets increase
+    early: list[tuple[str, str]] = field(default_factory=list)  # notes that came before "held"
+    rows: dict[int, tuple[TrialId, int]] = field(default_factory=dict)  # id: (trial, attempt)
 
 
 class StateLocations:
-    """Rows by the slot that holds them, and what becomes of them as events."""
+    """Checkpoints by the slot that holds them; makes events of the slots' notes."""
 
     def __init__(self) -> None:
         self._slots: dict[int, _SlotStates] = {}
         self._home: dict[int, int] = {}
 
     def open(self, slot: int) -> None:
-        """There is a new slot, which holds nothing."""
+        """Add a slot that holds nothing."""
         self._slots[slot] = _SlotStates()
 
     def add(self, slot: int, ref: CheckpointRef, attempt: int, at: float) -> list[Event]:
-        """The slot holds a state; what its notes said of it before follows now."""
+        """Record that a slot holds a state; return the events of earlier notes on it."""
         known = self._slots[slot]
         known.newest = ref.id
         known.rows[ref.id] = ref.trial, attempt
@@ -42,21 +42,21 @@ class StateLocations:
         return [self._event(ref, attempt, kind, text, at) for kind, text in early]
 
     def who_has(self, ref: CheckpointRef | None) -> int | None:
-        """The slot that holds a state."""
+        """Return the slot that holds a state, or None."""
         return None if ref is None else self._home.get(ref.id)
 
     def held_by(self, slot: int) -> list[int]:
-        """What a slot holds."""
+        """List the ids of the checkpoints that a slot holds."""
         return list(self._slots[slot].rows)
 
     def discard(self, ref: CheckpointRef) -> int | None:
-        """Nobody needs the state; the slot that holds it, if one does."""
+        """Remove a state that is not needed; return the slot that holds it, or None."""
         if (slot := self._home.pop(ref.id, None)) is not None:
             del self._slots[slot].rows[ref.id]
         return slot
 
     def apply_notes(self, slot: int, notes: Iterable[StateNote], at: float) -> list[Event]:
-        """What a slot says of its states; each note may come twice, or when the slot is gone."""
+        """Make events of notes; a note may arrive twice, or after its slot is gone."""
         events: list[Event] = []
         known = self._slots.get(slot)
         for count, kind, attempt, plain, text in notes:
@@ -84,14 +84,14 @@ class StateLocations:
         return Dropped(ref.trial, attempt, ref.id, text, at)
 
     def empty(self, slot: int, reason: str, at: float) -> list[Event]:
-        """The slot holds nothing any more."""
+        """Remove all states of a slot; return the events."""
         held, self._slots[slot].rows = self._slots[slot].rows, {}
         for row in held:
             del self._home[row]
         return [Dropped(trial, attempt, row, reason, at) for row, (trial, attempt) in held.items()]
 
     def close(self, slot: int, reason: str, at: float) -> list[Event]:
-        """The slot is no more."""
+        """Remove a slot with its states; return the events."""
         events = self.empty(slot, reason, at)
         del self._slots[slot]
         return events

@@ -8,11 +8,11 @@ from typing import Any
 
 
 def dask_setup(worker: Any) -> None:
-    """Called by Dask in the worker process, before it takes tasks."""
+    """Set up a worker process; Dask calls this before the worker takes tasks."""
     ignore_sigint()
 
 
 def ignore_sigint() -> None:
-    """Let Ctrl-C in the terminal reach the study's own process only."""
+    """Ignore SIGINT: Ctrl-C in the terminal must only reach the study's own process."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
