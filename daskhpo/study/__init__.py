@@ -1,1 +1,1 @@
-"""The public face of a study: define, run, resume, submit, ask and tell."""
+"""The public interface of a study: define, run, resume, submit, ask and tell."""

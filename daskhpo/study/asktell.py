@@ -22,9 +22,9 @@ class AskedTrial:
     Attributes
     ----------
     id, config : number and hyperparameters.
-    resource : units of training told so far; above 0 at first if it was paused before.
+    resource : units of training reported so far; above 0 at first if it was paused before.
     max_t : units at which it is fully trained.
-    finished : nothing more is wanted of it now; it is paused or over.
+    finished : True if it must not train now: it is paused, or has ended.
     """
 
     def __init__(self, trial: TrialId, config: Config, resource: int, max_t: int) -> None:
@@ -37,14 +37,14 @@ class AskedTrial:
 
 
 class AskTellSession:
-    """The executor whose slots are the trials that a user has asked for.
+    """An executor whose slots are the trials that a user has asked for.
 
-    Nothing is checkpointed: a user who is given a paused trial again restores its state, or
-    trains it again up to ``trial.resource`` without telling.
+    Nothing is checkpointed. A user who gets a paused trial again restores its state, or trains it
+    again up to ``trial.resource`` without reporting.
 
     Raises
     ------
-    ValueError : a scheduler that gives states new hyperparameters, as a population does.
+    ValueError : the scheduler continues states with new hyperparameters, as PBT does.
     """
 
     def __init__(
@@ -57,11 +57,10 @@ class AskTellSession:
     ) -> None:
         if names := ", ".join(problem.scheduler.mutates):
             raise ValueError(
-                f"the scheduler lets states go on with another {names}, but by ask() and tell() "
-                "nobody has states except you: give a trainable and use run(), or take another "
-                "scheduler"
+                f"the scheduler continues states with another {names}, but with ask() and tell() "
+                "the study has no states: give a trainable and use run(), or use another scheduler"
             )
-        self._asked_to_stop: list[str] = []  # by other processes; why
+        self._asked_to_stop: list[str] = []  # reasons that other processes gave
         self._session = Session(
             directory,
             problem,
@@ -81,51 +80,54 @@ class AskTellSession:
         self._perform(self._session.commands)
 
     def ask(self) -> AskedTrial | None:
-        """The next trial to run; None if the study wants none before it is told more, or at all."""
-        self._mind_requests()
-        if not self._ready:  # slots are there while somebody asks: nothing starts ahead of that
+        """Return the next trial to run.
+
+        None: the study first needs reports of running trials, or it has no further trial.
+        """
+        self._handle_stop_requests()
+        if not self._ready:  # slots exist only while a user asks: no trial starts earlier
             self._handle(SlotsChanged(len(self._asked) + 1, self._now()))
             self._handle(SlotsChanged(0, self._now()))
         if not self._ready or self._coordinator.stop_reason is not None:
             return None
         job = self._ready.popleft()
-        trial = AskedTrial(job.trial, job.config, self._told(job), self._max_t)
+        trial = AskedTrial(job.trial, job.config, self._reported_resource(job), self._max_t)
         self._asked[job.trial] = (trial, job.attempt)
         return trial
 
     def tell(self, trial: AskedTrial, metrics: Any) -> bool:
-        """Tell one unit of training; True: train on, False: the trial is finished for now.
+        """Report one unit of training. False: the trial is finished for now.
 
         Raises
         ------
-        MetricError : the metrics are no flat dict of numbers with the study's metric in it.
-        ValueError : the trial is not one that was asked for and still runs.
+        MetricError : the metrics are not a flat dict of numbers with the study's metric in it.
+        ValueError : the trial is finished, or was never asked for.
         """
         if trial.id not in self._asked or self._asked[trial.id][0] is not trial:
             raise ValueError(f"{trial!r} does not run: it is finished, or was never asked for")
         plain = self._objective.check(metrics)
-        self._mind_requests()
+        self._handle_stop_requests()
         attempt, now = self._asked[trial.id][1], self._now()
         if math.isinf(self._objective.loss(plain)):
             error = f"{self._objective.metric}={plain[self._objective.metric]!r} is not finite"
             self._handle(Failed(trial.id, attempt, error, now, retry=False))
         else:
             step = Step(trial.resource + 1, plain, now)
-            yielded = trial.id in self._interrupted
-            self._handle(Reported(trial.id, attempt, (step,), now, preempted=yielded))
+            preempted = trial.id in self._interrupted
+            self._handle(Reported(trial.id, attempt, (step,), now, preempted=preempted))
             trial.resource += 1
         return not trial.finished
 
     def close(self) -> None:
-        """End the session; trials that were asked for and not finished will be given again."""
+        """End the session; a later one gives out its unfinished trials again."""
         self._session.close()
 
-    def _mind_requests(self) -> None:
+    def _handle_stop_requests(self) -> None:
         if self._asked_to_stop:
             self._handle(StopRequested(self._asked_to_stop.pop(), self._now()))
 
-    def _told(self, job: Train) -> int:
-        # Without checkpoints the ledger counts from 0 again; the user was told otherwise.
+    def _reported_resource(self, job: Train) -> int:
+        # Without checkpoints the ledger counts from 0 again; the user has trained further.
         return self._coordinator.ledger.trials[job.trial].decided_at
 
     def _handle(self, event: Any) -> None:
@@ -139,11 +141,11 @@ class AskTellSession:
                 case Train(launch=True):
                     self._ready.append(command)
                 case Interrupt(number):
-                    self._interrupted.add(number)  # it is finished when it has told once more
+                    self._interrupted.add(number)  # it is finished after its next report
                 case Release(number) if number in self._asked:
                     self._asked.pop(number)[0].finished = True
                 case _:
-                    pass  # a trial that goes on needs no word; nothing is ever saved here
+                    pass  # a trial that continues needs no message; nothing is saved here
 
     def _now(self) -> float:
         return time.monotonic() - self._zero

@@ -1,4 +1,4 @@
-"""What a study is made of, checked when it is defined: before anything starts."""
+"""Checks of the parts of a study at its definition, before anything starts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from daskhpo.trainable import Trainable
 
 
 def check_parts(space: Space, scheduler: Scheduler, searcher: Searcher, seed: int) -> None:
-    """Refuse what is no scheduler or searcher, or does not fit the space.
+    """Check that scheduler, searcher and seed are valid and fit the space.
 
     Raises
     ------
-    TypeError, ValueError : the message says what it should be.
+    TypeError, ValueError : a part is not valid; the message says what it must be.
     """
     if not isinstance(scheduler, Scheduler):
         raise TypeError(f"scheduler={scheduler!r} must be a scheduler, such as ASHA(max_t=27)")
@@ -37,7 +37,7 @@ def check_name(name: str) -> None:
 
 
 def check_mutations(trainable: Any, scheduler: Scheduler) -> None:
-    """Refuse to change in mid-training what the shape of a model depends on."""
+    """Refuse mutations of hyperparameters that the shape of a model depends on."""
     if (
         not (isinstance(trainable, type) and issubclass(trainable, Trainable))
         or trainable.adapts_checkpoints
@@ -48,8 +48,8 @@ def check_mutations(trainable: Any, scheduler: Scheduler) -> None:
         others = [name for name in scheduler.mutates if name not in refused]
         raise ValueError(
             f"mutations: {', '.join(refused)} would change the shape of {trainable.__name__}'s "
-            f"state, so that no member could take over another one's. Leave only {others} there, "
-            "or make load_checkpoint fit such a state to the model and set adapts = True"
+            f"state, so that no member could take over another one's. Mutate only {others}, "
+            "or make load_checkpoint adapt such a state and set adapts_checkpoints = True"
         )
 
 

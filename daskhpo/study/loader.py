@@ -12,13 +12,13 @@ from daskhpo.engine.session import manifest_of
 
 
 class Definition(Protocol):
-    """What a file may define: a study."""
+    """A study that a file may define."""
 
     source: str | None
 
     @property
     def problem(self) -> Problem:
-        """What is searched, and how."""
+        """Space, objective, scheduler, searcher and seed."""
 
 
 S = TypeVar("S", bound=Definition)
@@ -27,14 +27,14 @@ _being_loaded: list[Path] = []
 
 
 def load(source: str, kind: type[S]) -> S:
-    """The study, an object of ``kind``, that ``FILE.py:NAME`` defines.
+    """Return the study, an object of ``kind``, that ``FILE.py:NAME`` defines.
 
-    The file is imported under a name of its own, so that what stands under
-    ``if __name__ == "__main__"`` is left out.
+    The file is imported under a separate module name, so code under
+    ``if __name__ == "__main__"`` does not run. Errors that the file raises are not caught.
 
     Raises
     ------
-    ValueError : there is no such file, or no such study in it. What the file raises, it raises.
+    ValueError : the file does not exist, or has no such study.
     """
     import cloudpickle
 
@@ -44,10 +44,10 @@ def load(source: str, kind: type[S]) -> S:
         raise ValueError(f"{source!r} must be FILE.py:NAME, with a file that exists")
     if (folder := str(path.parent.absolute())) not in sys.path:
         sys.path.insert(0, folder)
-    module_name = f"daskhpo_study_{path.stem}"  # no other module has such a name
+    module_name = f"daskhpo_study_{path.stem}"  # no other module has this name
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is no Python file")
+        raise ValueError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     _being_loaded.append(path)
@@ -65,12 +65,12 @@ def load(source: str, kind: type[S]) -> S:
 
 
 def source_of(study: Definition) -> str:
-    """Where a study is defined, as ``FILE.py:NAME``; the file is imported to make sure.
+    """Return where a study is defined, as ``FILE.py:NAME``; imports the file to check.
 
     Raises
     ------
-    ValueError : it is no global variable of a file; or the file, imported anew, defines another
-        study by that name.
+    ValueError : the study is not a global variable of a file; or the file, imported again, defines
+        another study with that name.
     """
     if study.source is not None:  # it was loaded from there
         return study.source
@@ -83,14 +83,14 @@ def source_of(study: Definition) -> str:
         again = manifest_of(load(source, type(study)).problem, None)
         if again != manifest_of(study.problem, None):
             raise ValueError(
-                f"{source} is another study when the file is imported anew: its space, metric, "
-                "scheduler or searcher follow from something that only this process knows"
+                f"{source} is another study when the file is imported again: its space, metric, "
+                "scheduler or searcher must not depend on values that only this process has"
             )
         return source
     raise ValueError(
-        "this study is no global variable of a Python file, so a job could not find it: define it "
-        "at the top of FILE.py and call submit() there under `if __name__ == '__main__'`, or "
-        "submit it by `daskhpo submit FILE.py:NAME`"
+        "this study is not a global variable of a Python file, so a job could not find it: define "
+        "it at the top level of FILE.py and call submit() there under `if __name__ == '__main__'`, "
+        "or submit it with `daskhpo submit FILE.py:NAME`"
     )
 
 
@@ -99,7 +99,7 @@ def _globals(module: object) -> dict[str, object]:
 
 
 def check_not_loading(what: str) -> None:
-    """Refuse to begin a study while a file is only imported to find the one it defines."""
+    """Refuse to start a study while its file is only imported to find it."""
     if _being_loaded:
         raise ValueError(
             f"{_being_loaded[-1]} calls study.{what}() while it is imported: put the call under "

@@ -1,4 +1,4 @@
-"""The study: what a user defines, runs and resumes."""
+"""The study, which a user defines, runs and resumes."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ logger = logging.getLogger("daskhpo")
 
 
 class Study:
-    """A search for good hyperparameters: what is trained, where to search, and how.
+    """A search for good hyperparameters: a trainable, a space and a method.
 
-    Making a study starts nothing; :meth:`run` does. Everything that happens goes to
-    ``storage/name``, from which :meth:`resume` goes on after whatever went wrong.
+    Creating a study starts nothing; :meth:`run` does. Everything that happens is recorded in
+    ``storage/name``, from which :meth:`resume` continues after a stop or a crash.
 
     Parameters
     ----------
     trainable : a :class:`daskhpo.Trainable` subclass, or a function ``f(config, trial)`` that
         reports; None if you run the trials yourself.
-    space : hyperparameter names to domains of :mod:`daskhpo.space`; a plain value is a constant.
-    metric, mode : name of the reported number that counts; ``"min"`` or ``"max"``.
-    scheduler : how far each trial trains, for example ``ASHA(max_t=81, grace_period=3)``.
-    searcher : which configurations; by default random search.
-    storage, name : directory of studies, and this one's name in it (by default the time).
-    seed : same seed and same order of events: same decisions.
+    space : domain of :mod:`daskhpo.space` for each hyperparameter; a plain value is a constant.
+    metric, mode : name of the reported number to optimise; ``"min"`` or ``"max"``.
+    scheduler : decides how far each trial trains, e.g. ``ASHA(max_t=81, grace_period=3)``.
+    searcher : proposes configurations; default: random search.
+    storage, name : directory of studies, and this study's name in it (default: from the time).
+    seed : the same seed and the same order of events give the same decisions.
 
     Raises
     ------
-    TypeError, ValueError : something given is not what it should be; the message says what is.
+    TypeError, ValueError : an argument is not valid; the message says what it must be.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Study:
 
     @property
     def problem(self) -> Problem:
-        """What is searched, and how: space, objective, scheduler, searcher and seed."""
+        """Space, objective, scheduler, searcher and seed."""
         return self._problem
 
     @property
@@ -115,13 +115,13 @@ class Study:
 
         Parameters
         ----------
-        num_trials, time_budget, target : where it ends, whichever comes first: trials started,
-            seconds (or text such as ``"8h"``), a value of the metric.
+        num_trials, time_budget, target : where the study ends, whichever comes first: trials
+            started, seconds (or text such as ``"8h"``), a value of the metric. None: no limit.
         **options : see :meth:`start`.
 
         Returns
         -------
-        Result : also after Ctrl-C, with what there is.
+        Result : also after Ctrl-C, with all reports until then.
         """
         return self.start(num_trials, time_budget, target, **options).wait()
 
@@ -132,10 +132,10 @@ class Study:
         target: float | None = None,
         **options: Any,
     ) -> Result:
-        """Go on with a study that was stopped or killed; what ran is started again.
+        """Continue a study that was stopped or killed; running trials are launched again.
 
-        ``num_trials`` counts the trials of the whole study; without any limit the last session's
-        number of trials and target hold again. The time budget is this session's.
+        ``num_trials`` counts the trials of the whole study. Without any limit, the last session's
+        number of trials and target apply again. The time budget is that of this session.
         """
         limits = (num_trials, time_budget, target)
         if all(limit is None for limit in limits):
@@ -144,7 +144,7 @@ class Study:
         return handle.wait()
 
     def extend(self, num_trials: int, **options: Any) -> Result:
-        """Go on with a study that came to its end, until it has so many trials in all."""
+        """Continue a study that has ended, until it has ``num_trials`` trials in all."""
         return self.resume(num_trials, **options)
 
     def start(
@@ -166,38 +166,39 @@ class Study:
         progress: bool = True,
         resume: bool = False,
     ) -> StudyHandle:
-        """Begin the study and return at once.
+        """Start the study and return at once.
 
         Parameters
         ----------
         client : a ``distributed.Client``, a Dask cluster, or None for worker processes on this
             machine, one per slot.
         resources : what one trial needs: ``cpu`` (threads), ``gpu`` (the worker's ``GPU``
-            resource; may be a fraction), or any other Dask resource. Default: one CPU.
-        max_concurrent : most trials at a time.
-        worker_timeout : how long to wait for the first worker that can run a trial; default: for
-            ever, with a warning.
-        callbacks : they follow the study's journal.
-        checkpoint : which states are written: ``"auto"`` (what is worth it), ``"every:N"`` (after
-            every N units, too), ``"rung"`` (after every segment), ``"end"`` (at every pause and
-            end), ``"never"``; or a :class:`daskhpo.checkpoints.CheckpointPolicy`, which also
-            limits what they may take.
+            resource; may be a fraction), or any other Dask resource. None: one CPU.
+        max_concurrent : most trials at a time; None: as many as fit.
+        worker_timeout : seconds (or text such as ``"10m"``) to wait for the first worker that
+            can run a trial; None: no limit, with a warning.
+        callbacks : objects that follow the study's journal.
+        checkpoint : which states are written: ``"auto"`` (those worth their write), ``"every:N"``
+            (also after every N units), ``"rung"`` (after every segment), ``"end"`` (at every pause
+            and end), ``"never"``; or a :class:`daskhpo.checkpoints.CheckpointPolicy`, which also
+            limits the memory and disk that they use.
         fail_fast : stop at the first trial that fails.
-        max_failures : how often a trial whose code raises is tried again, from its checkpoint.
+        max_failures : how often a trial whose code raises is retried, from its checkpoint.
         reuse_actors : let objects whose ``reset_config`` returns True serve many trials.
-        verify_reuse : train each reused object's first segment beside a new object and compare.
+        verify_reuse : train each reused object's first segment also with a new object and compare.
         progress : show progress in the terminal.
-        resume : go on with what the study's directory holds.
+        resume : continue the study that the directory holds.
 
         Raises
         ------
-        TypeError, ValueError : bad arguments.
-        StudyExists, StudyMismatch, StudyLocked : the directory is not this study's to use now.
+        TypeError, ValueError : an argument is not valid.
+        StudyExists, StudyMismatch, StudyLocked : the directory holds trials already, holds another
+            study, or is in use.
         NoSuitableWorkers : no worker can run a trial (after ``worker_timeout``, from ``wait``).
         """
         check_not_loading("start")
         if self.trainable is None:
-            raise TypeError("this study has no trainable: run its trials by ask() and tell()")
+            raise TypeError("this study has no trainable: run its trials with ask() and tell()")
         options = check_options(
             self._problem,
             num_trials,
@@ -236,28 +237,29 @@ class Study:
         walltime: float | str,
         **words: Any,
     ) -> AttachedStudy:
-        """Run the study in a Slurm job of its own, and return at once.
+        """Run the study in a Slurm job, and return at once.
 
-        Scheduler and coordinator live in a small job without GPUs; the workers are further jobs
-        that it submits. You may log out: :meth:`attach`, or ``daskhpo status | attach | stop``,
-        reach it through the study's directory. What the directory holds already is gone on with.
+        Scheduler and coordinator run in a small job without GPUs, the controller, which submits
+        the jobs of the workers. You may log out: :meth:`attach`, or
+        ``daskhpo status | attach | stop``, reach the study through its directory. A study that the
+        directory already holds is continued.
 
         The study must be a global variable of a Python file, which the job imports.
 
         Parameters
         ----------
         num_trials, time_budget, target : where the study ends, as for :meth:`run`. The time is
-            that of all jobs of the chain; while they wait in the queue it stands still.
-        walltime : of the job that runs the study: ``"12h"``, seconds, or Slurm's ``"D-HH:MM:SS"``.
-        workers : words of :func:`daskhpo.cluster.slurm_cluster` for the workers' jobs, such as
+            that of all jobs of the chain, without their time in the queue.
+        walltime : of the controller: ``"12h"``, seconds, or Slurm's ``"D-HH:MM:SS"``.
+        workers : options of :func:`daskhpo.cluster.slurm_cluster` for the workers' jobs, such as
             ``{"jobs": 8, "queue": "gpu", "walltime": "04:00:00", "cores": 8, "memory": "32GB"}``.
-        chain : so many jobs at most, one after the other (1): when one ends, by its walltime or
-            however else, the next goes on.
-        one_allocation : all in one job, the workers as its steps, for sites where jobs may not
-            submit jobs (False). ``workers`` then says what the job has: ``jobs`` is the number of
-            its nodes; ``gpus_per_job``, ``cores`` and ``memory`` are those of each.
-        queue, account, cores, memory, job_extra_directives, job_script_prologue : of the job that
-            runs the study, in the words of ``slurm_cluster``; 2 cores and 4 GB by default.
+        chain : most controller jobs, one after the other (default: 1). When one ends, by its
+            walltime or for another reason, the next one continues.
+        one_allocation : True: all in one job, with the workers as its steps, for sites where jobs
+            may not submit jobs (default: False). ``workers`` then describes this job: ``jobs`` is
+            its number of nodes; ``gpus_per_job``, ``cores`` and ``memory`` are those of each node.
+        queue, account, cores, memory, job_extra_directives, job_script_prologue : options of the
+            controller, as in ``slurm_cluster``; default: 2 cores and 4 GB.
         **options : those of :meth:`start`, such as ``resources`` and ``checkpoint``. By default a
             trial has the GPU, or the part of one, that a worker has.
 
@@ -267,11 +269,12 @@ class Study:
 
         Raises
         ------
-        TypeError, ValueError : bad arguments, or a study that the job could not find or import.
-        StudyExists : there is nothing left to do.
-        StudyLocked : it runs, or was submitted already.
+        TypeError, ValueError : an argument is not valid, or the job could not find or import the
+            study.
+        StudyExists : nothing is left to do.
+        StudyLocked : the study is running, or was submitted already.
         StudyMismatch : the directory belongs to another study.
-        CommandMissing, CommandFailed : there is no Slurm here, or it refuses the job.
+        CommandMissing, CommandFailed : Slurm is not available here, or refuses the job.
         """
         given = self._prepare(num_trials, time_budget, target, walltime=walltime, **words)
         submit(self._problem, self.path, given)
@@ -286,28 +289,29 @@ class Study:
         walltime: float | str,
         **words: Any,
     ) -> str:
-        """The batch script that :meth:`submit` would submit; nothing is written or started."""
+        """Return the script that :meth:`submit` would submit; write and start nothing."""
         given = self._prepare(num_trials, time_budget, target, walltime=walltime, **words)
         return controller_script(given, JobDirectory(self.path.absolute()))
 
     def attach(self, callbacks: Sequence[Callback] = (), progress: bool = True) -> AttachedStudy:
-        """Look at the study while another process runs it, on whatever machine.
+        """Follow the study while another process runs it, on any machine.
 
-        ``wait()`` follows it to its end, and Ctrl-C leaves it running; ``stop()`` ends it;
-        ``status()`` tells where its trials stand.
+        ``wait()`` follows it until it ends, and Ctrl-C leaves it running; ``stop()`` ends it;
+        ``status()`` counts its trials by status.
 
         Raises
         ------
         FileNotFoundError : the directory holds no study.
-        StudyNotRunning : nobody runs it, and no job is going to.
+        StudyNotRunning : no process runs the study, and no job is going to.
         """
         return attach(self.path.absolute(), _followers(callbacks, progress))
 
     def ask(self) -> AskedTrial | None:
-        """The next trial for you to run; None if the study wants none before it is told more.
+        """Return the next trial for you to run.
 
-        The first call opens the study's directory, or goes on with what it holds; :meth:`close`
-        closes it. The trainable may be None.
+        None: the study first needs reports of running trials, or it has no further trial. The
+        first call opens the study's directory and continues what it holds; :meth:`close` closes
+        it. The trainable may be None.
 
         Examples
         --------
@@ -332,48 +336,47 @@ class Study:
         return self._asktell.ask()
 
     def tell(self, trial: AskedTrial, metrics: Mapping[str, Any]) -> bool:
-        """Tell one unit of a trial's training. True: train on; False: ask for another trial.
+        """Report one unit of training. True: train on; False: ask for another trial.
 
         Raises
         ------
-        MetricError : the metrics are no flat dict of numbers with the study's metric in it.
-        ValueError : the trial does not run.
+        MetricError : the metrics are not a flat dict of numbers with the study's metric in it.
+        ValueError : the trial is finished, or was not asked for in this session.
         """
         if self._asktell is None:
             raise ValueError(f"{trial!r} was not asked for in this session: call ask() first")
         return self._asktell.tell(trial, metrics)
 
     def close(self) -> None:
-        """End what :meth:`ask` began, so that another process may go on with the study."""
+        """End the session of :meth:`ask`; another process may then continue the study."""
         if self._asktell is not None:
             self._asktell.close()
             self._asktell = None
 
     def branch(self, name: str, seconds: float | None = None) -> Study:
-        """Another study, in ``storage/name``, that begins where this one stood.
+        """Create a study in ``storage/name`` that begins as a copy of this one.
 
-        It has this one's journal up to that point, and its checkpoints, of which no bytes are
-        copied where the file system has hard links. :meth:`resume` goes on with it; from then on
-        the two have nothing to do with each other, and either may be deleted. This one may be
-        running.
+        The branch has this study's journal up to a point, and its checkpoints. Their bytes are not
+        copied if the file system has hard links. :meth:`resume` continues the branch. The two
+        studies are then independent, and either may be deleted. This study may be running.
 
-        Only checkpoints can be shared that were committed then and are still there. A trial whose
-        checkpoint was deleted meanwhile finds that out when it goes on: it begins at an older one,
-        or trains again from its start, and what it reported before stands. The same goes for
-        states that were only in the memory of a worker.
+        Only checkpoints that were committed then and still exist can be shared. If the checkpoint
+        of a trial was deleted meanwhile, the trial notices this when it continues. It then begins
+        at an older checkpoint, or trains again from its start; its earlier reports remain valid.
+        The same applies to states that were only in the memory of a worker.
 
         Parameters
         ----------
-        name : of the new study's directory, which must not be there yet.
-        seconds : of this study's time (see ``Result.history()``); None: after all that its journal
-            holds now.
+        name : of the new study's directory, which must not exist.
+        seconds : point in this study's time (see ``Result.history()``); None: the current end of
+            its journal.
 
         Raises
         ------
-        ValueError, TypeError : bad arguments.
-        FileNotFoundError : this study was not begun yet.
-        StudyExists : there is something in ``storage/name``.
-        StudyMismatch : the directory's study is defined otherwise than this one.
+        ValueError, TypeError : an argument is not valid.
+        FileNotFoundError : this study has not been started.
+        StudyExists : ``storage/name`` exists.
+        StudyMismatch : the study in this one's directory has another definition.
         """
         check_name(name)
         is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
@@ -387,27 +390,27 @@ class Study:
         return other
 
     def result(self) -> Result:
-        """What the study has found so far; works while it runs, too."""
+        """Return the results so far; the study may be running."""
         return Result(study_records(self.path), self._problem.objective, self.path)
 
     def _prepare(self, *limits: Any, walltime: float | str, **words: Any) -> Submission:
         check_not_loading("submit")
         if self.trainable is None:
-            raise TypeError("this study has no trainable: nothing could be trained in a job")
+            raise TypeError("this study has no trainable: a job would have nothing to train")
         return prepare(
             self._problem, self.path, source_of(self), *limits, walltime=walltime, **words
         )
 
 
 def load_source(source: str) -> Study:
-    """The study that ``FILE.py:NAME`` defines; see :func:`daskhpo.study.loader.load`."""
+    """Load the study that ``FILE.py:NAME`` defines; see `daskhpo.study.loader.load`."""
     return load(source, Study)
 
 
 def _followers(callbacks: Sequence[Callback], progress: bool) -> list[Callback]:
     for callback in callbacks:
         if not isinstance(callback, Callback):
-            raise TypeError(f"callbacks: {callback!r} is no Callback")
+            raise TypeError(f"callbacks: {callback!r} must be a Callback")
     if not progress:
         return [*callbacks]
     return [ConsoleProgress(), *callbacks]

@@ -194,7 +194,7 @@ def test_a_study_without_a_trainable_is_refused(folder):
 
 def test_a_study_that_no_file_defines_is_refused(tmp_path):
     made = Study(lambda c, t: None, {"x": Real(0, 1)}, "loss", scheduler=FIFO(1), storage=tmp_path)
-    with pytest.raises(ValueError, match="no global variable of a Python file"):
+    with pytest.raises(ValueError, match="not a global variable of a Python file"):
         script(made)
 
 
@@ -225,7 +225,7 @@ def test_a_study_that_depends_on_who_imports_its_file_is_refused(folder):
     (folder / "tune.py").write_text(text)
     done = python("tune.py")
     assert done.returncode == 1
-    assert "is another study when the file is imported anew" in done.stderr
+    assert "is another study when the file is imported again" in done.stderr
 
 
 def test_a_script_that_submits_the_study_it_defines_is_found(folder):

@@ -109,7 +109,7 @@ def test_states_that_would_go_on_with_other_settings_are_not_there_to_be_asked_f
     scheduler: Any, tmp_path: Path
 ) -> None:
     space = {"x": 0.1} if isinstance(scheduler, PBTReplay) else {"x": Real(0, 1)}
-    with pytest.raises(ValueError, match=r"another x, but by ask\(\) and tell\(\) nobody has"):
+    with pytest.raises(ValueError, match=r"another x, but with ask\(\) and tell\(\) the study has"):
         make(tmp_path, scheduler, space=space).ask()
     assert not list(tmp_path.iterdir())
 
