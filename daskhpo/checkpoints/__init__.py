@@ -1,4 +1,4 @@
-"""Checkpoints: what a trial needs to go on, as rows in a store that any zarr reader opens."""
+"""Checkpoints: states of trials, as rows in a store that any zarr reader opens."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ __getattr__, __dir__ = lazy(
 
 
 def open_store(directory: Path) -> ZarrStore:
-    """The store of the study in a directory; made at its first write."""
+    """Return the store of the study in ``directory``; the first write creates it."""
     from daskhpo.checkpoints.zarr import ZarrStore
 
     return ZarrStore(directory / STORE)

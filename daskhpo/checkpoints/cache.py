@@ -1,4 +1,4 @@
-"""The states that a worker keeps in memory, and writes to the store only when that is worth it.
+"""A worker's states in memory, written to the store when that is worth its time.
 
 ::
 
@@ -6,13 +6,12 @@
                │            │             │             │               │
          StateDropped  StateDropped  WriteFailed  StateWritten    StateEvicted   (CacheEvent)
 
-A dirty state is dropped if memory has no room for it and a write is not worth its time; a queued
-one, if memory is full while the disk is slow, or if its write fails for good. A state whose write
-failed is queued again.
+A dirty state is dropped if memory has no room for it and a write is not worth its time. A queued
+state is dropped if memory is full while the disk is slow, or if its write has failed twice while
+the cache is emptied. Otherwise a state whose write failed is queued again.
 
-One thread writes, so that training goes on meanwhile and ``hold`` never waits for a disk. Nothing
-lowers the thread's priority: it would still take the interpreter's lock, and then be the one who is
-not given a core.
+One thread writes, so training continues meanwhile and ``put`` never waits for a disk. Do not lower
+the thread's priority: it would be descheduled while holding the GIL.
 """
 
 from __future__ import annotations
@@ -43,28 +42,31 @@ from daskhpo.core.types import CheckpointRef, ReuseProbability
 
 logger = logging.getLogger("daskhpo")
 
-DEADLINE_CHECK_SECONDS = 1.0  # between two looks at how long the job goes on
-WRITE_RETRY_SECONDS = 30.0  # after a write that failed
-SHUTDOWN_RETRY_SECONDS = 5.0  # the same when the job is about to end
-SHUTDOWN_SECONDS = 30.0  # before the job's end, at least, all that is worth it is written
-SHUTDOWN_WRITE_FACTOR = 3.0  # ... or before it in multiples of what all the writes should take
-MAX_OVERRUN = 2  # states, above the capacity, that wait to be written before they leave
+DEADLINE_CHECK_SECONDS = 1.0  # between two checks of the job's remaining time
+WRITE_RETRY_SECONDS = 30.0  # after a failed write
+SHUTDOWN_RETRY_SECONDS = 5.0  # the same, shortly before the job ends
+# Write all states worth a write when the job has less time left than the larger of these:
+SHUTDOWN_SECONDS = 30.0
+SHUTDOWN_WRITE_FACTOR = 3.0  # times the expected seconds of all these writes
+MAX_OVERRUN = 2  # states above the capacity, while evicted states wait to be written
 
 
 class SnapshotStore(Protocol):
-    """Where states are written."""
+    """A store that states are written to."""
 
     def write_snapshot(self, ref: CheckpointRef, snapshot: Snapshot) -> CheckpointRef:
-        """Write durably; the reference comes back complete. Raises OSError."""
+        """Write a snapshot durably; return the complete reference. Raises OSError."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CachedState:
-    """A state in memory, or mapped from a staging file: to restore here, or to send to a peer.
+    """A state to restore here or to send to a peer.
+
+    It is in memory, or mapped from a staging file.
 
     Attributes
     ----------
-    unsaved_seconds : training that is lost with it; 0 once it is written.
+    unsaved_seconds : seconds of training that are lost with the state; 0 once it is written.
     """
 
     snapshot: Snapshot
@@ -73,24 +75,25 @@ class CachedState:
 
 
 class StateCache:
-    """States of one worker process, by the rows that the coordinator gave them.
+    """States of one worker process, by the checkpoint ids from the coordinator.
 
     All methods may be called from any thread. Only `flush` and `close` wait for the disk.
 
     Parameters
     ----------
-    store : where states are written.
-    tell : is given each note, one at a time and in order, from whichever thread caused it. It must
-        return soon, and not call `flush` or `close`.
-    capacity : bytes of memory for states and buffers. States that wait to be written before they
-        leave may exceed it, by at most twice the largest of them: then the one with the least to
-        lose is dropped. What a caller of `get` still refers to is not counted.
+    store : the store to write to.
+    tell : callback for events, called with one event at a time, in order, from any thread. It must
+        return soon, and must not call `flush` or `close`.
+    capacity : bytes of memory for states and buffers. Evicted states that wait to be written may
+        exceed it by at most twice the size of the largest of them. Beyond that, the one with the
+        lowest rank is dropped. Memory that callers of `get` still refer to is not counted.
     durability : see `should_write`.
-    staging : folder on a local disk. What shall be written is moved there first, so that it takes
-        no memory, and copied to the store from there. Files of states that are written and not
-        evicted may stay, up to ``capacity`` bytes.
-    seconds_left : seconds until the job ends, or None; asked about every second while anything is
-        held. Shortly before the end all that is worth it is written, and stays in memory.
+    staging : folder on a local disk; None: no staging. Queued states are moved there first, which
+        frees their memory, and are copied to the store from there. Files of written states may
+        stay until eviction, up to ``capacity`` bytes.
+    seconds_left : returns the seconds until the job ends; None: no end. Called about once a second
+        while any state is held. Shortly before the end all states that are worth a write are
+        written; they stay in memory.
     """
 
     def __init__(
@@ -111,8 +114,8 @@ class StateCache:
         self._durability, self._cost = durability, WriteCost()
         self._entries = CacheEntries(capacity)
         self._thread: threading.Thread | None = None
-        self._next_check = 0.0  # of the monotonic clock; the thread's own
-        self._n_flushing = 0  # calls that wait until nothing is held
+        self._next_check = 0.0  # monotonic clock; used by the writer thread only
+        self._n_flushing = 0  # calls that wait until no state is held
         self._is_closed = False
         self._changed = threading.Condition()
         self._outbox = Outbox(tell, self._changed)
@@ -124,24 +127,24 @@ class StateCache:
             except OSError as error:
                 self._warn_staging_failed(error)
 
-    # -- what the training thread and the coordinator ask --------------------------------------
+    # -- calls by the training thread and for the coordinator ----------------------------------
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of memory that are taken, buffers included."""
+        """Bytes of memory in use, buffers included."""
         with self._changed:
             return self._entries.n_bytes
 
     @property
     def ids(self) -> list[int]:
-        """The rows that are held, the oldest first."""
+        """Ids of the checkpoints that are held, oldest first."""
         with self._changed:
             return [entry.ref.id for entry in self._entries]
 
     def take_buffer(self, n_bytes: int) -> ByteArray | None:
-        """Memory of a state that left, for the snapshot that is about to be held, or None.
+        """Return the memory of a former entry for the next snapshot, or None.
 
-        States with a poor chance that need no write are evicted to have it.
+        To make room, removes states that are unlikely to be needed again and need no write.
         """
         with self._changed:
             entries = self._entries
@@ -171,23 +174,25 @@ class StateCache:
         probability: ReuseProbability,
         unsaved_seconds: float,
     ) -> None:
-        """Keep a state. The caller must not use the snapshot's row any more.
+        """Hold a state. The caller must not use the snapshot's buffer afterwards.
 
         Parameters
         ----------
-        unsaved_seconds : training that is lost with it: since its trial's last committed
-            checkpoint, or its start.
+        unsaved_seconds : seconds of training that are lost with the state: since the trial's last
+            committed checkpoint, or since its start.
 
         Raises
         ------
         ValueError
-            The row is held already.
+            The checkpoint is held already.
         """
         with self._changed:
             if self._entries.get(ref.id) is not None:
-                raise ValueError(f"row={ref.id!r} is held already; rows are given out once")
+                raise ValueError(
+                    f"checkpoint {ref.id!r} is held already; use each checkpoint id only once"
+                )
             if self._is_closed:
-                self._outbox.put(StateDropped(ref, attempt, "its worker had let go of all states"))
+                self._outbox.put(StateDropped(ref, attempt, "its worker's cache was closed"))
             else:
                 self._insert(
                     CacheEntry(
@@ -202,7 +207,7 @@ class StateCache:
         self._outbox.deliver()
 
     def get(self, row: int) -> CachedState | None:
-        """A state that is held, which it remains; None if it is not."""
+        """Return a state, or None if it is not held. The state stays in the cache."""
         with self._changed:
             if (entry := self._entries.get(row)) is None:
                 return None
@@ -211,7 +216,7 @@ class StateCache:
             return CachedState(entry.snapshot, entry.unsaved_seconds, is_written)
 
     def write(self, row: int) -> bool:
-        """Have a state written whatever it costs; return whether it is held."""
+        """Queue a state for writing, whatever the cost; return False if it is not held."""
         with self._changed:
             if (entry := self._entries.get(row)) is None:
                 return False
@@ -221,10 +226,10 @@ class StateCache:
             return True
 
     def discard(self, row: int) -> None:
-        """Let go of a state that nobody needs; fine if it is not held.
+        """Remove a state that is no longer needed; does nothing if it is not held.
 
-        There is no note, except that a write which has begun is told when it succeeds: what is in
-        the store then has to be deleted there.
+        Sends no event, with one exception: a write that has begun still sends `StateWritten` if it
+        succeeds. The caller must then delete the row from the store.
         """
         with self._changed:
             if (entry := self._entries.get(row)) is not None:
@@ -233,17 +238,19 @@ class StateCache:
                 self._changed.notify_all()
 
     def flush(self, *, leaving: bool, write: bool = True) -> None:
-        """Write what is worth it; return when that is done, or failed, and all notes are told.
+        """Write all states worth a write; wait for the writes and for all events.
+
+        Returns when each write has succeeded or failed, and all events are delivered.
 
         Parameters
         ----------
-        leaving : let go of everything. What cannot be written at the second attempt is dropped.
-        write : False: only with ``leaving``; begin no write.
+        leaving : remove all states from memory. States whose write has failed twice are dropped.
+        write : False: start no writes, and drop the unwritten states; only with ``leaving``.
         """
         self._drain(leaving=leaving, write=write, close=False)
 
     def close(self) -> None:
-        """Flush everything out, end the thread and remove the staging folder; may be repeated."""
+        """Flush all states, end the thread and remove the staging folder; idempotent."""
         self._drain(leaving=True, write=True, close=True)
         if self._thread is not None:
             self._thread.join()
@@ -256,7 +263,9 @@ class StateCache:
         awaited: list[tuple[CacheEntry, int]] = []
         with self._changed:
             if self._outbox.is_delivering_here or threading.current_thread() is self._thread:
-                raise RuntimeError("tell must not call flush or close: they wait for its notes")
+                raise RuntimeError(
+                    "tell must not call flush or close: both wait until tell has all events"
+                )
             if self._is_closed:
                 return
             self._n_flushing += leaving
@@ -266,7 +275,7 @@ class StateCache:
                     and not write
                     and entry.write_state in (WriteState.DIRTY, WriteState.QUEUED)
                 ):
-                    self._drop(entry, "all states were let go of")
+                    self._drop(entry, "all states were dropped")
                 elif leaving:
                     self._evict(entry)
                 elif entry.write_state is not WriteState.CLEAN and (
@@ -296,13 +305,13 @@ class StateCache:
                 self._changed.wait_for(is_settled)
                 if close:
                     self._is_closed = True
-                    self._entries = CacheEntries(0)  # without its buffers
+                    self._entries = CacheEntries(0)  # frees the buffers
             finally:
                 self._n_flushing -= leaving
                 self._changed.notify_all()
 
     def flush_seconds(self) -> float:
-        """How long the writes should take that are worth it before the worker goes."""
+        """Return the expected seconds of the writes due before the worker ends."""
         with self._changed:
             return self._write_seconds(self._at_risk())
 
@@ -339,7 +348,7 @@ class StateCache:
         )
 
     def _at_risk(self) -> list[CacheEntry]:
-        """What would be lost, and is worth a write, if the worker went now."""
+        """Return the unwritten states that would be worth a write if the worker ended now."""
         return [
             entry
             for entry in self._entries
@@ -350,13 +359,13 @@ class StateCache:
         return sum(self._cost.seconds(entry.snapshot.n_bytes) for entry in entries)
 
     def _queue_write(self, entry: CacheEntry) -> None:
-        """Have it written, now also if it failed a moment ago."""
+        """Queue an entry; also cancel its delay after a failed write."""
         if entry.write_state is WriteState.DIRTY:
             entry.write_state = WriteState.QUEUED
         entry.not_before = 0.0
 
     def _evict(self, entry: CacheEntry) -> None:
-        """Let it leave: now, or when it is written if that is worth it."""
+        """Evict an entry: now, or after its write if it is worth one."""
         if entry.write_state is WriteState.CLEAN:
             self._entries.remove(entry)
             self._outbox.put(StateEvicted(entry.ref, entry.attempt))
@@ -381,11 +390,11 @@ class StateCache:
                 if entry is not None:
                     entry.write_state, self._entries.in_flight = WriteState.WRITING, entry
                 elif self._is_closed:
-                    return  # the staging folder goes as a whole
+                    return  # close removes the staging folder with its files
                 elif not litter:
                     self._changed.wait(self._wait_seconds())
             for file in litter:
-                with suppress(OSError):  # close removes the whole folder
+                with suppress(OSError):  # close removes the folder later
                     file.unlink()
             if entry is not None:
                 if entry.needs_staging:
@@ -395,7 +404,11 @@ class StateCache:
                 self._outbox.deliver()
 
     def _next_entry(self) -> CacheEntry | None:
-        """What to do first: what frees memory soon, then what must be, then the best bargain."""
+        """Return the next entry to write, or None.
+
+        Order: entries to stage (which frees memory soon), mandatory writes, evictions, then the
+        best ratio of expected loss to cost.
+        """
         now = time.monotonic()
         return max(
             (
@@ -413,7 +426,7 @@ class StateCache:
         )
 
     def _wait_seconds(self) -> float | None:
-        """Seconds until the thread has to look again, if nothing changes."""
+        """Return the seconds until the thread's next check; None: until a change."""
         if not self._entries:
             return None
         retries = (
@@ -424,17 +437,15 @@ class StateCache:
         )
 
     def _check_deadline(self) -> None:
-        """When the job is about to end, want all that is worth writing."""
+        """Queue all states that are worth a write if the job is about to end."""
         with self._changed:
             if not self._entries or time.monotonic() < self._next_check:
                 return
-        self._next_check = (
-            time.monotonic() + DEADLINE_CHECK_SECONDS
-        )  # it may cost more than our other steps
+        self._next_check = time.monotonic() + DEADLINE_CHECK_SECONDS  # seconds_left may be slow
         try:
             left = self._seconds_left()
         except Exception:
-            logger.exception("seconds_left failed; states may be lost at the job's end")
+            logger.exception("seconds_left failed; states may be lost when the job ends")
             self._seconds_left = lambda: None
             return
         if left is None:
@@ -451,7 +462,7 @@ class StateCache:
                     entry.not_before = min(entry.not_before, soon)
 
     def _stage(self, entry: CacheEntry) -> None:
-        assert self._staging is not None, "only entries made with a staging folder are staged"
+        assert self._staging is not None, "an entry needs staging, but there is no staging folder"
         try:
             staged = self._staging.put(entry.snapshot)
         except Exception as error:
@@ -474,7 +485,7 @@ class StateCache:
             ref = self._store.write_snapshot(entry.ref, entry.snapshot)
         except Exception as error:
             if not isinstance(error, OSError):
-                logger.exception("a write failed in an unexpected way")
+                logger.exception("unexpected error while writing a state")
             self._on_failed(entry, f"{type(error).__name__}: {error}")
         else:
             self._on_written(entry, ref, time.perf_counter() - begin)
@@ -489,7 +500,7 @@ class StateCache:
                 self._entries.free(entry)
             elif entry.is_evicting:
                 self._evict(entry)
-            # of files that are in the store, as many may stay as memory might hold
+            # staging files of written states may take up to ``capacity`` bytes
             files = [
                 e for e in self._entries if e.file is not None and e.write_state is WriteState.CLEAN
             ]
@@ -517,4 +528,4 @@ class StateCache:
     def _warn_staging_failed(self, error: Exception) -> None:
         if not self._has_warned:
             self._has_warned = True
-            logger.warning("states go to the store without staging: %s", error)
+            logger.warning("states are written to the store without staging: %s", error)

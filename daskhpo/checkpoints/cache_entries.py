@@ -1,4 +1,4 @@
-"""What lies in a worker's memory, and how much it takes; no thread, no disk, no lock of its own."""
+"""Entries of a worker's cache and their memory; no threads, no disk, no locks."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ MAX_BUFFERS = 2
 
 
 class WriteState(Enum):
-    """Where an entry stands on its way to the store."""
+    """Progress of an entry on its way to the store."""
 
-    DIRTY = auto()  # in memory only, where it may stay
-    QUEUED = auto()  # shall be written
-    WRITING = auto()  # is what the thread is at
-    CLEAN = auto()
+    DIRTY = auto()  # in memory only; no write is planned
+    QUEUED = auto()  # waits to be written
+    WRITING = auto()  # the thread writes or stages it now
+    CLEAN = auto()  # in the store
 
 
 @dataclass(slots=True, eq=False)
 class CacheEntry:
-    """One state that is held."""
+    """One state in the cache."""
 
     ref: CheckpointRef
     attempt: int
@@ -34,26 +34,26 @@ class CacheEntry:
     probability: ReuseProbability
     unsaved_seconds: float
     needs_staging: bool
-    file: Path | None = None  # of the staging folder: then it takes no memory
+    file: Path | None = None  # in the staging folder; a staged state takes no memory
     write_state: WriteState = WriteState.DIRTY
-    is_evicting: bool = False  # as soon as it is written
-    is_pinned: bool = False  # somebody may still read its row: it must not become a buffer
+    is_evicting: bool = False  # leaves as soon as it is written
+    is_pinned: bool = False  # a caller may still read its buffer, so it is not reused
     n_failed: int = 0
-    not_before: float = 0.0  # of the monotonic clock, after a failure
+    not_before: float = 0.0  # earliest next write after a failure, monotonic clock
 
     @property
     def n_bytes(self) -> int:
-        """Memory that it takes."""
+        """Bytes of memory in use; 0 if the state is staged."""
         return self.snapshot.n_bytes if self.file is None else 0
 
     @property
     def expected_loss(self) -> float:
-        """Seconds of training that are lost, on average, if it vanishes."""
+        """Seconds of training lost, on average, if the state is lost."""
         return self.probability.value * self.unsaved_seconds
 
     @property
     def rank(self) -> tuple[bool, float, float]:
-        """What has the least leaves first; of equals the oldest."""
+        """Sort key: the lowest leaves first; see `lowest_ranked`."""
         return (
             self.probability is not ReuseProbability.UNLIKELY,
             self.expected_loss,
@@ -62,9 +62,9 @@ class CacheEntry:
 
 
 class CacheEntries:
-    """Entries by their rows, the oldest first, and buffers that entries left.
+    """Entries by checkpoint id, oldest first, and reusable buffers of former entries.
 
-    Whoever uses it from several threads holds a lock meanwhile.
+    Not thread-safe: callers must hold a lock.
 
     Parameters
     ----------
@@ -73,8 +73,8 @@ class CacheEntries:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.in_flight: CacheEntry | None = None  # with the thread; may have been removed meanwhile
-        self.garbage: list[Path] = []  # staging files to remove, which the thread does
+        self.in_flight: CacheEntry | None = None  # the thread works on it; may be removed already
+        self.garbage: list[Path] = []  # staging files that the thread has to remove
         self._entries: dict[int, CacheEntry] = {}
         self._buffers: list[ByteArray] = []
 
@@ -85,17 +85,17 @@ class CacheEntries:
         return iter(self._entries.values())
 
     def get(self, row: int) -> CacheEntry | None:
-        """The entry of a row, if it is held."""
+        """Return the entry of a checkpoint, or None if it is not held."""
         return self._entries.get(row)
 
     def was_removed(self, entry: CacheEntry) -> bool:
-        """Whether an entry was removed."""
+        """Return True if an entry was removed."""
         return self._entries.get(entry.ref.id) is not entry
 
     def add(self, entry: CacheEntry) -> None:
-        """Hold an entry; if its layout equals the newest one's, both share that.
+        """Add an entry; it shares the layout of the newest entry if both are equal.
 
-        Of small states the layout takes as much memory as the row.
+        For small states the layout takes as much memory as the row.
         """
         if self._entries:
             layout = next(reversed(self._entries.values())).snapshot.layout
@@ -104,7 +104,7 @@ class CacheEntries:
         self._entries[entry.ref.id] = entry
 
     def remove(self, entry: CacheEntry) -> None:
-        """Hold an entry no more. What the thread works on is freed by it, when it is done."""
+        """Remove an entry. The thread itself frees the entry that it works on, when done."""
         del self._entries[entry.ref.id]
         if entry is not self.in_flight:
             self.free(entry)
@@ -113,7 +113,7 @@ class CacheEntries:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of memory that are taken, buffers included."""
+        """Bytes of memory in use, buffers included."""
         n_bytes = sum(entry.n_bytes for entry in self)
         if self.in_flight is not None and self.was_removed(self.in_flight):
             n_bytes += self.in_flight.n_bytes
@@ -121,28 +121,34 @@ class CacheEntries:
 
     @property
     def evictable(self) -> list[CacheEntry]:
-        """Entries that take memory and are not on their way out."""
+        """Entries that take memory and are not being evicted."""
         return [entry for entry in self if not entry.is_evicting and entry.file is None]
 
     def excess(self, n_coming: int = 0) -> int:
-        """Bytes by which what stays, and what comes, would exceed the capacity; may be below 0."""
+        """Return the bytes above the capacity if ``n_coming`` are added; may be negative.
+
+        Entries that are being evicted do not count.
+        """
         return sum(entry.n_bytes for entry in self.evictable) + n_coming - self.capacity
 
     def free(self, entry: CacheEntry) -> None:
-        """Take the memory or the file of an entry that nobody works on."""
+        """Recycle the memory, or mark the file for removal, of an entry not in use."""
         if entry.file is not None:
             self.garbage.append(entry.file)
         else:
             self.recycle(entry)
 
     def recycle(self, entry: CacheEntry) -> None:
-        """Keep the entry's memory for the next one, if nobody else can read or write there."""
+        """Keep the entry's memory as a buffer, unless it is pinned or read-only."""
         row = entry.snapshot.buffer
         if not entry.is_pinned and row.flags.writeable:
             self._buffers.append(row)
 
     def take_buffer(self, n_bytes: int) -> ByteArray | None:
-        """Memory of this size, which is counted no more until an entry has it."""
+        """Return a buffer of exactly this size, or None. It is no longer counted.
+
+        Frees other buffers that would leave no room for ``n_bytes``.
+        """
         found = None
         for i, row in enumerate(self._buffers):
             if row.nbytes == n_bytes:
@@ -152,7 +158,12 @@ class CacheEntries:
         return found
 
     def trim(self, reserve: int = 0) -> None:
-        """Give up buffers, the oldest first, that are too many or have no room."""
+        """Free buffers, oldest first, beyond `MAX_BUFFERS` or the capacity.
+
+        Parameters
+        ----------
+        reserve : bytes of the capacity to leave free.
+        """
         while self._buffers and (
             len(self._buffers) > MAX_BUFFERS or self.n_bytes + reserve > self.capacity
         ):
@@ -160,7 +171,10 @@ class CacheEntries:
 
 
 def lowest_ranked(n_bytes: int, entries: Iterable[CacheEntry]) -> list[CacheEntry]:
-    """Those with the least to lose, so many that their rows have at least ``n_bytes``, or all."""
+    """Return the lowest-ranked entries, enough to free ``n_bytes``, or all.
+
+    Equal entries are returned in their given order.
+    """
     if n_bytes <= 0:
         return []
     heap = [(entry.rank, i, entry) for i, entry in enumerate(entries)]

@@ -1,4 +1,4 @@
-"""What becomes of a worker's states, as notes, and the one who is told them."""
+"""Cache events and the queue that delivers them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger("daskhpo")
 
 @dataclass(frozen=True, slots=True)
 class StateWritten:
-    """A state is committed to the store; ``ref`` is complete. It may still be in memory."""
+    """A state is in the store, and may still be in memory. ``ref`` is complete."""
 
     ref: CheckpointRef
     attempt: int
@@ -23,7 +23,7 @@ class StateWritten:
 
 @dataclass(frozen=True, slots=True)
 class StateEvicted:
-    """A state that was written (`StateWritten`) is not in memory any more; ``ref`` is complete."""
+    """A written state (`StateWritten`) was removed from memory. ``ref`` is complete."""
 
     ref: CheckpointRef
     attempt: int
@@ -31,7 +31,7 @@ class StateEvicted:
 
 @dataclass(frozen=True, slots=True)
 class StateDropped:
-    """A state is not in memory any more and was not written from here."""
+    """A state was removed from memory without a write from this cache."""
 
     ref: CheckpointRef
     attempt: int
@@ -40,7 +40,10 @@ class StateDropped:
 
 @dataclass(frozen=True, slots=True)
 class WriteFailed:
-    """A write failed; the state is still in memory and is tried again. Told once for each row."""
+    """A write failed and will be retried; the state is still in memory.
+
+    Sent only after the first failure of each checkpoint.
+    """
 
     ref: CheckpointRef
     attempt: int
@@ -51,12 +54,12 @@ CacheEvent = StateWritten | StateEvicted | StateDropped | WriteFailed
 
 
 class Outbox:
-    """Notes on their way: told one at a time and in order, from whichever thread comes first.
+    """A queue of events, delivered one at a time and in order, by any thread.
 
     Parameters
     ----------
-    tell : is given each note, without the lock.
-    changed : the condition whose lock protects the outbox; notified when all is told.
+    tell : callback for each event, called without the lock.
+    changed : condition whose lock protects the outbox; notified when all events are delivered.
     """
 
     def __init__(self, tell: Callable[[CacheEvent], None], changed: threading.Condition) -> None:
@@ -65,23 +68,23 @@ class Outbox:
         self._deliverer: threading.Thread | None = None
 
     def put(self, note: CacheEvent) -> None:
-        """Have a note told by the next `deliver`; with the lock held."""
+        """Add an event for the next `deliver`. Call with the lock held."""
         self._events.append(note)
 
     @property
     def is_delivered(self) -> bool:
-        """Whether all notes have been told; with the lock held."""
+        """True if all events have been delivered. Read with the lock held."""
         return not self._events and self._deliverer is None
 
     @property
     def is_delivering_here(self) -> bool:
-        """Whether this thread is just telling a note."""
+        """True if the current thread is delivering an event."""
         return self._deliverer is threading.current_thread()
 
     def deliver(self) -> None:
-        """Tell what is there, or leave that to the thread that is about it; without the lock."""
+        """Deliver all events, unless another thread already does. Call without the lock."""
         with self._changed:
-            if self._deliverer is not None:  # who tells now goes on with ours, in their turn
+            if self._deliverer is not None:  # that thread delivers ours as well, in order
                 return
             self._deliverer = threading.current_thread()
         while True:
@@ -90,12 +93,12 @@ class Outbox:
                     self._deliverer = None
                     self._changed.notify_all()
                     return
-                note = self._events.popleft()
+                event = self._events.popleft()
             try:
-                self._tell(note)
+                self._tell(event)
             except Exception:
-                logger.exception("nobody could be told %s", note)
-            except BaseException:  # Ctrl-C: the next one who comes tells the rest
+                logger.exception("could not deliver %s", event)
+            except BaseException:  # Ctrl-C: the next call delivers the rest
                 with self._changed:
                     self._deliverer = None
                 raise

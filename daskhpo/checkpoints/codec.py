@@ -1,14 +1,14 @@
-"""A state as one row of bytes and back, and the layout that rows of one architecture share.
+"""States as rows of bytes, and the layout that rows of one architecture share.
 
 A row holds everything that changes from one checkpoint to the next::
 
-    | preamble | values: JSON | long bytes | zeros | arrays, each at a multiple of 64 bytes |
+    | preamble | values: JSON | byte blobs | zeros | arrays, each at a multiple of 64 bytes |
     |<------------------- Layout.n_header ------->|                                         |
     |<------------------------------- Layout.n_bytes -------------------------------------->|
 
-Its `Layout` holds the names, dtypes, shapes and offsets of the arrays. A value lies in the row, so
-that it never makes a new layout; the header's room comes in few sizes, so that a longer value
-seldom does. What a state may hold, and what comes back, is said in `daskhpo.checkpoints.tree`.
+Its `Layout` holds the names, dtypes, shapes and offsets of the arrays. Values are in the row, so a
+changed value never needs a new layout. Header sizes are rounded up, so a longer value rarely does.
+For the types that a state may hold, see `daskhpo.checkpoints.tree`.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ from daskhpo.core.errors import CheckpointCorrupt
 from daskhpo.core.types import CheckpointRef
 
 ROW_FORMAT = 1  # of rows and layouts; part of the layout's name, so formats never share an array
-PAGE = 2**16  # bytes: the largest pages that machines commonly have
-CHUNK_LIMIT = 2**30  # a row of more bytes lies in several chunks, each of at most a quarter of it
+PAGE = 2**16  # bytes; the largest common page size
+CHUNK_LIMIT = 2**30  # bytes; a larger row has several chunks, each of at most a quarter of this
 
-_PREAMBLE = struct.Struct("<4sIqqQ")  # magic, CRC-32C of what follows it, trial, resource, n JSON
+# magic, CRC-32C of all bytes after it, trial, resource, bytes of JSON
+_PREAMBLE = struct.Struct("<4sIqqQ")
 _MAGIC = b"dhpo"
 AFTER_CHECKSUM = 8
 PREAMBLE_BYTES = _PREAMBLE.size
 
-_CHECKSUM_STEP = 2**24  # bytes; other threads wait meanwhile: about a millisecond
-HUGE = 2**22  # bytes from which a row's memory is worth a thought
-_NEXT = "a running study trains the trial again without it"
+_CHECKSUM_STEP = 2**24  # bytes a call; other threads wait for it, about a millisecond
+HUGE = 2**22  # bytes; rows of this size or more get huge pages, or are mapped from their files
+_NEXT = "a running study trains the trial again without this checkpoint"
 
 
 # -- checksums -----------------------------------------------------------------------------------
 
 
 def extend(crc: int, piece: ByteArray) -> int:
-    """Return the CRC-32C of what ``crc`` is of and ``piece`` after it."""
+    """Return the CRC-32C ``crc``, extended by the bytes of ``piece``."""
     if piece.nbytes <= _CHECKSUM_STEP:
         return int(google_crc32c.extend(crc, piece))
     for start in range(0, piece.nbytes, _CHECKSUM_STEP):
@@ -62,17 +63,17 @@ def extend(crc: int, piece: ByteArray) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What all checkpoints of one architecture share.
+    """Structure of a row, shared by all checkpoints of one architecture.
 
     Attributes
     ----------
-    tree : the state with each array as ``{kind: [dtype, shape, offset]}``, offsets counted from
-        ``n_header``, and each value as ``{"value": its number in the row's JSON}``.
+    tree : the state's tree. An array is ``{kind: [dtype, shape, offset]}``, with offsets counted
+        from ``n_header``. A value is ``{"value": its index in the row's JSON}``.
     n_header : bytes before the first array.
     n_bytes : bytes of a row.
-    n_chunk : bytes of each chunk of a row; the last one is filled up by fewer than
-        ``PAGE`` bytes a chunk.
-    name : hash of all that; equal layouts have equal names everywhere.
+    n_chunk : bytes of each chunk of a row. The last chunk is padded with zeros, with less than
+        ``PAGE`` bytes for each chunk.
+    name : hash of the fields above; equal layouts have equal names on all machines.
     """
 
     tree: Json
@@ -83,7 +84,7 @@ class Layout:
 
     @classmethod
     def of(cls, tree: Json, n_header: int, n_bytes: int, n_chunk: int | None = None) -> Layout:
-        """Complete a layout by its name; without ``n_chunk``, by the chunks that are usual."""
+        """Make a layout and its name; ``n_chunk=None``: as `chunk_bytes` returns."""
         n_chunk = chunk_bytes(n_bytes) if n_chunk is None else n_chunk
         text = json.dumps([ROW_FORMAT, n_header, n_bytes, n_chunk, tree], separators=(",", ":"))
         name = blake2b(text.encode(), digest_size=12).hexdigest()
@@ -91,17 +92,17 @@ class Layout:
 
     @property
     def n_chunks(self) -> int:
-        """Chunks of a row, at least 1."""
+        """Number of chunks of a row, at least 1."""
         return -(-self.n_bytes // self.n_chunk)
 
     def in_chunks(self, n_chunk: int) -> Layout:
-        """Return the layout of the same rows in chunks of another size."""
+        """Return the layout of the same rows with another chunk size."""
         if n_chunk == self.n_chunk:
             return self
         return Layout.of(self.tree, self.n_header, self.n_bytes, n_chunk)
 
     def to_json(self) -> dict[str, Json]:
-        """Return what `from_json` reads."""
+        """Return the layout as JSON, for `from_json`."""
         return {
             "format": ROW_FORMAT,
             "n_header": self.n_header,
@@ -112,22 +113,25 @@ class Layout:
 
     @classmethod
     def from_json(cls, data: Json) -> Layout:
-        """Read a layout; raises ValueError, KeyError or TypeError if it is none."""
+        """Read a layout; raise ValueError, KeyError or TypeError if it is invalid."""
         if data["format"] != ROW_FORMAT:
             raise ValueError(
-                f"format {data['format']!r}; this version of daskhpo reads {ROW_FORMAT}"
+                f"format {data['format']!r}; this version of daskhpo reads format {ROW_FORMAT}"
             )
         n_header, n_bytes, n_chunk = data["n_header"], data["n_bytes"], data["n_chunk"]
         if not (PREAMBLE_BYTES <= n_header <= n_bytes and PREAMBLE_BYTES <= n_chunk <= n_bytes):
-            raise ValueError(f"impossible sizes {n_header!r}, {n_bytes!r}, {n_chunk!r}")
+            raise ValueError(
+                f"impossible sizes: n_header={n_header!r}, n_bytes={n_bytes!r}, n_chunk={n_chunk!r}"
+            )
         return cls.of(data["tree"], n_header, n_bytes, n_chunk)
 
 
 def chunk_bytes(n_bytes: int, limit: int = CHUNK_LIMIT) -> int:
-    """Return the size of the chunks of a row: one up to ``limit`` bytes, else several.
+    """Return the chunk size of a row: one chunk up to ``limit`` bytes, else several.
 
-    Several are of equal size and at most a quarter of ``limit``: a multiple of `PAGE`, so that
-    their files can be mapped one after another, or of `ALIGNMENT` if that quarter is none.
+    Several chunks have equal sizes, of at most a quarter of ``limit``. The size is a multiple of
+    `PAGE`, so that the files can be mapped one after another. It is a multiple of `ALIGNMENT` if
+    the quarter is no multiple of `PAGE`.
     """
     if n_bytes <= limit:
         return n_bytes
@@ -141,10 +145,10 @@ def chunk_bytes(n_bytes: int, limit: int = CHUNK_LIMIT) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """A state as it was at one moment, in memory of its own.
+    """A state as it was at one moment, in its own memory.
 
-    It travels as the bytes of ``row`` and ``layout.to_json()``. The row's checksum is made when a
-    store writes it.
+    It is sent as the bytes of ``buffer`` and ``layout.to_json()``. The row's checksum is computed
+    when a store writes it.
     """
 
     buffer: ByteArray
@@ -152,21 +156,21 @@ class Snapshot:
 
     @property
     def n_bytes(self) -> int:
-        """Size of the row."""
+        """Size of the row in bytes."""
         return self.layout.n_bytes
 
     @property
     def trial(self) -> int:
-        """Whose state it is."""
+        """Id of the trial that the state belongs to."""
         return read_preamble(self.buffer[:PREAMBLE_BYTES].tobytes())[0]
 
     @property
     def resource(self) -> int:
-        """After how many units of training."""
+        """Units of training that the state holds."""
         return read_preamble(self.buffer[:PREAMBLE_BYTES].tobytes())[1]
 
     def pieces(self) -> list[ByteArray]:
-        """Return the row in pieces of which `seal` may change the first."""
+        """Return the row in pieces; the first is a copy, which `seal` may change."""
         n_header = self.layout.n_header
         return [self.buffer[:n_header].copy(), self.buffer[n_header:]]
 
@@ -176,13 +180,13 @@ def snapshot(state: Any, trial: int, resource: int, buffer: ByteArray | None = N
 
     Parameters
     ----------
-    buffer : memory for the row, used if its size is right, whatever it holds: fresh memory costs
-        more than the copy. It belongs to the snapshot from then on.
+    buffer : memory for the row, used if its size is right (fresh memory costs more than the copy).
+        Its contents are overwritten, and it belongs to the snapshot afterwards. None: allocate.
 
     Raises
     ------
     StateNotSupported
-        Names the path of the first thing that a checkpoint cannot hold.
+        The state has a part that a checkpoint cannot hold; the message names the first one's path.
     """
     parts = take_apart(state)
     header, layout = _header(parts, trial, resource)
@@ -193,12 +197,12 @@ def snapshot(state: Any, trial: int, resource: int, buffer: ByteArray | None = N
     for leaf in parts.leaves:
         end = leaf.offset + leaf.n_bytes
         leaf.copy_to(arrays[leaf.offset : end])
-        arrays[end : _aligned(end)] = 0  # gaps must not hold other memory's contents
+        arrays[end : _aligned(end)] = 0  # gaps must not expose old contents of memory
     return Snapshot(buffer, layout)
 
 
 def restore(snapshot: Snapshot) -> Any:
-    """Return the state; its arrays have memory of their own, so the snapshot stays as it is.
+    """Return the state of a snapshot; its arrays are copies.
 
     Raises
     ------
@@ -211,15 +215,15 @@ def restore(snapshot: Snapshot) -> Any:
 
 
 def in_pieces(state: Any, trial: int, resource: int) -> tuple[list[ByteArray], Layout]:
-    """Return the row of a state as pieces that follow one another, each array in its own place.
+    """Return a state's row as consecutive pieces of its own memory, and its layout.
 
-    Nothing is copied but what lies on a device or in another order, so the state must stay as it is
-    while the pieces are used.
+    Only arrays that are on a device, not C-contiguous or lazily conjugated are copied. The state
+    must therefore not change while the pieces are used.
 
     Raises
     ------
     StateNotSupported
-        Names the path of the first thing that a checkpoint cannot hold.
+        The state has a part that a checkpoint cannot hold; the message names the first one's path.
     """
     parts = take_apart(state)
     header, layout = _header(parts, trial, resource)
@@ -244,14 +248,14 @@ def in_pieces(state: Any, trial: int, resource: int) -> tuple[list[ByteArray], L
 
 
 def encode_state(state: Any, trial: int = 0, resource: int = 0) -> tuple[ByteArray, Layout]:
-    """Return a snapshot's row, sealed, and its layout."""
+    """Return a state's row, with its checksum, and its layout."""
     taken = snapshot(state, trial, resource)
     seal([taken.buffer])
     return taken.buffer, taken.layout
 
 
 def seal(pieces: Sequence[ByteArray]) -> int:
-    """Write the checksum of a row in its first piece, and return it."""
+    """Write a row's checksum into its first piece, and return it."""
     crc = checksum(pieces[0])
     for piece in pieces[1:]:
         crc = extend(crc, piece)
@@ -260,22 +264,22 @@ def seal(pieces: Sequence[ByteArray]) -> int:
 
 
 def fresh_row(n_bytes: int) -> ByteArray:
-    """Return memory for a row, its contents undefined."""
+    """Return memory for a row; its contents are undefined."""
     if n_bytes < HUGE:
         return np.empty(n_bytes, np.uint8)
     try:
         memory = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError:  # there is not so much: numpy says so by the error for it
+    except OSError:  # not enough memory: let numpy raise the usual error
         return np.empty(n_bytes, np.uint8)
     if sys.platform == "linux":
-        with suppress(OSError):  # this kernel may have none
-            # large pages from their beginning: files are read into it at three times the speed
+        with suppress(OSError):  # the kernel may not support it
+            # with huge pages from the start, files are read into the memory three times as fast
             memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8)
 
 
 def _header(parts: Parts, trial: int, resource: int) -> tuple[ByteArray, Layout]:
-    """Return a row up to its first array, without a checksum, and the layout."""
+    """Return a row's header (all before its first array), unsealed, and the layout."""
     n_used = PREAMBLE_BYTES + len(parts.values) + len(parts.blobs)
     n_header = _header_size(n_used)
     header = np.zeros(n_header, np.uint8)
@@ -285,7 +289,7 @@ def _header(parts: Parts, trial: int, resource: int) -> tuple[ByteArray, Layout]
 
 
 def _header_size(n_bytes: int) -> int:
-    """Round a header up to one of eight sizes an octave, at least 4 KiB."""
+    """Round a header's size up: eight sizes per power of two, at least 4 KiB."""
     quantum = max(4096, 1 << max(0, n_bytes.bit_length() - 4))
     return -(-n_bytes // quantum) * quantum
 
@@ -311,7 +315,13 @@ def decode_row(row: ByteArray, layout: Layout) -> Any:
 
 
 def read_preamble(preamble: bytes) -> tuple[int, int, int]:
-    """Return trial, resource and checksum of the row that begins so; ValueError if it is none."""
+    """Return the trial, resource and checksum in a row's first bytes.
+
+    Raises
+    ------
+    ValueError
+        The bytes do not begin a row.
+    """
     if len(preamble) < PREAMBLE_BYTES or not preamble.startswith(_MAGIC):
         raise ValueError("these bytes do not begin a checkpoint")
     _, crc, trial, resource, _ = _PREAMBLE.unpack_from(preamble)
@@ -319,28 +329,28 @@ def read_preamble(preamble: bytes) -> tuple[int, int, int]:
 
 
 def complete_ref(ref: CheckpointRef, array: str, n_bytes: int, checksum: int) -> CheckpointRef:
-    """Return ``ref`` with the array, size and checksum of the row that is written for it."""
+    """Return ``ref`` with the array, size and checksum of its row."""
     return CheckpointRef(ref.id, ref.trial, ref.resource, array, n_bytes, checksum)
 
 
 def check_owner(ref: CheckpointRef, snapshot: Snapshot) -> None:
-    """Raise ValueError if a snapshot is not of the trial and resource that ``ref`` names."""
+    """Raise ValueError if trial and resource of a snapshot are not those of ``ref``."""
     if (snapshot.trial, snapshot.resource) != (ref.trial, ref.resource):
         raise ValueError(
             f"a snapshot of trial {snapshot.trial} at resource {snapshot.resource} cannot be "
-            f"written for {_owner(ref)}; take it with the trial and resource of its reference"
+            f"written for {_owner(ref)}; take the snapshot with the trial and resource of ref"
         )
 
 
 def verify(row: ByteArray, ref: CheckpointRef, where: str | Path) -> None:
-    """Raise `CheckpointCorrupt` unless the row is, byte for byte, the one that was committed."""
+    """Raise `CheckpointCorrupt` unless a row has its committed size and checksum."""
     if row.nbytes != ref.n_bytes:
         raise wrong_size(where, ref, row.nbytes)
     check_checksum(row[:PREAMBLE_BYTES].tobytes(), checksum(row), ref, where)
 
 
 def checksum(row: ByteArray) -> int:
-    """Return the checksum of a row: of what follows the checksum in its preamble."""
+    """Return a row's checksum, over all bytes after the checksum field."""
     return extend(0, row[AFTER_CHECKSUM:])
 
 
@@ -352,27 +362,27 @@ def check_checksum(preamble: bytes, found: int, ref: CheckpointRef, where: str |
         raise CheckpointCorrupt(f"{where}: {error} of {_owner(ref)}; {_NEXT}") from None
     if not ref.checksum == written == found:
         raise CheckpointCorrupt(
-            f"{where}: expected checksum {ref.checksum:#010x} for {_owner(ref)}; the row says "
-            f"{written:#010x} and its bytes give {found:#010x}; {_NEXT}"
+            f"{where}: expected checksum {ref.checksum:#010x} for {_owner(ref)}; the row records "
+            f"{written:#010x} and its bytes have {found:#010x}; {_NEXT}"
         )
 
 
 def wrong_size(where: str | Path, ref: CheckpointRef, n_bytes: int) -> CheckpointCorrupt:
-    """Return the error for a row of a size that was not committed."""
+    """Return the error for a row whose size differs from the committed one."""
     return CheckpointCorrupt(
         f"{where}: expected {ref.n_bytes} bytes for {_owner(ref)}, found {n_bytes}; {_NEXT}"
     )
 
 
 def missing_message(where: str | Path, ref: CheckpointRef) -> str:
-    """Return the message for a row that is not there."""
+    """Return the message for a missing row."""
     if not ref.array:
-        return f"{where}: row {ref.id} of {_owner(ref)} was never written; {_NEXT}"
+        return f"{where}: checkpoint {ref.id} of {_owner(ref)} was never written; {_NEXT}"
     return f"{where}: expected {ref.n_bytes} bytes for {_owner(ref)}, found nothing; {_NEXT}"
 
 
 def unreadable_message(where: str | Path, ref: CheckpointRef, error: OSError) -> str:
-    """Return the message for a row that the disk does not give."""
+    """Return the message for a row that cannot be read from the disk."""
     return f"{where}: {_owner(ref)} cannot be read: {error.strerror or error}; {_NEXT}"
 
 

@@ -1,4 +1,4 @@
-"""A state as one file for other programs: torch's ``.pt``, ``.safetensors`` or numpy's ``.npz``."""
+"""Export of a state as one file: ``.pt`` (torch), ``.safetensors`` or ``.npz``."""
 
 from __future__ import annotations
 
@@ -15,50 +15,54 @@ import numpy as np
 
 from daskhpo.atomic_files import replacing
 
-VALUES = "__metadata__"  # entry of an .npz with what is no array; safetensors' header has the same
+VALUES = "__metadata__"  # .npz entry for the parts without arrays; also a key of .safetensors
 
 
 def check_target(path: Path, *, force: bool = False) -> None:
-    """Refuse a file that :func:`export` would refuse, before the state is read.
+    """Check that :func:`export` can write to ``path``, before the state is read.
 
     Raises
     ------
-    ValueError : its name ends in no known way, or its folder is not there.
-    FileExistsError : it is there, and ``force`` is not given.
+    ValueError : the suffix is unknown, or the folder does not exist.
+    FileExistsError : the file exists, and ``force`` is False.
     """
     if path.suffix not in _WRITERS:
-        raise ValueError(f"{path} must end in {', '.join(_WRITERS)}: that says what is written")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path} cannot be written: there is no folder {path.parent}; make it")
-    if path.exists() and not force:
-        raise FileExistsError(
-            f"{path} is there already; give another name, or --force (force=True)"
+        raise ValueError(
+            f"{path} must end in one of {', '.join(_WRITERS)}: the suffix selects the format"
         )
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"{path} cannot be written: the folder {path.parent} does not exist; create it first"
+        )
+    if path.exists() and not force:
+        raise FileExistsError(f"{path} exists already; give another name, or --force (force=True)")
 
 
 def export(state: Any, path: Path, *, force: bool = False) -> None:
-    """Write a state to a file, whose ending says how. It appears when it is complete.
+    """Write a state to a file, which appears only when it is complete.
+
+    The suffix selects the format:
 
     ``.pt``
-        The whole tree, by ``torch.save``.
+        The whole tree, written by ``torch.save``.
     ``.safetensors``
-        Arrays and tensors by their names, the keys on the way to them joined by dots; in the
-        metadata, by such names too, the JSON of the parts without arrays.
+        Arrays and tensors by name: their keys joined by dots. Parts without arrays are JSON in the
+        metadata, by the same kind of names.
     ``.npz``
-        The same in numpy's format; those parts are one JSON text under ``__metadata__``.
+        The same in numpy's format; the parts without arrays are one JSON text in ``__metadata__``.
 
-    Only ``.pt`` gives back the same tree: in JSON a tuple is a list and a key is a text.
+    Only ``.pt`` preserves the tree: in JSON a tuple becomes a list, and a key becomes a string.
 
     Parameters
     ----------
-    force : replace the file if it is there.
+    force : replace an existing file.
 
     Raises
     ------
-    ValueError, FileExistsError : see :func:`check_target`; or the format cannot hold something,
-        which the message names.
+    ValueError, FileExistsError : see :func:`check_target`. ValueError also if the format cannot
+        hold a part of the state; the message names the part.
     ModuleNotFoundError : torch or safetensors is needed and not installed.
-    OSError : the file cannot be written; nothing is left of it.
+    OSError : the file cannot be written; no partial file is left.
     """
     check_target(path, force=force)
     with replacing([path]) as (partial,):
@@ -66,14 +70,14 @@ def export(state: Any, path: Path, *, force: bool = False) -> None:
 
 
 def flatten(state: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """The arrays and tensors of a state by dotted names, and the JSON of all other parts.
+    """Return a state's arrays and tensors by dotted names, and the rest as JSON.
 
-    A part without any array is one text, however deep it is. The name of a state that is one array,
-    or one value, is ``state``.
+    A part without arrays is one JSON text, at any depth. If the whole state is one array or one
+    value, its name is ``state``.
 
     Raises
     ------
-    ValueError : two parts would have one name.
+    ValueError : two parts would have the same name.
     """
     arrays: dict[str, Any] = {}
     values: dict[str, str] = {}
@@ -105,7 +109,7 @@ def _write_pt(state: Any, path: Path) -> None:
         import torch
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "a .pt file is written by torch, which is not installed here: pip install torch, or "
+            "a .pt file is written by torch, which is not installed: pip install torch, or "
             "export to .npz",
             name="torch",
         ) from error
@@ -116,7 +120,7 @@ def _write_npz(state: Any, path: Path) -> None:
     arrays, values = _flattened(state)
     by_name = {name: _as_numpy(name, x) for name, x in arrays.items()}
     by_name[VALUES] = np.array(json.dumps({name: json.loads(x) for name, x in values.items()}))
-    # not by np.savez, which takes names as arguments and has some of its own
+    # not by np.savez: it takes names as keyword arguments, and some are its own parameters
     with zipfile.ZipFile(path, "x") as file:
         for name, x in by_name.items():
             with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
@@ -128,8 +132,8 @@ def _write_safetensors(state: Any, path: Path) -> None:
         refusal: type[Exception] = import_module("safetensors").SafetensorError
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "a .safetensors file is written by the package safetensors, which is not installed "
-            "here: pip install safetensors, or export to .pt or .npz",
+            "a .safetensors file is written by the package safetensors, which is not installed: "
+            "pip install safetensors, or export to .pt or .npz",
             name="safetensors",
         ) from error
     arrays, values = _flattened(state)
@@ -140,14 +144,14 @@ def _write_safetensors(state: Any, path: Path) -> None:
     try:
         home.save_file({name: form(x) for name, x in arrays.items()}, path, metadata=values)
     except refusals as error:
-        for name, x in arrays.items():  # the error does not say which one it is
+        for name, x in arrays.items():  # find the array, which the error does not name
             try:
                 home.save({name: form(x)})
             except refusals as cause:
                 raise ValueError(
                     f"a .safetensors file cannot hold {name!r}, {_kind(x)}; export it to .pt"
                 ) from cause
-        raise OSError(f"{path.parent}: {error}") from error  # all can be held, so it is the disk
+        raise OSError(f"{path.parent}: {error}") from error  # all arrays fit: the disk failed
 
 
 _WRITERS: dict[str, Callable[[Any, Path], None]] = {
@@ -160,7 +164,9 @@ _WRITERS: dict[str, Callable[[Any, Path], None]] = {
 def _flattened(state: Any) -> tuple[dict[str, Any], dict[str, str]]:
     arrays, values = flatten(state)
     if VALUES in arrays:
-        raise ValueError(f"{VALUES!r} is taken in such a file; rename that array, or use .pt")
+        raise ValueError(
+            f"the name {VALUES!r} is reserved in such a file; rename that array, or export to .pt"
+        )
     return arrays, values
 
 
@@ -195,7 +201,7 @@ def _kind(x: Any) -> str:
 
 
 def _is_array(part: Any) -> bool:
-    torch = sys.modules.get("torch")  # not loaded: then there is no tensor
+    torch = sys.modules.get("torch")  # None: torch is not loaded, so no part is a tensor
     return isinstance(part, np.ndarray) or (torch is not None and isinstance(part, torch.Tensor))
 
 
@@ -214,7 +220,7 @@ def _joined(name: str, key: Any) -> str:
 
 
 def _plain(part: Any, name: str) -> Any:
-    """A part as JSON can hold it; what JSON does not know is ``{kind: text}``."""
+    """Return a part as JSON data; a type that JSON lacks becomes ``{kind: text}``."""
     if isinstance(part, np.generic):
         item = part.item()
         if isinstance(item, bool | int | float | complex | str | bytes):
@@ -229,7 +235,9 @@ def _plain(part: Any, name: str) -> Any:
     if isinstance(part, dict):
         texts = {str(key): _plain(inner, _joined(name, key)) for key, inner in part.items()}
         if len(texts) < len(part):
-            raise ValueError(f"two keys of {name or 'state'!r} are one as texts; export it to .pt")
+            raise ValueError(
+                f"two keys of {name or 'state'!r} are equal as strings; export it to .pt"
+            )
         return texts
     if isinstance(part, list | tuple):
         return [_plain(inner, _joined(name, i)) for i, inner in enumerate(part)]

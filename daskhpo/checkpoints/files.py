@@ -1,7 +1,7 @@
-"""Files of rows: chunks written at once, linked, read or mapped; complete or not there at all.
+"""Files of rows: chunks that are written atomically, linked, read or mapped.
 
-They are written as :mod:`daskhpo.atomic_files` says. The caller flushes their folder, once for all
-that it has put there.
+Files are written as in :mod:`daskhpo.atomic_files`. The caller flushes their folder, once for all
+files that it has written there.
 """
 
 from __future__ import annotations
@@ -28,20 +28,17 @@ R = TypeVar("R")
 
 N_THREADS = 8  # for the chunks of one row
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"}
-_MAP_FIXED = (
-    0x10  # Linux, where alone a file system is known to be local; Python has no name for it
-)
-_IOV_MAX = 1024  # pieces that Linux takes at once
-_AT_ONCE = 2**20  # bytes in one call: with far more some writes took three times as long
-# no hard links: another file system, one without them, too many of one file, not allowed
+_MAP_FIXED = 0x10  # on Linux, the only system where `is_local` can be True; not in Python's mmap
+_IOV_MAX = 1024  # pieces in one call, a limit of Linux
+_AT_ONCE = 2**20  # bytes in one call; with far more some writes took three times as long
+# No hard link: other file system, links not supported, too many links, or not permitted.
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
 
 
 def write_chunks(paths: Sequence[Path], pieces: Sequence[ByteArray], n_chunk: int) -> None:
-    """Put a row in its place, in chunks of ``n_chunk`` bytes, the last one filled up with zeros.
+    """Write a row in chunks of ``n_chunk`` bytes, the last one padded with zeros.
 
-    All chunks are on the disk before the first gets its name, and the row's first chunk is named
-    last.
+    All chunks are on the disk before any is renamed, and the row's first chunk is renamed last.
     """
     with replacing(paths) as partials:
         chunks = [pieces] if len(paths) == 1 else _chunks(pieces, n_chunk)
@@ -49,15 +46,15 @@ def write_chunks(paths: Sequence[Path], pieces: Sequence[ByteArray], n_chunk: in
 
 
 def link_or_copy(sources: Sequence[Path], paths: Sequence[Path]) -> None:
-    """Put the files ``sources`` also at ``paths``: as the same files where the disk can do that."""
+    """Put the files ``sources`` also at ``paths``: as hard links, or else as copies."""
     with replacing(paths) as partials:
         _at_once(_link_or_copy, sources, partials)
-    for partial in partials:  # to rename one name of a file to another name of it does nothing
+    for partial in partials:  # a rename does nothing if both names are links to the same file
         partial.unlink(missing_ok=True)
 
 
 def read_into(path: Path, part: ByteArray) -> int:
-    """Fill ``part`` from the beginning of a file; return how many bytes there were for it."""
+    """Fill ``part`` from the start of a file; return the number of bytes read."""
     with open(path, "rb", buffering=0) as file:
         rest = part.data
         while rest and (n_read := file.readinto(rest)):  # Linux reads at most 2 GiB at once
@@ -66,26 +63,26 @@ def read_into(path: Path, part: ByteArray) -> int:
 
 
 def read_chunks(paths: Sequence[Path], row: ByteArray, n_chunk: int) -> int:
-    """Fill ``row`` from chunks; return how many bytes there were for it."""
+    """Fill ``row`` from chunks; return the number of bytes read."""
     parts = [row[start : start + n_chunk] for start in range(0, row.nbytes, n_chunk)]
     return sum(_at_once(read_into, paths, parts))
 
 
 def map_privately(paths: Sequence[Path], n_bytes: int, n_chunk: int) -> ByteArray:
-    """Return a row of chunks without reading it: pages come when they are used.
+    """Return a row mapped from its chunks; pages are read when they are used.
 
-    Writing to them makes pages of their own. The files may be removed meanwhile, on a local file
-    system; on a shared one, whoever then touches a page dies of SIGBUS.
+    A write to a page makes a private copy of it. On a local file system the files may be removed
+    meanwhile. On a shared one, a process that then uses a page is killed by SIGBUS.
 
     Raises
     ------
     ValueError
-        A file is shorter, or pages of this machine would lie in two chunks.
+        A file is too short, or a page of this machine would span two chunks.
     """
     if len(paths) > 1 and n_chunk % mmap.PAGESIZE:
         raise ValueError(f"chunks of {n_chunk} bytes are not whole pages of {mmap.PAGESIZE}")
     room = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    row = np.frombuffer(room, np.uint8)  # frees the room, whatever is mapped there, at its end
+    row = np.frombuffer(room, np.uint8)  # unmaps the room and the files in it when it is freed
     for path, start in zip(paths, range(0, n_bytes, n_chunk), strict=True):
         with open(path, "rb", buffering=0) as file:
             _map_over(row[start : start + n_chunk], file.fileno())
@@ -93,9 +90,9 @@ def map_privately(paths: Sequence[Path], n_bytes: int, n_chunk: int) -> ByteArra
 
 
 def _map_over(part: ByteArray, handle: int) -> None:
-    """Put a file's pages in the place of anonymous ones, which Python's own mmap cannot."""
+    """Map a file over anonymous pages, which Python's own mmap cannot do."""
     if (n_bytes := os.fstat(handle).st_size) < part.nbytes:
-        raise ValueError(f"{n_bytes} bytes where {part.nbytes} were expected")
+        raise ValueError(f"expected at least {part.nbytes} bytes, found {n_bytes}")
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64]
     libc.mmap.restype = ctypes.c_void_p
@@ -105,17 +102,17 @@ def _map_over(part: ByteArray, handle: int) -> None:
 
 
 def is_local(path: Path) -> bool:
-    """Whether a path is known to lie on a disk of this machine, or in its memory."""
+    """Return True if a path is known to be on this machine's disks or in its memory."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
     except OSError:
         return False
     places = {path.resolve(), *path.resolve().parents}
     kind, depth = "", -1
-    for mount in mounts:  # the fifth word is the place, the first one after " - " the kind
+    for mount in mounts:  # field 5: the mount point; first field after " - ": the file system
         word = mount.split()[4]  # spaces in it are written as \040
         place = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), word))
-        if place in places and len(place.parts) >= depth:  # of several at one place, the last one
+        if place in places and len(place.parts) >= depth:  # the last mount at a place counts
             kind, depth = mount.partition(" - ")[2].split()[0], len(place.parts)
     return kind in _LOCAL
 
@@ -149,7 +146,7 @@ def _write_all(file: IO[bytes], pieces: Sequence[ByteArray | bytes]) -> None:
         while first < len(rest) and n_written >= rest[first].nbytes:
             n_written -= rest[first].nbytes
             first += 1
-        if n_written:  # up to where the disk is full
+        if n_written:  # a partial write, such as before the disk is full
             rest[first] = rest[first][n_written:]
 
 

@@ -1,4 +1,4 @@
-"""A store in this process's memory: for simulation, and for tests of what uses a store."""
+"""A checkpoint store in this process's memory, for simulation and tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daskhpo.core.types import CheckpointRef
 
 
 class MemoryStore:
-    """Checkpoints that live as long as this object, with the same meaning as those on disk."""
+    """Checkpoints in memory, as long as this object exists; behaves like `ZarrStore`."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, int], tuple[CheckpointRef, codec.Snapshot]] = {}
@@ -28,13 +28,16 @@ class MemoryStore:
         return self._keep(ref, codec.Snapshot(snapshot.buffer.copy(), snapshot.layout))
 
     def read(self, ref: CheckpointRef) -> Any:
-        """Return the state; `CheckpointMissing` or `CheckpointCorrupt` if it is not as written."""
+        """Return the state.
+
+        Raises `CheckpointMissing` or `CheckpointCorrupt` unless the row is as it was written.
+        """
         self.verify(ref)
         _, snapshot = self._rows[ref.array, ref.id]
         return codec.restore(snapshot)
 
     def verify(self, ref: CheckpointRef) -> None:
-        """Raise `CheckpointMissing` or `CheckpointCorrupt` unless the row is as it was written."""
+        """Raise `CheckpointMissing` or `CheckpointCorrupt` unless the row is as written."""
         try:
             _, snapshot = self._rows[ref.array, ref.id]
         except KeyError:
@@ -42,18 +45,18 @@ class MemoryStore:
         codec.verify(snapshot.buffer, ref, f"memory, row {ref.id}")
 
     def share(self, ref: CheckpointRef, other: MemoryStore) -> None:
-        """Give a row to another store, without copying bytes."""
+        """Add a row to another store as well, without copying bytes."""
         self.verify(ref)
         other._rows[ref.array, ref.id] = self._rows[ref.array, ref.id]
 
     def delete(self, ref: CheckpointRef) -> None:
-        """Forget a row, in every array if ``ref.array`` is empty; fine if it is not there."""
+        """Remove a row, if it exists; from all arrays if ``ref.array`` is empty."""
         for array, row in list(self._rows):
             if row == ref.id and ref.array in ("", array):
                 self._rows.pop((array, row), None)
 
     def clean(self, keep: Collection[CheckpointRef] | None = None) -> CleanupResult:
-        """Forget all rows that are not among ``keep``, or none without it; return how much."""
+        """Remove all rows that are not in ``keep``; None: remove none. Return the amount."""
         cleaned = CleanupResult()
         places = None if keep is None else {(ref.array, ref.id) for ref in keep}
         for place, (ref, _) in list(self._rows.items()):
@@ -63,7 +66,7 @@ class MemoryStore:
         return cleaned
 
     def list(self) -> builtins.list[CheckpointRef]:
-        """Return what is stored, by row."""
+        """Return the references of all rows, sorted by checkpoint id."""
         refs = [ref for ref, _ in builtins.list(self._rows.values())]
         return sorted(refs, key=lambda ref: (ref.id, ref.array))
 

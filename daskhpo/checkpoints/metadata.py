@@ -1,5 +1,7 @@
-"""The files that make a folder of rows a zarr group: what zarr itself would write, by version 3 of
-its specification. An array's attributes hold its layout.
+"""Metadata files that make a folder of rows a zarr group.
+
+They are as zarr itself would write them (version 3 of its specification). The attributes of an
+array hold its layout.
 """
 
 from __future__ import annotations
@@ -11,16 +13,16 @@ from daskhpo.checkpoints.codec import ROW_FORMAT, Layout
 
 METADATA_FILE = "zarr.json"
 MAX_ROWS = 2**31
-UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # what `read_layout` may raise
+UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # errors of `read_layout`
 
 
 def read_layout(path: Path) -> Layout:
-    """Return the layout of an array by its metadata."""
+    """Read the layout of an array from its metadata file."""
     return Layout.from_json(json.loads(path.read_bytes())["attributes"]["daskhpo"])
 
 
 def array_metadata(layout: Layout) -> bytes:
-    """Return the metadata of the array that holds rows of a layout."""
+    """Return the metadata of the array for rows of a layout."""
     metadata = {
         "shape": [MAX_ROWS, layout.n_bytes],
         "data_type": "uint8",
@@ -37,7 +39,7 @@ def array_metadata(layout: Layout) -> bytes:
 
 
 def group_metadata() -> bytes:
-    """Return the metadata of a store."""
+    """Return the metadata of a store's group."""
     attributes = {"daskhpo": {"format": ROW_FORMAT}}
     metadata = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
     return json.dumps(metadata).encode()

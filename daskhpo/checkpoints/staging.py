@@ -1,4 +1,4 @@
-"""A folder on a worker's own machine, where states wait to be written to the study's store."""
+"""A folder on a worker's local disk, where states wait for the study's store."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _PREFIX = "daskhpo-staging-"
 
 
 class Staging:
-    """Files of one process, which are worth nothing without it.
+    """Staging files of one process, which no other process can use.
 
-    They are not flushed to the disk, and hold no layouts: what counts as written is in the store.
-    The folder is this process's own (mode 0700) and locked as long as the process lives, so that
-    what a killed process left is known and removed by the next one that comes.
+    They are not flushed to the disk and hold no layouts: only rows in the store count as written.
+    The folder belongs to this process (mode 0700) and is locked while the process lives. The next
+    process removes the folders of killed processes, which have no lock.
 
     Parameters
     ----------
-    parent : folder on a local disk; made if it is not there.
+    parent : folder on a local disk; created if it does not exist.
 
     Raises
     ------
     OSError
-        There can be no such folder.
+        The folder cannot be created.
     """
 
     def __init__(self, parent: Path) -> None:
         parent.mkdir(parents=True, exist_ok=True)
-        with _locked(parent):  # nobody sees a new folder before it is locked
+        with _locked(parent):  # no other process sees the new folder before it is locked
             for folder in parent.glob(f"{_PREFIX}*"):
                 _remove_if_left(folder)
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
@@ -46,14 +46,14 @@ class Staging:
         self._names = count()
 
     def put(self, snapshot: Snapshot) -> tuple[Snapshot, Path]:
-        """Copy a snapshot to a file; return it as a read-only memory map of that, and the file.
+        """Copy a snapshot to a file; return it as a read-only memory map, and the path.
 
         The map stays readable when the file is removed.
 
         Raises
         ------
         OSError
-            The file cannot be written, and was removed.
+            The file cannot be written; it is removed.
         """
         path = self.path / str(next(self._names))
         try:
@@ -85,8 +85,8 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _remove_if_left(folder: Path) -> None:
-    """Remove a folder unless a living process, or another user, owns it."""
-    with suppress(OSError):  # another user's; or its process lives, and holds the lock
+    """Remove a folder unless it belongs to a live process or to another user."""
+    with suppress(OSError):  # it belongs to another user, or its process holds the lock
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

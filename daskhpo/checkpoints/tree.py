@@ -1,23 +1,23 @@
-"""A state tree as JSON and the memory of its arrays, and back; nothing is ever pickled.
+"""Conversion of a state tree to JSON and arrays, and back; nothing is pickled.
 
-The JSON is in two parts. The *tree* is what all states of one architecture share: keys, and of each
-array its dtype, shape and offset. A part of the state without any array (a learning rate, a list of
-losses that grows) is a *value*, and apart.
+The JSON has two parts. The *tree* is shared by all states of one architecture: keys, and the dtype,
+shape and offset of each array. A part of the state without arrays (a learning rate, a list of
+losses that grows) is a *value*, and is stored separately.
 
-What comes back
+Restored states
 ---------------
-dict, ``OrderedDict`` and ``Counter`` (keys str or int, order kept), list, tuple, int, float,
-complex, str, bytes, bool, None, numpy scalars and arrays, and torch tensors are equal in value,
-type and dtype, floats to the bit. Particulars:
+These types are restored with equal value, type and dtype, floats to the bit: dict, ``OrderedDict``
+and ``Counter`` (keys str or int, order kept), list, tuple, int, float, complex, str, bytes, bool,
+None, numpy scalars and arrays, and torch tensors. Details:
 
-* An ``OrderedDict`` keeps its ``_metadata``, where torch keeps the versions of modules.
-* Tensors come back dense, detached, C-contiguous and on the CPU; an ``nn.Parameter`` comes back as
-  one, with its ``requires_grad``. Arrays come back C-contiguous.
-* What is shared in the tree (tied weights) comes back as equal, separate parts.
+* An ``OrderedDict`` keeps its ``_metadata``, where torch stores the versions of modules.
+* Restored tensors are dense, detached, C-contiguous and on the CPU. An ``nn.Parameter`` stays one,
+  with its ``requires_grad``. Restored arrays are C-contiguous.
+* Parts that are shared in the tree (tied weights) are restored as equal, separate parts.
 * Arrays of objects, of structured dtypes or of variable-width strings, sparse and quantised
-  tensors, and subclasses of the types above are refused: `StateNotSupported` names the path.
-* Arrays that come back are writable and do not overlap, but are views of the memory that they were
-  read from, which is freed with the last of them.
+  tensors, and subclasses of the types above are rejected: `StateNotSupported` names the path.
+* Restored arrays are writable and do not overlap. They are views of the memory that they were read
+  from, which is freed with the last of them.
 """
 
 from __future__ import annotations
@@ -42,25 +42,24 @@ Json = Any
 ByteArray = NDArray[np.uint8]
 
 ALIGNMENT = 64  # a cache line, and the widest vector register
-MAX_DEPTH = 100  # of a tree; also what ends the walk through a tree that contains itself
+MAX_DEPTH = 100  # of a tree; also ends the walk through a tree that contains itself
 
 _DICTS: dict[type, str] = {dict: "dict", OrderedDict: "OrderedDict", Counter: "Counter"}
 _DICT_OF = {name: kind for kind, name in _DICTS.items()}
 _ALLOWED = (
     "allowed are dict, OrderedDict, Counter, list, tuple, int, float, complex, str, bytes, bool, "
-    "None, numpy arrays and scalars, and torch tensors; convert it, or leave it out and make it "
-    "anew when the state is loaded"
+    "None, numpy arrays and scalars, and torch tensors; convert it, or leave it out and create it "
+    "again when the state is loaded"
 )
 
 
 class Leaf(ABC):
-    """An array of a state: where its bytes are now, and where they belong.
+    """An array of a state, and its position in the row.
 
     Attributes
     ----------
     offset : bytes from the first array to this one, a multiple of `ALIGNMENT`.
-    n_bytes : its size, C-contiguous; there are fewer than `ALIGNMENT` bytes from its end to the
-        next one.
+    n_bytes : size of the C-contiguous array; the gap to the next one is less than `ALIGNMENT`.
     """
 
     offset: int
@@ -72,20 +71,23 @@ class Leaf(ABC):
 
     @abstractmethod
     def memory(self) -> ByteArray | None:
-        """The array's own memory as bytes, or None if it is elsewhere or in another order."""
+        """Return the array's own memory as bytes.
+
+        None if it is on a device, not C-contiguous or lazily conjugated.
+        """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """A state taken apart.
+    """Parts of a state: tree, values and arrays.
 
     Attributes
     ----------
-    tree : the state with each array as ``{kind: [dtype, shape, offset]}`` and each value as
-        ``{"value": its number in values}``.
+    tree : the state's tree. An array is ``{kind: [dtype, shape, offset]}``. A value is
+        ``{"value": its index in values}``.
     values, blobs : JSON of the values, and the ``bytes`` objects in them.
-    leaves : the arrays, in the order of their offsets.
-    n_bytes : room for all of them.
+    leaves : the arrays, sorted by offset.
+    n_bytes : bytes of all arrays, gaps included.
     """
 
     tree: Json
@@ -96,12 +98,12 @@ class Parts:
 
 
 def take_apart(state: Any) -> Parts:
-    """Walk through a state; its arrays are not copied.
+    """Take a state apart; arrays are not copied.
 
     Raises
     ------
     StateNotSupported
-        Names the path of the first thing that a checkpoint cannot hold.
+        The state has a part that a checkpoint cannot hold; the message names the first one's path.
     """
     walk = _Encoder()
     tree = walk.layout(*walk.visit(state, "state", 0))
@@ -117,7 +119,7 @@ def put_together(tree: Json, values: bytes, blobs: ByteArray, arrays: ByteArray)
     ModuleNotFoundError
         The state holds torch tensors and torch is not installed.
     StateNotSupported
-        It holds a dtype that this version of torch does not know.
+        The state holds a dtype that this version of torch does not have.
     """
     return _Decoder(json.loads(values), blobs, arrays).node(tree)
 
@@ -151,11 +153,11 @@ class _Tensor(Leaf):
 
     def copy_to(self, part: ByteArray) -> None:
         if (own := self.memory()) is not None:
-            # numpy's copy: torch's, on several threads, took 5-20 times as long on fresh memory
+            # numpy's copy: torch's multi-threaded one took 5-20 times as long on fresh memory
             part[...] = own
             return
         x, torch = self.value.detach(), sys.modules["torch"]
-        try:  # from any device and any stride, with lazy conjugation resolved, in one pass
+        try:  # one pass from any device and any strides; resolves lazy conjugation
             torch.from_numpy(part).view(x.dtype).view(x.shape).copy_(x)
         except NotImplementedError:  # dtypes of less than a byte
             raise _refusal(self.path, f"a tensor of {x.dtype} that is not contiguous") from None
@@ -171,20 +173,20 @@ class _Tensor(Leaf):
 
 
 class _Encoder:
-    """One walk over a state tree; `visit` says whether a part belongs to the layout."""
+    """One walk over a state tree, which separates values from the layout."""
 
     def __init__(self) -> None:
         self.values: list[Json] = []
         self.blobs = bytearray()
         self.leaves: list[Leaf] = []
         self.n_array_bytes = 0
-        self.torch: Any = sys.modules.get("torch")  # not loaded: then no tensor can be in the tree
+        self.torch: Any = sys.modules.get("torch")  # None: not loaded, so the tree has no tensors
 
     def visit(self, x: Any, path: str, depth: int) -> tuple[bool, Json]:
-        """Return (whether there are arrays in it, its JSON)."""
+        """Return (True if the part has arrays, the part's JSON)."""
         if depth > MAX_DEPTH:
             raise StateNotSupported(
-                f"{path[:200]}...: nested more than {MAX_DEPTH} deep, or contains itself"
+                f"{path[:200]}...: nested more than {MAX_DEPTH} levels deep, or contains itself"
             )
         kind = type(x)
         if kind in _DICTS:
@@ -254,7 +256,7 @@ class _Encoder:
             start = len(self.blobs)
             self.blobs += x
             return {"bytes": [start, len(x)]}
-        if kind is np.str_:  # apart: both an array's item and str() would lose trailing zeros
+        if kind is np.str_:  # not via an array's item or str(), which lose trailing zeros
             return {"np.str_": _plain(str.__str__(x))}
         if kind is np.bytes_:
             return {"np.bytes_": x.hex()}
@@ -264,12 +266,12 @@ class _Encoder:
 
 
 def _plain(x: int | str) -> Json:
-    """Return an int or a str as JSON that every reader gives back exactly."""
+    """Return an int or a str as JSON that every reader restores exactly."""
     if isinstance(x, int):  # hex: Python limits the length of decimal integers
         return x if -(2**53) <= x <= 2**53 else {"int": hex(x)}
     try:
         x.encode()
-    except UnicodeEncodeError:  # two lone surrogates would come back as one character
+    except UnicodeEncodeError:  # two lone surrogates would be restored as one character
         return {"str": x.encode("utf-32-le", "surrogatepass").hex()}
     return x
 
@@ -311,7 +313,7 @@ class _Decoder:
         self.values, self.blobs, self.arrays = values, blobs, arrays
 
     def node(self, node: Json) -> Any:
-        if isinstance(node, list | tuple):  # msgpack, as Dask uses it, makes tuples of lists
+        if isinstance(node, list | tuple):  # Dask's msgpack turns lists into tuples
             return [self.node(part) for part in node]
         if not isinstance(node, dict):
             return node
@@ -372,12 +374,12 @@ class _Decoder:
         if not isinstance(dtype, torch.dtype):
             raise StateNotSupported(
                 f"a checkpoint holds a tensor of {name}, which torch {torch.__version__} does not "
-                "know; read it with the version that wrote it"
+                "support; read it with the torch version that wrote it"
             )
         n_bytes = math.prod(shape) * dtype.itemsize
         if n_bytes == 0:
             return torch.empty(shape, dtype=dtype, device="cpu")
-        # from the slice, not all: so its storage has its own size, whoever saves it elsewhere
+        # from the slice, so that the tensor's storage, when saved elsewhere, has only its own size
         part = self.arrays[offset : offset + n_bytes]
         return torch.from_numpy(part).view(dtype).view(shape)
 
@@ -387,7 +389,7 @@ def _torch() -> Any:
         return import_module("torch")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "the checkpoint holds torch tensors and torch is not installed here; install torch, "
-            "or save numpy arrays",
+            "the checkpoint holds torch tensors and torch is not installed; install torch, or save "
+            "numpy arrays instead",
             name="torch",
         ) from error

@@ -1,4 +1,4 @@
-"""The store of a study: one zarr group, one array per layout, one row per checkpoint.
+"""A study's store: one zarr group, one array per layout, one row per checkpoint.
 
 ::
 
@@ -11,13 +11,12 @@
       <layout's name>-<k>/        rows k * 10,000 to k * 10,000 + 9999, by the same numbers
 
 Chunks are not compressed (weights shrink by 6-8 % at several times the time), so a chunk's file is
-the row itself. Files are written and read here, in zarr's places and by its specification: zarr's
-own local store does not fsync, and reads a missing chunk as zeros without an error. Any zarr reader
-sees the same bytes: ``zarr.open_group(path)[ref.array][ref.row]``.
+the row itself. This module writes and reads the files itself, at the paths of zarr's specification:
+zarr's own local store does not fsync, and reads a missing chunk as zeros without an error. Any zarr
+reader sees the same bytes: ``zarr.open_group(path)[ref.array][ref.id]``.
 
-A row is there completely or not at all, after a killed process and after a power cut (see
-`daskhpo.atomic_files`). Being there does not make it committed: that is said by the study's
-journal.
+A row exists completely or not at all, even after a killed process or a power cut (see
+`daskhpo.atomic_files`). A row that exists is committed only if the study's journal records it.
 """
 
 from __future__ import annotations
@@ -40,16 +39,19 @@ from daskhpo.checkpoints.tree import ALIGNMENT, ByteArray
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing, CheckpointNotWritten
 from daskhpo.core.types import CheckpointRef
 
-ROWS_A_FOLDER = 10_000  # more make a folder slow to list and to look up on network file systems
+ROWS_A_FOLDER = 10_000  # more make a folder slow to list and to search on network file systems
 _ARRAY = re.compile(r"([0-9a-f]{24})(?:-([1-9][0-9]{0,5}))?")
 _CHUNK = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
 _N_REMEMBERED = 16  # layouts; each may take a megabyte
-_STEP = 2**23  # bytes that are read at once where a row is only looked through
+_STEP = 2**23  # bytes in one read when a row is only verified
 
 
 @dataclass(frozen=True, slots=True)
 class CleanupResult:
-    """How many files were removed, and their bytes; those of a shared row are freed by the last."""
+    """Number of removed files, and their bytes.
+
+    The bytes of a row that stores share are freed when the last of them removes it.
+    """
 
     n_files: int = 0
     n_bytes: int = 0
@@ -59,16 +61,16 @@ class CleanupResult:
 
 
 class ZarrStore:
-    """Checkpoints of one study in a folder; cheap to make, picklable, used by many processes.
+    """Checkpoints of one study in a folder; cheap to make, and picklable.
 
-    No two writers may be given the same row, except that one may write a row again: the row is
-    then replaced, at once if it has one chunk.
+    Many processes may use the folder at once, but no two writers may get the same checkpoint id.
+    One writer may write a row again: the row is then replaced, atomically if it has one chunk.
 
     Parameters
     ----------
-    path : folder of the group; made at the first write.
-    chunk_limit : bytes of a row above which it is written in several chunks, each of at most a
-        quarter of that. Any store reads the rows of any other.
+    path : folder of the group; created at the first write.
+    chunk_limit : largest row, in bytes, that is written in one chunk. Larger rows get several
+        chunks of at most a quarter of the limit. A store reads rows written with any limit.
 
     Examples
     --------
@@ -85,8 +87,8 @@ class ZarrStore:
             raise ValueError(f"chunk_limit={chunk_limit!r} must be at least {4 * ALIGNMENT}")
         self.path = Path(path).absolute()  # a worker may have another working directory
         self.chunk_limit = chunk_limit
-        self._layouts: dict[str, codec.Layout] = {}  # read; names are hashes: never out of date
-        self._is_on_local_disk: bool | None = None  # until the first large row is read
+        self._layouts: dict[str, codec.Layout] = {}  # by name; names are hashes, so never stale
+        self._is_on_local_disk: bool | None = None  # None until the first large row is read
         self._made: set[str] = set()  # arrays known to be durable on disk
 
     def __reduce__(self) -> tuple[type[ZarrStore], tuple[str, int]]:
@@ -98,14 +100,14 @@ class ZarrStore:
     def write(self, ref: CheckpointRef, state: Any) -> CheckpointRef:
         """Write ``state`` durably; return ``ref`` with array, size and checksum.
 
-        The bytes go to the disk from where they are: the state must not change meanwhile.
+        The bytes are written from the state's own memory: it must not change meanwhile.
 
         Raises
         ------
         StateNotSupported
-            The state holds something that a checkpoint cannot hold; nothing is written.
+            The state has a part that a checkpoint cannot hold; nothing is written.
         CheckpointNotWritten
-            The disk is full, read-only or gone; nothing is left.
+            The disk is full, read-only or gone; no partial row is left.
         """
         return self._write(ref, *codec.in_pieces(state, ref.trial, ref.resource))
 
@@ -115,9 +117,9 @@ class ZarrStore:
         Raises
         ------
         ValueError
-            The snapshot is of another trial or resource than ``ref``.
+            The snapshot's trial or resource differs from that of ``ref``.
         CheckpointNotWritten
-            The disk is full, read-only or gone; nothing is left.
+            The disk is full, read-only or gone; no partial row is left.
         """
         codec.check_owner(ref, snapshot)
         return self._write(ref, snapshot.pieces(), snapshot.layout)
@@ -125,16 +127,16 @@ class ZarrStore:
     def read(self, ref: CheckpointRef) -> Any:
         """Return the state that was written.
 
-        The arrays of a large row on a local disk are pages of its file, which become memory when
-        they are used, and pages of their own when they are written to. The row may be deleted
-        meanwhile; its room on the disk is free when the last of them is.
+        The arrays of a large row on a local disk are mapped from its files. Pages are read when
+        they are used, and copied when they are written to. The row may be deleted meanwhile; its
+        disk space is freed with the last array.
 
         Raises
         ------
         CheckpointMissing
-            There is no such row, or the disk does not give it.
+            The row does not exist, or cannot be read from the disk.
         CheckpointCorrupt
-            The row or its layout is not, byte for byte, what was written.
+            The row or its layout differs from what was written.
         """
         layout, paths = self._find(ref)
         row = self._reading(ref, lambda: self._row(paths, ref, layout))
@@ -142,36 +144,36 @@ class ZarrStore:
         return codec.decode_row(row, layout)
 
     def verify(self, ref: CheckpointRef) -> None:
-        """Raise `CheckpointMissing` or `CheckpointCorrupt` unless `read` would give the state.
+        """Raise `CheckpointMissing` or `CheckpointCorrupt` if `read` would.
 
-        Takes no memory for the row.
+        Needs no memory for the whole row.
         """
         layout, paths = self._find(ref)
         preamble, found = self._reading(ref, lambda: _checksum_of_files(paths, layout.n_bytes))
         codec.check_checksum(preamble, found, ref, paths[0])
 
     def share(self, ref: CheckpointRef, other: ZarrStore) -> None:
-        """Give a committed row to another store, where the same reference then reads it.
+        """Add a committed row to another store as well, under the same reference.
 
-        No bytes are copied where the file system has hard links; deleting the row in one store
-        leaves it in the other. The bytes are not verified.
+        No bytes are copied if the file system has hard links. Deleting the row in one store does
+        not delete it in the other. The bytes are not verified.
 
         Raises
         ------
         CheckpointMissing, CheckpointCorrupt
-            The row is not there, or not of its size.
+            The row does not exist, or has the wrong size.
         CheckpointNotWritten
-            The other store's disk is full, read-only or gone; nothing is left.
+            The other store's disk is full, read-only or gone; no partial row is left.
         """
         layout, sources = self._find(ref)
         try:
             other._put(ref, layout, lambda paths: files.link_or_copy(sources, paths))
         except CheckpointNotWritten:
-            self._find(ref)  # it may have been deleted just now: then that is what is wrong
+            self._find(ref)  # raises CheckpointMissing if the row was deleted meanwhile
             raise
 
     def delete(self, ref: CheckpointRef) -> None:
-        """Remove a row, in every array if ``ref.array`` is empty; fine if it is not there."""
+        """Remove a row, if it exists; from all arrays if ``ref.array`` is empty."""
         if ref.array:
             folders = [self._folder(ref)]
         else:
@@ -183,13 +185,13 @@ class ZarrStore:
             _delete_row(folder, ref.id, n_usual)
 
     def clean(self, keep: Collection[CheckpointRef] | None = None) -> CleanupResult:
-        """Remove what nobody can use; return how much. Only when nobody writes.
+        """Remove files of killed writers, and arrays without rows; return the amount.
 
-        That is what killed writers left, and arrays without any row.
+        Call it only while no process writes.
 
         Parameters
         ----------
-        keep : committed references; all other rows are removed. None: rows are kept.
+        keep : committed references; all other rows are removed. None: keep all rows.
         """
         places = None if keep is None else {(ref.array, ref.id) for ref in keep}
         cleaned = CleanupResult()
@@ -204,7 +206,7 @@ class ZarrStore:
             left = []
             for entry, match in zip(entries, matches, strict=True):
                 is_stray = match is not None and (
-                    match[1] not in rows  # the first chunk is named last and removed first
+                    match[1] not in rows  # the first chunk is renamed last and removed first
                     or (places is not None and (folder.name, int(match[1])) not in places)
                 )
                 if is_stray or entry.name.endswith(PARTIAL):
@@ -214,17 +216,18 @@ class ZarrStore:
             if all(entry.name == metadata.METADATA_FILE for entry in left):
                 for entry in left:
                     cleaned += _remove(entry)
-                with suppress(OSError):  # what is deleted but open stays a while on NFS
+                with suppress(OSError):  # NFS keeps deleted files while they are open
                     folder.rmdir()
                 self._made.discard(folder.name)
         return cleaned
 
     def list(self) -> builtins.list[CheckpointRef]:
-        """Return what lies on disk, by row, committed or not: only the journal knows which is.
+        """Return all rows on disk, sorted by checkpoint id, committed or not.
 
-        Trial, resource and checksum are those that the row says, and are not verified before it is
-        read. What does not begin as a checkpoint does is given with ``trial=-1``: it can be
-        deleted, and reading it raises `CheckpointMissing` or `CheckpointCorrupt`.
+        Only the journal records which rows are committed. Trial, resource and checksum are those in
+        the row's preamble; they are not verified until the row is read. A row without a valid
+        preamble has ``trial=-1``: it can be deleted, and reading it raises `CheckpointMissing` or
+        `CheckpointCorrupt`.
         """
         refs = []
         for folder in self._arrays():
@@ -233,7 +236,7 @@ class ZarrStore:
                 if match := _CHUNK.fullmatch(entry.name):
                     rows.setdefault(int(match[1]), set()).add(int(match[2]))
             for row, chunks in rows.items():
-                with suppress(FileNotFoundError):  # deleted just now
+                with suppress(FileNotFoundError):  # deleted meanwhile
                     refs.append(self._inspect(folder, row, chunks))
         return sorted(refs, key=lambda ref: (ref.id, ref.array))
 
@@ -243,7 +246,9 @@ class ZarrStore:
         self, ref: CheckpointRef, pieces: builtins.list[ByteArray], layout: codec.Layout
     ) -> CheckpointRef:
         if not 0 <= ref.id < metadata.MAX_ROWS:
-            raise ValueError(f"row={ref.id!r} must be at least 0 and below {metadata.MAX_ROWS}")
+            raise ValueError(
+                f"checkpoint id {ref.id!r} must be at least 0 and below {metadata.MAX_ROWS}"
+            )
         layout = layout.in_chunks(codec.chunk_bytes(layout.n_bytes, self.chunk_limit))
         array = _array(layout.name, ref.id)
         done = codec.complete_ref(ref, array, layout.n_bytes, codec.seal(pieces))
@@ -253,7 +258,7 @@ class ZarrStore:
     def _put(
         self, ref: CheckpointRef, layout: codec.Layout, act: Callable[[Sequence[Path]], None]
     ) -> None:
-        """Make the row's folder, let ``act`` put its chunks there, and flush all that."""
+        """Create the row's folder, let ``act`` put the chunks there, and flush both."""
         folder = self._folder(ref)
         paths = _paths(folder, ref.id, layout.n_chunks)
         is_made = ref.array in self._made
@@ -262,7 +267,7 @@ class ZarrStore:
                 self._make(folder, layout)
             try:
                 act(paths)
-            except FileNotFoundError:  # somebody removed the folder
+            except FileNotFoundError:  # another process removed the folder
                 if not is_made:
                     raise
                 is_made = False
@@ -270,7 +275,7 @@ class ZarrStore:
                 act(paths)
             try:
                 flush_folder(folder)
-                if not is_made:  # also what another process made and may not have flushed yet
+                if not is_made:  # or another process made it, and may not have flushed it yet
                     flush_folder(self.path)
                     flush_folder(self.path.parent)
             except BaseException:
@@ -283,7 +288,7 @@ class ZarrStore:
             raise CheckpointNotWritten(paths[0], ref.trial, ref.resource, error) from error
 
     def _find(self, ref: CheckpointRef) -> tuple[codec.Layout, builtins.list[Path]]:
-        """Return a row's layout and files, all of which are there and of their size."""
+        """Return a row's layout and files, after a check of their existence and sizes."""
         if not ref.array:
             raise CheckpointMissing(codec.missing_message(self.path, ref))
         folder = self._folder(ref)
@@ -301,12 +306,12 @@ class ZarrStore:
     def _row(self, paths: Sequence[Path], ref: CheckpointRef, layout: codec.Layout) -> ByteArray:
         n_bytes = layout.n_bytes
         if n_bytes >= codec.HUGE and self._is_local():
-            # memory of its own would cost more than all the rest, and the state is mostly copied
-            with suppress(ValueError, OSError):  # then reading says what is wrong, if anything is
+            # fresh memory would cost more than all the rest, and the state is usually copied anyway
+            with suppress(ValueError, OSError):  # a read below raises the error, if there is one
                 return files.map_privately(paths, n_bytes, layout.n_chunk)
         row = codec.fresh_row(n_bytes)
         n_read = files.read_chunks(paths, row, layout.n_chunk)
-        if n_read != n_bytes:  # cut short just now
+        if n_read != n_bytes:  # truncated meanwhile
             raise codec.wrong_size(paths[0], ref, n_read)
         return row
 
@@ -321,7 +326,7 @@ class ZarrStore:
             return act()
         except FileNotFoundError:
             raise CheckpointMissing(codec.missing_message(path, ref)) from None
-        except OSError as error:  # the disk, or the way to it, is at fault
+        except OSError as error:  # a failure of the disk or of the connection to it
             raise CheckpointMissing(codec.unreadable_message(path, ref, error)) from error
 
     def _inspect(self, folder: Path, row: int, chunks: set[int]) -> CheckpointRef:
@@ -335,14 +340,14 @@ class ZarrStore:
             n_bytes += sum(_size(folder / f"{row}.{chunk}") for chunk in chunks - {0})
             with suppress(CheckpointCorrupt):
                 layout = self._layout(folder.name)
-                if n_bytes == layout.n_chunks * layout.n_chunk:  # with what fills the last one up
+                if n_bytes == layout.n_chunks * layout.n_chunk:  # with padding of the last chunk
                     n_bytes = layout.n_bytes
         return CheckpointRef(row, trial, resource, folder.name, n_bytes, crc)
 
     # -- arrays ----------------------------------------------------------------------------------
 
     def _folder(self, ref: CheckpointRef) -> Path:
-        if not _ARRAY.fullmatch(ref.array):  # it may come from a file: it must not leave the folder
+        if not _ARRAY.fullmatch(ref.array):  # it may be read from a file: no paths outside ours
             raise CheckpointMissing(f"array={ref.array!r} is no array of {self.path}")
         return self.path / ref.array
 
@@ -353,9 +358,9 @@ class ZarrStore:
                     yield self.path / entry.name
 
     def _make(self, folder: Path, layout: codec.Layout) -> None:
-        """Make sure that group and array are there; any number of processes may do so at once.
+        """Create group and array if they do not exist; safe in many processes at once.
 
-        Names are hashes, so whoever writes the metadata last writes the same.
+        Names are hashes, so all processes write the same metadata.
         """
         folder.mkdir(parents=True, exist_ok=True)
         if not (self.path / metadata.METADATA_FILE).exists():
@@ -377,8 +382,8 @@ class ZarrStore:
             except metadata.UNREADABLE as error:
                 raise CheckpointCorrupt(
                     f"{path}: expected layout {array}; {type(error).__name__}: {error}; no row of "
-                    "it can be read until it is restored, and a running study trains its trials "
-                    "again"
+                    "this array can be read until the file is restored; a running study trains the "
+                    "trials again without these checkpoints"
                 ) from error
             if len(self._layouts) >= _N_REMEMBERED:
                 self._layouts.clear()
@@ -387,7 +392,12 @@ class ZarrStore:
 
 
 def _array(name: str, row: int) -> str:
-    """Return the array of a row of the layout ``name``, or of the layout of the array ``name``."""
+    """Return the name of the array of a row.
+
+    Parameters
+    ----------
+    name : the layout's name, or the name of any array of the layout.
+    """
     part = row // ROWS_A_FOLDER
     return f"{name[:24]}-{part}" if part else name[:24]
 
@@ -397,7 +407,7 @@ def _paths(folder: Path, row: int, n_chunks: int) -> builtins.list[Path]:
 
 
 def _size(path: Path) -> int:
-    """Return the size of a file, 0 if it is not there."""
+    """Return the size of a file; 0 if it does not exist."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -405,7 +415,7 @@ def _size(path: Path) -> int:
 
 
 def _checksum_of_files(paths: Sequence[Path], n_bytes: int) -> tuple[bytes, int]:
-    """Return the preamble and the checksum of a row's bytes."""
+    """Return a row's preamble, and the checksum of its bytes."""
     buffer = np.empty(min(n_bytes, _STEP), np.uint8)
     preamble, crc, rest = b"", 0, n_bytes
     for path in paths:
@@ -422,7 +432,7 @@ def _checksum_of_files(paths: Sequence[Path], n_bytes: int) -> tuple[bytes, int]
 
 
 def _delete_row(folder: Path, row: int, n_usual: int) -> None:
-    """Remove a row's chunks, the first one first; there may be more than ``n_usual``."""
+    """Remove a row's chunks in order; there may be more than ``n_usual``."""
     for chunk in count():
         try:
             os.unlink(folder / f"{row}.{chunk}")

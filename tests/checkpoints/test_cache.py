@@ -110,7 +110,7 @@ def test_the_most_urgent_is_written_first(gate, notes, residents_of):
 def test_a_row_is_held_once(store, residents_of):
     cache = residents_of(store)
     hold(cache, 3)
-    with pytest.raises(ValueError, match="row=3 is held already"):
+    with pytest.raises(ValueError, match="checkpoint 3 is held already"):
         hold(cache, 3)
 
 

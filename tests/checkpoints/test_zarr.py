@@ -342,7 +342,7 @@ def test_a_reference_cannot_leave_the_store(store, tmp_path):
 
 @pytest.mark.parametrize("row", [-1, 2**31])
 def test_a_row_outside_the_array_is_refused(store, row):
-    with pytest.raises(ValueError, match=f"row={row}"):
+    with pytest.raises(ValueError, match=f"checkpoint id {row}"):
         store.write(a_ref(row), a_state())
 
 

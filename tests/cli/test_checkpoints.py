@@ -220,7 +220,7 @@ def test_a_state_is_exported_without_torch_and_without_its_study(
 
 def test_a_file_is_replaced_only_by_force(folder, capsys):
     Path("state.npz").write_text("mine")
-    assert "is there already" in output(capsys, 2, "--export", "1", "state.npz")[1]
+    assert "exists already" in output(capsys, 2, "--export", "1", "state.npz")[1]
     assert Path("state.npz").read_text() == "mine"
     output(capsys, 0, "--export", "1", "state.npz", "--force")
     assert Path("state.npz").read_bytes()[:2] == b"PK"
@@ -233,8 +233,11 @@ def test_a_file_is_replaced_only_by_force(folder, capsys):
         (("runs/none", "--collect"), "holds no study"),
         (("runs/kept", "--export", "7", "x.npz"), "there is no trial 7: runs/kept has 3 trials"),
         (("runs/kept", "--export", "all", "x.npz"), "give a trial's number, or best"),
-        (("runs/kept", "--export", "1", "x.h5"), "must end in .pt, .safetensors, .npz"),
-        (("runs/kept", "--export", "1", "no/x.npz"), "there is no folder no; make it"),
+        (("runs/kept", "--export", "1", "x.h5"), "must end in one of .pt, .safetensors, .npz"),
+        (
+            ("runs/kept", "--export", "1", "no/x.npz"),
+            "the folder no does not exist; create it first",
+        ),
         (("runs/bare", "--export", "best", "x.npz"), "has no checkpoint; run the study with"),
         (("runs/kept", "--export", "1", "x.npz", "--json"), "--json is for the list"),
         (("runs/kept", "--collect", "--json"), "--json is for the list"),
