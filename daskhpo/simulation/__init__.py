@@ -1,4 +1,4 @@
-"""Studies in virtual time: simulation, forecasts, and comparisons on recorded curves."""
+"""Studies in virtual time: simulations, forecasts and scheduler comparisons."""
 
 from daskhpo.simulation.executor import ClusterModel, Curve
 from daskhpo.simulation.simulation import Simulation

@@ -1,4 +1,4 @@
-"""Which scheduler should I have used? Recorded learning curves under other schedulers."""
+"""Comparison of schedulers on recorded learning curves."""
 
 from __future__ import annotations
 
@@ -47,30 +47,30 @@ def compare_schedulers(
     seeds: int = 20,
     target: float | None = None,
 ) -> pd.DataFrame:
-    """The trainings of a table once more, in another order, under other schedulers.
+    """Replay recorded learning curves under several schedulers.
 
-    Each curve is one trial, and each is started once. A seed is an order of them, the same for
-    all schedulers. Nothing is known of a trial beyond its recorded curve: there its last value
-    holds, and it trains on at its mean pace. So it can never reach the target there, and the times
-    of a scheduler whose ``beyond`` is large are too long rather than too short.
+    Each curve is one trial and is started once. A seed selects the order of the trials, which is
+    the same for all schedulers. After the end of its recorded curve a trial keeps its last value
+    and its mean time per unit. It can therefore never reach the target there: the times of a
+    scheduler with a large ``beyond`` are too long rather than too short.
 
     Parameters
     ----------
-    schedulers : names to schedulers; None: :func:`standard_schedulers`.
-    workers : numbers of slots to play with.
-    seeds : orders of the trials.
-    target : value of the metric to be reached; None: the best that was recorded.
+    schedulers : schedulers by name; None: :func:`standard_schedulers`.
+    workers : numbers of slots to simulate.
+    seeds : number of orders of the trials.
+    target : value of the metric to reach; None: the best recorded value.
 
     Returns
     -------
     DataFrame : one row for each scheduler, number of workers and seed. Columns: ``scheduler``,
-        ``workers``, ``seed``; ``seconds_to_target`` (inf: not reached), ``seconds`` (until all
-        trials were through), ``device_seconds`` (slots held by trials), ``trials``,
-        ``fully_trained``, ``units``, ``beyond`` (share of units that no record has).
+        ``workers``, ``seed``; ``seconds_to_target`` (inf: not reached), ``seconds`` (until the
+        study ended), ``device_seconds`` (slots held by trials), ``trials``, ``fully_trained``,
+        ``units``, ``beyond`` (share of units after the end of a recorded curve).
 
     Raises
     ------
-    ValueError : numbers below 1, or no curve with a finite value.
+    ValueError : ``workers`` or ``seeds`` below 1, or no curve with a finite value.
     """
     import pandas as pd
 
@@ -95,7 +95,7 @@ def compare_schedulers(
 
 
 def standard_schedulers(max_t: int) -> dict[str, Scheduler]:
-    """Those that need no more than a length to be compared."""
+    """Return the schedulers that need no argument except ``max_t``, by name."""
     return {
         "FIFO": FIFO(max_t),
         "ASHA": ASHA(max_t),
@@ -107,16 +107,18 @@ def standard_schedulers(max_t: int) -> dict[str, Scheduler]:
 
 
 def parse_scheduler(text: str) -> Scheduler:
-    """The scheduler of a text such as ``"ASHA(max_t=81, reduction_factor=4)"``; nothing is run.
+    """Make the scheduler that a text describes, such as ``"ASHA(max_t=81)"``.
+
+    The text is parsed, never evaluated.
 
     Raises
     ------
-    ValueError : it is none that can be replayed, or refuses its arguments.
+    ValueError : the text is no call in `PARSEABLE_SCHEDULERS`, or has invalid arguments.
     """
     found = parse_call(text, PARSEABLE_SCHEDULERS)
     if not isinstance(found, Scheduler):
         raise ValueError(
-            f"{text!r} is no scheduler; write a call of {', '.join(PARSEABLE_SCHEDULERS)}"
+            f"{text!r} is not a scheduler; write a call of one of {', '.join(PARSEABLE_SCHEDULERS)}"
         )
     return found
 

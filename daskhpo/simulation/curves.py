@@ -1,7 +1,6 @@
-"""Where learning curves come from: recorded ones, and ones that are made up.
+"""Learning curves for studies in virtual time: recorded and synthetic ones.
 
-A *source* is called with a configuration and gives its :class:`daskhpo.simulation.Curve`, so that a
-study can be played through in virtual time.
+A *source* is called with a configuration and returns its :class:`daskhpo.simulation.Curve`.
 """
 
 from __future__ import annotations
@@ -28,14 +27,17 @@ CONFIG = "config/"
 
 
 class RecordedCurve:
-    """A recorded curve. Beyond its end the last value holds, and units take its mean time.
+    """A recorded learning curve, extrapolated after its end.
+
+    There the last value is repeated. Each unit takes the mean time of the recorded units, without
+    the first one.
 
     Parameters
     ----------
     values : the metric after 1, 2, … units; NaN where training failed.
-    seconds : of training up to the end of each of them.
-    later : a unit's time as a share of the first one's, which may have a launch in it; asked for
-        if there is no other unit.
+    seconds : seconds of training up to the end of each unit.
+    later : time of a later unit as a fraction of the first one's, which may include a launch. Used
+        only if one unit was recorded.
     """
 
     __slots__ = ("_pace", "_seconds", "_values", "n_units")
@@ -44,7 +46,7 @@ class RecordedCurve:
         self, values: Sequence[float], seconds: Sequence[float], later: float = 1.0
     ) -> None:
         self._values, self._seconds = values, seconds
-        self.n_units = len(values)  #: units that were recorded
+        self.n_units = len(values)  #: recorded units
         self._pace = _pace(seconds) if seconds[1:] else later * seconds[0]
 
     def metric(self, resource: int) -> float:
@@ -59,12 +61,12 @@ class RecordedCurve:
 
 @dataclass(frozen=True)
 class CurveTable:
-    """Recorded learning curves, each with its configuration.
+    """Recorded learning curves and their configurations.
 
     Parameters
     ----------
-    objective : the metric that the curves are of.
-    configs, curves : of each training; at least two.
+    objective : the metric of the curves.
+    configs, curves : configuration and curve of each trial; at least two.
     """
 
     objective: Objective
@@ -73,14 +75,14 @@ class CurveTable:
 
     def __post_init__(self) -> None:
         if len(self.curves) < 2:
-            raise ValueError(f"{len(self.curves)} learning curves: at least two are needed")
+            raise ValueError(f"got {len(self.curves)} learning curves: at least two are needed")
 
     def __len__(self) -> int:
         return len(self.curves)
 
     @property
     def max_t(self) -> int:
-        """Units of the longest curve."""
+        """Number of units of the longest curve."""
         return max(curve.n_units for curve in self.curves)
 
     @property
@@ -89,7 +91,7 @@ class CurveTable:
 
         Raises
         ------
-        ValueError : there is no finite value.
+        ValueError : no value is finite.
         """
         losses = [
             self.objective.loss({self.objective.metric: curve.metric(resource)})
@@ -104,16 +106,17 @@ class CurveTable:
     def read(
         cls, path: str | Path, metric: str | None = None, mode: Mode | None = None
     ) -> CurveTable:
-        """The curves of a study's directory, or of a table: a CSV file, compressed or not.
+        """Read curves from a study's directory, or from a CSV file, compressed or not.
 
         Parameters
         ----------
-        metric : its column; None: the study's metric, or the only one of the table.
-        mode : None: the study's, or ``"min"``.
+        metric : name of the metric's column; None: the study's metric, or the table's only one.
+        mode : ``"min"`` or ``"max"``; None: the study's mode, or ``"min"`` for a file.
 
         Raises
         ------
-        FileNotFoundError : there is neither. ValueError : it is no such table.
+        FileNotFoundError : ``path`` is no directory or file. ValueError : the file is no table of
+            curves.
         """
         path = Path(path)
         if path.is_dir():
@@ -129,7 +132,7 @@ class CurveTable:
         try:
             frame = pd.read_csv(path)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no CSV file: {error}") from None
+            raise ValueError(f"{path} is not a valid CSV file: {error}") from None
         try:
             return cls.of(frame, metric or _only_metric(frame), mode or "min")
         except ValueError as error:
@@ -137,16 +140,17 @@ class CurveTable:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, metric: str, mode: Mode = "min") -> CurveTable:
-        """The curves of a table like that of :meth:`daskhpo.Result.curves`.
+        """Make a table from a frame like that of :meth:`daskhpo.Result.curves`.
 
         Raises
         ------
-        ValueError : columns are missing, or a curve has gaps, or times that are none.
+        ValueError : a column is missing or not numeric, or a curve has gaps or impossible times.
         """
         objective = Objective(metric, mode)
         if missing := [n for n in ("trial", "resource", "seconds", metric) if n not in frame]:
             raise ValueError(
-                f"a table of curves needs a column {missing[0]!r}; it has {list(frame.columns)}"
+                f"a table of curves needs a column {missing[0]!r}; this one has "
+                f"{list(frame.columns)}"
             )
         for name in ("resource", "seconds", metric):
             if frame[name].dtype.kind not in "iuf":
@@ -158,13 +162,15 @@ class CurveTable:
         ):
             resources, seconds = part["resource"].tolist(), part["seconds"].tolist()
             if resources != list(range(1, len(resources) + 1)):
-                raise ValueError(f"trial {trial}: resource must count 1, 2, 3, … without a gap")
+                raise ValueError(f"trial {trial}: resource must count 1, 2, 3, … without gaps")
             if not all(
                 0 <= a <= b < math.inf for a, b in zip([0, *seconds], seconds, strict=False)
             ):
-                raise ValueError(f"trial {trial}: seconds must be finite and never fall")
+                raise ValueError(
+                    f"trial {trial}: seconds must be finite, at least 0, and never decrease"
+                )
             if seconds[-1] == 0:
-                raise ValueError(f"trial {trial}: its training took no time")
+                raise ValueError(f"trial {trial}: the seconds of its last unit must be above 0")
             recorded.append((part[metric].astype(float).tolist(), seconds))
             first = part.iloc[0]
             configs.append({name.removeprefix(CONFIG): _plain(first[name]) for name in names})
@@ -174,7 +180,7 @@ class CurveTable:
         return cls(objective, tuple(configs), tuple(curves))
 
     def frame(self) -> pd.DataFrame:
-        """The table: one row a unit; see :meth:`daskhpo.Result.curves`."""
+        """Return the table, with one row per unit; see :meth:`daskhpo.Result.curves`."""
         import pandas as pd
 
         rows = []
@@ -186,21 +192,21 @@ class CurveTable:
         return pd.DataFrame(rows)
 
     def write(self, path: str | Path) -> None:
-        """Write it as a CSV file (``.csv.gz``: compressed), which :meth:`read` reads."""
+        """Write a CSV file (``.csv.gz``: compressed), for :meth:`read`."""
         self.frame().to_csv(path, index=False)
 
     def numbered(self, config: Config) -> RecordedCurve:
-        """The source for ``{"curve": n}``: the n-th curve, as if there were nothing else."""
+        """Return the n-th curve for a configuration ``{"curve": n}``; usable as a source."""
         return self.curves[config["curve"]]
 
     def nearest(self, space: Space) -> Callable[[Config], RecordedCurve]:
-        """The source for a space: a configuration learns like the nearest one in the unit cube.
+        """Return a source for a space: it returns the curve of the nearest configuration.
 
-        Categories are equal or one apart.
+        Distances are Euclidean in the unit cube; different categories have the distance 1.
 
         Raises
         ------
-        ValueError : the table lacks a hyperparameter, or has a value that the space has not.
+        ValueError : the table lacks a hyperparameter, or has a value outside the space.
         """
         where = np.array([_place(space, config) for config in self.configs])
 
@@ -213,24 +219,24 @@ class CurveTable:
 
 @dataclass(frozen=True)
 class SyntheticCurves:
-    """A source for planning: times as they are stated, and losses that are made up.
+    """A source of curves for planning, with given times and synthetic losses.
 
-    Each configuration has a quality, which shows at the end, and draws how well it seems to learn
-    at the beginning. Both are normal numbers with a stated correlation; in between the curve moves
-    from one to the other with the logarithm of the resource, on top of a fall that all share.
+    Each configuration draws an early and a late loss: normal numbers with a given correlation. The
+    curve moves from the early loss to the late one with the logarithm of the resource. A downward
+    trend, which all configurations share, is added.
 
-    Schedulers that compare trials at the same resource see ranks only, so that neither the shape
-    nor the scale matters to them; the correlation does, a little, and how often it lets a trial
-    survive is what a forecast depends on.
+    Schedulers that compare trials at the same resource use ranks only, so neither the shape nor the
+    scale matters to them. The correlation matters a little: a forecast depends on how many trials
+    survive.
 
     Parameters
     ----------
-    seconds_per_unit : one number, or several: each configuration draws one of them.
+    seconds_per_unit : seconds of a unit; of several numbers each configuration draws one.
     max_t : units of a fully trained trial.
-    mode : of the metric.
-    rank_correlation : of early with late losses, from 0 (early ones say nothing) to 1.
-    trend : fall of the shared curve over a whole training, in standard deviations of quality.
-    seed : other seeds give all configurations other curves.
+    mode : ``"min"`` or ``"max"``; for ``"max"`` the signs are reversed.
+    rank_correlation : of early with late losses, from 0 (early losses predict nothing) to 1.
+    trend : fall of the shared trend over a whole training, in standard deviations of late losses.
+    seed : another seed gives each configuration another curve.
     """
 
     seconds_per_unit: tuple[float, ...]
@@ -249,7 +255,7 @@ class SyntheticCurves:
             raise ValueError(f"rank_correlation={self.rank_correlation!r} must be between 0 and 1")
 
     def __call__(self, config: Config) -> _SyntheticCurve:
-        key = f"curve {sorted(config.items(), key=repr)!r}"  # the same whenever it is asked
+        key = f"curve {sorted(config.items(), key=repr)!r}"  # equal configs: the same curve
         generator = rng(self.seed, key)
         late, other = generator.normal(size=2).tolist()
         early = self.rank_correlation * late + math.sqrt(1 - self.rank_correlation**2) * other
@@ -275,7 +281,7 @@ class _SyntheticCurve:
 
 
 def _pace(seconds: Sequence[float]) -> float:
-    """Mean time of a unit after the first."""
+    """Return the mean seconds of the units after the first."""
     return (seconds[-1] - seconds[0]) / (len(seconds) - 1)
 
 
@@ -283,7 +289,7 @@ def _only_metric(frame: pd.DataFrame) -> str:
     names = [str(name) for name in frame.columns]
     metrics = [name for name in names if not name.startswith(CONFIG) and name not in RESERVED]
     if len(metrics) != 1:
-        raise ValueError(f"name the metric: the table has {metrics or 'none'}")
+        raise ValueError(f"name the metric: the table has {metrics or 'no metrics'}")
     return metrics[0]
 
 
@@ -292,7 +298,7 @@ def _plain(value: Any) -> Any:
 
 
 def _place(space: Space, config: Config) -> list[float]:
-    """A configuration's place in the unit cube, with categories one apart."""
+    """Return a configuration's point in the unit cube; categories have the distance 1."""
     place = []
     for name, domain in space.domains.items():
         if name not in config:

@@ -1,4 +1,4 @@
-"""Trials in virtual time: the same coordinator, with learning curves in the place of training."""
+"""An executor in virtual time: learning curves replace training."""
 
 from __future__ import annotations
 
@@ -28,33 +28,34 @@ from daskhpo.core.events import (
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointRef, Config, ReuseProbability, TrialId
 
-WRITE_COST = WriteCost()  # of a disk that takes 20 ms and 200 MB/s
+WRITE_COST = WriteCost()  # unmeasured: a disk with 20 ms a write and 200 MB/s
 
 
 class Curve(Protocol):
-    """How one configuration would learn. Both methods are cumulative in ``resource`` (from 1)."""
+    """A learning curve of one configuration, by cumulative ``resource`` (from 1)."""
 
     def metric(self, resource: int) -> float:
-        """The metric after so many units of training."""
+        """Return the metric after ``resource`` units of training."""
 
     def seconds(self, resource: int) -> float:
-        """Seconds of training from the trial's first unit to the end of this one."""
+        """Return the seconds from the start of the first unit to the end of this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterModel:
-    """What a cluster does to a study besides training, in seconds and bytes.
+    """Costs of a cluster besides training, in seconds and bytes.
 
     Attributes
     ----------
-    walltime : each slot is a job of this length. A trial hands over at the end of the last unit
-        that fits; no unit that does not fit is begun.
-    requeue_seconds : from the end of a job until another one takes its place.
-    launch_seconds : from a trial's launch into a slot to its first unit there.
-    state_bytes : size of a trial's state; None: trials have none, and train again what they left.
-    durability : of the study's :class:`CheckpointPolicy`: held states are written if that is worth
-        it, and leave memory with their job. None: only what is needed for sure is written, and
-        memory outlives the job.
+    walltime : seconds of a job; each slot is one job. A trial is preempted after the last unit that
+        fits, and no unit is started that does not fit. inf: jobs do not end.
+    requeue_seconds : from the end of a job to the start of the next one in its slot.
+    launch_seconds : from a trial's launch in a slot to its first unit there.
+    state_bytes : size of a trial's state; None: trials have no state, and repeat their training
+        when they continue.
+    durability : of the study's :class:`CheckpointPolicy`. Held states are written if they are worth
+        a write, and are removed from memory when their job ends. None: only states that are
+        certainly needed again are written, and memory outlives the jobs.
     """
 
     walltime: float = inf
@@ -69,14 +70,14 @@ class ClusterModel:
         for name in ("requeue_seconds", "launch_seconds", "state_bytes"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < inf:
-                raise ValueError(f"{name}={value!r} must be 0 or more, and finite")
+                raise ValueError(f"{name}={value!r} must be at least 0 and finite")
 
 
 IDEAL_CLUSTER = ClusterModel()
 
 
 class _End(Enum):
-    """Why a stretch of training ends."""
+    """Reason why a stretch of training ends."""
 
     SEGMENT = auto()
     INTERRUPT = auto()
@@ -85,19 +86,19 @@ class _End(Enum):
 
 @dataclass(slots=True)
 class _Run:
-    """A trial in a slot; unit ``r`` of its training ends at ``zero + curve.seconds(r)``."""
+    """A trial in a slot; its unit ``r`` ends at ``zero + curve.seconds(r)``."""
 
     attempt: int
     curve: Curve
     resource: int
     until: int
     zero: float
-    steps: list[Step] = field(default_factory=list)  # of its segment, as they will be reported
-    error: str = ""  # what is wrong with the unit after them
-    error_at: float = inf  # when that unit ends
+    steps: list[Step] = field(default_factory=list)  # of the current segment, not reported yet
+    error: str = ""  # error of the unit after these steps
+    error_at: float = inf  # end of that unit
 
     def n_done(self, now: float) -> int:
-        """Good units of the segment that have ended."""
+        """Return the number of valid units in the segment that have ended."""
         n = len(self.steps)
         while n and self.steps[n - 1].seconds > now:
             n -= 1
@@ -106,27 +107,27 @@ class _Run:
 
 @dataclass(slots=True)
 class _State:
-    """A state in memory; it took ``seconds`` of training to come to."""
+    """A state in memory, after ``seconds`` of training."""
 
     ref: CheckpointRef
     attempt: int
-    chance: ReuseProbability
+    probability: ReuseProbability
     seconds: float
 
 
 class SimulatedExecutor:
-    """A virtual clock and slots that are only counted.
+    """An executor with a virtual clock and a number of slots.
 
-    Writing and reading states takes no time, and memory has room for all of them.
+    Writing and reading states takes no time, and memory has room for all states.
 
     Parameters
     ----------
-    curve : gives the :class:`Curve` of a configuration.
-    objective : what is measured.
+    curve : a source: returns the :class:`Curve` of a configuration.
+    objective : metric and mode of the study.
     n_slots : slots at the start.
-    resizes : ``(seconds, n_slots)`` pairs: the slots change then. The trials that began last
-        lose theirs, as if their workers had died.
-    cluster : walltime, time to launch, size of states.
+    resizes : ``(seconds, n_slots)`` pairs: new numbers of slots, with their times. If slots are
+        removed, the trials that were launched last lose theirs, as if their workers had died.
+    cluster : walltime, launch time and size of states.
     """
 
     def __init__(
@@ -138,16 +139,16 @@ class SimulatedExecutor:
         cluster: ClusterModel = IDEAL_CLUSTER,
     ) -> None:
         if resizes and cluster.walltime < inf:
-            raise ValueError("give resizes or a walltime, not both: each says when slots go")
+            raise ValueError("give resizes or a walltime, not both: each determines when slots end")
         self._curve, self._objective, self._cluster = curve, objective, cluster
         self._now = 0.0
         self._n_slots = self._n_jobs = n_slots
         self._job_begins, self._job_ends, self._away = 0.0, cluster.walltime, False
         self._runs: dict[TrialId, _Run] = {}
         self._ready: deque[Event] = deque([SlotsChanged(n_slots, 0.0)])
-        self._held: dict[int, _State] = {}  # by row
-        self._saved: dict[TrialId, float] = {}  # seconds of a trial's training that a file holds
-        self._order = count()  # equal times: first in, first out
+        self._held: dict[int, _State] = {}  # by checkpoint id
+        self._saved: dict[TrialId, float] = {}  # seconds of training in a trial's written state
+        self._order = count()  # for equal times: first in, first out
         self._ends: list[tuple[float, int, TrialId, int, _End]] = []
         self._resizes = sorted(resizes, reverse=True)
 
@@ -166,7 +167,7 @@ class SimulatedExecutor:
             if at == inf:
                 raise StudyFailed("the simulation has no slots, and none will come")
             self._now = at
-            if at == at_end:  # of equal times, what was trained comes first
+            if at == at_end:  # for equal times, ends of training come first
                 _, _, trial, attempt, end = heappop(self._ends)
                 self._arrive(trial, attempt, end)
             elif at == at_resize:
@@ -183,14 +184,14 @@ class SimulatedExecutor:
             match command:
                 case Train():
                     self._train(command)
-                case Save(trial, attempt, ref, chance):
-                    self._save(trial, attempt, ref, chance)
+                case Save(trial, attempt, ref, probability):
+                    self._save(trial, attempt, ref, probability)
                 case Write(ref):
                     self._write(ref.id)
-                case Flush(rows, write):
-                    for row in rows:
-                        self._write(row)
-                    self._let_go("the study is over", write=write)
+                case Flush(ids, write):
+                    for checkpoint_id in ids:
+                        self._write(checkpoint_id)
+                    self._drop_all("the study is over", write=write)
                 case Release(trial):
                     self._runs.pop(trial, None)
                 case Interrupt(trial, attempt):
@@ -213,7 +214,7 @@ class SimulatedExecutor:
         elif (running := self._runs.get(job.trial)) is not None:
             run = running
             run.until = job.until
-        else:  # its slot went away; the coordinator is about to learn that
+        else:  # its slot was removed; AttemptLost is on its way to the coordinator
             return
         at = self._foresee(run)
         if at <= self._job_ends:
@@ -224,12 +225,16 @@ class SimulatedExecutor:
             unit = run.zero + run.curve.seconds(run.resource + 1) - self._now
             raise StudyFailed(
                 f"unit {run.resource + 1} of trial {job.trial} takes {unit:g} s from its launch, "
-                f"more than the walltime of {self._cluster.walltime:g} s: no job can train it"
+                f"more than the walltime of {self._cluster.walltime:g} s, so no job can train it: "
+                "increase the walltime, or make units shorter"
             )
         self._schedule(job.trial, run, run.steps[n - 1].seconds if n else self._now, _End.JOB)
 
     def _foresee(self, run: _Run) -> float:
-        """Work out the run's segment; when it ends, at the latest by a metric that is no number."""
+        """Compute the steps of the run's segment; return when it ends.
+
+        A metric that is not finite ends the segment.
+        """
         metric, run.steps, run.error, run.error_at = self._objective.metric, [], "", inf
         at = self._now
         for resource in range(run.resource + 1, run.until + 1):
@@ -248,31 +253,31 @@ class SimulatedExecutor:
     def _arrive(self, trial: TrialId, attempt: int, end: _End) -> None:
         run = self._runs.get(trial)
         if run is None or run.attempt != attempt or run.resource >= run.until:
-            return  # it was lost, or handed over already
+            return  # the trial was lost or preempted already
         if end is _End.JOB:
             self._set_slots(self._n_slots - 1)
-        self._report(trial, run, yielded=end is not _End.SEGMENT)
+        self._report(trial, run, preempted=end is not _End.SEGMENT)
 
-    def _report(self, trial: TrialId, run: _Run, *, yielded: bool) -> None:
-        """Tell what was trained by now, and whether it ends with that."""
+    def _report(self, trial: TrialId, run: _Run, *, preempted: bool) -> None:
+        """Report the steps so far, and a failure if there was one."""
         failed = run.error_at <= self._now
         n = run.n_done(self._now)
         steps, run.steps = tuple(run.steps[:n]), []
         run.resource += n
-        run.until = run.resource  # nothing of this segment is to come
+        run.until = run.resource  # the segment ends here
         if steps or not failed:
-            yields = yielded and not failed
-            self._ready.append(Reported(trial, run.attempt, steps, self._now, preempted=yields))
+            preempted = preempted and not failed
+            self._ready.append(Reported(trial, run.attempt, steps, self._now, preempted=preempted))
         if failed:
             self._ready.append(Failed(trial, run.attempt, run.error, self._now, retry=False))
 
     def _interrupt(self, trial: TrialId, attempt: int) -> None:
-        """Hand over at the end of the unit that is being trained."""
+        """Preempt a trial at the end of its current unit."""
         run = self._runs.get(trial)
         if run is None or run.attempt != attempt or run.resource >= run.until:
             return
         unit = run.n_done(self._now)  # the first one that has not ended
-        if unit < len(run.steps) - (not run.error):  # else the segment ends with it anyway
+        if unit < len(run.steps) - (not run.error):  # otherwise this unit ends the segment
             self._schedule(trial, run, run.steps[unit].seconds, _End.INTERRUPT)
 
     # -- slots -----------------------------------------------------------------------------------
@@ -286,16 +291,16 @@ class SimulatedExecutor:
         while len(self._runs) > n_slots:
             trial, run = self._runs.popitem()
             if run.resource < run.until:
-                self._report(trial, run, yielded=False)
+                self._report(trial, run, preempted=False)
             self._ready.append(
-                AttemptLost(trial, run.attempt, "its slot went away", self._now, False)
+                AttemptLost(trial, run.attempt, "its slot was removed", self._now, False)
             )
 
     def _end_jobs(self) -> None:
-        """Whoever trained has handed over; memory goes with the jobs."""
+        """End all jobs and their memory; running trials have been preempted before."""
         if self._cluster.durability is not None:
-            self._let_go("its job ended", write=True)
-        if self._n_slots:  # they had nothing to train
+            self._drop_all("its job ended", write=True)
+        if self._n_slots:  # the slots that were idle
             self._set_slots(0)
         self._job_begins = self._job_ends + self._cluster.requeue_seconds
         self._job_ends = self._job_begins + self._cluster.walltime
@@ -304,41 +309,43 @@ class SimulatedExecutor:
     # -- states ----------------------------------------------------------------------------------
 
     def _save(
-        self, trial: TrialId, attempt: int, ref: CheckpointRef, chance: ReuseProbability
+        self, trial: TrialId, attempt: int, ref: CheckpointRef, probability: ReuseProbability
     ) -> None:
         site = self._cluster
         if site.state_bytes is None:
             self._ready.append(Held(trial, attempt, None, self._now))
             return
         seconds = self._runs[trial].curve.seconds(ref.resource)
-        state = _State(ref, attempt, chance, seconds)
+        state = _State(ref, attempt, probability, seconds)
         self._held[ref.id] = state
         self._ready.append(Held(trial, attempt, ref, self._now))
-        if self._is_worth(state, leaving=False):
+        if self._should_write(state, leaving=False):
             self._write(ref.id)
 
-    def _is_worth(self, state: _State, *, leaving: bool) -> bool:
+    def _should_write(self, state: _State, *, leaving: bool) -> bool:
         if self._cluster.durability is None:
-            return state.chance is ReuseProbability.CERTAIN
+            return state.probability is ReuseProbability.CERTAIN
         return should_write(
-            state.chance,
+            state.probability,
             state.seconds - self._saved.get(state.ref.trial, 0.0),
             WRITE_COST.seconds(self._cluster.state_bytes or 0),
             is_evicting=leaving,
             durability=self._cluster.durability,
         )
 
-    def _write(self, row: int) -> None:
-        if (state := self._held.get(row)) is not None and not state.ref.array:
+    def _write(self, checkpoint_id: int) -> None:
+        if (state := self._held.get(checkpoint_id)) is not None and not state.ref.array:
             n_bytes = self._cluster.state_bytes or 0
             state.ref = ref = replace(state.ref, array="simulated", n_bytes=n_bytes)
             self._saved[ref.trial] = state.seconds
             self._ready.append(Saved(ref.trial, state.attempt, ref, self._now))
 
-    def _let_go(self, reason: str, *, write: bool) -> None:
-        """Memory is lost; before that what is worth it is written, if it shall be."""
-        for row, state in self._held.items():
-            if write and self._is_worth(state, leaving=True):
-                self._write(row)
-            self._ready.append(Dropped(state.ref.trial, state.attempt, row, reason, self._now))
+    def _drop_all(self, reason: str, *, write: bool) -> None:
+        """Drop all states from memory; ``write``: first write those worth a write."""
+        for checkpoint_id, state in self._held.items():
+            if write and self._should_write(state, leaving=True):
+                self._write(checkpoint_id)
+            self._ready.append(
+                Dropped(state.ref.trial, state.attempt, checkpoint_id, reason, self._now)
+            )
         self._held.clear()

@@ -1,4 +1,4 @@
-"""A forecast: a study played through in virtual time before its first GPU-hour."""
+"""Forecasts of a study, from simulations before its first GPU-hour."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["ClusterModel", "plan"]
 
 OWN = "this study"
-FALLS = (1.0, 3.0, 10.0)  # of made-up losses; only a scheduler that compares them across units,
-# as median stopping does, can tell
-MOST_TRIALS = 150_000  # played without being asked to: 10 to 20 seconds
-MOST_JOBS = 100  # one after another, before a study that makes no way is given up
+# Trends of synthetic losses. They affect only schedulers that compare losses across units, such as
+# median stopping.
+FALLS = (1.0, 3.0, 10.0)
+MOST_TRIALS = 150_000  # simulated if ``seeds`` is None: 10 to 20 seconds
+MOST_JOBS = 100  # in a row, before a study that makes no progress is abandoned
 
 
 def plan(
@@ -46,51 +47,55 @@ def plan(
     checkpoint: str | CheckpointPolicy = "auto",
     seeds: int | None = None,
 ) -> pd.DataFrame:
-    """What a study will do, and what it would with random search, ASHA or asynchronous Hyperband.
+    """Forecast a study, and what random search, ASHA and AsyncHyperband would do.
 
-    Each is played through in virtual time by the coordinator and the schedulers of a real study.
-    Configurations come from the study's searcher if that is quick, else from random search.
+    Each method runs in virtual time, with the coordinator and schedulers of a real study.
+    Configurations come from the study's searcher; if that is slow, from random search.
 
     Parameters
     ----------
-    study : as it is defined; it need not have a trainable.
-    num_workers : slots.
-    seconds_per_unit : one number, or several of which each configuration draws one. The losses are
-        then made up (:class:`daskhpo.simulation.curves.SyntheticCurves`), differently for each
-        seed: early and late ones have nothing in common in the first, and agree fully in the last.
-    curves : recorded ones, instead.
-    num_trials, time_budget : where the study ends; without both it lasts for one walltime.
-    cluster : walltime of its jobs, time to launch a trial, size of a state.
+    study : the study to forecast; a trainable is not needed.
+    num_workers : number of slots.
+    seconds_per_unit : seconds of a unit; of several numbers each configuration draws one. Losses
+        are synthetic (:class:`daskhpo.simulation.curves.SyntheticCurves`) and differ between seeds.
+        The correlation of early and late losses rises from 0 (first seed) to 1 (last seed).
+    curves : recorded curves to use instead of ``seconds_per_unit``.
+    num_trials, time_budget : limits of the study; both None: one walltime.
+    cluster : walltime of its jobs, launch time of a trial, size of a state.
     checkpoint : as for :meth:`daskhpo.Study.start`.
-    seeds : how often each is played, with other configurations each time. None: ten times, or
-        fewer if they are large (:data:`MOST_TRIALS` in all), but three times at least.
+    seeds : number of runs of each method, each with other configurations. None: 10, or fewer for
+        large studies (about :data:`MOST_TRIALS` trials in all), but at least 3.
 
     Returns
     -------
     DataFrame : one row for each method and seed. Columns: ``method``, ``scheduler``, ``seed``;
         ``trials`` (started), ``ended``, ``fully_trained``, ``failed``, ``units``; ``hours`` until
-        the study ends; ``slot_hours`` (all slots, from the beginning of a job to its end or the
-        study's), of which ``busy_hours`` were held by trials and ``lost_hours`` fell to the ends
-        of jobs; ``handovers``; ``checkpoint_files`` and ``checkpoint_bytes`` (written in all),
-        ``stored_files`` and ``stored_bytes`` (most at one time); ``beyond`` (share of units that
-        no recorded curve has); ``complete`` (False: it made no way, and was given up).
+        the study ends; ``slot_hours`` (all slots, from the start of a job to its end or the
+        study's), of which ``busy_hours`` were held by trials and ``lost_hours`` were lost at the
+        ends of jobs; ``handovers`` (preemptions); ``checkpoint_files`` and ``checkpoint_bytes``
+        (written in all), ``stored_files`` and ``stored_bytes`` (maximum at one time); ``beyond``
+        (share of units after the end of a recorded curve); ``complete`` (False: the study made no
+        progress and was abandoned).
 
     Raises
     ------
-    ValueError : arguments that do not fit together; the message says how.
+    ValueError : arguments that contradict each other; the message says what to change.
     StudyFailed : a unit takes longer than the walltime.
     """
     import pandas as pd
 
     if (seconds_per_unit is None) == (curves is None):
-        raise ValueError("give seconds_per_unit or curves (recorded ones), and not both")
+        raise ValueError("give seconds_per_unit or curves (recorded ones), not both")
     if seeds is not None and (not isinstance(seeds, int) or seeds < 1):
         raise ValueError(f"seeds={seeds!r} must be an int of at least 1, or None")
     if num_workers < 1:
         raise ValueError(f"num_workers={num_workers!r} must be at least 1")
     problem = study.problem
     if problem.scheduler.mutates and num_trials is None:
-        raise ValueError("give num_trials: a population is all trials of its study")
+        raise ValueError(
+            "num_trials is required for population-based schedulers: all trials of the study are "
+            "the population"
+        )
     if problem.searcher.slow:
         problem = replace(problem, searcher=RandomSearch())
     policy = check_policy(checkpoint)
@@ -100,24 +105,27 @@ def plan(
     rows: list[dict[str, Any]] = []
     n_seeds, seed = 10 if seeds is None else seeds, 0
     while seed < n_seeds:
-        curve = source or _made_up(seconds_per_unit, problem, seed, n_seeds)
+        curve = source or _synthetic(seconds_per_unit, problem, seed, n_seeds)
         for method, scheduler in schedulers_to_compare(problem.scheduler).items():
             tally = SimulationStats(problem.objective, curve=source)
             executor = SimulatedExecutor(curve, problem.objective, num_workers, (), cluster)
-            played = replace(problem, scheduler=scheduler, seed=seed)
-            simulate(played, executor, limits, policy, tally)
+            simulated = replace(problem, scheduler=scheduler, seed=seed)
+            simulate(simulated, executor, limits, policy, tally)
             row: dict[str, Any] = {"method": method, "scheduler": repr(scheduler), "seed": seed}
             row |= _counts(tally, num_workers, cluster)
             row["complete"] = not (may_give_up and tally.stopped)
             rows.append(row)
-        if seed == 0 and seeds is None:  # the larger they are, the less they differ
+        if seed == 0 and seeds is None:  # large studies differ less between seeds
             n_seeds = min(n_seeds, max(3, MOST_TRIALS // sum(row["trials"] for row in rows)))
         seed += 1
     return pd.DataFrame(rows)
 
 
 def schedulers_to_compare(own: Scheduler) -> dict[str, Scheduler]:
-    """The study's scheduler and those it is compared with, which have its ladder if it has one."""
+    """Return the study's scheduler and those to compare it with, by method.
+
+    They get its ``grace_period`` and ``reduction_factor``, if it has them.
+    """
     ladder: Callable[..., dict[str, Any]] = lambda max_t, **others: others  # noqa: E731
     names = ("ASHA", "SuccessiveHalving", "Hyperband")
     try:
@@ -137,7 +145,10 @@ def schedulers_to_compare(own: Scheduler) -> dict[str, Scheduler]:
 def _limits(
     problem: Problem, num_trials: int | None, time_budget: float | str | None, site: ClusterModel
 ) -> tuple[Limits, bool]:
-    """The limits of a played study; and whether reaching the last of them means to give it up."""
+    """Return the limits of a simulated study.
+
+    Also return True if its time budget is only meant to abandon it when it makes no progress.
+    """
     if num_trials is None and time_budget is None and site.walltime < math.inf:
         time_budget = site.walltime
     limits = check_limits(Limits(num_trials), time_budget, problem)
@@ -146,7 +157,7 @@ def _limits(
     return limits, False
 
 
-def _made_up(seconds: Any, problem: Problem, seed: int, seeds: int) -> SyntheticCurves:
+def _synthetic(seconds: Any, problem: Problem, seed: int, seeds: int) -> SyntheticCurves:
     return SyntheticCurves(
         (seconds,) if isinstance(seconds, int | float) else tuple(seconds),
         problem.scheduler.max_t,
@@ -179,7 +190,7 @@ def _counts(tally: SimulationStats, num_workers: int, site: ClusterModel) -> dic
 
 
 def job_seconds(seconds: float, site: ClusterModel) -> float:
-    """For how long there was a job in each slot, up to some time."""
+    """Return for how many seconds each slot had a job, up to ``seconds``."""
     if site.walltime == math.inf:
         return seconds
     n, rest = divmod(seconds, site.walltime + site.requeue_seconds)

@@ -1,4 +1,4 @@
-"""What a trial costs: a few units of a few real trials on this machine."""
+"""Measurement of a trial's costs, from a few units of real trials on this machine."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrialCost:
-    """What was measured.
+    """Measured costs of a trial.
 
     Attributes
     ----------
-    seconds_per_unit : of each configuration, its first unit left out where there is another one.
+    seconds_per_unit : seconds of a unit, for each configuration; without the first unit if there
+        are others.
     launch_seconds : from a launch to the first unit, in a process that has trained before.
-    state_bytes : of a state; None: trials have none.
-    device : on which it was measured: ``"cpu"`` or ``"gpu"``.
+    state_bytes : size of a state; None: trials have no state.
+    device : device of the measurement, ``"cpu"`` or ``"gpu"``.
     """
 
     seconds_per_unit: tuple[float, ...]
@@ -35,22 +36,24 @@ class TrialCost:
 def profile(
     study: Study, n_configs: int = 4, n_units: int = 3, time_budget: str = "2m", gpu: float = 0
 ) -> TrialCost:
-    """Train a few configurations of a study for a few units, in a worker process of this machine.
+    """Train a few configurations for a few units, in a worker process on this machine.
 
     Parameters
     ----------
-    time_budget : a unit that runs when it is spent is trained to its end.
-    gpu : GPUs, or the fraction of one, for the worker.
+    n_configs : configurations to train.
+    n_units : units of each.
+    time_budget : text such as ``"2m"``; the unit that is running then is still completed.
+    gpu : GPUs of the worker, or a fraction of one; 0: CPU only.
 
     Raises
     ------
-    ValueError : the study has no trainable, or no trial came to the end of a unit.
+    ValueError : the study has no trainable, or no trial completed a unit.
     NoSuitableWorkers : this machine has no such device.
     """
     from daskhpo.study.study import Study
 
     if study.trainable is None:
-        raise ValueError("this study has no trainable to measure: state the seconds per unit")
+        raise ValueError("this study has no trainable to measure: give the seconds per unit")
     objective = study.problem.objective
     with tempfile.TemporaryDirectory(prefix="daskhpo-measure-") as folder:
         probe = Study(
@@ -75,14 +78,14 @@ def profile(
 
 
 def trial_cost(result: Result, device: str = "cpu") -> TrialCost:
-    """What a study of complete trials tells of their costs.
+    """Compute the costs of a trial from the result of a study of complete trials.
 
     Raises
     ------
-    ValueError : no trial came to the end of a unit; the message shows the first failure.
+    ValueError : no trial completed a unit; the message shows the first failure.
     """
     if not result.has_reports:
-        result.best_trial  # noqa: B018 - raises, and says what failed
+        result.best_trial  # noqa: B018 - raises ValueError with the first failure
     metric = result.objective.metric
     curves = [
         part["seconds"].tolist()

@@ -1,4 +1,4 @@
-"""Studies in virtual time."""
+"""Simulated studies: a real coordinator in virtual time."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ __all__ = ["ClusterModel", "Curve", "Simulation"]
 
 
 class Simulation:
-    """A study whose training is looked up: same coordinator, schedulers and searchers.
+    """A study that reads learning curves instead of training.
+
+    Coordinator, schedulers and searchers are those of a real study.
 
     Parameters
     ----------
-    curve : ``curve(config)`` gives an object with ``metric(resource)`` and ``seconds(resource)``,
-        both cumulative in resource; seconds count from the trial's first step.
+    curve : ``curve(config)`` returns an object with ``metric(resource)`` and ``seconds(resource)``,
+        both cumulative in ``resource``; seconds count from the start of the trial's first unit.
     space, metric, mode, scheduler, searcher, seed : as for :class:`daskhpo.Study`.
-    num_workers : slots.
-    resizes : ``(seconds, num_workers)`` pairs: workers come and go at these times.
-    cluster : what the cluster does to it: walltime, time to launch a trial, size of states.
+    num_workers : number of slots.
+    resizes : ``(seconds, num_workers)`` pairs: new numbers of slots, with their times.
+    cluster : costs of the cluster: walltime, launch time of a trial, size of states.
 
     Examples
     --------
@@ -90,15 +92,18 @@ class Simulation:
         target: float | None = None,
         checkpoint: str | CheckpointPolicy = "auto",
     ) -> Result:
-        """Run to the end of the trials, the (virtual) time or the target, whichever is first.
+        """Run the study until the first of its limits is reached.
 
         Parameters
         ----------
+        num_trials : trials to start; None: no limit.
+        time_budget : virtual seconds, or text such as ``"8h"``; None: no limit.
+        target : value of the metric at which the study stops; None: no limit.
         checkpoint : which states are written, as for :meth:`daskhpo.Study.start`.
 
         Raises
         ------
-        ValueError : no limit was given, so that the study would never end.
+        ValueError : no limit was given, so the study would never end.
         """
         limits = check_limits(Limits(num_trials, None, target), time_budget, self._problem)
         result = Result((), self._problem.objective)
@@ -115,7 +120,7 @@ def simulate(
     policy: CheckpointPolicy,
     journal: Journal,
 ) -> None:
-    """Play a study through to its end; the journal is told all that happens."""
+    """Run a study to its end in virtual time; ``journal`` receives all records."""
     coordinator = Coordinator(problem, journal)
     with contextlib.closing(coordinator.searcher):
         executor.perform(coordinator.handle(SessionStarted(limits, policy, 0.0)))
@@ -123,7 +128,7 @@ def simulate(
 
 
 class ResultJournal:
-    """A journal that tells each record to a result and keeps none: there may be millions."""
+    """A journal that applies records to a result and keeps none, of possibly millions."""
 
     def __init__(self, result: Result) -> None:
         self.append = result.apply

@@ -1,4 +1,4 @@
-"""A journal of a simulated study that counts, and keeps no record."""
+"""A journal that counts what happens in a simulated study, and keeps no records."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ from daskhpo.core.types import Config, Status, TrialId
 
 
 class SimulationStats:
-    """Counts what a study did, in a fraction of the time that a :class:`daskhpo.Result` takes.
+    """Counters of a study, much faster than a :class:`daskhpo.Result`.
 
     Parameters
     ----------
-    objective : of the study.
-    target : value of the metric whose first time is noted.
-    curve : the source of its curves, if they are recorded: units beyond a record are counted.
+    objective : metric and mode of the study.
+    target : value of the metric for ``reached``; None: no target.
+    curve : source of recorded curves, to count extrapolated units; None: curves are not recorded.
 
     Attributes
     ----------
-    n_trials : that were started.
-    ended : how many ended in which way.
-    n_units, n_extrapolated : units trained, and those of them that no record has.
-    n_preemptions : trials that gave their slot back in mid-segment.
-    busy_seconds, slot_seconds : slots held by trials; slots that were there.
-    seconds : of the last record.
-    n_files, n_bytes : checkpoints written in all; ``most_files``, ``most_bytes`` : at one time.
-    reached : seconds of the first report as good as the target; inf: none was.
-    stopped : whether it was asked to stop before its end.
+    n_trials : trials started.
+    ended : numbers of ended trials, by status.
+    n_units, n_extrapolated : units trained; those of them after the end of a recorded curve.
+    n_preemptions : preemptions in mid-segment.
+    busy_seconds, slot_seconds : slot-seconds held by trials; slot-seconds in all.
+    seconds : time of the last record.
+    n_files, n_bytes : checkpoints written in all.
+    most_files, most_bytes : maximum of stored checkpoints at one time.
+    reached : seconds of the first step as good as the target; inf: not reached.
+    stopped : True if the study received a stop request.
     """
 
     def __init__(
@@ -60,19 +61,19 @@ class SimulationStats:
         self.ended: Counter[Status] = Counter()
         self.reached = math.inf
         self.stopped = False
-        self._recorded: dict[TrialId, int] = {}  # units that its record has
-        self._since: dict[TrialId, float] = {}  # from when on a trial's slot is not counted yet
-        self._stored: dict[int, int] = {}  # bytes by row
+        self._recorded: dict[TrialId, int] = {}  # recorded units of a trial's curve
+        self._since: dict[TrialId, float] = {}  # time up to which a trial's slot is counted
+        self._stored: dict[int, int] = {}  # bytes by checkpoint id
         self._stored_bytes = 0
         self._n_slots, self._slots_since = 0, 0.0
 
     @property
     def n_ended(self) -> int:
-        """Trials that ended, in whichever way."""
+        """Number of trials that ended, with any status."""
         return self.ended.total()
 
     def append(self, record: Record) -> None:
-        """Take in the next record."""
+        """Count the next record."""
         match record:
             case Reported(trial, steps=steps):
                 self._hold(trial, record.seconds)
@@ -98,8 +99,8 @@ class SimulationStats:
                 self._stored_bytes += ref.n_bytes
                 self.most_files = max(self.most_files, len(self._stored))
                 self.most_bytes = max(self.most_bytes, self._stored_bytes)
-            case Deleted(row):
-                self._stored_bytes -= self._stored.pop(row)
+            case Deleted(checkpoint_id):
+                self._stored_bytes -= self._stored.pop(checkpoint_id)
             case SlotsChanged(n_slots):
                 self._count_slots(record.seconds)
                 self._n_slots = n_slots
@@ -108,7 +109,7 @@ class SimulationStats:
         self.seconds = record.seconds
 
     def flush(self) -> None:
-        """All is counted already; but for the slots until now."""
+        """Count the slots up to the last record; all else is counted already."""
         self._count_slots(self.seconds)
 
     def _hold(self, trial: TrialId, seconds: float) -> None:

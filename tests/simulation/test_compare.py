@@ -107,7 +107,7 @@ def test_a_scheduler_is_what_its_repr_says(scheduler):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("9", "is no scheduler; write a call of FIFO, ASHA"),
+        ("9", "is not a scheduler; write a call of one of FIFO, ASHA"),
         ("PBT(max_t=9)", "is not allowed; write plain values and calls of FIFO, ASHA"),
         ("ASHA(max_t=open('x'))", "is not allowed"),
         ("ASHA(max_t=0)", "max_t=0 is below grace_period=1"),

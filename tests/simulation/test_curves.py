@@ -101,16 +101,25 @@ def test_a_studys_directory_is_read_with_its_metric_and_its_values(tmp_path):
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        (FRAME.drop(columns="seconds"), "needs a column 'seconds'; it has"),
+        (FRAME.drop(columns="seconds"), "needs a column 'seconds'; this one has"),
         (FRAME.drop(columns="loss"), "needs a column 'loss'"),
         (changed(loss="high"), "the column 'loss' must hold numbers"),
         (changed(resource=[1, 2, 4, 1, 2]), "trial 7: resource must count 1, 2, 3"),
         (changed(resource=[1, 2, 2, 1, 2]), "trial 7: resource must count 1, 2, 3"),
-        (changed(seconds=[5.0, 4.0, 9.0, 4.0, 8.0]), "trial 7: seconds must be finite and never"),
-        (changed(seconds=[5.0, 7.0, 9.0, -4.0, 8.0]), "trial 2: seconds must be finite and never"),
+        (
+            changed(seconds=[5.0, 4.0, 9.0, 4.0, 8.0]),
+            "trial 7: seconds must be finite, at least 0, and never",
+        ),
+        (
+            changed(seconds=[5.0, 7.0, 9.0, -4.0, 8.0]),
+            "trial 2: seconds must be finite, at least 0, and never",
+        ),
         (changed(seconds=[5.0, math.inf, 9.0, 4.0, 8.0]), "trial 7: seconds must be finite"),
         (changed(seconds=[5.0, math.nan, 9.0, 4.0, 8.0]), "trial 7: seconds must be finite"),
-        (changed(seconds=[5.0, 7.0, 9.0, 0.0, 0.0]), "trial 2: its training took no time"),
+        (
+            changed(seconds=[5.0, 7.0, 9.0, 0.0, 0.0]),
+            "trial 2: the seconds of its last unit must be above 0",
+        ),
         (FRAME[:3], "1 learning curves: at least two"),
     ],
 )
@@ -132,7 +141,7 @@ def test_a_path_without_anything_and_a_file_that_is_no_table_are_named(tmp_path)
     with pytest.raises(FileNotFoundError, match="holds no study"):
         CurveTable.read(tmp_path)
     (tmp_path / "empty.csv").touch()
-    with pytest.raises(ValueError, match=r"empty.csv is no CSV file"):
+    with pytest.raises(ValueError, match=r"empty.csv is not a valid CSV file"):
         CurveTable.read(tmp_path / "empty.csv")
 
 

@@ -224,7 +224,7 @@ def test_arguments_that_do_not_fit_are_refused(given, message):
 
 
 def test_a_population_without_a_number_is_refused():
-    with pytest.raises(ValueError, match="give num_trials: a population is all trials"):
+    with pytest.raises(ValueError, match="num_trials is required for population-based"):
         plan(a_study(PBT(9, 3, ["x"])), 3, seconds_per_unit=10, time_budget="1h")
 
 

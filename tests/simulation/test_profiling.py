@@ -57,7 +57,7 @@ def test_what_failed_is_shown(tmp_path):
 
 
 def test_a_study_without_a_trainable_cannot_be_measured(tmp_path):
-    with pytest.raises(ValueError, match="no trainable to measure: state the seconds per unit"):
+    with pytest.raises(ValueError, match="no trainable to measure: give the seconds per unit"):
         profile(a_study(None, tmp_path))
 
 
