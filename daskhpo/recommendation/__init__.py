@@ -1,4 +1,4 @@
-"""Which scheduler and which searcher to take for a study, and why."""
+"""Recommendation of a scheduler and a searcher for a study, with reasons."""
 
 from daskhpo.recommendation.answer import Recommendation, recommend
 

@@ -1,4 +1,4 @@
-"""The answer to a question: a scheduler and a searcher, as code to paste."""
+"""The recommendation for a study: a scheduler and a searcher, as code to paste."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from daskhpo.schedulers.pbt import Population
 class Recommendation:
     """A scheduler and a searcher for a study, each with its reason.
 
-    ``print`` shows it as code to paste.
+    ``print`` shows them as code to paste.
 
     Attributes
     ----------
-    scheduler, searcher : for :class:`daskhpo.Study`.
-    num_trials : of ``Study.run``; None: as many as there is time for.
+    scheduler, searcher : arguments of :class:`daskhpo.Study`.
+    num_trials : argument of ``Study.run``; None: limited only by the time.
     scheduler_rule, searcher_rule : rows of the decision table, with ``because`` and ``evidence``.
-    full_trainings : how many trials could be trained to the end.
+    full_trainings : number of trials that could be trained to the end.
     """
 
     scheduler: Scheduler
@@ -76,25 +76,25 @@ def recommend(
     architecture: Sequence[str] = (),
     models: int = 1,
 ) -> Recommendation:
-    """Which scheduler and which searcher to use, by a table of rules. Runs nothing.
+    """Recommend a scheduler and a searcher by a table of rules, without training.
 
     Parameters
     ----------
     space : as for :class:`daskhpo.Study`.
     budget : seconds, or text such as ``"8h"``.
-    workers : trials at a time.
-    seconds_per_unit : that a trial takes for one unit of training, on average.
+    workers : number of trials at a time.
+    seconds_per_unit : mean seconds of one unit of training.
     max_t : units of a fully trained trial.
-    early : whether the order of trials after a few units is that at the end (``"telling"``),
-        another one (``"misleading"``), or not known.
+    early : ``"telling"`` if the order of trials after a few units predicts the final order;
+        ``"misleading"`` if it does not; ``"unknown"``.
     schedule : hyperparameters that should change during training.
     architecture : hyperparameters that change the shape of the model.
-    models : how many good, finished models are wanted.
+    models : number of good, finished models wanted.
 
     Raises
     ------
-    TypeError, ValueError : an argument out of range; names that are no hyperparameters of the
-        space; a hyperparameter of the architecture that should change during training.
+    TypeError, ValueError : an argument is out of range; a name is no hyperparameter of the space;
+        a hyperparameter of the architecture is in ``schedule``.
 
     Examples
     --------
@@ -104,11 +104,11 @@ def recommend(
     from daskhpo.schedulers import ASHA
     from daskhpo.searchers import GPSearch
     <BLANKLINE>
-    # good where early results tell the order and where they mislead; a trial that was set aside
-    # may come back
+    # good where early results predict the final order and where they mislead; a paused trial
+    # can still be promoted later
     scheduler = ASHA(max_t=81, grace_period=5, reduction_factor=3, brackets=1, \
 variant='promotion', compare='best')
-    # it learns from trials of every length, and chooses ones that go on
+    # it learns from trials of every length, and suggests trials that survive more rungs
     searcher = GPSearch(acq='EI', n_initial_points=8, kappa=1.96, xi=0.01)
     """
     question = Question(
@@ -138,7 +138,9 @@ def _check(question: Question) -> None:
     known = question.space.domains
     for name, given in (("schedule", question.schedule), ("architecture", question.architecture)):
         if unknown := [each for each in given if each not in known]:
-            raise ValueError(f"{name}: {unknown} are no hyperparameters; the space has {[*known]}")
+            raise ValueError(
+                f"{name}: {unknown} are no hyperparameters of the space, which has {[*known]}"
+            )
     if question.schedule and question.max_t < SHORTEST_SCHEDULE:
         raise ValueError(
             f"max_t={question.max_t} is too short for a schedule: give at least "
@@ -146,7 +148,8 @@ def _check(question: Question) -> None:
         )
     if both := [name for name in question.schedule if name in question.architecture]:
         raise ValueError(
-            f"schedule: {both} change the shape of the model, and cannot change during training"
+            f"schedule: {both} are in architecture as well; hyperparameters that change the shape "
+            "of the model cannot change during training"
         )
 
 

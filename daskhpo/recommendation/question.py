@@ -1,4 +1,4 @@
-"""A study that is to be run, and what follows from its size by arithmetic."""
+"""A planned study, and quantities that follow from its size by arithmetic."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Space
 Early = Literal["unknown", "telling", "misleading"]
 
 ETA = 3
-POPULATIONS = (4, 16)  # the smallest and the largest that are recommended
-RANKINGS = 30  # of a population, in all
-SHORTEST_SCHEDULE = 4  # units
+POPULATIONS = (4, 16)  # members of the smallest and the largest recommended population
+RANKINGS = 30  # of a population during a whole training
+SHORTEST_SCHEDULE = 4  # units; the least ``max_t`` for a schedule
 
 
 @dataclass(frozen=True)
 class Question:
-    """A study that is to be run, in the words of :func:`recommend`."""
+    """A planned study; fields as for :func:`recommend`, ``seconds`` is the budget."""
 
     space: Space
     seconds: float
@@ -34,18 +34,18 @@ class Question:
 
     @property
     def full_trainings(self) -> float:
-        """How many trials could be trained to the end, on all workers together."""
+        """Number of trials that all workers together could train to the end."""
         return self.seconds * self.workers / (self.seconds_per_unit * self.max_t)
 
     @property
     def grace_period(self) -> int:
-        """The first rung: the later, the less early results say."""
+        """Resource of the first rung: the less early results predict, the later."""
         share = {"telling": 27, "unknown": 16, "misleading": 9}[self.early]
         return max(1, self.max_t // share)
 
     @property
     def units_per_trial(self) -> float:
-        """Of a ladder, on average: one in three goes on at each rung."""
+        """Mean units of a trial in a bracket, where one in three passes each rung."""
         rungs = (0, *milestones(self.max_t, self.grace_period, ETA))
         parts = enumerate(pairwise(rungs))
         units: float = sum((end - begin) / ETA**n for n, (begin, end) in parts)
@@ -53,24 +53,24 @@ class Question:
 
     @property
     def n_survivors(self) -> float:
-        """How many trials a ladder would train to the end."""
+        """Number of trials that a bracket would train to the end."""
         n_rungs = len(milestones(self.max_t, self.grace_period, ETA))
         share: float = 1 / ETA ** (n_rungs - 1)
         return self.full_trainings * self.max_t / self.units_per_trial * share
 
     @property
     def seconds_between_starts(self) -> float:
-        """Seconds from one trial's start to the next, where a ladder stops trials early."""
+        """Seconds from one trial's start to the next one's, with early stopping."""
         return self.seconds_per_unit * self.units_per_trial / self.workers
 
     @property
     def n_combinations(self) -> float:
-        """How many configurations there are; inf with a float among them."""
+        """Number of configurations; inf if a hyperparameter is a float."""
         return prod(_size(domain) for domain in self.space.domains.values())
 
     @property
     def population(self) -> int:
-        """Members of a population: as many as can be trained to the end, within bounds."""
+        """Members of a population: all that can be trained to the end, within limits."""
         smallest, largest = POPULATIONS
         return max(smallest, min(largest, int(self.full_trainings)))
 
@@ -81,7 +81,7 @@ class Question:
 
     @property
     def stops_early(self) -> bool:
-        """Whether training is long enough to have a rung before its end."""
+        """True if training is long enough for a rung before its end."""
         return self.max_t >= ETA
 
 

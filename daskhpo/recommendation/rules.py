@@ -1,7 +1,7 @@
-"""Which scheduler and which searcher for which study: rules, each with the evidence for it.
+"""Rules for the choice of a scheduler and a searcher, each with its evidence.
 
-The rules stand here only. The page ``docs/explanation/which-method.md`` shows them as a table that
-:func:`decision_table` writes.
+The page ``docs/explanation/which-method.md`` shows these rules as the table that
+:func:`decision_table` returns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from daskhpo.schedulers.pbt import PBT
 from daskhpo.searchers.grid import GridSearch
 from daskhpo.searchers.random import RandomSearch
 
-SUGGESTION_SECONDS = 0.3  # of a Gaussian process with some hundred results, on one core
+SUGGESTION_SECONDS = 0.3  # of a Gaussian process with a few hundred results, on one core
 MANY_PARAMETERS = 20
 ENOUGH_FOR_A_MODEL = 8  # full trainings
 
@@ -31,13 +31,15 @@ Part = TypeVar("Part", Scheduler, Searcher)
 
 @dataclass(frozen=True)
 class Rule(Generic[Part]):
-    """One row of the decision table; the first that applies is taken.
+    """One row of the decision table; the first row that applies is used.
 
     Attributes
     ----------
-    when, choose, because : as the table says it.
-    evidence : what was measured, and where.
-    is_weak : there are few measurements, or they are not of studies such as this one.
+    when, choose, because : text of the table's columns.
+    evidence : text about the measurements, with a link.
+    applies : True if the rule applies to a study.
+    make : makes the scheduler or searcher for a study.
+    is_weak : True if there are few measurements, or none of such studies.
     """
 
     when: str
@@ -57,7 +59,9 @@ REPLAYED = (
 )
 PLAYED = "[simulated](../../experiments/simulated/README.md)"
 COMPARED = "equal time: [time to solution](../../experiments/time_to_solution/README.md)"
-SUGGESTED = "none of ours: a Gaussian process is known to need more trials the more dimensions"
+SUGGESTED = (
+    "no own measurements; a Gaussian process is known to need more trials in more dimensions"
+)
 
 
 def _promotion(question: Question) -> Scheduler:
@@ -66,7 +70,7 @@ def _promotion(question: Question) -> Scheduler:
 
 SCHEDULER_RULES: tuple[Rule[Scheduler], ...] = (
     Rule(
-        f"a unit is nearly all of training (`max_t` below {ETA})",
+        f"one unit is most of the training (`max_t` below {ETA})",
         "`FIFO`",
         "there is no rung before the end",
         "arithmetic",
@@ -74,19 +78,20 @@ SCHEDULER_RULES: tuple[Rule[Scheduler], ...] = (
         lambda q: FIFO(q.max_t),
     ),
     Rule(
-        "a schedule is wanted, and the architecture is searched, too",
-        "`ASHA`, promotion; then a population with the architecture held",
-        "a population tries as many architectures as it has members: find the architecture first",
-        "arithmetic; the two steps were not compared with one",
+        "a schedule is wanted, and the architecture is searched as well",
+        "`ASHA`, promotion; then a population with a fixed architecture",
+        "a population tries only as many architectures as it has members: find the architecture "
+        "first",
+        "arithmetic; two steps were not compared with one",
         lambda q: bool(q.schedule) and bool(q.architecture) and q.stops_early,
         _promotion,
         is_weak=True,
     ),
     Rule(
         "a schedule is wanted, at most 8 trials can be trained to the end, and a float or int "
-        "shall change",
+        "should change",
         "`PB2`",
-        "a small population explores too little by chance; a model chooses the changes",
+        "a small population explores too little at random; a model chooses the changes",
         KNOWN_SCHEDULE,
         lambda q: bool(q.schedule) and q.population <= 8 and _mutates_numbers(q),
         lambda q: PB2(q.max_t, q.interval, list(q.schedule)),
@@ -102,8 +107,8 @@ SCHEDULER_RULES: tuple[Rule[Scheduler], ...] = (
     Rule(
         "more finished models are wanted than `ASHA` would train to the end",
         "`MedianStopping`",
-        "a ladder trains one trial in nine or so to the end, and the time is too short for more",
-        REPLAYED + "; the recorded curves, where no model need be finished, are against it",
+        "`ASHA` trains about one trial in nine to the end, and the time is too short for more",
+        REPLAYED + "; the recorded curves, where no model has to be finished, are against it",
         lambda q: q.models > max(1.0, q.n_survivors),
         lambda q: MedianStopping(FIFO(q.max_t), grace_period=q.grace_period),
         is_weak=True,
@@ -111,27 +116,27 @@ SCHEDULER_RULES: tuple[Rule[Scheduler], ...] = (
     Rule(
         "early results mislead",
         "`ASHA`, promotion, a late first rung",
-        "the first rung is the most dangerous one; a trial that was set aside may come back",
-        f"{CURVES}, 3 tasks (a surrogate), 40 seeds: beside a late first rung a second bracket "
-        f"costs, and all brackets are no better; and {PLAYED}: from the first unit "
+        "the first rung is the riskiest one; a paused trial can still be promoted later",
+        f"{CURVES}, 3 tasks (a surrogate), 40 seeds: with a late first rung a second bracket is "
+        f"worse, and all brackets are no better; {PLAYED}: with a first rung after one unit "
         "the best 0.2 % are never found on one task of five",
         lambda q: q.early == "misleading",
         _promotion,
     ),
     Rule(
-        "early results tell the order",
+        "early results predict the final order",
         "`ASHA`, stopping, an early first rung",
-        "most trials end after a twenty-seventh of training, and no state is written for them",
-        f"{CURVES}, 6 tasks, 40 seeds: as good as promotion by the best trial, by the mean of "
-        "six a little worse; better with each earlier rung",
+        "most trials end after 1/27 of the training, and no state is written for them",
+        f"{CURVES}, 6 tasks, 40 seeds: the best trial is as good as with promotion, the mean of "
+        "the best six slightly worse; each earlier first rung is better",
         lambda q: q.early == "telling",
         lambda q: ASHA(q.max_t, q.grace_period, ETA, compare="best"),
     ),
     Rule(
         "none of these",
         "`ASHA`, promotion",
-        "good where early results tell the order and where they mislead; a trial that was set "
-        "aside may come back",
+        "good where early results predict the final order and where they mislead; a paused trial "
+        "can still be promoted later",
         f"{CURVES}, 9 tasks, 40 seeds; needs a trainable with a state",
         lambda q: True,
         _promotion,
@@ -142,7 +147,7 @@ SEARCHER_RULES: tuple[Rule[Searcher], ...] = (
     Rule(
         "all combinations can be trained to the end",
         "`GridSearch`",
-        "each is tried once, and nothing is left out",
+        "each is tried once, and none is left out",
         "arithmetic",
         lambda q: q.n_combinations <= q.full_trainings and not q.schedule,
         lambda q: _grid(q),
@@ -150,8 +155,8 @@ SEARCHER_RULES: tuple[Rule[Searcher], ...] = (
     Rule(
         "a schedule is wanted",
         "`RandomSearch`",
-        "the members of a population should begin apart; what is good is found by exploiting",
-        "none of ours: it is how populations are begun in the papers",
+        "the members of a population should start far apart; good values are found by exploiting",
+        "no own measurements; the papers start populations in this way",
         lambda q: bool(q.schedule),
         lambda q: RandomSearch(),
         is_weak=True,
@@ -159,17 +164,18 @@ SEARCHER_RULES: tuple[Rule[Searcher], ...] = (
     Rule(
         f"fewer than {ENOUGH_FOR_A_MODEL} trials can be trained to the end",
         "`RandomSearch`",
-        "a model begins with eight trials that it does not choose",
-        f"{CURVES}, 4 tasks, 30 seeds: with time for 4 and 8 random search has the better best "
-        "trial where early results tell, and the worse one where they mislead",
+        "a model does not choose its first eight trials",
+        f"{CURVES}, 4 tasks, 30 seeds: with time for 4 and 8 full trainings the best trial of "
+        "random search is better where early results predict the order, and worse where they "
+        "mislead",
         lambda q: q.full_trainings < ENOUGH_FOR_A_MODEL,
         lambda q: RandomSearch(),
     ),
     Rule(
         f"a trial starts every {SUGGESTION_SECONDS:g} s or more often",
         "`RandomSearch`",
-        "a model would be late, and its trials be drawn at random",
-        "a guess at the time of one suggestion with some hundred results",
+        "a model would be too slow, and the trials would be random fallbacks",
+        "a guess at the time of one suggestion with a few hundred results",
         lambda q: q.seconds_between_starts <= SUGGESTION_SECONDS,
         lambda q: RandomSearch(),
         is_weak=True,
@@ -177,7 +183,7 @@ SEARCHER_RULES: tuple[Rule[Searcher], ...] = (
     Rule(
         f"more than {MANY_PARAMETERS} hyperparameters",
         "`RandomSearch`",
-        "distances say little in so many dimensions",
+        "distances mean little in so many dimensions",
         SUGGESTED,
         lambda q: len(q.space.domains) > MANY_PARAMETERS,
         lambda q: RandomSearch(),
@@ -186,9 +192,9 @@ SEARCHER_RULES: tuple[Rule[Searcher], ...] = (
     Rule(
         "none of these",
         "`GPSearch`",
-        "it learns from trials of every length, and chooses ones that go on",
-        f"{CURVES}, 4 tasks, 30 seeds: the mean of the best six is ahead with time for 4, 8, 16 "
-        f"and 32; {COMPARED}, 6 seeds of one task, all ahead",
+        "it learns from trials of every length, and suggests trials that survive more rungs",
+        f"{CURVES}, 4 tasks, 30 seeds: the mean of the best six is better with time for 4, 8, 16 "
+        f"and 32 full trainings; {COMPARED}: better in all 6 seeds of one task",
         lambda q: True,
         lambda q: _gp(),
     ),
@@ -196,13 +202,13 @@ SEARCHER_RULES: tuple[Rule[Searcher], ...] = (
 
 
 def _grid(question: Question) -> Searcher:
-    """All values: those of an Integer have to be asked for."""
+    """Make a grid of all values; those of an Integer need ``num_points``."""
     sizes = [d.high - d.low + 1 for d in question.space.domains.values() if isinstance(d, Integer)]
     return GridSearch(num_points=max(sizes)) if sizes else GridSearch()
 
 
 def _gp() -> Searcher:
-    from daskhpo.searchers.gp.search import GPSearch  # scipy takes a while to load
+    from daskhpo.searchers.gp.search import GPSearch  # scipy is slow to import
 
     return GPSearch()
 
@@ -213,7 +219,7 @@ def _mutates_numbers(question: Question) -> bool:
 
 
 def decision_table() -> str:
-    """All rules as Markdown, for the page that explains them."""
+    """Return all rules as Markdown tables, for the page that explains them."""
     parts = []
     for what, rules in (("scheduler", SCHEDULER_RULES), ("searcher", SEARCHER_RULES)):
         lines = [f"| if | {what} | because | evidence |", "|---|---|---|---|"]
