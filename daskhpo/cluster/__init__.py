@@ -1,4 +1,4 @@
-"""Dask clusters for trials."""
+"""Slurm: clusters of worker jobs, Slurm's commands, and checks of a site."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Slurm's own records say of jobs: queueing, run time, GPUs, and how they ended."""
+"""Slurm's accounting records of jobs: queueing and run time, GPUs, exit codes."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ FIELDS = (
     "Partition",
     "NodeList",
 )
-JOBS_PER_CALL = 200  # a command line has its limits
+JOBS_PER_CALL = 200  # the length of a command line is limited
 
 
 @dataclass(frozen=True)
 class JobCost:
-    """One run of a job. A job that Slurm started again is several, with one number.
+    """One run of a job. A job that Slurm restarted has several, with the same job id.
 
     Attributes
     ----------
-    job : its number.
-    state : in Slurm's word: ``COMPLETED``, ``TIMEOUT``, ``CANCELLED``, ``RUNNING``, ...
-    exit_code : of its script, and the signal that ended it: ``"0:0"``, ``"1:0"``, ``"0:15"``.
-    seconds : that it ran.
+    job : job id.
+    state : as Slurm names it: ``COMPLETED``, ``TIMEOUT``, ``CANCELLED``, ``RUNNING``, ...
+    exit_code : exit code of its script and the signal that ended it: ``"0:0"``, ``"1:0"``,
+        ``"0:15"``.
+    seconds : run time.
     waited : seconds from its submission to its start; None: it has not started.
-    n_gpus, n_cpus : that it held.
-    account, partition, nodes : as Slurm names them; empty if it does not say.
+    n_gpus, n_cpus : number of allocated GPUs and CPUs.
+    account, partition, nodes : as Slurm names them; empty: not recorded.
     """
 
     job: str
@@ -52,20 +53,20 @@ class JobCost:
 
     @property
     def gpu_hours(self) -> float:
-        """GPUs held, times hours."""
+        """Allocated GPUs, times hours of run time."""
         return self.n_gpus * self.seconds / 3600
 
 
 def slurm_cost(jobs: Iterable[str]) -> list[JobCost]:
-    """What jobs have cost, by Slurm's records; those that it has forgotten are left out.
+    """Return the cost of jobs by Slurm's records; jobs without a record are left out.
 
     Parameters
     ----------
-    jobs : their numbers, such as those of :attr:`daskhpo.Result.jobs`.
+    jobs : job ids, such as those of :attr:`daskhpo.Result.jobs`.
 
     Raises
     ------
-    CommandMissing, CommandFailed : there is no ``sacct`` here, or this Slurm keeps no accounts.
+    CommandMissing, CommandFailed : ``sacct`` is missing here, or this Slurm has no accounting.
     """
     numbers = list(dict.fromkeys(jobs))
     costs = []
@@ -74,8 +75,8 @@ def slurm_cost(jobs: Iterable[str]) -> list[JobCost]:
             "sacct",
             "--noheader",
             "--parsable2",
-            "--allocations",  # the job as a whole, not each of its steps
-            "--duplicates",  # each run of a job that was started again
+            "--allocations",  # whole jobs, not their steps
+            "--duplicates",  # each run of a restarted job
             f"--format={','.join(FIELDS)}",
             f"--jobs={','.join(numbers[first : first + JOBS_PER_CALL])}",
         ]
@@ -84,11 +85,11 @@ def slurm_cost(jobs: Iterable[str]) -> list[JobCost]:
 
 
 def parse_sacct(text: str) -> list[JobCost]:
-    """What ``sacct --noheader --parsable2`` printed of the fields that :func:`slurm_cost` asks for.
+    """Parse what ``sacct --noheader --parsable2`` printed for :func:`slurm_cost`.
 
     Raises
     ------
-    ValueError : a line is of another form; it is shown.
+    ValueError : a line has other columns; the message shows it.
     """
     costs = []
     for line in text.splitlines():
@@ -96,7 +97,7 @@ def parse_sacct(text: str) -> list[JobCost]:
             continue
         values = line.split("|")
         if len(values) != len(FIELDS):
-            raise ValueError(f"sacct printed {line!r}, which is not {'|'.join(FIELDS)}")
+            raise ValueError(f"sacct printed {line!r}; the format must be {'|'.join(FIELDS)}")
         field = dict(zip(FIELDS, values, strict=True))
         resources = _resources(field["AllocTRES"])
         submitted, started = _time(field["Submit"]), _time(field["Start"])
@@ -118,21 +119,21 @@ def parse_sacct(text: str) -> list[JobCost]:
 
 
 def _resources(text: str) -> dict[str, str]:
-    """``"cpu=8,gres/gpu=4,gres/gpu:a100=4,mem=64G"`` by name."""
+    """Parse ``"cpu=8,gres/gpu=4,gres/gpu:a100=4,mem=64G"``: value by name."""
     pairs = (part.partition("=") for part in text.split(",") if part)
     return {name: value for name, _, value in pairs}
 
 
 def _gpus(resources: dict[str, str]) -> int:
-    """GPUs of a job: all, or if that is not said, the sum over their types."""
+    """Return the number of GPUs: the recorded total, else the sum over types."""
     if "gres/gpu" in resources:
         return int(resources["gres/gpu"])
     return sum(int(n) for name, n in resources.items() if name.startswith("gres/gpu:"))
 
 
 def _time(text: str) -> float | None:
-    """Seconds of a time of this place's zone, as Slurm writes it; None if it has not come."""
+    """Convert a local time that Slurm printed to seconds since 1970; None: no time."""
     try:
         return datetime.fromisoformat(text).timestamp()
-    except ValueError:  # "Unknown", "None", or "" where a job was cancelled before its start
+    except ValueError:  # "Unknown", "None", or "" if the job was cancelled before its start
         return None

@@ -1,4 +1,4 @@
-"""Sees to it that a Slurm cluster has the jobs that its studies need: observes, decides, acts."""
+"""Autoscaler of a Slurm cluster: observe its jobs and workers, plan, act."""
 
 from __future__ import annotations
 
@@ -29,38 +29,35 @@ from daskhpo.cluster.shell import CommandFailed, CommandMissing
 
 logger = logging.getLogger("daskhpo")
 
-WORKER_CHECK_SECONDS = 5.0  # between two looks at the workers
-SQUEUE_SECONDS = 30.0  # between two questions to Slurm, unless workers went
-SUBMIT_RETRY_SECONDS = (
-    30.0  # after a job that was refused, or ended before it had workers; then twice that
-)
+WORKER_CHECK_SECONDS = 5.0  # between two checks of the workers
+SQUEUE_SECONDS = 30.0  # between two calls of squeue, unless a job lost its workers
+SUBMIT_RETRY_SECONDS = 30.0  # after a rejected or failed job; doubled for each in a row
 MAX_RETRY_SECONDS = 1800.0
 LOG_LINES = 15
-SBATCH_FAILURE = (
-    r"Exit code: (-?\d+)\nCommand:\n(.*?)\nstdout:\n(.*)stderr:\n(.*)"  # by dask-jobqueue
-)
+# what dask-jobqueue raises
+SBATCH_FAILURE = r"Exit code: (-?\d+)\nCommand:\n(.*?)\nstdout:\n(.*)stderr:\n(.*)"
 
 
 @dataclass(slots=True)
 class _TrackedJob:
-    """One job of workers. Times by the monotonic clock."""
+    """A job of workers. Times are in seconds of the monotonic clock."""
 
     name: str
     number: str
     walltime: float
     submitted: float
     state: JobPhase = JobPhase.PENDING
-    ran: float = 0.0  # seconds, when it was last seen
+    ran: float = 0.0  # seconds that it had run when last seen
     seen: float = 0.0
-    connected: bool = False  # it has had workers
+    connected: bool = False  # it has workers, or had some
     has_workers: bool = False
-    busy: float = 0.0  # when something last ran there
+    busy: float = 0.0  # time at which something last ran there
     retiring: bool = False
     free: bool = False
 
 
 class _WorkerArrivals(SchedulerPlugin):  # type: ignore[misc]
-    """Says of which job a worker came."""
+    """Scheduler plugin that reports the job of each new worker."""
 
     def __init__(self, came: Callable[[str], None]) -> None:
         self._came = came
@@ -74,14 +71,13 @@ def _job_of(worker: Any) -> str:
 
 
 class SlurmAutoscaler:
-    """Runs in the event loop of the cluster, and ends with it.
+    """Autoscaler of one cluster: runs in its event loop, and ends with it.
 
-    Dask's own record of jobs is kept as it must be: what is over is taken out of it, or Dask would
-    submit it again.
+    Jobs that have ended are removed from Dask's own record; else Dask would submit them again.
 
     Parameters
     ----------
-    options : of dask-jobqueue, for a job of so many seconds.
+    options : returns dask-jobqueue's options of a job, given its walltime in seconds.
     """
 
     def __init__(
@@ -95,16 +91,16 @@ class SlurmAutoscaler:
         self._cluster, self._rules, self._options = cluster, rules, options
         self._job_name, self._log_directory = job_name, log_directory
         self._jobs: dict[str, _TrackedJob] = {}
-        self._spent = 0.0  # GPU-seconds of jobs that are over
-        self._wanted: deque[tuple[float, float]] = deque()  # when, slots
+        self._spent = 0.0  # GPU-seconds of jobs that have ended
+        self._wanted: deque[tuple[float, float]] = deque()  # time, slots
         self._n_failures = 0  # in a row
         self._not_before = 0.0
         self._asked = 0.0
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     @property
     def gpu_hours(self) -> float:
-        """What all jobs have used so far, by the clock."""
+        """GPU-hours that all jobs have used so far; without GPUs, job-hours."""
         ran = sum(job.ran for job in self._jobs.values())
         return (self._spent + ran * self._rules.gpus_per_job) / 3600
 
@@ -113,7 +109,7 @@ class SlurmAutoscaler:
 
         Raises
         ------
-        CommandMissing, CommandFailed : there is no Slurm; it refuses the very first one.
+        CommandMissing, CommandFailed : Slurm's commands are missing; it rejects the first job.
         """
         steps = plan_scaling(self._rules, ClusterState())
         if not steps.submit:
@@ -121,21 +117,21 @@ class SlurmAutoscaler:
         await self._submit(steps.submit[:1])
         try:
             await self._submit(steps.submit[1:])
-        except CommandFailed as error:  # a limit on jobs, say: go on with those there are
-            self._failed(f"a job was refused: {error}")
+        except CommandFailed as error:  # such as a limit on jobs: use those that were submitted
+            self._failed(f"Slurm rejected a job: {error}")
         self._cluster.scheduler.add_plugin(_WorkerArrivals(self._worker_arrived))
-        look = PeriodicCallback(self._tick, WORKER_CHECK_SECONDS * 1000)
-        self._cluster.periodic_callbacks["daskhpo-autoscaler"] = look
-        look.start()
+        check = PeriodicCallback(self._tick, WORKER_CHECK_SECONDS * 1000)
+        self._cluster.periodic_callbacks["daskhpo-autoscaler"] = check
+        check.start()
 
     def _worker_arrived(self, name: str) -> None:
-        """A job has a worker, perhaps for less than the time between two looks."""
+        """Record that a job has a worker, which may leave before the next check."""
         job = self._jobs.get(name)
         if job is not None and not job.connected:
             job.connected, job.state, job.busy = True, JobPhase.RUNNING, time.monotonic()
             self._n_failures, self._not_before = 0, 0.0
 
-    # -- a look ----------------------------------------------------------------------------------
+    # -- observe ---------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
         if self._cluster.status is not Status.running:
@@ -156,7 +152,7 @@ class SlurmAutoscaler:
         for job in self._jobs.values():
             workers = of_job.get(job.name, [])
             job.has_workers = bool(workers)
-            if workers and not job.connected:  # before the job was known
+            if workers and not job.connected:  # it connected before the job was recorded
                 self._worker_arrived(job.name)
             job.free = not any(worker.processing or worker.has_what for worker in workers)
             held_idle = broker is not None and all(
@@ -172,20 +168,20 @@ class SlurmAutoscaler:
             self._wanted.popleft()
 
     async def _observe_jobs(self) -> None:
-        """Which jobs wait, run, and are over."""
+        """Ask Slurm which jobs are pending, run, or have ended."""
         self._asked = now = time.monotonic()
         known = list(self._jobs.values())
         try:
             found = {one.number: one for one in await asyncio.to_thread(self._listed)}
-        except (CommandFailed, CommandMissing) as error:  # it may be away for a while
-            logger.info("Slurm was asked for jobs in vain: %s", error)
+        except (CommandFailed, CommandMissing) as error:  # it may be unavailable for a while
+            logger.info("the jobs could not be listed: %s", error)
             return
         for job in known:
             one = found.get(job.number)
             if one is None or one.state == "COMPLETING":
                 if not job.has_workers:
                     self._is_over(job, now)
-            elif one.is_pending:  # perhaps again
+            elif one.is_pending:  # possibly after a requeue
                 job.state = JobPhase.PENDING
             else:
                 job.state = JobPhase.RUNNING
@@ -197,15 +193,15 @@ class SlurmAutoscaler:
         return jobs.jobs_named(self._job_name)
 
     def _is_over(self, job: _TrackedJob, now: float) -> None:
-        # What it ran since it was last seen is not known: all of the time in between, at most.
+        # It may have run all of the time since it was last seen: count that.
         since = job.seen or job.submitted
         ran = min(job.walltime, job.ran + now - since)
         self._spent += ran * self._rules.gpus_per_job
         self._forget(job.name)
         if not job.connected and not job.retiring:
-            self._failed(f"job {job.number} ended before its workers came: {self._log(job)}")
+            self._failed(f"job {job.number} ended before its workers connected: {self._log(job)}")
         elif not job.retiring:
-            logger.info("job %s of workers is over", job.number)
+            logger.info("worker job %s has ended", job.number)
 
     def _seen(self, now: float) -> ClusterState:
         found = tuple(
@@ -224,7 +220,7 @@ class SlurmAutoscaler:
         return ClusterState(found, self._wanted[-1][1], lately, self._spent, may_submit)
 
     def _n_wanted(self) -> float:
-        """Slots that studies could fill; before the first one comes, as many as there may be."""
+        """Return the slots that studies could fill; infinite before the first study."""
         broker = self._broker
         return math.inf if broker is None or not broker.n_joined else broker.wanted
 
@@ -232,12 +228,12 @@ class SlurmAutoscaler:
     def _broker(self) -> Any:
         return self._cluster.scheduler.extensions.get("daskhpo")
 
-    # -- what is done ----------------------------------------------------------------------------
+    # -- act -------------------------------------------------------------------------------------
 
     async def _act(self, steps: ScalingPlan) -> None:
         for name in steps.retire:
             self._jobs[name].retiring = True
-            logger.info("job %s is idle and given back", self._jobs[name].number)
+            logger.info("worker job %s is idle: its workers are retired", self._jobs[name].number)
             for worker in list(self._cluster.scheduler.workers.values()):
                 if _job_of(worker) == name:
                     self._broker.retire(worker.address)
@@ -250,18 +246,18 @@ class SlurmAutoscaler:
             try:
                 await self._submit(steps.submit)
             except (CommandFailed, CommandMissing) as error:
-                self._failed(f"a job was refused: {error}")
+                self._failed(f"Slurm rejected a job: {error}")
         if steps.exhausted:
             self._warn_once(self._exhausted())
             if not self._jobs and self._broker is not None:
                 self._broker.stop("the GPU-hours are spent")
 
     async def _submit(self, walltimes: tuple[float, ...]) -> None:
-        """Submit jobs; if one is refused, the others are there all the same."""
+        """Submit jobs. If one is rejected, the others are kept, and its error is raised."""
         cluster, added = self._cluster, {}
         for walltime in walltimes:
             ((name, spec),) = cluster.new_worker_spec().items()
-            cluster._i += 1  # no name is used twice: a worker of that name may still be closing
+            cluster._i += 1  # use no name twice: a worker with that name may still be closing
             options = spec["options"] | self._options(walltime)
             cluster.worker_spec[name] = spec | {"options": options}
             added[name] = walltime
@@ -290,35 +286,35 @@ class SlurmAutoscaler:
         self._cluster.workers.pop(name, None)
 
     def _failed(self, what: str) -> None:
-        """Wait before another one is tried, longer each time."""
+        """Delay the next submission; the delay doubles with each failure in a row."""
         wait = min(MAX_RETRY_SECONDS, SUBMIT_RETRY_SECONDS * 2**self._n_failures)
         self._n_failures += 1
         self._not_before = time.monotonic() + wait
-        logger.warning("%s\nanother one is tried in %d s", what, wait)
+        logger.warning("%s\nretrying in %d s", what, wait)
 
     def _warn_once(self, what: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
+        if what not in self._warned:
+            self._warned.add(what)
             logger.warning("%s", what)
 
     def _exhausted(self) -> str:
         hours = (self._rules.max_gpu_seconds or 0.0) / 3600
         return (
-            f"max_gpu_hours={hours:g} allows no further job: the rest is used, or set aside for "
-            "those that run"
+            f"max_gpu_hours={hours:g} allows no further job: the budget is used, or reserved for "
+            "submitted jobs"
         )
 
     def _log(self, job: _TrackedJob) -> str:
-        """The end of what a job printed."""
+        """Return the last lines of a job's log."""
         found = sorted(self._log_directory.glob(f"*-{job.number}.log"))
         if not found:
-            return f"there is no log of it in {self._log_directory}"
+            return f"no log was found in {self._log_directory}"
         lines = found[-1].read_text(errors="replace").splitlines()
         return "\n".join([f"{found[-1]}:", *lines[-LOG_LINES:]])
 
 
 def _refusal(error: BaseException) -> BaseException:
-    """What dask-jobqueue says of a command that failed, in our words."""
+    """Convert dask-jobqueue's error of a failed command to one of ours."""
     if isinstance(error, FileNotFoundError):
         return CommandMissing("sbatch was not found; is it on the PATH?")
     found = re.search(SBATCH_FAILURE, str(error), re.DOTALL)

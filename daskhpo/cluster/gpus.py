@@ -1,4 +1,4 @@
-"""The GPUs that a process may use."""
+"""GPUs that a process may use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 
 
 def visible_gpus() -> list[str]:
-    """Names of the GPUs that this process may use, found without loading CUDA."""
+    """Return the names of the GPUs that this process may use, without loading CUDA."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]

@@ -1,4 +1,7 @@
-"""Former name of :mod:`daskhpo.cli.submitted_job`: batch scripts that wait in a queue call it."""
+"""Former name of :mod:`daskhpo.cli.submitted_job`.
+
+Batch scripts that are still in a queue call it.
+"""
 
 import runpy
 

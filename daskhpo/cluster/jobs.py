@@ -1,4 +1,4 @@
-"""What Slurm says of jobs."""
+"""Jobs in Slurm's queue: list, submit and cancel them."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ TERMINAL_STATES = {
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """A job that is not over, as Slurm tells.
+    """A job in the queue, as ``squeue`` prints it.
 
     Attributes
     ----------
-    number : its own one.
-    submission : of the job array that it belongs to; else its own number.
-    name : as people write it: ``"123"``, or ``"123_4"`` in an array.
-    state, reason : in Slurm's words.
-    seconds_left : till its walltime ends; None: without end, or Slurm does not say.
-    nodes : where it runs; empty before.
+    number : its own job id.
+    submission : job id of the array that it belongs to; else its own job id.
+    name : job id in the form that users write: ``"123"``, or ``"123_4"`` in an array.
+    state, reason : as Slurm names them.
+    seconds_left : seconds until its time limit; None: no limit, or not known.
+    nodes : nodes where it runs; empty before it starts.
     """
 
     number: str
@@ -50,76 +50,89 @@ class SlurmJob:
 
     @property
     def is_pending(self) -> bool:
-        """Whether it has not begun yet."""
+        """True if it has not started."""
         return not self.nodes
 
     @property
     def description(self) -> str:
-        """In one line: ``job 123 RUNNING on n1``."""
+        """One line, such as ``job 123 RUNNING on n1``."""
         how = f"({self.reason})" if self.is_pending else f"on {self.nodes}"
         return f"job {self.name} {self.state} {how}"
 
 
 def jobs_of(submission: str) -> list[SlurmJob]:
-    """Jobs of one submission that are not over: several if it is an array.
+    """Return the jobs of a submission that have not ended; several for a job array.
 
     Raises
     ------
-    CommandMissing, CommandFailed : there is no Slurm here, or it does not answer.
+    CommandMissing, CommandFailed : Slurm's commands are missing here, or Slurm does not answer.
     """
     try:
         return _listed("--jobs", submission)
     except CommandFailed as error:
-        if "Invalid job id" in error.output:  # it was over long ago
+        if "Invalid job id" in error.output:  # it ended long ago
             return []
         raise
 
 
 def jobs_named(name: str) -> list[SlurmJob]:
-    """Your own jobs of this name that are not over."""
+    """Return the user's own jobs with this name that have not ended."""
     return _listed("--user", getpass.getuser(), "--name", name)
 
 
 def cancel(submission: str, *, waiting_only: bool = False) -> None:
-    """Cancel a job, or all of an array."""
+    """Cancel a job or a job array; ``waiting_only``: only what is pending."""
     call(["scancel", *(["--state=PENDING"] if waiting_only else []), submission])
 
 
 def cancel_named(name: str) -> None:
-    """Cancel your own jobs of this name, if there are any."""
+    """Cancel the user's own jobs with this name, if any."""
     call(["scancel", "--user", getpass.getuser(), "--name", name])
 
 
 def submit_script(script: str) -> str:
-    """Submit a batch script; the job's number.
+    """Submit a batch script and return the job id.
 
     Raises
     ------
-    CommandMissing, CommandFailed : there is no Slurm here; it refuses the job, and says why.
+    CommandMissing, CommandFailed : ``sbatch`` is missing here; Slurm rejects the job, and the
+        message contains its reason.
     """
     printed = call(["sbatch", "--parsable"], text=script)
     return printed.strip().splitlines()[-1].partition(";")[0]  # the cluster's name may follow
 
 
 def is_over(job: str) -> bool:
-    """Whether a job, named as a study's lock names it (``"123.0"``), is over for certain."""
+    """Return True if a job has certainly ended.
+
+    A job that Slurm has restarted since counts as ended.
+
+    Parameters
+    ----------
+    job : job id and number of restarts, as in a study's lock: ``"123.0"``.
+    """
     number, _, restarts = job.partition(".")
     try:
-        told = call(["scontrol", "--oneliner", "show", "job", number])
+        printed = call(["scontrol", "--oneliner", "show", "job", number])
     except CommandMissing:
         return False
     except CommandFailed as error:
         return "Invalid job id" in error.output
-    for line in told.splitlines():
+    for line in printed.splitlines():
         fields = dict(re.findall(r"(\w+)=(\S*)", line))
         if fields.get("JobId") == number:
-            began_again = int(fields.get("Restarts", 0)) > int(restarts or 0)
-            return began_again or fields.get("JobState") in TERMINAL_STATES
+            restarted = int(fields.get("Restarts", 0)) > int(restarts or 0)
+            return restarted or fields.get("JobState") in TERMINAL_STATES
     return False
 
 
 def longest_walltime(queue: str | None) -> float | None:
-    """Seconds that a partition (None: the default one) lets a job take; None: no limit is known."""
+    """Return the time limit of a partition, in seconds; None: unlimited, or not known.
+
+    Parameters
+    ----------
+    queue : partition, or several with commas: then the longest limit; None: the default one.
+    """
     limits = []
     for line in call(["sinfo", "--noheader", "--format=%P|%l"]).splitlines():
         name, limit = line.strip().split("|")
@@ -129,20 +142,23 @@ def longest_walltime(queue: str | None) -> float | None:
 
 
 def own_number() -> str | None:
-    """Number of the job that this process belongs to."""
+    """Return the id of the job that this process runs in; None: no job."""
     return os.environ.get("SLURM_JOB_ID")
 
 
 def own_submission() -> str | None:
-    """Number of the submission that this process's job belongs to."""
+    """Return the job id of this process's job array, or of its job; None: no job."""
     return os.environ.get("SLURM_ARRAY_JOB_ID") or own_number()
 
 
 def own_seconds_left() -> float | None:
-    """Seconds till the walltime of this process's job ends; None: never, or there is no job."""
+    """Return the seconds until this process's job reaches its time limit.
+
+    None: there is no limit or no job, or the limit is not known.
+    """
     number = own_number()
     listed = [] if number is None else _listed("--jobs", number)
-    for job in listed:  # the last task of an array has the number of the array itself
+    for job in listed:  # the last task of an array has the job id of the array
         if job.number == number and not job.is_pending:
             return job.seconds_left
     return None

@@ -1,4 +1,4 @@
-"""By which of its addresses compute nodes reach this machine."""
+"""Address by which compute nodes reach this machine."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from daskhpo.cluster.shell import CommandFailed, CommandMissing, call
 
 logger = logging.getLogger("daskhpo")
 
-KINDS = (  # the first that fits; what is none of these is not used unless it is asked for
+KINDS = (  # names by preference, if no route to a node is known; others are then not used
     r"ib\w*|hsn\w*|ipogif\w*|opa\w*",  # InfiniBand, Slingshot, Aries, Omni-Path
     r"bond\w*|team\w*",
     r"en\w*|eth\w*|em\w*|p\d+p\d+",
 )
-N_NODES = 3  # of a partition, that the system is asked its way to
+N_NODES = 3  # number of a partition's nodes to which a route is looked up
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Interface:
 
 
 def interfaces() -> list[Interface]:
-    """Those that are up and have an IPv4 address."""
+    """Return the interfaces that are up and have an IPv4 address."""
     import psutil
 
     up = {name for name, state in psutil.net_if_stats().items() if state.isup}
@@ -45,39 +45,45 @@ def interfaces() -> list[Interface]:
 
 
 def reachable_address(queue: str | None) -> str:
-    """The address of this machine that the nodes of a partition reach, as far as can be seen here.
+    """Return the address by which a partition's nodes probably reach this machine.
+
+    Parameters
+    ----------
+    queue : the partition; None: all of them.
 
     Raises
     ------
-    ValueError : no interface looks as if they could.
+    ValueError : no interface is suitable.
     """
     return choose(interfaces(), [way for node in node_addresses(queue) for way in _ways(node)])
 
 
 def named_address(name: str) -> str:
-    """The address of the interface of this name.
+    """Return the address of a network interface.
 
     Raises
     ------
-    ValueError : there is none; the message lists those that are there.
+    ValueError : no interface has this name; the message lists those of this machine.
     """
     for interface in (found := interfaces()):
         if interface.name == name:
             return interface.address
-    raise ValueError(f"interface={name!r} is not one of this machine's: {_listed(found)}")
+    raise ValueError(
+        f"interface={name!r} is not one of this machine's interfaces: {_listed(found)}"
+    )
 
 
 def choose(found: Sequence[Interface], ways: Sequence[str]) -> str:
-    """The address to be reached by.
+    """Choose the address that compute nodes connect to.
 
     Parameters
     ----------
     found : this machine's interfaces.
-    ways : addresses of its own from which this machine would speak to compute nodes.
+    ways : local addresses of its routes to compute nodes.
 
     Raises
     ------
-    ValueError : none fits.
+    ValueError : no interface is suitable.
     """
     addresses = {interface.address for interface in found}
     for way in ways:
@@ -94,18 +100,21 @@ def choose(found: Sequence[Interface], ways: Sequence[str]) -> str:
 
 
 def node_addresses(queue: str | None) -> list[str]:
-    """Addresses or names of a few nodes of a partition; empty if Slurm does not tell."""
+    """Return addresses or names of a few nodes of a partition; empty: not known."""
     which = [] if queue is None else [f"--partition={queue}"]
     try:
         lines = call(["sinfo", "--noheader", "--Node", "--format=%o", *which]).splitlines()
     except (CommandFailed, CommandMissing) as error:
-        logger.info("Slurm does not tell the addresses of nodes: %s", error)
+        logger.info("the addresses of nodes could not be read from Slurm: %s", error)
         return []
     return list(dict.fromkeys(line.strip() for line in lines))[:N_NODES]
 
 
 def way_to(host: str) -> str | None:
-    """The address of its own from which this machine would speak to another one. Sends nothing."""
+    """Return the local address of this machine's route to another one; None: no route.
+
+    Sends nothing.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         try:
             one.connect((host, 9))
@@ -115,11 +124,13 @@ def way_to(host: str) -> str | None:
 
 
 def ssh_tunnel(host: str, port: int, login: str) -> str:
-    """The command that brings a dashboard on a host's loopback to a user's own machine.
+    """Return the ``ssh`` command that forwards a dashboard to the user's machine.
+
+    The dashboard listens on the loopback interface of the host.
 
     Parameters
     ----------
-    login : the machine by way of which the host is reached.
+    login : machine through which the host is reached; it may be the host itself.
     """
     jump = "" if host == login else f"-J {login} "
     return f"ssh -N -L 8787:127.0.0.1:{port} {jump}{host}"

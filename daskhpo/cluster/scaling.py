@@ -1,4 +1,4 @@
-"""How many jobs there should be: what to submit, what to give back."""
+"""Plan of the autoscaler: which jobs to submit, retire and cancel."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-MIN_JOB_SECONDS = 600.0  # a job that gets only what is left of a budget is not submitted for less
+MIN_JOB_SECONDS = 600.0  # shortest job that is submitted with the rest of a budget
 
 
 class JobPhase(Enum):
-    """Where a job stands."""
+    """Phase of a job of workers."""
 
     PENDING = "waiting"
     RUNNING = "running"
@@ -23,10 +23,10 @@ class WorkerJob:
 
     Attributes
     ----------
-    walltime : the longest that it may run.
-    idle : for so long nothing has run on its workers; 0 if something does.
-    retiring : its workers have been told to leave.
-    free : nobody holds anything on its workers any more.
+    walltime : its time limit.
+    idle : time since something ran on its workers; 0 if something runs.
+    retiring : True: its workers retire, or it is being cancelled.
+    free : True: nothing runs on its workers, and they hold no data; also if it has none.
     """
 
     name: str
@@ -39,16 +39,16 @@ class WorkerJob:
 
 @dataclass(frozen=True)
 class ScalingLimits:
-    """What was asked for.
+    """Limits that the user has set. All times in seconds.
 
     Attributes
     ----------
-    jobs : most at a time.
+    jobs : largest number at a time.
     slots_per_job : trials that one job can run at a time.
-    gpus_per_job : what a job uses of the budget each second; 1 if it has none.
-    walltime : seconds of each job.
-    max_gpu_seconds : the budget of all jobs; None: no limit.
-    idle_timeout : seconds after which an idle job is given back.
+    gpus_per_job : GPU-seconds that a job uses of the budget each second; 1 if it has no GPUs.
+    walltime : time limit of each job.
+    max_gpu_seconds : GPU-seconds that all jobs together may use; None: no limit.
+    idle_timeout : time after which a job that is not needed is retired, if it is idle.
     """
 
     jobs: int
@@ -61,15 +61,15 @@ class ScalingLimits:
 
 @dataclass(frozen=True)
 class ClusterState:
-    """What there is.
+    """Jobs and demand, as last observed.
 
     Attributes
     ----------
-    jobs : in the order in which they were submitted; none that are over.
-    wanted, lately_wanted : slots that the study could fill now, and the most it could have filled
-        in the last ``idle_timeout``; infinite if it could fill any number.
-    spent : GPU-seconds of jobs that are over.
-    may_submit : so many jobs may be submitted now.
+    jobs : jobs that have not ended, in the order of their submission.
+    wanted, lately_wanted : slots that the studies could fill now, and the maximum of this in the
+        last ``idle_timeout``; infinite: any number.
+    spent : GPU-seconds of jobs that have ended.
+    may_submit : number of jobs that may be submitted now.
     """
 
     jobs: tuple[WorkerJob, ...] = ()
@@ -81,14 +81,14 @@ class ClusterState:
 
 @dataclass(frozen=True)
 class ScalingPlan:
-    """What to do.
+    """Jobs to submit, retire and cancel.
 
     Attributes
     ----------
-    submit : walltimes of jobs.
-    retire : jobs whose workers shall leave.
-    cancel : jobs that hold nothing.
-    exhausted : another job was wanted, and the budget does not allow it.
+    submit : walltimes of jobs to submit, in seconds.
+    retire : names of jobs whose workers are to retire.
+    cancel : names of pending jobs that are not needed, and of jobs whose workers have retired.
+    exhausted : True: another job is needed, and the budget does not allow it.
     """
 
     submit: tuple[float, ...] = ()
@@ -98,7 +98,7 @@ class ScalingPlan:
 
 
 def plan_scaling(rules: ScalingLimits, seen: ClusterState) -> ScalingPlan:
-    """What to do about what there is. No clock, no Slurm: a table of states tests it."""
+    """Plan what to submit, retire and cancel; a pure function, without Slurm or clock."""
     staying = [job for job in seen.jobs if not job.retiring]
     cancel = [job.name for job in seen.jobs if job.retiring and job.free]
     retire: list[str] = []
@@ -112,19 +112,22 @@ def plan_scaling(rules: ScalingLimits, seen: ClusterState) -> ScalingPlan:
 
 
 def _needed(rules: ScalingLimits, slots: float) -> int:
-    """Jobs that so many slots take."""
+    """Return the number of jobs that have so many slots, at most ``rules.jobs``."""
     return rules.jobs if slots == math.inf else min(rules.jobs, -int(-slots // rules.slots_per_job))
 
 
 def _expendable(rules: ScalingLimits, jobs: list[WorkerJob]) -> list[WorkerJob]:
-    """Jobs that may go: of those that wait the newest first, then the longest idle ones."""
+    """Return jobs that may go: pending ones, newest first, then the longest idle."""
     waiting = [job for job in reversed(jobs) if job.state is JobPhase.PENDING]
     idle = [job for job in jobs if job.state is JobPhase.RUNNING and job.idle >= rules.idle_timeout]
     return waiting + sorted(idle, key=lambda job: -job.idle)
 
 
 def _affordable(rules: ScalingLimits, seen: ClusterState, n: int) -> list[float]:
-    """Walltimes of up to so many jobs, for each of which all that it may use is set aside."""
+    """Return the walltimes of up to ``n`` jobs that the budget allows.
+
+    The whole walltime of each job is reserved.
+    """
     if rules.max_gpu_seconds is None:
         return [rules.walltime] * n
     promised = sum(job.walltime for job in seen.jobs) * rules.gpus_per_job

@@ -1,4 +1,4 @@
-"""Credentials of a cluster whose connections leave the machine: files for their owner only."""
+"""TLS credentials of a cluster, in files that only their owner can read."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from daskhpo.atomic_files import write_private
 
 
 def credentials(folder: Path) -> Any:
-    """A ``distributed.Security`` made for this cluster, in files that its workers can read.
+    """Create credentials for a cluster, in files that its workers can read.
 
-    Of an earlier job nothing stays valid: the files are replaced.
+    Returns a ``distributed.Security``. The files replace those of an earlier job, whose credentials
+    are then no longer valid.
 
     Raises
     ------
-    PermissionError : others may read or replace the key in this folder.
+    PermissionError : other users may read or replace the key in this folder.
     """
     from distributed import Security
 
@@ -37,21 +38,22 @@ def credentials(folder: Path) -> Any:
 
 
 def check_private(path: Path) -> None:
-    """Check that nobody else can read a file, or put another one into a folder.
+    """Check that no other user can read a file, or replace the files in a folder.
 
     Raises
     ------
-    PermissionError : somebody can; the message says what to do.
+    PermissionError : another user can; the message says what to do.
     """
     found = path.stat()
     mode = found.st_mode & 0o777
     if found.st_uid != os.geteuid():
         raise PermissionError(
-            f"{path} belongs to user {found.st_uid}: who has its key can run code as you. Give "
-            "shared_temp_directory= a folder of your own"
+            f"{path} belongs to user {found.st_uid}: a user who has the key can run code as "
+            "you. Set shared_temp_directory= to a folder of your own"
         )
     if mode & 0o077:
         raise PermissionError(
-            f"{path} has mode {mode:03o}: who has its key can run code as you. Say `chmod go= "
-            f"{path}`, or give shared_temp_directory= a folder on a file system that keeps modes"
+            f"{path} has mode {mode:03o}: a user who has the key can run code as you. Run `chmod "
+            f"go= {path}`, or set shared_temp_directory= to a folder on a file system that keeps "
+            "file modes"
         )

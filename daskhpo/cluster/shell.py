@@ -1,4 +1,4 @@
-"""The one door to other programs of the machine, such as Slurm's commands."""
+"""Calls of other programs, such as Slurm's commands."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from daskhpo.core.errors import DaskhpoError
 class CommandMissing(DaskhpoError, FileNotFoundError):
     """A program is not on the ``PATH``."""
 
-    def __str__(self) -> str:  # OSError would look for a number
+    def __str__(self) -> str:  # OSError would expect an errno
         return str(self.args[0])
 
 
 class CommandFailed(DaskhpoError, RuntimeError):
-    """A program did not do what it was asked.
+    """A program failed, or did not answer in time.
 
     Attributes
     ----------
-    argv : the command line.
-    code : its exit code; None if it did not answer in time.
-    output : what it printed, its standard error last.
+    argv : program and arguments.
+    code : exit code; None: it did not answer in time.
+    output : standard output, then standard error.
     """
 
     def __init__(self, argv: Sequence[str], code: int | None, output: str) -> None:
@@ -32,7 +32,7 @@ class CommandFailed(DaskhpoError, RuntimeError):
 
     def __str__(self) -> str:
         how = "did not answer in time" if self.code is None else f"ended with code {self.code}"
-        return f"{shlex.join(self.argv)} {how}: {self.output or '(it printed nothing)'}"
+        return f"{shlex.join(self.argv)} {how}: {self.output or '(no output)'}"
 
 
 def call(
@@ -42,18 +42,18 @@ def call(
     text: str | None = None,
     with_errors: bool = False,
 ) -> str:
-    """Run a program and return what it printed on its standard output.
+    """Run a program and return its standard output.
 
     Parameters
     ----------
-    argv : program and arguments; no shell reads them.
-    timeout : seconds that it may take.
-    text : given to its standard input.
-    with_errors : return what it printed on its standard error, too, last.
+    argv : program and arguments, which no shell interprets.
+    timeout : seconds until the program is killed.
+    text : standard input; None: empty.
+    with_errors : append the standard error to what is returned.
 
     Raises
     ------
-    CommandMissing, CommandFailed : it is not there; it failed, or took too long.
+    CommandMissing, CommandFailed : the program is not on the ``PATH``; it failed or took too long.
     """
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Slurm jobs as Dask workers for GPU trials: one worker process per trial that runs at a time."""
+"""Slurm jobs as Dask workers for GPU trials: one worker process per slot."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from daskhpo.core.quantities import parse_duration
 
 logger = logging.getLogger("daskhpo")
 
-DEATH_TIMEOUT = 300  # seconds; a scheduler may be slow, but a GPU shall not wait for long
+DEATH_TIMEOUT = 300  # seconds; a scheduler may be slow, but a GPU must not wait for long
 ASKS_FOR_GPUS = re.compile(r"(^|\s)(-G|--gpus|--gres|--tres-per)")
 UNSUPPORTED_OPTIONS = {
-    "adapt": "jobs= says how many there may be",
-    "asynchronous": "use it from a thread of its own",
+    "adapt": "jobs= limits the number of jobs",
+    "asynchronous": "use the cluster from another thread",
     "n_workers": "give jobs=",
-    "worker_command": "the workers are daskhpo's own",
+    "worker_command": "daskhpo has its own workers",
 }
 
 
@@ -54,44 +54,46 @@ def slurm_cluster(
     shared_temp_directory: str | None = None,
     **options: Any,
 ) -> Any:
-    """A ``dask_jobqueue.SLURMCluster`` set up for GPU trials, with its first jobs submitted.
+    """Start a cluster for GPU trials, a ``dask_jobqueue.SLURMCluster``, on Slurm.
 
-    While it is open it keeps up to ``jobs`` jobs in the queue or running: it submits others for
-    those that end, and cancels those that the study has no use for. Closing it cancels all.
-    Words that dask-jobqueue has too mean the same there.
+    Its first jobs are submitted at once. While it is open, it keeps up to ``jobs`` jobs pending or
+    running: it replaces jobs that end, and cancels jobs that the study does not need. Closing it
+    cancels all jobs. Options that dask-jobqueue has too mean the same there.
 
     Parameters
     ----------
-    jobs : most jobs at a time.
-    queue : the partition.
-    account : what the jobs are charged to.
-    walltime : of each job: ``"4h"``, ``"04:00:00"``, ``"1-00:00:00"``, or seconds.
-    cores, memory : of each job, in all; its worker processes share them evenly.
-    gpus_per_job : GPUs of each job. 1: a job is one GPU, which starts soonest and fails alone.
-        More (a whole node): one worker process per GPU, each of which sees its own only. 0: none.
-    trials_per_gpu : so many worker processes share each GPU; a trial then asks for
+    jobs : largest number of jobs at a time.
+    queue : the partition; None: the site's default.
+    account : account that is charged for the jobs; None: the user's default.
+    walltime : time limit of each job: ``"4h"``, ``"04:00:00"``, ``"1-00:00:00"``, or seconds.
+    cores, memory : those of each job in total; its worker processes share them evenly.
+    gpus_per_job : GPUs of each job. 1: the job starts soonest, and its failure affects no other
+        GPU. More (a whole node): one worker process per GPU, which sees only that one. 0: no GPU.
+    trials_per_gpu : number of worker processes that share each GPU; a trial then requests
         ``resources={"gpu": 1 / trials_per_gpu}``.
-    processes : worker processes of a job without GPUs; by default one.
-    max_gpu_hours : what all jobs together may use, by the clock; no job is submitted that might
-        exceed it, and the last ones may get a shorter walltime. Without GPUs: job-hours.
-    idle_timeout : a job on which nothing has run for so long, because the study has no use for it,
-        is cancelled. Seconds, or text.
-    interface : network interface that workers reach this machine by; by default it is found.
+    processes : worker processes of a job without GPUs; None: one.
+    max_gpu_hours : budget of all jobs together, in GPU-hours of run time; None: no limit. No job
+        is submitted that might exceed it; the last ones may get a shorter walltime. Without GPUs:
+        job-hours.
+    idle_timeout : time after which an idle job that the study does not need is cancelled; seconds,
+        or text such as ``"5m"``.
+    interface : network interface by which workers reach this machine; None: found automatically.
     security : True: encrypted and authenticated by certificates made for this cluster. None: open
-        to everybody who can reach this machine. Or a ``distributed.Security``.
-    job_extra_directives : more ``#SBATCH`` lines, such as ``["-C gpu"]``. One that asks for GPUs
+        to every user who can reach this machine. Or a ``distributed.Security``.
+    job_extra_directives : more ``#SBATCH`` lines, such as ``["-C gpu"]``. One that requests GPUs
         replaces ``--gres=gpu:N``.
     job_script_prologue : lines of the job script before the workers start.
-    log_directory : where the jobs' output goes.
-    shared_temp_directory : on a file system that the jobs share, for the certificates; by default
-        ``~/.daskhpo``.
-    **options : anything else that ``SLURMCluster`` takes.
+    log_directory : directory for the jobs' output.
+    shared_temp_directory : directory for the certificates, on a file system that the jobs share;
+        None: ``~/.daskhpo``.
+    **options : other options of ``SLURMCluster``.
 
     Raises
     ------
-    TypeError, ValueError : bad arguments; the message says what is allowed.
-    CommandMissing, CommandFailed : there is no Slurm here, or it refuses the first job.
-    RuntimeError : called in a thread for the first time.
+    TypeError, ValueError : invalid arguments; the message says what is allowed.
+    CommandMissing, CommandFailed : Slurm's commands are missing here; Slurm rejects the first job.
+    RuntimeError : the first call was not made in the main thread, in which dask-jobqueue must be
+        imported.
 
     Examples
     --------
@@ -106,8 +108,8 @@ def slurm_cluster(
     _check_int("trials_per_gpu", trials_per_gpu, 1)
     if gpus_per_job and processes is not None:
         raise ValueError(
-            f"processes={processes!r} is for jobs without GPUs; with them there are gpus_per_job * "
-            f"trials_per_gpu = {gpus_per_job * trials_per_gpu} worker processes a job"
+            f"processes={processes!r} is for jobs without GPUs; a job with GPUs has gpus_per_job * "
+            f"trials_per_gpu = {gpus_per_job * trials_per_gpu} worker processes"
         )
     n_slots = gpus_per_job * trials_per_gpu or (1 if processes is None else processes)
     _check_int("processes", n_slots, 1)
@@ -130,7 +132,7 @@ def slurm_cluster(
     more_arguments = options.pop("worker_extra_args", [])
 
     def of_walltime(seconds: float) -> dict[str, Any]:
-        """Options of dask-jobqueue for a job of so many seconds."""
+        """Return dask-jobqueue's options for a job with this walltime, in seconds."""
         own = ["--gpus", gpus_per_job, "--trials-per-gpu", trials_per_gpu, "--processes", n_slots]
         own += ["--walltime", int(seconds)]
         return {"walltime": slurm_time(seconds), "worker_extra_args": [*own, *more_arguments]}
@@ -139,7 +141,7 @@ def slurm_cluster(
     slurm_class = _import_jobqueue()
     from daskhpo.cluster.autoscaler import SlurmAutoscaler
 
-    place = _address(interface, queue, options) | options.pop("scheduler_options", {})
+    listen = _address(interface, queue, options) | options.pop("scheduler_options", {})
     folder = None
     if security is True:
         shared = Path(shared_temp_directory or "~/.daskhpo").expanduser().absolute()
@@ -161,12 +163,12 @@ def slurm_cluster(
         **{"name": "daskhpo", "death_timeout": DEATH_TIMEOUT, "silence_logs": "error"}
         | of_walltime(seconds)
         | options,
-        scheduler_options=place,
+        scheduler_options=listen,
     )
     if folder is not None:
         weakref.finalize(cluster, shutil.rmtree, folder, ignore_errors=True)
         cluster._job_kwargs["security"] = _shell_quoted(security)
-    # In a group Dask leaves the job of a lost worker alone: its nanny starts that again.
+    # In a group: Dask does not end the job of a lost worker, and its nanny restarts the worker.
     cluster.new_spec["group"] = [f"-{number}" for number in range(n_slots)]
     cluster.autoscaler = SlurmAutoscaler(cluster, rules, of_walltime, job_name, logs)
     try:
@@ -178,7 +180,7 @@ def slurm_cluster(
 
 
 def known_options() -> set[str]:
-    """All that :func:`slurm_cluster` takes, those for ``SLURMCluster`` too."""
+    """Return all options of :func:`slurm_cluster`, also those for ``SLURMCluster``."""
     takers: list[Any] = [slurm_cluster]
     takers += [kind.__init__ for kind in (*_import_jobqueue().__mro__, *_job_kinds())]
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -199,12 +201,12 @@ def _job_kinds() -> Sequence[type]:
 
 
 def _import_jobqueue() -> Any:
-    """``SLURMCluster``, whose package takes Ctrl-C for itself when it is imported."""
+    """Import ``SLURMCluster``, and restore the handler of SIGINT that this replaces."""
     if "dask_jobqueue" not in sys.modules:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError(
-                "slurm_cluster was called in a thread. dask-jobqueue, which it uses, can be loaded "
-                "in the main thread only: call it there, or `import dask_jobqueue` there first"
+                "slurm_cluster was called in a thread, but dask-jobqueue can be imported only in "
+                "the main thread: call it there, or `import dask_jobqueue` there first"
             )
         handler = signal.getsignal(signal.SIGINT)
         try:
@@ -235,7 +237,10 @@ def _check_positive(name: str, value: Any) -> float:
 
 
 def _address(interface: str | None, queue: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Where the scheduler listens; its dashboard, which asks for no password, on loopback only."""
+    """Return the scheduler's options for the addresses on which it listens.
+
+    The dashboard asks for no password, so it listens on loopback only.
+    """
     import dask
 
     listens: dict[str, Any] = {"dashboard_address": "127.0.0.1:0"}
@@ -256,12 +261,12 @@ def _directives(given: Sequence[str], gpus: int, logs: Path, job_name: str) -> l
     if gpus and not any(ASKS_FOR_GPUS.search(line) for line in lines):
         own.append(f"--gres=gpu:{gpus}")
     if not any("requeue" in line for line in lines):
-        own.append("--no-requeue")  # another one is submitted, under another name
+        own.append("--no-requeue")  # a new job follows, with other names of workers
     return own + lines
 
 
 def _shell_quoted(security: Any) -> Any:
-    """The same with paths that a shell reads as one word each: they go to the job script."""
+    """Return a copy with paths quoted for the shell, as the job script needs them."""
     from distributed import Security
 
     own = security.get_tls_config_for_role("worker")

@@ -1,4 +1,4 @@
-"""Times as Slurm writes and reads them."""
+"""Durations in Slurm's formats."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from daskhpo.core.quantities import parse_duration
 
 
 def slurm_time(seconds: float) -> str:
-    """A duration as Slurm reads it: ``D-HH:MM:SS``.
+    """Format a duration for Slurm: ``D-HH:MM:SS``.
 
     >>> slurm_time(12 * 3600), slurm_time(90)
     ('0-12:00:00', '0-00:01:30')
@@ -20,11 +20,14 @@ def slurm_time(seconds: float) -> str:
 
 
 def parse_walltime(walltime: float | str) -> float:
-    """Seconds of a walltime: a number, text like ``"12h"``, or Slurm's ``"1-12:00:00"``.
+    """Convert a walltime to seconds.
+
+    It is a number of seconds, text such as ``"12h"``, or in Slurm's format: ``"1-12:00:00"``.
 
     Raises
     ------
-    ValueError : anything else; a bare number as text, which would be minutes for Slurm.
+    ValueError : anything else; less than a minute; a bare number as text, since Slurm would read
+        it as minutes.
     """
     if isinstance(walltime, str) and walltime.strip().isdecimal():
         raise ValueError(
@@ -39,14 +42,15 @@ def parse_walltime(walltime: float | str) -> float:
         walltime = seconds
     seconds = parse_duration(walltime, "walltime")
     if seconds < 60:
-        raise ValueError(f"walltime={walltime!r} must be at least a minute: Slurm counts those")
+        raise ValueError(f"walltime={walltime!r} must be at least a minute")
     return seconds
 
 
 def parse_slurm_time(text: str) -> float | None:
-    """Seconds of a time as Slurm writes it: ``"1-02:03:04"``, ``"2:03:04"``, ``"3:04"``.
+    """Convert a time that Slurm printed to seconds.
 
-    None: it has no end (``UNLIMITED``), or Slurm does not know.
+    Formats are ``"1-02:03:04"``, ``"2:03:04"`` and ``"3:04"``. None: other text, such as
+    ``UNLIMITED`` or that of an unknown time.
     """
     found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text.strip())
     if found is None:

@@ -1,4 +1,4 @@
-"""When the Slurm job of this process ends."""
+"""End of this process's Slurm job, and durations of training steps."""
 
 from __future__ import annotations
 
@@ -10,33 +10,36 @@ from collections.abc import Mapping
 
 logger = logging.getLogger("daskhpo.worker")
 
-END_TIME = "SLURM_JOB_END_TIME"  # seconds since 1970; newer Slurms set it, our workers do otherwise
-STEP_MARGIN = 1.2  # a step of training may take longer than those before by this factor
+END_TIME = "SLURM_JOB_END_TIME"  # seconds since 1970; set by newer Slurms, else by our workers
+STEP_MARGIN = 1.2  # a step may take longer than the longest recent one by this factor
 
 
 class StepTimer:
-    """How long a step of training takes, by the last few.
+    """Durations of the last few training steps.
 
     Parameters
     ----------
-    keep : so many steps are remembered.
+    keep : number of steps to remember.
     """
 
     def __init__(self, keep: int) -> None:
         self._seconds: deque[float] = deque(maxlen=keep)
 
     def observe(self, seconds: float) -> None:
-        """A step took so long."""
+        """Record the duration of a step, in seconds."""
         self._seconds.append(seconds)
 
     @property
     def longest(self) -> float:
-        """Seconds to be prepared for; 0 before the first step. May be read in another thread."""
+        """Longest of the remembered steps, in seconds; 0 before the first one.
+
+        May be read in another thread.
+        """
         return max(self._seconds.copy(), default=0.0)
 
 
 def remaining_walltime() -> float | None:
-    """Seconds until this process's Slurm job ends, or None outside one."""
+    """Return the seconds until this process's job ends; None: not known, or no job."""
     end = os.environ.get(END_TIME)
     return None if end is None else max(0.0, float(end) - time.time())
 
@@ -48,15 +51,17 @@ def job_end(
     started: float,
     now: float,
 ) -> float | None:
-    """When a job ends, in seconds since 1970, by the best that is known; None: not known.
+    """Return the end of a job, in seconds since 1970; None: not known.
+
+    The first of these that is known: the environment, Slurm's answer, the requested walltime.
 
     Parameters
     ----------
-    environ : the job's environment, in which newer Slurms say it.
-    left : seconds that were left by what Slurm said just now; None: it was not asked, or names
-        no end.
-    walltime : seconds for which the job was submitted; None if nobody told.
-    started, now : when the job's process began, and the time, in seconds since 1970.
+    environ : environment of the job; newer Slurm versions set ``SLURM_JOB_END_TIME``.
+    left : seconds until the time limit, reported by Slurm at the time ``now``; None: Slurm was not
+        asked, or reported no limit.
+    walltime : seconds that were requested for the job; None: not known.
+    started, now : start of the job's process and current time, in seconds since 1970.
     """
     if environ.get(END_TIME, "").isdecimal():
         return float(environ[END_TIME])
@@ -66,11 +71,13 @@ def job_end(
 
 
 def find_job_end(walltime: float | None = None) -> float | None:
-    """When this process's job ends; asks Slurm once if the environment does not say it.
+    """Return the end of this process's job, in seconds since 1970; None: not known.
+
+    Asks Slurm once if the environment does not contain it.
 
     Parameters
     ----------
-    walltime : see :func:`job_end`; counted from now.
+    walltime : seconds that were requested for the job, counted from now; None: not known.
     """
     now, left = time.time(), None
     if END_TIME not in os.environ:
@@ -80,5 +87,5 @@ def find_job_end(walltime: float | None = None) -> float | None:
         try:
             left = own_seconds_left()
         except (CommandFailed, CommandMissing) as error:
-            logger.info("Slurm does not say when this job ends: %s", error)
+            logger.info("the end of this job could not be read from Slurm: %s", error)
     return job_end(os.environ, left, walltime, now, time.time())

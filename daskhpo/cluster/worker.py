@@ -1,4 +1,7 @@
-"""Former name of :mod:`daskhpo.executors.dask.slurm_worker`: job scripts that wait call it."""
+"""Former name of :mod:`daskhpo.executors.dask.slurm_worker`.
+
+Job scripts that are still in a queue call it.
+"""
 
 import runpy
 

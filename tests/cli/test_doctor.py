@@ -27,7 +27,7 @@ def test_without_slurm_this_machine_is_looked_at(
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("here, on ")
-    assert "there is no Slurm here; this machine alone is looked at" in lines[1]
+    assert "there is no Slurm here; only this machine is checked" in lines[1]
     for check in ("open files", "shared directory", "room", "python", "memory", "gpu", "scratch"):
         assert any(line[12:].startswith(check) for line in lines), check
     assert "in a job" not in lines
@@ -65,7 +65,7 @@ def test_a_directory_that_is_not_there_is_a_problem_anywhere(
     assert main(["doctor", "--shared", "nosuch", "--json"]) == 1
     findings = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     (found,) = [finding for finding in findings if finding["verdict"] == "problem"]
-    assert found["said"] == f"{no_slurm}/nosuch is not there"
+    assert found["said"] == f"{no_slurm}/nosuch does not exist"
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_a_directory_that_is_not_there_is_a_problem_anywhere(
         (["--walltime", "soon"], "walltime='soon'"),
         (["--wait", "soon"], "--wait='soon'"),
         (["--gpus", "-1"], "gpus_per_job=-1"),
-        (["--directive=constraint"], "'constraint' is no option of sbatch"),
-        (["--gres", "a b"], "no generic resource"),
+        (["--directive=constraint"], "'constraint' is not an option of sbatch"),
+        (["--gres", "a b"], "not a generic resource"),
     ],
 )
 def test_a_mistake_is_named_before_anything_is_looked_at(

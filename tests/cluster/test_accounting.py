@@ -55,5 +55,5 @@ def test_of_many_jobs_each_is_a_line_and_empty_lines_are_none():
 
 
 def test_a_line_of_another_form_is_shown():
-    with pytest.raises(ValueError, match=r"'1\|COMPLETED', which is not JobIDRaw"):
+    with pytest.raises(ValueError, match=r"'1\|COMPLETED'; the format must be JobIDRaw"):
         parse_sacct("1|COMPLETED\n")

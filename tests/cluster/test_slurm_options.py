@@ -29,7 +29,11 @@ from daskhpo.cluster.slurm import _directives, slurm_cluster
         ({"n_workers": 3}, TypeError, "does not take n_workers=: give jobs="),
         ({"asynchronous": True}, TypeError, "does not take asynchronous="),
         ({"job_extra_directives": "-C gpu"}, TypeError, "must be a list of lines"),
-        ({"interface": "ib99"}, ValueError, "interface='ib99' is not one of this machine's: .*lo"),
+        (
+            {"interface": "ib99"},
+            ValueError,
+            "interface='ib99' is not one of this machine's interfaces: .*lo",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -185,7 +185,7 @@ def test_a_cancelled_job_hands_its_trial_over_and_another_job_comes(
         until(lambda: len(jobs_of(study)) == 3, "a report from another job")
         (tmp_path / "another came").touch()
         handle.wait()
-    assert not [one for one in warnings if "before its workers came" in one]
+    assert not [one for one in warnings if "before its workers connected" in one]
     check_no_epoch_was_lost(study)
     assert records(study, AttemptLost) == []
     assert len(jobs_of(study)) == 3
@@ -284,9 +284,9 @@ def test_jobs_that_end_before_their_workers_come_are_not_submitted_on_and_on(
 ) -> None:
     with cluster_of(1, job_script_prologue=["echo the module is missing", "exit 3"]):
         until(lambda: warnings, "a warning")
-        assert "ended before its workers came" in warnings[0]
+        assert "ended before its workers connected" in warnings[0]
         assert "the module is missing" in warnings[0]
-        assert "another one is tried in 30 s" in warnings[0]
+        assert "retrying in 30 s" in warnings[0]
         assert slurm.jobs() == {}
 
 

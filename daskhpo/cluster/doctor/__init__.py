@@ -1,4 +1,4 @@
-"""Checks before the first GPU-hour: what a study on Slurm needs, and what to do where it lacks."""
+"""The doctor: checks whether a site can run studies on Slurm, and suggests fixes."""
 
 from daskhpo.cluster.doctor.checks import run_checks
 from daskhpo.cluster.doctor.finding import CheckLocation, Finding, Verdict

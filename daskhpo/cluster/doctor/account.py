@@ -1,4 +1,4 @@
-"""Whether an account and a quality of service may be used."""
+"""Checks of the account and the quality of service (QOS)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ QOS_FORMAT = "Name,MaxWall"
 
 @dataclass(frozen=True)
 class Accounts:
-    """What Slurm's accounts say of one user.
+    """Associations and limits of one user in Slurm's accounting database.
 
     Attributes
     ----------
-    associations : each an account that the user may charge, with what holds there.
-    default : the account of a job that names none; empty if there is none.
-    max_wall : longest walltime of each quality of service that has one, in seconds.
-    enforced : jobs without a valid account are refused.
+    associations : one for each account that may be charged, with its partition, QOS and limit.
+    default : account of a job that names none; empty: no default.
+    max_wall : longest walltime of each QOS that has one, in seconds.
+    enforced : True: Slurm rejects jobs without a valid account.
     """
 
     associations: Sequence[Mapping[str, str]]
@@ -35,7 +35,12 @@ class Accounts:
 
     @classmethod
     def read(cls, associations: str, users: str, qualities: str, enforce: str) -> Accounts:
-        """Take in what ``sacctmgr --parsable2`` printed of associations, the user, and QOS."""
+        """Parse what ``sacctmgr --parsable2`` printed: associations, user and QOS.
+
+        Parameters
+        ----------
+        enforce : Slurm's setting ``AccountingStorageEnforce``.
+        """
         defaults = [row["default"] for row in rows(users, ("user", "default"))]
         limits = {row["name"]: seconds_of_limit(row["max_wall"]) for row in rows(qualities, QOS)}
         return cls(
@@ -46,7 +51,7 @@ class Accounts:
         )
 
     def of(self, account: str, partitions: Sequence[Partition]) -> list[Mapping[str, str]]:
-        """The associations with an account that hold in these partitions."""
+        """Return the associations of an account that apply to these partitions."""
         names = {partition.name for partition in partitions}
         return [
             row
@@ -58,51 +63,50 @@ class Accounts:
 def check_account(
     accounts: Accounts, partitions: Sequence[Partition], account: str | None
 ) -> Finding:
-    """Whether the account, or the user's default, may be charged in these partitions."""
+    """Check that the account, or the user's default one, may be charged there."""
     mine = list(dict.fromkeys(row["account"] for row in accounts.associations if row["account"]))
-    told = ", ".join(mine)
+    listed = ", ".join(mine)
     name = account or accounts.default
     if not name:
         if not accounts.enforced:
-            return ok("account", "none is needed")
-        hint = f"name one by --account: {told}" if mine else "ask the site's staff for one"
-        return problem("account", "none was named, and you have no default", hint)
+            return ok("account", "no account is needed")
+        hint = f"choose an --account: {listed}" if mine else "ask your administrator for one"
+        return problem("account", "no account was given, and you have no default account", hint)
     shown = name if account else f"{name} (your default)"
     if not accounts.of(name, partitions):
         elsewhere = [row["partition"] for row in accounts.associations if row["account"] == name]
         if elsewhere:
             where = ", ".join(filter(None, elsewhere))
-            return problem(
-                "account", f"you may charge {name} in {where} only", "choose another --partition"
-            )
-        message = f"{name} is none of your accounts"
-        hint = f"yours are {told}" if mine else "you have none: ask the site's staff"
+            message = f"{name} may be charged only in partition {where}"
+            return problem("account", message, "choose another --partition")
+        message = f"{name} is not one of your accounts"
+        hint = f"your accounts are {listed}" if mine else "you have none: ask your administrator"
         verdict = problem if accounts.enforced else warning
         return verdict("account", message, hint)
     for partition in partitions:
         allowed = partition.allowed["accounts"]
         barred = name.lower() in partition.denied
         if barred or (allowed is not None and name.lower() not in allowed):
-            there = f"; {partition.name} is for {', '.join(sorted(allowed))}" if allowed else ""
-            hint = f"your accounts are {told}"
-            return problem("account", f"{shown} may not use {partition.name}{there}", hint)
+            there = f"; it allows {', '.join(sorted(allowed))}" if allowed else ""
+            message = f"partition {partition.name} does not allow {shown}{there}"
+            return problem("account", message, f"your accounts are {listed}")
     return ok("account", f"{shown} may be charged")
 
 
 def check_qos(accounts: Accounts, partitions: Sequence[Partition], request: JobRequest) -> Finding:
-    """Whether the quality of service may be used, and for so long."""
+    """Check that the QOS may be used, and that it allows the walltime."""
     found = accounts.of(request.account or accounts.default, partitions)
     may_use = {name for row in found for name in row["qos"].split(",") if name}
     defaults = [row["default_qos"] for row in found if row["default_qos"]]
     name = request.qos or (defaults[0] if defaults else "")
     if request.qos and found and request.qos.lower() not in may_use:
-        hint = f"you may use {', '.join(sorted(may_use))}" if may_use else "leave it out"
-        return problem("qos", f"{request.qos} is none that you may use", hint)
+        hint = f"you may use {', '.join(sorted(may_use))}" if may_use else "do not set a QOS"
+        return problem("qos", f"you may not use the QOS {request.qos}", hint)
     for partition in partitions:
         allowed = partition.allowed["qos"]
         if name and allowed is not None and name.lower() not in allowed:
-            hint = f"it takes {', '.join(sorted(allowed & may_use) or sorted(allowed))}"
-            return problem("qos", f"{partition.name} does not take {name}", hint)
+            hint = f"it allows {', '.join(sorted(allowed & may_use) or sorted(allowed))}"
+            return problem("qos", f"partition {partition.name} does not allow the QOS {name}", hint)
     limits = {
         qos: accounts.max_wall[qos]
         for qos in (name, *_qualities(partitions))
@@ -113,10 +117,12 @@ def check_qos(accounts: Accounts, partitions: Sequence[Partition], request: JobR
     if request.seconds is not None:
         for qos, limit in limits.items():
             if request.seconds > limit:
-                message = f"{clock(request.seconds)} is more than the {clock(limit)} of {qos}"
-                return problem("walltime", message, f"ask for {clock(limit)} or less")
+                message = (
+                    f"{clock(request.seconds)} is more than the {clock(limit)} that {qos} allows"
+                )
+                return problem("walltime", message, f"set --walltime {clock(limit)} or less")
     if not name:
-        return skipped("qos", "none was named")
+        return skipped("qos", "no QOS was given")
     return ok("qos", f"{name}" + (f", at most {clock(limits[name])}" if name in limits else ""))
 
 

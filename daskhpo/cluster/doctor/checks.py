@@ -1,4 +1,4 @@
-"""The doctor's round: what is looked at, in which order, and what depends on what."""
+"""All checks of the doctor: their order, and which depends on which."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ def run_checks(
     wait: float = WAIT,
     log: Callable[[str], None] = lambda message: None,
 ) -> Iterator[Finding]:
-    """Check everything that a study on Slurm needs, before it costs anything.
+    """Check everything that a study on Slurm needs, before it uses GPU-hours.
 
     Parameters
     ----------
-    request : what worker jobs would ask for; by default one GPU of the default partition.
-    shared : directory of the studies, which all machines must see.
-    interface : network interface that workers would reach this machine by; None: it is found, as
-        ``slurm_cluster`` does.
-    fast : submit no job. Otherwise one small job checks what can only be seen from inside a job.
-    wait : seconds that the job may take to start; then it is cancelled.
-    log : called with a line of text when something takes long.
+    request : request of a worker job; None: one GPU of the default partition.
+    shared : directory of the studies, which all machines must share.
+    interface : network interface by which workers would reach this machine; None: found
+        automatically, as by ``slurm_cluster``.
+    fast : submit no job. Otherwise a small job checks what can be checked only inside a job.
+    wait : seconds that the job may be pending; then it is cancelled.
+    log : called with a line of text when the job's state changes.
 
     Yields
     ------
@@ -81,15 +81,16 @@ def run_checks(
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if len(missing) == len(NEEDED):
         if request != JobRequest(python=request.python):
-            hint = "are its commands on the PATH? is this a login node?"
+            hint = "use a login node, and check that Slurm's commands are on the PATH"
             yield problem("slurm", f"there is no Slurm here: {', '.join(missing)} not found", hint)
         else:
-            yield skipped("slurm", "there is no Slurm here; this machine alone is looked at")
+            yield skipped("slurm", "there is no Slurm here; only this machine is checked")
         yield from _check_here(path)
         yield from _check_machine()
         return
     if missing:
-        yield problem("slurm", f"{', '.join(missing)} not found", "are all of Slurm on the PATH?")
+        hint = "check that all of Slurm's commands are on the PATH"
+        yield problem("slurm", f"{', '.join(missing)} not found", hint)
         yield from _check_here(path)
         return
     blocked = False
@@ -103,21 +104,19 @@ def run_checks(
         writable &= finding.verdict is not Verdict.PROBLEM or finding.check != "shared directory"
         yield finding
     if fast:
-        yield replace(
-            skipped("job", "none was submitted, as --fast asks"), location=CheckLocation.JOB
-        )
+        yield replace(skipped("job", "no job was submitted (--fast)"), location=CheckLocation.JOB)
     elif blocked or not writable or not addresses:
-        message = "none was submitted: see the problems above"
+        message = "no job was submitted: see the problems above"
         yield replace(skipped("job", message), location=CheckLocation.JOB)
     else:
         for finding in _check_job(request, path, addresses, interface, wait, log):
             yield replace(finding, location=CheckLocation.JOB)
 
 
-_OBSTACLES = ("slurm", "partition", "gres", "account", "qos", "request")  # for a small job, too
+_OBSTACLES = ("slurm", "partition", "gres", "account", "qos", "request")  # of the small job, too
 
 
-# -- what Slurm says -----------------------------------------------------------------------------
+# -- Slurm ---------------------------------------------------------------------------------------
 
 
 def _check_request(request: JobRequest) -> Iterator[Finding]:
@@ -129,12 +128,14 @@ def _check_request(request: JobRequest) -> Iterator[Finding]:
         nodes = partitions_.parse_nodes(
             call(["sinfo", "--all", "--noheader", f"--format={partitions_.SINFO_FORMAT}"])
         )
-        told = settings(call(["scontrol", "show", "config"]))
+        config = settings(call(["scontrol", "show", "config"]))
     except CommandFailed as error:
-        hint = "is the controller up? see scontrol ping; on some sites only login nodes may ask"
-        yield problem("slurm", f"it does not answer: {error}", hint)
+        hint = "check slurmctld with scontrol ping; at some sites only login nodes can reach it"
+        yield problem("slurm", f"Slurm does not answer: {error}", hint)
         return
-    yield ok("slurm", f"{version}, cluster {told.get('ClusterName', '?')}: the controller answers")
+    yield ok(
+        "slurm", f"{version}, cluster {config.get('ClusterName', '?')}: the controller answers"
+    )
     finding = partitions_.check_partition(partitions, request.queue, _groups())
     yield finding
     if finding.verdict is Verdict.PROBLEM:
@@ -142,24 +143,24 @@ def _check_request(request: JobRequest) -> Iterator[Finding]:
     findings = [
         partitions_.check_walltime(partitions, request),
         partitions_.check_devices(nodes, partitions, request),
-        *_check_accounts(request, partitions_.chosen(partitions, request.queue), told),
+        *_check_accounts(request, partitions_.chosen(partitions, request.queue), config),
     ]
     yield from findings
     if any(finding.verdict is Verdict.PROBLEM for finding in findings):
-        yield skipped("request", "Slurm was not asked to take it: see the problems above")
+        yield skipped("request", "not tested by sbatch --test-only: see the problems above")
     else:
         yield _ask_to_take(request)
 
 
 def _check_accounts(
-    request: JobRequest, partitions: list[Partition], told: dict[str, str]
+    request: JobRequest, partitions: list[Partition], config: dict[str, str]
 ) -> list[Finding]:
-    if "slurmdbd" not in told.get("AccountingStorageType", ""):
+    if "slurmdbd" not in config.get("AccountingStorageType", ""):
         if request.account:
-            message = f"this Slurm keeps no accounts; {request.account} means nothing to it"
+            message = f"{request.account} has no effect: this Slurm has no accounting database"
             return [warning("account", message)]
-        return [ok("account", "this Slurm keeps no accounts")]
-    user, cluster = getpass.getuser(), told.get("ClusterName", "")
+        return [ok("account", "this Slurm has no accounting database")]
+    user, cluster = getpass.getuser(), config.get("ClusterName", "")
     ask = ["sacctmgr", "--noheader", "--parsable2", "show"]
     try:
         accounts = accounts_.Accounts.read(
@@ -172,10 +173,10 @@ def _check_accounts(
             ),
             call([*ask, "user", "where", f"name={user}", "format=User,DefaultAccount"]),
             call([*ask, "qos", f"format={accounts_.QOS_FORMAT}"]),
-            told.get("AccountingStorageEnforce", ""),
+            config.get("AccountingStorageEnforce", ""),
         )
     except (CommandFailed, CommandMissing) as error:
-        return [skipped("account", f"sacctmgr does not answer ({error}); Slurm is asked below")]
+        return [skipped("account", f"sacctmgr failed ({error}); sbatch --test-only tests it below")]
     finding = accounts_.check_account(accounts, partitions, request.account)
     if finding.verdict is Verdict.PROBLEM:
         return [finding]
@@ -198,7 +199,10 @@ def _ask_to_take(request: JobRequest) -> Finding:
 def _check_interface(
     interface: str | None, queue: str | None
 ) -> tuple[list[tuple[str, str]], Finding]:
-    """Addresses of this machine, the one first that ``slurm_cluster`` would use; none: no use."""
+    """Return names and addresses of this machine's interfaces, and the finding.
+
+    The one that ``slurm_cluster`` would use is first. Without it the list is empty.
+    """
     found = network.interfaces()
     try:
         first = network.named_address(interface) if interface else network.reachable_address(queue)
@@ -207,7 +211,7 @@ def _check_interface(
         return [], problem("interface", message, hint or "choose another --interface")
     name = next((one.name for one in found if one.address == first), "")
     rest = [one for one in found if one.address != first and not one.address.startswith("127.")]
-    message = f"{name}, {first}" + ("" if interface else " (found by the way to the nodes)")
+    message = f"{name}, {first}" + ("" if interface else " (found automatically)")
     return [(name, first), *((one.name, one.address) for one in rest)], ok("interface", message)
 
 
@@ -225,11 +229,11 @@ def _check_writable(path: Path) -> Finding:
     check = "shared directory"
     try:
         if not stat.S_ISDIR(path.stat().st_mode):
-            return problem(check, f"{path} is no directory", "give --shared another one")
+            return problem(check, f"{path} is not a directory", "choose another --shared")
     except FileNotFoundError:
-        return problem(check, f"{path} is not there", "make it, or give --shared another one")
+        return problem(check, f"{path} does not exist", "create it, or choose another --shared")
     except OSError as error:
-        return problem(check, f"{path} cannot be seen here: {error.strerror}", _PERMISSIONS)
+        return problem(check, f"{path} cannot be accessed here: {error.strerror}", _PERMISSIONS)
     try:
         with tempfile.NamedTemporaryFile(dir=path, prefix=".daskhpo-doctor-") as file:
             file.write(b"0")
@@ -239,11 +243,11 @@ def _check_writable(path: Path) -> Finding:
     return ok(check, f"{path} can be written here")
 
 
-_PERMISSIONS = "see its permissions, or give --shared another one"
+_PERMISSIONS = "check its permissions, or choose another --shared"
 
 
 def _quotas(path: Path) -> list[Quota]:
-    """Quotas that can be read; many sites have commands of their own for that."""
+    """Return the quotas that can be read; many sites use their own commands for them."""
     from daskhpo.cluster.doctor.probe import type_of
 
     user = getpass.getuser()
@@ -259,7 +263,7 @@ def _quotas(path: Path) -> list[Quota]:
             quotas += parse_quota(call(argv, timeout=20), owner)
         except CommandMissing:
             continue
-        except CommandFailed as error:  # "quota" fails if one is exceeded, and prints it
+        except CommandFailed as error:  # "quota" fails if a quota is exceeded, but prints it
             quotas += parse_quota(error.output, owner)
     return quotas
 
@@ -271,7 +275,7 @@ def _mount_of(path: Path) -> Path:
 
 
 def _check_machine() -> Iterator[Finding]:
-    """A machine without Slurm: its own Python, devices and scratch."""
+    """Check a machine without Slurm: its Python, GPUs and scratch directory."""
     from daskhpo.cluster.gpus import visible_gpus
 
     n_gpus = len(visible_gpus())
@@ -280,7 +284,7 @@ def _check_machine() -> Iterator[Finding]:
     if n_gpus:
         yield from job_checks.check_gpus(facts, n_gpus)
     else:
-        yield skipped("gpu", "there is none here")
+        yield skipped("gpu", "no GPU was found here")
     yield job_checks.check_scratch(facts)
 
 
@@ -290,7 +294,7 @@ def _groups() -> list[str]:
         try:
             names.append(grp.getgrgid(number).gr_name)
         except KeyError:
-            continue  # of a container, say
+            continue  # such as a group of a container
     return names
 
 
@@ -312,7 +316,7 @@ def _check_job(
         return
     if seen.state.waits and not seen.facts:
         yield check_wait(seen.job, seen.state, seen.waited)
-        yield skipped("job", "nothing was looked at from inside: it never started")
+        yield skipped("job", "nothing was checked in the job: it did not start")
         return
     yield check_start(seen.job, seen.state)
     yield job_checks.check_arrival(seen)

@@ -1,4 +1,4 @@
-"""What the doctor says: one line on one thing that was looked at."""
+"""Findings of the doctor."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from enum import Enum
 
 
 class Verdict(Enum):
-    """How it is with one thing."""
+    """Outcome of a check."""
 
     OK = "ok"
-    WARNING = "warning"  # a study would run, but not as one may think
+    WARNING = "warning"  # a study would run, but not as expected
     PROBLEM = "problem"  # a study would not run
-    SKIPPED = "skipped"  # not looked at, and why
+    SKIPPED = "skipped"  # not checked; the message says why
 
 
 class CheckLocation(Enum):
-    """Where it was looked at."""
+    """Location of a check: on this machine, or in a job."""
 
     HERE = "here"
     JOB = "job"
@@ -24,14 +24,14 @@ class CheckLocation(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's.
+    """Outcome of one check.
 
     Attributes
     ----------
-    check : what was looked at: ``"partition"``, ``"shared directory"``, ...
+    check : name of the check: ``"partition"``, ``"shared directory"``, ...
     message : what was found.
-    hint : what to do; empty if nothing.
-    location : where it was looked at: on this machine, or in a job.
+    hint : what to do; empty: nothing.
+    location : location of the check.
     """
 
     check: str

@@ -1,4 +1,4 @@
-"""What worker jobs would ask of Slurm, in the words of ``slurm_cluster``."""
+"""Request of a worker job, in the terms of ``slurm_cluster``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GPU_OPTIONS = ("--gres", "--gpus", "-G", "--gpus-per-node", "--gpus-per-task", 
 
 @dataclass(frozen=True)
 class Gres:
-    """So many devices of a kind: ``gpu:a100:2`` is name ``gpu``, type ``a100``, count 2."""
+    """Generic resource: ``gpu:a100:2`` has name ``gpu``, type ``a100`` and count 2."""
 
     name: str
     type: str
@@ -27,21 +27,21 @@ class Gres:
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What a worker job would ask for.
+    """Request of a worker job to Slurm.
 
     Attributes
     ----------
     queue, account, cores, memory : as in ``slurm_cluster``; None: the site's default.
-    walltime : ``"4h"``, ``"04:00:00"``, ``"1-00:00:00"``, or seconds; None: what Slurm gives.
-    gpus_per_job : asked for as ``--gres=gpu:N``; 0: none.
-    gres : in its place, such as ``"gpu:a100:1"``.
-    job_extra_directives : more options of ``sbatch``. One that asks for GPUs replaces ``--gres``.
+    walltime : ``"4h"``, ``"04:00:00"``, ``"1-00:00:00"``, or seconds; None: the site's default.
+    gpus_per_job : number of GPUs, requested by ``--gres=gpu:N``; 0: none.
+    gres : generic resources instead of ``gpus_per_job``, such as ``"gpu:a100:1"``; None: not used.
+    job_extra_directives : more options of ``sbatch``. One that requests GPUs replaces ``--gres``.
     job_script_prologue : lines of the job script before Python starts.
-    python : the interpreter of the workers.
+    python : Python interpreter of the workers.
 
     Raises
     ------
-    ValueError : values that Slurm could not read.
+    ValueError : a value that Slurm could not read.
     """
 
     queue: str | None = None
@@ -63,21 +63,21 @@ class JobRequest:
         for directive in self.job_extra_directives:
             if not directive.startswith("-"):
                 raise ValueError(
-                    f"{directive!r} is no option of sbatch; write it as in a job script after "
+                    f"{directive!r} is not an option of sbatch; write it as in a job script after "
                     "#SBATCH, such as '--constraint=gpu' or '-C gpu'"
                 )
         if self.walltime is not None:
             parse_walltime(self.walltime)
-        self.devices  # noqa: B018 - raises if a directive asks for none that there could be
+        self.devices  # noqa: B018 - raises if a gres cannot be read
 
     @property
     def seconds(self) -> float | None:
-        """The walltime, in seconds."""
+        """Walltime in seconds; None: the site's default."""
         return None if self.walltime is None else parse_walltime(self.walltime)
 
     @cached_property
     def devices(self) -> list[Gres]:
-        """Generic resources that are asked for, by whichever option."""
+        """Requested generic resources, from whichever option."""
         directed = [
             gres
             for name, value in self._directives()
@@ -92,16 +92,21 @@ class JobRequest:
 
     @property
     def n_gpus(self) -> int:
-        """GPUs that are asked for, in all."""
+        """Total number of requested GPUs."""
         return sum(gres.count for gres in self.devices if gres.name == "gpu")
 
     @property
     def qos(self) -> str | None:
-        """The quality of service that a directive names."""
+        """Quality of service that a directive names; None: none."""
         return next((value for name, value in self._directives() if name in ("-q", "--qos")), None)
 
     def options(self, seconds: float | None) -> list[str]:
-        """Options of ``sbatch`` for a job of so many seconds, each as after ``#SBATCH``."""
+        """Return the options of ``sbatch``, each as after ``#SBATCH``.
+
+        Parameters
+        ----------
+        seconds : time limit of the job; None: the site's default.
+        """
         own_gres = any(name in _GPU_OPTIONS for name, _ in self._directives())
         named = {
             "partition": self.queue,
@@ -120,7 +125,7 @@ class JobRequest:
         return f"gpu:{self.gpus_per_job}" if self.gpus_per_job else None
 
     def _directives(self) -> Iterator[tuple[str, str]]:
-        """Name and value of each directive: ``-C gpu``, ``-Cgpu``, ``--constraint=gpu``."""
+        """Yield the name and value of ``-C gpu``, ``-Cgpu`` or ``--constraint=gpu``."""
         for directive in self.job_extra_directives:
             match = re.fullmatch(r"(--[\w-]+|-\w)(?:[=\s]\s*)?(.*)", directive.strip())
             if match is not None:
@@ -128,21 +133,21 @@ class JobRequest:
 
 
 def parse_gres(text: str) -> Gres:
-    """One resource, as ``sbatch`` reads and ``sinfo`` writes it.
+    """Parse one generic resource, as ``sbatch`` reads and ``sinfo`` prints it.
 
     >>> parse_gres("gpu:a100:4(S:0-1)")
     Gres(name='gpu', type='a100', count=4)
 
     Raises
     ------
-    ValueError : it is of another form.
+    ValueError : the text has another form.
     """
     parts = re.sub(r"\(.*?\)", "", text.strip()).removeprefix("gres/").split(":")
     if parts[0] == "gres":
         parts = parts[1:]
     count = parts.pop() if len(parts) > 1 and re.fullmatch(r"\d+[KkMmGg]?", parts[-1]) else "1"
     if len(parts) not in (1, 2) or not all(re.fullmatch(r"[\w.+-]+", part) for part in parts):
-        raise ValueError(f"{text!r} is no generic resource; give NAME:COUNT or NAME:TYPE:COUNT")
+        raise ValueError(f"{text!r} is not a generic resource; give NAME:COUNT or NAME:TYPE:COUNT")
     factor = {"k": 1024, "m": 1024**2, "g": 1024**3}.get(count[-1].lower())
     number = int(count[:-1]) * factor if factor else int(count)
     return Gres(parts[0], parts[1] if len(parts) == 2 else "", number)

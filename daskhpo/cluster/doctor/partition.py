@@ -1,4 +1,4 @@
-"""Whether a partition is there and up, has the requested devices, and time enough."""
+"""Checks of the partition: its state, its time limit, its nodes and their devices."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ _WORKING = {"idle", "mixed", "allocated", "completing", "planned", "reserved", "
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition, as ``scontrol show partition`` tells.
+    """A partition, as ``scontrol show partition`` prints it.
 
     Attributes
     ----------
-    max_seconds : longest walltime; None: Slurm does not say.
-    default_seconds : walltime of a job that names none; None: the longest.
-    allowed : per ``groups``, ``accounts`` and ``qos`` who may use it, in lower case; None: all.
-    denied : accounts that may not.
-    qos : whose limits all its jobs have; empty if none.
+    max_seconds : time limit of jobs; infinite: none; None: not known.
+    default_seconds : walltime of a job that names none; None: ``max_seconds``.
+    allowed : names, in lower case, of the ``groups``, ``accounts`` and ``qos`` that may use it;
+        None: all.
+    denied : accounts that may not use it, in lower case.
+    qos : the partition's QOS, whose limits apply to all its jobs; empty: none.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class Nodes:
-    """Nodes of a partition that are alike."""
+    """Nodes of a partition with the same state and the same devices."""
 
     partition: str
     count: int
@@ -53,13 +54,13 @@ class Nodes:
 
     @property
     def is_working(self) -> bool:
-        """Whether they run jobs, now or when those that run there are over."""
-        # "idle*": it does not answer. Other marks tell of power saving, maintenance or reboots.
+        """True if these nodes run jobs, now or when their current jobs end."""
+        # "idle*": not responding. Other suffixes mean power saving, maintenance or a reboot.
         words = re.findall(r"[a-z_]+", self.state.lower())
         return "*" not in self.state and bool(words) and words[0] in _WORKING and len(words) == 1
 
     def offers(self, request: Gres) -> bool:
-        """Whether one of them has that many."""
+        """Return True if each node has the requested devices."""
         alike = [have for have in self.gres if have.name == request.name]
         if request.type:
             alike = [have for have in alike if have.type.lower() == request.type.lower()]
@@ -67,29 +68,29 @@ class Nodes:
 
 
 def parse_partitions(text: str) -> list[Partition]:
-    """What ``scontrol --oneliner show partition`` printed."""
+    """Parse the output of ``scontrol --oneliner show partition``."""
     return [
         Partition(
-            name=told["PartitionName"],
-            state=told.get("State", ""),
-            is_default=told.get("Default") == "YES",
-            max_seconds=seconds_of_limit(told.get("MaxTime", "")),
-            default_seconds=seconds_of_limit(told.get("DefaultTime", "")),
+            name=fields["PartitionName"],
+            state=fields.get("State", ""),
+            is_default=fields.get("Default") == "YES",
+            max_seconds=seconds_of_limit(fields.get("MaxTime", "")),
+            default_seconds=seconds_of_limit(fields.get("DefaultTime", "")),
             allowed={
-                "groups": _names(told.get("AllowGroups", "ALL")),
-                "accounts": _names(told.get("AllowAccounts", "ALL")),
-                "qos": _names(told.get("AllowQos", "ALL")),
+                "groups": _names(fields.get("AllowGroups", "ALL")),
+                "accounts": _names(fields.get("AllowAccounts", "ALL")),
+                "qos": _names(fields.get("AllowQos", "ALL")),
             },
-            denied=_names(told.get("DenyAccounts", "")) or set(),
-            qos=told.get("QoS", "N/A").replace("N/A", ""),
+            denied=_names(fields.get("DenyAccounts", "")) or set(),
+            qos=fields.get("QoS", "N/A").replace("N/A", ""),
         )
-        for told in records(text)
-        if "PartitionName" in told
+        for fields in records(text)
+        if "PartitionName" in fields
     ]
 
 
 def parse_nodes(text: str) -> list[Nodes]:
-    """What ``sinfo --noheader --format`` printed of :data:`SINFO_FORMAT`."""
+    """Parse the output of ``sinfo --noheader --format`` with :data:`SINFO_FORMAT`."""
     return [
         Nodes(
             row["partition"].rstrip("*"),
@@ -104,7 +105,7 @@ def parse_nodes(text: str) -> list[Nodes]:
 
 
 def chosen(partitions: Sequence[Partition], queue: str | None) -> list[Partition]:
-    """The partitions that a job would name, one or several; by default the site's default."""
+    """Return the partitions that a job requests; ``queue`` None: the site's default."""
     if queue is None:
         return [partition for partition in partitions if partition.is_default]
     names = queue.split(",")
@@ -114,61 +115,65 @@ def chosen(partitions: Sequence[Partition], queue: str | None) -> list[Partition
 def check_partition(
     partitions: Sequence[Partition], queue: str | None, groups: Sequence[str]
 ) -> Finding:
-    """Whether the partition is there, up, and open to one of the user's groups."""
+    """Check that the partition exists, is up, and allows one of the user's groups."""
     there = [partition.name for partition in partitions]
     found = chosen(partitions, queue)
     if queue is None:
         if not found:
-            hint = f"name one by --partition: {_some(there)}"
-            return problem("partition", "none was named, and this site has no default", hint)
+            hint = f"choose a --partition: {_some(there)}"
+            return problem(
+                "partition", "no partition was given, and this site has no default partition", hint
+            )
         shown = f"{found[0].name} (the default)"
     else:
         for name in queue.split(","):
             if name not in there:
                 near = difflib.get_close_matches(name, there, n=3)
-                hint = f"did you mean {_some(near)}?" if near else f"there are {_some(there)}"
+                hint = f"did you mean {_some(near)}?" if near else f"choose one of {_some(there)}"
                 return problem("partition", f"there is no partition {name!r}", hint)
         shown = queue
     for partition in found:
         if partition.state != "UP":
-            hint = f"choose another one: {_some(there)}"
-            return problem("partition", f"{partition.name} is {partition.state}", hint)
+            hint = f"choose another --partition: {_some(there)}"
+            return problem("partition", f"{partition.name} is in state {partition.state}", hint)
         allowed = partition.allowed["groups"]
         if allowed is not None and not allowed & {group.lower() for group in groups}:
             message = (
-                f"{partition.name} is for the groups {_some(sorted(allowed))}, and you are in "
+                f"{partition.name} allows only the groups {_some(sorted(allowed))}, and you are in "
+                f"{_some(groups) or 'none'}"
             )
-            return problem("partition", message + (_some(groups) or "none"), "choose another one")
+            return problem("partition", message, "choose another --partition")
     return ok("partition", f"{shown} is up")
 
 
 def check_walltime(partitions: Sequence[Partition], request: JobRequest) -> Finding:
-    """Whether a job may be as long as requested."""
+    """Check that the partition allows the requested walltime."""
     found = [p for p in chosen(partitions, request.queue) if p.max_seconds is not None]
     if not found:
-        return skipped("walltime", "Slurm does not say how long jobs may be")
+        return skipped("walltime", "Slurm does not report the time limit of jobs")
     most = max(found, key=lambda partition: partition.max_seconds or 0.0)
     assert most.max_seconds is not None
     longest = clock(most.max_seconds)
     if request.seconds is None:
         default = most.max_seconds if most.default_seconds is None else most.default_seconds
         if math.isinf(default):
-            return ok("walltime", f"none was named, and {most.name} has no limit")
-        message = f"none was named; jobs in {most.name} get {clock(default)}"
+            return ok("walltime", f"no walltime was given, and {most.name} has no time limit")
+        message = f"no walltime was given; jobs in {most.name} get {clock(default)} by default"
         return ok("walltime", f"{message}, and at most {longest}")
     asked = clock(request.seconds)
     if request.seconds > most.max_seconds:
         message = f"{asked} is more than the {longest} that {most.name} allows"
-        return problem("walltime", message, f"ask for --walltime {longest} or less; studies go on")
+        hint = f"set --walltime {longest} or less; studies continue in the next job"
+        return problem("walltime", message, hint)
     if math.isinf(most.max_seconds):
-        return ok("walltime", f"{asked}; {most.name} has no limit")
-    return ok("walltime", f"{asked} of {longest}")
+        return ok("walltime", f"{asked}; {most.name} has no time limit")
+    return ok("walltime", f"{asked} of at most {longest}")
 
 
 def check_devices(
     nodes: Sequence[Nodes], partitions: Sequence[Partition], request: JobRequest
 ) -> Finding:
-    """Whether nodes of the partition have the requested devices, and are in order."""
+    """Check that nodes of the partition have the requested devices, and run jobs."""
     names = {partition.name for partition in chosen(partitions, request.queue)}
     mine = [group for group in nodes if group.partition in names]
     check = "gres" if request.devices else "nodes"
@@ -177,28 +182,28 @@ def check_devices(
     if not fitting:
         where = _some(sorted(names))
         if not mine:
-            return problem(check, f"{where} has no nodes", "choose another partition")
+            return problem(check, f"{where} has no nodes", "choose another --partition")
         offers = Counter[str]()
         for group in mine:
-            offers[",".join(map(str, group.gres)) or "nothing"] += group.count
-        told = "; ".join(f"{offer} on {_nodes(n)}" for offer, n in offers.most_common(6))
+            offers[",".join(map(str, group.gres)) or "none"] += group.count
+        found = "; ".join(f"{offer} on {_nodes(n)}" for offer, n in offers.most_common(6))
         others = sorted({g.partition for g in nodes if all(map(g.offers, request.devices))})
-        hint = f"{asked} is in {_some(others)}" if others else "see sinfo -o '%P %D %G'"
-        return problem(check, f"no node of {where} has {asked}; there is {told}", hint)
+        hint = f"{asked} is in {_some(others)}" if others else "sinfo -o '%P %D %G' lists all gres"
+        return problem(check, f"no node of {where} has {asked}; available: {found}", hint)
     states = Counter[str]()
     for group in fitting:
         states[group.state] += group.count
-    stand = ", ".join(f"{count} {state}" for state, count in states.most_common())
-    told = f"{asked}: " * bool(asked) + f"{_nodes(states.total())} ({stand})"
+    in_states = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    message = f"{asked}: " * bool(asked) + f"{_nodes(states.total())} ({in_states})"
     if not any(group.is_working for group in fitting):
-        return problem("nodes", f"{told}: none runs jobs", "sinfo --list-reasons says why")
+        return problem("nodes", f"{message}: none runs jobs", "sinfo --list-reasons shows why")
     if not any(group.is_working and group.state.startswith(("idle", "mixed")) for group in fitting):
-        return warning("nodes", f"{told}: all are busy", "jobs will wait in the queue")
-    return ok(check, told)
+        return warning("nodes", f"{message}: all are busy", "jobs will wait in the queue")
+    return ok(check, message)
 
 
 def _gres(text: str) -> tuple[Gres, ...]:
-    """``"gpu:a100:4(S:0-1),nvme:1"``; ``"(null)"`` is nothing."""
+    """Parse ``"gpu:a100:4(S:0-1),nvme:1"``; ``"(null)"``: none."""
     if text.strip() in ("", "(null)", "N/A"):
         return ()
     parts = re.sub(r"\([^)]*\)", "", text).split(",")
@@ -207,7 +212,7 @@ def _gres(text: str) -> tuple[Gres, ...]:
         try:
             found.append(parse_gres(part))
         except ValueError:
-            continue  # something that no trial asks for
+            continue  # a resource that no trial requests
     return tuple(found)
 
 

@@ -1,8 +1,9 @@
-"""The program that looks around in a job. Its text is sent to whatever Python the job has.
+"""Program that runs in the doctor's job and collects facts.
 
-So it needs the standard library only, and reads in old versions of the language. Each section of
-what it finds is one line of JSON, told at once: by a connection back, and in a file of the shared
-directory. What does not arrive is a finding, too.
+Its source is run by any Python that the job has, so it uses only the standard library, and only
+the syntax of old Python versions. Each section of facts is one line of JSON. It is sent at once:
+through a connection to the doctor, and in a file of the shared directory. A section that does not
+arrive is a finding too.
 """
 
 # mypy: ignore-errors
@@ -18,14 +19,14 @@ import time
 CONNECT_SECONDS = 10.0
 IMPORT_SECONDS = 120.0
 GPU_SECONDS = 90.0
-LINGER_SECONDS = 30.0  # for the call from the other side, whose word may come by a slow file
+LINGER_SECONDS = 30.0  # for the doctor to connect: a slow file may bring it the address
 
 
 def main(ask):
-    """Look around.
+    """Collect and send all sections.
 
-    ask : dict of token, addresses (where to connect to, each ``[name, host]``), port, interface,
-    folder (shared), facts (a file, or None), modules, gpu (whether to compute on devices).
+    ask : dict of token, addresses (of the doctor, each ``[name, host]``), port, interface, folder
+    (shared), facts (a file, or None), modules (to import), gpu (True: compute on GPUs).
     """
     teller = FactReporter(ask)
     listener = EchoServer(ask["token"])
@@ -45,7 +46,7 @@ def main(ask):
 
 
 class FactReporter:
-    """Tells what was found, by every way that is open."""
+    """Sender of facts, through the connection and the file, if they work."""
 
     def __init__(self, ask):
         self.token, self.facts = ask["token"], ask["facts"]
@@ -84,11 +85,11 @@ class FactReporter:
                     file.flush()
                     os.fsync(file.fileno())
         except Exception:
-            pass  # the shared directory is not shared, and its own section says so
+            pass  # the directory is not shared; its own section reports that
 
 
 class EchoServer:
-    """Waits to be called, as a Dask worker would be."""
+    """Server that waits for a connection, as a Dask worker would."""
 
     def __init__(self, token):
         self.token, self.called = token, threading.Event()
@@ -120,7 +121,7 @@ def named(error):
 
 
 def within(seconds, look, *arguments):
-    """What a look gives, or that it takes too long."""
+    """Return the result of a function, or an error if it takes too long."""
     found = []
 
     def run():
@@ -133,7 +134,7 @@ def within(seconds, look, *arguments):
     thread.daemon = True
     thread.start()
     thread.join(seconds)
-    return found[0] if found else {"error": f"it took more than {seconds:.0f} seconds"}
+    return found[0] if found else {"error": f"it did not finish within {seconds:.0f} seconds"}
 
 
 def hello(ask, listener, teller):
@@ -156,13 +157,13 @@ def hello(ask, listener, teller):
 
 
 def addresses(ask):
-    """Where a Dask worker here would say that it is."""
+    """Return the address that a Dask worker here would announce."""
     if ask["interface"]:
         try:
             return [address_of(ask["interface"])]
         except Exception as error:
             there = ", ".join(name for _, name in socket.if_nameindex())
-            raise RuntimeError(f"{ask['interface']}: {error}; there are {there}") from error
+            raise RuntimeError(f"{ask['interface']}: {error}; this node has {there}") from error
     found = []
     for _, host in ask["addresses"]:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as comm:
@@ -216,7 +217,7 @@ def limits() -> dict:
 
 
 def scratch():
-    """The folder that Dask's workers use for files of their own."""
+    """Examine the directory that Dask's workers use for temporary files."""
     import tempfile
 
     found = {"path": tempfile.gettempdir()}
@@ -237,24 +238,24 @@ def scratch():
 
 
 def type_of(path: str) -> str:
-    """Type of the file system that a path is on, as the kernel names it."""
+    """Return the type of a path's file system, as the kernel names it."""
     best, kind = "", ""
     path = os.path.realpath(path)
     try:
         with open("/proc/self/mountinfo") as file:
             for line in file:
                 left, _, right = line.partition(" - ")
-                place = left.split()[4].replace("\\040", " ")
-                inside = path == place or path.startswith(place.rstrip("/") + "/")
-                if inside and len(place) >= len(best):
-                    best, kind = place, right.split()[0]
+                mount = left.split()[4].replace("\\040", " ")
+                inside = path == mount or path.startswith(mount.rstrip("/") + "/")
+                if inside and len(mount) >= len(best):
+                    best, kind = mount, right.split()[0]
     except Exception:
         pass
     return kind
 
 
 def python(ask):
-    """Versions of what a worker needs, by importing it."""
+    """Import what a worker needs, and return versions and errors."""
     import importlib
 
     versions, errors, began = {}, {}, time.time()
@@ -275,7 +276,7 @@ def python(ask):
 
 
 def digest(folder: str) -> str:
-    """A short name for all source files of a package."""
+    """Return a short hash of all source files of a package."""
     import hashlib
 
     found = hashlib.sha1()
@@ -290,7 +291,7 @@ def digest(folder: str) -> str:
 
 
 def gpu():
-    """Devices that are there, and a small computation on each with what is installed."""
+    """Compute on each GPU, with the first installed library that finds one."""
     found = {"driver": os.path.exists("/proc/driver/nvidia/version") or os.path.exists("/dev/kfd")}
     tried = found["tried"] = {}
     for name, compute in (("torch", with_torch), ("cupy", with_cupy), ("jax", with_jax)):
@@ -316,48 +317,48 @@ def with_torch():
     import torch
 
     built = torch.version.cuda or getattr(torch.version, "hip", None)
-    told = {"version": torch.__version__, "devices": []}
+    result = {"version": torch.__version__, "devices": []}
     if not built:
-        told["missing"] = "is built for CPUs only"
+        result["missing"] = "is built for CPUs only"
     elif not torch.cuda.is_available():
-        told["problem"] = "finds no device"
+        result["problem"] = "finds no device"
     else:
         for number in range(torch.cuda.device_count()):
             there = torch.rand(256, 256, dtype=torch.float64, device=f"cuda:{number}")
             here = there.cpu()
             agrees = torch.allclose((there @ there).cpu(), here @ here)
-            told["devices"].append(
+            result["devices"].append(
                 {"name": torch.cuda.get_device_name(number), "agrees": bool(agrees)}
             )
-    return told
+    return result
 
 
 def with_cupy():
     import cupy
     import numpy
 
-    told = {"version": cupy.__version__, "devices": []}
+    result = {"version": cupy.__version__, "devices": []}
     for number in range(cupy.cuda.runtime.getDeviceCount()):
         with cupy.cuda.Device(number):
             there = cupy.random.rand(256, 256)
             here = cupy.asnumpy(there)
             agrees = numpy.allclose(cupy.asnumpy(there @ there), here @ here)
             name = cupy.cuda.runtime.getDeviceProperties(number)["name"].decode()
-            told["devices"].append({"name": name, "agrees": bool(agrees)})
-    return told
+            result["devices"].append({"name": name, "agrees": bool(agrees)})
+    return result
 
 
 def with_jax():
     import jax
     import numpy
 
-    told = {"version": jax.__version__, "devices": []}
+    result = {"version": jax.__version__, "devices": []}
     for device in jax.devices():
         if device.platform in ("gpu", "cuda", "rocm"):
             here = numpy.linspace(0, 1, 65536, dtype="float32").reshape(256, 256)
             there = jax.device_put(here, device)
             agrees = numpy.allclose(numpy.asarray(there @ there), here @ here, rtol=0.02)
-            told["devices"].append({"name": device.device_kind, "agrees": bool(agrees)})
-    if not told["devices"]:
-        told["missing"] = "finds no device"  # it may be one for CPUs
-    return told
+            result["devices"].append({"name": device.device_kind, "agrees": bool(agrees)})
+    if not result["devices"]:
+        result["missing"] = "finds no device"  # it may be a build for CPUs
+    return result

@@ -1,4 +1,4 @@
-"""A small job that looks around, and what is heard of it. This part acts; others judge."""
+"""The doctor's job: submit it and collect its facts; `job_checks` evaluates them."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from daskhpo.cluster.shell import CommandFailed, call
 
 JOB_SECONDS = 300.0  # the time limit of the job
 PROBE_POLL_SECONDS = 0.25
-ASK_SLURM_SECONDS = 1.0  # a controller has others to answer, too
-HEARD_SECONDS = 3.0  # what was said is heard within this time, as Slurm may be asked meanwhile
-LATE_SECONDS = 10.0  # after a job's end: what it wrote may come late over a network
+ASK_SLURM_SECONDS = 1.0  # between two queries: the controller has other clients
+HEARD_SECONDS = 3.0  # largest delay before a message is read: a query of Slurm may come first
+LATE_SECONDS = 10.0  # the job's files may appear so late on a network file system
 MODULES = ("daskhpo", "dask", "distributed", "cloudpickle", "msgpack", "tornado", "numpy", "zarr")
-_MOST_BYTES = 1_000_000  # of one message: it comes from anybody who can reach this port
+_MOST_BYTES = 1_000_000  # of one message: any program that can reach this port may send one
 
 Facts = dict[str, dict[str, Any]]
 
 
 @dataclass
 class ProbeResult:
-    """What became of the job.
+    """State of the job, and its facts.
 
     Attributes
     ----------
-    job : its number.
-    state : in the queue, when it was last looked at.
-    waited : seconds for its start; it was cancelled then if it still waits.
-    facts : what it found, by section.
-    heard : how its word came: ``"connection"``, ``"file"``, or not at all.
-    skew, skew_error : seconds that its clock is ahead of the one here, and by how many that may
-        be wrong; infinite as long as nothing is known.
-    called : for each address where it listens, what was wrong with calling it; empty if nothing.
-    wrote : whether what it wrote in the shared directory was seen here, after how many seconds.
-    output : what its script printed, if that is seen here.
+    job : job id.
+    state : state in the queue, when last checked.
+    waited : seconds that it was pending; if it still is, it was cancelled then.
+    facts : facts by section.
+    heard : channel by which they arrived: ``"connection"``, ``"file"``, or empty: none arrived.
+    skew, skew_error : seconds by which its clock is ahead of this machine's, and the error of
+        that; infinite: not known.
+    called : error of a connection to each address where it listens; empty: it succeeded.
+    wrote : seconds until its file in the shared directory was seen here; None: not seen.
+    output : what its script printed, if it is seen here.
     """
 
     job: str
@@ -66,7 +66,7 @@ class ProbeResult:
     output: str = ""
 
     def set_clock(self, skew: float, error: float) -> None:
-        """An exchange says how far its clock is ahead; the surest one counts."""
+        """Record by how much its clock is ahead; the smallest error counts."""
         if error < self.skew_error:
             self.skew, self.skew_error = skew, error
 
@@ -79,27 +79,30 @@ def run_probe(
     wait: float,
     log: Callable[[str], None],
 ) -> ProbeResult:
-    """Submit the job, wait for it, and hear what it found; it is gone in the end.
+    """Submit the job, wait for it, and collect its facts.
+
+    In the end the job is cancelled, and its folder is deleted.
 
     Parameters
     ----------
     shared : a directory that can be written here.
-    addresses : names and addresses of this machine's interfaces; the first is the one to use.
-    wait : seconds that it may take to start.
+    addresses : names and addresses of this machine's interfaces, the preferred one first.
+    interface : network interface of the workers; None: that of their route to this machine.
+    wait : seconds that the job may be pending.
     log : called with a line of text when the state of the job changes.
 
     Raises
     ------
-    CommandMissing, CommandFailed : Slurm does not take the job, or does not answer.
+    CommandMissing, CommandFailed : Slurm rejects the job, or does not answer.
     """
     token = secrets.token_hex(16)
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(shared, token))
-        ear = stack.enter_context(ProbeServer(token, folder))
+        server = stack.enter_context(ProbeServer(token, folder))
         ask = {
             "token": token,
             "addresses": [list(pair) for pair in addresses],
-            "port": ear.port,
+            "port": server.port,
             "interface": interface,
             "folder": str(folder),
             "facts": str(folder / "facts"),
@@ -108,19 +111,19 @@ def run_probe(
         }
         job = jobs.submit_script(script(request, folder, ask))
         stack.callback(_cancel, job)
-        return _follow(ProbeResult(job), ear, wait, log)
+        return _follow(ProbeResult(job), server, wait, log)
 
 
 def script(request: JobRequest, folder: Path, ask: dict[str, Any]) -> str:
-    """The job's script; it needs no file, for there may be none that the job sees."""
-    place = shlex.quote(str(folder))
+    """Return the job's script. It needs no files, since the job may see none of them."""
+    quoted = shlex.quote(str(folder))
     return "\n".join(
         [
             "#!/usr/bin/env bash",
             *(f"#SBATCH {option}" for option in request.options(JOB_SECONDS)),
             "#SBATCH --job-name=daskhpo-doctor",
             "#SBATCH --output=/dev/null",
-            f"[ -d {place} ] && exec > {place}/output 2>&1",
+            f"[ -d {quoted} ] && exec > {quoted}/output 2>&1",
             *request.job_script_prologue,
             f"{request.python} - <<'DASKHPO_PROBE'",
             program(ask),
@@ -130,12 +133,12 @@ def script(request: JobRequest, folder: Path, ask: dict[str, Any]) -> str:
 
 
 def program(ask: dict[str, Any]) -> str:
-    """The text of the probe, which asks this."""
+    """Return the source of the probe, with these arguments."""
     return f"{Path(probe.__file__).read_text()}\n\nmain({ask!r})"
 
 
 def probe_locally(*, gpu: bool) -> Facts:
-    """What the probe finds on this machine, in a process of its own."""
+    """Run the probe in a process on this machine, and return its facts."""
     ask = {"token": "", "addresses": [], "port": 0, "interface": None, "folder": None}
     ask |= {"modules": list(MODULES), "gpu": gpu, "facts": "/dev/stdout"}
     done = subprocess.run(
@@ -153,9 +156,9 @@ def probe_locally(*, gpu: bool) -> Facts:
 
 
 class ProbeServer:
-    """Hears what the job says: on a port of all interfaces, and in a file of the shared directory.
+    """Receiver of the job's facts: by a port on all interfaces, and by a shared file.
 
-    Only who knows the token is listened to, and what is said is data.
+    It accepts only senders that know the token, and treats what they send as data.
     """
 
     def __init__(self, token: str, folder: Path) -> None:
@@ -177,7 +180,7 @@ class ProbeServer:
         self._selector.close()
 
     def listen(self, visit: ProbeResult, seconds: float) -> None:
-        """Take in what is said within so many seconds; returns as soon as something was."""
+        """Receive facts for so many seconds; return as soon as something has arrived."""
         for key, _ in self._selector.select(seconds):
             comm = key.fileobj
             if comm is self._server:
@@ -222,7 +225,7 @@ class ProbeServer:
             return False
 
     def _read_file(self, visit: ProbeResult) -> None:
-        with suppress(OSError):  # opened anew each time: only so NFS looks for news
+        with suppress(OSError):  # opened again each time, which makes NFS look for changes
             lines = (self._folder / "facts").read_text().split("\n")[:-1]
             for line in lines:
                 if _take(line, visit.facts) is not None:
@@ -231,7 +234,7 @@ class ProbeServer:
             visit.output = (self._folder / "output").read_text(errors="replace")[-5000:]
 
     def call(self, visit: ProbeResult) -> None:
-        """Call the job where it listens, as Dask's scheduler would."""
+        """Connect to the job where it listens, as Dask's scheduler would."""
         hello = visit.facts.get("hello", {})
         for host in hello.get("addresses", []):
             if host in visit.called:
@@ -249,7 +252,7 @@ class ProbeServer:
                 visit.called[host] = str(error) or type(error).__name__
 
     def look_for_file(self, visit: ProbeResult, since: float) -> None:
-        """Whether what the job wrote in the shared directory has come."""
+        """Record when the job's file in the shared directory is first seen."""
         if visit.wrote is None and "shared" in visit.facts:
             with suppress(OSError):
                 if (self._folder / "there").read_text() == self._token:
@@ -257,23 +260,23 @@ class ProbeServer:
 
 
 def _follow(
-    visit: ProbeResult, ear: ProbeServer, wait: float, log: Callable[[str], None]
+    visit: ProbeResult, server: ProbeServer, wait: float, log: Callable[[str], None]
 ) -> ProbeResult:
     began = time.monotonic()
-    asked_at = told_shared_at = ended_at = 0.0
+    asked_at = shared_at = ended_at = 0.0
     ran_at: float | None = None
-    told = ""
+    logged = ""
     while True:
-        ear.listen(visit, PROBE_POLL_SECONDS)
+        server.listen(visit, PROBE_POLL_SECONDS)
         now = time.monotonic()
-        ear.call(visit)
+        server.call(visit)
         if "shared" in visit.facts:
-            told_shared_at = told_shared_at or now
-            ear.look_for_file(visit, told_shared_at)
+            shared_at = shared_at or now
+            server.look_for_file(visit, shared_at)
             expects_file = "write_error" not in visit.facts["shared"] and visit.wrote is None
         else:
             expects_file = False
-        late = now - told_shared_at > LATE_SECONDS
+        late = now - shared_at > LATE_SECONDS
         if "end" in visit.facts and (not expects_file or late):
             visit.state = _state(visit.job)
             return visit
@@ -283,14 +286,14 @@ def _follow(
         visit.state = state = _state(visit.job)
         if state.waits:
             visit.waited = now - began
-            news = f"job {visit.job} waits in the queue ({state.reason or 'no reason yet'})"
+            message = f"job {visit.job} is pending ({state.reason or 'no reason yet'})"
             if visit.waited >= wait or (visit.waited > 5 and reason_of(state.reason).is_hopeless):
                 return visit
         else:
-            news = f"job {visit.job} runs on {state.nodes or 'a node'}"
+            message = f"job {visit.job} runs on {state.nodes or 'a node'}"
             ran_at = ran_at or now
-        if news != told:
-            log(told := news)
+        if message != logged:
+            log(logged := message)
         if state.is_over:
             ended_at = ended_at or now
             if now - ended_at > LATE_SECONDS:
@@ -309,13 +312,13 @@ def _state(job: str) -> JobState:
 
 
 def _cancel(job: str) -> None:
-    with suppress(CommandFailed):  # it is over
+    with suppress(CommandFailed):  # it has ended
         jobs.cancel(job)
 
 
 @contextmanager
 def _folder(shared: Path, token: str) -> Iterator[Path]:
-    """A folder of our own in the shared directory, with what the job shall read."""
+    """Create a folder in the shared directory, with a file for the job to read."""
     folder = shared.absolute() / f".daskhpo-doctor-{token[:8]}"
     folder.mkdir(mode=0o700)
     try:
@@ -327,11 +330,11 @@ def _folder(shared: Path, token: str) -> Iterator[Path]:
 
 
 def _take(line: str | bytes, facts: Facts) -> float | None:
-    """Take in one section; when it was message, or None if it is none."""
+    """Add one section to the facts; return its time, or None if it is not a section."""
     try:
-        told = json.loads(line)
-        section, at = told.pop("section"), float(told.pop("at"))
+        found = json.loads(line)
+        section, at = found.pop("section"), float(found.pop("at"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    facts.setdefault(section, told)
+    facts.setdefault(section, found)
     return at

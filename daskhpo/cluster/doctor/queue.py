@@ -1,4 +1,4 @@
-"""What the queue says of a job: where it stands, why it waits, and what to do about it."""
+"""State of a job in the queue: why it is pending, and what to do."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FAR_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True)
 class JobState:
-    """A job, as ``scontrol show job`` tells.
+    """A job, as ``scontrol show job`` prints it.
 
     Attributes
     ----------
-    state, reason : in Slurm's words; the reason with blanks.
-    submitted, started : seconds of this place's time; None: not yet, or Slurm does not say.
-    exit_code : of its script, and the signal that ended it: ``"0:0"``.
-    nodes : where it runs, or ran.
+    state, reason : as Slurm names them; the reason with blanks instead of underscores.
+    submitted, started : seconds since 1970; None: not yet, or not known.
+    exit_code : exit code of its script and the signal that ended it: ``"0:0"``.
+    nodes : nodes where it runs or ran; empty before it starts.
     """
 
     state: str
@@ -34,44 +34,44 @@ class JobState:
 
     @property
     def waits(self) -> bool:
-        """Whether it has not begun."""
+        """True if it has not started."""
         return self.state in ("PENDING", "CONFIGURING")
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come from it."""
+        """True if it has ended."""
         return self.state not in _LIVING
 
 
-GONE = JobState("UNKNOWN", "Slurm knows nothing of it any more")
+GONE = JobState("UNKNOWN", "it is no longer known to Slurm")
 
 
 def parse_job(text: str) -> JobState:
-    """What ``scontrol --oneliner show job`` printed of one job."""
-    for told in records(text):
-        if "JobState" in told:
-            state = told["JobState"]
+    """Parse the output of ``scontrol --oneliner show job`` for one job."""
+    for fields in records(text):
+        if "JobState" in fields:
+            state = fields["JobState"]
             return JobState(
                 state=state,
-                reason=told.get("Reason", "").replace("_", " "),
-                submitted=_time(told.get("SubmitTime", "")),
-                # of a job that waits it is a forecast
-                started=None if state == "PENDING" else _time(told.get("StartTime", "")),
-                exit_code=told.get("ExitCode", "0:0"),
-                nodes=told.get("NodeList", "").replace("(null)", ""),
+                reason=fields.get("Reason", "").replace("_", " "),
+                submitted=_time(fields.get("SubmitTime", "")),
+                # a forecast while the job is pending
+                started=None if state == "PENDING" else _time(fields.get("StartTime", "")),
+                exit_code=fields.get("ExitCode", "0:0"),
+                nodes=fields.get("NodeList", "").replace("(null)", ""),
             )
     return GONE
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a job waits.
+    """Explanation of why a job is pending.
 
     Attributes
     ----------
-    meaning, hint : for people.
-    is_usual : it starts when it is its turn.
-    is_hopeless : it will not start however long one waits.
+    meaning, hint : texts for users: the cause, and what to do.
+    is_usual : True: the job starts when its turn comes.
+    is_hopeless : True: the job will never start.
     """
 
     meaning: str
@@ -80,63 +80,75 @@ class Reason:
     is_hopeless: bool = False
 
 
-_BUSY = "the queue is busy"
-_LIMIT = "see sacctmgr show assoc user=$USER, sacctmgr show qos, or ask the site's staff"
+_BUSY = "it waits for resources, or for jobs of higher priority"
+_LIMIT = "see sacctmgr show assoc user=$USER, sacctmgr show qos, or ask your administrator"
 _REASONS: tuple[tuple[str, Reason], ...] = (
     (r"Priority|Resources|None|", Reason(_BUSY, "wait longer with --wait", is_usual=True)),
-    (r"BeginTime|Dependency|Cleaning|Prolog", Reason("Slurm holds it back for a while", "", True)),
+    (
+        r"BeginTime|Dependency|Cleaning|Prolog",
+        Reason("its begin time, a dependency, cleanup or a prolog delays it", "", True),
+    ),
     (
         r"PartitionTimeLimit|.*(Max|Limit)?Wall.*PerJob.*",
-        Reason("it asks for more time than it may", "ask for a shorter --walltime", False, True),
+        Reason(
+            "it exceeds the time limit of its partition, account or QOS",
+            "set a shorter --walltime",
+            False,
+            True,
+        ),
     ),
     (
         r"PartitionNodeLimit|PartitionDown|PartitionInactive|PartitionConfig",
-        Reason("the partition cannot run it", "see scontrol show partition", False),
+        Reason(
+            "the partition is down or inactive, or its limits exclude the job",
+            "see scontrol show partition",
+            False,
+        ),
     ),
     (
         r"BadConstraints|FedJobLock|NodeNotFound",
-        Reason("no node will ever fit it", "see the directives that were given", False, True),
+        Reason("no node satisfies its constraints", "check the --directive options", False, True),
     ),
     (
         r"InvalidAccount|AccountNotAllowed|.*Account.*NotAllowed",
-        Reason("the account may not be charged there", "name another --account", False, True),
+        Reason("the account is not allowed there", "choose another --account", False, True),
     ),
     (
         r"InvalidQOS|QOSNotAllowed|QOSUsageThreshold|QOSUnknown",
-        Reason("the quality of service may not be used there", "name another one", False, True),
+        Reason("the QOS is not allowed there", "choose another QOS", False, True),
     ),
-    (r"JobHeld.*", Reason("it is held", "ask the site's staff why", False, True)),
+    (r"JobHeld.*", Reason("it is held", "ask your administrator why", False, True)),
     (
         r"(Assoc|QOS)Grp.*Minutes.*|(Assoc|QOS)Max.*Minutes.*",
-        Reason("the time of the account or QOS is used up, or would be", _LIMIT),
+        Reason("it would exceed the TRES minutes of its account or QOS", _LIMIT),
     ),
     (
         r"(Assoc|QOS|Max).*(PerUser|PerAccount|PU|PA|Grp|Jobs?Limit|SubmitJob).*|(Assoc|QOS)Grp.*",
-        Reason("others of its account or QOS take all that it may have", _LIMIT, is_usual=True),
+        Reason("other jobs have reached a limit of its account or QOS", _LIMIT, is_usual=True),
     ),
-    (r"(Assoc|QOS|Max).*", Reason("it asks for more than its account or QOS allows", _LIMIT)),
+    (r"(Assoc|QOS|Max).*", Reason("it requests more than its account or QOS allows", _LIMIT)),
     (
         r"ReqNodeNotAvail.*|Nodes? required.*|NodeDown|.*UnavailableNodes.*|.*DRAINED.*",
         Reason(
             "the nodes that it needs are down, drained or reserved",
-            "sinfo --list-reasons says why; choose another partition, or ask the site's staff",
+            "sinfo --list-reasons shows why; choose another partition, or ask your administrator",
         ),
     ),
-    (r"Reservation.*", Reason("its reservation has not begun, or is not yours", "")),
-    (r"Licenses.*|BurstBuffer.*", Reason("it waits for a licence or a buffer", "", True)),
+    (r"Reservation.*", Reason("its reservation has not started, or is not yours", "")),
+    (r"Licenses.*|BurstBuffer.*", Reason("it waits for a licence or a burst buffer", "", True)),
 )
 
 
 def reason_of(text: str) -> Reason:
-    """What a reason of Slurm's means."""
+    """Return the explanation of one of Slurm's reasons."""
     for pattern, reason in _REASONS:
         if re.fullmatch(pattern, text, re.IGNORECASE):
             return reason
-    return Reason("see squeue's manual", "ask the site's staff")
+    return Reason("see JOB REASON CODES in man squeue", "ask your administrator")
 
 
 def check_wait(job: str, state: JobState, waited: float) -> Finding:
-    """A job that did not start in time, and was cancelled."""
+    """Report a job that did not start in time and was cancelled."""
     reason = reason_of(state.reason)
     message = f"job {job} did not start within {waited:.0f} s and was cancelled"
     if state.reason not in ("", "None"):
@@ -147,7 +159,7 @@ def check_wait(job: str, state: JobState, waited: float) -> Finding:
 
 
 def check_start(job: str, state: JobState) -> Finding:
-    """How long a job that has started waited for that."""
+    """Report how long a job was pending before it started."""
     if state.started is None or state.submitted is None:
         return ok("start", f"job {job} started")
     seconds = max(0.0, state.started - state.submitted)
@@ -156,40 +168,40 @@ def check_start(job: str, state: JobState) -> Finding:
 
 _FORECAST = re.compile(r"Job \d+ to start at (\S+) using .*? on nodes? (\S+)")
 _REFUSALS = (
-    ("partition", "name another --partition, see sinfo"),
-    ("account", "name another --account; sacctmgr show assoc user=$USER shows yours"),
-    ("qos", "leave the quality of service out, or name another one"),
-    ("gres", "see sinfo -o '%P %G' for what there is"),
-    ("time limit", "ask for a shorter --walltime"),
-    ("node configuration", "no node has all that at once: see sinfo -o '%P %c %m %G %f'"),
-    ("memory", "ask for less --memory, or more --cores"),
-    ("constraint", "see sinfo -o '%P %f' for features that there are"),
-    ("feature", "see sinfo -o '%P %f' for features that there are"),
+    ("partition", "choose another --partition; sinfo lists them"),
+    ("account", "choose another --account; sacctmgr show assoc user=$USER lists yours"),
+    ("qos", "remove the QOS, or choose another one"),
+    ("gres", "sinfo -o '%P %G' lists all gres"),
+    ("time limit", "set a shorter --walltime"),
+    ("node configuration", "no node has all of this at once: see sinfo -o '%P %c %m %G %f'"),
+    ("memory", "reduce --memory, or increase --cores"),
+    ("constraint", "sinfo -o '%P %f' lists the features of nodes"),
+    ("feature", "sinfo -o '%P %f' lists the features of nodes"),
 )
 
 
 def check_forecast(printed: str, now: float) -> Finding:
-    """What ``sbatch --test-only`` said of a job that it would take."""
+    """Report what ``sbatch --test-only`` printed for a job that it accepts."""
     match = _FORECAST.search(printed)
     start = None if match is None else _time(match[1])
     if match is None or start is None:
-        return ok("request", "Slurm would take such a job")
+        return ok("request", "Slurm would accept this job")
     wait = start - now
-    if wait > 365 * 86400:  # it waits for one without a time limit
-        return ok("request", "Slurm would take such a job, and cannot say when it would start")
+    if wait > 365 * 86400:  # it waits for a job without a time limit
+        return ok("request", "Slurm would accept this job, but cannot predict its start")
     if wait > FAR_SECONDS:
-        message = f"Slurm would take such a job and start it in about {wait / 3600:.0f} hours"
+        message = f"Slurm would accept this job and start it in about {wait / 3600:.0f} hours"
         return warning("request", message, "a shorter --walltime or fewer GPUs may start sooner")
     when = f"in about {wait / 60:.0f} minutes" if wait > 90 else "at once"
-    return ok("request", f"Slurm would take such a job and start it {when}, on {match[2]}")
+    return ok("request", f"Slurm would accept this job and start it {when}, on {match[2]}")
 
 
 def check_refusal(printed: str) -> Finding:
-    """What ``sbatch`` said of a job that it does not take."""
+    """Report what ``sbatch`` printed for a job that it rejects."""
     lines = [re.sub(r"^(sbatch: )?(error|fatal): ", "", line) for line in printed.splitlines()]
     message = "; ".join(line.strip() for line in lines if line.strip())
     hint = next((hint for word, hint in _REFUSALS if word in message.lower()), "")
-    return problem("request", f"Slurm refuses such a job: {message or 'it does not say why'}", hint)
+    return problem("request", f"Slurm rejects this job: {message or 'it gives no reason'}", hint)
 
 
 def _time(text: str) -> float | None:

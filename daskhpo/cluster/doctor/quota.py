@@ -1,4 +1,4 @@
-"""Room for files: what a file system has left, and what a user's quota is."""
+"""Checks of the space on a file system, and of a user's quotas."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ NEARLY = 0.9
 
 @dataclass(frozen=True)
 class Quota:
-    """What is used of one quota, and the limit: of bytes or files.
+    """Usage and limit of one quota, in bytes or in files.
 
     Attributes
     ----------
-    of : whose, and where: ``"user on /scratch"``.
+    of : owner and file system: ``"user on /scratch"``.
     kind : ``"bytes"`` or ``"files"``.
-    limit : the smaller one of those that are set.
+    limit : soft or hard limit, the smaller one if both are set.
     """
 
     of: str
@@ -31,9 +31,9 @@ class Quota:
 
 
 def parse_quota(text: str, owner: str = "user") -> list[Quota]:
-    """What ``quota -w -p`` or ``lfs quota`` printed: those that have a limit.
+    """Parse the output of ``quota -w -p`` or ``lfs quota``: quotas that have a limit.
 
-    Both print blocks of a kilobyte. ``lfs`` breaks the line after a long path.
+    Both count blocks of 1024 bytes. ``lfs`` breaks the line after a long path.
     """
     found: list[Quota] = []
     place = ""
@@ -47,7 +47,7 @@ def parse_quota(text: str, owner: str = "user") -> list[Quota]:
         numbers = [_number(word) for word in words]
         if numbers[0] is None or len(words) > 8:  # the path is on this line
             place, numbers = words[0], numbers[1:]
-        # used, soft, hard, grace, then the same of files; a grace may be left out
+        # used, soft, hard, grace, then the same for files; a grace may be left out
         if len(numbers) == 8 or (len(numbers) == 7 and numbers[3] is None):
             del numbers[3]
         if len(numbers) < 6 or not place:
@@ -65,11 +65,16 @@ def parse_quota(text: str, owner: str = "user") -> list[Quota]:
 
 
 def check_room(free_bytes: int, free_files: int | None, quotas: Sequence[Quota]) -> list[Finding]:
-    """Room for checkpoints; ``free_files`` None: the file system does not count files."""
+    """Check that there is room for checkpoints.
+
+    Parameters
+    ----------
+    free_files : files that can still be created; None: the file system does not count files.
+    """
     findings = []
     files = "" if free_files is None else f", {free_files:,} files"
     message = f"{_gigabytes(free_bytes)}{files} free on the file system"
-    hint = "free some, or bound the checkpoints: CheckpointPolicy(max_bytes=..., max_files=...)"
+    hint = "delete files, or limit checkpoints: CheckpointPolicy(max_bytes=..., max_files=...)"
     if free_bytes == 0 or free_files == 0:
         findings.append(problem("room", message, hint))
     elif free_bytes < LOW_BYTES or (free_files is not None and free_files < LOW_FILES):
@@ -78,7 +83,7 @@ def check_room(free_bytes: int, free_files: int | None, quotas: Sequence[Quota])
         findings.append(ok("room", message))
     for quota in quotas:
         in_words = _gigabytes if quota.kind == "bytes" else "{:,} files".format
-        message = f"{quota.of}: {in_words(quota.used)} of {in_words(quota.limit)}"
+        message = f"{quota.of}: {in_words(quota.used)} of {in_words(quota.limit)} are used"
         if quota.used >= quota.limit:
             findings.append(problem("quota", message, hint))
         elif quota.used >= NEARLY * quota.limit:
@@ -89,7 +94,7 @@ def check_room(free_bytes: int, free_files: int | None, quotas: Sequence[Quota])
 
 
 def _number(word: str) -> int | None:
-    """``"123"``, ``"123*"`` (over its limit), ``"[123]"`` (not exact); None: it is no number."""
+    """Parse ``123``, ``123*`` (over its limit) or ``[123]`` (not exact); None: other."""
     match = re.fullmatch(r"\[?(\d+)\]?\*?", word)
     return int(match[1]) if match else None
 

@@ -41,24 +41,30 @@ def accounts(associations=ASSOCIATIONS, user=USER, enforce="associations,limits,
             "m77",
             {"name": "cpu"},
             Verdict.PROBLEM,
-            "you may charge m77 in gpu only",
+            "m77 may be charged only in partition gpu",
             "another --partition",
         ),
         (
             "m9999",
             {},
             Verdict.PROBLEM,
-            "m9999 is none of your accounts",
-            "yours are m1234, m1234_g, m77",
+            "m9999 is not one of your accounts",
+            "your accounts are m1234, m1234_g, m77",
         ),
         (
             None,
             {"AllowAccounts": "m1234_g,m5"},
             Verdict.PROBLEM,
-            "m1234 (your default) may not use gpu; gpu is for m1234_g, m5",
+            "partition gpu does not allow m1234 (your default); it allows m1234_g, m5",
             "m1234_g",
         ),
-        ("m77", {"DenyAccounts": "m77"}, Verdict.PROBLEM, "m77 may not use gpu", "m1234"),
+        (
+            "m77",
+            {"DenyAccounts": "m77"},
+            Verdict.PROBLEM,
+            "partition gpu does not allow m77",
+            "m1234",
+        ),
     ],
 )
 def test_an_account_may_be_charged_in_the_partition(account, there, verdict, message, hint):
@@ -76,11 +82,11 @@ def test_where_accounts_are_not_enforced_an_unknown_one_is_a_warning():
 def test_a_user_without_any_account_is_told_so():
     nobody = accounts(associations="", user="")
     finding = check_account(nobody, partition(), None)
-    assert (finding.verdict, finding.hint) == (Verdict.PROBLEM, "ask the site's staff for one")
+    assert (finding.verdict, finding.hint) == (Verdict.PROBLEM, "ask your administrator for one")
     finding = check_account(nobody, partition(), "m1234")
     assert "you have none" in finding.hint
     free = check_account(accounts(associations="", user="", enforce=""), partition(), None)
-    assert (free.verdict, free.message) == (Verdict.OK, "none is needed")
+    assert (free.verdict, free.message) == (Verdict.OK, "no account is needed")
 
 
 @pytest.mark.parametrize(
@@ -93,31 +99,37 @@ def test_a_user_without_any_account_is_told_so():
             {},
             "qos",
             Verdict.PROBLEM,
-            "gpu_regular is none that you may use",
+            "you may not use the QOS gpu_regular",
         ),
-        ({}, {"AllowQos": "debug"}, "qos", Verdict.PROBLEM, "gpu does not take regular"),
+        (
+            {},
+            {"AllowQos": "debug"},
+            "qos",
+            Verdict.PROBLEM,
+            "partition gpu does not allow the QOS regular",
+        ),
         (
             {"job_extra_directives": ["-q debug"], "walltime": "31m"},
             {},
             "walltime",
             Verdict.PROBLEM,
-            "00:31:00 is more than the 00:30:00 of debug",
+            "00:31:00 is more than the 00:30:00 that debug allows",
         ),
         (
             {"walltime": "8h"},
             {"QoS": "site"},
             "walltime",
             Verdict.PROBLEM,
-            "08:00:00 is more than the 06:00:00 of site",
+            "08:00:00 is more than the 06:00:00 that site allows",
         ),
         (
             {"account": "m77", "walltime": "13h"},
             {},
             "walltime",
             Verdict.PROBLEM,
-            "13:00:00 is more than the 12:00:00 of your account",
+            "13:00:00 is more than the 12:00:00 that your account allows",
         ),
-        ({"account": "m77", "walltime": "11h"}, {}, "qos", Verdict.SKIPPED, "none was named"),
+        ({"account": "m77", "walltime": "11h"}, {}, "qos", Verdict.SKIPPED, "no QOS was given"),
     ],
 )
 def test_a_quality_of_service_may_be_used_for_so_long(asked, there, check, verdict, message):

@@ -59,23 +59,23 @@ def test_a_job_that_was_through_ran():
             ProbeResult(
                 "5", JobState("FAILED", exit_code="127:0", nodes="n7"), output="x\nno python\n\n"
             ),
-            "job 5 on n7 ended (FAILED, exit code 127:0), and nothing was heard of it; it printed: "
-            "no python",
+            "job 5 on n7 ended (FAILED, exit code 127:0), and sent no results; the last line of "
+            "its output: no python",
             "--python",
         ),
         (
             ProbeResult("5", JobState("COMPLETED", nodes="n7")),
-            "ended (COMPLETED, exit code 0:0), and nothing was heard of it",
-            "by neither",
+            "ended (COMPLETED, exit code 0:0), and sent no results",
+            "neither worked",
         ),
         (
             ProbeResult("5", JobState("TIMEOUT", nodes="n7"), facts={"hello": HELLO}),
-            "ended (TIMEOUT, exit code 0:0) before it was through",
-            "the last thing",
+            "ended (TIMEOUT, exit code 0:0) before it had finished",
+            "checks below",
         ),
         (
             ProbeResult("5", JobState("RUNNING", nodes="n7"), facts={"hello": HELLO}),
-            "is RUNNING, and was cancelled before it was through",
+            "was RUNNING, and was cancelled before it had finished",
             "",
         ),
     ],
@@ -100,8 +100,8 @@ def connections(hello=None, called=None):
 
 def test_both_ways_are_open():
     there, back = connections()
-    assert (there.verdict, there.message) == (Verdict.OK, "10.1.0.1 (ib0) is reached from node7")
-    assert (back.verdict, back.message) == (Verdict.OK, "10.1.0.7 is reached from here")
+    assert (there.verdict, there.message) == (Verdict.OK, "node7 can connect to 10.1.0.1 (ib0)")
+    assert (back.verdict, back.message) == (Verdict.OK, "this machine can connect to 10.1.0.7")
 
 
 def test_if_another_interface_is_reached_it_is_shown():
@@ -111,7 +111,7 @@ def test_if_another_interface_is_reached_it_is_shown():
     ]
     there, _ = connections({"reached": reached})
     assert there.verdict is Verdict.PROBLEM
-    assert there.message == "10.1.0.1 (ib0) is not reached from node7: timed out"
+    assert there.message == "node7 cannot connect to 10.1.0.1 (ib0): timed out"
     assert there.hint == "choose --interface eth0"
 
 
@@ -125,7 +125,7 @@ def test_if_none_is_reached_a_firewall_is_between():
 def test_a_worker_that_is_not_reached_is_a_problem_too():
     _, back = connections(called={"10.1.0.7": "Connection refused"})
     assert back.verdict is Verdict.PROBLEM
-    assert back.message == "10.1.0.7 (node7) is not reached from here: Connection refused"
+    assert back.message == "this machine cannot connect to 10.1.0.7 (node7): Connection refused"
 
 
 def test_an_interface_that_the_node_has_not_is_named():
@@ -147,8 +147,8 @@ def test_what_was_not_heard_is_not_judged(hello):
     [
         (0.01, 0.001, Verdict.OK, "within 0.0 s"),
         (-1.5, 0.001, Verdict.OK, "within 1.5 s"),
-        (7.0, 0.001, Verdict.WARNING, "that of node7 is 7 s ahead"),
-        (-3600.0, 0.001, Verdict.PROBLEM, "that of node7 is 3600 s behind"),
+        (7.0, 0.001, Verdict.WARNING, "the clock of node7 is 7 s ahead"),
+        (-3600.0, 0.001, Verdict.PROBLEM, "the clock of node7 is 3600 s behind"),
         (-4.0, 3.0, Verdict.OK, "within 4.0 s"),  # the message may have waited for so long
         (0.0, math.inf, Verdict.SKIPPED, "were not compared"),
     ],
@@ -178,34 +178,39 @@ def test_the_surest_exchange_sets_the_clock():
             Verdict.OK,
             "/w (nfs4) is the same on",
         ),
-        ({"there": True, "same": True, "type": "nfs4"}, 8.0, Verdict.WARNING, "news took 8 s"),
+        (
+            {"there": True, "same": True, "type": "nfs4"},
+            8.0,
+            Verdict.WARNING,
+            "a new file took 8 s",
+        ),
         ({"there": True, "same": True, "type": ""}, None, Verdict.PROBLEM, "was not seen here"),
         (
             {"there": False, "type": "ext4"},
             None,
             Verdict.PROBLEM,
-            "/w is not there, seen from node7",
+            "/w does not exist on node7",
         ),
         (
             {"there": True, "same": False, "type": "ext4"},
             None,
             Verdict.PROBLEM,
-            "/w is another directory, seen from node7: there is other content",
+            "/w is another directory on node7: its content differs",
         ),
         (
             {"there": True, "read_error": "Permission denied", "type": "nfs4"},
             None,
             Verdict.PROBLEM,
-            "seen from node7: Permission denied",
+            "on node7: Permission denied",
         ),
         (
             {"there": True, "same": True, "write_error": "Read-only file system", "type": "nfs4"},
             None,
             Verdict.PROBLEM,
-            "node7 cannot write in /w: Read-only file system",
+            "node7 cannot write to /w: Read-only file system",
         ),
         ({"error": "OSError: x"}, None, Verdict.SKIPPED, "OSError: x"),
-        (None, None, Verdict.SKIPPED, "nothing was heard"),
+        (None, None, Verdict.SKIPPED, "the job sent nothing"),
     ],
 )
 def test_a_directory_is_the_same_from_both_sides(told, wrote, verdict, message):
@@ -278,8 +283,13 @@ def test_slow_imports_and_little_memory_are_warnings():
 
 
 def test_python_that_hung_is_a_problem_and_one_not_heard_of_is_not_judged():
-    (finding,) = check_python({"python": {"error": "it took more than 120 seconds"}}, HERE, "abc")
-    assert (finding.verdict, finding.message) == (Verdict.PROBLEM, "it took more than 120 seconds")
+    (finding,) = check_python(
+        {"python": {"error": "it did not finish within 120 seconds"}}, HERE, "abc"
+    )
+    assert (finding.verdict, finding.message) == (
+        Verdict.PROBLEM,
+        "it did not finish within 120 seconds",
+    )
     (finding,) = check_python({}, HERE, "abc")
     assert finding.verdict is Verdict.SKIPPED
 
@@ -316,8 +326,8 @@ def test_a_site_that_sets_no_variable_is_judged_by_what_computes():
 @pytest.mark.parametrize(
     ("visible", "asked", "message"),
     [
-        ("0", 2, "2 asked for, and 1 visible: CUDA_VISIBLE_DEVICES=0"),
-        ("", 1, "1 asked for, and 0 visible"),
+        ("0", 2, "2 requested, but 1 visible: CUDA_VISIBLE_DEVICES=0"),
+        ("", 1, "1 requested, but 0 visible"),
     ],
 )
 def test_fewer_devices_than_asked_for_are_a_problem(visible, asked, message):
@@ -340,14 +350,14 @@ def test_a_job_that_was_given_no_device_is_a_problem():
             NO_CUDA,
             False,
             Verdict.WARNING,
-            "is built for CPUs only; the node has no driver of a GPU",
+            "is built for CPUs only; the node has no GPU driver",
         ),
-        ({}, True, Verdict.WARNING, "there is no torch, cupy or jax"),
-        (BLIND, False, Verdict.WARNING, "torch 2.9.0 finds no device; the node has no driver"),
+        ({}, True, Verdict.WARNING, "torch, cupy and jax are not installed"),
+        (BLIND, False, Verdict.WARNING, "torch 2.9.0 finds no device; the node has no GPU driver"),
         (BLIND, True, Verdict.PROBLEM, "torch 2.9.0 finds no device"),
         (BROKEN, True, Verdict.PROBLEM, "cupy fails: CUDARuntimeError"),
         (BROKEN | TORCH, True, Verdict.OK, "torch 2.9.0 on NVIDIA A100"),
-        (WRONG, True, Verdict.PROBLEM, "torch 2.9.0 computes wrongly on NVIDIA A100"),
+        (WRONG, True, Verdict.PROBLEM, "torch 2.9.0 computes wrong results on NVIDIA A100"),
     ],
 )
 def test_what_could_not_be_computed_is_said_and_why(tried, driver, verdict, message):
@@ -357,10 +367,13 @@ def test_what_could_not_be_computed_is_said_and_why(tried, driver, verdict, mess
 
 
 def test_a_driver_that_hangs_is_a_problem():
-    *_, finding = gpus(told={"error": "it took more than 90 seconds"})
-    assert (finding.verdict, finding.message) == (Verdict.PROBLEM, "it took more than 90 seconds")
+    *_, finding = gpus(told={"error": "it did not finish within 90 seconds"})
+    assert (finding.verdict, finding.message) == (
+        Verdict.PROBLEM,
+        "it did not finish within 90 seconds",
+    )
     *_, finding = check_gpus({"hello": HELLO}, 1)
-    assert (finding.verdict, finding.hint) == (Verdict.PROBLEM, "a driver may hang there")
+    assert (finding.verdict, finding.hint) == (Verdict.PROBLEM, "its GPU driver may hang")
 
 
 def test_without_devices_asked_for_none_is_looked_for():
@@ -378,7 +391,7 @@ def test_without_devices_asked_for_none_is_looked_for():
         ({"NOFILE": [256, 4096]}, ["warning"], "ulimit -n 1024"),
         ({"NOFILE": [256, 512]}, ["warning"], "ulimit -n 512"),
         ({"NPROC": [100, None]}, ["warning"], "ulimit -u 512"),
-        ({"NOFILE": [4096, 4096], "CPU": [3600, 3600]}, ["ok", "warning"], "coordinator in a job"),
+        ({"NOFILE": [4096, 4096], "CPU": [3600, 3600]}, ["ok", "warning"], "inside a job"),
     ],
 )
 def test_limits_are_enough_or_how_to_raise_them(told, expected, hint):

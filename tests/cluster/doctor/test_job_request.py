@@ -27,7 +27,7 @@ def test_a_resource_is_read_as_sbatch_and_sinfo_write_it(text, gres):
 
 @pytest.mark.parametrize("text", ["", ":", "gpu:", "gpu:a:b:1", "two gpus"])
 def test_what_is_no_resource_is_refused(text):
-    with pytest.raises(ValueError, match="no generic resource"):
+    with pytest.raises(ValueError, match="not a generic resource"):
         parse_gres(text)
 
 
@@ -75,10 +75,13 @@ def test_the_quality_of_service_is_found_among_the_directives(directive):
     [
         ({"gpus_per_job": -1}, "gpus_per_job=-1"),
         ({"cores": 0}, "cores=0"),
-        ({"gres": "a b"}, "'a b' is no generic resource"),
+        ({"gres": "a b"}, "'a b' is not a generic resource"),
         ({"walltime": "soon"}, "walltime='soon'"),
-        ({"job_extra_directives": ["constraint=gpu"]}, "'constraint=gpu' is no option of sbatch"),
-        ({"job_extra_directives": ["--gres="]}, "no generic resource"),
+        (
+            {"job_extra_directives": ["constraint=gpu"]},
+            "'constraint=gpu' is not an option of sbatch",
+        ),
+        ({"job_extra_directives": ["--gres="]}, "not a generic resource"),
     ],
 )
 def test_what_slurm_could_not_read_is_refused_at_once(options, message):

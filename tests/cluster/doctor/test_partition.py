@@ -130,8 +130,8 @@ def test_a_state_says_whether_a_node_runs_jobs(state, works):
         ("ampere", [], Verdict.OK, "ampere is up", ""),
         ("normal,ampere", [], Verdict.OK, "normal,ampere is up", ""),
         ("ampre", [], Verdict.PROBLEM, "no partition 'ampre'", "did you mean ampere?"),
-        ("normal,x", [], Verdict.PROBLEM, "no partition 'x'", "there are normal, ampere, gpu2"),
-        ("gpu2", ["lab"], Verdict.PROBLEM, "gpu2 is DRAIN", "choose another one"),
+        ("normal,x", [], Verdict.PROBLEM, "no partition 'x'", "choose one of normal, ampere, gpu2"),
+        ("gpu2", ["lab"], Verdict.PROBLEM, "gpu2 is in state DRAIN", "choose another --partition"),
     ],
 )
 def test_a_partition_is_there_and_up(queue, groups, verdict, message, hint):
@@ -146,24 +146,24 @@ def test_a_partition_for_other_groups_is_a_problem():
     assert check_partition([theirs], "gpu2", ["users", "lab"]).verdict is Verdict.OK
     finding = check_partition([theirs], "gpu2", ["users"])
     assert finding.verdict is Verdict.PROBLEM
-    assert "for the groups lab, staff, and you are in users" in finding.message
+    assert "allows only the groups lab, staff, and you are in users" in finding.message
 
 
 def test_without_a_default_a_partition_must_be_named():
     finding = check_partition([AMPERE, GPU2], None, [])
     assert finding.verdict is Verdict.PROBLEM
-    assert finding.hint == "name one by --partition: ampere, gpu2"
+    assert finding.hint == "choose a --partition: ampere, gpu2"
 
 
 @pytest.mark.parametrize(
     ("queue", "walltime", "verdict", "message"),
     [
-        ("normal", "2-00:00:00", Verdict.OK, "2-00:00:00 of 2-00:00:00"),
+        ("normal", "2-00:00:00", Verdict.OK, "2-00:00:00 of at most 2-00:00:00"),
         ("normal", "2-00:00:01", Verdict.PROBLEM, "more than the 2-00:00:00 that normal allows"),
-        ("normal,ampere", "3-00:00:00", Verdict.OK, "3-00:00:00 of 7-00:00:00"),
-        ("gpu2", "30-00:00:00", Verdict.OK, "30-00:00:00; gpu2 has no limit"),
-        (None, None, Verdict.OK, "jobs in normal get 01:00:00, and at most 2-00:00:00"),
-        ("gpu2", None, Verdict.OK, "none was named, and gpu2 has no limit"),
+        ("normal,ampere", "3-00:00:00", Verdict.OK, "3-00:00:00 of at most 7-00:00:00"),
+        ("gpu2", "30-00:00:00", Verdict.OK, "30-00:00:00; gpu2 has no time limit"),
+        (None, None, Verdict.OK, "jobs in normal get 01:00:00 by default, and at most 2-00:00:00"),
+        ("gpu2", None, Verdict.OK, "no walltime was given, and gpu2 has no time limit"),
     ],
 )
 def test_a_walltime_is_within_the_limit(queue, walltime, verdict, message):
@@ -199,7 +199,7 @@ def test_a_walltime_is_within_the_limit(queue, walltime, verdict, message):
             {"gpus_per_job": 1},
             "gres",
             Verdict.PROBLEM,
-            "no node of normal has gpu:1; there is nothing on 40 nodes",
+            "no node of normal has gpu:1; available: none on 40 nodes",
             "gpu:1 is in ampere, full, gpu2, old",
         ),
         (
@@ -207,7 +207,7 @@ def test_a_walltime_is_within_the_limit(queue, walltime, verdict, message):
             {"gpus_per_job": 8},
             "gres",
             Verdict.PROBLEM,
-            "has gpu:8; there is gpu:a100:4 on 22 nodes",
+            "has gpu:8; available: gpu:a100:4 on 22 nodes",
             "gpu:8 is in gpu2",
         ),
         ("ampere", {"gres": "gpu:h100:1"}, "gres", Verdict.PROBLEM, "has gpu:h100:1", "sinfo"),

@@ -125,7 +125,7 @@ NOW = datetime(2026, 3, 1, 10, 0).timestamp()
         (timedelta(seconds=1), Verdict.OK, "start it at once, on n1"),
         (timedelta(minutes=20), Verdict.OK, "start it in about 20 minutes, on n1"),
         (timedelta(hours=30), Verdict.WARNING, "start it in about 30 hours"),
-        (timedelta(days=700 * 365), Verdict.OK, "cannot say when"),
+        (timedelta(days=700 * 365), Verdict.OK, "cannot predict its start"),
     ],
 )
 def test_a_forecast_is_told(wait, verdict, message):
@@ -137,7 +137,7 @@ def test_a_forecast_is_told(wait, verdict, message):
 
 
 def test_a_site_that_says_something_else_takes_the_job_all_the_same():
-    assert check_forecast("Welcome to the cluster!", NOW).message == "Slurm would take such a job"
+    assert check_forecast("Welcome to the cluster!", NOW).message == "Slurm would accept this job"
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_site_that_says_something_else_takes_the_job_all_the_same():
             "Invalid account",
             "",
         ),
-        ("allocation failure: Invalid qos specification", "Invalid qos", "quality of service"),
+        ("allocation failure: Invalid qos specification", "Invalid qos", "remove the QOS"),
         (
             "allocation failure: Requested time limit is invalid (missing or exceeds some limit)",
             "Requested time limit",
@@ -162,7 +162,7 @@ def test_a_site_that_says_something_else_takes_the_job_all_the_same():
         ),
         (
             "sbatch: error: Memory specification can not be satisfied",
-            "such a job: Memory specification",
+            "this job: Memory specification",
             "--memory",
         ),
         (
@@ -170,7 +170,7 @@ def test_a_site_that_says_something_else_takes_the_job_all_the_same():
             "node configuration",
             "%m",
         ),
-        ("", "it does not say why", ""),
+        ("", "it gives no reason", ""),
     ],
 )
 def test_a_refusal_is_told_with_what_to_do(printed, message, hint):

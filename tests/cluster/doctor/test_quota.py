@@ -114,5 +114,5 @@ def test_room_for_bytes_and_for_files(n_bytes, n_files, verdict, message):
 def test_a_quota_that_is_nearly_used_is_a_warning_and_a_full_one_a_problem(used, verdict):
     _, finding = check_room(10**13, None, [Quota("user on /home", "files", used, 100)])
     assert (finding.check, finding.verdict) == ("quota", verdict)
-    assert finding.message == f"user on /home: {used} files of 100 files"
+    assert finding.message == f"user on /home: {used} files of 100 files are used"
     assert "CheckpointPolicy" in finding.hint or verdict is Verdict.OK
