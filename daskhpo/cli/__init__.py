@@ -1,4 +1,4 @@
-"""The command line: ``daskhpo run | resume | submit | attach | stop | status | best | ...``."""
+"""The command line: ``daskhpo run | resume | status | submit | ...``."""
 
 from daskhpo.cli.app import main
 

@@ -1,4 +1,4 @@
-"""``python -m daskhpo.cli``."""
+"""Entry point of ``python -m daskhpo.cli``."""
 
 import sys
 

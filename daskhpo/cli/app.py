@@ -1,4 +1,4 @@
-"""The command line: ``daskhpo run | resume | submit | attach | stop | status | best | ...``."""
+"""The command line: ``daskhpo run | resume | status | submit | ...``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns
     -------
-    int : exit status: 0 good, 1 nothing found or something damaged, 2 the user's mistake.
+    int : exit status. 0: success; 1: nothing found, or a problem found; 2: invalid input.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -42,44 +42,54 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"daskhpo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="run a study that a Python file defines")
-    run.add_argument("study", metavar="FILE.py:NAME", help="file, and the name of the Study in it")
+    run = commands.add_parser("run", help="run a study that is defined in a Python file")
+    run.add_argument(
+        "study", metavar="FILE.py:NAME", help="Python file, and the name of the Study in it"
+    )
     run.set_defaults(act=_run)
 
-    resume = commands.add_parser("resume", help="go on with a study that was stopped or killed")
+    resume = commands.add_parser("resume", help="continue a study that was stopped or killed")
     resume.add_argument("path", type=Path, help="the study's directory")
     resume.add_argument(
         "study",
         metavar="FILE.py:NAME",
         nargs="?",
-        help="where the study is defined; not needed if `daskhpo run` began it",
+        help="Python file and name of the study; not needed if `daskhpo run` started it",
     )
     resume.set_defaults(act=_resume)
 
     for command in (run, resume):
-        command.add_argument("--num-trials", type=int, help="trials in the whole study")
-        command.add_argument("--time-budget", help="seconds, or text like 8h or 1h30m")
-        command.add_argument("--target", type=float, help="stop when the metric reaches this")
+        command.add_argument("--num-trials", type=int, help="number of trials in the whole study")
         command.add_argument(
-            "--scheduler", metavar="ADDRESS|FILE.json", help="Dask scheduler (default: local)"
+            "--time-budget", help="time budget: seconds, or text such as 8h or 1h30m"
         )
-        command.add_argument("--cpu", type=int, default=1, help="threads per trial")
-        command.add_argument("--gpu", type=float, default=0, help="GPUs per trial, or a fraction")
-        command.add_argument("--max-concurrent", type=int, help="most trials at a time")
+        command.add_argument("--target", type=float, help="stop when the metric reaches this value")
+        command.add_argument(
+            "--scheduler",
+            metavar="ADDRESS|FILE.json",
+            help="address or scheduler file of a Dask scheduler (default: start a local one)",
+        )
+        command.add_argument("--cpu", type=int, default=1, help="threads per trial (default: 1)")
+        command.add_argument(
+            "--gpu", type=float, default=0, help="GPUs per trial, or a fraction (default: 0)"
+        )
+        command.add_argument(
+            "--max-concurrent", type=int, help="maximum number of trials at a time"
+        )
         command.add_argument(
             "--checkpoint",
             default="auto",
-            help="auto, every:N, rung, end or never (default: auto)",
+            help="checkpoint policy: auto, every:N, rung, end or never (default: auto)",
         )
 
-    status = commands.add_parser("status", help="where the trials of a study stand")
+    status = commands.add_parser("status", help="show the state of a study and of its trials")
     status.add_argument("path", type=Path, help="the study's directory")
     status.set_defaults(act=_status)
 
-    best = commands.add_parser("best", help="the best trials of a study")
+    best = commands.add_parser("best", help="show the best trials of a study")
     best.add_argument("path", type=Path, help="the study's directory")
-    best.add_argument("-k", type=_positive, default=1, help="how many (default: 1)")
-    best.add_argument("--json", action="store_true", help="as JSON, one line a trial")
+    best.add_argument("-k", type=_positive, default=1, help="number of trials to show (default: 1)")
+    best.add_argument("--json", action="store_true", help="print JSON, one line per trial")
     best.set_defaults(act=_best)
 
     jobs.add_to(commands)
@@ -112,15 +122,15 @@ def _resume(options: argparse.Namespace) -> int:
     source = options.study or manifest.source
     if source is None:
         raise ValueError(
-            f"{options.path} was not begun by `daskhpo run`, so nothing says where its study is "
-            f"defined: give it, `daskhpo resume {options.path} FILE.py:NAME`, or call "
-            "study.resume() in the script that began it"
+            f"{options.path} was not started by `daskhpo run`, so the file that defines its study "
+            f"is unknown: give it, `daskhpo resume {options.path} FILE.py:NAME`, or call "
+            "study.resume() in the script that started it"
         )
     study = load_source(source)
     if study.path.resolve() != options.path.resolve():
         if study.source != manifest.source:
             raise ValueError(f"{source} defines the study in {study.path}, not {options.path}")
-        # a branch of that study, or its directory was moved: the directory says whose it is
+        # A branch, or a moved directory: its manifest names this source, so use it where it is.
         study.storage, study.name = options.path.absolute().parent, options.path.absolute().name
     return _report(_session(study.resume, options))
 

@@ -1,4 +1,4 @@
-"""The command ``daskhpo checkpoints``: what a study has stored, whether it is whole, and export."""
+"""The command ``daskhpo checkpoints``: list, verify, export and clean up."""
 
 from __future__ import annotations
 
@@ -27,35 +27,40 @@ ArrayRow = tuple[str, int]  # array and row
 def add_to(commands: Any) -> None:
     """Add the command to the parsers of a command line."""
     parser = commands.add_parser(
-        "checkpoints", help="the checkpoints of a study: list, verify, export, tidy up"
+        "checkpoints", help="list, verify, export or clean up the checkpoints of a study"
     )
     parser.add_argument("path", type=Path, help="the study's directory")
     acts = parser.add_mutually_exclusive_group()
     acts.add_argument(
-        "--verify", action="store_true", help="read each and compare its checksum; 1 if any is bad"
+        "--verify",
+        action="store_true",
+        help="read each checkpoint and compare its checksum; exit status 1 if any is bad",
     )
     acts.add_argument(
         "--export",
         nargs=2,
         metavar=("TRIAL", "FILE"),
-        help="write the newest state of a trial (a number, or best) to FILE.pt, .safetensors, .npz",
+        help="write the newest state of a trial (its number, or best) to a .pt, .safetensors or "
+        ".npz file",
     )
     acts.add_argument(
-        "--collect", action="store_true", help="remove from the disk what no checkpoint needs"
+        "--collect", action="store_true", help="delete files that belong to no checkpoint"
     )
-    parser.add_argument("--force", action="store_true", help="--export: replace FILE")
-    parser.add_argument("--json", action="store_true", help="as JSON, one line a checkpoint")
+    parser.add_argument(
+        "--force", action="store_true", help="with --export: replace FILE if it exists"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, one line per checkpoint")
     parser.set_defaults(act=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry the command out; returns the exit status."""
+    """Run the command and return its exit status."""
     from daskhpo.results.result import load_study
 
     if options.json and (options.export or options.collect):
-        raise ValueError("--json is for the list, with or without --verify")
+        raise ValueError("--json cannot be combined with --export or --collect")
     if options.force and not options.export:
-        raise ValueError("--force is for --export")
+        raise ValueError("--force needs --export TRIAL FILE")
     if options.collect:
         return _collect(options.path)
     result = load_study(options.path)
@@ -65,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     problems = _problems(options.path, refs) if options.verify else {}
     disk = Disk.of(options.path / STORE)
     if problems or any(not disk.files(ref) for ref in refs):
-        # a study that runs may have deleted some meanwhile, and its journal says so first
+        # A running study may have deleted some meanwhile; deletions are journaled first.
         still = {ref.id for ref in load_study(options.path).checkpoints()}
         refs = [ref for ref in refs if ref.id in still]
         problems = {row: problem for row, problem in problems.items() if row in still}
@@ -80,18 +85,18 @@ def run(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-# -- what is there -------------------------------------------------------------------------------
+# -- list and verify -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Disk:
-    """What lies in a store's folder, whoever put it there.
+    """Contents of a store's folder, whether the journal has them or not.
 
     Attributes
     ----------
-    rows : names and sizes (bytes) of the files of each row, the first chunk first.
-    litter : sizes of files that were never finished.
-    n_empty : arrays without any row.
+    rows : names and sizes (bytes) of the files of each row, in the order of its chunks.
+    litter : sizes (bytes) of unfinished files.
+    n_empty : number of arrays without rows.
     """
 
     rows: Mapping[ArrayRow, Sequence[tuple[str, int]]] = field(default_factory=dict)
@@ -100,7 +105,7 @@ class Disk:
 
     @classmethod
     def of(cls, store: Path) -> Disk:
-        """Look through a store's folder; without one there is nothing."""
+        """List the contents of a store's folder; empty if it does not exist."""
         rows: dict[ArrayRow, list[tuple[str, int]]] = {}
         litter, n_empty = [], 0
         for folder, _, names in os.walk(store):
@@ -108,7 +113,7 @@ class Disk:
             chunks: list[tuple[int, int, int]] = []
             for name in names:
                 row, _, chunk = name.partition(".")
-                with suppress(FileNotFoundError):  # deleted just now
+                with suppress(FileNotFoundError):  # deleted meanwhile
                     n_bytes = os.stat(os.path.join(folder, name)).st_size
                     if name.endswith(".partial"):
                         litter.append(n_bytes)
@@ -121,12 +126,12 @@ class Disk:
         return cls(rows, litter, n_empty)
 
     def files(self, ref: CheckpointRef) -> list[str]:
-        """The files of a checkpoint, in the study's directory; none if it is missing."""
+        """Return the files of a checkpoint, relative to the study; none if it is missing."""
         return [name for name, _ in self.rows.get((ref.array, ref.id), ())]
 
 
 def _problems(path: Path, refs: Sequence[CheckpointRef]) -> dict[int, str]:
-    """What is wrong with checkpoints, by row; reads all of them."""
+    """Read all checkpoints, and return what is wrong with them by checkpoint id."""
     store, problems = open_store(path), {}
     for ref in refs:
         try:
@@ -139,7 +144,7 @@ def _problems(path: Path, refs: Sequence[CheckpointRef]) -> dict[int, str]:
 
 
 def _best(ref: CheckpointRef, result: Result) -> float | None:
-    """The best metric so far of a checkpoint's trial; None if it has reported none."""
+    """Return the best metric so far of a checkpoint's trial; None before a report."""
     value = result.objective.value(result.trial(ref.trial).best_loss)
     return value if math.isfinite(value) else None
 
@@ -180,7 +185,7 @@ def _print_table(
             size(ref.n_bytes),
         ]
         if problems is not None:
-            line.append("bad" if ref.id in problems else "whole")
+            line.append("bad" if ref.id in problems else "intact")
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         lines.append([*line, files[0] + more if files else "missing"])
     texts = ("status", "state", "file")
@@ -196,7 +201,7 @@ def _print_totals(path: Path, refs: Sequence[CheckpointRef], disk: Disk) -> None
     print(f"committed  {count(len(refs), 'checkpoint')}", end="")
     print(f": {count(len(sizes), 'file')}, {size(sum(sizes))}")
     if n_missing := len(committed - disk.rows.keys()):
-        print(f"missing    {n_missing} of them; a trial that would go on from one trains again")
+        print(f"missing    {n_missing} of them; a trial that resumes from one repeats training")
     others = [files for place, files in disk.rows.items() if place not in committed]
     besides = []
     if others:
@@ -209,12 +214,12 @@ def _print_totals(path: Path, refs: Sequence[CheckpointRef], disk: Disk) -> None
         besides.append(f"{count(disk.n_empty, 'array')} without rows")
     print(f"besides    {', '.join(besides) or 'nothing'}")
     if besides and holder_of(path) is None:
-        print(f"           remove that: daskhpo checkpoints {path} --collect")
+        print(f"           remove with: daskhpo checkpoints {path} --collect")
     elif besides:
-        print("           the study runs: it may be about to commit or to remove that")
+        print("           the study runs: it may still commit or remove these")
 
 
-# -- what can be done ----------------------------------------------------------------------------
+# -- export and clean up -------------------------------------------------------------------------
 
 
 def _export(result: Result, trial: str, file: str, *, force: bool) -> int:
@@ -234,7 +239,7 @@ def _export(result: Result, trial: str, file: str, *, force: bool) -> int:
         export(result.checkpoint(record.id), path, force=force)
     except ModuleNotFoundError as error:
         raise ValueError(str(error)) from None
-    assert record.checkpoint is not None, "a state without its reference"
+    assert record.checkpoint is not None, "exported without a checkpoint"
     print(f"{path}: trial {record.id} at resource {record.checkpoint.resource}", end="")
     print(f", {size(path.stat().st_size)}")
     return 0
@@ -245,8 +250,8 @@ def _collect(path: Path) -> int:
     from daskhpo.engine.session import read_manifest
     from daskhpo.results.result import load_study
 
-    read_manifest(path)  # raises where no study is: a lock has no business there
-    lock = StudyLock(path)  # else a row might be committed between our reading and removing
+    read_manifest(path)  # raises if there is no study, before a lock is created there
+    lock = StudyLock(path)  # no session may commit a row between reading and deleting
     try:
         cleaned = open_store(path).clean(keep=load_study(path).checkpoints())
     finally:

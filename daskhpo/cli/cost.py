@@ -1,4 +1,4 @@
-"""The command ``daskhpo cost``: where the time of a study's slots went, and what its jobs cost."""
+"""The command ``daskhpo cost``: slot time of a study, and cost of its Slurm jobs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from daskhpo.results.result import Result
 
 PARTS = {
-    "useful": "training that was reported for the first time",
-    "lost": "trained again, or never reported",
-    "saving": "from the last unit until the state was taken",
-    "unreported": "since the last unit of the trials that run now",
+    "useful": "training reported for the first time",
+    "lost": "repeated training, or never reported",
+    "saving": "from the last unit until the state was copied",
+    "unreported": "running trials, since the last unit of each",
     "idle": "no trial in the slot",
 }
 
@@ -28,16 +28,16 @@ PARTS = {
 def add_to(commands: Any) -> None:
     """Add the command to the parsers of a command line."""
     parser = commands.add_parser(
-        "cost", help="where the time of a study's slots went, and what its Slurm jobs cost"
+        "cost", help="show how the time of a study's slots was used, and the cost of its Slurm jobs"
     )
     parser.add_argument("path", type=Path, help="the study's directory")
-    parser.add_argument("--trials", action="store_true", help="the time of each trial, too")
-    parser.add_argument("--json", action="store_true", help="all of it as one JSON object")
+    parser.add_argument("--trials", action="store_true", help="also show the time of each trial")
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
     parser.set_defaults(act=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry the command out; returns the exit status."""
+    """Run the command and return its exit status."""
     from daskhpo.results.result import load_study
 
     result = load_study(options.path)
@@ -56,27 +56,27 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _jobs(result: Result) -> tuple[list[JobCost], str]:
-    """What the study's jobs cost, or why that is not known."""
+    """Return the costs of the study's jobs; if they are unknown, the reason."""
     if not result.jobs:
         return [], ""
     try:
         jobs = slurm_cost(result.jobs)
     except (CommandMissing, CommandFailed, ValueError) as error:
         return [], str(error)
-    return jobs, "" if jobs else "sacct knows none of them any more"
+    return jobs, "" if jobs else "sacct has no records of them"
 
 
 def _as_json(
     result: Result, jobs: Sequence[JobCost], problem: str, *, trials: bool
 ) -> dict[str, Any]:
-    told: dict[str, Any] = {"cost": result.cost(), "jobs": result.jobs}
-    told["slurm"] = [asdict(job) | {"gpu_hours": job.gpu_hours} for job in jobs]
+    data: dict[str, Any] = {"cost": result.cost(), "jobs": result.jobs}
+    data["slurm"] = [asdict(job) | {"gpu_hours": job.gpu_hours} for job in jobs]
     if problem:
-        told["slurm_problem"] = problem
+        data["slurm_problem"] = problem
     if trials:
         names = [n for n in result.trials() if str(n).startswith(("trial", "status", "seconds"))]
-        told["trials"] = result.trials()[names].to_dict("records")
-    return told
+        data["trials"] = result.trials()[names].to_dict("records")
+    return data
 
 
 def _print_slots(path: Path, result: Result) -> None:
@@ -91,14 +91,12 @@ def _print_slots(path: Path, result: Result) -> None:
     ]
     print(columns(lines, left=(0, 3)))
     if cost["search_seconds"]:
-        print(f"  of these, the searcher was waited for {duration(cost['search_seconds'])}")
+        print(f"  of these, {duration(cost['search_seconds'])} were spent waiting for the searcher")
     if cost["queue_seconds"]:
-        print(
-            f"none    {duration(cost['queue_seconds'])} without a slot: jobs were queued, or gone"
-        )
+        print(f"none    {duration(cost['queue_seconds'])} without a slot: jobs queued, or ended")
     print(
         f"files   {count(int(cost['checkpoint_files']), 'checkpoint')} written "
-        f"({size(cost['checkpoint_bytes'])}), {cost['stored_files']:,.0f} there now "
+        f"({size(cost['checkpoint_bytes'])}), {cost['stored_files']:,.0f} stored now "
         f"({size(cost['stored_bytes'])})"
     )
 
@@ -121,5 +119,5 @@ def _print_jobs(jobs: Sequence[JobCost], numbers: Sequence[str]) -> None:
     print(columns(lines, left=(0, 1, 7)))
     hours, gpu_hours = sum(job.seconds for job in jobs) / 3600, sum(job.gpu_hours for job in jobs)
     print(f"  in all {hours:.2f} job-hours, {gpu_hours:.2f} GPU-hours")
-    if forgotten := [number for number in numbers if number not in {job.job for job in jobs}]:
-        print(f"  sacct knows nothing of {', '.join(forgotten)}")
+    if unknown := [number for number in numbers if number not in {job.job for job in jobs}]:
+        print(f"  sacct has no records of {', '.join(unknown)}")

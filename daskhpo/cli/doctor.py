@@ -1,4 +1,4 @@
-"""The command ``daskhpo doctor``: checks before the first GPU-hour."""
+"""The command ``daskhpo doctor``: check a Slurm site before the first GPU-hour."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 LABEL = 18  # width of the column with the names of checks
-TEXT = "checks what a study on Slurm needs, and says what to do where it lacks"
+TEXT = "check that this Slurm site can run studies, and suggest fixes"
 EPILOG = """\
-Without --fast one small job of a few seconds (five minutes at most) looks at what can only be seen
-from inside: Python, devices, the shared directory, the network. But for its time it asks for what
-worker jobs would ask for.
+Unless --fast is given, one small job is submitted. It runs for a few seconds (five minutes at most)
+and checks what is visible only inside a job: Python, devices, the shared directory, the network.
+It requests what worker jobs would request, except for the walltime.
 
-Exit status: 0 if all is well (there may be warnings), 1 if there is a problem, 2 for a mistake.
+Exit status: 0 if there is no problem (warnings are possible), 1 if there is one, 2 if the input is
+invalid.
 """
 
 
@@ -34,10 +35,12 @@ def add_to(commands: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    job = parser.add_argument_group("what worker jobs would ask for (words of slurm_cluster)")
-    job.add_argument("--partition", "--queue", dest="queue", metavar="NAME", help="the partition")
-    job.add_argument("--account", metavar="NAME", help="what the jobs are charged to")
-    job.add_argument("--walltime", metavar="TIME", help="of each job: 4h, 04:00:00 or 1-00:00:00")
+    job = parser.add_argument_group("options of worker jobs (as for slurm_cluster)")
+    job.add_argument("--partition", "--queue", dest="queue", metavar="NAME", help="partition")
+    job.add_argument("--account", metavar="NAME", help="account that the jobs are charged to")
+    job.add_argument(
+        "--walltime", metavar="TIME", help="walltime of each job: 4h, 04:00:00 or 1-00:00:00"
+    )
     devices = job.add_mutually_exclusive_group()
     devices.add_argument(
         "--gpus",
@@ -48,53 +51,57 @@ def add_to(commands: Any) -> None:
         default=1,
         help="GPUs of each job (default: 1; 0: none)",
     )
-    devices.add_argument("--gres", metavar="GRES", help="the same in Slurm's words: gpu:a100:2")
+    devices.add_argument(
+        "--gres", metavar="GRES", help="GPUs of each job in Slurm's notation, such as gpu:a100:2"
+    )
     job.add_argument("--cores", metavar="N", type=int, help="CPUs of each job")
-    job.add_argument("--memory", metavar="SIZE", help="of each job, such as 32GB")
+    job.add_argument("--memory", metavar="SIZE", help="memory of each job, such as 32GB")
     job.add_argument(
         "--directive",
         action="append",
         default=[],
         metavar="OPTION",
-        help="another option of sbatch, as --directive=--constraint=gpu; may be repeated",
+        help="another option of sbatch, such as --directive=--constraint=gpu; may be repeated",
     )
     job.add_argument(
         "--prologue",
         action="append",
         default=[],
         metavar="LINE",
-        help="a line of the job script before Python starts, as 'module load python'",
+        help="a line of the job script before Python starts, such as 'module load python'; may be "
+        "repeated",
     )
     job.add_argument(
         "--python",
         metavar="PROGRAM",
         default=sys.executable,
-        help="Python of the workers (default: the one that runs this)",
+        help="Python interpreter of the workers (default: the one that runs this command)",
     )
     parser.add_argument(
         "--shared",
         metavar="PATH",
         default=".",
-        help="directory of your studies, which all machines must see (default: this one)",
+        help="directory of your studies, on a file system that all machines share (default: the "
+        "current one)",
     )
     parser.add_argument(
         "--interface",
         metavar="NAME",
-        help="network interface by which workers reach this machine (default: it is found)",
+        help="network interface through which workers reach this machine (default: detected)",
     )
     parser.add_argument("--fast", action="store_true", help="submit no job")
     parser.add_argument(
         "--wait",
         metavar="TIME",
         default="10m",
-        help="how long the job may take to start, as 10m or 2h (default: 10m)",
+        help="maximum wait for the job to start, such as 10m or 2h (default: 10m)",
     )
-    parser.add_argument("--json", action="store_true", help="as JSON, one line a finding")
+    parser.add_argument("--json", action="store_true", help="print JSON, one line per finding")
     parser.set_defaults(act=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry the command out; returns the exit status."""
+    """Run the command and return its exit status."""
     from daskhpo.cluster.doctor import JobRequest, Verdict
     from daskhpo.cluster.doctor.checks import run_checks
     from daskhpo.core.quantities import parse_duration
@@ -112,21 +119,21 @@ def run(options: argparse.Namespace) -> int:
         python=options.python,
     )
     counts: Counter[Verdict] = Counter()
-    place = None
+    location = None
     for finding in run_checks(
         request,
         options.shared,
         options.interface,
         fast=options.fast,
         wait=parse_duration(options.wait, "--wait"),
-        log=_say,
+        log=_log,
     ):
         counts[finding.verdict] += 1
         if options.json:
             print(json.dumps(_as_json(finding)), flush=True)
             continue
-        if finding.location is not place:
-            place = finding.location
+        if finding.location is not location:
+            location = finding.location
             print(_heading(finding), flush=True)
         print(_lines(finding), flush=True)
     if not options.json:
@@ -134,8 +141,8 @@ def run(options: argparse.Namespace) -> int:
     return 1 if counts[Verdict.PROBLEM] else 0
 
 
-def _say(news: str) -> None:
-    print(f"daskhpo: {news}", file=sys.stderr, flush=True)
+def _log(message: str) -> None:
+    print(f"daskhpo: {message}", file=sys.stderr, flush=True)
 
 
 def _as_json(finding: Finding) -> dict[str, str]:
@@ -157,7 +164,7 @@ def _heading(finding: Finding) -> str:
 
 
 def _lines(finding: Finding) -> str:
-    """``verdict  check  what was found``, and below it what to do."""
+    """Format a finding as ``verdict  check  message``, with the hint below."""
     indent = " " * (12 + LABEL)
     head = f"  {finding.verdict.value:<9} {finding.check:<{LABEL}}"
     lines = textwrap.wrap(
@@ -188,5 +195,5 @@ def _summary(counts: Counter[Any]) -> str:
     for verdict, word in words.items():
         parts.append(f"{counts[verdict]} {word}{'s' * (counts[verdict] != 1)}")
     if counts[Verdict.SKIPPED]:
-        parts.append(f"{counts[Verdict.SKIPPED]} not looked at")
+        parts.append(f"{counts[Verdict.SKIPPED]} skipped")
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""The command line for studies that run elsewhere: ``daskhpo submit | attach | stop``."""
+"""The commands ``daskhpo submit | attach | stop``: studies that run elsewhere."""
 
 from __future__ import annotations
 
@@ -23,83 +23,97 @@ LISTS = ("job_extra_directives", "job_script_prologue", "worker_extra_args")
 
 
 def add_to(commands: Any) -> None:
-    """Add the commands to the parser of ``daskhpo``; their ``act`` is what they do."""
+    """Add the commands to the parsers of a command line."""
     submit = commands.add_parser(
         "submit",
         help="run a study in a Slurm job of its own",
-        description="Submit a small job in which the study's scheduler and coordinator live; "
-        "the workers are further jobs that it submits. You may log out then.",
+        description="Submit a small Slurm job, the controller job, that runs the study's scheduler "
+        "and coordinator. It submits the workers' jobs. You may log out afterwards.",
     )
     submit.add_argument(
-        "study", metavar="FILE.py:NAME", help="file, and the name of the Study in it"
+        "study", metavar="FILE.py:NAME", help="Python file, and the name of the Study in it"
     )
-    submit.add_argument("--num-trials", type=int, help="trials in the whole study")
-    submit.add_argument("--time-budget", help="seconds, or text like 8h, over all jobs of a chain")
-    submit.add_argument("--target", type=float, help="stop when the metric reaches this")
+    submit.add_argument("--num-trials", type=int, help="number of trials in the whole study")
     submit.add_argument(
-        "--walltime", required=True, help="of the job that runs the study: 12h, or D-HH:MM:SS"
+        "--time-budget", help="time budget of all jobs of the chain: seconds, or text such as 8h"
     )
-    submit.add_argument("--queue", help="its partition")
-    submit.add_argument("--account", help="what it is charged to")
-    submit.add_argument("--cores", type=int, help="its CPUs (default: 2)")
-    submit.add_argument("--memory", help="its memory (default: 4GB)")
+    submit.add_argument("--target", type=float, help="stop when the metric reaches this value")
+    submit.add_argument(
+        "--walltime", required=True, help="walltime of the controller job: 12h, or D-HH:MM:SS"
+    )
+    submit.add_argument("--queue", help="partition of the controller job")
+    submit.add_argument("--account", help="account that the controller job is charged to")
+    submit.add_argument("--cores", type=int, help="CPUs of the controller job (default: 2)")
+    submit.add_argument("--memory", help="memory of the controller job (default: 4GB)")
     submit.add_argument(
         "--directive",
         action="append",
         default=[],
         metavar="LINE",
-        help="another #SBATCH line for it, such as --directive=--constraint=cpu",
+        help="another #SBATCH line of the controller job, such as --directive=--constraint=cpu; "
+        "may be repeated",
     )
     submit.add_argument(
-        "--prologue", action="append", default=[], metavar="LINE", help="a line of its script"
+        "--prologue",
+        action="append",
+        default=[],
+        metavar="LINE",
+        help="a line of the controller job's script before Python starts; may be repeated",
     )
     submit.add_argument(
-        "--chain", type=int, default=1, metavar="N", help="up to N such jobs, one after the other"
+        "--chain",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run up to N controller jobs, one after another (default: 1)",
     )
     submit.add_argument(
         "--one-allocation",
         action="store_true",
-        help="all in one job: the workers are steps of it, on nodes as --workers says",
+        help="run everything in one job: the workers are its steps, on the nodes that --workers "
+        "describes",
     )
     submit.add_argument(
         "--workers",
         nargs="+",
         default=[],
-        metavar="WORD=VALUE",
-        help="the workers' jobs in the words of slurm_cluster: jobs=8 queue=gpu walltime=04:00:00 "
-        "cores=8 memory=32GB",
+        metavar="OPTION=VALUE",
+        help="options of slurm_cluster for the workers' jobs, such as jobs=8 queue=gpu "
+        "walltime=04:00:00 cores=8 memory=32GB",
     )
-    submit.add_argument("--cpu", type=int, default=1, help="threads per trial")
-    submit.add_argument("--gpu", type=float, help="GPUs per trial (default: those of a worker)")
-    submit.add_argument("--max-concurrent", type=int, help="most trials at a time")
+    submit.add_argument("--cpu", type=int, default=1, help="threads per trial (default: 1)")
     submit.add_argument(
-        "--checkpoint", default="auto", help="auto, every:N, rung, end or never (default: auto)"
+        "--gpu", type=float, help="GPUs per trial (default: what a worker process has)"
+    )
+    submit.add_argument("--max-concurrent", type=int, help="maximum number of trials at a time")
+    submit.add_argument(
+        "--checkpoint",
+        default="auto",
+        help="checkpoint policy: auto, every:N, rung, end or never (default: auto)",
     )
     submit.add_argument(
-        "--dry-run", action="store_true", help="print the job's script and submit nothing"
+        "--dry-run", action="store_true", help="print the job script, and submit nothing"
     )
     submit.set_defaults(act=_submit)
 
-    attach = commands.add_parser(
-        "attach", help="follow a study that runs; Ctrl-C leaves it running"
-    )
+    attach = commands.add_parser("attach", help="follow a running study; Ctrl-C leaves it running")
     attach.add_argument("path", type=Path, help="the study's directory")
     attach.set_defaults(act=_attach)
 
     stop = commands.add_parser(
-        "stop", help="stop a study that runs: trials hand over at their next report"
+        "stop", help="stop a running study: its trials are preempted at their next report"
     )
     stop.add_argument("path", type=Path, help="the study's directory")
     stop.set_defaults(act=_stop)
 
 
 def lines(path: Path, now: RunStatus, num_slots: int) -> list[str]:
-    """What ``daskhpo status`` says of a study's jobs; nothing if it was not submitted."""
+    """Return the lines of ``daskhpo status`` on a submitted study's jobs; else none."""
     folder = JobDirectory(path)
     submission, number = folder.submission(), folder.number()
     if submission is None or number is None or not now:
         return []
-    told = []
+    found = []
     waiting = [job for job in now.jobs if job.is_pending]
     for job in [job for job in now.jobs if not job.is_pending] or waiting[:1]:
         if job.is_pending:
@@ -107,14 +121,14 @@ def lines(path: Path, now: RunStatus, num_slots: int) -> list[str]:
         shown = job.description.replace("job", "job      ", 1)
         if job.seconds_left is not None:
             shown += f", {slurm_time(job.seconds_left)} left"
-        told.append(shown + (f"; {len(waiting)} more may follow" if waiting else ""))
+        found.append(shown + (f"; {len(waiting)} more may follow" if waiting else ""))
     if now.holder is not None:
-        told.append(f"workers   {num_slots} slots{_worker_jobs(path, submission, number)}")
+        found.append(f"workers   {num_slots} slots{_worker_jobs(path, submission, number)}")
     place = folder.address()
     if place is not None and place.job in [job.number for job in now.jobs if not job.is_pending]:
-        told.append(f"dashboard {place.tunnel(submission.login)}")
-        told.append("          and then http://127.0.0.1:8787/status")
-    return told
+        found.append(f"dashboard {place.tunnel(submission.login)}")
+        found.append("          then open http://127.0.0.1:8787/status")
+    return found
 
 
 def _worker_jobs(path: Path, submission: Submission, number: str) -> str:
@@ -138,7 +152,7 @@ def _submit(options: argparse.Namespace) -> int:
         "time_budget": options.time_budget,
         "target": options.target,
         "walltime": options.walltime,
-        "workers": _words(options.workers),
+        "workers": _worker_options(options.workers),
         "chain": options.chain,
         "one_allocation": options.one_allocation,
         "queue": options.queue,
@@ -157,10 +171,10 @@ def _submit(options: argparse.Namespace) -> int:
     job = study.submit(**given).job
     path = study.path
     print(f"job {job} will run {path}; you may log out")
-    print(f"  where it stands  daskhpo status {path}")
-    print(f"  follow it        daskhpo attach {path}")
-    print(f"  stop it          daskhpo stop {path}")
-    print(f"  what it says     {path}/job/{job}{'_*' if options.chain > 1 else ''}.log")
+    print(f"  status  daskhpo status {path}")
+    print(f"  follow  daskhpo attach {path}")
+    print(f"  stop    daskhpo stop {path}")
+    print(f"  log     {path}/job/{job}{'_*' if options.chain > 1 else ''}.log")
     return 0
 
 
@@ -181,11 +195,13 @@ def _stop(options: argparse.Namespace) -> int:
 
     study = attach(options.path, [ConsoleProgress()])
     study.stop("daskhpo stop")
-    print("stopping: trials end at their next report and are kept", file=sys.stderr)
+    print(
+        "stopping: trials are preempted at their next report, and can be resumed", file=sys.stderr
+    )
     try:
         result = study.wait()
     except KeyboardInterrupt:
-        print("it was asked to stop, and will", file=sys.stderr)
+        print("the stop request was sent; the study stops without this command", file=sys.stderr)
         return 0
     return _ended(result)
 
@@ -198,25 +214,25 @@ def _ended(result: Result) -> int:
     return 0
 
 
-def _words(given: Sequence[str]) -> dict[str, Any]:
-    """``jobs=8 queue=gpu`` as a dict; a word that may have several values is given several times.
+def _worker_options(given: Sequence[str]) -> dict[str, Any]:
+    """Return ``jobs=8 queue=gpu`` as a dict; options of :data:`LISTS` may be repeated.
 
     Raises
     ------
-    ValueError : something is not ``WORD=VALUE``, or a word is there twice.
+    ValueError : something is not ``OPTION=VALUE``, or an option is given twice.
     """
-    words: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for item in given:
-        word, equals, text = item.partition("=")
-        if not equals or not word.isidentifier():
-            raise ValueError(f"--workers {item!r} must be WORD=VALUE, such as jobs=8")
-        if word in LISTS:
-            words.setdefault(word, []).append(text)
-        elif word in words:
-            raise ValueError(f"--workers: {word} is given twice")
+        name, equals, text = item.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"--workers {item!r} must be OPTION=VALUE, such as jobs=8")
+        if name in LISTS:
+            found.setdefault(name, []).append(text)
+        elif name in found:
+            raise ValueError(f"--workers: {name} is given twice")
         else:
-            words[word] = _value(text)
-    return words
+            found[name] = _value(text)
+    return found
 
 
 def _value(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command ``daskhpo plan``: what a study will do and cost, before its first GPU-hour."""
+"""The command ``daskhpo plan``: forecast a study before its first GPU-hour."""
 
 from __future__ import annotations
 
@@ -28,62 +28,73 @@ UNITS = (("hour", 1.0), ("minute", 60.0), ("second", 3600.0))
 def add_to(commands: Any) -> None:
     """Add the command to the parsers of a command line."""
     parser = commands.add_parser(
-        "plan", help="forecast a study, and what it would be with other schedulers"
+        "plan", help="forecast a study, and compare it with other schedulers"
     )
-    parser.add_argument("study", metavar="FILE.py:NAME", help="as for `daskhpo run`")
+    parser.add_argument(
+        "study", metavar="FILE.py:NAME", help="Python file, and the name of the Study in it"
+    )
     slots = parser.add_mutually_exclusive_group(required=True)
-    slots.add_argument("--gpus", type=_positive, help="GPUs that the study will have")
-    slots.add_argument("--workers", type=_positive, help="workers, where trials take no GPU")
+    slots.add_argument("--gpus", type=_positive, help="number of GPUs of the study")
+    slots.add_argument("--workers", type=_positive, help="number of workers, if trials use no GPU")
     parser.add_argument(
         "--gpu", type=float, default=1.0, help="GPUs per trial, or a fraction (default: 1)"
     )
-    parser.add_argument("--walltime", help="of each job, such as 4h (default: jobs do not end)")
-    parser.add_argument("--queue", default="0", help="from a job's end to the next one's beginning")
-    parser.add_argument("--num-trials", type=_positive, help="trials in the study")
-    parser.add_argument("--time-budget", help="of the study, such as 12h")
+    parser.add_argument("--walltime", help="walltime of each job, such as 4h (default: no limit)")
+    parser.add_argument(
+        "--queue",
+        default="0",
+        help="time between a job and its successor, such as 20m (default: 0)",
+    )
+    parser.add_argument("--num-trials", type=_positive, help="number of trials in the study")
+    parser.add_argument("--time-budget", help="time budget of the study, such as 12h")
     times = parser.add_mutually_exclusive_group()
     times.add_argument(
         "--seconds-per-unit",
         metavar="S[,S...]",
-        help="of training; of several each configuration draws one",
+        help="seconds per unit of training; if several are given, each configuration draws one",
     )
     times.add_argument(
         "--from",
         dest="path",
         type=Path,
-        help="learning curves: the directory of an earlier study, or a CSV table",
+        help="learning curves to use: the directory of an earlier study, or a CSV table",
     )
     times.add_argument(
         "--measure",
         action="store_true",
-        help="train a few units of a few trials here, at most two minutes (the default)",
+        help="train a few units of a few trials on this machine, for at most two minutes (the "
+        "default)",
     )
     parser.add_argument(
-        "--launch-seconds", type=float, help="from a trial's launch to its first unit"
+        "--launch-seconds", type=float, help="seconds from a trial's launch to its first unit"
     )
-    parser.add_argument("--state-size", help="of a trial's state, such as '30 MB', or none")
-    parser.add_argument("--checkpoint", default="auto", help="as for `daskhpo run`")
+    parser.add_argument("--state-size", help="size of a trial's state, such as '30 MB', or none")
     parser.add_argument(
-        "--seeds", type=_positive, help="studies played (default: 10, or 3 to 9 if they are large)"
+        "--checkpoint", default="auto", help="checkpoint policy, as for `daskhpo run`"
     )
-    parser.add_argument("--json", action="store_true", help="numbers as one JSON object")
+    parser.add_argument(
+        "--seeds",
+        type=_positive,
+        help="number of simulated studies per scheduler (default: 10, or 3 to 9 if they are large)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the numbers as one JSON object")
     parser.set_defaults(act=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry the command out; returns the exit status."""
+    """Run the command and return its exit status."""
     from daskhpo.simulation.curves import CurveTable
     from daskhpo.simulation.planning import plan
     from daskhpo.simulation.profiling import profile
     from daskhpo.study.study import load_source
 
-    given = _Given(options)  # refuses what cannot be before anything is trained
+    given = _Given(options)  # checks the options before anything is trained
     study = load_source(options.study)
     objective, table, found = study.problem.objective, None, None
     if options.path is not None:
         table = CurveTable.read(options.path, objective.metric, objective.mode)
     elif given.seconds_per_unit is None:
-        print("training a few units here, to see what they take ...", file=sys.stderr)
+        print("training a few units on this machine, to measure them ...", file=sys.stderr)
         found = profile(study, gpu=options.gpu if options.gpus and _has_gpu() else 0)
     frame = plan(
         study,
@@ -96,9 +107,9 @@ def run(options: argparse.Namespace) -> int:
         checkpoint=options.checkpoint,
         seeds=options.seeds,
     )
-    said = list(_assumptions(options, study, frame, given, table, found))
+    assumptions = list(_assumptions(options, study, frame, given, table, found))
     if options.json:
-        print(json.dumps(_as_json(frame, study, given, said), indent=1))
+        print(json.dumps(_as_json(frame, study, given, assumptions), indent=1))
         return 0
     print(f"{study.name} on {given.place()}\n")
     print(columns(_table(frame, given)))
@@ -106,17 +117,17 @@ def run(options: argparse.Namespace) -> int:
     schedulers = frame.drop_duplicates("method")[["method", "scheduler"]].values.tolist()
     print(columns(schedulers, left=(0, 1)))
     print()
-    for line in said:
+    for line in assumptions:
         print(f"- {line}")
     return 0
 
 
 class _Given:
-    """The options that are numbers, read and checked.
+    """Numeric options, parsed and checked.
 
     Raises
     ------
-    ValueError : one of them is none.
+    ValueError : one is malformed or out of range, or no limit of the study is given.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -125,7 +136,9 @@ class _Given:
             raise ValueError(f"--gpu {options.gpu} must be above 0")
         self.slots = options.workers or int(options.gpus / options.gpu + 1e-9)
         if self.slots < 1:
-            raise ValueError(f"--gpus {options.gpus} is too few for --gpu {options.gpu:g} a trial")
+            raise ValueError(
+                f"--gpus {options.gpus} is too few for --gpu {options.gpu:g} per trial"
+            )
         self.walltime = (
             parse_duration(options.walltime, "--walltime") if options.walltime else math.inf
         )
@@ -152,13 +165,15 @@ class _Given:
 
     @property
     def per_slot(self) -> float:
-        """GPUs of a slot; 1 where workers are counted."""
+        """GPUs per slot; 1 if workers are counted."""
         return self.gpu if self.gpus else 1.0
 
     def place(self) -> str:
         if self.gpus:
             place = count(self.gpus, "GPU")
-            place += "" if self.gpu == 1 else f", {self.gpu:g} for a trial: {self.slots} at a time"
+            place += (
+                "" if self.gpu == 1 else f", {self.gpu:g} per trial: {self.slots} trials at a time"
+            )
         else:
             place = count(self.slots, "worker")
         ends = self.walltime < math.inf
@@ -166,7 +181,7 @@ class _Given:
 
 
 def _table(frame: pd.DataFrame, given: _Given) -> list[list[str]]:
-    """Quantities, and of each method their median and range."""
+    """Return one row per quantity: its median and range for each method."""
     methods = list(dict.fromkeys(frame["method"]))
     longest = frame["hours"].max()
     unit, scale = next((u, n) for u, n in UNITS if longest * n >= 2 or u == "second")
@@ -186,10 +201,10 @@ def _table(frame: pd.DataFrame, given: _Given) -> list[list[str]]:
         return row(name, column, scale * given.per_slot, whole=False)
 
     failed = [row("failed", "failed")] if frame["failed"].any() else []
-    lost, handed_over = [], []
+    lost, preempted = [], []
     if given.walltime < math.inf:
         lost = [held("  lost at job ends", "lost_hours")]
-        handed_over = [row("hand-overs", "handovers")]
+        preempted = [row("preemptions", "handovers")]
     return [
         ["", *methods],
         row("trials started", "trials"),
@@ -200,16 +215,16 @@ def _table(frame: pd.DataFrame, given: _Given) -> list[list[str]]:
         held(f"{device}-{unit}s", "slot_hours"),
         held("  held by trials", "busy_hours"),
         *lost,
-        *handed_over,
+        *preempted,
         row("checkpoints written", "checkpoint_files"),
         *sized("  their bytes", "checkpoint_bytes"),
-        row("most at one time", "stored_files"),
+        row("most stored at once", "stored_files"),
         *sized("  their bytes", "stored_bytes"),
     ]
 
 
 def _spread(values: pd.Series, whole: bool) -> str:
-    """Median, and the tenth and ninetieth percentile if they look different."""
+    """Return the median, with the 10th and 90th percentile if they print differently."""
     low, middle, high = (float(values.quantile(q)) for q in QUANTILES)
     digits = 0 if whole or high >= 100 else 1 if high >= 10 else 2
     shown = f"{middle:,.{digits}f}"
@@ -225,25 +240,25 @@ def _assumptions(
     table: CurveTable | None,
     found: TrialCost | None,
 ) -> Iterator[str]:
-    """What the numbers are, and what they rest on."""
+    """Yield sentences on the meaning and the assumptions of the numbers."""
     n = frame["seed"].nunique()
     yield (
         f"Median (and 10th to 90th percentile) of {n} stud{'y' if n == 1 else 'ies'} in virtual "
-        "time, each with other configurations."
+        "time, each with different configurations."
     )
     site = given.site(found)
-    launch = f", and {duration(site.launch_seconds)} from a launch to the first unit"
+    launch = f" A launch takes {duration(site.launch_seconds)} before its first unit."
     launch = launch if site.launch_seconds else ""
     if table is not None:
         yield (
-            f"Times and losses are those of {len(table)} learning curves in {options.path}: a "
-            f"configuration learns like the recorded one that is nearest to it{launch}."
+            f"Times and losses are those of {len(table)} learning curves in {options.path}: each "
+            f"configuration has the curve of the nearest recorded configuration.{launch}"
         )
         if frame["beyond"].any():
             yield (
-                f"{100 * frame['beyond'].max():.0f} % of the units (at most, of one study) lie "
-                "beyond what was recorded; there the last value holds, so that who would have "
-                "caught up late is not seen."
+                f"Up to {100 * frame['beyond'].max():.0f} % of the units of a study are "
+                "extrapolated: beyond a recorded curve its last value is repeated, so late "
+                "improvement is not modelled."
             )
     else:
         paces = found.seconds_per_unit if found else given.seconds_per_unit or ()
@@ -251,40 +266,43 @@ def _assumptions(
         if len(paces) > 2:
             take = f"{duration(min(paces))} to {duration(max(paces))}"
         how = f"as measured here on {found.device}" if found else "as stated"
-        yield f"A unit takes {take}, {how}{launch}."
+        yield f"A unit takes {take}, {how}.{launch}"
         if found and found.device == "cpu" and given.gpus:
-            yield "No GPU was found here: on one, units will take other times. Measure there."
+            yield (
+                "No GPU was found here, so units were measured on the CPU. Measure on a machine "
+                "with the GPUs of the study."
+            )
         yield (
-            "Losses are made up, for who survives is a matter of ranks: the range covers early "
-            "ranks that say nothing about late ones and such that say all. Metrics that are no "
-            "numbers would end trials early, and more would be started."
+            "Losses are synthetic: which trials continue depends on ranks. The range covers early "
+            "ranks that are independent of late ones, and early ranks that equal them. Metrics "
+            "that are not finite would end trials early, and more trials would be started."
         )
     if study.problem.searcher.slow:
-        yield f"Configurations are drawn at random, in the place of {study.problem.searcher}."
+        yield f"Configurations are drawn at random instead of by {study.problem.searcher}."
     if site.state_bytes is None:
-        yield "Trials have no state: whoever leaves a slot trains again what was done."
+        yield "Trials have no state: a trial that leaves its slot repeats its training."
     elif site.state_bytes == 0:
-        yield "The size of a state is not known: give --state-size for bytes."
+        yield "The size of a state is not known: give --state-size to forecast bytes."
     else:
         how = "as measured" if found and given.state_bytes is None else "as stated"
         yield f"A state takes {size(site.state_bytes)}, {how}; checkpoint={options.checkpoint!r}."
     if given.walltime < math.inf:
         yield (
-            f"All jobs begin together{_gap(given)}; a trial hands over after the last unit that "
-            "fits. Jobs are counted to their end, or to the study's."
+            f"All jobs start together{_gap(given)}. A trial is preempted after the last unit that "
+            "fits into its job. Slots count until their job ends, or the study."
         )
     for method in frame.loc[~frame["complete"], "method"].unique():
-        yield f"{method} did not come to its end in a hundred jobs and was given up."
-    yield (
-        "Not in it: starting workers, waiting for the first job, slow disks, workers that are lost."
-    )
+        yield f"{method} did not finish within a hundred jobs and was aborted."
+    yield "Not included: starting workers, waiting for the first job, slow disks, lost workers."
 
 
 def _gap(given: _Given) -> str:
-    return f", {duration(given.queue)} after the last ones ended" if given.queue else ""
+    return f", {duration(given.queue)} after the previous ones ended" if given.queue else ""
 
 
-def _as_json(frame: pd.DataFrame, study: Study, given: _Given, said: list[str]) -> dict[str, Any]:
+def _as_json(
+    frame: pd.DataFrame, study: Study, given: _Given, assumptions: list[str]
+) -> dict[str, Any]:
     numbers = [name for name in frame if name not in ("method", "scheduler", "seed", "complete")]
     methods = {}
     for method, part in frame.groupby("method", sort=False):
@@ -298,7 +316,7 @@ def _as_json(frame: pd.DataFrame, study: Study, given: _Given, said: list[str]) 
         "gpus_per_slot": given.per_slot if given.gpus else 0,
         "quantiles": QUANTILES,
         "methods": methods,
-        "assumptions": said,
+        "assumptions": assumptions,
     }
 
 
@@ -315,7 +333,7 @@ def _numbers(text: str | None) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ValueError(
-            f"--seconds-per-unit {text} must be a number, or several with commas"
+            f"--seconds-per-unit {text} must be a number, or several separated by commas"
         ) from None
 
 

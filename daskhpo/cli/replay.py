@@ -1,4 +1,4 @@
-"""The command ``daskhpo replay``: which scheduler should I have used?"""
+"""The command ``daskhpo replay``: recorded learning curves under other schedulers."""
 
 from __future__ import annotations
 
@@ -18,33 +18,49 @@ if TYPE_CHECKING:
     from daskhpo.simulation.curves import CurveTable
 
 BASE = "FIFO"
-UNSURE = 0.05  # two-sided level of the sign test
+UNSURE = 0.05  # two-sided significance level of the sign test
 
 
 def add_to(commands: Any) -> None:
     """Add the command to the parsers of a command line."""
     parser = commands.add_parser(
-        "replay", help="a finished study's learning curves under other schedulers"
+        "replay", help="replay a finished study's learning curves under other schedulers"
     )
-    parser.add_argument("path", type=Path, help="the study's directory, or a CSV table of curves")
+    parser.add_argument(
+        "path", type=Path, help="the study's directory, or a CSV table of learning curves"
+    )
     parser.add_argument(
         "--scheduler",
         action="append",
         default=[],
         metavar="'ASHA(max_t=81, ...)'",
-        help="one more to compare; may be given several times",
+        help="another scheduler to compare; may be repeated",
     )
-    parser.add_argument("--workers", default="1,4,16", help="numbers of workers (default: 1,4,16)")
-    parser.add_argument("--seeds", type=int, default=20, help="orders of the trials (default: 20)")
-    parser.add_argument("--target", type=float, help="value to reach (default: the best recorded)")
-    parser.add_argument("--metric", help="column of a table, where it has several")
-    parser.add_argument("--mode", choices=("min", "max"), help="of a table's metric (default: min)")
-    parser.add_argument("--json", action="store_true", help="one JSON line for each study played")
+    parser.add_argument(
+        "--workers",
+        default="1,4,16",
+        help="numbers of workers, separated by commas (default: 1,4,16)",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=20, help="number of orders of the trials (default: 20)"
+    )
+    parser.add_argument(
+        "--target", type=float, help="metric value to reach (default: the best recorded one)"
+    )
+    parser.add_argument(
+        "--metric", help="the table's column with the metric, if it has several metrics"
+    )
+    parser.add_argument(
+        "--mode", choices=("min", "max"), help="mode of a table's metric (default: min)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON, one line per simulated study"
+    )
     parser.set_defaults(act=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry the command out; returns the exit status."""
+    """Run the command and return its exit status."""
     from daskhpo.simulation.compare import (
         compare_schedulers,
         parse_scheduler,
@@ -84,15 +100,15 @@ def _print_head(options: argparse.Namespace, table: CurveTable, target: float) -
     metric = table.objective.metric
     n_full = sum(curve.n_units == table.max_t for curve in table.curves)
     print(
-        f"{options.path}: {count(len(table), 'learning curve')}, {n_full} of them of {table.max_t} "
-        "units, the longest"
+        f"{options.path}: {count(len(table), 'learning curve')}, {n_full} of them with "
+        f"{table.max_t} units, the maximum"
     )
-    given = "as asked for" if options.target is not None else "the best that was recorded"
+    given = "as given" if options.target is not None else "the best recorded value"
     print(f"target {metric}={target:.6g}, {given}", end="")
     if options.path.is_dir():
         reached = load_study(options.path).time_to_solution(target)
         if reached is not None:
-            print(f"; the study itself came there after {duration(reached)}", end="")
+            print(f"; the study itself reached it after {duration(reached)}", end="")
     print("\n")
 
 
@@ -117,7 +133,7 @@ def _table(frame: pd.DataFrame) -> list[list[str]]:
 
 
 def _spread(times: pd.Series) -> str:
-    """Median and the tenth and ninetieth percentile; not reached is later than any time."""
+    """Return the median, 10th and 90th percentile; not reached counts as infinite."""
     middle, low, high = (_quantile(times, q) for q in (0.5, 0.1, 0.9))
     if middle == math.inf:
         return "not reached" if low == math.inf else f"not reached ({duration(low)}-)"
@@ -125,7 +141,7 @@ def _spread(times: pd.Series) -> str:
 
 
 def _ratios(base: pd.Series, times: pd.Series) -> str:
-    """By which factor, seed by seed."""
+    """Return the speedup over the base, seed by seed: median, 10th, 90th percentile."""
     both = (base < math.inf) & (times < math.inf)
     if not both.any():
         return "-"
@@ -135,18 +151,18 @@ def _ratios(base: pd.Series, times: pd.Series) -> str:
 
 
 def _quantile(values: pd.Series, q: float) -> float:
-    """One of the values: no mean of one that is infinite."""
+    """Return a quantile that is one of the values: some are infinite."""
     ordered = sorted(map(float, values))
     return ordered[math.ceil(q * (len(ordered) - 1))]
 
 
 def _answer(frame: pd.DataFrame) -> str:
-    """Who reached the target soonest, and who was not clearly later."""
+    """Return the scheduler that was soonest, and those that were not clearly later."""
     times = frame.pivot(index="seed", columns="scheduler", values="seconds_to_target")
     middles = times.median()
     best = str(middles.idxmin())
     if middles[best] == math.inf:
-        return "None of them reached the target in half of the orders."
+        return "No scheduler reached the target in half of the orders."
     others = [
         str(name)
         for name in times
@@ -157,7 +173,7 @@ def _answer(frame: pd.DataFrame) -> str:
 
 
 def _sign_test(a: pd.Series, b: pd.Series) -> float:
-    """Probability of so uneven a score, if neither is the sooner one; ties do not count."""
+    """Return the two-sided p-value of a sign test; ties do not count."""
     wins, losses = int((a < b).sum()), int((b < a).sum())
     n = wins + losses
     tail = sum(math.comb(n, k) for k in range(min(wins, losses) + 1)) / float(2**n)
@@ -167,28 +183,30 @@ def _sign_test(a: pd.Series, b: pd.Series) -> float:
 def _explained(
     frame: pd.DataFrame, table: CurveTable, schedulers: dict[str, Scheduler]
 ) -> Iterator[str]:
-    """What the numbers are, and what they cannot say."""
+    """Yield sentences on the meaning and the limits of the numbers."""
     n = frame["seed"].nunique()
     yield (
-        f"Each trial is started once, in {count(n, 'order')} that all schedulers share, with the "
-        "times that were recorded. Median (10th to 90th percentile) of the orders: they say "
-        "nothing about other trials. If a searcher learned while it chose them, that is lost."
+        f"Each trial is started once, with its recorded times, in {count(n, 'order')} that all "
+        "schedulers share. Numbers are medians (10th to 90th percentile) over the orders; they do "
+        "not cover other trials. If a searcher learned while it chose the trials, that is lost."
     )
     beyond = frame.groupby("scheduler")["beyond"].median()
     if (beyond > 0).any():
         named = ", ".join(f"{n} {100 * beyond[n]:.0f} %" for n in schedulers if beyond[n] > 0.005)
         yield (
-            "Beyond the record (share of units trained): "
-            f"{named or 'less than a percent'}. There a trial keeps its last value, so it cannot "
-            "reach the target there. Where that share is large, times to the target are too long "
-            "rather than too short."
+            "Extrapolated (share of units trained): "
+            f"{named or 'less than a percent'}. Beyond its recorded curve a trial keeps its last "
+            "value, so it cannot reach the target there. If that share is large, times to the "
+            "target are too long rather than too short."
         )
     else:
-        yield "No answer lies beyond what was recorded."
+        yield "No unit is extrapolated: recorded curves cover all training."
 
 
 def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"--workers {text} must be a number, or several with commas") from None
+        raise ValueError(
+            f"--workers {text} must be a number, or several separated by commas"
+        ) from None

@@ -1,4 +1,7 @@
-"""What a submitted job runs: scheduler and coordinator of a study (``python -m`` this, PATH)."""
+"""Program of the controller job: scheduler and coordinator of a study.
+
+The job's script runs ``python -m daskhpo.cli.submitted_job PATH``.
+"""
 
 from __future__ import annotations
 
@@ -52,18 +55,18 @@ from daskhpo.study.study import load_source
 logger = logging.getLogger("daskhpo")
 
 DEADLINE_POLL_SECONDS = 1.0
-WALLTIME_REACHED = "the job in which it ran came to its end"
+WALLTIME_REACHED = "its Slurm job was about to end"
 
 
 def main(argv: list[str]) -> int:
-    """Run the study that was submitted, as far as this job goes."""
+    """Run a submitted study until it or this job ends; return the exit status."""
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logger.setLevel(logging.INFO)
     directory = Path(argv[0])
     own_job = jobs.own_submission() or "none"
     submission = JobDirectory(directory).submission()
     if submission is None:
-        raise ValueError(f"{directory} was not submitted: there is no submission.json in its job/")
+        raise ValueError(f"{directory} was not submitted: there is no job/submission.json in it")
     deadline = JobDeadline(submission.job.walltime)
     end = run(directory, submission, own_job, deadline)
     if submission.job.n_jobs > 1 and not should_continue(end):
@@ -72,7 +75,7 @@ def main(argv: list[str]) -> int:
 
 
 def run(directory: Path, submission: Submission, own_job: str, deadline: JobDeadline) -> JobOutcome:
-    """One link of the chain: a session, if there is anything to do."""
+    """Run one job of the chain: a session, if the study has work left."""
     if (reason := requested_stop(directory, submission_name(own_job))) is not None:
         logger.info("the study was stopped: %s", reason)
         return Finished()
@@ -85,15 +88,15 @@ def run(directory: Path, submission: Submission, own_job: str, deadline: JobDead
         if options is None or not has_work(
             directory, study.problem, options.limits, options.policy
         ):
-            logger.info("nothing is left to do")
+            logger.info("the study has nothing left to do")
             return Finished()
     except Exception:
-        logger.exception("the study cannot be run")
+        logger.exception("the study cannot be started")
         return Crashed(reported=False)
     steps, n_before = StepTimes(), _n_reports(directory)
     try:
         with _cluster(submission, JobDirectory(directory), own_job) as cluster:
-            _write_place(JobDirectory(directory), cluster)
+            _write_address(JobDirectory(directory), cluster)
             handle = start(
                 problem=study.problem,
                 directory=directory,
@@ -109,17 +112,21 @@ def run(directory: Path, submission: Submission, own_job: str, deadline: JobDead
             with contextlib.closing(listener), deadline.watched(handle, steps.timer):
                 result = handle.wait()
     except Exception:
-        logger.exception("the session broke")
+        logger.exception("the session failed")
         return Crashed(reported=_n_reports(directory) > n_before)
     return WalltimeReached() if result.stop_reason == WALLTIME_REACHED else Finished()
 
 
 class JobDeadline:
-    """The end of this job: by SIGTERM, or because its walltime is nearly over.
+    """The end of this job: SIGTERM, or a walltime that is nearly over.
 
     Parameters
     ----------
-    walltime : of the job, seconds; in case that Slurm does not say how much is left.
+    walltime : walltime of the job, seconds; used if Slurm does not report when the job ends.
+
+    Attributes
+    ----------
+    reached : set by SIGTERM.
     """
 
     def __init__(self, walltime: float) -> None:
@@ -131,7 +138,7 @@ class JobDeadline:
 
     @contextlib.contextmanager
     def watched(self, handle: StudyHandle, steps: StepTimer) -> Iterator[None]:
-        """Stop the study in time."""
+        """Stop the study in time before the job ends, as long as the block runs."""
         over = threading.Event()
 
         def watch() -> None:
@@ -151,7 +158,7 @@ class JobDeadline:
 
 
 class StepTimes(Callback):
-    """Times the steps of all trials."""
+    """Callback that times the steps of all trials."""
 
     def __init__(self) -> None:
         self.timer = StepTimer(keep=100)
@@ -170,20 +177,23 @@ class StepTimes(Callback):
 
 
 def _await_turn(directory: Path, deadline: JobDeadline) -> bool:
-    """Wait until the head before us is gone; False if this job ends before that."""
+    """Wait until no other process runs the study.
+
+    False if this job ends before, or after ``2 * STALE_SECONDS``.
+    """
     patience = time.monotonic() + 2 * STALE_SECONDS
-    told = False
+    is_logged = False
     while (holder := holder_of(directory, jobs.is_over)) is not None:
-        if not told:
-            logger.info("waiting for process %s on %s", holder["pid"], holder["host"])
-            told = True
+        if not is_logged:
+            logger.info("waiting for process %s on %s to end", holder["pid"], holder["host"])
+            is_logged = True
         if deadline.reached.wait(DEADLINE_POLL_SECONDS) or time.monotonic() >= patience:
             return False
     return not deadline.reached.is_set()
 
 
 def _with_time_left(submission: Submission, directory: Path) -> RunOptions | None:
-    """The options with what is left of the time budget; None if nothing is."""
+    """Return the options with the rest of the time budget; None if it is spent."""
     options, budget = submission.options, submission.options.limits.time_budget
     if budget is None:
         return options
@@ -198,7 +208,7 @@ def _n_reports(directory: Path) -> int:
 
 @contextlib.contextmanager
 def _cluster(submission: Submission, job_directory: JobDirectory, own_job: str) -> Iterator[Any]:
-    """The scheduler, in this process, and workers, wherever they were asked for."""
+    """Yield a cluster: the scheduler in this process, workers as submitted."""
     match submission.workers:
         case WorkerSteps() as steps:
             with allocation_cluster(steps, job_directory, submission.job.queue) as cluster:
@@ -207,18 +217,16 @@ def _cluster(submission: Submission, job_directory: JobDirectory, own_job: str) 
             from daskhpo.cluster.slurm import slurm_cluster
 
             name = worker_job_name(job_directory.study.name, own_job)
-            _log_errors(
-                jobs.cancel_named, name
-            )  # of a link that was killed: they have no scheduler
-            places = {
+            _log_errors(jobs.cancel_named, name)  # left by a killed job: they have no scheduler
+            folders = {
                 "log_directory": str(job_directory.path),
                 "shared_temp_directory": str(job_directory.path),
             }
-            with slurm_cluster(**places | worker_options | {"job_name": name}) as cluster:
+            with slurm_cluster(**folders | worker_options | {"job_name": name}) as cluster:
                 yield cluster
 
 
-def _write_place(job_directory: JobDirectory, cluster: Any) -> None:
+def _write_address(job_directory: JobDirectory, cluster: Any) -> None:
     port = urlsplit(cluster.dashboard_link).port
     assert port is not None, cluster.dashboard_link
     job_directory.write_address(
@@ -226,10 +234,13 @@ def _write_place(job_directory: JobDirectory, cluster: Any) -> None:
     )
 
 
-def _log_errors(ask: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """What Slurm answers; None if it does not, for it may be away for a while."""
+def _log_errors(command: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Run a Slurm command; if it fails, log the error and return None.
+
+    Slurm may be unavailable for a while.
+    """
     try:
-        return ask(*args, **options)
+        return command(*args, **options)
     except (CommandMissing, CommandFailed) as error:
         logger.warning("%s", error)
         return None

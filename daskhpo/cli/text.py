@@ -1,4 +1,4 @@
-"""How the command line writes tables, numbers, sizes and times."""
+"""Tables, numbers, sizes and times as text for the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 
 def columns(lines: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
-    """Aligned lines of a table, with a gap of two; ``left``: numbers of columns set to the left."""
+    """Return a table as aligned lines; ``left``: numbers of left-aligned columns."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
@@ -18,12 +18,12 @@ def columns(lines: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str
 
 
 def count(n: int, what: str) -> str:
-    """``1 trial``, ``2 trials``."""
+    """Return text such as ``1 trial``, ``2 trials``."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def size(n_bytes: float) -> str:
-    """``3.1 MB``."""
+    """Return bytes as text such as ``3.1 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 1000:
             return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
@@ -32,7 +32,7 @@ def size(n_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``4 h``, ``3 h 58 min``, ``12.5 s``: two units at most."""
+    """Return seconds as text in at most two units: ``4 h``, ``3 h 58 min``."""
     if seconds < 59.95:
         return f"{seconds:.3g} s"
     if seconds < 599.5:

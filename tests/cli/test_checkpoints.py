@@ -148,7 +148,7 @@ def test_a_row_of_several_files_is_told_with_all_of_them(folder, store, capsys):
 
 def test_what_is_whole_is_verified(folder, capsys):
     out, err = output(capsys, 0, "--verify")
-    assert out.count("whole") == 3
+    assert out.count("intact") == 3
     assert not err
 
 
@@ -158,7 +158,7 @@ def test_what_is_missing_or_corrupt_is_named_and_the_exit_status_says_so(folder,
     path = store.path / bad.array / f"{bad.id}.0"
     path.write_bytes(path.read_bytes()[:-9] + bytes([1]) + path.read_bytes()[-8:])
     out, err = output(capsys, 1, "--verify")
-    assert (out.count("bad"), out.count("whole")) == (2, 1)
+    assert (out.count("bad"), out.count("intact")) == (2, 1)
     assert f"row {gone.id} is missing" in err
     assert f"row {bad.id} is corrupt" in err
     assert "missing    1 of them" in out
@@ -197,7 +197,7 @@ def test_nothing_is_collected_while_the_study_runs(folder, store, capsys):
         assert "in use by process" in err
         assert not out
         assert store.list() == before
-        assert "the study runs: it may be about to" in output(capsys, 0)[0]
+        assert "the study runs: it may still commit" in output(capsys, 0)[0]
     finally:
         lock.release()
 
@@ -239,9 +239,9 @@ def test_a_file_is_replaced_only_by_force(folder, capsys):
             "the folder no does not exist; create it first",
         ),
         (("runs/bare", "--export", "best", "x.npz"), "has no checkpoint; run the study with"),
-        (("runs/kept", "--export", "1", "x.npz", "--json"), "--json is for the list"),
-        (("runs/kept", "--collect", "--json"), "--json is for the list"),
-        (("runs/kept", "--force"), "--force is for --export"),
+        (("runs/kept", "--export", "1", "x.npz", "--json"), "--json cannot be combined with"),
+        (("runs/kept", "--collect", "--json"), "--json cannot be combined with"),
+        (("runs/kept", "--force"), "--force needs --export"),
     ],
 )
 def test_a_mistake_is_named_and_nothing_is_written(arguments, message, folder, capsys):
@@ -270,4 +270,4 @@ def test_a_study_without_checkpoints_says_so(folder, capsys):
 def test_it_runs_as_a_program(folder):
     process = daskhpo(folder, "checkpoints", "runs/kept", "--verify")
     assert process.returncode == 0, process.stderr
-    assert process.stdout.count("whole") == 3
+    assert process.stdout.count("intact") == 3

@@ -65,7 +65,7 @@ def test_the_table_has_a_column_for_each_method(capsys):
     assert rows["GPU-hours"][1] == "30.0"
     assert "RS          FIFO(max_t=9)" in out
     assert "A unit takes 10 min, as stated." in out
-    assert "Losses are made up" in out
+    assert "Losses are synthetic" in out
     assert "The size of a state is not known: give --state-size" in out
 
 
@@ -93,15 +93,15 @@ def test_jobs_that_end_cost_what_the_table_says(capsys):
     assert out.startswith("net on 2 GPUs, in jobs of 55 min\n")
     rows = cells(out)
     assert float(rows["lost at job ends"][1]) > 0
-    assert int(rows["hand-overs"][1]) > 0
+    assert int(rows["preemptions"][1]) > 0
     assert float(rows["their bytes, MB"][1]) >= 30
-    assert "10 min after the last ones ended" in out
+    assert "10 min after the previous ones ended" in out
     assert "A state takes 30.0 MB, as stated; checkpoint='auto'." in out
 
 
 def test_a_fraction_of_a_gpu_makes_more_slots_of_fewer_hours(capsys):
     out = output(capsys, *STATED, "--gpus", "2", "--gpu", "0.5", "--num-trials", "8")
-    assert out.startswith("net on 2 GPUs, 0.5 for a trial: 4 at a time")
+    assert out.startswith("net on 2 GPUs, 0.5 per trial: 4 trials at a time")
     assert cells(out)["GPU-hours"][1] == "6.00", "8 trials of 1.5 hours on half a GPU"
 
 
@@ -113,9 +113,9 @@ def test_a_table_of_curves_takes_the_place_of_stated_times(capsys, folder):
     out = output(capsys, *arguments)
     assert cells(out)["minutes to the end"][0] == "60.0"
     assert "those of 10 learning curves in curves.csv" in out
-    assert "67 % of the units (at most, of one study) lie beyond what was recorded" in out
-    assert "Configurations are drawn at random, in the place of GPSearch(" in out
-    assert "Losses are made up" not in out
+    assert "Up to 67 % of the units of a study are extrapolated" in out
+    assert "Configurations are drawn at random instead of by GPSearch(" in out
+    assert "Losses are synthetic" not in out
 
 
 @pytest.mark.cluster
@@ -130,8 +130,8 @@ def test_without_times_a_few_units_are_trained(capsys, folder):
 def test_trials_without_a_state_train_again(capsys):
     limits = ("--walltime", "55m", "--num-trials", "8", "--state-size", "none")
     out = output(capsys, "tune.py:told", "--seconds-per-unit", "600", "--workers", "1", *limits)
-    assert "Trials have no state: whoever leaves a slot trains again" in out
-    assert "this study did not come to its end in a hundred jobs and was given up." in out
+    assert "Trials have no state: a trial that leaves its slot repeats its training" in out
+    assert "this study did not finish within a hundred jobs and was aborted." in out
 
 
 def test_several_times_are_all_told(capsys):
@@ -161,6 +161,6 @@ def test_a_mistake_is_named_in_one_line(arguments, message, capsys):
 def test_times_that_are_no_numbers_and_curves_that_are_not_there_are_named(capsys):
     limits = ("--workers", "1", "--num-trials", "3")
     err = output(capsys, "tune.py:study", *limits, "--seconds-per-unit", "1-2", status=2)
-    assert "--seconds-per-unit 1-2 must be a number, or several with commas" in err
+    assert "--seconds-per-unit 1-2 must be a number, or several separated by commas" in err
     err = output(capsys, "tune.py:study", *limits, "--from", "no.csv", status=2)
     assert "no.csv is neither a study's directory nor a table" in err

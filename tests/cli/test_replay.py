@@ -38,13 +38,13 @@ TABLE = ("curves.csv", "--metric", "loss", "--workers", "1", "--seeds", "8")
 
 def test_each_number_of_workers_has_a_table_and_an_answer(capsys):
     out = output(capsys, "curves.csv", "--metric", "loss", "--workers", "1,4", "--seeds", "8")
-    assert "curves.csv: 30 learning curves, 30 of them of 9 units, the longest" in out
-    assert "target loss=0.111111, the best that was recorded" in out
+    assert "curves.csv: 30 learning curves, 30 of them with 9 units, the maximum" in out
+    assert "target loss=0.111111, the best recorded value" in out
     assert "1 worker\n" in out
     assert "4 workers\n" in out
     assert out.count("Soonest: ") == 2
     assert out.count("\nHyperband ") == 3, "two tables, and what it is"
-    assert "No answer lies beyond what was recorded." in out
+    assert "No unit is extrapolated" in out
 
 
 @pytest.mark.slow
@@ -62,7 +62,7 @@ def test_a_scheduler_of_ones_own_is_compared(capsys):
     assert f"\n{text} " in out
     (line,) = [line for line in out.splitlines() if line.startswith("FIFO(18)")]
     assert line.endswith("50 %")
-    assert "Beyond the record (share of units trained): FIFO(18) 50 %." in out
+    assert "Extrapolated (share of units trained): FIFO(18) 50 %." in out
 
 
 def test_as_json_there_is_a_line_for_each_study_played(capsys):
@@ -84,10 +84,10 @@ def test_the_mode_turns_the_metric(capsys):
 
 def test_a_target_that_nobody_reaches_is_told(capsys):
     out = output(capsys, *TABLE, "--target", "0.05")
-    assert "target loss=0.05, as asked for" in out
+    assert "target loss=0.05, as given" in out
     assert "not reached" in out
     assert "0 of 8" in out
-    assert "None of them reached the target in half of the orders." in out
+    assert "No scheduler reached the target in half of the orders." in out
 
 
 def test_a_study_that_stopped_trials_early_tells_what_it_does_not_know(capsys, folder):
@@ -98,8 +98,8 @@ def test_a_study_that_stopped_trials_early_tells_what_it_does_not_know(capsys, f
             pass
     study.close()
     out = output(capsys, "asha", "--workers", "2", "--seeds", "3")
-    assert "; the study itself came there after" in out
-    assert "There a trial keeps its last value" in out
+    assert "; the study itself reached it after" in out
+    assert "a trial keeps its last value" in out
     beyond = {
         line.split()[0]: float(line.split()[-2])
         for line in out.splitlines()
