@@ -1,1 +1,1 @@
-"""Studies that run elsewhere: submitted to Slurm, or in another process."""
+"""Studies that run elsewhere: in Slurm jobs, or in another process."""

@@ -1,4 +1,4 @@
-"""A Dask cluster inside one Slurm job: the scheduler in this process, workers as its steps."""
+"""A Dask cluster in one Slurm job: scheduler in this process, workers as steps."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from daskhpo.remote.submission import JobDirectory, WorkerSteps
 logger = logging.getLogger("daskhpo")
 
 STEP_POLL_SECONDS = 1.0
-MAX_RESTARTS = 5  # of one step
-END_SECONDS = 20.0  # that a step gets to end by itself
+MAX_RESTARTS = 5  # failures of a step, of which the last one is final
+END_SECONDS = 20.0  # for a step to end before it is terminated
 
 
 @contextlib.contextmanager
 def allocation_cluster(
     steps: WorkerSteps, folder: JobDirectory, queue: str | None
 ) -> Iterator[Any]:
-    """A ``LocalCluster`` without workers of its own; they come as steps of this process's job.
+    """Yield a ``LocalCluster`` whose workers are steps of this process's job.
 
-    Connections are encrypted. What workers need to join, the scheduler's address and the
-    credentials, lies in the study's directory, readable by its owner only.
+    Connections are encrypted. The scheduler's address and the credentials that workers need are in
+    the study's directory, readable by its owner only.
     """
     from distributed import LocalCluster
 
@@ -57,7 +57,7 @@ def allocation_cluster(
 
 
 class StepSupervisor:
-    """One ``srun`` per step; those that fail are started again."""
+    """One ``srun`` process per step; steps that fail are restarted."""
 
     def __init__(self, steps: WorkerSteps, folder: JobDirectory) -> None:
         self._argv = [
@@ -70,37 +70,37 @@ class StepSupervisor:
         self._thread.start()
 
     def stop_restarting(self) -> None:
-        """From now on those that end have been asked to."""
+        """Stop restarting steps that end."""
         self._closed.set()
         self._thread.join()
 
     def close(self) -> None:
-        """End those that have not ended by themselves."""
+        """Wait for the steps to end, and terminate those that do not."""
         deadline = time.monotonic() + END_SECONDS
         for step in self._running:
             try:
                 step.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                step.terminate()  # srun kills what is left of the step
+                step.terminate()  # srun then kills the step's processes
                 step.wait()
 
     def _watch(self) -> None:
         while not self._closed.wait(STEP_POLL_SECONDS):
             for number, step in enumerate(self._running):
                 if not step.poll() or self._n_restarts[number] >= MAX_RESTARTS:
-                    continue  # it runs; it went because the job ends; it is given up
+                    continue  # running, ended without error, or not to be restarted
                 self._n_restarts[number] += 1
                 if self._n_restarts[number] == MAX_RESTARTS:
-                    logger.warning("worker step %s failed too often; it is given up", number)
+                    logger.warning("worker step %s failed too often: not restarted", number)
                     continue
                 logger.warning(
-                    "worker step %s failed with code %s: started again", number, step.returncode
+                    "worker step %s failed with exit code %s: restarted", number, step.returncode
                 )
                 self._running[number] = _start(self._argv[number])
 
 
 def step_command(steps: WorkerSteps, folder: JobDirectory, number: int) -> list[str]:
-    """The command line of one step: ``srun`` and a Dask worker."""
+    """Return the command line of one step: ``srun`` and a Dask worker."""
     tls = folder.path / "tls"
     share = f"--resources=GPU={1 / steps.processes:g}"
     return [
@@ -137,7 +137,7 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def _host(steps: WorkerSteps, queue: str | None) -> str:
-    """An address of this machine that the workers reach."""
+    """Return an address of this machine that the workers can reach."""
     if steps.interface is not None:
         return named_address(steps.interface)
     return "127.0.0.1" if steps.nodes == 1 else reachable_address(queue)

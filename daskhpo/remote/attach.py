@@ -1,4 +1,4 @@
-"""A study that another process runs, seen through its directory."""
+"""Access to a study of another process, through the study's directory."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ from daskhpo.results.result import Result
 logger = logging.getLogger("daskhpo")
 
 LOCK_POLL_SECONDS = 2.0
-MAX_SQUEUE_SECONDS = 30.0  # most between two questions to Slurm's controller, which serves the site
+MAX_SQUEUE_SECONDS = 30.0  # between two queries to slurmctld, which serves the whole site
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Who runs a study.
+    """The process and the Slurm jobs that run a study; falsy if there are none.
 
     Attributes
     ----------
-    holder : the process that does now, as its lock says; None between two jobs, for example.
-    jobs : submitted ones that are not over, those that run first; none if Slurm cannot be asked.
+    holder : the process that holds the study's lock; None: no process runs it, for example between
+        two jobs.
+    jobs : submitted jobs that are not over, running ones first; empty if Slurm does not answer.
     """
 
     holder: dict[str, Any] | None
@@ -47,31 +48,31 @@ class RunStatus:
 
 
 def run_status(directory: Path) -> RunStatus:
-    """Who runs the study in a directory, or is about to."""
+    """Return the process and the jobs that run the study in a directory, or will."""
     holder = holder_of(directory, jobs.is_over)
     number = JobDirectory(directory).number()
     try:
         listed = [] if number is None else jobs.jobs_of(number)
         return RunStatus(holder, tuple(sorted(listed, key=lambda job: job.is_pending)))
     except (CommandMissing, CommandFailed) as error:
-        logger.info("Slurm cannot be asked about job %s: %s", number, error)
+        logger.info("cannot query Slurm about job %s: %s", number, error)
         return RunStatus(holder, ())
 
 
 class AttachedStudy:
-    """A study that runs elsewhere: in another process here, on another machine, in a batch job.
+    """A study that runs in another process, on this or another machine, or in a job.
 
-    All goes through the study's directory, which this machine and that one share; there need be
-    no network between them.
+    All communication goes through the study's directory, which both machines must share. No network
+    connection between them is needed.
 
     Parameters
     ----------
-    directory : of the study.
-    callbacks : they follow its journal while :meth:`wait` waits.
+    directory : directory of the study.
+    callbacks : callbacks that follow the study's journal during :meth:`wait`.
 
     Attributes
     ----------
-    job : Slurm's number, if it was submitted; None if not.
+    job : Slurm's number of the last submission; None: the study was not submitted.
     """
 
     def __init__(self, directory: Path, callbacks: Sequence[Callback] = ()) -> None:
@@ -88,7 +89,10 @@ class AttachedStudy:
         return self._folder.number()
 
     def wait(self) -> Result:
-        """Follow the study to its end, through all jobs of a chain. Ctrl-C leaves it running."""
+        """Follow the study to its end, through all jobs of a chain.
+
+        Ctrl-C leaves the study running.
+        """
         self._await_session()
         follower = JournalFollower(self._info(), self._callbacks)
         try:
@@ -100,13 +104,13 @@ class AttachedStudy:
         return Result(study_records(self.directory), self._manifest.objective, self.directory)
 
     def stop(self, reason: str = "stopped by the user") -> None:
-        """Ask the study to end: running trials hand over at their next report.
+        """Ask the study to stop: running trials are preempted at their next report.
 
-        Jobs of it that have not begun are cancelled.
+        Pending jobs of the study are cancelled.
 
         Raises
         ------
-        StudyNotRunning : there is nothing to be stopped.
+        StudyNotRunning : no process runs the study, and no job will.
         """
         now = run_status(self.directory)
         if not now:
@@ -119,24 +123,24 @@ class AttachedStudy:
                 jobs.cancel(number, waiting_only=True)
 
     def status(self) -> dict[str, int]:
-        """How many trials stand where: status to number."""
+        """Return the number of trials in each status."""
         return status_counts(study_records(self.directory), self._manifest.objective)
 
     def _await_session(self) -> None:
-        """Wait for the first process that runs it, or until no job will."""
-        told, pause = "", LOCK_POLL_SECONDS
+        """Wait until a process runs the study, or no job is left that could."""
+        shown, pause = "", LOCK_POLL_SECONDS
         while holder_of(self.directory, jobs.is_over) is None:
             now = run_status(self.directory)
             if not now:
                 return
-            if now.jobs and (state := now.jobs[0].description) != told:
+            if now.jobs and (state := now.jobs[0].description) != shown:
                 logger.warning("%s: %s", self.directory, state)
-                told = state
+                shown = state
             time.sleep(pause)
             pause = min(2 * pause, MAX_SQUEUE_SECONDS)
 
     def _await_end(self) -> None:
-        """Wait until no process runs it, and no job is going to."""
+        """Wait until no process runs the study, and no job will."""
         pause = LOCK_POLL_SECONDS
         while run_status(self.directory):
             while holder_of(self.directory, jobs.is_over) is not None:
@@ -162,12 +166,12 @@ class AttachedStudy:
 
 
 def attach(directory: Path, callbacks: Sequence[Callback] = ()) -> AttachedStudy:
-    """A study that runs now, or is about to.
+    """Return a study that runs now, or that a job is going to run.
 
     Raises
     ------
     FileNotFoundError : the directory holds no study.
-    StudyNotRunning : nobody runs it.
+    StudyNotRunning : no process runs the study, and no job will.
     """
     attached = AttachedStudy(directory, callbacks)
     if not run_status(directory):
@@ -176,8 +180,8 @@ def attach(directory: Path, callbacks: Sequence[Callback] = ()) -> AttachedStudy
 
 
 def not_running_error(directory: Path) -> StudyNotRunning:
-    """The error that says so."""
+    """Return the error for a study that no process runs."""
     return StudyNotRunning(
-        f"{directory} is not running: `daskhpo status {directory}` shows where it stands, and "
-        f"`daskhpo resume {directory}` goes on with it"
+        f"{directory} is not running: `daskhpo status {directory}` shows its state, and "
+        f"`daskhpo resume {directory}` continues it"
     )

@@ -1,7 +1,7 @@
-"""What a head decides about its own job: when to stop before the end, and whether another follows.
+"""Decisions of a controller: when to stop, and whether another job continues.
 
-A chain is a Slurm job array of which one task runs at a time: all links are there before the first
-one begins, so that no way of dying can break it.
+A chain is a Slurm job array of which one task runs at a time. All jobs are queued before the first
+one starts, so a job that is killed cannot break the chain.
 """
 
 from __future__ import annotations
@@ -10,36 +10,41 @@ from dataclasses import dataclass
 
 from daskhpo.cluster.walltime import STEP_MARGIN
 
-BASE_SECONDS = 60.0  # to write states and to give the workers' jobs back
-LARGEST_PART = 0.25  # of a walltime that may be given up
+BASE_SECONDS = 60.0  # to write states and to cancel the workers' jobs
+LARGEST_PART = 0.25  # of a walltime that may be left unused
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The study is finished, or stopped for a reason that holds for other jobs too."""
+    """A study that finished, or stopped for a reason that applies to later jobs."""
 
 
 @dataclass(frozen=True)
 class WalltimeReached:
-    """Only the job has come to its end."""
+    """A job that reached its end before the study did."""
 
 
 @dataclass(frozen=True)
 class Crashed:
-    """The session raised; ``reported``: some trial had made progress before."""
+    """A session that raised an exception.
+
+    Attributes
+    ----------
+    reported : True if a trial had reported in this session.
+    """
 
     reported: bool
 
 
 JobOutcome = Finished | WalltimeReached | Crashed
-"""How the session of a job ended."""
+"""The outcome of a job's session."""
 
 
 def should_continue(end: JobOutcome) -> bool:
-    """Whether the next link of the chain shall go on with the study.
+    """Return True if the next job of the chain should continue the study.
 
-    After an error it may, once: what broke in the middle (a file server, a node) is often well
-    again in another job, and a study that cannot run at all breaks before its first report.
+    After an error, only if a trial had reported: the cause (a file server, a node) is often gone in
+    another job. A study that cannot run at all fails before its first report.
     """
     match end:
         case Finished():
@@ -51,14 +56,14 @@ def should_continue(end: JobOutcome) -> bool:
 
 
 def stop_margin(walltime: float, longest_step: float) -> float:
-    """How long before the end of its job a head begins to stop.
+    """Return how many seconds before the end of its job a controller stops.
 
-    Trials hand over when the step in which they are is trained. If that takes too large a part of
-    the job, what is left of it is lost, and trained again.
+    Trials are preempted when their current step ends. The margin is limited to a quarter of the
+    walltime: a step that takes longer is lost, and trained again.
 
     Parameters
     ----------
-    walltime : of the whole job, seconds.
-    longest_step : seconds that a step of training took lately; 0 if none is known.
+    walltime : length of the whole job, seconds.
+    longest_step : longest recent step of training, seconds; 0: none is known.
     """
     return min(LARGEST_PART * walltime, BASE_SECONDS + STEP_MARGIN * longest_step)

@@ -1,4 +1,4 @@
-"""The batch script of a head, as text."""
+"""The batch script of a controller job, as text."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from daskhpo.remote.submission import (
 
 
 def controller_script(submission: Submission, folder: JobDirectory) -> str:
-    """The script that ``sbatch`` is given."""
+    """Return the script that ``sbatch`` receives."""
     command = [sys.executable, "-m", "daskhpo.cli.submitted_job", str(folder.study)]
     lines = [
         "#!/usr/bin/env bash",
         *(f"#SBATCH {line}" for line in _directives(submission, folder)),
         *submission.job.prologue,
-        f"exec {shlex.join(command)}",  # Slurm's signals reach Python, not a shell that waits
+        f"exec {shlex.join(command)}",  # Slurm's signals reach Python, not a waiting shell
     ]
     return "\n".join(lines) + "\n"
 
 
 def controller_job_name(study: str) -> str:
-    """The name of a study's head job."""
+    """Return the name of a study's controller job."""
     return f"daskhpo-{_plain(study)}"
 
 
 def worker_job_name(study: str, submission: str) -> str:
-    """The name of all worker jobs of a submission: a later link finds those that were left."""
+    """Return the name of all worker jobs of a submission.
+
+    By this name a later job of the chain finds worker jobs that a killed one left.
+    """
     return f"daskhpo-{_plain(study)}-workers-{submission}"
 
 
@@ -53,13 +56,13 @@ def _directives(submission: Submission, folder: JobDirectory) -> list[str]:
     if job.account is not None:
         lines.append(f"--account={job.account}")
     lines += _resource_directives(job, submission.workers)
-    if job.n_jobs > 1:  # one after the other
+    if job.n_jobs > 1:  # one at a time
         lines.append(f"--array=1-{job.n_jobs}%1")
     return [*lines, *job.directives]
 
 
 def _resource_directives(job: ControllerJob, workers: WorkerJobs | WorkerSteps) -> list[str]:
-    """What the job needs of its nodes."""
+    """Return the options that request the job's nodes, CPUs, memory and GPUs."""
     match workers:
         case WorkerJobs():
             room = [f"--cpus-per-task={job.cores}", f"--mem={job.memory}"]

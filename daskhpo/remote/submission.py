@@ -1,4 +1,4 @@
-"""A study that is to run in a batch job: what the job is given, and where that lies."""
+"""A submitted study: the data that its job receives, and the files that hold it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from daskhpo.engine.options import RunOptions
 
 @dataclass(frozen=True)
 class ControllerJob:
-    """The job in which scheduler and coordinator live.
+    """The Slurm job that runs a study's scheduler and coordinator.
 
     Attributes
     ----------
     walltime : seconds.
-    queue, account : partition, and what it is charged to; None: Slurm's defaults.
-    cores, memory : in all; memory as Slurm writes it, ``"4096M"``.
+    queue, account : partition, and account that the job is charged to; None: Slurm's defaults.
+    cores, memory : totals of the job; memory in Slurm's notation, ``"4096M"``.
     directives : more ``#SBATCH`` lines.
     prologue : lines of the script before Python starts.
-    n_jobs : so many jobs, one after the other, at most.
+    n_jobs : maximum number of jobs in the chain, one after another.
     """
 
     walltime: float
@@ -40,22 +40,23 @@ class ControllerJob:
 
 @dataclass(frozen=True)
 class WorkerJobs:
-    """Workers are jobs of their own: ``slurm_cluster(**options)``."""
+    """Workers as jobs of their own: ``slurm_cluster(**options)``."""
 
     options: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class WorkerSteps:
-    """Workers are steps of the head's own job, which has everything they need.
+    """Workers as steps of the controller job, which has all the resources they need.
 
     Attributes
     ----------
-    nodes, per_node : nodes of the job, and steps on each.
-    gpus : of each step, 0 or 1.
-    processes : workers in each step; with a GPU they share it.
-    cores, megabytes : of each step.
-    interface : network interface by which steps on other nodes reach the first one.
+    nodes, per_node : number of nodes of the job, and of steps on each node.
+    gpus : GPUs of each step, 0 or 1.
+    processes : worker processes in each step; they share its GPU.
+    cores, megabytes : CPUs and memory (2**20 bytes) of each step.
+    interface : network interface through which steps on other nodes reach the first node; None:
+        chosen automatically.
     """
 
     nodes: int
@@ -69,20 +70,23 @@ class WorkerSteps:
 
 Workers = WorkerJobs | WorkerSteps
 
-KEYS = {"n_jobs": "links", "options": "words"}  # fields of a job and its workers: keys in JSON
+KEYS = {"n_jobs": "links", "options": "words"}  # fields of jobs and workers: keys in JSON
 
 
 @dataclass(frozen=True)
 class Submission:
-    """All that the job is told; plain data, and where the study's code is.
+    """Plain data that the job receives, and the location of the study's code.
 
     Attributes
     ----------
     source : ``FILE.py:NAME``. Nothing is unpickled from a study's directory.
-    since : the study's time at the submission: its time budget is counted from there, over all
-        links of a chain.
-    folder : where it was submitted; relative paths of the user's code start there.
-    login : the machine where it was submitted.
+    options : limits and options of the run.
+    job : the controller job.
+    workers : workers as jobs or as job steps.
+    since : the study's time at the submission, seconds; the time budget of all jobs of the chain
+        counts from there.
+    folder : working directory of the submission; relative paths in the user's code start there.
+    login : host name of the machine of the submission.
     """
 
     source: str
@@ -94,13 +98,13 @@ class Submission:
     login: str
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Return the submission as data that JSON can hold."""
         workers = [type(self.workers).__name__, _renamed(asdict(self.workers), KEYS)]
         return asdict(self) | {"job": _renamed(asdict(self.job), KEYS), "workers": workers}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Submission:
-        """The inverse of :meth:`to_json`."""
+        """Return the submission of such data: the inverse of :meth:`to_json`."""
         fields = {key: name for name, key in KEYS.items()}
         options, job = data["options"], _renamed(data["job"], fields)
         kind, workers = data["workers"]
@@ -126,7 +130,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class JobDirectory:
-    """What a study's directory holds of the job that runs it."""
+    """The files in a study's directory that belong to its submitted job."""
 
     study: Path
 
@@ -140,11 +144,11 @@ class JobDirectory:
 
     @property
     def scheduler_file(self) -> Path:
-        """Where workers within one allocation find their scheduler."""
+        """File with the scheduler's address, for workers that are steps of the job."""
         return self.path / "scheduler.json"
 
     def create(self) -> None:
-        """Make it, for its owner only: it holds credentials."""
+        """Create the directory, for its owner only: it holds credentials."""
         self.study.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path.mkdir(exist_ok=True, mode=0o700)
 
@@ -152,19 +156,21 @@ class JobDirectory:
         self._put("submission.json", {"format": 1} | submission.to_json())
 
     def submission(self) -> Submission | None:
-        """What was submitted last; None if nothing was."""
+        """Return the last submission; None if there was none."""
         data = self._get("submission.json")
         if data is None:
             return None
         if data.pop("format") != 1:
-            raise ValueError(f"{self.path}/submission.json is of another version of daskhpo")
+            raise ValueError(
+                f"{self.path}/submission.json was written by another version of daskhpo"
+            )
         return Submission.from_json(data)
 
     def write_number(self, number: str) -> None:
         self._put("number.json", number)
 
     def number(self) -> str | None:
-        """Slurm's number of the last submission; None if there was none."""
+        """Return Slurm's number of the last submission; None if there was none."""
         data = self._get("number.json")
         return None if data is None else str(data)
 
@@ -172,7 +178,7 @@ class JobDirectory:
         self._put("head.json", asdict(place))
 
     def address(self) -> ControllerAddress | None:
-        """Where the last head runs, or ran."""
+        """Return the address of the last controller, running or not; None without one."""
         data = self._get("head.json")
         return None if data is None else ControllerAddress(**data)
 
@@ -188,14 +194,21 @@ class JobDirectory:
 
 @dataclass(frozen=True)
 class ControllerAddress:
-    """Where a head runs: its job, the host, and the dashboard's port on its loopback."""
+    """Address of a controller.
+
+    Attributes
+    ----------
+    job : Slurm's number of its job.
+    host : name of the job's node.
+    dashboard_port : port of Dask's dashboard on the loopback interface of that node.
+    """
 
     job: str
     host: str
     dashboard_port: int
 
     def tunnel(self, login: str) -> str:
-        """The command that brings the dashboard to a user's own machine, by way of ``login``."""
+        """Return an ssh command that forwards the dashboard to the user by ``login``."""
         return ssh_tunnel(self.host, self.dashboard_port, login)
 
 
@@ -204,5 +217,5 @@ def _renamed(data: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any
 
 
 def submission_name(number: str) -> str:
-    """The name by which the head of a submission is asked to stop, whichever link it is."""
+    """Return the recipient of stop requests to a submission, for any job of its chain."""
     return f"job {number}"

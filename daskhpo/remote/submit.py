@@ -1,4 +1,4 @@
-"""Submitting a study: everything is checked here, before the job waits for hours."""
+"""Submission of a study: all checks are made before the job queues for hours."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from daskhpo.remote.submission import (
 )
 from daskhpo.results.result import load_study
 
-CORES, MEMORY = 2, "4GB"  # of a head: scheduler, coordinator, and a searcher with a model
+CORES, MEMORY = 2, "4GB"  # of a controller job: scheduler, coordinator, and a searcher with a model
 RESERVED_OPTIONS = ("job_name", "name")
 ONE_ALLOCATION_OPTIONS = (
     "jobs",
@@ -72,20 +72,20 @@ def prepare(
     job_script_prologue: Sequence[str] = (),
     **options: Any,
 ) -> Submission:
-    """What a job would be given to run a study; see :meth:`daskhpo.Study.submit`.
+    """Check a submission and return it; see :meth:`daskhpo.Study.submit`.
 
     Parameters
     ----------
-    directory : of the study.
-    source : where it is defined, as ``FILE.py:NAME``.
+    directory : directory of the study.
+    source : location of the study's definition, ``FILE.py:NAME``.
     """
     if one_allocation and (cores is not None or memory is not None):
         raise ValueError(
-            "with one_allocation there is one job, whose nodes have the cores and the memory that "
-            "workers= says: give them there"
+            "cores= and memory= cannot be given with one_allocation, where there is one job for "
+            "everything: give its cores and memory per node in workers="
         )
-    words = dict(workers or {})
-    kind = _steps(words) if one_allocation else _jobs(words)
+    worker_options = dict(workers or {})
+    kind = _steps(worker_options) if one_allocation else _jobs(worker_options)
     asked = _options(problem, directory, (num_trials, time_budget, target), kind, options)
     job = ControllerJob(
         walltime=parse_walltime(walltime),
@@ -103,25 +103,26 @@ def prepare(
 
 
 def submit(problem: Problem, directory: Path, submission: Submission) -> str:
-    """Submit the head's job; its number.
+    """Submit the controller job and return its number.
 
     Raises
     ------
-    CommandMissing, CommandFailed : there is no Slurm here; it refuses the job. Nothing is left.
-    ValueError : the job would wait for ever.
-    StudyLocked : a job that was submitted before is to run the study.
+    CommandMissing, CommandFailed : there is no Slurm here, or it refuses the job. Nothing is left
+        behind.
+    ValueError : a walltime is longer than its partition allows: the job would never start.
+    StudyLocked : an earlier submission runs the study, or will.
     """
     folder = JobDirectory(directory.absolute())
     if (number := folder.number()) is not None and (there := jobs.jobs_of(number)):
         raise StudyLocked(
-            f"job {there[0].name} ({there[0].state}) is to run {directory} already: wait for it "
-            f"(`daskhpo attach {directory}`), or cancel it (`daskhpo stop {directory}`)"
+            f"{directory} is already submitted as job {there[0].name} ({there[0].state}): wait for "
+            f"it (`daskhpo attach {directory}`), or cancel it (`daskhpo stop {directory}`)"
         )
     _check_walltime("walltime", submission.job.walltime, submission.job.queue)
     if isinstance(submission.workers, WorkerJobs):
-        words = _defaults() | submission.workers.options
-        seconds = parse_walltime(words["walltime"])
-        _check_walltime("workers['walltime']", seconds, words["queue"])
+        worker_options = _defaults() | submission.workers.options
+        seconds = parse_walltime(worker_options["walltime"])
+        _check_walltime("workers['walltime']", seconds, worker_options["queue"])
     script = controller_script(submission, folder)
     with contextlib.ExitStack() as undo:
         if not folder.study.exists():
@@ -136,7 +137,7 @@ def submit(problem: Problem, directory: Path, submission: Submission) -> str:
     return number
 
 
-# -- what was asked for --------------------------------------------------------------------------
+# -- arguments -----------------------------------------------------------------------------------
 
 
 def _options(
@@ -154,11 +155,13 @@ def _options(
     for name in options:
         if name == "callbacks":
             raise TypeError(
-                "callbacks cannot be sent to a job: follow the study from anywhere by "
+                "callbacks cannot be sent to a job: follow the study with "
                 "study.attach(callbacks=[...])"
             )
         if name not in known:
-            raise TypeError(f"submit() has no {name}=; besides its own it takes {', '.join(known)}")
+            raise TypeError(
+                f"submit() has no {name}=; besides its own parameters it takes {', '.join(known)}"
+            )
     if all(limit is None for limit in limits):
         num_trials, target = last_limits(directory)
         limits = (num_trials, None, target)
@@ -169,24 +172,24 @@ def _options(
     asked = check_options(problem, *limits, **given)
     if (wanted := asked.resources.get("gpu", 0)) > gpus:
         raise ValueError(
-            f"resources={asked.resources} asks for {wanted} GPUs a trial, but a worker has "
-            f"{gpus:g}: no trial could ever run. See gpus_per_job and trials_per_gpu of workers="
+            f"resources={asked.resources} asks for {wanted} GPUs per trial, but a worker has "
+            f"{gpus:g}: no trial could run. Change gpus_per_job or trials_per_gpu in workers="
         )
     if processes is not None and asked.resources["cpu"] > processes:
         raise ValueError(
-            f"resources={asked.resources} asks for {asked.resources['cpu']:g} CPUs a trial, but a "
-            f"worker has {processes}: no trial could ever run. See cores of workers="
+            f"resources={asked.resources} asks for {asked.resources['cpu']:g} CPUs per trial, but "
+            f"a worker has {processes}: no trial could run. Change cores in workers="
         )
     return asked
 
 
 def _offer(workers: Workers) -> tuple[float, int | None]:
-    """GPUs and CPUs of one worker process; None if that is not known."""
+    """Return GPUs and CPUs of one worker process; None: number of CPUs not known."""
     match workers:
         case WorkerSteps(gpus=gpus, processes=processes, cores=cores):
             return gpus / processes if gpus else 0, max(1, cores // processes)
-        case WorkerJobs(words):
-            shape = _defaults() | words
+        case WorkerJobs(worker_options):
+            shape = _defaults() | worker_options
             gpus, per_gpu = shape["gpus_per_job"], shape["trials_per_gpu"]
             n = gpus * per_gpu if gpus else shape["processes"] or 1
             share = None if shape["cores"] is None else max(1, shape["cores"] // n)
@@ -198,30 +201,37 @@ def _defaults() -> dict[str, Any]:
     return {name: parameter.default for name, parameter in parameters.items()}
 
 
-def _jobs(words: dict[str, Any]) -> WorkerJobs:
-    """Workers as jobs of their own; ``slurm_cluster`` will say the rest in the head's job."""
+def _jobs(worker_options: dict[str, Any]) -> WorkerJobs:
+    """Return workers as jobs of their own.
+
+    Options that are not checked here are checked by ``slurm_cluster`` in the controller job.
+    """
     import dask
 
     known = known_options()
-    for name in words:
+    for name in worker_options:
         if name not in known:
             raise ValueError(
-                f"workers[{name!r}] is no word of slurm_cluster; its own are "
-                f"{', '.join(name for name in _defaults() if name != 'options')}"
+                f"workers[{name!r}] is not an option of slurm_cluster; its options are "
+                f"{', '.join(name for name in _defaults() if name != 'options')}, and those of "
+                "SLURMCluster"
             )
         if name in RESERVED_OPTIONS:
-            raise ValueError(f"workers[{name!r}] is chosen by the job that runs the study")
-    shape = _defaults() | words
-    _check_int("workers['jobs']", words.get("jobs"), 1)
+            raise ValueError(f"workers[{name!r}] cannot be given: the controller job sets it")
+    shape = _defaults() | worker_options
+    _check_int("workers['jobs']", worker_options.get("jobs"), 1)
     gpus = _check_int("workers['gpus_per_job']", shape["gpus_per_job"], 0)
     per_gpu = _check_int("workers['trials_per_gpu']", shape["trials_per_gpu"], 1)
     if gpus and shape["processes"] is not None:
-        raise ValueError("workers['processes'] is for jobs without GPUs: see trials_per_gpu")
+        raise ValueError(
+            "workers['processes'] is for jobs without GPUs: give trials_per_gpu instead"
+        )
     parse_walltime(shape["walltime"])
     for name in ("cores", "memory"):
         if shape[name] is None and dask.config.get(f"jobqueue.slurm.{name}", None) is None:
             raise ValueError(
-                f"workers[{name!r}] must be given: that of a job, such as cores=8, memory='32GB'"
+                f"workers[{name!r}] must be given: the total of a job, such as cores=8, "
+                "memory='32GB'"
             )
     n = gpus * per_gpu or (shape["processes"] or 1)
     if shape["cores"] is not None and _check_int("workers['cores']", shape["cores"], 1) < n:
@@ -229,41 +239,41 @@ def _jobs(words: dict[str, Any]) -> WorkerJobs:
             f"workers['cores']={shape['cores']} must be at least {n}: one for each worker of a job"
         )
     try:
-        json.dumps(words)
+        json.dumps(worker_options)
     except TypeError as error:
-        raise TypeError(f"workers= must be plain data, which a job can be told: {error}") from None
-    return WorkerJobs(words)
+        raise TypeError(f"workers= must be plain data that JSON can hold: {error}") from None
+    return WorkerJobs(worker_options)
 
 
-def _steps(words: dict[str, Any]) -> WorkerSteps:
-    """Workers as steps of the head's job."""
-    for name in words:
+def _steps(worker_options: dict[str, Any]) -> WorkerSteps:
+    """Return workers as steps of the controller job."""
+    for name in worker_options:
         if name not in ONE_ALLOCATION_OPTIONS:
             raise ValueError(
-                f"workers[{name!r}] has no meaning with one_allocation, where there is one job: "
-                f"give it to submit() itself. Here are {', '.join(ONE_ALLOCATION_OPTIONS)}"
+                f"workers[{name!r}] cannot be given with one_allocation, where there is one job: "
+                f"give it to submit() itself. workers= takes {', '.join(ONE_ALLOCATION_OPTIONS)}"
             )
-    gpus = _check_int("workers['gpus_per_job']", words.get("gpus_per_job", 1), 0)
-    per_gpu = _check_int("workers['trials_per_gpu']", words.get("trials_per_gpu", 1), 1)
-    per_node = gpus or _check_int("workers['processes']", words.get("processes", 1), 1)
-    cores = _check_int("workers['cores']", words.get("cores", per_node * per_gpu), 1)
+    gpus = _check_int("workers['gpus_per_job']", worker_options.get("gpus_per_job", 1), 0)
+    per_gpu = _check_int("workers['trials_per_gpu']", worker_options.get("trials_per_gpu", 1), 1)
+    per_node = gpus or _check_int("workers['processes']", worker_options.get("processes", 1), 1)
+    cores = _check_int("workers['cores']", worker_options.get("cores", per_node * per_gpu), 1)
     if cores < per_node:
         raise ValueError(
             f"workers['cores']={cores} must be at least {per_node}: one for each worker of a node"
         )
-    if words.get("memory") is None:
+    if worker_options.get("memory") is None:
         raise ValueError(
-            "workers['memory'] must be given with one_allocation: that of a node, such as '64GB', "
-            "of which each worker gets its share"
+            "workers['memory'] must be given with one_allocation: the memory of a node, such as "
+            "'64GB', which its workers share evenly"
         )
     return WorkerSteps(
-        nodes=_check_int("workers['jobs']", words.get("jobs", 1), 1),
+        nodes=_check_int("workers['jobs']", worker_options.get("jobs", 1), 1),
         per_node=per_node,
         gpus=1 if gpus else 0,
         processes=per_gpu if gpus else 1,
         cores=cores // per_node,
-        megabytes=_megabytes("workers['memory']", words["memory"]) // per_node,
-        interface=words.get("interface"),
+        megabytes=_megabytes("workers['memory']", worker_options["memory"]) // per_node,
+        interface=worker_options.get("interface"),
     )
 
 
@@ -280,7 +290,7 @@ def _lines(name: str, given: Sequence[str]) -> Sequence[str]:
 
 
 def _megabytes(name: str, memory: Any) -> int:
-    """In Slurm's megabytes, of 2**20 bytes."""
+    """Return memory in Slurm's megabytes of 2**20 bytes, rounded up."""
     from dask.utils import parse_bytes
 
     try:
@@ -290,11 +300,11 @@ def _megabytes(name: str, memory: Any) -> int:
     return max(1, math.ceil(int(n_bytes) / 2**20))
 
 
-# -- what is there -------------------------------------------------------------------------------
+# -- directory and partition ---------------------------------------------------------------------
 
 
 def _check_directory(problem: Problem, directory: Path, options: RunOptions) -> float:
-    """Refuse a study that cannot go on, or need not; its time so far."""
+    """Refuse a study that cannot continue or has nothing to do; return its time (s)."""
     check_startable(directory, problem, resume=True, job_is_over=is_over)
     began = seconds = 0.0
     for record in study_records(directory):
@@ -303,18 +313,18 @@ def _check_directory(problem: Problem, directory: Path, options: RunOptions) -> 
     if began and not has_work(directory, problem, options.limits, options.policy):
         n = load_study(directory).num_trials
         raise StudyExists(
-            f"{directory} has nothing left to do: it has {n} trials, and each has come to its "
-            "end. Give more num_trials, or another target"
+            f"{directory} has nothing left to do: it has {n} trials, and all have ended. Give a "
+            "larger num_trials, or another target"
         )
     return seconds
 
 
 def _check_walltime(name: str, seconds: float, queue: str | None) -> None:
-    """Refuse what Slurm would take and never start."""
+    """Refuse a walltime for which Slurm would accept the job, but never start it."""
     try:
         limit = jobs.longest_walltime(queue)
     except (CommandFailed, CommandMissing):
-        return  # sbatch will say it better
+        return  # sbatch reports the problem
     if limit is not None and seconds > limit:
         raise ValueError(
             f"{name}={slurm_time(seconds)} is longer than partition {queue or 'default'} allows, "
@@ -323,7 +333,7 @@ def _check_walltime(name: str, seconds: float, queue: str | None) -> None:
 
 
 def _remove(folder: JobDirectory) -> None:
-    """Take back what was made for a job that was refused."""
+    """Remove the files that were made for a job that was refused."""
     for path in (folder.script, folder.path / "submission.json", folder.study / "study.json"):
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):

@@ -108,7 +108,7 @@ def test_a_study_is_followed_and_left_and_stopped(running: subprocess.Popen[str]
     assert running.wait(30) == 0
     assert running.stderr is not None
     assert "stopped, because enough of it" in running.stderr.read()
-    with pytest.raises(StudyNotRunning, match=r"`daskhpo resume .*runs/first` goes on with it"):
+    with pytest.raises(StudyNotRunning, match=r"`daskhpo resume .*runs/first` continues it"):
         study.attach()
     with pytest.raises(StudyNotRunning):
         again.stop()

@@ -240,7 +240,7 @@ def test_a_job_that_waits_is_cancelled_by_stop(slurm, folder):
             folder, "submit", "tune.py:study", "--num-trials", "9", "--walltime", "5m", *TWO_GPUS
         )
         assert again.returncode == 2
-        assert f"job {number}_1 (PENDING) is to run runs/first already" in again.stderr
+        assert f"runs/first is already submitted as job {number}_1 (PENDING)" in again.stderr
         study = AttachedStudy(folder / "runs/first")
         assert study.status() == {}
         study.stop()
