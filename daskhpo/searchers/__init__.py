@@ -1,4 +1,4 @@
-"""Searchers: which configuration next."""
+"""Searchers: algorithms that propose configurations."""
 
 from __future__ import annotations
 

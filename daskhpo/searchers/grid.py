@@ -12,18 +12,18 @@ from daskhpo.core.types import Config, TrialId
 
 
 class GridSearch(Searcher):
-    """Every combination once; the last hyperparameter of the space varies fastest.
+    """A full grid, each combination once; the last hyperparameter varies fastest.
 
     Parameters
     ----------
-    num_points : values per range (``Real`` and ``Integer``), one number or one per name; evenly
-        spread on the domain's own scale, bounds included. ``Ordinal`` and ``Categorical`` give
-        all their values unless named here.
-    points_to_evaluate : configurations to try first, in this order; not repeated in the grid.
+    num_points : values per ``Real`` or ``Integer``: one number for all, or one per name (names
+        that are left out get 5). They are evenly spread on the domain's scale, bounds included.
+        ``Ordinal`` and ``Categorical`` contribute all values, unless named here.
+    points_to_evaluate : configurations to try first, in this order; the grid skips them.
 
     Raises
     ------
-    ValueError : a count below 1, or (at set-up) for a name that the space does not have.
+    ValueError : a count is below 1, or (in ``setup``) a name is not in the space.
     """
 
     finite = True
@@ -35,7 +35,7 @@ class GridSearch(Searcher):
     ) -> None:
         counts = num_points.values() if isinstance(num_points, Mapping) else [num_points]
         if any(not isinstance(count, int) or count < 1 for count in counts):
-            raise ValueError(f"num_points={num_points!r} must be ints of at least 1 everywhere")
+            raise ValueError(f"num_points={num_points!r}: all numbers must be ints of at least 1")
         self.num_points = num_points
         self.points_to_evaluate = points_to_evaluate
 
@@ -47,7 +47,9 @@ class GridSearch(Searcher):
         named = self.num_points if isinstance(self.num_points, Mapping) else {}
         unknown = [name for name in named if name not in space.domains]
         if unknown:
-            raise ValueError(f"num_points names {unknown}; the space varies {list(space.domains)}")
+            raise ValueError(
+                f"num_points names {unknown}; names with a domain are {list(space.domains)}"
+            )
         self._space = space
         self._points = checked_points(self.points_to_evaluate, space)
         self._axes: dict[str, list[Any]] = {}
@@ -63,17 +65,17 @@ class GridSearch(Searcher):
         )
 
     def __len__(self) -> int:
-        """Number of trials in all, after set-up."""
+        """Total number of trials; known after ``setup``."""
         n_grid = math.prod(len(axis) for axis in self._axes.values())
         return len(self._points) + n_grid - len(self._skipped)
 
     def suggest(self, trial: TrialId) -> dict[str, Any] | None:
         if trial < len(self._points):
-            return dict(self._points[trial])  # the caller's own
+            return dict(self._points[trial])  # a copy, which the caller may change
         if trial >= len(self):
             return None
         place = trial - len(self._points)
-        for skipped in self._skipped:  # sorted: each one at or before the place moves it on
+        for skipped in self._skipped:  # sorted: each one up to `place` shifts it by one
             if skipped <= place:
                 place += 1
         drawn: dict[str, Any] = {}
@@ -83,10 +85,10 @@ class GridSearch(Searcher):
         return self._space.complete(drawn)
 
     def _place(self, point: Config) -> int | None:
-        """Where a point lies in the grid's order, or None if it is not on it."""
+        """Index of a point in the grid's order; None: it is not on the grid."""
         place = 0
         for name, axis in self._axes.items():
-            to_unit = self._space.domains[name].to_unit  # which tells 1 from True
+            to_unit = self._space.domains[name].to_unit  # distinguishes 1 and True
             units = [to_unit(value) for value in axis]
             if (unit := to_unit(point[name])) not in units:
                 return None

@@ -12,9 +12,9 @@ from daskhpo.core.types import Config, TrialId
 
 
 class RandomSearch(Searcher):
-    """Independent draws, uniform on each domain's scale; the hard baseline to beat.
+    """Independent draws, uniform on each domain's scale; a strong baseline.
 
-    Trial ``n`` gets the same configuration whatever happened before it.
+    The configuration of trial ``n`` depends on the seed and ``n`` only.
 
     Parameters
     ----------
@@ -37,5 +37,5 @@ class RandomSearch(Searcher):
 
     def suggest(self, trial: TrialId) -> dict[str, Any]:
         if trial < len(self._points):
-            return dict(self._points[trial])  # the caller's own
+            return dict(self._points[trial])  # a copy, which the caller may change
         return self._space.sample(rng(self._seed, "suggest", trial))

@@ -1,4 +1,4 @@
-"""Noisy losses: try each configuration several times."""
+"""Repeated trials of each configuration, for noisy losses."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from daskhpo.core.types import Config, Report, Status, Trial, TrialId
 
 
 class Repeater(Searcher):
-    """Another searcher, each of whose configurations is tried ``n`` times.
+    """A wrapper of a searcher that tries each of its configurations ``n`` times.
 
-    The other one sees one trial for the ``n``, with the mean of their best losses, when all have
-    ended. Those without a loss are left out of the mean; if all are, that trial failed. Each of the
-    ``n`` has a seed of its own. Use a scheduler that trains all trials alike, such as ``FIFO``: a
-    trial that is stopped early counts with what it had reached.
+    The wrapped searcher sees one trial instead of ``n``: when all have ended, it receives the mean
+    of their best losses. Trials that failed or have no loss are left out of the mean; if none is
+    left, the one trial counts as failed. Each of the ``n`` trials has its own seed.
+
+    Use a scheduler that trains all trials alike, such as ``FIFO``: a trial that is stopped early
+    counts with its best loss until then.
 
     Parameters
     ----------
-    searcher : gives the configurations.
-    n : trials of each.
+    searcher : the searcher that proposes the configurations.
+    n : trials per configuration; at least 2.
 
     Raises
     ------
-    ValueError : ``n`` below 2. TypeError : not a searcher.
+    ValueError : ``n`` is below 2. TypeError : ``searcher`` is not a searcher.
     """
 
     def __init__(self, searcher: Searcher, n: int) -> None:
@@ -45,14 +47,14 @@ class Repeater(Searcher):
 
     @property
     def points_to_evaluate(self) -> list[Config]:
-        """The other searcher's, each as often as it is tried."""
+        """The wrapped searcher's points, each ``n`` times."""
         points: Sequence[Config] = getattr(self.searcher, "points_to_evaluate", None) or ()
         return [point for point in points for _ in range(self.n)]
 
     def setup(self, space: Space, seed: int) -> None:
         self.searcher.setup(space, seed)
-        self._next = 0  # number of the other searcher's next trial
-        self._groups: list[_Group] = []  # those of which a trial has not begun
+        self._next = 0  # number of the wrapped searcher's next trial
+        self._groups: list[_Group] = []  # groups with trials that have not started
         self._group_of: dict[TrialId, _Group] = {}
         self._suggested: set[TrialId] = set()
 
@@ -73,7 +75,7 @@ class Repeater(Searcher):
         if group.n_to_start == self.n:
             self.searcher.on_start(group.number, group.config)
         group.n_to_start -= 1
-        if trial not in self._suggested:  # an earlier session's, or one that was not ready in time
+        if trial not in self._suggested:  # of an earlier session, or a fallback
             group.n_to_suggest = min(group.n_to_suggest, group.n_to_start)
         self._suggested.discard(trial)
         if not group.n_to_start:

@@ -103,5 +103,7 @@ def test_wrong_counts_are_refused(num_points):
 
 
 def test_a_count_for_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match=r"num_points names \['y'\]; the space varies \['x'\]"):
+    with pytest.raises(
+        ValueError, match=r"num_points names \['y'\]; names with a domain are \['x'\]"
+    ):
         ready({"x": Real(0.0, 1.0), "c": 1}, num_points={"y": 3})

@@ -1,1 +1,1 @@
-"""Other people's optimisers, one file a library, behind one adaptor (``asktell.py``)."""
+"""Optimisers of other libraries: one file each, one adaptor (``adapter.py``)."""

@@ -1,4 +1,4 @@
-"""One adaptor for every optimiser that can be asked for a configuration and told its loss."""
+"""The adaptor for optimisers of other libraries that have ask and tell."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from daskhpo.core.types import Config, Report, Status, Trial, TrialId
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Handle = Any  #: by what an optimiser knows a trial again; never None
+Handle = Any  #: an optimiser's id of a trial; never None
 
 
 @dataclass(frozen=True, slots=True)
 class TrialOutcome:
-    """What is known of a trial by now.
+    """The outcome of a trial so far.
 
     Attributes
     ----------
-    loss : the best with its present configuration, finite and minimised; None if its code failed,
-        or it has no report.
+    loss : best loss with its current configuration, finite and minimised; None: the trial failed or
+        has no report.
     resource : units of training behind ``loss``.
-    complete : it was trained to the end, so that ``loss`` is its last.
+    complete : True if the trial was trained to the end; then ``loss`` is final.
     """
 
     loss: float | None
@@ -42,49 +42,53 @@ class TrialOutcome:
 
 
 class Optimiser(ABC):
-    """Someone else's optimiser, told in our words. One object serves one study.
+    """An interface to an optimiser of another library. One object serves one study.
 
-    Configurations have all hyperparameters of the space; those returned may lack its constants.
+    Configurations have all hyperparameters of the space; returned ones may lack its constants.
     """
 
     @abstractmethod
     def ask(self) -> tuple[Handle, Config] | None:
-        """A proposal and its handle; None if there is none, and a random one shall do."""
+        """Return a handle and a proposal; None: none, use a random configuration."""
 
     def add(self, config: Config) -> Handle | None:
-        """A trial begins that was not proposed here; None: it need not be known before its loss."""
+        """Register a trial that this optimiser did not propose, when it starts.
+
+        Returns its handle; None if the optimiser need not know it before its first loss.
+        """
         return None
 
     @abstractmethod
     def tell(self, handle: Handle | None, config: Config, outcome: TrialOutcome) -> Handle:
-        """The outcome by now; the last one told counts. Returns the trial's handle from now on.
+        """Record the outcome so far, which replaces earlier ones.
+
+        Returns the trial's handle for later calls.
 
         Parameters
         ----------
-        handle : None if the trial was not proposed here, and is told for the first time.
-        config : what was trained. It may differ from the proposal: a scheduler changed it.
+        handle : None: first outcome of a trial that this optimiser did not propose.
+        config : the trained configuration. A scheduler may have changed the proposed one.
         """
 
     def close(self) -> None:
-        """Let go of processes and connections."""
+        """Release processes and connections."""
 
 
 class AskTellSearcher(Searcher):
-    """A searcher made of an :class:`Optimiser`.
+    """A searcher that uses an :class:`Optimiser`.
 
-    - The optimiser is made when it is first asked, with all trials so far told to it at once.
-      Neither the making of a study nor the replay of its journal starts anything.
-    - Points to evaluate come first; they, and the trials of earlier sessions, are made known to
-      the optimiser as trials that it did not propose.
-    - At the end of every segment the optimiser is told the best that the trial reached with its
-      present configuration, so it also learns from trials that wait in a pause, are stopped early,
-      or are changed in mid-life.
-    - If it cannot be made, that is raised, and ends the study. If it raises later, that is logged
-      once, and the search goes on at random.
+    - The optimiser is created at its first ``ask``, and then receives all trials so far. Creating
+      a study or replaying its journal starts nothing.
+    - Points to evaluate come first. The optimiser receives them, and the trials of earlier
+      sessions, as trials that it did not propose.
+    - At the end of each segment the optimiser receives the trial's best loss with its current
+      configuration. So it also learns from trials that are paused, stopped early or exploited.
+    - If the optimiser cannot be created, the error ends the study. If it raises later, the error is
+      logged once, and the search continues with random configurations.
 
     Attributes
     ----------
-    error : why the search goes on at random, or None.
+    error : the error after which the search continued with random configurations, or None.
     """
 
     slow = True
@@ -94,11 +98,11 @@ class AskTellSearcher(Searcher):
 
     @abstractmethod
     def described(self) -> list[str]:
-        """The parameters that belong into the ``repr``, without the points."""
+        """Return the parameters for the ``repr``, except ``points_to_evaluate``."""
 
     @abstractmethod
     def optimiser(self, space: Space, seed: int) -> Optimiser:
-        """A new optimiser for a space that has at least one domain.
+        """Create an optimiser for a space with at least one domain.
 
         Raises
         ------
@@ -114,21 +118,21 @@ class AskTellSearcher(Searcher):
             if not isinstance(domain, (Real, Integer, Ordinal, Categorical)):
                 raise ValueError(
                     f"space[{name!r}]={domain!r}: {type(self).__name__} can search Real, Integer, "
-                    "Ordinal and Categorical"
+                    "Ordinal and Categorical only"
                 )
         self._space, self._seed = space, seed
         self._points = checked_points(self.points_to_evaluate, space)
         self._optimiser: Optimiser | None = None
-        self._is_made = False  # it may be lost since
-        self._earlier: dict[TrialId, tuple[Config, TrialOutcome | None]] = {}  # for when it is made
-        self._proposed: dict[str, list[Handle]] = {}  # not begun yet
-        self._handles: dict[TrialId, Handle | None] = {}  # of living trials
-        self._told: dict[TrialId, tuple[str, TrialOutcome]] = {}  # with what configuration
+        self._is_made = False  # stays True after the optimiser is lost
+        self._earlier: dict[TrialId, tuple[Config, TrialOutcome | None]] = {}  # before it is made
+        self._proposed: dict[str, list[Handle]] = {}  # of trials that have not started
+        self._handles: dict[TrialId, Handle | None] = {}  # of trials that have not ended
+        self._told: dict[TrialId, tuple[str, TrialOutcome]] = {}  # last configuration and outcome
         self.error: str | None = None
 
     def suggest(self, trial: TrialId) -> dict[str, Any]:
         if trial < len(self._points):
-            return dict(self._points[trial])  # the caller's own
+            return dict(self._points[trial])  # a copy, which the caller may change
         if not self._is_made and self._space.domains:
             self._make()
         proposal = self._try(self._ask)
@@ -147,7 +151,7 @@ class AskTellSearcher(Searcher):
             self._earlier[trial] = config, None
 
     def observe(self, trial: Trial, report: Report) -> None:
-        # The best since the last report: a trial's own best may be of a configuration before.
+        # The best since the last report; `trial.best_loss` may belong to an earlier configuration.
         losses = [min(report.losses)]
         config, known = self._told.get(trial.id, ("", None))
         if known is not None and known.loss is not None and config == self._key(trial.config):
@@ -158,7 +162,7 @@ class AskTellSearcher(Searcher):
         config, known = self._told.get(trial.id, ("", None))
         if trial.status is Status.FAILED or known is None:
             self._tell(trial, TrialOutcome(None, trial.resource, complete=False))
-        elif config == self._key(trial.config):  # else nothing is known of the one it has now
+        elif config == self._key(trial.config):  # else its current one has no outcome yet
             is_complete = trial.status is Status.COMPLETED
             self._tell(trial, TrialOutcome(known.loss, trial.resource, is_complete))
         self._handles.pop(trial.id, None)
@@ -198,30 +202,30 @@ class AskTellSearcher(Searcher):
         self._handles[trial.id] = self._try(lambda opt: opt.tell(handle, trial.config, outcome))
 
     def _try(self, act: Callable[[Optimiser], T]) -> T | None:
-        """Do something with the optimiser; the first time that this fails is the last."""
+        """Call ``act`` with the optimiser; give the optimiser up if it raises."""
         if self._optimiser is None:
             return None
         try:
             return act(self._optimiser)
         except Exception as error:
             self.error = f"{type(error).__name__}: {error}"
-            logger.exception("%r failed; the search goes on at random", self)
+            logger.exception("%r failed; the search continues with random configurations", self)
             lost, self._optimiser = self._optimiser, None
             lost.close()
             return None
 
     def _key(self, config: Config) -> str:
-        """A text for a configuration, in which 1, 1.0 and True differ."""
+        """Return a configuration as text, in which 1, 1.0 and True differ."""
         return json.dumps([config.get(name) for name in self._space.domains])
 
 
 def _introduce(optimiser: Optimiser, config: Config, outcome: TrialOutcome | None) -> Handle | None:
-    """Make a trial known that it did not propose."""
+    """Send the optimiser a trial that it did not propose."""
     return optimiser.add(config) if outcome is None else optimiser.tell(None, config, outcome)
 
 
 def need(module: str, extra: str) -> None:
-    """Check that a library is there, without loading it.
+    """Check that a library is installed, without importing it.
 
     Raises
     ------
@@ -234,7 +238,7 @@ def need(module: str, extra: str) -> None:
 
 
 def place(domain: Domain, value: Any) -> int:
-    """Where a value stands in the list of an ``Ordinal`` or ``Categorical``; 1 is not True."""
+    """Return a value's index in an ``Ordinal`` or ``Categorical``; 1 is not True."""
     if not isinstance(domain, (Ordinal, Categorical)):
         raise TypeError(f"{domain!r} has no list of values")
     return int(domain.to_unit(value) * len(domain.values))
@@ -242,9 +246,9 @@ def place(domain: Domain, value: Any) -> int:
 
 @contextlib.contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Let torch compute in one thread: these models are small, and its threads only fight.
+    """Limit torch to one thread: the models are small, and more threads compete.
 
-    A suggestion of Ax takes a tenth of the CPU time so. The processors are for the trials anyway.
+    A suggestion of Ax then takes a tenth of the CPU time. Trials need the other processors.
     """
     import torch
 
@@ -257,5 +261,5 @@ def one_torch_thread() -> Iterator[None]:
 
 
 def seed_below(limit: int, seed: int, step: int = 0) -> int:
-    """The study's seed, for one use of a library, as an int that the library accepts."""
+    """Derive an int below ``limit`` from the study's seed, to seed a library."""
     return int(rng(seed, "optimiser", step=step).integers(limit))

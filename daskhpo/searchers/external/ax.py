@@ -1,4 +1,4 @@
-"""Ax: BoTorch's Gaussian processes."""
+"""The searcher that uses Ax, with BoTorch's Gaussian processes."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class AxSearch(AskTellSearcher):
 
     Notes
     -----
-    The first five configurations are the centre of the space and a Sobol sequence; more of that
-    until the first losses are known. ``Real`` and ``Integer`` are Ax's ranges, ``Ordinal`` is an
-    ordered choice of its values, ``Categorical`` an unordered one. The loss of a trial is its
-    running best, whatever its resource. A failed trial is marked so; its configuration may be
-    proposed again. When all configurations of a small space were tried, random ones follow.
+    The first five configurations are the centre of the space and points of a Sobol sequence; more
+    of them follow until the first losses are known. ``Real`` and ``Integer`` become Ax's ranges,
+    ``Ordinal`` an ordered choice of its values, ``Categorical`` an unordered one. A trial's loss
+    is its running best, at any resource. A failed trial is marked as failed; its configuration may
+    be proposed again. When all configurations of a finite space were tried, random ones follow.
 
     Raises
     ------
@@ -57,7 +57,7 @@ class AxSearch(AskTellSearcher):
 
 
 class _Ax(Optimiser):
-    """An Ax client; handles are its trial indices."""
+    """An Ax client; handles are trial indices."""
 
     def __init__(self, space: Space, seed: int) -> None:
         from ax.api.client import Client
@@ -68,7 +68,7 @@ class _Ax(Optimiser):
         set_stderr_log_level(logging.WARNING)
         self._space = space
         self._all_tried = (SearchSpaceExhausted, GenerationStrategyRepeatedPoints)
-        # Its rules for names are narrower than ours.
+        # Ax's rules for names are stricter than ours.
         self._names = {name: f"x{number}" for number, name in enumerate(space.domains)}
         self._params: dict[int, dict[str, Any]] = {}
         self._completed: set[int] = set()
@@ -86,7 +86,7 @@ class _Ax(Optimiser):
         )
 
     def ask(self) -> tuple[int, dict[str, Any]] | None:
-        if len(self._tried) >= self._size:  # Ax would look for a new one for long
+        if len(self._tried) >= self._size:  # Ax would search long for another one
             return None
         try:
             with one_torch_thread():
@@ -110,7 +110,7 @@ class _Ax(Optimiser):
         index = self._index(handle, config)
         if outcome.loss is not None:
             self._worst = max(self._worst, outcome.loss)
-        if index in self._completed:  # Ax does not let such a trial fail
+        if index in self._completed:  # Ax cannot mark a completed trial as failed
             loss = self._worst if outcome.loss is None else outcome.loss
             self._client.attach_data(index, {"loss": loss})
         elif outcome.loss is None:
@@ -121,7 +121,7 @@ class _Ax(Optimiser):
         return index
 
     def _index(self, handle: int | None, config: Config) -> int:
-        """The trial with this configuration; a new one if it was changed in mid-life."""
+        """Return the trial's index; a new one if its configuration was changed."""
         if handle is not None and self._params[handle] == self._translated(config):
             return handle
         if handle is not None and handle not in self._completed:
@@ -138,7 +138,7 @@ class _Ax(Optimiser):
 
 
 def _size(domain: Domain) -> float:
-    """How many values it has."""
+    """Return the number of values; inf for ``Real``."""
     match domain:
         case Integer(low, high):
             return high - low + 1
@@ -182,4 +182,4 @@ def _value(domain: Domain, param: Any) -> Any:
         case Categorical(values=values):
             return values[int(param)]
         case _:
-            return param  # the space makes it its own
+            return param  # `Space.complete` converts it

@@ -1,4 +1,4 @@
-"""Dragonfly, in a Python environment of its own."""
+"""The searcher that uses Dragonfly, in a separate Python environment."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from daskhpo.searchers.external.adapter import AskTellSearcher, Optimiser
 from daskhpo.searchers.external.process import ProcessOptimiser, interpreter
 
 CHILD = Path(__file__).with_name("dragonfly_child.py")
-RECIPE = """Dragonfly 0.1.7 needs a Python environment of its own, with numpy below 1.24:
+RECIPE = """Dragonfly 0.1.7 needs a separate Python environment, with numpy below 1.24:
     python3 -m venv dragonfly
     dragonfly/bin/pip install 'numpy<1.24' 'setuptools<60' wheel scipy
     dragonfly/bin/pip install --no-build-isolation dragonfly-opt
-and then DragonflySearch(python="dragonfly/bin/python")"""
+Then use DragonflySearch(python="dragonfly/bin/python")."""
 
 
 class DragonflySearch(AskTellSearcher):
-    """Dragonfly's Gaussian process bandit, in a process of its own.
+    """Dragonfly's Gaussian process bandit, in a separate process.
 
     Parameters
     ----------
-    python : the interpreter of an environment where ``dragonfly-opt`` is installed.
+    python : path of the interpreter of an environment with ``dragonfly-opt``.
     points_to_evaluate : configurations to try first, in this order.
-    options : Dragonfly's own, by their names, such as ``{"acq": "ei"}``.
-    timeout : seconds that an answer may take.
+    options : Dragonfly's options by name, such as ``{"acq": "ei"}``.
+    timeout : seconds for each answer.
 
     Notes
     -----
-    ``Real`` and ``Integer`` are Dragonfly's float and int; logarithmic ones are floats of the
-    logarithm, which Dragonfly does not have. ``Ordinal`` is ``discrete_numeric``, ``Categorical``
-    is ``discrete``. The loss of a trial is its running best, whatever its resource; that of a
-    failed one is the worst of the others. Trials that run are hallucinated, as Dragonfly calls it.
-    ``python`` and ``timeout`` are not part of a study's definition. For the rest see
+    ``Real`` and ``Integer`` become Dragonfly's float and int. Logarithmic ones become floats of the
+    logarithm, because Dragonfly has no logarithmic scale. ``Ordinal`` becomes ``discrete_numeric``,
+    ``Categorical`` becomes ``discrete``. A trial's loss is its running best, at any resource; a
+    failed trial gets the worst loss of the others. Running trials are hallucinated (Dragonfly's
+    term). ``python`` and ``timeout`` are not part of a study's definition. For the rest see
     :class:`~daskhpo.searchers.external.process.OutOfProcess`.
 
     Raises
     ------
-    ValueError : there is no such interpreter; the message tells how to make its environment.
-    OptimiserLost : (when the study runs) there is no Dragonfly in its environment.
+    ValueError : no such interpreter; the message explains how to create its environment.
+    OptimiserLost : (when the study runs) Dragonfly is not installed in that environment.
 
     References
     ----------
@@ -60,7 +60,7 @@ class DragonflySearch(AskTellSearcher):
     ) -> None:
         super().__init__(points_to_evaluate)
         if not timeout > 0:
-            raise ValueError(f"timeout={timeout!r} must be a number of seconds above 0")
+            raise ValueError(f"timeout={timeout!r} must be above 0 (seconds)")
         try:
             self.python = interpreter(python)
         except ValueError as error:

@@ -1,6 +1,7 @@
-"""Dragonfly at the far end of a pipe: run by its own Python, needs nothing of daskhpo.
+"""The child process of ``DragonflySearch``.
 
-Reads one JSON object a line, answers each with one; see docs/how-to/external-optimisers.md.
+It runs in another Python, without daskhpo. It reads one JSON object per line and answers each with
+one; the protocol is in docs/how-to/external-optimisers.md.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any
 
 
 class Dragonfly:
-    """Dragonfly's Gaussian process bandit in ask and tell mode, told what that mode leaves out.
+    """Dragonfly's Gaussian process bandit in ask and tell mode, with refits.
 
-    It is made anew, with all that is known, whenever as many outcomes are new as Dragonfly's option
-    ``build_new_model_every`` says: its own ask and tell never fits the model again, and never
-    forgets an outcome. In between it learns from new points, with the hyperparameters it has.
+    In this mode Dragonfly never refits its model and never forgets an outcome. So a new bandit is
+    created from all outcomes once ``build_new_model_every`` (a Dragonfly option) of them are new.
+    In between, new points are added to the model, and its hyperparameters stay the same.
     """
 
     def __init__(self, seed: int, space: list[dict[str, Any]], options: dict[str, Any]) -> None:
@@ -28,7 +29,7 @@ class Dragonfly:
         from dragonfly.opt.gp_bandit import CPGPBandit, get_all_cp_gp_bandit_args
         from dragonfly.utils.option_handler import load_options
 
-        numpy.random.seed(seed)  # noqa: NPY002 - that is what Dragonfly draws from
+        numpy.random.seed(seed)  # noqa: NPY002 - Dragonfly uses the global generator
         self.space = space
         known = get_all_cp_gp_bandit_args()
         unknown = sorted(set(options) - {spec["name"] for spec in known})
@@ -48,20 +49,18 @@ class Dragonfly:
         self.bandit = new()
         self.n_initial = len(self.bandit.first_qinfos)
         self.initial = [self.bandit.ask() for _ in range(self.n_initial)]
-        self.points: dict[int, Any] = {}  # handle: point, of all trials
-        self.losses: dict[int, float | None] = {}  # handle: loss or None, of those that are told
-        self.in_model: dict[
-            int, tuple[Any, float]
-        ] = {}  # handle: (point, loss) as the bandit knows them
+        self.points: dict[int, Any] = {}  # by handle, of all trials
+        self.losses: dict[int, float | None] = {}  # by handle, of trials with an outcome
+        self.in_model: dict[int, tuple[Any, float]] = {}  # by handle: (point, loss) in the bandit
         self.n_new = 0
-        self.made_anew = False
+        self.rebuilt = False
 
     def ask(self) -> dict[str, Any]:
-        """A new point."""
+        """Return a handle and a new point."""
         finite = [loss for loss in self.losses.values() if loss is not None]
         if self.initial and len(finite) < self.n_initial:
             point = self.initial.pop(0)
-        elif len(finite) < 2:  # a model needs some: more of what the first points were
+        elif len(finite) < 2:  # too few for a model: use more initial points
             fresh = self.new()
             self.initial = [fresh.ask() for _ in range(self.n_initial)]
             point = self.initial.pop(0)
@@ -72,14 +71,14 @@ class Dragonfly:
         return {"handle": handle, "values": named(self.space, point)}
 
     def modelled(self, worst: float) -> Any:
-        """A new point by the model; a failed trial counts as the worst of the others."""
+        """Return a new point from the model; a failed trial gets the worst loss."""
         told = {
             handle: (self.points[handle], worst if loss is None else loss)
             for handle, loss in self.losses.items()
         }
-        if not self.made_anew or self.n_new >= self.bandit.options.build_new_model_every:
+        if not self.rebuilt or self.n_new >= self.bandit.options.build_new_model_every:
             self.bandit, self.in_model = self.new(), {}
-            self.bandit.first_qinfos, self.made_anew, self.n_new = [], True, 0
+            self.bandit.first_qinfos, self.rebuilt, self.n_new = [], True, 0
         bandit = self.bandit
         fresh = [handle for handle in told if handle not in self.in_model]
         bandit.step_idx = len(told)
@@ -96,7 +95,7 @@ class Dragonfly:
     def tell(
         self, handle: int | None, values: dict[str, Any], loss: float | None
     ) -> dict[str, Any]:
-        """A trial's loss by now; None: it failed."""
+        """Record a trial's loss so far (None: it failed); return its handle."""
         if handle is None:
             handle = len(self.points)
         point = raw(self.space, values)
@@ -107,7 +106,7 @@ class Dragonfly:
 
 
 def parameter(one: dict[str, Any]) -> dict[str, Any]:
-    """A hyperparameter in Dragonfly's words, which have no logarithms."""
+    """Convert a hyperparameter to Dragonfly's format, which has no log scale."""
     name, kind = one["name"], one["kind"]
     if kind == "integer" and not one["log"]:
         return {"name": name, "type": "int", "min": one["low"], "max": one["high"]}
@@ -120,7 +119,7 @@ def parameter(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def scaled(one: dict[str, Any], bound: str) -> float:
-    """A bound on the scale that is searched; each int owns half a unit on both sides."""
+    """Return a bound on the searched scale; each int has half a unit on both sides."""
     value = one[bound]
     if one["kind"] == "integer":
         value += -0.5 if bound == "low" else 0.5
@@ -128,7 +127,7 @@ def scaled(one: dict[str, Any], bound: str) -> float:
 
 
 def named(space: list[dict[str, Any]], point: Any) -> dict[str, Any]:
-    """Dragonfly's point as a dict of plain numbers."""
+    """Convert Dragonfly's point to a dict of plain numbers."""
     found: dict[str, Any] = {}
     for one, item in zip(space, point):  # noqa: B905 - its Python may be older than 3.10
         kind = one["kind"]
@@ -144,7 +143,7 @@ def named(space: list[dict[str, Any]], point: Any) -> dict[str, Any]:
 
 
 def raw(space: list[dict[str, Any]], config: dict[str, Any]) -> list[Any]:
-    """A dict of plain numbers as Dragonfly's point."""
+    """Convert a dict of plain numbers to Dragonfly's point."""
     point = []
     for one in space:
         value, kind = config[one["name"]], one["kind"]
@@ -157,9 +156,9 @@ def raw(space: list[dict[str, Any]], config: dict[str, Any]) -> list[Any]:
 
 
 def main() -> None:
-    """Answer until the other end is closed."""
+    """Answer messages until the parent closes the pipe."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints must not come among the answers
+    os.dup2(2, 1)  # output of libraries must not mix with the answers
     optimiser: Any = None
     for line in sys.stdin:
         message = json.loads(line)
@@ -179,6 +178,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # this folder, whose dragonfly.py is not the library
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices: threads would only fight
+    sys.path.pop(0)  # this folder: its dragonfly.py would hide the library
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices: threads would compete
     main()

@@ -1,4 +1,4 @@
-"""HyperOpt's tree-structured Parzen estimators."""
+"""The searcher that uses HyperOpt's tree-structured Parzen estimators."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class HyperOptSearch(AskTellSearcher):
 
     Parameters
     ----------
-    n_startup_trials : so many trials are drawn at random before there is a model.
+    n_startup_trials : number of random trials before the model is used; at least 1.
     points_to_evaluate : configurations to try first, in this order.
 
     Notes
     -----
-    ``Real`` is ``hp.uniform`` or ``hp.loguniform``; ``Integer`` is ``hp.quniform``, or
-    ``hp.qloguniform`` if it is logarithmic; ``Ordinal`` is ``hp.quniform`` over the places in its
-    list; ``Categorical`` is ``hp.choice``. The loss of a trial is its running best, whatever its
-    resource. A failed trial has ``STATUS_FAIL``; HyperOpt counts it, and trials that run, as bad.
+    ``Real`` becomes ``hp.uniform`` or ``hp.loguniform``; ``Integer`` becomes ``hp.quniform``, or
+    ``hp.qloguniform`` if logarithmic; ``Ordinal`` becomes ``hp.quniform`` over its values' indices;
+    ``Categorical`` becomes ``hp.choice``. A trial's loss is its running best, at any resource. A
+    failed trial has ``STATUS_FAIL``; HyperOpt counts failed and running trials as bad.
 
     Raises
     ------
@@ -60,7 +60,7 @@ class HyperOptSearch(AskTellSearcher):
 
 
 class _HyperOpt(Optimiser):
-    """HyperOpt's list of trial documents; handles are their ids."""
+    """HyperOpt's trial documents; handles are their ids."""
 
     def __init__(self, n_startup_trials: int, space: Space, seed: int) -> None:
         import hyperopt
@@ -83,7 +83,7 @@ class _HyperOpt(Optimiser):
         )
         values = document["misc"]["vals"]
         config = {name: _value(d, values[name][0]) for name, d in self._space.domains.items()}
-        # What was rounded into the domain is what is trained.
+        # Record the configuration after rounding, which is the one to train.
         self._insert(number, config)
         return number, config
 
@@ -105,7 +105,7 @@ class _HyperOpt(Optimiser):
         self._trials.refresh()
         return number
 
-    def __deepcopy__(self, memo: Any) -> _HyperOpt:  # its domain holds modules
+    def __deepcopy__(self, memo: Any) -> _HyperOpt:  # modules in `_domain` cannot be copied
         twin = _HyperOpt(self._n_startup, self._space, self._seed)
         twin._trials = copy.deepcopy(self._trials, memo)
         return twin
@@ -135,7 +135,7 @@ def _never_called(config: Any) -> float:
 
 
 def _label(hp: Any, name: str, domain: Domain) -> Any:
-    # Each int owns half a unit on both sides, else the ends would be half as likely as the others.
+    # Each int has half a unit on both sides, else the ends would be half as likely as the others.
     match domain:
         case Real(low, high, True):
             return hp.loguniform(name, math.log(low), math.log(high))

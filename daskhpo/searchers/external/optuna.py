@@ -1,4 +1,4 @@
-"""Optuna's samplers."""
+"""The searcher that uses Optuna's samplers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from daskhpo.searchers.external.adapter import (
 )
 
 Sampler = Literal["tpe", "gp", "cmaes"]
-N_EARLIER = 10  # trials of earlier sessions from which CMA-ES may begin: at the best tenth of them
+N_EARLIER = 10  # earlier trials that CMA-ES needs to start from the best tenth of them
 
 
 class OptunaSearch(AskTellSearcher):
@@ -29,25 +29,24 @@ class OptunaSearch(AskTellSearcher):
 
     Parameters
     ----------
-    sampler : ``"tpe"``, tree-structured Parzen estimators: quick, and good for mixed spaces;
-        ``"gp"``, a Gaussian process: better on smooth problems of few trials, slower (needs torch);
-        ``"cmaes"``: an evolution strategy, for many trials of numbers; categories are drawn at
-        random.
+    sampler : ``"tpe"``, tree-structured Parzen estimators: fast, good for mixed spaces;
+        ``"gp"``, a Gaussian process: better on smooth problems with few trials, slower, needs
+        torch; ``"cmaes"``, an evolution strategy: for many trials of numbers; categories are drawn
+        at random.
     points_to_evaluate : configurations to try first, in this order.
 
     Notes
     -----
-    ``Real`` and ``Integer`` are Optuna's float and int, ``Ordinal`` is an int: the place of the
-    value in its list. Trials that are not trained to the end are told as pruned, with their running
-    best at the resource where they stand, which the TPE ranks below all complete ones and by
-    resource first. The other samplers know no pruned trials: there they are complete. A failed
-    trial is one (``FAIL``), of which no sampler learns anything. CMA-ES learns from its own
-    proposals; in a study that is gone on with it begins where the best tenth of the earlier trials
-    lies, if there are ten of them.
+    ``Real`` and ``Integer`` become Optuna's float and int, ``Ordinal`` an int: the value's index.
+    For the TPE, a trial that is not trained to the end is pruned, with its running best at its
+    current resource. The TPE ranks pruned trials below all complete ones, and by resource first.
+    The other samplers have no pruned trials; for them such a trial is complete. A failed trial has
+    the state ``FAIL``, from which no sampler learns. CMA-ES learns from its own proposals only; in
+    a resumed study it starts near the best tenth of the earlier trials, if there are at least ten.
 
     Raises
     ------
-    MissingLibrary : Optuna is not installed, or what the sampler needs is not.
+    MissingLibrary : Optuna is not installed, or a library that the sampler needs.
 
     References
     ----------
@@ -82,16 +81,16 @@ class _Optuna(Optimiser):
         import optuna
 
         class Storage(optuna.storages.InMemoryStorage):  # type: ignore[misc]
-            """One in which the outcome of a trial may change: it went on after a pause."""
+            """A storage in which outcomes may change, for trials that resume."""
 
             def replace(self, number: int, trial: Any) -> None:
                 with self._lock:
-                    self._set_trial(number, trial)  # one study: its ids are its numbers
+                    self._set_trial(number, trial)  # with one study, trial ids equal numbers
 
         self._seed = seed_below(2**32, seed)
         self._storage = Storage()
         level = optuna.logging.get_verbosity()
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would greet every study
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # no message for each study
         try:
             self._study = optuna.create_study(storage=self._storage)
         finally:
@@ -130,7 +129,7 @@ class _Optuna(Optimiser):
             if self._prunes and not outcome.complete:
                 told.state = self._states.PRUNED
                 told.intermediate_values = {outcome.resource: outcome.loss}
-        if not known.state.is_finished():  # the sampler closes it, whatever is put there below
+        if not known.state.is_finished():  # `Study.tell` runs the sampler's `after_trial`
             is_complete = told.state == self._states.COMPLETE
             self._study.tell(number, told.value if is_complete else None, told.state)
             known = self._study.get_trials(deepcopy=False)[number]
@@ -142,7 +141,7 @@ class _Optuna(Optimiser):
         return number
 
     def _numbers_only(self) -> list[Any]:
-        """Trials with a loss, without their categories, as CMA-ES wants them."""
+        """Return the trials with a loss for CMA-ES, without their categories."""
         kept = {n for n, d in self._space.domains.items() if not isinstance(d, Categorical)}
         return [
             self._create(
@@ -164,11 +163,11 @@ class _Optuna(Optimiser):
 
 
 def _made(sampler: Sampler, seed: int, earlier: Sequence[Any] = ()) -> Any:
-    """The sampler; CMA-ES begins from earlier trials, if there are enough."""
+    """Create the sampler; CMA-ES starts from earlier trials if there are enough."""
     from optuna import exceptions, samplers
 
     with warnings.catch_warnings():
-        # What we ask for is experimental: source_trials, and constant_liar before 5.0.
+        # These options are experimental: source_trials, and constant_liar before Optuna 5.0.
         warnings.simplefilter("ignore", exceptions.ExperimentalWarning)
         match sampler:
             case "tpe":
@@ -197,7 +196,7 @@ def _distribution(distributions: Any, domain: Domain) -> Any:
 
 
 def _param(domain: Domain, value: Any) -> Any:
-    """Our value as Optuna's: by its place in the list, where there is one."""
+    """Convert a value for Optuna: the index if the domain is a list of values."""
     return value if isinstance(domain, (Real, Integer)) else place(domain, value)
 
 

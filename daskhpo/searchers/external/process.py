@@ -1,4 +1,4 @@
-"""Optimisers that live in a Python environment of their own, and speak one JSON line per act."""
+"""Optimisers in a separate process, called by JSON lines over a pipe."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ from daskhpo.searchers.external.adapter import (
     seed_below,
 )
 
-SHOWN = 2000  # characters of its last words
+SHOWN = 2000  # characters of the process's standard error in an error message
 FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
 
 class OutOfProcess(AskTellSearcher):
-    """An optimiser in a process of its own, for libraries that cannot live beside the study's.
+    """An optimiser in a separate process, for libraries that conflict with others.
 
     Parameters
     ----------
-    script : path of a Python file that reads one JSON object a line from its standard input and
-        answers each with one on its standard output; how-to/external-optimisers.md has the
-        protocol and an example. It needs no daskhpo.
-    python : interpreter that runs it, with whatever it imports; None: this one.
-    options : handed to the script at its set-up, as they are.
+    script : path of a Python file that reads one JSON object per line from standard input and
+        answers each with one on standard output. how-to/external-optimisers.md has the protocol
+        and an example. It does not need daskhpo.
+    python : interpreter for the script, with all that it imports; None: the current one.
+    options : passed unchanged to the script in its ``setup`` message.
     points_to_evaluate : configurations to try first, in this order.
-    timeout : seconds that an answer may take.
+    timeout : seconds for each answer.
 
     Notes
     -----
-    If the process ends, does not answer in time, or answers with an error, it is killed; that is
-    logged once with the end of its standard error, and the search goes on at random. It starts with
-    the first suggestion and ends with the study. Where it runs (``python``, the folder of
-    ``script``) and ``timeout`` are not part of a study's definition, and may change when it is
-    resumed.
+    The process starts with the first suggestion and ends with the study. If it ends earlier, does
+    not answer in time, or answers with an error, it is killed. The error is then logged once, with
+    the end of its standard error, and the search continues with random configurations.
+    ``python``, the folder of ``script`` and ``timeout`` are not part of a study's definition; they
+    may change when the study is resumed.
 
     Raises
     ------
     ValueError : no such script or interpreter.
-    OptimiserLost : (when the study runs) it could not be started, or refused the space.
+    OptimiserLost : (when the study runs) the process could not be started, or refused the space.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class OutOfProcess(AskTellSearcher):
     ) -> None:
         super().__init__(points_to_evaluate)
         if not timeout > 0:
-            raise ValueError(f"timeout={timeout!r} must be a number of seconds above 0")
+            raise ValueError(f"timeout={timeout!r} must be above 0 (seconds)")
         self.script = Path(script).expanduser().absolute()
         if not self.script.is_file():
-            raise ValueError(f"script={str(script)!r} is not a file")
+            raise ValueError(f"script={str(script)!r} is not a file; give the path of a script")
         self.python = sys.executable if python is None else interpreter(python)
         self.options, self.timeout = dict(options or {}), timeout
 
@@ -85,11 +85,13 @@ class OutOfProcess(AskTellSearcher):
 
 
 def interpreter(python: str | os.PathLike[str]) -> str:
-    """The whole path of an interpreter; links stay, since a virtual environment is one.
+    """Return the absolute path of an interpreter.
+
+    Links are not resolved, because the interpreter of a virtual environment is one.
 
     Raises
     ------
-    ValueError : there is none.
+    ValueError : no such program.
     """
     found = shutil.which(os.path.expanduser(python))
     if found is None:
@@ -98,7 +100,9 @@ def interpreter(python: str | os.PathLike[str]) -> str:
 
 
 class ProcessOptimiser(Optimiser):
-    """The near end of the pipe. A copy starts a process of its own and tells it all of this one.
+    """The parent's side of the pipe.
+
+    A copy starts another process and sends it all messages that this one has received.
 
     Raises
     ------
@@ -114,7 +118,7 @@ class ProcessOptimiser(Optimiser):
         timeout: float,
     ) -> None:
         self._command, self._space, self._timeout = list(command), space, timeout
-        self._said: list[str] = []
+        self._sent: list[str] = []
         self._process = _Process(self._command)
         self._call(
             {
@@ -152,16 +156,16 @@ class ProcessOptimiser(Optimiser):
     def __deepcopy__(self, memo: Any) -> ProcessOptimiser:
         twin = object.__new__(ProcessOptimiser)
         twin._command, twin._space, twin._timeout = self._command, self._space, self._timeout
-        twin._said, twin._process = [], _Process(self._command)
-        for line in self._said:
-            twin._say(line)
+        twin._sent, twin._process = [], _Process(self._command)
+        for line in self._sent:
+            twin._send(line)
         return twin
 
     def _call(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        return self._say(json.dumps(message))
+        return self._send(json.dumps(message))
 
-    def _say(self, line: str) -> dict[str, Any]:
-        self._said.append(line)
+    def _send(self, line: str) -> dict[str, Any]:
+        self._sent.append(line)
         try:
             answer = json.loads(self._process.call(line, self._timeout))
             if not isinstance(answer, dict):
@@ -170,39 +174,40 @@ class ProcessOptimiser(Optimiser):
                 raise ValueError(f"it answered with an error: {answer['error']}")
             return answer
         except (OSError, ValueError, TimeoutError) as error:
-            words = self._process.end()
+            stderr = self._process.end()
             raise OptimiserLost(
-                f"the optimiser {' '.join(self._command)!r} is of no use any more: {error}\n"
-                f"to the line {line[:SHOWN]}\nits last words were: {words or '(none)'}"
+                f"the optimiser {' '.join(self._command)!r} failed: {error}\n"
+                f"message: {line[:SHOWN]}\nend of its standard error: {stderr or '(none)'}"
             ) from error
 
 
 class _Process:
-    """A child that is sent lines and answers each with one; it ends when this is let go of."""
+    """A child process that answers lines; it is killed when this object is deleted."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
         environment = {name: v for name, v in os.environ.items() if name not in FOREIGN}
         try:
             self._child = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._words,
+                stderr=self._stderr,
                 env=environment,
-                start_new_session=True,  # an interrupt from the keyboard is for the study
+                start_new_session=True,  # Ctrl-C must reach the study only
             )
         except OSError as error:
-            self._words.close()
+            self._stderr.close()
             raise OptimiserLost(f"{' '.join(command)!r} could not be started: {error}") from error
-        self._end = weakref.finalize(self, _end, self._child, self._words)
+        self._end = weakref.finalize(self, _end, self._child, self._stderr)
 
     def call(self, line: str, timeout: float) -> bytes:
-        """The answer to a line.
+        """Send a line and return the answer.
 
         Raises
         ------
-        TimeoutError, OSError : there is none: it takes too long, or the process has ended.
+        TimeoutError : no answer in time.
+        OSError : the process has ended.
         """
         child = self._child
         assert child.stdin is not None
@@ -225,29 +230,29 @@ class _Process:
         return answer
 
     def end(self) -> str:
-        """Kill it if it still lives; the end of what it said on standard error."""
+        """Kill the process if it runs; return the end of its standard error."""
         return self._end() or ""
 
 
 def _kill(child: subprocess.Popen[bytes], late: threading.Event | None = None) -> None:
-    """End it and all that it has started; both ends of the pipe are closed by that."""
+    """Kill the process and all that it started, which closes the pipe."""
     if late is not None:
         late.set()
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)  # its session is its own
+        os.killpg(child.pid, signal.SIGKILL)  # the child leads its process group
 
 
-def _end(child: subprocess.Popen[bytes], words: IO[bytes]) -> str:
+def _end(child: subprocess.Popen[bytes], stderr: IO[bytes]) -> str:
     _kill(child)
     child.wait()
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
-            with contextlib.suppress(OSError):  # it would flush what nobody reads any more
+            with contextlib.suppress(OSError):  # closing flushes, and the reader has gone
                 pipe.close()
-    with words:
-        size = words.seek(0, os.SEEK_END)
-        words.seek(max(0, size - SHOWN))
-        return words.read().decode(errors="replace").strip()
+    with stderr:
+        size = stderr.seek(0, os.SEEK_END)
+        stderr.seek(max(0, size - SHOWN))
+        return stderr.read().decode(errors="replace").strip()
 
 
 def _described(name: str, domain: Domain) -> dict[str, Any]:
@@ -277,5 +282,7 @@ def _value(domain: Domain, param: Any) -> Any:
     if not isinstance(domain, Categorical):
         return param  # the space checks it
     if not isinstance(param, int) or not 0 <= param < len(domain.values):
-        raise OptimiserLost(f"it answered {param!r} as a place among {len(domain.values)} values")
+        raise OptimiserLost(
+            f"it answered {param!r} as a category; allowed are 0 to {len(domain.values) - 1}"
+        )
     return domain.values[param]

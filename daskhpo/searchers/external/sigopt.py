@@ -1,4 +1,4 @@
-"""SigOpt, by its public REST API."""
+"""The searcher that uses a SigOpt server, through its public REST API."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import AskTellSearcher, Optimiser, TrialOutcome, place
 
 METRIC = "loss"
-BUSY = {429, 503}  # answers that say that nothing was done, and that it is worth asking again
-WAITS = (1.0, 5.0, 20.0)  # seconds, before a busy server is asked again
+BUSY = {429, 503}  # HTTP status codes after which a request may be repeated
+WAITS = (1.0, 5.0, 20.0)  # seconds before each retry
 
 
 class SigOptSearch(AskTellSearcher):
-    """A SigOpt server, by version 1 of its REST API; nothing needs to be installed.
+    """A SigOpt server, through version 1 of its REST API; no library is needed.
 
     The hosted service is closed; its server is open source (``sigopt/sigopt-server``).
 
     Parameters
     ----------
-    address : where the server is, such as ``"http://sigopt.example.org:8000"``.
+    address : URL of the server, such as ``"http://sigopt.example.org:8000"``.
     token : API token of a client; it is never recorded.
-    project : id of the project that the experiment belongs to, or None.
+    project : id of the experiment's project; None: none.
     points_to_evaluate : configurations to try first, in this order.
-    timeout : seconds that an answer may take.
+    timeout : seconds for each answer.
 
     Notes
     -----
-    A session of a study is one experiment, which minimises ``loss``. ``Real`` is a double,
-    ``Integer`` an int (a logarithmic one is a double, rounded), ``Ordinal`` a double with a grid,
-    ``Categorical`` has its values' places as names. The loss of a trial is its running best,
-    whatever its resource: an observation, updated when the trial goes on. A failed trial is an
-    observation that says so. Trials of earlier sessions are observations with assignments of their
-    own. The server has random numbers of its own: the same seed gives other suggestions each time.
+    Each session of a study is one experiment, which minimises ``loss``. ``Real`` becomes a double,
+    ``Integer`` an int (a logarithmic one a double, rounded), ``Ordinal`` a double with a grid.
+    ``Categorical`` has the indices of its values as names. A trial's loss is its running best, at
+    any resource: one observation, updated when the trial continues. A failed trial becomes a
+    failed observation. Trials of earlier sessions become observations with their own assignments.
+    The server draws its own random numbers: suggestions differ between runs with the same seed.
     ``address``, ``token``, ``project`` and ``timeout`` are not part of a study's definition.
 
     Raises
@@ -63,7 +63,7 @@ class SigOptSearch(AskTellSearcher):
         if urlsplit(address).scheme not in ("http", "https"):
             raise ValueError(f"address={address!r} must begin with http:// or https://")
         if not token:
-            raise ValueError("token is empty; give the API token of a client of the server")
+            raise ValueError("token is empty; give an API token of the server")
         self.address, self.token, self.project, self.timeout = address, token, project, timeout
 
     def described(self) -> list[str]:
@@ -74,7 +74,7 @@ class SigOptSearch(AskTellSearcher):
 
 
 class Api:
-    """The requests that SigOpt's own Python client makes: JSON, with basic authentication."""
+    """Requests as SigOpt's Python client sends them: JSON, basic authentication."""
 
     def __init__(self, address: str, token: str, timeout: float) -> None:
         self._root = address.rstrip("/") + "/v1/"
@@ -87,11 +87,11 @@ class Api:
     def request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Send one, and give the object that answers it.
+        """Send a request and return the answer's JSON object.
 
         Raises
         ------
-        OptimiserLost : there is none.
+        OptimiserLost : the request failed, or was refused.
         """
         url = self._root + path
         data = None if body is None else json.dumps(body).encode()
@@ -103,9 +103,9 @@ class Api:
                     return found
             except HTTPError as error:
                 with error:
-                    words = error.read().decode(errors="replace")[:500]
+                    text = error.read().decode(errors="replace")[:500]
                 if error.code not in BUSY or wait is None:
-                    raise OptimiserLost(f"{method} {url}: {error.code}: {words}") from None
+                    raise OptimiserLost(f"{method} {url}: {error.code}: {text}") from None
                 time.sleep(wait)
             except (OSError, HTTPException, ValueError) as error:
                 raise OptimiserLost(f"{method} {url}: {error}") from error
@@ -114,7 +114,7 @@ class Api:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the server knows of a trial: ids, and what it was told last."""
+    """A trial on the server: its ids, and the values sent last."""
 
     assignments: Mapping[str, Any]
     suggestion: str | None = None
@@ -123,7 +123,7 @@ class _Known:
 
 
 class _SigOpt(Optimiser):
-    """One experiment."""
+    """An experiment on the server; handles are :class:`_Known`."""
 
     def __init__(self, api: Api, project: str | None, space: Space) -> None:
         self._api, self._space = api, space
@@ -175,7 +175,7 @@ def _parameter(name: str, domain: Domain) -> dict[str, Any]:
             found: dict[str, Any] = {"type": "double", "bounds": {"min": low, "max": high}}
         case Integer(low, high, False as log):
             found = {"type": "int", "bounds": {"min": low, "max": high}}
-        case Integer(low, high, log):  # each int owns half a unit on both sides
+        case Integer(low, high, log):  # each int has half a unit on both sides
             found = {"type": "double", "bounds": {"min": low - 0.5, "max": high + 0.5}}
         case Ordinal(values=values):
             found, log = {"type": "double", "grid": [float(value) for value in values]}, False

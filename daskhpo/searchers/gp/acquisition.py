@@ -1,8 +1,8 @@
-"""What a point promises: acquisitions, in a form that a search by gradients can climb.
+"""Acquisition functions, in a form suitable for gradient ascent.
 
-Each takes the mean and the standard deviation of the surface at some points, and gives a value,
-larger is better, with its derivatives by both; all of shape (n,). scikit-optimize has the same
-three, but expected improvement and its gradient are exactly 0 in most of the space there.
+Each takes the mean and the standard deviation of the surface at some points. It returns a value
+(larger is better) and its derivatives with respect to both; all of shape (n,). scikit-optimize has
+the same three, but its expected improvement and the gradient are exactly 0 in most of the space.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
 def log_expected_improvement(best: float) -> Acquisition:
-    """Logarithm of the expected improvement on ``best``.
+    """Return the logarithm of the expected improvement on ``best``.
 
     References
     ----------
@@ -41,7 +41,7 @@ def log_expected_improvement(best: float) -> Acquisition:
 
 
 def log_probability_of_improvement(best: float) -> Acquisition:
-    """Logarithm of the probability to lie below ``best``."""
+    """Return the logarithm of the probability of a value below ``best``."""
 
     def value(mean: Array, sd: Array) -> Valued:
         z = (best - mean) / sd
@@ -53,7 +53,7 @@ def log_probability_of_improvement(best: float) -> Acquisition:
 
 
 def lower_confidence_bound(kappa: float) -> Acquisition:
-    """Minus the bound ``mean - kappa * sd``."""
+    """Return the negative of the bound ``mean - kappa * sd``."""
 
     def value(mean: Array, sd: Array) -> Valued:
         return kappa * sd - mean, np.full_like(mean, -1.0), np.full_like(sd, kappa)
@@ -62,10 +62,10 @@ def lower_confidence_bound(kappa: float) -> Acquisition:
 
 
 def _log_h(z: Array) -> Array:
-    """log(φ(z) + z Φ(z)), where the sum would cancel too."""
+    """Compute log(φ(z) + z Φ(z)), also where the two terms nearly cancel."""
     low = np.minimum(z, -1.0)
     ratio = math.sqrt(math.pi / 2.0) * erfcx(-low / math.sqrt(2.0))  # Φ/φ
-    # For z -> -inf, 1 + z Φ/φ -> 1/z², below what is left of 1 after the subtraction.
+    # For z -> -inf, 1 + z Φ/φ -> 1/z², which is below the rounding error of that sum.
     rest = np.where(low > -1e4, np.log(np.maximum(1.0 + low * ratio, 1e-16)), -2 * np.log(-low))
     tail = -0.5 * low * low - LOG_ROOT_2PI + rest
     high = np.maximum(z, -1.0)

@@ -1,4 +1,4 @@
-"""Linear algebra on one thread."""
+"""Single-threaded linear algebra."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from threadpoolctl import ThreadpoolController
 
 
 def one_thread() -> AbstractContextManager[Any]:
-    """While it is entered, BLAS works on one thread in this process.
+    """Return a context manager that limits BLAS to one thread in this process.
 
-    Matrices here are small: more threads win little on an idle machine, and on a busy one they
-    spin while they wait for each other, so that a suggestion took thirty times as long.
+    The matrices are small. More threads gain little on an idle machine. On a busy one they spin
+    while they wait for each other: a suggestion took thirty times as long.
     """
     limit: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
     return limit
@@ -21,5 +21,5 @@ def one_thread() -> AbstractContextManager[Any]:
 
 @cache
 def _controller() -> ThreadpoolController:
-    """Looks for the libraries that are loaded, which takes milliseconds: numpy's and scipy's."""
+    """Find the loaded BLAS libraries; cached, because this takes milliseconds."""
     return ThreadpoolController()

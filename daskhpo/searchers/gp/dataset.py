@@ -1,4 +1,4 @@
-"""What has been seen so far: losses at points of the cube, failures, and what is still out."""
+"""The model's data: losses at points of the cube, failures, pending points."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import numpy as np
 
 from daskhpo.core.types import Array, TrialId
 
-MAX_PENDING = 256  # the newest ones; the oldest would tell nothing that those do not
+MAX_PENDING = 256  # the newest pending points; older ones would add no information
 
 
 class Observation(NamedTuple):
-    """A loss: after ``resource`` units at a point of the cube; ``past``: in another study.
+    """A loss at a point of the unit cube.
 
-    A resource of 0 stands for full training.
+    Attributes
+    ----------
+    resource : units of training; 0: full training.
+    past : True if the loss was observed in another study.
     """
 
     unit: tuple[float, ...]
@@ -26,12 +29,14 @@ class Observation(NamedTuple):
 
 
 class Dataset:
-    """All that the searcher was told, as points of the unit cube.
+    """All reports to the searcher, as points of the unit cube.
 
     Attributes
     ----------
     observations : by trial and resource, in order of arrival.
-    failed : points whose trials failed.
+    failed : points of failed trials.
+    n_reporting : number of trials with a loss or a failure.
+    version : increases with each report and failure.
     """
 
     def __init__(self, rows: Iterable[Observation], failed: Iterable[tuple[float, ...]]) -> None:
@@ -39,10 +44,10 @@ class Dataset:
             (-1 - i, row.resource): row for i, row in enumerate(rows)
         }
         self.failed = list(failed)
-        self.n_reporting = len(self.observations) + len(self.failed)  #: trials that told something
-        self.version = 0  #: grows with what is known
+        self.n_reporting = len(self.observations) + len(self.failed)
+        self.version = 0
         self._pending: dict[TrialId, tuple[float, ...]] = {}
-        self._heard: set[TrialId] = set()
+        self._reporting: set[TrialId] = set()
 
     def started(self, trial: TrialId, unit: tuple[float, ...]) -> None:
         self._pending[trial] = unit
@@ -50,32 +55,32 @@ class Dataset:
     def reported(self, trial: TrialId, row: Observation) -> None:
         self._pending.pop(trial, None)
         self.observations[trial, row.resource] = row
-        self._hear(trial)
+        self._count(trial)
 
     def ended(self, trial: TrialId, unit: tuple[float, ...], failed: bool) -> None:
         self._pending.pop(trial, None)
         if failed:
             self.failed.append(unit)
-            self._hear(trial)
+            self._count(trial)
 
-    def _hear(self, trial: TrialId) -> None:
+    def _count(self, trial: TrialId) -> None:
         self.version += 1
-        if trial not in self._heard:
-            self._heard.add(trial)
+        if trial not in self._reporting:
+            self._reporting.add(trial)
             self.n_reporting += 1
 
     @property
     def pending(self) -> Array:
-        """The newest points that are out and have told nothing, (n, n_domains)."""
+        """The newest points suggested or running without a report, (n, n_domains)."""
         newest = islice(reversed(self._pending.values()), MAX_PENDING)
         return np.array(list(newest))
 
 
 def most_telling(rows: Sequence[Observation], n: int) -> Array:
-    """Numbers of at most ``n`` rows, increasing.
+    """Select the ``n`` most informative observations; return increasing indices.
 
-    Half of them are the best of their resources (by rank among all rows of one resource, those of
-    more resource first where ranks are equal); the others are spread evenly over the rest.
+    Half of them have the best ranks among those of their resource (ties: more resource first). The
+    others are spread evenly over the rest. Up to ``n`` observations are all selected.
     """
     if len(rows) <= n:
         return np.arange(len(rows))

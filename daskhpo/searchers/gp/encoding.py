@@ -1,4 +1,4 @@
-"""Configurations as rows of numbers that a kernel can compare."""
+"""Configurations as vectors of numbers for the model's kernel."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from daskhpo.core.types import Array, Config
 
 
 class Encoding:
-    """The unit cube of a space, and the features in which a model sees it.
+    """The unit cube of a space, and the features of its points for the model.
 
-    Points of the cube have one coordinate per domain, in the order of the space. Their features
-    are: a real's coordinate (on its own, possibly logarithmic, scale); an integer's, rounded;
-    an ordered number's value, its smallest 0 and its largest 1; for a category one column per
-    value, so that two different ones are at distance 1.
+    Points of the cube have one coordinate per domain, in the order of the space. The features are:
 
-    Rounding happens here, before the kernel, so a model knows that its surface is flat around an
-    integer (Garrido-Merchán and Hernández-Lobato 2020, Sec. 3).
+    - ``Real``: the coordinate, on the domain's linear or logarithmic scale.
+    - ``Integer``: the coordinate of the rounded value.
+    - ``Ordinal``: the value, scaled so that the smallest is 0 and the largest 1.
+    - ``Categorical``: one column per value, so that different values have distance 1.
+
+    Values are rounded here, before the kernel, so that the model is flat around an integer
+    (Garrido-Merchán and Hernández-Lobato 2020, Sec. 3).
 
     Attributes
     ----------
-    owner : for each feature, the number of the domain that it belongs to; shape (n_features,).
-    first_column : the first feature of each domain, for a real its coordinate; (n_domains,).
-    sizes : how many values each domain has; 0: uncountably many; shape (n_domains,).
-    ordered : whether near values of a domain are alike; shape (n_domains,).
+    owner : for each feature, the index of its domain; shape (n_features,).
+    first_column : index of each domain's first feature (a real's only one); shape (n_domains,).
+    sizes : number of values of each domain; 0: uncountable; shape (n_domains,).
+    ordered : True for domains in which near values behave alike; shape (n_domains,).
     """
 
     def __init__(self, space: Space) -> None:
@@ -41,21 +43,21 @@ class Encoding:
 
     @property
     def n_configs(self) -> float:
-        """How many configurations there are; inf with a real among the domains."""
+        """Number of configurations; inf if a domain is real."""
         return math.inf if (self.sizes == 0).any() else math.prod(int(n) for n in self.sizes)
 
     def features(self, units: Array) -> Array:
-        """Features of points of the cube, rounded; (n, n_domains) to (n, n_features)."""
+        """Convert points of the cube to features; (n, n_domains) to (n, n_features)."""
         columns = [_columns(domain, units[:, i : i + 1]) for i, domain in enumerate(self._domains)]
         return np.concatenate(columns, axis=1) if columns else np.zeros((len(units), 0))
 
     def places(self, units: Array) -> Array:
-        """Number of the value at each coordinate, 0 for reals; (n, n_domains) of ints."""
+        """Return the index of each coordinate's value, 0 for reals; (n, n_domains)."""
         columns = [_place(domain, units[:, i]) for i, domain in enumerate(self._domains)]
         return np.stack(columns, axis=1) if columns else np.zeros((len(units), 0), np.int64)
 
     def unit_at(self, domain: int, place: int) -> float:
-        """A coordinate at which a countable domain has its value of that number."""
+        """Return a coordinate at which a countable domain has its value number ``place``."""
         match self._domains[domain]:
             case Integer(low=low) as integer:
                 return integer.to_unit(low + place)
@@ -63,7 +65,7 @@ class Encoding:
                 return (place + 0.5) / int(self.sizes[domain])
 
     def grid(self) -> Array:
-        """A point for each configuration of a finite space, (n_configs, n_domains)."""
+        """Return one point per configuration of a finite space, (n_configs, n_domains)."""
         axes = [
             [self.unit_at(domain, place) for place in range(int(size))]
             for domain, size in enumerate(self.sizes)
@@ -71,16 +73,16 @@ class Encoding:
         return np.array(list(itertools.product(*axes)))
 
     def unit(self, config: Config) -> list[float]:
-        """Point of the cube for a configuration."""
+        """Convert a configuration to a point of the cube."""
         return self.space.to_unit(config)
 
     def config(self, unit: Array) -> dict[str, Any]:
-        """Configuration at a point of the cube."""
+        """Convert a point of the cube to a configuration."""
         return self.space.from_unit(unit.tolist())
 
 
 def n_values(domain: Any) -> int:
-    """How many values a domain has; 0: uncountably many."""
+    """Return the number of a domain's values; 0: uncountable."""
     match domain:
         case Integer(low=low, high=high):
             return high - low + 1

@@ -1,4 +1,4 @@
-"""Where a score is largest: sampled candidates, the best of them polished."""
+"""Maximisation of a score: sampled candidates, then local search from the best."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Score = Callable[[Array], Array]  # points of the cube, (m, n_domains) -> (m,)
 ScoreAndSlope = Callable[[Array], tuple[Array, Array]]  # ... -> (m,), (m, n_domains)
 
 N_GLOBAL, N_LOCAL = 512, 32
-RADII = (0.2, 0.05, 0.01, 0.001)  # of the steps from good points, in widths of the cube
-N_STARTS = 3  # points to polish, of those from anywhere and of those near good points each
-MAX_NEIGHBOURS = 8  # values of a countable hyperparameter that are tried around a point
+RADII = (0.2, 0.05, 0.01, 0.001)  # step sizes around good points, in widths of the cube
+N_STARTS = 3  # starts of the local search among global candidates, and as many among local ones
+MAX_NEIGHBOURS = 8  # values of a countable hyperparameter to try around a point
 
 
 def candidates(
     encoding: Encoding, good: Array, generator: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Points from anywhere, (N_GLOBAL, n_domains), and points near good ones.
+    """Draw uniform points, (N_GLOBAL, n_domains), and points near good ones.
 
-    A step changes about half of the coordinates. Ordered values move by at least one place, a
-    category changes with a probability of one third.
+    A step changes about half of the coordinates. Its standard deviation is a radius, but at least
+    one value of a countable domain. A category is drawn again with a probability of 1/3.
     """
     n = len(encoding.sizes)
     anywhere = generator.random((N_GLOBAL, n))
@@ -46,10 +46,11 @@ def candidates(
 
 
 def climb(encoding: Encoding, starts: Array, score: Score, score_and_slope: ScoreAndSlope) -> Array:
-    """Better points near the starts; (m, n_domains).
+    """Improve the starts by local search; return points of shape (m, n_domains).
 
-    Reals follow the gradient, all starts in one problem; then the best point takes the best value
-    of one countable hyperparameter after another, and its reals follow once more.
+    First the reals of all starts follow the gradient, as one optimisation problem. Then the best
+    point takes the best value of each countable hyperparameter in turn. Finally its reals follow
+    the gradient again.
     """
     points = _along_reals(encoding, starts, score_and_slope)
     if not (encoding.sizes > 0).any():
@@ -84,7 +85,7 @@ def _along_reals(encoding: Encoding, starts: Array, score_and_slope: ScoreAndSlo
 
 
 def _neighbours(encoding: Encoding, point: Array, domain: int) -> Array:
-    """The point with other values of one countable hyperparameter, and itself first."""
+    """Return the point, and copies with other values of one countable hyperparameter."""
     size = int(encoding.sizes[domain])
     places = np.arange(size)
     if size > MAX_NEIGHBOURS:

@@ -1,8 +1,8 @@
-"""A Gaussian process: kernel hyperparameters, and what is known after conditioning on data.
+"""A Gaussian process: its hyperparameters, and its posterior given data.
 
-Kernels are scikit-optimize's. Its regressor is not used: one evaluation of its likelihood takes
-nine times as long as the one here, and its predictive variance is a loop over all pairs of
-observations for each candidate. The tests compare both.
+The kernels are scikit-optimize's. Its regressor is not used: one evaluation of its likelihood takes
+nine times as long as here, and its predictive variance loops over all pairs of observations for
+each candidate. The tests compare both.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern
 
 from daskhpo.core.types import Array
 
-JITTER = 1e-9  # keeps a covariance positive definite; far below the smallest noise that matters
-WORST = 4.0  # the largest loss, in the unit of `standardised`
-CHUNK = 64  # candidates a time: what is computed for them stays in the processor's cache
+JITTER = 1e-9  # keeps a covariance positive definite; far below any noise that matters
+WORST = 4.0  # the largest loss, in distances from the median to the best decile
+CHUNK = 64  # candidates per batch: their intermediate results fit in the processor's cache
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Of a Matérn 5/2 kernel with one length scale a group of features; losses have unit variance.
+    """Hyperparameters of a Matérn 5/2 kernel, for losses of unit variance.
 
     Attributes
     ----------
-    lengths : length scales, shape (n_groups,); 1 is the width of the unit cube.
-    signal, noise : variance of the surface, and of a single loss around it.
+    lengths : one length scale per group of features, shape (n_groups,), in widths of the unit cube.
+    signal, noise : variance of the surface; variance of a single loss around it.
     """
 
     lengths: Array
@@ -47,19 +47,20 @@ class Hyperparameters:
         return cls(np.exp(theta[:-2]), float(np.exp(theta[-2])), float(np.exp(theta[-1])))
 
 
-# Normal priors on logarithms, as (median, standard deviation of the logarithm), and bounds.
+# Log-normal priors, as (median, standard deviation of the logarithm), and bounds.
 LENGTH, LENGTH_BOUNDS = (0.4, 1.0), (0.02, 50.0)
 SIGNAL, SIGNAL_BOUNDS = (1.0, 1.5), (1e-2, 1e2)
 NOISE, NOISE_BOUNDS = (1e-5, 3.0), (1e-8, 1.0)
 
 
 class Likelihood:
-    """Minus the log of the posterior density of the hyperparameters, with its gradient.
+    """The negative log posterior density of the hyperparameters, with its gradient.
 
     Parameters
     ----------
-    features : (n, n_features). losses : (n,), of mean 0 and variance 1.
-    groups : which length scale each feature has, (n_features,).
+    features : shape (n, n_features).
+    losses : shape (n,), with mean 0 and variance 1.
+    groups : index of each feature's length scale, shape (n_features,).
 
     References
     ----------
@@ -72,8 +73,8 @@ class Likelihood:
         self._squares = np.zeros((n_groups, self._n**2))  # squared distances, group by group
         for column, group in zip(features.T, groups, strict=True):
             self._squares[group] += np.subtract.outer(column, column).ravel() ** 2
-        # Typical distances in a cube grow with the root of its dimension, so length scales do
-        # (Hvarfner et al. 2024, Sec. 4); the fourth root is between that and none.
+        # Typical distances in a cube grow with the root of its dimension, and so should length
+        # scales (Hvarfner et al. 2024, Sec. 4). The fourth root is between that and no growth.
         length = LENGTH[0] * max(n_groups, 1) ** 0.25
         median = [*[length] * n_groups, SIGNAL[0], NOISE[0]]
         self.median = np.log(median)
@@ -81,13 +82,13 @@ class Likelihood:
         self.bounds = np.log([*[LENGTH_BOUNDS] * n_groups, SIGNAL_BOUNDS, NOISE_BOUNDS])
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
-        """Value and gradient at the hyperparameters' logarithms, (n_groups + 2,)."""
+        """Return value and gradient at the hyperparameters' logarithms, (n_groups + 2,)."""
         n = self._n
         weights, signal, noise = np.exp(-2.0 * theta[:-2]), np.exp(theta[-2]), np.exp(theta[-1])
         q = weights @ self._squares
         r = np.sqrt(5.0 * q)
         decay = np.exp(-r)
-        slope = (1.0 + r) * decay  # of the correlation, by -5 q / 6
+        slope = (1.0 + r) * decay  # derivative of the correlation with respect to -5 q / 6
         correlation = slope + (5.0 / 3.0) * q * decay
         covariance = (signal * correlation).reshape(n, n)
         covariance.flat[:: n + 1] += noise + JITTER
@@ -111,13 +112,14 @@ class Likelihood:
 def fit(
     features: Array, losses: Array, groups: Array, previous: Hyperparameters | None = None
 ) -> Hyperparameters:
-    """The most probable hyperparameters, from several starts: the likelihood has many peaks.
+    """Find the most probable hyperparameters, from several starts.
 
-    Takes O(n³) for each of some hundred evaluations. ``previous`` is one more start.
+    There are several starts because the likelihood has many peaks; ``previous`` is another one.
+    Each of some hundred evaluations takes O(n³).
     """
     objective = Likelihood(features, losses, groups)
     starts = [objective.median]
-    for length, noise in ((0.1, NOISE[0]), (1.0, 1e-2)):  # rugged and exact; smooth and noisy
+    for length, noise in ((0.1, NOISE[0]), (1.0, 1e-2)):  # rugged, no noise; smooth, noisy
         starts.append(objective.median.copy())
         starts[-1][:-2], starts[-1][-1] = math.log(length), math.log(noise)
     if previous is not None and len(previous.logs) == len(objective.median):
@@ -143,8 +145,10 @@ class Posterior:
 
     Parameters
     ----------
-    features : (n, n_features). losses : (n,). groups : (n_features,), as for :func:`fit`.
-    hyperparameters : from :func:`fit`, of these or earlier data.
+    features : shape (n, n_features).
+    losses : shape (n,).
+    groups : shape (n_features,), as for :func:`fit`.
+    hyperparameters : result of :func:`fit` for these or earlier data.
     """
 
     def __init__(
@@ -152,7 +156,7 @@ class Posterior:
     ) -> None:
         self._hyper = hyperparameters
         self._scale = 1.0 / hyperparameters.lengths[groups]
-        # Features are divided by their length scales once, so the kernel's own one is 1.
+        # Features are divided by their length scales once, so the kernel's length scale is 1.
         self._kernel = ConstantKernel(hyperparameters.signal) * Matern(1.0, nu=2.5)
         self._data = features * self._scale
         covariance = self._kernel(self._data)
@@ -166,10 +170,10 @@ class Posterior:
         return self._hyper.noise + JITTER
 
     def believe(self, features: Array) -> Posterior:
-        """Conditioned also on its own mean at these points, as if that had been observed there.
+        """Condition also on the posterior mean at ``features``, as if observed there.
 
-        The mean stays what it is everywhere; the variance shrinks around them. The factor is
-        extended by rows, O(n² m), not made anew.
+        The mean does not change; the variance shrinks around the points. The Cholesky factor is
+        extended by rows in O(n² m), not recomputed.
 
         References
         ----------
@@ -193,7 +197,7 @@ class Posterior:
         return more
 
     def predict(self, features: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation of the surface, without the noise; shapes (m,)."""
+        """Return mean and standard deviation of the surface, without noise; each (m,)."""
         mean, variance = np.empty(len(features)), np.empty(len(features))
         for at in range(0, len(features), CHUNK):
             chunk = slice(at, at + CHUNK)
@@ -204,12 +208,12 @@ class Posterior:
         return mean, _root(variance)
 
     def mean(self, features: Array) -> Array:
-        """The mean alone, (m,): without the O(n²) that a point's deviation takes."""
+        """Return only the mean, (m,); a standard deviation takes O(n²) more per point."""
         means: Array = self._alpha @ self._kernel(self._data, features * self._scale)
         return means
 
     def slopes(self, features: Array) -> tuple[Array, Array, Array, Array]:
-        """Mean and standard deviation, (m,) each, and their gradients, (m, n_features) each."""
+        """Return mean and standard deviation, (m,), and gradients, (m, n_features)."""
         apart = (features * self._scale)[:, None, :] - self._data  # (m, n, n_features)
         r = np.sqrt(5.0 * np.einsum("mnf,mnf->mn", apart, apart))
         decay = self._hyper.signal * np.exp(-r)
@@ -230,15 +234,15 @@ class Posterior:
 
 
 def _root(variance: Array) -> Array:
-    return np.sqrt(np.maximum(variance, 1e-12))  # rounding may take it below 0
+    return np.sqrt(np.maximum(variance, 1e-12))  # rounding may make it negative
 
 
 def standardised(losses: Iterable[float]) -> Array:
-    """Losses with mean 0 and variance 1; those far on the bad side are drawn in.
+    """Scale losses to mean 0 and variance 1; very bad ones are compressed first.
 
-    A diverged training may be orders of magnitude worse than all others, and would leave nothing
-    of their differences. Above the median, at more than the distance from there to the best
-    decile, a loss counts by its logarithm, and by no more than ``WORST`` such distances.
+    A diverged training may be orders of magnitude worse than all others, and would make their
+    differences vanish. Let d be the distance from the median to the best decile. A loss that is
+    more than d above the median is compressed by its logarithm, to at most ``WORST`` times d.
     """
     y = np.fromiter(losses, float)
     median, decile = np.quantile(y, [0.5, 0.1])

@@ -1,4 +1,4 @@
-"""Bayesian optimisation with a Gaussian process."""
+"""The searcher for Bayesian optimisation with a Gaussian process."""
 
 from __future__ import annotations
 
@@ -25,37 +25,42 @@ from daskhpo.searchers.gp.local_search import N_STARTS, candidates, climb
 from daskhpo.searchers.gp.surrogate import Feasibility, Fitted, Surrogate
 from daskhpo.searchers.gp.warm_start import WarmStart, checked_past, described_past, past_rows
 
-MAX_GRID = 1024  # a finite space of at most so many configurations is judged as a whole
-APART = 0.01  # of two trials that run at once, in some hyperparameter; 1: its whole range
-MAX_SKIPS = 64  # points of the design that are passed over because they were tried
+MAX_GRID = 1024  # up to this number of configurations, each is scored
+APART = 0.01  # smallest distance to a pending point, in some feature; 1: its whole range
+MAX_SKIPS = 64  # already tried points of the initial design to skip
 
 
 class GPSearch(Searcher):
-    """Bayesian optimisation with a Gaussian process; learns from reports at every resource.
+    """Bayesian optimisation with a Gaussian process.
 
-    Begins with a scrambled Sobol sequence. Then each suggestion maximises an acquisition, given
-    all losses, and the points still out as if the model's own mean had been seen there (so that
-    suggestions in parallel differ). Noise is learned. A trial that fails lowers the probability
-    to succeed around it, by which an acquisition is weighted; its loss is not made up. What was
-    tried is not suggested again, unless a finite space has been tried in full.
+    It learns from reports at every resource. The first configurations are a scrambled Sobol
+    sequence. Later each suggestion maximises an acquisition function.
+
+    - The model uses all losses. For pending points it assumes that its own mean was observed, so
+      that parallel suggestions differ.
+    - The noise of the losses is learned.
+    - A failed trial lowers the probability to succeed around it, by which the acquisition is
+      weighted; no loss is invented for it.
+    - A configuration that was tried is not suggested again, unless all of a finite space were.
 
     Parameters
     ----------
     acq : ``"EI"``, expected improvement; ``"LCB"``, lower confidence bound; ``"PI"``, probability
         of improvement.
-    n_initial_points : trials that must have told something before the model is asked. Trials that
-        start until then follow the sequence, so no slot waits for it. A warm start counts.
-    kappa : standard deviations below the mean, of LCB; more explores more.
-    xi : least improvement that PI counts, in standard deviations of the losses.
-    warm_start : the directory of another study, whose metric means the same, or pairs of a
-        configuration and its loss. How far they are evidence here is learned. Results outside
-        this space are left out.
+    n_initial_points : trials with a report or a failure that the model needs; results of a warm
+        start count. Until then new trials follow the Sobol sequence, so no slot waits.
+    kappa : standard deviations below the mean, for LCB; larger values explore more.
+    xi : smallest improvement that PI counts, in standard deviations of the losses.
+    warm_start : the directory of another study with a comparable metric, or pairs of a
+        configuration and its loss; None: none. Their relevance is learned. Results outside this
+        space are ignored.
     points_to_evaluate : configurations to try first, in this order.
 
     Raises
     ------
-    ValueError : an unknown ``acq``, a number out of range; at set-up, a warm start from a space
-        with other names. TypeError : a warm start of another form.
+    ValueError : ``acq`` is unknown, or a number is out of range; in ``setup``: the warm start has
+        other hyperparameters.
+    TypeError : ``warm_start`` is neither a path nor such pairs.
 
     References
     ----------
@@ -109,7 +114,7 @@ class GPSearch(Searcher):
 
     def suggest(self, trial: TrialId) -> dict[str, Any]:
         if trial < len(self._points):
-            config = dict(self._points[trial])  # the caller's own
+            config = dict(self._points[trial])  # a copy, which the caller may change
         elif not self._space.domains:
             config = self._space.from_unit([])
         elif self._evidence.n_reporting < self.n_initial_points:
@@ -124,7 +129,7 @@ class GPSearch(Searcher):
         self._starts(trial, config)
 
     def observe(self, trial: Trial, report: Report) -> None:
-        # The best since the last report: a trial's own best may be of a configuration before.
+        # The best since the last report; `trial.best_loss` may belong to an earlier configuration.
         row = Observation(self._unit(trial.config), report.resource, min(report.losses))
         self._evidence.reported(trial.id, row)
 
@@ -144,7 +149,7 @@ class GPSearch(Searcher):
         return np.round(self._encoding.features(unit[None]), 9).tobytes()
 
     def _from_design(self, number: int) -> Array:
-        """The first point of the sequence from this number on that was not tried."""
+        """Return the first untried point of the Sobol sequence, from ``number`` on."""
         n = number + MAX_SKIPS
         if len(self._design) < n:
             scrambling = int(rng(self._seed, "design").integers(2**31))
@@ -201,7 +206,7 @@ class GPSearch(Searcher):
         return self._first_new(pool[np.argsort(-scores, kind="stable")])
 
     def _first_new(self, points: Array) -> Array:
-        """The first point that was not tried and is not next to one that is out."""
+        """Return the first point that is untried and not next to a pending one."""
         pending = self._evidence.pending.reshape(-1, points.shape[1])
         out = self._encoding.features(pending)
 
@@ -213,7 +218,7 @@ class GPSearch(Searcher):
         return first
 
     def _learned(self) -> tuple[Surrogate | None, Feasibility | None]:
-        """The models of all evidence, made when they are first wanted."""
+        """Return the models of all data; fit them if there is new data."""
         if self._model[0] != self._evidence.version:
             rows, failed = list(self._evidence.observations.values()), self._evidence.failed
             surrogate = Surrogate(self._encoding, rows, self._losses) if rows else None

@@ -1,4 +1,4 @@
-"""Models of a study's losses and failures over the unit cube."""
+"""Models of a study's losses and of its failures over the unit cube."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from daskhpo.searchers.gp.dataset import Observation, most_telling
 from daskhpo.searchers.gp.encoding import Encoding
 from daskhpo.searchers.gp.model import Hyperparameters, Posterior, fit, standardised
 
-MAX_OBSERVATIONS = 400  # in a model: a suggestion's cost is bounded, however long the study
-MAX_FIT_ROWS = 200  # whose likelihood is maximised, which takes a hundred times a prediction
+MAX_OBSERVATIONS = 400  # in a model; bounds the cost of a suggestion in a long study
+MAX_FIT_ROWS = 200  # used to fit hyperparameters, which takes a hundred times a prediction
 MAX_LABELS = 256
-PAST = 0.1  # how far another study is away, in widths of the cube, before anything is learned
+PAST = 0.1  # initial distance to another study's points, in widths of the cube
 STEEP, LOG_HALF = 1e3, math.log(0.5)
 
 
 class Fitted:
-    """Hyperparameters that are fitted anew on a schedule, and kept in between.
+    """Hyperparameters, refitted on a schedule and kept in between.
 
-    At every call with more rows up to 100, then whenever there are a tenth more.
+    Up to 100 observations they are refitted whenever their number changes; later, whenever it has
+    grown by 10 %.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,10 @@ class Fitted:
         self._n = 0
 
     def to(self, features: Array, losses: Array, groups: Array, n: int) -> Hyperparameters:
-        """Hyperparameters for data of which there are ``n`` rows in all."""
+        """Return hyperparameters; refit them to this data if due.
+
+        ``n``: number of all observations; the data may be a part of them.
+        """
         n_groups = int(groups.max(initial=-1)) + 1
         due = n != self._n if n <= 100 else 10 * n >= 11 * self._n
         if self._value is None or len(self._value.lengths) != n_groups or due:
@@ -40,16 +44,18 @@ class Fitted:
 
 
 class Surrogate:
-    """The losses as a Gaussian process over points, the resource, and where they were seen.
+    """A Gaussian process of the loss over points, resource, and this or another study.
 
-    ``target`` is the resource at which points are judged. With rows of several resources (of
-    another study) the process has one more feature, whose length scale tells how far a loss of one
-    is evidence for another. Another study is taken for much alike until losses say otherwise.
+    Points are compared at the target: the largest resource in the data, in this study. If
+    observations differ in resource, its logarithm is another feature. The length scale of that
+    feature says how far a loss at one resource is evidence for another. If some observations come
+    from another study, the study is another feature. Studies are ``PAST`` apart in it, so they are
+    assumed to be similar until losses contradict.
 
     Attributes
     ----------
     best : smallest mean at the target over all points that were tried.
-    good : the points with the smallest means, best first, (at most 3, n_domains).
+    good : the tried points with the smallest means, best first; shape (at most 3, n_domains).
     """
 
     def __init__(self, encoding: Encoding, rows: list[Observation], fitted: Fitted) -> None:
@@ -74,7 +80,7 @@ class Surrogate:
         self.best, self.good = float(means[order[0]]), tried[order]
 
     def at(self, units: Array) -> Array:
-        """Features of points, in this study and at the target."""
+        """Return features of points in this study at the target resource."""
         return self._features(units, np.full(len(units), sum(self._span)), np.zeros(len(units)))
 
     def _features(self, units: Array, resources: Array, past: Array) -> Array:
@@ -88,12 +94,13 @@ class Surrogate:
 
 
 class Feasibility:
-    """How likely a trial succeeds, from those that failed and those that did not.
+    """The probability that a trial succeeds, from failed and successful trials.
 
-    A Gaussian process of its own over labels (1: failed) says where it lies below one half, as
-    in least-squares classification (Rasmussen and Williams 2006, Sec. 6.5). It knows nothing of
-    losses and they nothing of it, so a failure bends no surface of losses, and its length scales
-    find the hyperparameters that matter for failing. Far from all failures it changes little.
+    A separate Gaussian process is fitted to labels (1: failed, 0: not). The probability to succeed
+    is that of a value below 0.5, as in least-squares classification (Rasmussen and Williams 2006,
+    Sec. 6.5). It is independent of the model of losses, so failures do not distort that one, and
+    its length scales reflect which hyperparameters cause failures. Far from all failures it changes
+    an acquisition little.
     """
 
     def __init__(
@@ -114,17 +121,18 @@ class Feasibility:
         self._below = log_probability_of_improvement(0.5)
 
     def log_weight(self, units: Array) -> Array:
-        """What is added to the logarithm of an acquisition, (m,).
+        """Return a term to add to the logarithm of an acquisition, (m,).
 
-        The logarithm of the probability to succeed; where failing is the more likely, far less:
-        a large promise must not outweigh it, and grows without bound where all else is known.
+        It is the logarithm of the probability to succeed, with a steep penalty where failure is
+        more likely than success. Without the penalty a large acquisition could outweigh a likely
+        failure: differences of logarithms are unbounded where all other points are well known.
         """
         mean, sd = self._posterior.predict(self._encoding.features(units))
         value, _, _ = self._below(mean, sd)
         return value + STEEP * np.minimum(value - LOG_HALF, 0.0)
 
     def log_weight_and_slope(self, units: Array) -> tuple[Array, Array]:
-        """The same, and its slope by each feature, (m, n_features)."""
+        """Return :meth:`log_weight` and its gradient, (m, n_features)."""
         mean, sd, d_mean, d_sd = self._posterior.slopes(self._encoding.features(units))
         value, by_mean, by_sd = self._below(mean, sd)
         steeper = np.where(value < LOG_HALF, 1.0 + STEEP, 1.0)[:, None]

@@ -1,4 +1,4 @@
-"""What another study found, for a searcher to begin with."""
+"""Results of another study, as initial data of a searcher."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from daskhpo.searchers.gp.dataset import Observation
 
 
 class Past(NamedTuple):
-    """One result: resource 0 stands for full training, a loss that is not finite for a failure."""
+    """One result of another study.
+
+    Attributes
+    ----------
+    loss : not finite: the trial failed.
+    resource : units of training; 0: full training.
+    """
 
     config: Config
     loss: float
@@ -26,11 +32,11 @@ WarmStart = str | Path | Iterable[tuple[Config, float]]
 
 
 def checked_past(warm_start: WarmStart | None) -> Path | list[Past] | None:
-    """The user's argument; results are checked, a path is read at set-up.
+    """Check the argument ``warm_start``; a path is read later, in ``setup``.
 
     Raises
     ------
-    TypeError : neither a path nor pairs of a dict and a number.
+    TypeError : it is neither a path nor pairs of a dict and a number.
     """
     if warm_start is None or isinstance(warm_start, (str, Path)):
         return None if warm_start is None else Path(warm_start)
@@ -42,13 +48,13 @@ def checked_past(warm_start: WarmStart | None) -> Path | list[Past] | None:
             case _:
                 raise TypeError(
                     f"warm_start: {pair!r} is no pair of a configuration and its loss; give the "
-                    "directory of a study, or such pairs (the negative of a metric to maximise)"
+                    "directory of a study, or such pairs (negate a metric that is maximised)"
                 )
     return results
 
 
 def described_past(past: Path | list[Past] | None) -> list[str]:
-    """The argument as it stands in a searcher's ``repr``: results by number and digest."""
+    """Format the argument for a searcher's ``repr``: results as count and digest."""
     match past:
         case None:
             return []
@@ -62,14 +68,14 @@ def described_past(past: Path | list[Past] | None) -> list[str]:
 def past_rows(
     past: Path | list[Past], space: Space
 ) -> tuple[list[Observation], list[tuple[float, ...]]]:
-    """The results as rows, and the points that failed.
+    """Return the results as observations, and the points of failed trials.
 
-    Results with a value outside its present domain are left out. Names that the space does not
-    have must be constant in the past study.
+    Results with a value outside its domain in ``space`` are ignored. Hyperparameters that are not
+    in ``space`` must be constant in the results.
 
     Raises
     ------
-    ValueError : the names differ, nothing lies in the space, or the path holds no study.
+    ValueError : names differ, no result lies in the space, or the path holds no study.
     """
     results = _read(past) if isinstance(past, Path) else past
     where = f"warm_start={str(past)!r}" if isinstance(past, Path) else "warm_start"
@@ -82,8 +88,8 @@ def past_rows(
     ]
     if missing or unknown:
         raise ValueError(
-            f"{where}: its configurations lack {missing} and vary {unknown}; they must have the "
-            f"hyperparameters of this space, {list(space.domains)}"
+            f"{where}: its configurations lack {missing} and vary {unknown}; they must vary only "
+            f"the hyperparameters of this space and have all of them: {list(space.domains)}"
         )
     rows, failed = [], []
     for config, loss, resource in results:
@@ -99,7 +105,7 @@ def past_rows(
 
 
 def _read(directory: Path) -> list[Past]:
-    """The results in a study's directory: a loss wherever a trial was judged, and its last."""
+    """Read results of a study: a loss at each decision on a trial, and at its end."""
     try:
         manifest = json.loads((directory / "study.json").read_text())
         lines = (directory / "journal.jsonl").read_text().splitlines()
@@ -109,7 +115,7 @@ def _read(directory: Path) -> list[Past]:
         ) from error
     sign = 1.0 if manifest["mode"] == "min" else -1.0
     configs: dict[int, dict[str, Any]] = {}
-    since: dict[int, list[tuple[int, float]]] = {}  # (resource, loss) since a trial was judged
+    since: dict[int, list[tuple[int, float]]] = {}  # (resource, loss) since the last decision
     results: list[Past] = []
 
     def judged(trial: int) -> None:
@@ -120,7 +126,7 @@ def _read(directory: Path) -> list[Past]:
         try:
             record = json.loads(line)
         except ValueError:
-            break  # a line that is being written, or was torn
+            break  # the line is incomplete: it is being written, or a write was interrupted
         match record:
             case {"record": "suggested" | "exploited", "trial": trial, "config": config}:
                 judged(trial)
@@ -141,5 +147,5 @@ def _read(directory: Path) -> list[Past]:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that they were."""
+    """Convert JSON's lists back to tuples."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value

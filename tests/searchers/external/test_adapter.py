@@ -209,7 +209,7 @@ def test_an_optimiser_that_raises_is_logged_once_and_the_search_goes_on(searcher
     searcher.on_end(report(searcher, 0, begun, loss=0.5))
     [record] = caplog.records
     assert record.levelno == logging.ERROR
-    assert "CountingSearch() failed; the search goes on at random" in caplog.text
+    assert "CountingSearch() failed; the search continues with random configurations" in caplog.text
     assert "no idea" in caplog.text
     assert searcher.error == "RuntimeError: no idea"
     assert optimiser.closed

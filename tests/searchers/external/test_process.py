@@ -89,7 +89,7 @@ def test_it_is_told_of_its_own_and_of_foreign_trials(script, tmp_path):
         ("garble", "which is no JSON object"),
         ("half", "whose values are not ['lr', 'layers', 'optimizer', 'batch_size']"),
         ("no handle", "which has no handle"),
-        ("no such place", "it answered -1 as a place among 2 values"),
+        ("no such place", "it answered -1 as a category; allowed are 0 to 1"),
         ("outside", "lr=7.0 is not in Real"),
     ],
 )

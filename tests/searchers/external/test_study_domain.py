@@ -69,7 +69,7 @@ def ax_knows(searcher):
 def dragonfly_knows(searcher):
     """The points that the child makes of what it was told."""
     space = [_described(name, domain) for name, domain in SPACE.domains.items()]
-    said = [json.loads(line) for line in searcher._optimiser._said]
+    said = [json.loads(line) for line in searcher._optimiser._sent]
     points = [raw(space, line["values"]) for line in said if line["do"] == "tell"]
     return [dict(zip(SPACE, point, strict=True)) for point in points]
 
