@@ -1,4 +1,4 @@
-"""Results of an experiment have a place in its README, between two comments."""
+"""The results section of an experiment's README, between two comments."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 
 
 class Place:
-    """Where the results of a profile stand: a README that is not there yet is nothing else.
+    """The location of a profile's results in a README.
+
+    If the README does not exist, it is created with the results only.
 
     Raises
     ------
-    ValueError : the README has no such place.
+    ValueError : the README does not contain the two comments.
     """
 
     def __init__(self, readme: Path, profile: str) -> None:
@@ -19,7 +21,7 @@ class Place:
         self._filled("")
 
     def fill(self, text: str) -> None:
-        """Replace what stands there, and nothing else: it may have been edited meanwhile."""
+        """Replace the results; the rest is read again, as it may have been edited."""
         self.readme.write_text(self._filled(text))
 
     def _filled(self, text: str) -> str:
@@ -29,6 +31,6 @@ class Place:
         if not place.search(page):
             raise ValueError(
                 f"{self.readme} has no place for results of {self.profile!r}: put the two lines "
-                f"{begin!r} and {end!r} where they shall stand, or give another file by --readme"
+                f"{begin!r} and {end!r} where the results belong, or give another file by --readme"
             )
         return place.sub(lambda _: f"{begin}\n{text}\n{end}", page)

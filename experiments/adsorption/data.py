@@ -1,4 +1,4 @@
-"""Adsorption energies as tensors: where they come from, how they are split and batched."""
+"""Adsorption energies as tensors: loading, splitting and batching."""
 
 from __future__ import annotations
 
@@ -31,34 +31,34 @@ from experiments.adsorption.structures import (
 )
 
 FIXTURE = Path(__file__).parent / "data" / "fixture.npz"
-SPLIT_SEED = 0  # never the trial's or the study's: all trials of all studies share one split
+SPLIT_SEED = 0  # not the trial's or the study's seed: all trials of all studies share one split
 PARTS = {"train": 0.70, "validation": 0.15, "test": 0.15}
 GEOMETRIES = ("relaxed", "initial")
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """G graphs with N atoms in all, M = 12 neighbours each."""
+    """A batch of G graphs with N atoms in total, M = 12 neighbours each."""
 
-    kind: Tensor  # (N,) row of features.KINDS
-    neighbour: Tensor  # (N, M) atom of this batch
+    kind: Tensor  # (N,) index in features.KINDS
+    neighbour: Tensor  # (N, M) index of an atom in this batch
     distance: Tensor  # (N, M) in Å
-    graph: Tensor  # (N,) which graph an atom belongs to
+    graph: Tensor  # (N,) index of each atom's graph
     n_atoms: Tensor  # (G,)
     target: Tensor  # (G,) standardised energy
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """All structures on one device; A atoms in S structures.
+    """All structures on one device: A atoms in S structures.
 
-    ``mean`` and ``std`` (eV) are those of the training part alone.
+    ``mean`` and ``std`` (eV) are those of the training part only.
     """
 
     kind: Tensor  # (A,)
-    neighbour: Tensor  # (A, M) atom of the same structure
+    neighbour: Tensor  # (A, M) index of an atom within the structure
     distance: Tensor  # (A, M) in Å
-    start: Tensor  # (S,) first atom of each structure
+    start: Tensor  # (S,) index of each structure's first atom
     n_atoms: Tensor  # (S,)
     energy: Tensor  # (S,) in eV
     mean: float
@@ -68,12 +68,12 @@ class Dataset:
     adsorbate: tuple[str, ...]
 
     def batch(self, structures: Tensor) -> Batch:
-        """Collate (G,) structures by index arithmetic alone."""
+        """Collate (G,) structures by index arithmetic only."""
         n_atoms = self.n_atoms[structures]  # (G,)
-        first = n_atoms.cumsum(0) - n_atoms  # (G,) first atom of each graph in the batch
+        first = n_atoms.cumsum(0) - n_atoms  # (G,) index of each graph's first atom in the batch
         graph = torch.repeat_interleave(n_atoms)  # (N,)
-        here = torch.arange(len(graph), device=graph.device)  # (N,)
-        there = here + (self.start[structures] - first)[graph]  # (N,) atom of the dataset
+        here = torch.arange(len(graph), device=graph.device)  # (N,) index in the batch
+        there = here + (self.start[structures] - first)[graph]  # (N,) index in the dataset
         return Batch(
             kind=self.kind[there].long(),
             neighbour=self.neighbour[there].long() + first[graph][:, None],  # (N, M)
@@ -85,12 +85,12 @@ class Dataset:
 
 
 def load(config: Mapping[str, Any], device: str = "cpu") -> Dataset:
-    """Dataset a trial's configuration asks for; loaded once for each process and device.
+    """Load a configuration's dataset, once per process and device.
 
     Parameters
     ----------
-    config : ``profile`` names generated data, unless ``data`` is the path of a file with
-        structures of your own; ``geometry``: ``"relaxed"`` (default) or ``"initial"``.
+    config : ``data``: path of a file with your own structures; without it, ``profile`` names the
+        generated data. ``geometry``: ``"relaxed"`` (default) or ``"initial"``.
     """
     path = config.get("data")
     modified = os.stat(path).st_mtime_ns if path is not None else 0
@@ -101,9 +101,10 @@ def load(config: Mapping[str, Any], device: str = "cpu") -> Dataset:
 
 
 def prepare(profile: str) -> Path:
-    """Path of the profile's data, generated now if need be.
+    """Return the path of the profile's data; generate it if it does not exist.
 
-    Call it before a study: workers would wait for one of them to generate, on a single core.
+    Call this before a study. Otherwise workers wait until one of them has generated the data, on a
+    single core.
     """
     spec = profile_named(profile)
     if spec.n_structures is None:
@@ -111,26 +112,27 @@ def prepare(profile: str) -> Path:
     path = cache_folder() / _cache_name(spec)
     if not path.exists():
         with _lock(path):
-            if not path.exists():  # another process may have been quicker
+            if not path.exists():  # another process may have written it meanwhile
                 arrays = generate(spec.n_structures, spec.seed, spec.shape, progress=ProgressLine())
                 write(path, arrays)
     return path
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/daskhpo`` or ``~/.cache/daskhpo``."""
+    """Return ``$XDG_CACHE_HOME/daskhpo`` or ``~/.cache/daskhpo``."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "daskhpo"
 
 
 def read_own(path: str | Path) -> dict[str, Array]:
-    """Packed arrays of your own structures, from any file that ASE reads.
+    """Read your own structures from any file that ASE reads; return packed arrays.
 
-    Each structure needs an energy in eV: ``info["adsorption_energy"]``, or the energy of its
-    calculator (extxyz: ``energy=``). What is on one slab must not be split, so give
-    ``info["slab"]`` (or ``"slab_id"``, ``"group"``); else the formula of the slab takes its place.
-    Tags are 0 bulk, 1 surface, 2 adsorbate; ``info["adsorbate"]`` names the adsorbate (else its
-    formula), and only a baseline uses it.
+    - Energy in eV: ``info["adsorption_energy"]``, or the energy of the calculator (extxyz:
+      ``energy=``).
+    - Slab: ``info["slab"]`` (or ``"slab_id"``, ``"group"``), else the formula of the slab.
+      Structures of one slab are never split between parts.
+    - Tags: 0 bulk, 1 surface, 2 adsorbate.
+    - Adsorbate: ``info["adsorbate"]``, else its formula. Only a baseline uses it.
     """
     frames = ase.io.read(path, index=":")
     if isinstance(frames, Atoms):
@@ -171,8 +173,8 @@ def to_dataset(arrays: Mapping[str, Array], geometry: str, device: str = "cpu") 
     prefix = "initial_" if geometry == "initial" else ""
     if prefix + "neighbours" not in arrays:
         raise ValueError(
-            f"geometry={geometry!r} needs structures before relaxation; these have only one "
-            "geometry: leave 'geometry' out"
+            f"geometry={geometry!r} needs structures before relaxation, but these have only one "
+            "geometry; leave 'geometry' out"
         )
     parts = split(arrays["slab"])
     energy = np.asarray(arrays["energy"], np.float64)
@@ -201,10 +203,10 @@ def to_dataset(arrays: Mapping[str, Array], geometry: str, device: str = "cpu") 
 
 
 def split(slab: Array) -> dict[str, Array]:
-    """Structures of each part, about 70/15/15; those of one slab stay together."""
+    """Return the structures of each part, about 70/15/15; slabs are not split."""
     names, of, sizes = np.unique(slab, return_inverse=True, return_counts=True)
     order = np.random.default_rng(SPLIT_SEED).permutation(len(names))
-    # A slab goes where the middle of its structures falls, all slabs in line.
+    # With all slabs in one sequence, the middle of a slab's structures decides its part.
     middle = np.empty(len(names))
     middle[order] = (np.cumsum(sizes[order]) - sizes[order] / 2) / sizes.sum()
     ends = np.cumsum(list(PARTS.values()))[:-1]
@@ -214,15 +216,15 @@ def split(slab: Array) -> dict[str, Array]:
     if empty:
         raise ValueError(
             f"no structure left for {' and '.join(empty)}: {len(names)} slabs are too few; "
-            "give more, or set info['slab'] where structures do not share a slab"
+            "give more, or set info['slab'] if structures do not share a slab"
         )
     return parts
 
 
 def baselines(data: Dataset) -> dict[str, dict[str, float]]:
-    """MAE (eV) of predicting a median of the training part, on validation and test.
+    """Return MAEs (eV) on validation and test of predicting a median of training data.
 
-    ``global_median`` knows nothing; ``adsorbate_median`` knows the adsorbate and no geometry.
+    ``global_median`` uses no input; ``adsorbate_median`` uses the adsorbate, but no geometry.
     """
     energy = data.energy.cpu().double().numpy()
     adsorbate = np.array(data.adsorbate)
@@ -260,9 +262,9 @@ def _cache_name(spec: Profile) -> str:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Let one process at a time make ``path``, where the file system can lock.
+    """Let one process at a time create ``path``, if the file system supports locks.
 
-    Without a lock the work is done twice; the file is whole either way.
+    Without a lock the work may be done twice; the file is complete in both cases.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as file:

@@ -1,4 +1,4 @@
-"""Errors in eV: of a network on a part of the data, of a trial's best epoch on the test part."""
+"""Errors in eV of a network on a part of the data, of a trial on the test part."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from torch import nn
 from experiments.adsorption.data import Dataset, load
 from experiments.adsorption.model import build
 
-BATCH = 256  # structures at a time where no gradient is needed
+BATCH = 256  # structures per batch without gradients
 
 
 @torch.no_grad()
 def mean_absolute_error(net: nn.Module, data: Dataset, part: str) -> float:
-    """MAE in eV on ``"train"``, ``"validation"`` or ``"test"``; leaves the network in eval mode."""
+    """Return the MAE in eV on one part of the data; leave the network in eval mode.
+
+    ``part``: ``"train"``, ``"validation"`` or ``"test"``.
+    """
     net.eval()
     structures = data.parts[part]
     total = torch.zeros((), device=structures.device, dtype=torch.float64)
@@ -26,14 +29,14 @@ def mean_absolute_error(net: nn.Module, data: Dataset, part: str) -> float:
     return float(total) / len(structures) * data.std
 
 
-def test_error(  # not a test, whatever its name says to pytest and ruff
+def test_error(  # not a test, despite its name (for pytest and ruff)
     config: Mapping[str, Any],
     state: Mapping[str, Any],
     device: str = "cpu",  # noqa: PT028
 ) -> float:
-    """MAE in eV on the test part, with the weights of the best epoch in a trial's checkpoint.
+    """Return the MAE in eV on the test part, with the best epoch's weights of a state.
 
-    Read it once, for the trial that a study chose on validation.
+    Use it once, for the trial that a study chose by its validation error.
     """
     net = build(config)
     net.load_state_dict(state["best"]["model"])

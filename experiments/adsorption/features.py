@@ -1,7 +1,8 @@
-"""What the network is told about an atom and about a distance.
+"""Features of atoms and of distances.
 
-Atoms: eight tabulated properties, each as a one-hot bin, and three flags for the tag. Distances: 41
-Gaussians. This follows Xie & Grossman 2018 with our own table, without their atomic volume.
+Atoms have eight tabulated properties, each as a one-hot bin, and three flags for the tag. Distances
+are expanded in 41 Gaussians. This follows Xie & Grossman 2018, with another table and without their
+atomic volume.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ WIDTH = 0.2  # Å
 
 
 class Element(NamedTuple):
-    """Tabulated properties; None or 0 where no value is established.
+    """Tabulated properties of an element; None or 0: no established value.
 
-    ``electronegativity`` is Pauling's; ``ionisation`` (first) and ``affinity`` are in eV, and an
-    affinity of 0 stands for an anion that is not bound.
+    ``electronegativity`` is Pauling's; ``ionisation`` (first) and ``affinity`` are in eV. An
+    affinity of 0 means that the anion is not bound.
     """
 
     group: int
@@ -110,7 +111,10 @@ KNOWN = np.array(sorted(atomic_numbers[s] for s in ELEMENTS))  # atomic numbers,
 
 
 def _bin(value: float | None, low: float, high: float, n: int) -> NDArray[np.float32]:
-    """One-hot of ``n`` equal bins; the ends take what lies outside, None is all zeros."""
+    """Encode a value one-hot in ``n`` equal bins; None: all zeros.
+
+    The first and the last bin include values outside the range.
+    """
     row = np.zeros(n, np.float32)
     if value is not None:
         row[min(max(int((value - low) / (high - low) * n), 0), n - 1)] = 1
@@ -118,7 +122,7 @@ def _bin(value: float | None, low: float, high: float, n: int) -> NDArray[np.flo
 
 
 def element_features(symbol: str) -> NDArray[np.float32]:
-    """The 83 columns of one element."""
+    """Return the 83 features of one element."""
     e = ELEMENTS[symbol]
     radius = float(covalent_radii[atomic_numbers[symbol]])  # Å
     p_block = e.group >= 13 and symbol != "He"
@@ -139,7 +143,7 @@ def element_features(symbol: str) -> NDArray[np.float32]:
 
 
 def _kinds() -> Tensor:
-    """One row for each pair of known element and tag: (elements * 3, 86)."""
+    """Return features of each pair of known element and tag: (elements * 3, 86)."""
     elements = np.stack([element_features(chemical_symbols[z]) for z in KNOWN])
     flags = np.eye(N_TAGS, dtype=np.float32)
     rows = [np.concatenate([row, flag]) for row in elements for flag in flags]
@@ -152,12 +156,12 @@ N_EDGE_FEATURES = len(CENTRES)  # 41
 
 
 def kinds(numbers: NDArray[Any], tags: NDArray[Any]) -> NDArray[np.int16]:
-    """Row of ``KINDS`` for each atom.
+    """Return each atom's index in ``KINDS``.
 
     Raises
     ------
     ValueError
-        If an element is not in the table, or a tag is not 0, 1 or 2.
+        An element is not in the table, or a tag is not 0, 1 or 2.
     """
     unknown = sorted(set(np.unique(numbers).tolist()) - set(KNOWN.tolist()))
     if unknown:
@@ -177,8 +181,8 @@ def kinds(numbers: NDArray[Any], tags: NDArray[Any]) -> NDArray[np.int16]:
 
 
 def expand(distance: Tensor) -> Tensor:
-    """Gaussians of distances: (...,) -> (..., 41)."""
+    """Expand distances in Gaussians: (...,) -> (..., 41)."""
     centres = CENTRES.to(distance.device, distance.dtype)
     exponent = (distance[..., None] - centres).mul_(1 / WIDTH).square_()
-    # exp(-60) is as good as nothing, while subnormal numbers would make a CPU 7 times slower.
+    # exp(-60) is negligible; smaller results would be subnormal, which makes a CPU 7 times slower.
     return exponent.clamp_(max=60).neg_().exp_()

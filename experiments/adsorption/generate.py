@@ -1,11 +1,13 @@
-"""Make a synthetic set of adsorption energies with ASE's effective medium theory (EMT).
+"""Generate synthetic adsorption energies by ASE's effective medium theory (EMT).
 
-A benchmark for machine learning: the problem has the shape, the size and the energy scale of real
-adsorption data, and it takes seconds instead of months. It says nothing about real surfaces. ASE's
-EMT is fitted for Al, Cu, Ag, Au, Ni, Pd and Pt; its H, C, N and O are "just for fun".
+This is a benchmark for machine learning. The problem has the shape, the size and the energy scale
+of real adsorption data, but it takes seconds instead of months. It says nothing about real
+surfaces: ASE's EMT is fitted for Al, Cu, Ag, Au, Ni, Pd and Pt; its H, C, N and O are "just for
+fun".
 
-Each structure is one atom (any of the eleven elements) on a slab of a pure metal, a random binary
-alloy or a metal with another one in its top layer. The adsorbate is relaxed on the rigid slab.
+Each structure is one atom (any of the eleven elements) on a slab. The slab is a pure metal, a
+random binary alloy, or a metal with another one in its top layer. The adsorbate is relaxed on the
+rigid slab.
 
 Examples
 --------
@@ -50,11 +52,11 @@ from experiments.adsorption.structures import (
 
 METALS = ("Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt")
 ADSORBATES = ("H", "C", "N", "O", *METALS)
-PER_SLAB = 12  # structures tried on each slab; about 11 remain
+PER_SLAB = 12  # attempts on each slab; about 11 are kept
 STRAIN = 0.03
 RATTLE = 0.05  # Å
 MAX_FORCE, MAX_STEPS = 0.05, 25  # eV/Å, BFGS steps
-SAME_ENERGY = 1e-3  # eV: nearer than this, two starts of one adsorbate ended in the same minimum
+SAME_ENERGY = 1e-3  # eV: two starts of one adsorbate with a smaller difference are duplicates
 
 # Start sites as fractions of the surface's primitive cell, from a top-layer atom.
 SITES: dict[str, dict[str, tuple[float, float]]] = {
@@ -66,7 +68,7 @@ SITES: dict[str, dict[str, tuple[float, float]]] = {
         "shortbridge": (0, 1 / 2),
         "hollow": (1 / 2, 1 / 2),
     },
-    # From an atom of the step's edge; x points down the step, the terrace lies behind.
+    # From an atom at the step's edge; x points down the step, away from the terrace.
     "211": {
         "edge": (0, 0),
         "edgebridge": (0, 1 / 2),
@@ -78,7 +80,10 @@ SITES: dict[str, dict[str, tuple[float, float]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Slabs of ``repeat`` x ``repeat`` surface cells, ``layers`` deep (one more on 110)."""
+    """The size of a slab: ``repeat`` x ``repeat`` surface cells, ``layers`` deep.
+
+    Slabs of 110 have one more layer.
+    """
 
     repeat: int = 2
     layers: int = 3
@@ -86,7 +91,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Slab:
-    """A rattled slab and what is needed to put an adsorbate on it."""
+    """A rattled slab, with the data that is needed to place an adsorbate."""
 
     atoms: Atoms
     facet: str
@@ -114,7 +119,7 @@ def make_slab(rng: np.random.Generator, shape: Shape) -> Slab:
         n_replaced = int(rng.integers(1, n_top + 1))
         symbols[rng.choice(top, size=n_replaced, replace=False)] = second
         host = f"{second}/{first} skin {n_replaced / n_top:.2f}"
-    # Vegard's law between EMT's own lattice constants.
+    # Vegard's law between EMT's lattice constants.
     lattice = float(np.mean([_lattice_constant(s) for s in symbols]))
     lattice *= 1 + rng.uniform(-STRAIN, STRAIN)
     ideal.set_cell(ideal.cell * (lattice / _lattice_constant(first)), scale_atoms=True)
@@ -129,7 +134,7 @@ def make_slab(rng: np.random.Generator, shape: Shape) -> Slab:
 
 
 def structures_on(slab_id: int, seed: int = 0, shape: Shape = Shape()) -> list[Structure]:
-    """Structures on one slab that converged and differ; fixed by the arguments alone."""
+    """Return converged, distinct structures on one slab; fully set by the arguments."""
     rng = np.random.default_rng([seed, slab_id])
     slab = make_slab(rng, shape)
     sites = SITES[slab.facet]
@@ -181,10 +186,10 @@ def generate(
     n_processes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Array]:
-    """Packed arrays of the first ``n_structures`` structures, slab by slab.
+    """Generate ``n_structures`` structures, slab by slab; return packed arrays.
 
-    The set does not depend on ``n_processes`` (None: one for each core this process may use).
-    A larger set begins with the smaller one of the same seed and shape.
+    The set does not depend on ``n_processes`` (None: one per core that this process may use). A
+    larger set starts with the smaller one of the same seed and shape.
     """
     if n_structures < 1:
         raise ValueError(f"n_structures={n_structures!r} must be at least 1")
@@ -201,7 +206,7 @@ def generate(
 
 
 class ProgressLine:
-    """Write ``1234/2000 structures, 45/s`` over itself on standard error."""
+    """A progress line on standard error: ``1234/2000 structures, 45/s``."""
 
     def __init__(self) -> None:
         self.began = self.shown = time.monotonic()
@@ -220,13 +225,14 @@ class ProgressLine:
 def _slabs(
     n_structures: int, seed: int, shape: Shape, n_processes: int
 ) -> Iterator[list[Structure]]:
-    """Structures of slab 0, 1, 2, ... in this order, however many processes work on them."""
-    # About 94 % of the attempts are kept; twice as many slabs as needed is a bound, not a cost.
+    """Yield the structures of slab 0, 1, 2, ... in order, for any number of processes."""
+    # About 94 % of the attempts are kept. Twice the needed number of slabs is only an upper limit:
+    # the caller stops earlier.
     tasks = ((i, seed, shape) for i in range(2 * math.ceil(n_structures / PER_SLAB) + 10))
     if n_processes == 1:
         yield from map(_structures_of, tasks)
         return
-    # spawn: the caller may hold threads (Dask, torch), which do not survive a fork.
+    # spawn: threads of the caller (Dask, torch) do not survive a fork.
     with _one_thread_each(), multiprocessing.get_context("spawn").Pool(n_processes) as pool:
         yield from pool.imap(_structures_of, tasks, chunksize=2)
 
@@ -236,7 +242,10 @@ def _structures_of(task: tuple[int, int, Shape]) -> list[Structure]:
 
 
 def _usable_cores() -> int:
-    """Cores of this process; 1 in a daemon, such as a Dask worker, which may not have children."""
+    """Return the number of cores of this process.
+
+    It is 1 in a daemon, such as a Dask worker, which may not start child processes.
+    """
     if multiprocessing.current_process().daemon:
         return 1
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
@@ -246,7 +255,7 @@ def _usable_cores() -> int:
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Let processes started here use one BLAS thread: they read these when they import numpy."""
+    """Limit BLAS to one thread in child processes; numpy's import reads these names."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
@@ -261,12 +270,12 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _lattice_constant(metal: str) -> float:
-    """Of EMT's own fcc crystal, in Å: its neutral-sphere radius s0 fixes it."""
+    """Return the lattice constant (Å) of EMT's fcc crystal, from its radius s0."""
     return float(math.sqrt(2) * beta * emt_parameters[metal][1] * Bohr)
 
 
 def _clean(facet: str, metal: str, shape: Shape) -> tuple[Atoms, int]:
-    """An ideal slab, and how many of its atoms are its surface."""
+    """Return an ideal slab, and the number of its surface atoms."""
     n, layers = shape.repeat, shape.layers
     a = _lattice_constant(metal)
     match facet:
@@ -274,9 +283,9 @@ def _clean(facet: str, metal: str, shape: Shape) -> tuple[Atoms, int]:
             return fcc111(metal, (n, n, layers), a=a, vacuum=8.0), n * n
         case "100":
             return fcc100(metal, (n, n, layers), a=a, vacuum=8.0), n * n
-        case "110":  # its layers are thin
+        case "110":  # thin layers, so one more
             return fcc110(metal, (n, n, layers + 1), a=a, vacuum=8.0), n * n
-        case "211":  # the surface is the terrace: three rows
+        case "211":  # the surface is the terrace of three rows
             return fcc211(metal, (3, n, layers), a=a, vacuum=8.0, orthogonal=True), 3 * n
     raise ValueError(f"facet={facet!r} must be one of {list(SITES)}")
 
@@ -293,7 +302,7 @@ def _atom_energy(symbol: str) -> float:
 
 
 def _place(slab: Atoms, adsorbate: str, xy: Array) -> Atoms:
-    """Put an atom above ``xy``, as low as the covalent radii of the slab's atoms let it."""
+    """Place an atom above ``xy``, as low as covalent radii allow."""
     atoms = slab.copy()
     atoms.pbc = (True, True, False)
     images = np.array(
@@ -310,23 +319,23 @@ def _place(slab: Atoms, adsorbate: str, xy: Array) -> Atoms:
 
 
 def _relax(start: Atoms) -> Atoms | None:
-    """Relax the last atom on the rigid rest; None if it does not settle."""
+    """Relax the last atom, with all others fixed; None: not converged."""
     atoms = start.copy()
     atoms.calc = EMT()
-    # The filter shows BFGS three coordinates, so its Hessian is 3 x 3.
+    # The filter gives BFGS three coordinates, so its Hessian is 3 x 3.
     optimiser = BFGS(Filter(atoms, indices=[len(atoms) - 1]), logfile=None)
     return atoms if optimiser.run(fmax=MAX_FORCE, steps=MAX_STEPS) else None
 
 
 def main() -> None:
-    """Command line."""
+    """Generate structures from the command line."""
     parser = argparse.ArgumentParser(description="Synthetic EMT adsorption energies")
     parser.add_argument("n_structures", type=int)
-    parser.add_argument("path", type=Path, help="the .npz to write")
+    parser.add_argument("path", type=Path, help="the .npz file to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeat", type=int, default=2, help="surface cells along each side")
     parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--processes", type=int, help="default: one for each core")
+    parser.add_argument("--processes", type=int, help="default: one per core")
     given = parser.parse_args()
     arrays = generate(
         given.n_structures,

@@ -1,13 +1,13 @@
-"""How much memory a configuration needs on its device, before anything is trained.
+"""Estimates of the device memory of a configuration, before training.
 
     python -m experiments.adsorption.memory [--profile gpu] [--atoms 40]
 
-prints what the profile's configurations need, and how many of them fit on devices of some sizes.
+prints the memory of the profile's configurations, and the share that fits on devices of some sizes.
 
-What is counted is exact where the model says it: the bytes that autograd saves for the backward
-pass. What the backward pass needs on top, and evaluation, are bounds that were measured with
-torch's profiler on a CPU. Kernels of another device may take other workspaces; nothing here was
-measured on a GPU.
+The bytes that autograd saves for the backward pass follow from the model and are exact. The
+workspace of the backward pass and the memory of evaluation are bounds, measured with torch's
+profiler on a CPU. Kernels of other devices may need other workspaces; nothing was measured on a
+GPU.
 """
 
 from __future__ import annotations
@@ -27,23 +27,25 @@ from experiments.adsorption.profiles import BATCH_SIZES, PROFILES, profile_named
 
 NEIGHBOURS = 12
 FLOAT = 4  # bytes
-# Weights, gradients and two moments of Adam; the best epoch's weights; copies of all but the
-# gradients while a checkpoint is taken.
+# Weights, gradients and two moments of Adam; the best epoch's weights; copies of all except the
+# gradients during a checkpoint.
 PER_PARAMETER = FLOAT * (4 + 1 + 4)
 GIB = 2**30
-HEAD = {"fc_size": 150, "fc_layers": 40}  # the largest; it hardly matters
+HEAD = {"fc_size": 150, "fc_layers": 40}  # the largest head; its size has little effect
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a trial needs on its device; without the device's context and the data set.
+    """Device memory of a trial in bytes.
+
+    The device's context and the data set are not included.
 
     Attributes
     ----------
-    saved : for the backward pass of a training step. Exact.
-    workspace : on top of it while the backward pass runs. A bound, measured on a CPU.
-    evaluation : for a batch of evaluation, when nothing is saved. Measured on a CPU.
-    parameters : weights and what follows them.
+    saved : bytes that a training step saves for its backward pass. Exact.
+    workspace : additional bytes during the backward pass. A bound, measured on a CPU.
+    evaluation : bytes for a batch of evaluation, which saves nothing. Measured on a CPU.
+    parameters : bytes of weights, gradients, optimiser state and their copies.
     """
 
     saved: int
@@ -53,16 +55,16 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """Bytes at the fullest moment."""
+        """Largest number of bytes at any time."""
         return self.parameters + max(self.saved + self.workspace, self.evaluation)
 
 
 def estimate(config: Mapping[str, Any], atoms: float) -> Memory:
-    """Memory of a configuration on structures of so many atoms.
+    """Estimate the memory of a configuration.
 
     Parameters
     ----------
-    atoms : of a structure; the mean serves for a batch of many, the largest is safe.
+    atoms : atoms per structure: the mean for large batches, or the largest number to be safe.
 
     Examples
     --------
@@ -74,7 +76,7 @@ def estimate(config: Mapping[str, Any], atoms: float) -> Memory:
     h, n_fc = config["fc_size"], config["fc_layers"]
     n_graphs = config["batch_size"]
     n_atoms = n_graphs * atoms
-    # Features and expanded distances; the indices, which are 64-bit.
+    # Features and expanded distances; 64-bit indices.
     inputs = N_ATOM_FEATURES + NEIGHBOURS * N_EDGE_FEATURES + 2 * NEIGHBOURS + 2
     # Gate and core before and after their activations (M, 4a); the layer's and the norm's input.
     per_layer = (4 * NEIGHBOURS + 2) * a
@@ -89,7 +91,7 @@ def estimate(config: Mapping[str, Any], atoms: float) -> Memory:
 
 
 def largest_batch(config: Mapping[str, Any], atoms: float, n_bytes: float) -> float | None:
-    """The largest batch size of the experiment with which a configuration fits, or None."""
+    """Return the experiment's largest batch size that fits, or None."""
     fitting = [
         size
         for size in BATCH_SIZES.values
@@ -99,7 +101,7 @@ def largest_batch(config: Mapping[str, Any], atoms: float, n_bytes: float) -> fl
 
 
 def table(atoms: float) -> str:
-    """Peak GiB by architecture and batch size, as Markdown."""
+    """Format the peak in GiB by architecture and batch size, as Markdown."""
     sizes = [BATCH_SIZES.values[0], BATCH_SIZES.values[5], BATCH_SIZES.values[-1]]
     lines = [
         "| embedding | convolutions | " + " | ".join(f"batch {size}" for size in sizes) + " |",
@@ -114,7 +116,7 @@ def table(atoms: float) -> str:
 
 
 def shares(profile: str, atoms: float, gib: Sequence[float], n: int = 10_000) -> dict[float, float]:
-    """Share of a profile's random configurations whose peak is at most so many GiB."""
+    """Return the shares of a profile's random configurations that fit in some GiB."""
     space = Space(profile_named(profile).space())
     generator = np.random.default_rng(0)
     peaks = np.array([estimate(space.sample(generator), atoms).peak for _ in range(n)])
@@ -125,7 +127,7 @@ def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--profile", choices=sorted(PROFILES), default="gpu")
-    parser.add_argument("--atoms", type=float, default=40, help="of a structure; default: 40")
+    parser.add_argument("--atoms", type=float, default=40, help="atoms per structure; default: 40")
     parser.add_argument("--gib", type=float, nargs="+", default=[1, 2, 4, 8, 16])
     options = parser.parse_args()
     print(f"Peak memory in GiB, structures of {options.atoms:g} atoms, FC 150 × 40\n")

@@ -1,4 +1,6 @@
-"""A crystal graph network on dense neighbour lists: no scatter, no edge concatenation.
+"""A crystal graph network on dense neighbour lists.
+
+It needs no scatter and no concatenation of edge features.
 
 References
 ----------
@@ -19,16 +21,17 @@ from experiments.adsorption.features import KINDS, N_ATOM_FEATURES, N_EDGE_FEATU
 
 
 class Convolution(nn.Module):
-    """Atoms gather gated messages of their neighbours: the layer of PyG's ``CGConv``.
+    """A layer in which atoms sum gated messages of their neighbours.
 
-    One batch normalisation follows the sum over neighbours, and the residual comes last, as in
-    ``CGConv(batch_norm=True)``. Xie & Grossman's code also normalises in front of the gate and
-    puts a softplus behind the residual. No linear layer stands directly before a normalisation
-    here, so both halves keep their bias; there it would be idle.
+    It is the layer of PyG's ``CGConv``. One batch normalisation follows the sum over neighbours,
+    and the residual comes last, as in ``CGConv(batch_norm=True)``. Xie & Grossman's code also
+    normalises before the gate and applies a softplus after the residual. Here no linear layer is
+    directly before a normalisation, where its bias would have no effect, so both halves have a
+    bias.
 
     Parameters
     ----------
-    width : a, features of an atom.
+    width : number of features of an atom, a.
     """
 
     def __init__(self, width: int) -> None:
@@ -42,7 +45,7 @@ class Convolution(nn.Module):
         a = self.width
         weight = self.linear.weight
         own, other, edge = weight[:, :a], weight[:, a : 2 * a], weight[:, 2 * a :]
-        # One product per atom, not per edge; [E, 2a + 41] is never built.
+        # One product per atom, not per edge: [E, 2a + 41] is never allocated.
         sent = linear(x, other).index_select(0, neighbour.flatten())  # (N * M, 2a)
         z = linear(edges, edge)  # (N, M, 2a)
         z += sent.view(z.shape)
@@ -54,7 +57,7 @@ class Convolution(nn.Module):
 
 
 class Head(nn.Module):
-    """Mean-pooled atoms (G, a) to one number each (G,), through softplus layers."""
+    """Softplus layers from mean-pooled atoms (G, a) to one number per graph (G,)."""
 
     def __init__(self, width: int, size: int, n_layers: int) -> None:
         super().__init__()
@@ -70,7 +73,7 @@ class Head(nn.Module):
 
 
 class CrystalGraphNet(nn.Module):
-    """Standardised energy of each graph in a batch."""
+    """A network that predicts the standardised energy of each graph in a batch."""
 
     kinds: Tensor
 
@@ -92,12 +95,15 @@ class CrystalGraphNet(nn.Module):
 
 
 def build(config: Mapping[str, Any], generator: torch.Generator | None = None) -> CrystalGraphNet:
-    """Network of a configuration; its first weights depend on ``generator`` alone."""
+    """Build a configuration's network; ``generator`` alone sets its initial weights.
+
+    None: torch's global generator.
+    """
     net = CrystalGraphNet(
         config["embedding"], config["conv_layers"], config["fc_size"], config["fc_layers"]
     )
     if generator is not None:
-        # torch's own rule for linear layers, drawn from our generator instead of the global one.
+        # torch's rule for linear layers, with our generator instead of the global one.
         for module in net.modules():
             if isinstance(module, nn.Linear):
                 bound = module.in_features**-0.5
@@ -107,7 +113,7 @@ def build(config: Mapping[str, Any], generator: torch.Generator | None = None) -
 
 
 def n_parameters(embedding: int, conv_layers: int, fc_size: int, fc_layers: int) -> int:
-    """How many numbers the network of these sizes learns."""
+    """Return the number of parameters of a network of these sizes."""
     a, h = embedding, fc_size
     convolution = (2 * a + N_EDGE_FEATURES + 1) * 2 * a + 2 * a
     head = (a + 1) * h + (fc_layers - 1) * (h + 1) * h + h + 1

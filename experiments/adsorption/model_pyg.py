@@ -1,4 +1,4 @@
-"""The same network on torch-geometric's ``CGConv``: a reference to test and to time against."""
+"""The same network with torch-geometric's ``CGConv``, for tests and timings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from experiments.adsorption.model import Convolution, CrystalGraphNet, Head
 
 
 class PygNet(nn.Module):
-    """Standardised energy of each graph in a torch-geometric batch."""
+    """A network that predicts each graph's standardised energy in a PyG batch."""
 
     kinds: Tensor
 
@@ -36,7 +36,7 @@ class PygNet(nn.Module):
 
 
 def graphs(data: Dataset, part: str) -> list[Data]:
-    """Structures of a part, one torch-geometric object each, for its own ``DataLoader``."""
+    """Return a part's structures as torch-geometric objects, for its ``DataLoader``."""
     objects = []
     for structure in data.parts[part]:
         batch = data.batch(structure[None])
@@ -57,7 +57,7 @@ def graphs(data: Dataset, part: str) -> list[Data]:
 
 @torch.no_grad()
 def copy_weights(source: CrystalGraphNet, target: PygNet) -> None:
-    """Give ``target`` the weights and the running statistics of ``source``."""
+    """Copy weights and running statistics from ``source`` to ``target``."""
     target.embed.load_state_dict(source.embed.state_dict())
     target.head.load_state_dict(source.head.state_dict())
     for dense, pyg in zip(source.convolutions, target.convolutions, strict=True):

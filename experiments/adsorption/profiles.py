@@ -1,4 +1,4 @@
-"""Four sizes of the same experiment: what is searched, for how long, on how much data."""
+"""Four sizes of the experiment: search space, epochs and amount of data."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ BATCH_SIZES = Ordinal([40, 61, 79, 97, 119, 140, 158, 178, 199, 219, 238])
 
 @dataclass(frozen=True)
 class Profile:
-    """One size of the experiment; resource is counted in epochs.
+    """One size of the experiment; the unit of resource is an epoch.
 
     Attributes
     ----------
     domains : the six hyperparameters.
-    n_structures : how many structures to generate; None: those of the committed fixture.
-    shape : size of their slabs.
+    n_structures : number of structures to generate; None: use the committed fixture.
+    shape : size of the slabs.
     max_t, grace_period, eta : full training, first rung and reduction factor of ASHA.
+    seed : seed of the generated structures.
     """
 
     name: str
@@ -36,9 +37,9 @@ class Profile:
     seed: int = 0
 
     def space(self, **constants: Any) -> dict[str, Any]:
-        """Search space of a study, with the profile and ``constants`` in it.
+        """Return the search space of a study, with the profile's name and ``constants``.
 
-        Constants that trials know: ``data`` and ``geometry``, see :func:`data.load`.
+        Trials use the constants ``data`` and ``geometry``, see :func:`data.load`.
 
         Examples
         --------
@@ -55,7 +56,7 @@ PROFILES: dict[str, Profile] = {
             "smoke",
             {
                 "lr": LEARNING_RATES,
-                # 210 structures to train on: with batches of 238 an epoch were a single step.
+                # 210 structures for training: with batches of 238 an epoch would be a single step.
                 "batch_size": Ordinal([10, 20, 40]),
                 "embedding": Integer(4, 16),
                 "conv_layers": Integer(1, 2),
@@ -84,7 +85,7 @@ PROFILES: dict[str, Profile] = {
             "short",
             {
                 "lr": LEARNING_RATES,
-                # 560 structures to train on: as many steps as `laptop` has in an epoch.
+                # 560 structures for training: as many steps per epoch as `laptop` has.
                 "batch_size": Ordinal([20, 40, 61, 79, 97]),
                 "embedding": Integer(4, 16),
                 "conv_layers": Integer(1, 2),
@@ -92,7 +93,7 @@ PROFILES: dict[str, Profile] = {
                 "fc_layers": Integer(1, 8),
             },
             max_t=27,
-            grace_period=3,  # after one epoch ranks say nothing yet
+            grace_period=3,  # after one epoch ranks carry no information yet
             n_structures=800,
         ),
         Profile(

@@ -1,4 +1,4 @@
-"""One structure as a graph, and many of them packed in one small ``.npz``."""
+"""Structures as graphs, and their arrays packed in an ``.npz`` file."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ class Structure:
 
     Attributes
     ----------
-    numbers, tags : atomic numbers (N,) and what each atom is: 0 bulk, 1 surface, 2 adsorbate.
-    neighbours, distances : nearest atoms (N, M) over periodic images, and how far they are (Å).
-    initial_neighbours, initial_distances : the same before relaxation; None where not known.
-    slab : structures of one slab share it; a split never separates them.
+    numbers, tags : atomic numbers (N,); tags (N,): 0 bulk, 1 surface, 2 adsorbate.
+    neighbours, distances : indices of the nearest atoms (N, M), with periodic images; distances
+        (N, M) in Å.
+    initial_neighbours, initial_distances : the same before relaxation; None: not known.
+    slab : name of the slab; a split keeps its structures together.
     energy : adsorption energy in eV.
     """
 
@@ -48,17 +49,18 @@ class Structure:
 
 
 def nearest(atoms: Atoms, k: int = N_NEIGHBOURS) -> tuple[Array, Array]:
-    """Indices and distances (Å) of each atom's ``k`` nearest atoms, periodic images included.
+    """Find each atom's ``k`` nearest atoms, with periodic images.
 
     Returns
     -------
-    neighbours, distances : both (N, k), nearest first; equal distances in order of index.
+    neighbours, distances : indices, and distances in Å; both (N, k), nearest first. Equal distances
+        are in order of index.
 
     Raises
     ------
     ValueError
-        If an atom has fewer than ``k`` neighbours however far one looks (a small molecule
-        without a periodic cell).
+        An atom has fewer than ``k`` neighbours at any distance (a small molecule without a periodic
+        cell).
     """
     n = len(atoms)
     pbc = np.asarray(atoms.pbc)
@@ -72,7 +74,7 @@ def nearest(atoms: Atoms, k: int = N_NEIGHBOURS) -> tuple[Array, Array]:
     positions = np.asarray(atoms.get_positions(wrap=True, eps=0))
     radius = 8.0
     while True:
-        # Wrapped fractions differ by less than 1, hence the one image more than radius / height.
+        # Wrapped fractions differ by less than 1, so one image more than radius / height is needed.
         reach = np.where(pbc, np.floor(radius / heights).astype(int) + 1, 0)
         shifts = np.stack(
             np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), axis=-1
@@ -90,7 +92,7 @@ def nearest(atoms: Atoms, k: int = N_NEIGHBOURS) -> tuple[Array, Array]:
 
 
 def pack(structures: Sequence[Structure]) -> dict[str, Array]:
-    """Put structures end to end; atoms of structure i are ``start[i]:start[i + 1]``."""
+    """Concatenate structures; atoms of structure i are ``start[i]:start[i + 1]``."""
     if not structures:
         raise ValueError("no structure to pack")
 
@@ -114,7 +116,7 @@ def pack(structures: Sequence[Structure]) -> dict[str, Array]:
 
 
 def write(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write ``path`` as a whole or not at all: readers never see half a file."""
+    """Write ``path`` atomically, so that no incomplete file is read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
@@ -126,6 +128,6 @@ def write(path: Path, arrays: Mapping[str, Array]) -> None:
 
 
 def read(path: Path) -> dict[str, Array]:
-    """Read what :func:`write` wrote."""
+    """Read a file written by :func:`write`."""
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}

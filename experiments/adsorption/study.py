@@ -1,4 +1,4 @@
-"""Tune a crystal graph network on adsorption energies: the main job of ``make study``."""
+"""Tune a crystal graph network on adsorption energies; run by ``make study``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from experiments.adsorption.trainable import AdsorptionNet
 
 
 def make_study(profile: Profile, name: str, storage: str, seed: int) -> Study:
-    """ASHA with random search on a profile.
+    """Define a study with ASHA and random search.
 
-    Trials are ranked by their best epoch so far: at a constant learning rate the validation error
-    jumps by a factor of two from one epoch to the next.
+    Trials are ranked by their best epoch so far, because at a constant learning rate the validation
+    error jumps by a factor of two between epochs.
     """
     return Study(
         AdsorptionNet,
@@ -40,7 +40,7 @@ def make_study(profile: Profile, name: str, storage: str, seed: int) -> Study:
 
 
 def main() -> None:
-    """Prepare the data, run or go on with the study, and tell what came out."""
+    """Prepare the data, run or resume the study, and print its results."""
     options = _options()
     profile = PROFILES[options.profile]
     name = options.name or f"adsorption-{profile.name}"
@@ -48,7 +48,7 @@ def main() -> None:
     study = make_study(profile, name, options.storage, options.seed)
     known = study.path.exists() and study.result().num_trials
     if known:
-        print(f"{study.path} has {known} trials already: going on with it")
+        print(f"{study.path} has {known} trials already: resuming it")
     result = (study.resume if known else study.run)(
         time_budget=options.time_budget,
         resources={"cpu": 1, "gpu": options.gpu} if options.gpu else None,
@@ -57,9 +57,9 @@ def main() -> None:
 
 
 def tell(result: Result, study: Study, profile: Profile) -> None:
-    """Print the best configuration and its errors beside those of predictors that learn nothing."""
+    """Print the best configuration, and its errors next to those of baselines."""
     if not result.has_reports:
-        print("no trial has reported yet: give it more --time-budget")
+        print("no trial has reported yet: give a longer --time-budget")
         return
     best = result.best_trial
     data = load(profile.space())
@@ -78,15 +78,15 @@ def tell(result: Result, study: Study, profile: Profile) -> None:
         )
     print()
     print("mean absolute error, eV      validation   test")
-    labels = {"global_median": "median of all", "adsorbate_median": "median of its adsorbate"}
+    labels = {"global_median": "median of all", "adsorbate_median": "median per adsorbate"}
     for key, errors in guesses.items():
         print(f"  {labels[key]:25} {errors['validation']:10.3f} {errors['test']:6.3f}")
     print(f"  {'this network, best epoch':25} {result.best_value:10.3f} {tested:6.3f}")
     print()
     print(f"results    {study.path} (journal.jsonl, checkpoints.zarr)")
-    print(f"look       daskhpo status {study.path}; daskhpo best {study.path} -k 5")
+    print(f"inspect    daskhpo status {study.path}; daskhpo best {study.path} -k 5")
     print(f"in Python  daskhpo.load_study({str(study.path)!r}).trials()")
-    print("go on      the same command again; begin anew with --name ANOTHER")
+    print("continue   the same command again; --name ANOTHER starts another study")
 
 
 def _options() -> argparse.Namespace:
@@ -96,7 +96,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--gpu", type=float, default=0, help="GPUs per trial, or a fraction")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--storage", default="runs", help="directory of studies; default: runs")
-    parser.add_argument("--name", help="of the study; default: adsorption-PROFILE")
+    parser.add_argument("--name", help="name of the study; default: adsorption-PROFILE")
     return parser.parse_args()
 
 

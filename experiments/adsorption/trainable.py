@@ -1,4 +1,4 @@
-"""The trial of this experiment: one unit of resource is one epoch."""
+"""The trainable of this experiment; one unit of resource is one epoch."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from experiments.adsorption.model import build
 
 
 class AdsorptionNet(Trainable):
-    """Train a crystal graph network; ``config["profile"]`` says on which data.
+    """Training of a crystal graph network on the data of ``config["profile"]``.
 
-    Metrics: ``val_mae`` (eV, this epoch's), ``train_loss`` (L1 on the standardised energy, mean
+    Metrics: ``val_mae`` (eV, of this epoch), ``train_loss`` (L1 on the standardised energy, mean
     over the epoch) and ``lr``. A loss that is not finite is reported as infinite.
 
-    A checkpoint continues bit for bit on a CPU. The learning rate is always the configuration's,
-    not the checkpoint's, so population-based training can change it. With the state of another
-    trial comes its shuffling and its best epoch.
+    On a CPU, training from a checkpoint continues bit for bit. The learning rate is always the
+    configuration's, not the checkpoint's, so population-based training can change it. The state of
+    another trial includes its shuffling and its best epoch.
     """
 
     def setup(self, config: Config) -> None:
         device = self.trial.device
         if device == "cpu":
-            torch.set_num_threads(1)  # a worker for each core, not a thread for each core
+            torch.set_num_threads(1)  # each core has a worker
         init, shuffle = np.random.SeedSequence(self.trial.seed).generate_state(2)
         self.lr, self.batch_size = float(config["lr"]), int(config["batch_size"])
         self.data = load(config, device)
@@ -58,7 +58,7 @@ class AdsorptionNet(Trainable):
         return {"val_mae": val_mae, "train_loss": train_loss, "lr": self.lr}
 
     def save_checkpoint(self) -> State:
-        # A copy: training may go on while the state is written.
+        # A copy, because training may continue while the state is written.
         return copy.deepcopy(
             {
                 "model": self.net.state_dict(),
@@ -79,7 +79,7 @@ class AdsorptionNet(Trainable):
         self.epoch, self.best = state["epoch"], state["best"]
 
     def _train(self) -> float:
-        """One pass over the training part; the mean loss, not finite if any step's was not."""
+        """Train for one epoch; return the mean loss (not finite if any step's was not)."""
         self.net.train()
         structures = self.data.parts["train"]
         order = torch.randperm(len(structures), generator=self.shuffle)
@@ -89,12 +89,12 @@ class AdsorptionNet(Trainable):
         for first in range(0, len(structures), self.batch_size):
             some = structures[first : first + self.batch_size]
             if len(some) < 2:
-                continue  # a last batch of one graph would spoil the batch statistics
+                continue  # a last batch of one graph would distort the batch statistics
             batch = self.data.batch(some)
             loss = (self.net(batch) - batch.target).abs().mean()
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()
-            total += loss.detach() * len(some)  # stays on the device: no wait for it at each step
+            total += loss.detach() * len(some)  # stays on the device, so no step waits for it
             n_seen += len(some)
         return float(total) / n_seen

@@ -1,1 +1,1 @@
-"""Population based training of a learning rate, and the schedule as a result."""
+"""Population-based training of a learning rate; the result is a schedule."""

@@ -1,4 +1,4 @@
-"""Two sizes of the experiment: which network, how long, and how many members."""
+"""Two sizes of the experiment: network, epochs and number of members."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ LEARNING_RATES = Real(1e-3, 3e-2, log=True)
 
 @dataclass(frozen=True)
 class Profile:
-    """One size; resource is counted in epochs.
+    """One size of the experiment; the unit of resource is an epoch.
 
     Attributes
     ----------
-    data : profile of the adsorption experiment whose structures are used.
-    population : members; the constant rates to compare with are as many.
-    max_t, interval : epochs in all, and between two rankings.
-    network : everything but the learning rate, held fixed.
+    data : profile of the adsorption experiment that provides the structures.
+    population : number of members, and of constant rates to compare with.
+    max_t, interval : total number of epochs; epochs between rankings.
+    network : all hyperparameters except the learning rate; constant.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Profile:
     )
 
     def space(self, lr: Any = LEARNING_RATES) -> dict[str, Any]:
-        """The network with this learning rate, or these."""
+        """Return the space: the network with a learning rate, or a domain of rates."""
         return {"lr": lr, **self.network, "profile": self.data}
 
 

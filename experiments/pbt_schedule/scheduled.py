@@ -1,4 +1,4 @@
-"""The network with a multistep learning rate, by torch's own scheduler."""
+"""The network with a multistep learning rate, set by torch's scheduler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from experiments.adsorption.trainable import AdsorptionNet
 
 
 class ScheduledNet(AdsorptionNet):
-    """Trains with ``config["rates"]``, which change after the epochs ``config["milestones"]``."""
+    """A trial with multistep learning rates.
+
+    It uses ``config["rates"]`` in turn and changes them after the epochs ``config["milestones"]``.
+    """
 
     def setup(self, config: Config) -> None:
         rates, milestones = config["rates"], config["milestones"]

@@ -1,4 +1,4 @@
-"""Find a learning-rate schedule, fit a multistep one to it, and train with both from scratch."""
+"""Find a learning-rate schedule, fit a multistep one, train with both."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from experiments.pbt_schedule.scheduled import ScheduledNet
 from experiments.readme import Place
 
 MAX_STEPS = 3
-N_AGAIN = 3  # networks trained from scratch with what was found
-SEEDS = [2, 3, 4]  # with 0 and 1 the profile was chosen
+N_AGAIN = 3  # networks trained from scratch with each schedule that was found
+SEEDS = [2, 3, 4]  # 0 and 1 were used to choose the profile
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs studies of one profile and seed, or goes on with those that are there."""
+    """A runner of the studies of one profile and seed; resumes existing ones."""
 
     profile: Profile
     seed: int
@@ -54,7 +54,7 @@ class Runner:
         num_trials: int = 1,
         searcher: Any = None,
     ) -> Result:
-        """A finished study."""
+        """Run a study, or resume it, and return its result."""
         study = Study(
             trainable,
             space,
@@ -77,10 +77,10 @@ class Runner:
 
 
 def compare(runner: Runner) -> Iterator[dict[str, Any]]:
-    """Each way to train, with its errors in eV: rows of the table.
+    """Train by each method; yield rows of the table, with errors in eV.
 
-    What was found by selection (the best member, the best of several constant rates) profits from
-    it; what is trained from scratch afterwards does not.
+    Errors of selected networks (the best member, the best of several constant rates) profit from
+    the selection; those of networks trained from scratch do not.
     """
     profile = runner.profile
     n_epochs = profile.population * profile.max_t
@@ -122,13 +122,17 @@ def compare(runner: Runner) -> Iterator[dict[str, Any]]:
 
 
 def from_scratch(method: str, result: Result, epochs: int) -> dict[str, Any]:
-    """Errors (eV) of all of a study's trials, on average."""
+    """Return the mean errors (eV) of all trials of a study."""
     each = pd.DataFrame(errors(result, trial) for trial in result.trials().trial)
     return {"method": f"{method}, from scratch", "epochs": epochs, **dict(each.mean())}
 
 
 def errors(result: Result, trial: int) -> dict[str, float]:
-    """Errors (eV) of a trial: at its best epoch, at its last, and of the best on the test part."""
+    """Return errors (eV) of a trial.
+
+    They are the validation error at its best epoch and at its last one, and the test error of the
+    best epoch.
+    """
     state = result.checkpoint(trial)
     return {
         "validation": state["best"]["val_mae"],
@@ -138,24 +142,24 @@ def errors(result: Result, trial: int) -> dict[str, float]:
 
 
 def settled(result: Result, n: int) -> int:
-    """The member with the lowest validation error in the last ``n`` epochs, on average.
+    """Return the member with the lowest mean error in the last ``n`` epochs.
 
-    Not that with the best single epoch: the error jumps where the rate is high, and of hundreds of
-    epochs the best one was lucky.
+    It is the validation error. The best single epoch is no criterion: the error jumps where the
+    rate is high, and the best of hundreds of epochs is partly luck.
     """
     members = result.trials().trial
     return int(min(members, key=lambda trial: result.training(trial)["val_mae"].tail(n).mean()))
 
 
 def draw(result: Result, member: int, steps: MultiStep, stem: Path) -> None:
-    """The two figures of a population and one of its members, as PNG files."""
+    """Write two figures of a population and one of its members, as PNG files."""
     schedule = plot_schedule(result, "lr", steps, trial_id=member)
     schedule.savefig(f"{stem}-schedule.png", dpi=100)
     plot_genealogy(result, "lr", member).savefig(f"{stem}-genealogy.png", dpi=100)
 
 
 def table(rows: pd.DataFrame) -> str:
-    """Mean ± standard deviation over the seeds, as Markdown."""
+    """Format mean ± standard deviation over the seeds as a Markdown table."""
     columns = ["validation", "validation, last epoch", "test"]
     lines = [
         f"| | epochs trained | {' | '.join(columns)} |",
@@ -173,7 +177,7 @@ def table(rows: pd.DataFrame) -> str:
 
 
 def report(profile: Profile, rows: pd.DataFrame) -> str:
-    """What stands in the README: the table, and the figures of each seed."""
+    """Return the results for the README: the table, and the figures of each seed."""
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     versions = ", ".join(f"{n} {version(n)}" for n in ("daskhpo", "distributed", "torch", "numpy"))
     seeds = list(dict.fromkeys(rows["seed"]))
@@ -190,7 +194,7 @@ def report(profile: Profile, rows: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    """Run all studies of all seeds on the cores of this machine, and write the README's results."""
+    """Run all studies of all seeds on this machine; write the README's results."""
     options = _options()
     profile = PROFILES[options.profile]
     try:

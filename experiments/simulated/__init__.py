@@ -1,1 +1,1 @@
-"""Schedulers on recorded learning curves, in virtual time."""
+"""Comparison of schedulers on recorded learning curves, in virtual time."""

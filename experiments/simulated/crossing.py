@@ -1,4 +1,4 @@
-"""Where early ranks mislead: learning curves that cross."""
+"""Learning curves that cross, so that early ranks mislead."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from scipy.stats import spearmanr
 
 from experiments.simulated.tables import Task
 
-GOOD = 0.01  # of the configurations: those that one wants to find
-FINE = 0.10  # of the configurations: enough of them to compare learning rates
+GOOD = 0.01  # share of the configurations that a search should find
+FINE = 0.10  # share of the configurations; enough of them to compare learning rates
 ETA = 3
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """What ranks after ``resource`` units say about the end of training.
+    """A comparison of ranks after ``resource`` units with those at the end.
 
     Attributes
     ----------
     correlation : Spearman's, of the best losses so far with those at the end.
-    kept : of the best hundredth, the share that is in the best third by then: what a rung with
-        η 3 would let go on.
-    rates_kept, rates_cut : median learning rate of those in the best tenth at the end that are in
-        the best third by then, and of those that are not; NaN where there are none, or no rates.
+    kept : share of the final best 1 % that is in the best third at ``resource``: those that
+        continue at a rung with η 3.
+    rates_kept, rates_cut : median learning rates of the final best 10 %: of those in the best third
+        at ``resource``, and of the others; NaN: no such configuration, or no learning rates.
     """
 
     resource: int
@@ -36,23 +36,23 @@ class Crossing:
 
 
 def crossing(task: Task, resource: int) -> Crossing:
-    """What a rung after so many units would see."""
+    """Compare the ranks at a rung after ``resource`` units with the final ones."""
     then, end = best_so_far(task)[:, resource - 1], task.losses.min(axis=1)
-    goes_on = _first(then, 1 / ETA)
+    continues = _first(then, 1 / ETA)
     good, fine = _first(end, GOOD), _first(end, FINE)
-    kept, cut = (_median(task.rates, fine & part) for part in (goes_on, ~goes_on))
+    kept, cut = (_median(task.rates, fine & part) for part in (continues, ~continues))
     with np.errstate(invalid="ignore"):
         correlation = float(spearmanr(_finite(then), _finite(end)).statistic)
-    return Crossing(resource, correlation, float(goes_on[good].mean()), kept, cut)
+    return Crossing(resource, correlation, float(continues[good].mean()), kept, cut)
 
 
 def best_so_far(task: Task) -> Any:
-    """(n, max_t) the lowest loss after 1, 2, … units."""
+    """Return the lowest losses after 1, 2, … units, shape (n, max_t)."""
     return np.minimum.accumulate(task.losses, axis=1)
 
 
 def rungs(task: Task) -> list[int]:
-    """1, 3, 9, … below the full length."""
+    """Return the rungs 1, 3, 9, … below the full length."""
     found = [1]
     while found[-1] * ETA < task.curves.max_t:
         found.append(found[-1] * ETA)
@@ -60,7 +60,7 @@ def rungs(task: Task) -> list[int]:
 
 
 def _first(losses: Any, share: float) -> Any:
-    """Which are in the lowest share; of equal ones, the first of the table."""
+    """Select the lowest share of the losses; ties: the first in the table."""
     n = max(round(share * len(losses)), 1)
     chosen = np.zeros(len(losses), dtype=bool)
     chosen[np.argsort(losses, kind="stable")[:n]] = True
@@ -68,7 +68,7 @@ def _first(losses: Any, share: float) -> Any:
 
 
 def _finite(losses: Any) -> Any:
-    """Trainings that failed are worse than all others, and equal."""
+    """Replace the losses of failed trainings by one that is worse than all others."""
     known = losses[np.isfinite(losses)]
     return np.where(np.isfinite(losses), losses, known.max() + 1)
 

@@ -1,4 +1,4 @@
-"""Figures of the races; each is a matplotlib figure."""
+"""Matplotlib figures of the races."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from experiments.simulated.methods import COUNTED, METHODS, REFERENCE
 from experiments.simulated.races import K, Ran
 from experiments.simulated.tables import Task
 
-WIDTH = 9.0  # inches; shown at about 830 pixels
+WIDTH = 9.0  # inches; displayed at about 830 pixels
 GREY = "#888888"
 FAMILIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-N_BEST = 30  # curves that are drawn
+N_BEST = 30  # number of curves to draw
 
 
 def scaling(table: pd.DataFrame) -> Figure:
-    """Time to the target against the number of workers; a panel for each family and target."""
+    """Plot time to the target against workers; a panel per family and target."""
     races = table[table["share"].notna() & table["method"].isin(METHODS)]
     panels = [
         key
@@ -54,7 +54,7 @@ def scaling(table: pd.DataFrame) -> Figure:
 
 
 def in_a_budget(races: Sequence[Ran], tasks: Sequence[Task]) -> Figure:
-    """Mean loss of the best six over time: a panel for the first task of each family."""
+    """Plot the mean loss of the best six over time, for the first task of each family."""
     firsts = list({task.family: task for task in reversed(tasks)}.values())[::-1]
     figure, axes_of = _panels(firsts)
     for axes, task in zip(axes_of, firsts, strict=True):
@@ -84,7 +84,7 @@ def in_a_budget(races: Sequence[Ran], tasks: Sequence[Task]) -> Figure:
 
 
 def crossings(tasks: Sequence[Task]) -> Figure:
-    """What early ranks are worth; and the curves that cross, where they are worth least."""
+    """Plot the correlation of early ranks with final ones, and curves that cross."""
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     families = list(dict.fromkeys(task.family for task in tasks))
@@ -108,7 +108,7 @@ def crossings(tasks: Sequence[Task]) -> Figure:
 
 
 def _curves(figure: Figure, axes: Axes, task: Task) -> None:
-    """The best of a task over their training, and the best third at each unit."""
+    """Plot the curves that end best, and the limit of the best third at each unit."""
     curves, rates = best_so_far(task), task.rates
     assert rates is not None
     resource = np.arange(1, curves.shape[1] + 1)
@@ -135,7 +135,7 @@ def _curves(figure: Figure, axes: Axes, task: Task) -> None:
 
 
 def _times(races: pd.DataFrame) -> Any:
-    """By workers: geometric mean over the tasks of the median over the seeds."""
+    """Return times by workers: geometric mean over tasks of medians over seeds."""
     of_task = races.groupby(["workers", "task"])["reached"].apply(lambda s: spread(s)[0])
     return np.exp(np.log(of_task).groupby("workers").mean())
 

@@ -1,4 +1,4 @@
-"""All races as one table, and what is read from it."""
+"""A table of all races, and statistics of it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from experiments.simulated.races import Ran
 
 
 def frame(races: Iterable[Ran], families: Mapping[str, str]) -> pd.DataFrame:
-    """A row for each race.
+    """Return a table with a row per race.
 
-    Columns: those of a race, ``family``; ``reached`` (full trainings; inf: never), ``started``,
-    ``finished``; and against random search with the same seed, which draws the same
-    configurations: ``sooner``, how many times sooner it came to where that came. That is the
-    target, or in a budget the last mean of the best six. 0: never; NaN: neither did.
+    Columns: those of a race; ``family``; ``reached`` (full trainings; inf: never), ``started``,
+    ``finished``; ``sooner``: the speedup over random search with the same seed, which draws the
+    same configurations (see :func:`sooner`).
     """
     races = list(races)
     references = {_same(ran): ran for ran in races if ran.race.method == REFERENCE.name}
@@ -34,7 +33,12 @@ def frame(races: Iterable[Ran], families: Mapping[str, str]) -> pd.DataFrame:
 
 
 def sooner(ran: Ran, reference: Ran) -> float:
-    """How many times sooner a race came to where random search came; 0: never."""
+    """Return the speedup of a race over random search.
+
+    It is the ratio of their times to the target; without one, to the last mean of the best six of
+    random search. 0: the race never reached it; inf: only the race did; NaN: neither did, or random
+    search has fewer than six trials.
+    """
     if ran.race.share is not None:
         theirs, ours = reference.reached, ran.reached
     elif reference.top:
@@ -48,29 +52,32 @@ def sooner(ran: Ran, reference: Ran) -> float:
 
 
 def spread(values: Any) -> tuple[float, float, float]:
-    """Median, and the ends of the middle 80 %; NaN left out."""
+    """Return the median, and the ends of the middle 80 %; NaN values are ignored."""
     known = np.asarray(values, dtype=float)
     known = known[~np.isnan(known)]
     if not len(known):
         return math.nan, math.nan, math.nan
-    # Two values may be infinite, and there is nothing between them.
+    # No interpolation: values may be infinite.
     low, middle, high = np.quantile(known, [0.1, 0.5, 0.9], method="nearest")
     return float(middle), float(low), float(high)
 
 
 def finished(table: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
-    """Trials finished in a budget, over those of random search, as the reference counts them."""
+    """Return trials finished in a budget, as ratios to those of random search.
+
+    They are counted as in the reference study.
+    """
     within = table[table["share"].isna()]
     wide = within.pivot_table(index=["task", "seed"], columns="method", values="finished")
     return {method.name: spread(wide[method.name] / wide[REFERENCE.name]) for method in COUNTED}
 
 
 def per_cent(share: Any) -> str:
-    """``1 %``."""
+    """Format a share: ``1 %`` for 0.01."""
     return f"{100 * share:.2g} %"
 
 
 def _same(ran: Ran) -> tuple[Any, ...]:
-    """What races to be compared have in common."""
+    """Return a key that is equal for races to compare."""
     race = ran.race
     return race.task, race.workers, race.seed, race.share

@@ -1,4 +1,4 @@
-"""What races: each method makes its scheduler for trials of a given length."""
+"""The compared methods; each makes a scheduler for trials of a given length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, Hyperband, MedianStop
 
 @dataclass(frozen=True)
 class Method:
-    """A scheduler under random search, and how it is drawn."""
+    """A scheduler with random search, and its colour in figures.
+
+    Attributes
+    ----------
+    scheduler : makes the scheduler; its argument is ``max_t``.
+    """
 
     name: str
     colour: str

@@ -1,4 +1,4 @@
-"""How many studies are played."""
+"""Sizes of the experiment: numbers of studies."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from experiments.simulated.tables import Task
 
 LADDER_WORKERS = 16
 BUDGET_WORKERS = 4
-BUDGET = 64.0  # full trainings; fewer of a small table, whose curves would soon come again
-HARD_WORKERS = 64  # with fewer, random search takes thousands of trainings to a hard target
+BUDGET = 64.0  # full trainings; less for a small table, whose curves would soon repeat
+HARD_WORKERS = 64  # minimum for a hard target: random search takes thousands of trainings to it
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Profile:
 
     Attributes
     ----------
-    seeds : by number of workers: studies of each method on each task. With many workers they are
-        slow to play and differ little.
-    ladder_seeds, budget_seeds : for the grid of rungs, and for studies in a budget.
+    seeds : number of workers to number of seeds, for each method on each task. With many workers
+        studies take long to simulate and differ little.
+    ladder_seeds, budget_seeds : seeds for the grid of rungs, and for studies in a budget.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Profile:
     budget_seeds: int
 
     def races(self, tasks: Iterable[Task]) -> Iterator[Race]:
-        """All that is played."""
+        """Yield all races."""
         for task in tasks:
             easy, *hard = task.shares
             for workers, seeds in self.seeds.items():
@@ -55,7 +55,11 @@ def races(
     seeds: int,
     share: float,
 ) -> Iterator[Race]:
-    """To a target, for five times as long as random search needs on average."""
+    """Yield races to a target.
+
+    Random search needs ``1 / share`` full trainings on average. The budget is five times that, and
+    three more for each worker.
+    """
     trainings = 5 / share + 3 * workers
     for name, seed in product(methods, range(seeds)):
         yield Race(task.name, name, workers, seed, trainings, share)

@@ -1,4 +1,4 @@
-"""One study in virtual time, and many of them side by side."""
+"""Studies in virtual time: one, or many in parallel processes."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ K = 6
 
 @dataclass(frozen=True)
 class Race:
-    """A study of a method on a task.
+    """A study of one method on one task.
 
     Attributes
     ----------
-    trainings : when it ends at the latest, in full trainings of all workers together.
-    share : it ends when a trial is as good as this share of all configurations become; None: it
-        lasts, and the best six are followed.
+    trainings : budget in full trainings, of all workers together.
+    share : the study ends once a trial is among this share of best configurations; None: it runs
+        for the whole budget, and the best six trials are tracked.
     """
 
     task: str
@@ -47,13 +47,14 @@ class Race:
 
 @dataclass(frozen=True)
 class Ran:
-    """What came of it. Times are in full trainings: 1 is how long one worker needs for one.
+    """The outcome of a race. The unit of time is one full training by one worker.
 
     Attributes
     ----------
-    reached : when the target was; inf: never.
-    finished : trials that were trained to the end, or stopped.
-    top : (time, mean loss of the best six): a step at each change.
+    reached : time at which the target was reached; inf: never.
+    started : number of trials.
+    finished : number of trials that were trained to the end or stopped.
+    top : pairs of time and mean loss of the best six, one per change.
     """
 
     race: Race
@@ -63,17 +64,17 @@ class Ran:
     top: tuple[tuple[float, float], ...] = field(repr=False)
 
     def top_by(self, time: float) -> float:
-        """Mean loss of the best six at a time; inf before there are six."""
-        place = bisect.bisect_right(self.top, time, key=lambda step: step[0])
-        return self.top[place - 1][1] if place else math.inf
+        """Return the mean loss of the best six at a time; inf before there are six."""
+        n = bisect.bisect_right(self.top, time, key=lambda step: step[0])
+        return self.top[n - 1][1] if n else math.inf
 
     def time_to(self, loss: float) -> float:
-        """When the mean of the best six was as low as that; inf: never."""
+        """Return the time until the mean of the best six is ``loss``; inf: never."""
         return next((time for time, mean in self.top if mean <= loss), math.inf)
 
 
 class Following(SimulationStats):
-    """A tally that also follows the best six trials."""
+    """Counters of a study that also track the best six trials."""
 
     def __init__(self, objective: Objective) -> None:
         super().__init__(objective)
@@ -81,14 +82,14 @@ class Following(SimulationStats):
         self._steps: list[tuple[float, int, float]] = []
 
     def append(self, record: Record) -> None:
-        """Take in the next record."""
+        """Process the next record."""
         super().append(record)
         if isinstance(record, Reported):
             loss = self._losses.loss
             self._steps += [(s.seconds, record.trial, loss(s.metrics)) for s in record.steps]
 
     def top(self) -> Iterator[tuple[float, float]]:
-        """Seconds, and the mean loss of the best six: one step for each change of it."""
+        """Yield seconds and mean loss of the best six, at each change."""
         best: dict[int, float] = {}
         leaders: list[tuple[float, int]] = []
         for seconds, trial, loss in sorted(self._steps):
@@ -103,7 +104,7 @@ class Following(SimulationStats):
 
 
 def run(race: Race, own: tuple[Path, ...] = (), shared: Path = SHARED) -> Ran:
-    """Play one race; for ``own`` and ``shared`` see :func:`tables.all_tasks`."""
+    """Run one race; for ``own`` and ``shared`` see :func:`tables.all_tasks`."""
     task = next(task for task in all_tasks(own, shared) if task.name == race.task)
     curves = task.curves
     problem = Problem(
@@ -133,10 +134,10 @@ def run(race: Race, own: tuple[Path, ...] = (), shared: Path = SHARED) -> Ran:
 def run_all(
     races: Sequence[Race], own: tuple[Path, ...], shared: Path, processes: int
 ) -> Iterator[Ran]:
-    """Play all races, in so many processes; in the order that they were given."""
-    play_one = partial(run, own=own, shared=shared)
+    """Run all races in ``processes`` processes; yield outcomes in the given order."""
+    run_one = partial(run, own=own, shared=shared)
     if processes == 1:
-        yield from map(play_one, races)
+        yield from map(run_one, races)
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(play_one, races, chunksize=16)
+        yield from pool.map(run_one, races, chunksize=16)

@@ -1,4 +1,4 @@
-"""Train random configurations of the adsorption network to the end, and keep their curves."""
+"""Record learning curves of random configurations of the adsorption network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CPU_SECONDS = "cpu_seconds"
 
 
 class Timed(AdsorptionNet):
-    """Tells what a unit costs on a core that does nothing else, however busy the machine is."""
+    """A trial that reports the CPU seconds of each unit, however busy the machine is."""
 
     def step(self) -> dict[str, Any]:
         begin = time.process_time()
@@ -29,9 +29,9 @@ class Timed(AdsorptionNet):
 
 
 def record(profile_name: str, n: int, workers: int, storage: Path) -> CurveTable:
-    """Curves of ``n`` random configurations; goes on with what is there.
+    """Train ``n`` random configurations to the end, or resume; return their curves.
 
-    Seconds in the table are the processor's: workers have one thread each, and train nothing else.
+    Seconds in the table are CPU seconds: each worker has one thread and runs only this training.
     """
     profile = PROFILES[profile_name]
     prepare(profile.name)
@@ -57,13 +57,13 @@ def record(profile_name: str, n: int, workers: int, storage: Path) -> CurveTable
 
 
 def main() -> None:
-    """Record, and write the table."""
+    """Record the curves and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", choices=sorted(PROFILES), default="short")
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--storage", type=Path, default=Path("runs/simulated"))
-    parser.add_argument("path", type=Path, help="of the table: .csv, or .csv.gz")
+    parser.add_argument("path", type=Path, help="table to write: .csv or .csv.gz")
     options = parser.parse_args()
     table = record(options.profile, options.trials, options.workers, options.storage)
     table.write(options.path)

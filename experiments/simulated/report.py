@@ -1,4 +1,4 @@
-"""What came out of the races: numbers, figures, and the results in the README."""
+"""Report of the races: numbers, figures, and the results in the README."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write(
     storage: Path,
     place: Place,
 ) -> list[Path]:
-    """The table of all races, the figures, and the README's results; returns the files."""
+    """Write the table of all races, the figures and the README; return the paths."""
     storage.mkdir(parents=True, exist_ok=True)
     table = frame(races, {task.name: task.family for task in tasks})
     path = storage / f"{profile.name}.csv"
@@ -56,7 +56,7 @@ def write(
 
 
 def heading(profile: Profile, tasks: Sequence[Task], table: pd.DataFrame, seconds: float) -> str:
-    """What was played, on what, in which time."""
+    """Return a summary of the run: profile, tasks, seeds, machine, duration."""
     names = ", ".join(f"{task.name} ({len(task.curves):,} curves)" for task in tasks)
     versions = ", ".join(f"{n} {version(n)}" for n in ("daskhpo", "numpy", "scipy"))
     seeds = ", ".join(f"{n} with {workers:,}" for workers, n in profile.seeds.items())
@@ -69,19 +69,19 @@ def heading(profile: Profile, tasks: Sequence[Task], table: pd.DataFrame, second
 
 
 def results(table: pd.DataFrame, tasks: Sequence[Task]) -> str:
-    """All numbers, as Markdown."""
+    """Return all numbers as Markdown."""
     races = table[table["share"].notna()]
     parts = []
     for (family, share), part in races.groupby(["family", "share"], sort=False):
         if (shown := part[part["method"].isin(METHODS)])["workers"].nunique() > 1:
-            parts += [f"### {family}: until one is as good as the best {per_cent(share)}"]
+            parts += [f"### {family}: until a trial is among the best {per_cent(share)}"]
             parts += [by_workers(shown)]
     within = table[table["share"].isna()]
     parts += [f"### In a budget: {_workers(BUDGET_WORKERS)}", in_a_budget(within)]
     parts += [_ratio(within), "### Where ASHA misleads: curves that cross", crossed(tasks)]
     easy = races["share"].eq(races.groupby("task")["share"].transform("max"))
     ladder = races[(races["workers"] == LADDER_WORKERS) & easy]
-    parts += [f"### What brackets buy: {_workers(LADDER_WORKERS)}"]
+    parts += [f"### Gain from brackets: {_workers(LADDER_WORKERS)}"]
     parts += [by_family(ladder, [REFERENCE.name, *BRACKETS])]
     parts += [
         f"### First rung and η of ASHA: {_workers(LADDER_WORKERS)}",
@@ -91,7 +91,7 @@ def results(table: pd.DataFrame, tasks: Sequence[Task]) -> str:
 
 
 def by_workers(races: pd.DataFrame) -> str:
-    """A row for each method, a column for each number of workers."""
+    """Format the speedups: a row per method, a column per number of workers."""
     counts = sorted(races["workers"].unique())
     rows = []
     for name in METHODS:
@@ -99,14 +99,14 @@ def by_workers(races: pd.DataFrame) -> str:
         rows.append([name, *(_sooner(own[own["workers"] == n]) for n in counts)])
     theirs = races[races["method"] == REFERENCE.name]
     rows[0] = [
-        f"{REFERENCE.name}: full trainings it took",
+        f"{REFERENCE.name}: full trainings to the target",
         *(among(theirs.loc[theirs["workers"] == n, "reached"], "{:.3g}") for n in counts),
     ]
     return markdown(["times sooner than RS", *(_workers(n) for n in counts)], rows)
 
 
 def by_family(races: pd.DataFrame, methods: Iterable[str]) -> str:
-    """Times to the target: a row for each method, a column for each family."""
+    """Format the times to the target: a row per method, a column per family."""
     families = list(dict.fromkeys(races["family"]))
     rows = [
         [
@@ -119,7 +119,10 @@ def by_family(races: pd.DataFrame, methods: Iterable[str]) -> str:
 
 
 def in_a_budget(within: pd.DataFrame) -> str:
-    """Times sooner at random search's last mean of the best six; a column for each family."""
+    """Format the speedups to random search's last mean of the best six.
+
+    The table has a row per method and a column per family.
+    """
     families = list(dict.fromkeys(within["family"]))
     rows = [
         [
@@ -136,7 +139,7 @@ def in_a_budget(within: pd.DataFrame) -> str:
 
 
 def crossed(tasks: Sequence[Task]) -> str:
-    """A row for each task and rung."""
+    """Format the early ranks: a row per task and rung."""
     rows = []
     for task in tasks:
         for resource in rungs(task)[:3]:
@@ -158,21 +161,21 @@ def crossed(tasks: Sequence[Task]) -> str:
         "task",
         "units",
         "rank correlation with the end",
-        f"of the best 1 %, in the best 1/{ETA} by then",
-        "learning rate of the best 10 % that are",
-        "that are not",
+        f"of the best 1 %: share in the best 1/{ETA} at that unit",
+        "of the best 10 %: median learning rate of those in it",
+        "of those not in it",
     ]
     return markdown(head, rows)
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table, its first column to the left."""
+    """Format a Markdown table; its first column is left-aligned."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def among(values: Any, form: str) -> str:
-    """Median, and the ends of the middle 80 % in brackets."""
+    """Format the median, and the ends of the middle 80 % in brackets."""
     middle, low, high = spread(values)
     if math.isnan(middle):
         return "—"
@@ -208,14 +211,14 @@ SCALING = (
     "Time until one trial is as good as the stated share of all configurations, in full trainings "
     "as one worker trains them: median over the seeds, geometric mean over the tasks. Dotted: "
     "random search with one worker, divided by the number of workers. No line: in one of the "
-    "tasks most studies never come there."
+    "tasks most studies never reach that."
 )
 IN_A_BUDGET = (
     f"{BUDGET_WORKERS} workers, equal time: mean loss of the best {K} trials, median over the "
     "seeds; bands, of RS, ASHA and AHB: the middle 80 %."
 )
 CROSSINGS = (
-    "Left: rank correlation of the best loss so far with that at the end. Right: on the task on "
-    "which a first rung after one unit keeps the fewest of the best, how those that end best "
-    "begin; what lies above the black line would be stopped."
+    "Left: rank correlation of the best loss so far with that at the end. Right: curves of the "
+    "trials that are best at the end, on the task where a first rung after one unit keeps the "
+    "fewest of the best; trials above the black line would be stopped."
 )

@@ -1,9 +1,9 @@
-"""Race schedulers on recorded learning curves, in virtual time.
+"""Compare schedulers on recorded learning curves, in virtual time.
 
     python -m experiments.simulated.study
 
-plays all races, and writes the results in the README, the figures beside it, and a table of all
-races. ``--curves`` adds tables of your own.
+runs all races. It writes the results into the README, the figures next to it, and a table of all
+races. ``--curves`` adds your own tables of curves.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from experiments.simulated.races import run_all
 from experiments.simulated.tables import SHARED, all_tasks
 
 HERE = Path(__file__).parent
-SHOWN = 2000  # studies from one line of progress to the next
+SHOWN = 2000  # studies per line of progress
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Play, and write the report."""
+    """Run all races and write the report."""
     options = _options(arguments)
     profile = PROFILES[options.profile]
     own = tuple(path.resolve() for path in options.curves)
@@ -34,7 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(error)
         return 2
     if not options.shared.is_dir():
-        print("TaskSet and LCBench are left out: their curves are not part of this project")
+        print(
+            f"TaskSet and LCBench are left out: {options.shared} is not a folder, and their curves "
+            "are not part of this project"
+        )
     races = list(profile.races(tasks))
     print(f"{len(races):,} studies on {', '.join(task.name for task in tasks)}", flush=True)
     began = time.monotonic()
@@ -55,9 +58,15 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", choices=sorted(PROFILES), default="full")
     parser.add_argument(
-        "--curves", type=Path, nargs="*", default=[], help="tables of your own: see the README"
+        "--curves",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="your own tables of curves: see the README",
     )
-    parser.add_argument("--shared", type=Path, default=SHARED, help="TaskSet's and LCBench's")
+    parser.add_argument(
+        "--shared", type=Path, default=SHARED, help="folder of the curves of TaskSet and LCBench"
+    )
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--storage", type=Path, default=Path("runs/simulated"))
     parser.add_argument("--readme", type=Path, default=HERE / "README.md")

@@ -1,4 +1,4 @@
-"""The tables of recorded learning curves that methods race on."""
+"""Tables of recorded learning curves for the races."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ TASKSET = Space(
     }
 )
 RATES = ("learning_rate", "lr")
-SHARES = (0.01, 0.002)  # of configurations that reach a target
-LEAST = 5  # configurations that reach the only target of a small table
+SHARES = (0.01, 0.002)  # of configurations that reach the easy target and the hard one
+LEAST = 5  # configurations that reach the only target of a small table, at least
 
 
 @dataclass(frozen=True)
 class Task:
-    """A table of curves to race on.
+    """A table of curves for races.
 
     Attributes
     ----------
-    family : tasks of one origin, whose figures are averaged.
-    curves : the table; a trial draws one of its curves, with replacement.
+    family : name of a group of tasks with the same origin; results are averaged over it.
+    curves : the table; each trial draws one of its curves, with replacement.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Task:
 
     @cached_property
     def losses(self) -> Any:
-        """(n, max_t) losses after 1, 2, … units; ``inf`` where training failed or is not known."""
+        """Losses after 1, 2, … units, (n, max_t); inf: training failed, or no value."""
         objective, max_t = self.curves.objective, self.curves.max_t
         found = np.full((len(self.curves), max_t), math.inf)
         for row, curve in zip(found, self.curves.curves, strict=True):
@@ -72,13 +72,13 @@ class Task:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Of the configurations, how many reach a target: an easy one, and a hard one."""
+        """Shares of configurations that reach each target: easy first, then hard."""
         easy, hard = SHARES
         n = len(self.curves)
         return (easy, hard) if hard * n >= 1 else (max(easy, LEAST / n),)
 
     def target(self, share: float) -> float:
-        """Value of the metric that this share of the configurations reaches anywhere."""
+        """Return the metric that this share of the configurations reaches at some unit."""
         best = np.sort(self.losses.min(axis=1))
         return self.curves.objective.value(float(best[max(round(share * len(best)), 1) - 1]))
 
@@ -89,7 +89,7 @@ class Task:
 
     @property
     def rates(self) -> Any | None:
-        """(n,) learning rates, if the table has them."""
+        """Learning rates, (n,); None: the table has none."""
         for name in RATES:
             if all(name in config for config in self.curves.configs):
                 return np.array([config[name] for config in self.curves.configs], dtype=float)
@@ -98,7 +98,7 @@ class Task:
 
 @cache
 def all_tasks(own: tuple[Path, ...] = (), shared: Path = SHARED) -> tuple[Task, ...]:
-    """The tables of this folder, those of the shared one if it is there, and one's own."""
+    """Load all tables: of this folder, of ``shared`` if it exists, and the user's."""
     found = [
         Task(path.name.removesuffix(".csv.gz"), "adsorption", CurveTable.read(path))
         for path in sorted(COMMITTED.glob("*.csv.gz"))
@@ -109,7 +109,9 @@ def all_tasks(own: tuple[Path, ...] = (), shared: Path = SHARED) -> tuple[Task, 
 
 
 def taskset(folder: Path = SHARED) -> list[Task]:
-    """Text classification by recurrent networks, Adam's settings over wide ranges; real runs.
+    """Load TaskSet: text classification by recurrent networks, real runs.
+
+    The hyperparameters are Adam's settings, over wide ranges.
 
     References
     ----------
@@ -131,9 +133,10 @@ def taskset(folder: Path = SHARED) -> list[Task]:
 
 
 def lcbench(folder: Path = SHARED) -> list[Task]:
-    """Multilayer perceptrons on tables of data: a surrogate of LCBench, smoother than real runs.
+    """Load a surrogate of LCBench, which is smoother than real runs.
 
-    The metric is the error on the validation part, per cent.
+    Its networks are multilayer perceptrons on tabular data. The metric is the error on the
+    validation part, per cent.
 
     References
     ----------

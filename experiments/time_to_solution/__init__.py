@@ -1,1 +1,1 @@
-"""What a scheduler brings, and what a cleverer search brings, for equal time on equal workers."""
+"""Comparison of schedulers and searchers in equal time on equal workers."""

@@ -1,4 +1,4 @@
-"""Figures of the comparison, in the manner of the reference study; each is a matplotlib figure."""
+"""Matplotlib figures of the comparison, in the style of the reference study."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from experiments.time_to_solution.methods import (
 )
 from experiments.time_to_solution.outcomes import K, Outcome, Outcomes, on_grid
 
-WIDTH = 9.0  # inches; shown at about 830 pixels
-N_TIMES = 400  # at which curves of several seeds are averaged
+WIDTH = 9.0  # inches; displayed at about 830 pixels
+N_TIMES = 400  # times at which curves of several seeds are averaged
 GREY = "#888888"
 ERROR = "validation error (eV)"
 SMALL = 9  # points
 
 
 def top_curves(outcomes: Outcomes) -> Figure:
-    """A panel for each method: mean and deviation of the best six trials' error over time."""
+    """Plot the best six trials' mean error and deviation over time, by method."""
     present = [method for method in COMPARED if outcomes.of(method)]
     n_columns = min(4, len(present))
     n_rows = -(-len(present) // n_columns)
@@ -42,7 +42,7 @@ def top_curves(outcomes: Outcomes) -> Figure:
         _corner(axes, outcomes.of(method))
     for place in range(len(present), len(panels)):
         panels[place].set_visible(False)
-        panels[place - n_columns].tick_params(labelbottom=True)  # it is the last of its column
+        panels[place - n_columns].tick_params(labelbottom=True)  # the last of its column
     _share(figure, outcomes, panels[: len(present)], f"mean of the best {K} trials,\n{ERROR}")
     if outcomes.of(REFERENCE) and len(present) > 1:
         _note(panels[1], f"grey: {REFERENCE.label}")
@@ -50,7 +50,7 @@ def top_curves(outcomes: Outcomes) -> Figure:
 
 
 def pair(outcomes: Outcomes, methods: Iterable[Method], title: str) -> Figure:
-    """Two methods: the best six over time, the single best over time, each seed a thin line."""
+    """Plot the best six and the single best over time for methods; thin lines: seeds."""
     methods = list(methods)
     figure = _figure(3.4)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -74,7 +74,7 @@ def pair(outcomes: Outcomes, methods: Iterable[Method], title: str) -> Figure:
 
 
 def time_to_target(outcomes: Outcomes) -> Figure:
-    """Seconds until random search's last mean, and until the stated target; a dot for each seed."""
+    """Plot the seconds to random search's last mean and to the target, by seed."""
     present = [method for method in COMPARED if outcomes.of(method)]
     figure = _figure(0.42 * len(present) + 1.5)
     left, right = figure.subplots(1, 2, sharey=True)
@@ -113,7 +113,10 @@ def time_to_target(outcomes: Outcomes) -> Figure:
 
 
 def single_best(outcomes: Outcomes) -> Figure:
-    """The best trial of each study: on validation, by which it was chosen, and on the test part."""
+    """Plot errors of each study's best trial, on validation and on test.
+
+    The trial was chosen by its validation error.
+    """
     present = [method for method in COMPARED if outcomes.of(method)]
     figure = _figure(0.42 * len(present) + 1.4)
     left, right = figure.subplots(1, 2, sharey=True, sharex=True)
@@ -133,7 +136,7 @@ def single_best(outcomes: Outcomes) -> Figure:
 
 
 def all_figures(outcomes: Outcomes) -> dict[str, tuple[Figure, str]]:
-    """Every figure that there is data for: name to figure and caption."""
+    """Return all figures for which there is data: name to figure and caption."""
     seconds = f"{outcomes.profile.seconds:g} s"
     found = {
         "top6": (
@@ -154,7 +157,7 @@ def all_figures(outcomes: Outcomes) -> dict[str, tuple[Figure, str]]:
     }
     if all(outcomes.of(method) for method in CHECKPOINTING):
         found["checkpoints"] = (
-            pair(outcomes, CHECKPOINTING, "A checkpoint after every epoch, or what is worth it"),
+            pair(outcomes, CHECKPOINTING, "A checkpoint after every epoch, or checkpoint='auto'"),
             "ASHA with a checkpoint after every epoch against checkpoint='auto', in equal time.",
         )
     if all(outcomes.of(method) for method in SEARCHES):
@@ -185,7 +188,7 @@ def _grid(outcomes: Outcomes) -> Any:
 
 
 def _steps(curve: Any, until: float) -> tuple[Any, Any]:
-    """A curve that holds each value until the next, to the end of the budget."""
+    """Return points of a step curve, extended to the end of the budget."""
     if not len(curve):
         return np.empty(0), np.empty(0)
     times, values = curve["seconds"].to_numpy(), curve["mean"].to_numpy()
@@ -201,7 +204,7 @@ def _mean(
     colour: str | None = None,
     width: float = 2.2,
 ) -> None:
-    """Mean over the seeds, where all of them have a value."""
+    """Plot the mean over the seeds, where all of them have a value."""
     curves = [curve_of(outcome) for outcome in outcomes.of(method)]
     if curves:
         grid = _grid(outcomes)
@@ -223,7 +226,7 @@ def _band(axes: Axes, outcomes: Outcomes, method: Method) -> None:
 
 
 def _share(figure: Figure, outcomes: Outcomes, panels: Iterable[Axes], label: str) -> None:
-    """One logarithmic scale of errors and one of times for all panels."""
+    """Use the same logarithmic scale of errors and the same times in all panels."""
     panels = list(panels)
     tops = [c for o in outcomes.all for c in (o.curve, o.best_curve) if len(c)]
     if tops:
@@ -243,7 +246,7 @@ def _share(figure: Figure, outcomes: Outcomes, panels: Iterable[Axes], label: st
 
 
 def _plain_log(axes: Axes, low: float, high: float) -> None:
-    """Ticks that read as numbers: 0.05, 0.07, 0.1, 0.15, ..."""
+    """Set ticks with plain labels: 0.05, 0.07, 0.1, 0.15, ..."""
     steps = [m * 10.0**e for e in range(-5, 6) for m in (1, 1.5, 2, 3, 5, 7)]
     axes.yaxis.set_major_locator(FixedLocator([step for step in steps if low <= step <= high]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -252,7 +255,7 @@ def _plain_log(axes: Axes, low: float, high: float) -> None:
 
 
 def _unit(outcomes: Outcomes) -> tuple[float, str]:
-    """In what times are shown: seconds in it, and its name."""
+    """Return the unit of the time axis: its seconds, and its name."""
     seconds = outcomes.profile.seconds
     if seconds > 3 * 3600:
         return 3600.0, "hours"
@@ -289,7 +292,7 @@ def _rows(axes: Axes, methods: list[Method]) -> None:
 
 
 def _finished(own: list[Outcome]) -> str:
-    """``n = 41 (38–45)``: trials finished, median and range over the seeds."""
+    """Format the number of finished trials, median and range: ``n = 41 (38–45)``."""
     counts = [outcome.n_finished for outcome in own]
     middle = f"n = {np.median(counts):g}"
     return middle if min(counts) == max(counts) else f"{middle} ({min(counts)}–{max(counts)})"

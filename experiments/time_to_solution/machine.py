@@ -1,6 +1,6 @@
-"""What the machine gave to a study: so that a run on a disturbed one is recognised.
+"""Records of the machine during a study, to detect disturbed runs.
 
-One line of JSON at the beginning and one at the end of each session, in ``machine.jsonl`` beside
+Each session writes one line of JSON at its start and one at its end, to ``machine.jsonl`` next to
 the study's journal.
 """
 
@@ -20,12 +20,12 @@ from typing import Any
 
 FILE = "machine.jsonl"
 PACKAGES = ("daskhpo", "distributed", "torch", "numpy", "scipy")
-LEAST_SHARE = 0.9  # of the time that trials held their slots, which the processes must have run
-MOST_SLOWDOWN = 1.15  # of a fixed piece of work, against the fastest of all studies
+LEAST_SHARE = 0.9  # smallest CPU time of an undisturbed study, as a share of its slot time
+MOST_SLOWDOWN = 1.15  # largest time of a fixed piece of work, relative to the fastest study
 
 
 def reading() -> dict[str, Any]:
-    """What a worker process says of itself; runs there."""
+    """Measure host, load, speed and CPU seconds of a worker process; runs there."""
     return {
         "host": socket.gethostname(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
@@ -35,7 +35,7 @@ def reading() -> dict[str, Any]:
 
 
 def probe() -> float:
-    """CPU seconds that a fixed piece of work takes in this process, now."""
+    """Measure the CPU seconds of a fixed piece of work in this process."""
     import numpy as np
 
     block = np.linspace(0.0, 1.0, 40_000)
@@ -46,7 +46,7 @@ def probe() -> float:
 
 
 def about() -> dict[str, Any]:
-    """This machine, and the versions of what runs."""
+    """Return a description of this machine, and versions of Python and packages."""
     return {
         "machine": f"{processor()}, {os.cpu_count()} CPUs, {platform.system()}",
         "versions": {"Python": platform.python_version()} | {n: version(n) for n in PACKAGES},
@@ -54,7 +54,7 @@ def about() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name, as far as the system tells it."""
+    """Return the processor's name, or its architecture if the system gives no name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -65,7 +65,7 @@ def processor() -> str:
 
 @contextmanager
 def watched(client: Any, path: Path) -> Iterator[None]:
-    """Write down what the workers consume while this is open, in a study's directory."""
+    """Record what the workers consume within the context, in a study's directory."""
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     own = time.process_time()
     workers = client.run(reading)
@@ -83,17 +83,17 @@ def _append(path: Path, line: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Record:
-    """What the machine gave to a study.
+    """Records of the machine during a study.
 
     Attributes
     ----------
-    sessions : how often it was begun or gone on with.
-    whole : every session came to its end: none was killed.
-    worker_cpu, own_cpu : seconds that the worker processes, and the study's own one, computed.
-    probe : CPU seconds of a fixed piece of work, the mean of all readings.
-    load : load average over a minute at the end, the mean of the hosts.
-    about : the machine and the versions, as the last session said.
-    began : when (seconds of the epoch).
+    sessions : number of sessions.
+    whole : True if no session was killed.
+    worker_cpu, own_cpu : CPU seconds of the worker processes; of the study's process.
+    probe : CPU seconds of a fixed piece of work, mean of all measurements.
+    load : 1-minute load average at the end, mean over the hosts.
+    about : machine and versions in the last session.
+    began : start time (seconds since the epoch).
     """
 
     sessions: int
@@ -106,15 +106,16 @@ class Record:
     began: float
 
     def troubles(self, slot_seconds: float, fastest_probe: float, on_cpu: bool) -> list[str]:
-        """Why the study's times are not to be trusted; empty: nothing is known against them.
+        """Return the reasons why the study's times are unreliable; empty: none is known.
 
-        A session that was stopped in order handed its trials over, and is nothing against them.
+        A session that was stopped properly preempted its trials, and does not count.
 
         Parameters
         ----------
-        slot_seconds : for which its trials held slots.
-        on_cpu : trials compute on CPUs. Then worker processes that ran for less than nine tenths
-            of it, together with the study's own process, had to wait for others.
+        slot_seconds : time that its trials held slots.
+        fastest_probe : smallest CPU seconds of the fixed piece of work over all studies.
+        on_cpu : True if trials compute on CPUs. If worker processes and the study's process then
+            used less than 90 % of ``slot_seconds``, other programs had the CPUs.
         """
         found = []
         if not self.whole:
@@ -128,7 +129,7 @@ class Record:
 
 
 def read(path: Path) -> Record | None:
-    """What was written down of a study, or None."""
+    """Read the records of a study; None: there are none."""
     file = path / FILE
     if not file.exists():
         return None
@@ -142,7 +143,7 @@ def read(path: Path) -> Record | None:
     for line in lines:
         if "begins" in line:
             opened = line["workers"]
-        elif opened is not None:  # a worker that was restarted meanwhile has begun from nothing
+        elif opened is not None:  # the CPU time of a worker that was restarted began at 0
             for address, end in line["workers"].items():
                 cpu += end["cpu"] - opened.get(address, {"cpu": 0.0})["cpu"]
     readings = [reading for line in lines for reading in line["workers"].values()]

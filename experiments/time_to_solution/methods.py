@@ -1,4 +1,4 @@
-"""The methods that are compared: a scheduler, a searcher, and what is written on the way."""
+"""The compared methods: a scheduler, a searcher and a checkpoint policy each."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from experiments.adsorption.profiles import Profile
 
 @dataclass(frozen=True)
 class Method:
-    """One way to search.
+    """One method.
 
     Attributes
     ----------
-    name : in the names of studies.
-    label : for people.
-    colour : of its lines; all of them can be told apart by the colour-blind (Okabe & Ito 2008).
-    scheduler, searcher : make them for a profile.
-    checkpoint : which states are written.
+    name : part of the names of studies.
+    label : name in tables and figures.
+    colour : colour of its lines; colour-blind readers can distinguish them (Okabe & Ito 2008).
+    scheduler : makes the scheduler for a profile.
+    searcher : makes the searcher.
+    checkpoint : checkpoint policy.
     """
 
     name: str
@@ -75,11 +76,11 @@ SEARCHES = (METHODS["asha"], METHODS["asha-gp"])
 
 
 def in_turn(seed: int) -> list[Method]:
-    """All methods in the order in which a seed runs them.
+    """Return all methods in the order in which a seed runs them.
 
-    It is rotated from seed to seed, so that a machine that gets slower, or warmer, or busier in
-    the course of an hour is not always the same method's.
+    The order is rotated from seed to seed. So a machine that becomes slower, warmer or busier over
+    an hour does not always affect the same method.
     """
     methods = list(METHODS.values())
-    first = 3 * seed % len(methods)  # 3 and 8 have no common factor: 8 seeds, 8 places
+    first = 3 * seed % len(methods)  # 3 and 8 have no common factor: 8 seeds, 8 different orders
     return methods[first:] + methods[:first]

@@ -1,4 +1,4 @@
-"""What came out of the studies of a profile: read from the disk, cut at the budget."""
+"""Results of a profile's studies, read from disk and cut at the budget."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from experiments.time_to_solution.methods import METHODS, REFERENCE, Method
 from experiments.time_to_solution.profiles import Profile
 from experiments.time_to_solution.runner import ENOUGH, TEST_FILE, spent, study_name
 
-K = 6  # the mean of so many of the best trials is compared, as in the reference study
+K = 6  # number of best trials whose mean is compared, as in the reference study
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,11 @@ class Outcome:
 
     Attributes
     ----------
-    cut : its result when the budget was spent. A unit that was under way then is finished, but is
-        not in it.
-    result : the whole of it.
-    slot_seconds : that workers served it, within the budget.
-    test : error (eV) on the test part of the best trial's best epoch, or NaN.
-    machine : what was written down of the machine, or None.
+    cut : result at the end of the budget. Units that were finished later are not included.
+    result : the complete result.
+    slot_seconds : time of all slots together within the budget.
+    test : test error (eV) of the best trial's best epoch; NaN: not known.
+    machine : records of the machine; None: there are none.
     """
 
     method: Method
@@ -51,38 +50,41 @@ class Outcome:
 
     @cached_property
     def curve(self) -> pd.DataFrame:
-        """``seconds``, ``mean`` and ``std`` of the best :data:`K`, while there are as many."""
+        """``seconds``, ``mean`` and ``std`` of the best :data:`K`, once there are as many."""
         return self.cut.top_k_curve(K)
 
     @cached_property
     def best_curve(self) -> pd.DataFrame:
-        """``seconds`` and the ``mean`` of the single best."""
+        """``seconds``, and ``mean``: the error of the best trial."""
         return self.cut.top_k_curve(1)
 
     @property
     def top(self) -> float:
-        """Mean error of the best :data:`K` when the budget was spent; NaN: there were fewer."""
+        """Mean error (eV) of the best :data:`K` at the end of the budget; NaN: fewer."""
         return float(self.curve["mean"].iloc[-1]) if len(self.curve) else math.nan
 
     @property
     def best(self) -> float:
-        """Validation error (eV) of the best trial when the budget was spent, or NaN."""
+        """Validation error (eV) of the best trial at the end of the budget; NaN: none."""
         return self.cut.best_value if self.cut.has_reports else math.nan
 
     @property
     def n_finished(self) -> int:
-        """Trials that were decided on for good, or set aside: not those that ran, or failed."""
+        """Number of completed, stopped and paused trials."""
         done = (Status.COMPLETED, Status.STOPPED, Status.PAUSED)
         return sum(self.cut.trial(n).status in done for n in range(self.cut.num_trials))
 
     @property
     def n_failed(self) -> int:
-        """Trials whose code raised, or whose error was not finite."""
+        """Number of trials whose code raised, or whose error was not finite."""
         trials = (self.cut.trial(n) for n in range(self.cut.num_trials))
         return sum(trial.status is Status.FAILED for trial in trials)
 
     def time_to(self, error: float, curve: pd.DataFrame | None = None) -> float:
-        """Seconds until a curve (by default that of the best :data:`K`) was as low; inf: never."""
+        """Return the seconds until ``curve`` reached ``error``; inf: never.
+
+        ``curve`` is by default that of the best :data:`K`.
+        """
         curve = self.curve if curve is None else curve
         reached = curve["seconds"][curve["mean"] <= error]
         return float(reached.min()) if len(reached) else math.inf
@@ -94,7 +96,7 @@ class Outcomes:
 
     Attributes
     ----------
-    missing : names of those that were begun and have not had their whole budget.
+    missing : names of the studies that were started, but have not used their whole budget.
     """
 
     profile: Profile
@@ -103,24 +105,24 @@ class Outcomes:
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds of which there is any finished study."""
+        """Seeds with at least one finished study."""
         return sorted({outcome.seed for outcome in self.all})
 
     def of(self, method: Method) -> list[Outcome]:
-        """A method's outcomes, by seed."""
+        """Return a method's outcomes, ordered by seed."""
         found = [outcome for outcome in self.all if outcome.method == method]
         return sorted(found, key=lambda outcome: outcome.seed)
 
     def get(self, method: Method, seed: int) -> Outcome | None:
-        """The outcome of a method and a seed, or None."""
+        """Return the outcome of a method and a seed, or None."""
         return next((o for o in self.of(method) if o.seed == seed), None)
 
     def speedup(self, outcome: Outcome) -> float:
-        """How many times sooner than random search it had random search's last mean of the best.
+        """Return the speedup to random search's last mean of the best trials.
 
-        The time of random search is the one at which its own mean came down to that, not its whole
-        budget. 0: it never had it; NaN: random search of this seed is not there, or has too few
-        trials.
+        The time of random search is that at which its mean first reached this value, not its whole
+        budget. 0: the method never reached it; NaN: random search of this seed is missing, or has
+        too few trials.
         """
         reference = self.get(REFERENCE, outcome.seed)
         if reference is None or math.isnan(reference.top):
@@ -129,19 +131,19 @@ class Outcomes:
 
     @property
     def fastest_probe(self) -> float:
-        """CPU seconds that the fixed piece of work took where it was done fastest."""
+        """Smallest CPU seconds of the fixed piece of work over all studies."""
         found = [o.machine.probe for o in self.all if o.machine is not None]
         return min(found, default=math.nan)
 
     def troubles(self, outcome: Outcome) -> list[str]:
-        """Why its times are not to be trusted."""
+        """Return the reasons why the times of a study are unreliable."""
         if outcome.machine is None:
-            return ["the machine was not watched"]
+            return ["the machine was not monitored"]
         held = outcome.result.cost()["device_seconds"]
         return outcome.machine.troubles(held, self.fastest_probe, not self.profile.gpus)
 
     def table(self) -> pd.DataFrame:
-        """One row a study: what it was, what came out, and what the machine gave. Errors in eV."""
+        """Return a row per study: definition, results, machine. Errors in eV."""
         rows = [self._row(outcome) for outcome in self.all]
         return pd.DataFrame(rows)
 
@@ -181,7 +183,7 @@ class Outcomes:
 
 
 def read(profile: Profile, storage: Path) -> Outcomes:
-    """The studies of a profile in a directory.
+    """Read the studies of a profile in a directory.
 
     Raises
     ------
@@ -197,10 +199,10 @@ def read(profile: Profile, storage: Path) -> Outcomes:
         else:
             found.append(_outcome(profile, method, seed, path))
     if not found:
-        begun = f"; begun: {', '.join(missing)}" if missing else ""
+        started = f"; started: {', '.join(missing)}" if missing else ""
         raise ValueError(
-            f"{storage} holds no study of profile {profile.name!r} that has run for "
-            f"{profile.seconds:g} s{begun}. Run the same command without --report"
+            f"{storage} contains no study of profile {profile.name!r} that has run for "
+            f"{profile.seconds:g} s{started}. Run the same command without --report"
         )
     order = list(METHODS.values())
     found.sort(key=lambda outcome: (outcome.seed, order.index(outcome.method)))
@@ -232,7 +234,7 @@ def _outcome(profile: Profile, method: Method, seed: int, path: Path) -> Outcome
 
 
 def _slot_seconds(records: Iterable[Record], until: float) -> float:
-    """For how long slots served a study, over all of them."""
+    """Return the time of all slots of a study together."""
     total, n_slots, since = 0.0, 0, 0.0
     for record in records:
         if isinstance(record, SlotsChanged):
@@ -242,7 +244,7 @@ def _slot_seconds(records: Iterable[Record], until: float) -> float:
 
 
 def on_grid(curves: Sequence[pd.DataFrame], column: str, grid: Any) -> Any:
-    """Values of several step curves at times, (n curves, n times); NaN before each begins."""
+    """Return values of step curves at times, (n curves, n times); NaN before a start."""
     values = np.full((len(curves), len(grid)), np.nan)
     for row, curve in zip(values, curves, strict=True):
         place = np.searchsorted(curve["seconds"].to_numpy(), grid, side="right") - 1

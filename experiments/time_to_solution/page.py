@@ -1,4 +1,4 @@
-"""A report as one HTML file with everything in it."""
+"""The report as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pandas as pd
 def as_page(
     title: str, text: str, pictures: Sequence[tuple[Path, str]], studies: pd.DataFrame
 ) -> str:
-    """The page of a report.
+    """Return the page of a report as HTML.
 
     Parameters
     ----------
-    text : Markdown, of the kind that :mod:`report` writes.
+    text : Markdown, limited to what :mod:`report` writes.
     pictures : PNG files and their captions.
-    studies : a table of all studies, for the end of the page.
+    studies : table of all studies, for the end of the page.
     """
     body = [f"<h1>{html.escape(title)}</h1>", _as_html(text)]
     for path, caption in pictures:
@@ -50,7 +50,7 @@ td:first-child, th:first-child { text-align: left; }
 
 
 def _as_html(text: str) -> str:
-    """The Markdown that is used here: paragraphs, lists, tables, bold, code."""
+    """Convert Markdown to HTML: only paragraphs, lists, tables, bold and code."""
     blocks, lines = [], text.splitlines()
     while lines:
         line = lines.pop(0)

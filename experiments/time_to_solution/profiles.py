@@ -1,4 +1,4 @@
-"""Sizes of the experiment: which data and ranges, how long, on what workers."""
+"""Sizes of the experiment: data, ranges, time and workers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from experiments.adsorption import profiles as adsorption
 
 @dataclass(frozen=True)
 class Profile:
-    """One size; every method gets the same seconds on the same workers.
+    """One size of the experiment; all methods get the same time on the same workers.
 
     Attributes
     ----------
     task : profile of the adsorption experiment: structures, ranges, epochs, rungs.
-    seconds : of each method.
-    workers : how many; None: as many as this machine has cores, or GPUs.
-    gpus : of each trial.
-    where : ``"here"``: worker processes of this machine; ``"slurm"``: jobs.
-    target : validation error (eV) to which the time of the best trial is measured. It is stated
-        before anything is run: half the error of predicting the median of a structure's adsorbate.
+    seconds : time of each method and seed.
+    workers : number of workers; None: one per core of this machine, or per GPU.
+    gpus : GPUs of each trial.
+    where : ``"here"``: worker processes of this machine; ``"slurm"``: Slurm jobs.
+    target : validation error (eV); the time until the best trial reaches it is measured. It was
+        chosen before any run: half the error of predicting the median of a structure's adsorbate.
     """
 
     name: str
@@ -45,8 +45,8 @@ PROFILES = {
     for profile in (
         Profile("smoke", SMOKE, seconds=2.0, workers=2, target=0.17),
         Profile("laptop", SHORT, seconds=80.0, workers=2, target=0.13),
-        # The reference study: the same ranges, 8 hours on 4 nodes. What one trial takes on a GPU
-        # was estimated, not measured.
+        # The reference study: the same ranges, 8 hours on 4 nodes. The time of a trial on a GPU was
+        # estimated, not measured.
         Profile("gpu", GPU, seconds=3600.0, workers=None, target=0.10, gpus=1),
         Profile("slurm", GPU, seconds=8 * 3600.0, workers=32, target=0.10, gpus=1, where="slurm"),
     )

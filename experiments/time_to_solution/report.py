@@ -1,4 +1,4 @@
-"""The report of a profile: one table, figures, a page, and the results in the README."""
+"""The report of a profile: a table, figures, a page, and results in the README."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from experiments.time_to_solution.page import as_page
 from experiments.time_to_solution.profiles import Profile
 
 SEEDS_FOR_A_CLAIM = 3
-COUNTED = ("asha", "ahb", "rs")  # trials finished, as the reference study counts them
+COUNTED = ("asha", "ahb", "rs")  # methods whose finished trials the reference study counts
 THEIRS = "8 : 4 : 1"
 PAIRS = (
     *((method, REFERENCE) for method in COMPARED if method != REFERENCE),
@@ -37,14 +37,16 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Written:
-    """What a report wrote."""
+    """The text of a report, and the files that were written."""
 
     text: str
     files: tuple[Path, ...]
 
 
 def write(profile: Profile, storage: Path, readme: Path) -> Written:
-    """Table and page beside the studies; results and figures in the README and beside it.
+    """Write the report.
+
+    Table and page are written next to the studies, figures next to the README, results into it.
 
     Raises
     ------
@@ -72,7 +74,7 @@ def write(profile: Profile, storage: Path, readme: Path) -> Written:
 
 
 def results(outcomes: Outcomes) -> str:
-    """All numbers, as Markdown. With fewer than three seeds it says so, and compares nothing."""
+    """Return all numbers as Markdown; methods are compared from three seeds on."""
     parts = [heading(outcomes), methods_table(outcomes), ""]
     parts += [f"- {line}" for line in sentences(outcomes)]
     if pairs := comparisons(outcomes):
@@ -83,7 +85,7 @@ def results(outcomes: Outcomes) -> str:
 
 
 def heading(outcomes: Outcomes) -> str:
-    """What was run, where, when."""
+    """Return a summary: profile, seeds, time, workers, dates, machines, versions."""
     profile = outcomes.profile
     seen = [outcome.machine for outcome in outcomes.all if outcome.machine is not None]
     machines = sorted({record.about["machine"] for record in seen})
@@ -94,19 +96,20 @@ def heading(outcomes: Outcomes) -> str:
     slots = np.median([outcome.slot_seconds for outcome in outcomes.all]) / profile.seconds
     lines = [
         f"Profile `{profile.name}`, seeds {_listed(outcomes.seeds)}, {profile.seconds:g} s for "
-        f"each study, in which {slots:.2f} workers served it (median); begun {_listed(days)}.",
+        f"each study, with {slots:.2f} workers on average (median over studies); started "
+        f"{_listed(days)}.",
         "",
-        f"- machine: {'; '.join(machines) or 'not written down'}",
+        f"- machine: {'; '.join(machines) or 'not recorded'}",
         *(f"- {each}" for each in versions),
     ]
     if outcomes.missing:
-        lines.append(f"- **not finished, and not in here**: {', '.join(outcomes.missing)}")
+        lines.append(f"- **not finished, not included**: {', '.join(outcomes.missing)}")
     lines.append("")
     return "\n".join(lines)
 
 
 def methods_table(outcomes: Outcomes) -> str:
-    """A row for each method; medians over the seeds, with smallest and largest in brackets."""
+    """Format a row per method: medians over the seeds (smallest to largest)."""
     head = [
         "method",
         "n",
@@ -139,7 +142,7 @@ def methods_table(outcomes: Outcomes) -> str:
 
 
 def sentences(outcomes: Outcomes) -> list[str]:
-    """What follows from the numbers, each with its n."""
+    """Return statements that follow from the numbers, each with its n."""
     found = []
     n_seeds = len(outcomes.seeds)
     if n_seeds < SEEDS_FOR_A_CLAIM:
@@ -164,7 +167,7 @@ def sentences(outcomes: Outcomes) -> list[str]:
 
 
 def comparisons(outcomes: Outcomes) -> str:
-    """A row for each pair of methods that is compared, or nothing if there are too few seeds."""
+    """Format a row per compared pair of methods; empty if there are too few seeds."""
     rows = [
         f"| {one.label} − {other.label} | {' | '.join(apart)} |"
         for one, other in PAIRS
@@ -175,15 +178,15 @@ def comparisons(outcomes: Outcomes) -> str:
     chance = 2 * 0.5 ** len(outcomes.seeds)
     head = f"| difference | mean of the best {K}, eV | best, eV |\n|---|---:|---:|"
     note = (
-        "Differences seed by seed: median (smallest to largest). Where they have the same sign in "
-        f"every one of {len(outcomes.seeds)} seeds, that happens by chance with probability "
-        f"{chance:.2g}; everything else is within noise."
+        "Differences seed by seed: median (smallest to largest). The same sign in all "
+        f"{len(outcomes.seeds)} seeds happens by chance with probability {chance:.2g}; all other "
+        "differences are within noise."
     )
     return "\n".join([head, *rows, "", note])
 
 
 def compared(outcomes: Outcomes, one: Method, other: Method) -> list[str]:
-    """The differences between two methods, or nothing where there are too few seeds."""
+    """Format the differences between two methods; empty if there are too few seeds."""
     cells = []
     values: tuple[Callable[[Outcome], float], ...] = (lambda o: o.top, lambda o: o.best)
     for value in values:
@@ -207,19 +210,21 @@ def _verdict(apart: Sequence[float]) -> str:
 
 
 def speedups(outcomes: Outcomes, own: Sequence[Outcome]) -> str:
-    """How many times sooner a method had random search's last mean; says how often it never had."""
+    """Format the speedups to random search's last mean, and how often it was reached."""
     known = [s for s in map(outcomes.speedup, own) if not math.isnan(s)]
     reached = [s for s in known if s > 0]
     if not known:
         return "—"
     shown = among(reached, "{:.1f}") if reached else "—"
     return (
-        shown if len(reached) == len(known) else f"{shown}; {len(reached)} of {len(known)} had it"
+        shown
+        if len(reached) == len(known)
+        else f"{shown}; {len(reached)} of {len(known)} reached it"
     )
 
 
 def until_target(outcomes: Outcomes, own: Sequence[Outcome]) -> str:
-    """Seconds until the best trial had the stated error; says how often it never had."""
+    """Format the seconds to the target error, and how often it was reached."""
     times = [outcome.time_to(outcomes.profile.target, outcome.best_curve) for outcome in own]
     return _of_those([time for time in times if math.isfinite(time)], times, "{:.0f}")
 
@@ -230,16 +235,16 @@ def _of_those(reached: Sequence[float], known: Sequence[float], form: str) -> st
 
 
 def trouble_table(outcomes: Outcomes) -> list[str]:
-    """What is known against the times of studies, or a line that nothing is."""
+    """Format the disturbances of each study, or one line if there were none."""
     found = [(outcome, outcomes.troubles(outcome)) for outcome in outcomes.all]
     troubled = [(outcome, troubles) for outcome, troubles in found if troubles]
     if not troubled:
         return ["No study was disturbed, as far as `machine.py` can tell."]
     lines = [
         f"**{len(troubled)} of {len(found)} studies were disturbed**: their times and numbers of "
-        "trials are not to be relied on.",
+        "trials are unreliable.",
         "",
-        "| study | what was seen |",
+        "| study | disturbance |",
         "|---|---|",
     ]
     for outcome, troubles in troubled:
@@ -248,7 +253,7 @@ def trouble_table(outcomes: Outcomes) -> list[str]:
 
 
 def among(values: Sequence[float], form: str) -> str:
-    """Median, with the smallest and the largest in brackets where they differ; NaN left out."""
+    """Format the median, and smallest to largest if they differ; NaN is ignored."""
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return "—"
@@ -262,4 +267,4 @@ def _n_finished(outcomes: Outcomes, method: Method, seed: int) -> int:
 
 
 def _listed(values: Sequence[Any]) -> str:
-    return ", ".join(map(str, values)) or "not written down"
+    return ", ".join(map(str, values)) or "not recorded"

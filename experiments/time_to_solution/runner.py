@@ -1,4 +1,4 @@
-"""Runs the studies of a profile one after another, or goes on where they were interrupted."""
+"""A runner of a profile's studies, one after another; resumes interrupted ones."""
 
 from __future__ import annotations
 
@@ -23,25 +23,24 @@ from experiments.time_to_solution.methods import Method, in_turn
 from experiments.time_to_solution.profiles import Profile
 
 TEST_FILE = "test.json"
-ENOUGH = 0.01  # seconds that may be missing: journals have microseconds
-N_LINES = 6  # of progress within a study
+ENOUGH = 0.01  # seconds of the budget that may be missing, as journals have microseconds
+N_LINES = 6  # lines of progress per study
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs the studies of one profile on one cluster."""
+    """A runner of the studies of one profile on one cluster."""
 
     profile: Profile
     storage: Path
     client: Any
 
     def run(self, seeds: range) -> list[str]:
-        """Every method of every seed, those of a seed in turn; returns what went wrong.
+        """Run all methods, seed by seed; return descriptions of failures.
 
         Raises
         ------
-        KeyboardInterrupt : the user stopped a study. It was closed in order, and can be gone on
-            with.
+        KeyboardInterrupt : the user stopped a study. It was closed properly and can be resumed.
         """
         jobs = [(seed, method) for seed in seeds for method in in_turn(seed)]
         left = {job: self.profile.seconds - spent(self._path(*job)) for job in jobs}
@@ -49,7 +48,7 @@ class Runner:
         for number, (seed, method) in enumerate(jobs, start=1):
             head = f"[{number:2} of {len(jobs)}] seed {seed}  {method.label:21}"
             if left[seed, method] <= ENOUGH:
-                say(f"{head} is there")
+                say(f"{head} is finished")
                 self._test(seed, method)
                 continue
             say(f"{head} {left[seed, method]:.0f} s to run")
@@ -59,11 +58,11 @@ class Runner:
                 problems.append(f"{method.label}, seed {seed}: {error}")
                 say(f"    failed: {error}")
             left[seed, method] = 0.0
-            say(f"    about {sum(max(0.0, s) for s in left.values()) / 60:.1f} min to go")
+            say(f"    about {sum(max(0.0, s) for s in left.values()) / 60:.1f} min left")
         return problems
 
     def study(self, seed: int, method: Method) -> Study:
-        """The study of a method."""
+        """Define the study of a method."""
         task = self.profile.task
         return Study(
             AdsorptionNet,
@@ -99,7 +98,7 @@ class Runner:
         self._test(seed, method)
 
     def _test(self, seed: int, method: Method) -> None:
-        """Read the test part, once: for the best trial of a study that has come to its end."""
+        """Evaluate the best trial of a finished study on the test part, once."""
         path = self._path(seed, method)
         if (path / TEST_FILE).exists():
             return
@@ -122,7 +121,7 @@ class Runner:
 
 
 class Lines(Callback):
-    """Progress as plain lines."""
+    """A callback that prints progress as plain lines."""
 
     def __init__(self, seconds: float) -> None:
         self._every = seconds
@@ -140,24 +139,24 @@ class Lines(Callback):
 
 
 def study_name(profile: Profile, seed: int, method: Method) -> str:
-    """Name of a study, and of its directory."""
+    """Return the name of a study, and of its directory."""
     return f"{profile.name}-{seed}-{method.name}"
 
 
 def spent(path: Path) -> float:
-    """Seconds that a study has run, in all its sessions; 0 if it was never begun."""
+    """Return the seconds that a study has run in all sessions; 0: never started."""
     return max((record.seconds for record in study_records(path)), default=0.0)
 
 
 def warm_up(client: Any, profile: Profile) -> None:
-    """Have every worker load the data and take a step, before any study's time begins."""
+    """Let each worker load the data and take a step, before any study starts."""
     for outcome in client.run(_step, profile, on_error="return").values():
         if isinstance(outcome, BaseException):
             raise outcome
 
 
 def _step(profile: Profile) -> None:
-    """Train a small network for one batch; runs in a worker. The first step is a slow one."""
+    """Train a small network for one batch in a worker, because the first step is slow."""
     import torch
 
     torch.set_num_threads(1)
@@ -171,5 +170,5 @@ def _step(profile: Profile) -> None:
 
 
 def say(text: str) -> None:
-    """A line that is seen at once, whatever it is written to."""
+    """Print a line and flush it, also into a pipe or a file."""
     print(text, flush=True)

@@ -2,8 +2,8 @@
 
     python -m experiments.time_to_solution.study --profile laptop --seeds 3
 
-Stop it by Ctrl-C, or kill it: the same command goes on where it was. ``--report`` runs nothing and
-writes table, figures and the results in the README anew from what is there.
+Stop it with Ctrl-C, or kill it: the same command continues. ``--report`` runs nothing; it writes
+the table, the figures and the results in the README again from the existing studies.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is missing, then write the report; the exit status is 1 if a study failed."""
+    """Run the missing studies, then write the report; return 1 if a study failed."""
     options = _options(arguments)
     profile = _profile(options)
     problems: list[str] = []
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             problems = _run(profile, options)
         except KeyboardInterrupt:
-            say("stopped; the same command goes on")
+            say("stopped; run the same command again to continue")
             return 130
     from experiments.time_to_solution.report import write  # matplotlib takes a second to load
 
@@ -82,19 +82,22 @@ def _profile(options: argparse.Namespace) -> Profile:
 
 @contextlib.contextmanager
 def _client(profile: Profile, slurm: dict[str, Any]) -> Iterator[Client]:
-    """A client of as many workers as the profile wants, all of them there."""
+    """Create a client of as many workers as the profile needs, and wait for them."""
     n_workers = profile.workers
     if profile.where == "slurm":
         n_workers = n_workers or 1
         gpus = slurm.get("gpus_per_job", 1)
         per_job = gpus * slurm.get("trials_per_gpu", 1) if gpus else slurm.get("processes", 1)
-        words = {"jobs": -(-n_workers // per_job), **slurm}
-        cluster = import_module("daskhpo.cluster").slurm_cluster(**words)
+        options = {"jobs": -(-n_workers // per_job), **slurm}
+        cluster = import_module("daskhpo.cluster").slurm_cluster(**options)
     else:
         if n_workers is None:
             n_workers = len(visible_gpus()) if profile.gpus else os.cpu_count() or 1
         if not profile.gpus and n_workers > (n_cpus := os.cpu_count() or 1):
-            raise ValueError(f"--workers {n_workers} are more than this machine's {n_cpus} CPUs")
+            raise ValueError(
+                f"--workers {n_workers} is more than this machine's {n_cpus} CPUs; give at most "
+                f"{n_cpus}"
+            )
         resources = {"cpu": 1.0} | ({"gpu": profile.gpus} if profile.gpus else {})
         cluster = local_cluster(resources, n_workers)
     with cluster, Client(cluster, set_as_default=False) as client:
@@ -103,8 +106,8 @@ def _client(profile: Profile, slurm: dict[str, Any]) -> Iterator[Client]:
         yield client
 
 
-def _word(text: str) -> tuple[str, int | str]:
-    """``KEY=VALUE``, a number where it is one."""
+def _option(text: str) -> tuple[str, int | str]:
+    """Parse ``NAME=VALUE``; a decimal value becomes an int."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"{text!r} must be NAME=VALUE, such as queue=gpu")
@@ -120,27 +123,30 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--profile", choices=list(PROFILES), default="laptop")
     parser.add_argument("--seeds", type=int, default=3, help="default: 3")
     parser.add_argument(
-        "--time-budget", type=parse_duration, help="of each method; default: the profile's"
+        "--time-budget",
+        type=parse_duration,
+        help="time of each method, such as 8m; default: the profile's",
     )
     parser.add_argument("--workers", type=int, help="default: the profile's")
     parser.add_argument("--target", type=float, help="eV; default: the profile's")
     parser.add_argument(
         "--slurm",
-        type=_word,
+        type=_option,
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="run by jobs: a word for slurm_cluster, such as queue=gpu; may be repeated",
+        help="run in Slurm jobs, with this option of slurm_cluster, such as queue=gpu; may be "
+        "repeated",
     )
     parser.add_argument("--storage", type=Path, default=Path("runs/time_to_solution"))
     parser.add_argument(
-        "--report", action="store_true", help="run nothing; write the report of what is there"
+        "--report", action="store_true", help="run nothing; write the report of existing studies"
     )
     parser.add_argument(
         "--readme",
         type=Path,
         default=HERE / "README.md",
-        help="whose results are written anew, with figures beside it; default: this folder's",
+        help="file whose results are replaced, with figures next to it; default: this folder's",
     )
     options = parser.parse_args(arguments)
     if options.seeds < 1:

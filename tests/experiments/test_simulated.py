@@ -189,7 +189,7 @@ def test_what_is_never_reached_is_said_in_words():
     races = [a_run("RS", reached=8.0, share=0.1), a_run("ASHA", share=0.1)]
     text = by_workers(frame(races, {"made up": ""}))
     assert "| ASHA | 0.0; 100 % never |" in text
-    assert "| RS: full trainings it took | 8 |" in text
+    assert "| RS: full trainings to the target | 8 |" in text
 
 
 def test_a_table_has_its_first_column_to_the_left():

@@ -100,7 +100,7 @@ def finished(tmp_path_factory):
 def test_a_killed_run_goes_on_with_what_is_left_and_repeats_nothing(finished):
     folder, before, output = finished
     names = [method.name for method in in_turn(0)]
-    assert "RS                    is there" in output
+    assert "RS                    is finished" in output
     one, other = (folder / "runs" / f"smoke-0-{name}" / "journal.jsonl" for name in names[:2])
     assert one.read_bytes() == before[one]
     assert other.read_bytes().startswith(before[other][: before[other].rindex(b"\n") + 1])
@@ -316,7 +316,7 @@ def test_a_disturbed_study_is_named_below_the_table():
     text = results(Outcomes(PROFILE, (one, other), ("laptop-1-rs",)))
     assert "**1 of 2 studies were disturbed**" in text
     assert "| seed 0, ASHA/RS | 2.0 times slower |" in text
-    assert "**not finished, and not in here**: laptop-1-rs" in text
+    assert "**not finished, not included**: laptop-1-rs" in text
     assert "- machine: M" in text
 
 
