@@ -1,6 +1,7 @@
-"""What checkpoints cost a real study: the adsorption experiment by promotion, for equal time.
+"""Measure the cost of checkpoints in the adsorption experiment, by policy.
 
-Each policy is given the same seconds on two worker processes, in turns, in a fresh folder.
+ASHA by promotion runs with each policy for the same time on two worker processes. The policies take
+turns, each in a new folder.
 
     python benchmarks/adsorption_checkpoints.py [--seconds S] [--repeat N] [--out FILE]
 """
@@ -28,7 +29,7 @@ from experiments.adsorption.profiles import PROFILES
 from experiments.adsorption.trainable import AdsorptionNet
 
 POLICIES = ("every:1", "auto", "never")
-MEASURES = {  # what is measured, and its digits
+MEASURES = {  # measure: digits
     "seconds until all was written": 1,
     "trials": 0,
     "fully trained": 0,
@@ -43,7 +44,7 @@ MEASURES = {  # what is measured, and its digits
 def measure(
     client: Client, profile_name: str, policy: str, seconds: float, seed: int, path: str | None
 ) -> dict[str, float]:
-    """Run a study for so many seconds; what came of it."""
+    """Run a study for ``seconds``; return its measures."""
     profile = PROFILES[profile_name]
     storage = Path(tempfile.mkdtemp(dir=path))
     try:
@@ -92,7 +93,7 @@ def measure(
 
 
 def compare(client: Client, options: argparse.Namespace, n: int, seconds: float) -> str:
-    """A table of all policies, which take turns; each turn has a seed of its own."""
+    """Run all policies in turns, with one seed per turn; format a table."""
     found: dict[str, list[dict[str, float]]] = {policy: [] for policy in POLICIES}
     for seed in range(n):
         for policy in POLICIES:
@@ -109,8 +110,8 @@ def compare(client: Client, options: argparse.Namespace, n: int, seconds: float)
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--profile", choices=sorted(PROFILES), default="laptop")
-    arguments.add_argument("--seconds", type=float, default=90.0, help="of each study")
-    arguments.add_argument("--repeat", type=int, default=2, help="of each policy")
+    arguments.add_argument("--seconds", type=float, default=90.0, help="length of each study")
+    arguments.add_argument("--repeat", type=int, default=2, help="studies of each policy")
     arguments.add_argument("--path", help="folder on the disk to measure; default: temporary files")
     arguments.add_argument("--out", type=Path, help="file for the report; default: standard output")
     options = arguments.parse_args()
@@ -148,10 +149,10 @@ def main() -> None:
 
 INTRODUCTION = """
 Profile `{}`: a crystal graph network, ASHA by promotion with `compare="best"`, {:g} s for each
-study on two worker processes. `every:1` writes after each epoch, `auto` what is worth it, `never`
-nothing. A study's seed is the number of its turn, the same for all policies: the configurations
-are the same, but how many of them there was time for is not. Numbers are medians, with the smallest
-and the largest in brackets where they differ.
+study on two worker processes. `every:1` writes after each epoch, `auto` what is worth a write,
+`never` nothing. A study's seed is the number of its turn, the same for all policies. So the
+configurations are the same, but the number of trials that fit in the time is not. Numbers are
+medians, with the smallest and the largest in brackets where they differ.
 
 In the second table `os.fsync` in the workers makes the real flush, then sleeps 100 ms, as a
 parallel file system under load may."""
@@ -159,12 +160,12 @@ parallel file system under load may."""
 NOTES = """
 How to read it:
 
-- A state has 0.2 MB, so a write takes some milliseconds in the background, and an epoch about a
-  second on average, up to several for a wide network. What `auto` saves is files; no gain in time
-  is to be seen here, not even where each flush takes 100 ms more.
-- Which trials there is time for depends on when each report comes, and their epochs differ much in
-  length. Two turns of so short studies say nothing about small differences of trials, epochs or
-  the best error.
+- A state has 0.2 MB, so a write takes some milliseconds in the background. An epoch takes about a
+  second on average, up to several for a wide network. `auto` saves files; there is no visible gain
+  in time, even if each flush takes 100 ms more.
+- The trials that fit in the time depend on the times of reports, and epochs differ much in length.
+  Two turns of such short studies say nothing about small differences in trials, epochs or the best
+  error.
 """
 
 

@@ -1,10 +1,10 @@
-"""How long a checkpoint takes, and what it leaves on disk, next to other ways to write one.
+"""Compare times and files of a checkpoint with other ways to write one.
 
-Two states as a trial has them, a model and its Adam: *small* (240 tensors, 3 MB) and *large*
-(800 tensors, 300 MB). Each method writes to a new file, with every byte flushed to the disk (file,
-rename, folder) or without any flush, reads it back from the page cache, and reads it into tensors
-that are there, as a trial that goes on does. The methods take turns in random order, so that slow
-moments of a shared disk, and memory that a virtual machine must first be given, fall on all.
+There are two states of a model and its Adam: *small* (240 tensors, 3 MB) and *large* (800 tensors,
+300 MB). Each method writes to a new file, either flushed to disk (file, rename, folder) or without
+any flush. It reads the file from the page cache, and reads it into existing tensors, as a resumed
+trial does. The methods take turns in random order. So slow moments of a shared disk, and memory
+that a virtual machine must first obtain, affect all of them.
 
     python benchmarks/checkpoints.py [--path FOLDER_ON_THE_DISK_TO_MEASURE] [--repeat N]
 """
@@ -52,7 +52,7 @@ SMALL, LARGE = (60, 1_000_000), (200, 100_000_000)  # tensors and bytes of the m
 
 
 def flushing(is_on: bool) -> Any:
-    """A context in which files are flushed to the disk, or not."""
+    """Return a context manager that enables or disables flushes to disk."""
     return nullcontext() if is_on else mock.patch("os.fsync")
 
 
@@ -71,18 +71,18 @@ Times = dict[tuple[str, str], list[float]]
 
 
 def measure(state: State, methods: list[Method], folder: Path, n: int) -> tuple[Times, list[Any]]:
-    """Milliseconds by method and act, and a row of the table for each method."""
+    """Return milliseconds by method and act, and a row of the table per method."""
     times: Times = defaultdict(list)
     footprint: dict[str, tuple[int, int]] = {}
     original = tensors_of(state)
     targets = {name: torch.zeros_like(tensor) for name, tensor in original.items()}
     turns = [(m, flush) for m in methods for flush in (True, False) if m.is_durable or not flush]
     order = random.Random(SEED)
-    for i in range(n + 1):  # the first of all makes folders and layouts, and is not counted
+    for i in range(n + 1):  # the first one creates folders and layouts, and is not counted
         for method, flush in order.sample(turns, len(turns)):
             if method.is_slow and i > 3:
                 continue
-            os.sync()  # what others left to be written is not ours to wait for
+            os.sync()  # do not wait for pending writes of others
             before = inodes(folder)
             with flushing(flush):
                 wrote, place = milliseconds(partial(method.write, i, state))
@@ -91,7 +91,7 @@ def measure(state: State, methods: list[Method], folder: Path, n: int) -> tuple[
             into, _ = milliseconds(partial(copy_into, targets, partial(method.read, place)))
             method.delete(place)
             if any(not torch.equal(original[name], targets[name]) for name in original):
-                raise RuntimeError(f"{method.name} gave other tensors than it was given")
+                raise RuntimeError(f"{method.name} did not return the tensors that it wrote")
             if i:
                 act = "write, durable" if flush else "write, not flushed"
                 times[method.name, act].append(wrote)
@@ -110,11 +110,11 @@ def measure(state: State, methods: list[Method], folder: Path, n: int) -> tuple[
 ACTS = ("write, durable", "write, not flushed", "read", "read and copy")
 
 
-def ratios(times: Times, rival: str, most: float) -> list[list[object]]:
-    """How many times as long as a rival we take, and whether that is at most so many times."""
+def ratios(times: Times, other: str, most: float) -> list[list[object]]:
+    """Return rows of our times relative to another method; ``most``: the goal."""
     rows: list[list[object]] = []
     for act in ACTS:
-        ours, theirs = times[Ours.name, act], times[rival, act]
+        ours, theirs = times[Ours.name, act], times[other, act]
         by_median = statistics.median(ours) / statistics.median(theirs)
         by_minimum = min(ours) / min(theirs)
         verdict = {
@@ -122,55 +122,57 @@ def ratios(times: Times, rival: str, most: float) -> list[list[object]]:
             1: "by one of the two",
             0: "**no**",
         }[(by_median <= most) + (by_minimum <= most)]
-        rows.append([f"{rival}: {act}", f"{by_median:.2f}", f"{by_minimum:.2f}", most, verdict])
+        rows.append([f"{other}: {act}", f"{by_median:.2f}", f"{by_minimum:.2f}", most, verdict])
     return rows
 
 
-def pause(residents: StateCache, state: State, i: int, size: int, chance: ReuseProbability) -> None:
-    """What a worker does when a trial pauses."""
-    taken = codec.snapshot(state, i, 1, residents.take_buffer(size))
-    residents.put(CheckpointRef(i, i, 1), 1, taken, chance, 1e-3)
+def pause(
+    cache: StateCache, state: State, i: int, size: int, probability: ReuseProbability
+) -> None:
+    """Copy a state to the cache, as a worker does when a trial pauses."""
+    taken = codec.snapshot(state, i, 1, cache.take_buffer(size))
+    cache.put(CheckpointRef(i, i, 1), 1, taken, probability, 1e-3)
 
 
 def pauses(state: State, folder: Path, n: int) -> list[list[str]]:
-    """What a training thread waits for at a pause, and how long it takes until all is durable."""
+    """Measure the wait of a training thread at a pause, and the time to be durable."""
     size = codec.snapshot(state, 0, 1).n_bytes
     n_new = min(n, 5)
     times: dict[str, list[float]] = defaultdict(list)
-    for kind, chance, n_held in (
+    for kind, probability, n_held in (
         ("new", ReuseProbability.UNLIKELY, n_new),
-        # room for two: a third pushes one out, whose memory it takes
+        # room for two: a third one evicts another and uses its memory
         ("used", ReuseProbability.UNLIKELY, 2),
         ("written", ReuseProbability.CERTAIN, 2),
     ):
-        n_skipped = 0 if kind == "new" else 3  # before that memory is new
-        residents = StateCache(ZarrStore(folder), lambda note: None, capacity=n_held * size)
-        with closing(residents):
+        n_skipped = 0 if kind == "new" else 3  # the first ones use new memory
+        cache = StateCache(ZarrStore(folder), lambda note: None, capacity=n_held * size)
+        with closing(cache):
             for i in range(n_new if kind == "new" else n + n_skipped):
-                ms, _ = milliseconds(partial(pause, residents, state, i, size, chance))
+                ms, _ = milliseconds(partial(pause, cache, state, i, size, probability))
                 flushed = 0.0
-                if chance is ReuseProbability.CERTAIN:
-                    flushed, _ = milliseconds(partial(residents.flush, leaving=False))
-                    residents.discard(i)
+                if probability is ReuseProbability.CERTAIN:
+                    flushed, _ = milliseconds(partial(cache.flush, leaving=False))
+                    cache.discard(i)
                     next(folder.glob(f"*/{i}.0")).unlink()
                 if i >= n_skipped:
                     times[kind].append(ms)
                     times[f"{kind}, durable"].append(ms + flushed)
     copied = [milliseconds(partial(copy.deepcopy, state))[0] for _ in range(n)]
     return [
-        ["pause: copied to memory that another state had, and stays there", spread(times["used"])],
-        ["the same to new memory, as long as there is room for it", spread(times["new"])],
-        ["pause: copied to memory, then written by the other thread", spread(times["written"])],
-        ["... until that is durable", spread(times["written, durable"])],
+        ["pause: copied to reused memory, not written", spread(times["used"])],
+        ["the same to new memory, while the cache has room", spread(times["new"])],
+        ["pause: copied to memory, then written by another thread", spread(times["written"])],
+        ["... until the state is durable", spread(times["written, durable"])],
         ["for comparison: `copy.deepcopy(state)`", spread(copied)],
     ]
 
 
 def chunks(folder: Path, n: int) -> list[list[Any]]:
-    """A state of 1.2 GB in several chunks and in one: how long, and how much of a processor."""
+    """Measure wall and CPU time of a state of 1.2 GB, in several chunks and in one."""
     state = a_state(200, 400_000_000)
     methods = {
-        "several chunks (as it is)": Ours(folder / "several"),
+        "several chunks (default)": Ours(folder / "several"),
         "one chunk": Ours(folder / "one", chunk_limit=2**32),
     }
     wall: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -207,13 +209,15 @@ def chunks(folder: Path, n: int) -> list[list[Any]]:
     ]
 
 
-DISKS = {"read": True, "read as from a shared file system": False}  # is it a local one?
+DISKS = {"read": True, "read as from a shared file system": False}  # True: a local file system
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--path", help="folder on the disk to measure; default: temporary files")
-    arguments.add_argument("--repeat", type=int, default=25, help="of the small state; large: 1/3")
+    arguments.add_argument(
+        "--repeat", type=int, default=25, help="repetitions; a third for large states"
+    )
     options = arguments.parse_args()
     warnings.filterwarnings("ignore", module="zarr")
     print("# Checkpoints: measured\n")
@@ -235,11 +239,11 @@ def main() -> None:
         print(f"\n## {name}: {4 * size[0]} tensors, {3 * size[1] / 1e6:.0f} MB; n = {n}\n")
         head = [f"{act}: ms" for act in ACTS]
         print(table(["method", *head, "files and folders", "bytes"], rows))
-        print("\nTimes as long as another method takes, by median and by minimum:\n")
+        print("\nOur time relative to another method's, by median and by minimum:\n")
         compared = ratios(times, TorchSave.name, 2.0)
         if HAS_SAFETENSORS:
             compared = ratios(times, SafeTensors.name, 1.5) + compared
-        head = ["against", "median", "minimum", "wanted: at most", "in this run"]
+        head = ["against", "median", "minimum", "goal: at most", "in this run"]
         print(table(head, compared))
         print()
         print(table(["what the training thread waits for", "ms"], paused), flush=True)
@@ -247,7 +251,7 @@ def main() -> None:
     try:
         n = max(3, options.repeat // 3)
         print(f"\n## 1.2 GB: 800 tensors; n = {n}\n")
-        head = [f"{act}: ms; processor ms" for act in ("write, durable", *DISKS)]
+        head = [f"{act}: ms; CPU ms" for act in ("write, durable", *DISKS)]
         print(table(["ours", "files", *head], chunks(folder, n)))
     finally:
         shutil.rmtree(folder)
@@ -256,12 +260,12 @@ def main() -> None:
 
 INTRODUCTION = """
 Median (minimum). Compare the rows of one table, which took turns in random order on one disk, not
-numbers of different runs; on a shared machine the minima say more than the medians.
+numbers of different runs. On a shared machine the minima are more reliable than the medians.
 
-*Durable*: the file is flushed, renamed, and its folder flushed. zarr's own store flushes nothing,
-so it has no such column; it was repeated 3 times. Our read verifies a checksum of all bytes, no
-other does. safetensors' read of a file is lazy: its bytes come with the copy. Everything is read
-from the page cache."""
+*Durable*: the file is flushed, renamed, and its folder flushed. zarr's store flushes nothing, so it
+has no such column; it was repeated 3 times. Our read verifies a checksum of all bytes; the others
+do not. safetensors reads a file lazily: its bytes are read during the copy. All reads are from the
+page cache."""
 
 
 if __name__ == "__main__":

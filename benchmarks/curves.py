@@ -1,7 +1,8 @@
-"""Recorded learning curves as tasks for simulated studies; the folder is not part of the project.
+"""Recorded learning curves as tasks for simulated studies.
 
-A configuration learns like the recorded one that is nearest to it in the unit cube; or, where a
-searcher follows a surface, as a forest says that was fitted to the recorded ones.
+The folder of the curves is not part of the project. A configuration has the curve of the nearest
+recorded one in the unit cube. For searchers with a model of the surface, it has a curve predicted
+by a forest that was fitted to the recorded ones.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MAX_T = 50
 
 @dataclass(frozen=True)
 class Task:
-    """A table of curves; ``least``: the smallest loss of all."""
+    """A table of curves; ``least``: its smallest loss."""
 
     name: str
     space: Space
@@ -32,13 +33,13 @@ class Task:
 
 
 def tasks(folder: Path = FOLDER, *, smooth: bool = False) -> list[Task]:
-    """All recorded tasks, or none if the folder is not there.
+    """Load all recorded tasks; none if the folder does not exist.
 
-    A thousand curves in eight dimensions are so sparse that to most searches near a good one
-    answers the same curve again. ``smooth`` puts a regression between them (extremely randomised
-    trees, which pass through what was recorded), as Eggensperger et al. 2015, *Efficient
-    Benchmarking of Hyperparameter Optimizers via Surrogates*, do. Who is nearest to a training
-    that diverged still diverges.
+    A thousand curves in eight dimensions are so sparse that most searches near a good configuration
+    get the same curve again. ``smooth`` interpolates by a regression (extremely randomised trees,
+    which reproduce the recorded curves), as in Eggensperger et al. 2015, *Efficient Benchmarking of
+    Hyperparameter Optimizers via Surrogates*. A configuration whose nearest recorded one diverged
+    still diverges.
     """
     found = [(task, tables.TASKSET) for task in tables.taskset(folder)]
     found += [(task, tables.LCBENCH) for task in tables.lcbench(folder)]
@@ -54,14 +55,14 @@ def _task(task: tables.Task, space: Space, smooth: bool) -> Task:
 def _smooth(
     task: tables.Task, space: Space, nearest: Callable[[Any], RecordedCurve]
 ) -> Callable[[Any], RecordedCurve]:
-    """From a configuration to a curve between the recorded ones."""
+    """Return a function from a configuration to an interpolated curve."""
     from sklearn.ensemble import ExtraTreesRegressor
 
     units = range(1, MAX_T + 1)
     cube = np.array([space.to_unit(config) for config in task.curves.configs])
     losses = np.array([[curve.metric(r) for r in units] for curve in task.curves.curves])
     times = np.array([[curve.seconds(r) for r in units] for curve in task.curves.curves])
-    # Some losses are as large as 1e12, and one of them would be in all averages around it.
+    # Some losses are as large as 1e12; one of them would dominate all averages around it.
     worst = np.nanquantile(losses, 0.9)
     known = np.minimum(np.nan_to_num(losses, nan=worst), worst)
     forest = ExtraTreesRegressor(32, random_state=0).fit(cube, np.concatenate([known, times], 1))

@@ -1,4 +1,4 @@
-"""Studies by promotion in virtual time, with the policy for checkpoints given."""
+"""Studies by promotion in virtual time, with a given checkpoint policy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOISE = 0.1
 
 
 class Curve:
-    """A power law with noise, which depends on the configuration alone."""
+    """A power law with noise that depends only on the configuration."""
 
     def __init__(self, config: Any) -> None:
         self._floor, self._speed, self._step = config["floor"], config["speed"], config["step"]
@@ -49,7 +49,7 @@ class Tape:
 
 
 class Watched:
-    """An executor whose saves are put on the tape, too."""
+    """An executor that also records `Save` commands on the tape."""
 
     def __init__(self, executor: SimulatedExecutor, tape: Tape) -> None:
         self._executor, self._tape = executor, tape
@@ -71,7 +71,7 @@ def simulate(
     max_t: int = 256,
     n_trials: int = 512,
 ) -> list[Record | Save]:
-    """Run a study to its end; all its records, and the states that it asked for."""
+    """Run a study; return its records and its `Save` commands."""
     objective, tape = Objective("loss"), Tape()
     scheduler = ASHA(max_t, 1, eta, variant="promotion")
     space = Space(SPACE | {"noise": noise})
@@ -83,13 +83,13 @@ def simulate(
 
 
 def decisions(records: Sequence[Record | Save]) -> list[tuple[Any, ...]]:
-    """What was decided, in its order and without times."""
+    """Return the decisions in order, without times."""
     made: list[tuple[Any, ...]] = []
     for record in records:
         match record:
             case Suggested(trial, config):
                 made.append(("suggested", trial, tuple(config.items())))
-            case Launched(trial, _, _, until):  # where it begins depends on what was kept
+            case Launched(trial, _, _, until):  # its start depends on the kept state
                 made.append(("launched", trial, until))
             case Reported(trial, decision=decision) if decision is not None:
                 made.append(("reported", trial, record.steps[-1].resource, decision))
@@ -97,9 +97,12 @@ def decisions(records: Sequence[Record | Save]) -> list[tuple[Any, ...]]:
 
 
 def eventful(records: Sequence[Record | Save]) -> Counter[str]:
-    """How many segments ended, went on, paused with which chance, were resumed; states taken."""
+    """Count segments, continuations, pauses by probability, resumptions and states."""
     counts: Counter[str] = Counter(
-        ["taken", "written", "at once", "later", "REAL", "POOR", "REAL resumed", "POOR resumed"]
+        [
+            *("taken", "written", "at once", "later"),
+            *("LIKELY", "UNLIKELY", "LIKELY resumed", "UNLIKELY resumed"),
+        ]
     )
     counts.subtract(list(counts))
     paused: dict[int, str] = {}
@@ -107,7 +110,7 @@ def eventful(records: Sequence[Record | Save]) -> Counter[str]:
         match record:
             case Reported(trial, decision=Pause(keep)):
                 counts["segments"] += 1
-                paused[trial] = "REAL" if keep else "POOR"
+                paused[trial] = "LIKELY" if keep else "UNLIKELY"
                 counts[paused[trial]] += 1
             case Reported(decision=decision) if decision is not None:
                 counts["segments"] += 1

@@ -1,9 +1,10 @@
-"""Which resources a model should learn from, and whether a model is ever behind random search.
+"""Compare ways to use resources in a model, and a model with random search.
 
     python benchmarks/fidelity.py [--curves FOLDER] [--keep FOLDER] [--out FILE]
 
-Simulated studies of ASHA on recorded learning curves (``curves.py``), 64 slots, in equal virtual
-time. With ``--keep`` what was measured stays in a folder, and only the rest is measured.
+These are simulated studies of ASHA on recorded learning curves (``curves.py``), with 64 slots, in
+equal virtual time. With ``--keep`` measurements are stored in a folder, and only missing ones are
+made.
 """
 
 from __future__ import annotations
@@ -40,17 +41,17 @@ from daskhpo.simulation.executor import SimulatedExecutor
 
 N_SLOTS, MAX_T = 64, 27
 TASKS = ("TaskSet avg", "LCBench 3945", "LCBench 167104")
-N_POINTS = 8  # of time, at which studies are compared
+N_POINTS = 8  # number of times at which studies are compared
 Study = dict[str, Any]
 Choose = Callable[[Mapping[int, int], int], int]
 
 
 class OneRung(Searcher):
-    """GPSearch that is told of one resource only, chosen anew before each suggestion.
+    """A GPSearch that learns from one resource only, chosen before each suggestion.
 
     Parameters
     ----------
-    choose : from the number of reports of each resource, and of domains, the resource.
+    choose : returns the resource; arguments: number of reports by resource, number of domains.
     """
 
     def __init__(self, choose: Choose) -> None:
@@ -95,7 +96,10 @@ class OneRung(Searcher):
 
 
 def largest(n_reports: Mapping[int, int], n_domains: int) -> int:
-    """The largest resource with enough reports (Falkner et al. 2018, BOHB, Sec. 4)."""
+    """Return the largest resource with enough reports.
+
+    This is the rule of BOHB (Falkner et al. 2018, Sec. 4).
+    """
     enough = [resource for resource, n in n_reports.items() if n >= n_domains + 2]
     return max(enough, default=min(n_reports, default=0))
 
@@ -110,7 +114,7 @@ VARIANTS: dict[str, tuple[Callable[[], Searcher], int]] = {  # with the number o
 
 
 class Watching:
-    """A journal that tells a result each record, and adds up how long slots had nothing to do."""
+    """A journal that applies records to a result and sums the idle time of slots."""
 
     def __init__(self, result: Result) -> None:
         self._result = result
@@ -130,7 +134,7 @@ class Watching:
                 self._n_running += 1
             case Ended():
                 self._n_running -= 1
-            case StopRequested():  # what comes free from now on is not wanted any more
+            case StopRequested():  # slots that become free from now on are not idle
                 self._wanted = False
 
     def flush(self) -> None:
@@ -138,7 +142,7 @@ class Watching:
 
 
 def one_study(task: Task, make: Callable[[], Searcher], seed: int, seconds: float) -> Study:
-    """What a study found when, and how long its slots were idle."""
+    """Run a study; return its best losses by time, trials and idle slot-seconds."""
     objective = Objective("loss")
     result = Result((), objective)
     journal = Watching(result)
@@ -160,14 +164,14 @@ def one_study(task: Task, make: Callable[[], Searcher], seed: int, seconds: floa
 
 
 class Studies:
-    """What was measured, a file of lines for each task and variant."""
+    """Measurements: a file of lines per task and variant."""
 
     def __init__(self, folder: Path, chosen: Sequence[Task]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self.tasks = folder, chosen
 
     def length(self, task: Task) -> float:
-        """Virtual seconds of a study: those of a full training, in the median."""
+        """Return the virtual seconds of a study: the median of a full training."""
         configs = [task.space.sample(rng(0, "length", n)) for n in range(101)]
         return statistics.median(task.curve(c).seconds(MAX_T) for c in configs)
 
@@ -185,15 +189,16 @@ class Studies:
 
 
 def best_at(run: Study, seconds: float) -> float:
-    """The best loss that a study had seen by then; of a study that had none: inf."""
+    """Return the best loss of a study after ``seconds``; inf: no report yet."""
     n = int(np.searchsorted(run["seconds"], seconds, side="right"))
     return float(run["best"][n - 1]) if n else math.inf
 
 
 def regrets(studies: Studies, task: Task, variant: str, n_seeds: int) -> np.ndarray[Any, Any]:
-    """Best loss above the task's best at each point of time, (n_seeds, N_POINTS).
+    """Return regrets at each time, (n_seeds, N_POINTS).
 
-    In units of what random search is above it at the end, in the median.
+    A regret is the best loss minus the task's smallest one. The unit is the median regret of random
+    search at the end.
     """
     points = studies.length(task) * np.arange(1, N_POINTS + 1) / N_POINTS
 
@@ -206,7 +211,7 @@ def regrets(studies: Studies, task: Task, variant: str, n_seeds: int) -> np.ndar
 
 
 def comparison(studies: Studies) -> str:
-    """Which resources to learn from: geometric means over tasks of medians over seeds."""
+    """Format regrets by variant: geometric means over tasks of medians over seeds."""
     n_seeds = min(n for _, n in VARIANTS.values())
     rows = []
     for variant in VARIANTS:
@@ -223,7 +228,7 @@ def points_of_time() -> list[str]:
 
 
 def running_best(studies: Studies) -> str:
-    """A row for each task and searcher; and of how many seeds the model is ahead."""
+    """Format regrets by task and searcher, and numbers of seeds won by the model."""
     rows = []
     n_better, n_worse = np.zeros(N_POINTS, int), np.zeros(N_POINTS, int)
     for task in studies.tasks:
@@ -240,7 +245,7 @@ def running_best(studies: Studies) -> str:
 
 
 def to_the_target(studies: Studies) -> str:
-    """Fractions of the time until the loss that one configuration in a hundred reaches."""
+    """Format times to the loss of the best 1 % of configurations, as fractions."""
     rows = []
     for task in studies.tasks:
         target = _target(task)
@@ -255,7 +260,7 @@ def to_the_target(studies: Studies) -> str:
 
 
 def _target(task: Task) -> float:
-    """By sampling: those of the record are of longer trainings."""
+    """Estimate the target by sampling, as recorded curves are of longer trainings."""
     units = range(1, MAX_T + 1)
     curves = (task.curve(task.space.sample(rng(0, "target", n))) for n in range(500))
     best = [min(map(curve.metric, units), key=lambda v: (v != v, v)) for curve in curves]
@@ -274,13 +279,13 @@ def slots(studies: Studies) -> str:
         runs = [run for task in studies.tasks for run in studies.of(task, variant)]
         n = statistics.median(run["trials"] for run in runs)
         rows.append([variant, f"{n:.0f}", f"{max(run['idle'] for run in runs):g}"])
-    return table(["searcher", "trials begun, median", "idle slot-seconds, worst study"], rows)
+    return table(["searcher", "trials started, median", "idle slot-seconds, worst study"], rows)
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--curves", type=Path, default=FOLDER, help="folder of recorded curves")
-    arguments.add_argument("--keep", type=Path, metavar="FOLDER", help="keeps what was measured")
+    arguments.add_argument("--keep", type=Path, metavar="FOLDER", help="folder for measurements")
     arguments.add_argument("--out", type=Path, help="file for the page; default: standard output")
     options = arguments.parse_args()
     chosen = [task for task in tasks(options.curves, smooth=True) if task.name in TASKS]
@@ -290,12 +295,12 @@ def main() -> None:
         studies = Studies(options.keep or Path(aside), chosen)
         command = "python benchmarks/fidelity.py --out FILE"
         begun = about(command, ["numpy", "scipy", "scikit-learn", "scikit-optimize"])
-        for variant in VARIANTS:  # the ones that matter most come first
+        for variant in VARIANTS:  # the most important ones come first
             for task in chosen:
                 studies.of(task, variant)
-        parts = ["# A model beside ASHA: measured", begun, SETTING]
-        parts += ["## Which resources to learn from", comparison(studies), COMPARISON]
-        parts += ["## Beside random search", running_best(studies), RUNNING]
+        parts = ["# A model with ASHA: measured", begun, SETTING]
+        parts += ["## Resources to learn from", comparison(studies), COMPARISON]
+        parts += ["## Comparison with random search", running_best(studies), RUNNING]
         parts += ["### Time to the target", to_the_target(studies), TARGET]
         parts += ["## Slots", slots(studies), SLOTS, f"{load()}."]
     page = "\n\n".join(parts) + "\n"
@@ -307,27 +312,27 @@ def main() -> None:
 
 SETTING = f"""\
 ASHA({MAX_T}, 1, 3) by stopping, {N_SLOTS} slots; time is virtual, and each study is as long as one
-full training. Curves: recorded ones (`curves.py`), and between them a forest that was fitted to
-them. *Regret* is the best loss so far less the smallest one in the task's table of 50 units, in
-units of the median that random search has left at the end. Points of time are eighths of the
-study."""
+full training. Curves are recorded ones (`curves.py`), interpolated by a forest. *Regret* is the
+best loss so far minus the smallest one in the task's table of 50 units; its unit is the median
+regret of random search at the end. Times are eighths of the study."""
 
 COMPARISON = """\
-Geometric means over the tasks of medians over 5 seeds; the same seeds for all. Full trainings come
-only near the end of the study, so until then "full trainings only" is the design of GPSearch
-(a Sobol sequence), which says how much chance is in these numbers."""
+Geometric means over the tasks of medians over 5 seeds; the same seeds for all. Full trainings end
+only near the end of the study. Until then "full trainings only" is the initial design of GPSearch
+(a Sobol sequence), so it shows how much these numbers vary by chance."""
 
 RUNNING = """\
-Medians over 10 seeds. *Seeds better–worse*: of how many the model's running best is lower, and of
-how many higher, than random search's with the same seed. By chance alone one of nine entries of a
-task is 8–2, 2–8 or further apart, and one in twenty of all is 21–9, 9–21 or further apart."""
+Medians over 10 seeds. *Seeds better–worse*: number of seeds for which the model's running best is
+lower, and higher, than that of random search with the same seed. By chance alone one of nine
+entries of a task is 8–2, 2–8 or more extreme, and one in twenty of all is 21–9, 9–21 or more
+extreme."""
 
 TARGET = """\
-The loss that one random configuration in a hundred reaches. Medians over 10 seeds, as fractions of
-the study."""
+The target is the loss that one random configuration in a hundred reaches. Medians over 10 seeds, as
+fractions of the study."""
 
 SLOTS = """\
-In virtual time a suggestion takes none; by the wall clock see [never_wait.md](never_wait.md)."""
+Suggestions take no virtual time; for real time see [never_wait.md](never_wait.md)."""
 
 if __name__ == "__main__":
     main()

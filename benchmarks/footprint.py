@@ -1,12 +1,12 @@
-"""What the coordinator's process takes on a login node, by the number of workers.
+"""Measure CPU and memory of the coordinator's process, by number of workers.
 
     python benchmarks/footprint.py [--workers 8 32 128] [--seconds 30] [--out FILE]
 
-As with ``slurm_cluster``, one process holds the user's script, Dask's scheduler, a client and the
-coordinator; connections are encrypted. Its workers are real Dask workers, each with its own
-connections, heartbeats and lease, but many live in one process, and a trial only sleeps: a second
-for each unit, of which every one is reported. The numbers are those of the coordinator's process
-alone: its CPU time over the wall clock, and its memory. Each row is measured in a fresh process.
+As with ``slurm_cluster`` on a login node, one process contains the user's script, Dask's scheduler,
+a client and the coordinator, and connections are encrypted. The workers are real Dask workers, each
+with its own connections, heartbeats and lease, but many share a process. A trial only sleeps, one
+second per unit, and reports each unit. The numbers are of the coordinator's process only: its CPU
+time over the wall clock, and its memory. Each row is measured in a fresh process.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from showing import about, table
 
 HERE = Path(__file__).resolve()
 PER_PROCESS = 32  # workers that share one process
-SETTLE_SECONDS = 10.0  # after all slots are there
-MAX_SECONDS = 300.0  # for all workers to come
+SETTLE_SECONDS = 10.0  # wait after all slots have started
+MAX_SECONDS = 300.0  # timeout for the start of all workers
 
 
 def main() -> None:
-    """Measure each number of workers in a process of its own, or be such a process."""
+    """Measure each number of workers in a separate process, or run such a process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[8, 32, 128])
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of each measurement")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--measure", help=argparse.SUPPRESS)  # plain or TLS: the coordinator
-    parser.add_argument("--serve", help=argparse.SUPPRESS)  # the scheduler's address: workers
+    parser.add_argument("--measure", help=argparse.SUPPRESS)  # run the coordinator: plain or TLS
+    parser.add_argument("--serve", help=argparse.SUPPRESS)  # run workers: the scheduler's address
     parser.add_argument("--tls", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def report(workers: list[int], seconds: float, out: Path | None) -> None:
-    """Measure all, and print a table."""
+    """Measure all cases and print a table."""
     cases = [(n, "TLS") for n in workers] + [(max(workers), "plain")]
     rows = []
     for n, kind in cases:
@@ -84,14 +84,14 @@ COLUMNS = {
 
 
 def train(config: dict[str, Any], trial: Any) -> None:
-    """A unit takes a second."""
+    """Train with units of one second."""
     for n in range(trial.resource, trial.max_t):
         time.sleep(1.0)
         trial.report({"loss": config["x"] + 1 / (n + 1)})
 
 
 def measured(n: int, seconds: float, tls: bool) -> dict[str, float]:
-    """What this process takes while so many workers train."""
+    """Measure this process while ``n`` workers train."""
     import dask_jobqueue  # noqa: F401  (as in a process that has called slurm_cluster)
     from distributed import LocalCluster, Security
 
@@ -114,7 +114,7 @@ def measured(n: int, seconds: float, tls: bool) -> dict[str, float]:
         )
 
         def count() -> tuple[int, int]:
-            """Units reported, and slots."""
+            """Return the numbers of reported units and of slots."""
             units, slots = 0, 0
             for record in study_records(study.path):
                 if isinstance(record, Reported):
@@ -138,26 +138,26 @@ def measured(n: int, seconds: float, tls: bool) -> dict[str, float]:
             handle = study.start(num_trials=100_000, client=cluster, progress=False)
             wait(lambda: count()[1] == n)
             time.sleep(SETTLE_SECONDS)
-            cpu = cpu_percent(seconds)  # nothing else is done in this process meanwhile
+            cpu = cpu_percent(seconds)  # without calls of `count`, which take CPU time
             memory = memory_of_this_process()
             before, began = count()[0], time.monotonic()
             time.sleep(seconds)
             units = (count()[0] - before) / (time.monotonic() - began)
             handle.stop()
-            with suppress(Exception):  # the trials that sleep may be late
+            with suppress(Exception):  # sleeping trials may end late
                 handle.wait()
     return {"cpu": cpu, "idle": idle, "units": units, **memory}
 
 
 def cpu_percent(seconds: float) -> float:
-    """This process's CPU time, by the wall clock."""
+    """Return this process's CPU time in per cent of ``seconds``."""
     began, used = time.monotonic(), time.process_time()
     time.sleep(seconds)
     return 100 * (time.process_time() - used) / (time.monotonic() - began)
 
 
 def memory_of_this_process() -> dict[str, float]:
-    """Megabytes, as the kernel counts them."""
+    """Return PSS and RSS in MB, from the kernel."""
     found = {}
     for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
         name, _, rest = line.partition(":")
@@ -170,13 +170,13 @@ def wait(condition: Any) -> None:
     end = time.monotonic() + MAX_SECONDS
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError("the workers did not come")
+            raise TimeoutError(f"not all workers started within {MAX_SECONDS:g} s")
         time.sleep(0.5)
 
 
 @contextmanager
 def workers(n: int, address: str, folder: Path | None) -> Iterator[None]:
-    """Processes with so many workers in all."""
+    """Start processes with ``n`` workers in total; end them on exit."""
     tls = [] if folder is None else ["--tls", str(folder / "tls")]
     sizes = [min(PER_PROCESS, n - PER_PROCESS * k) for k in range(math.ceil(n / PER_PROCESS))]
     running = [
@@ -201,7 +201,7 @@ def workers(n: int, address: str, folder: Path | None) -> Iterator[None]:
 
 
 async def serve(address: str, tls: str | None, n: int) -> None:
-    """Workers until their scheduler is gone."""
+    """Run workers until their scheduler ends."""
     from distributed import Security, Worker
 
     security = None

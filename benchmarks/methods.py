@@ -1,4 +1,4 @@
-"""Ways to keep the state of a trial in files: ours and those of others, behind one face."""
+"""Ways to write the state of a trial to files, with one interface."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from daskhpo.core.types import CheckpointRef
 
 try:
     from safetensors.torch import load_file, save_file
-except ModuleNotFoundError:  # a peer is measured where it is installed
+except ModuleNotFoundError:  # measured only if installed
     HAS_SAFETENSORS = False
 else:
     HAS_SAFETENSORS = True
@@ -27,7 +27,10 @@ State = dict[str, Any]
 
 
 def a_state(n_tensors: int, n_bytes: int) -> State:
-    """The state of a model of so many float32 tensors and bytes, after a step of Adam."""
+    """Return the state of a model of float32 tensors, after a step of Adam.
+
+    ``n_tensors`` and ``n_bytes`` are those of the model.
+    """
     torch.manual_seed(SEED)
     n = n_bytes // 4 // n_tensors
     model = torch.nn.ParameterList(torch.randn(n) for _ in range(n_tensors))
@@ -39,7 +42,7 @@ def a_state(n_tensors: int, n_bytes: int) -> State:
 
 
 def tensors_of(state: State) -> dict[str, torch.Tensor]:
-    """All tensors of a state by their paths; its values are left out."""
+    """Return all tensors of a state by path, without plain values."""
     found = {f"model.{name}": tensor for name, tensor in state["model"].items()}
     for number, parts in state["opt"]["state"].items():
         found |= {f"opt.{number}.{name}": tensor for name, tensor in parts.items()}
@@ -47,24 +50,24 @@ def tensors_of(state: State) -> dict[str, torch.Tensor]:
 
 
 class Method(Protocol):
-    """A way to keep states in a folder."""
+    """A way to store states in a folder."""
 
     name: str
-    is_durable: bool  # it can be told to flush
-    is_slow: bool  # a few repetitions say enough
+    is_durable: bool  # it can flush to disk
+    is_slow: bool  # few repetitions are enough
 
     def write(self, i: int, state: State) -> Any:
-        """Write as number ``i``; return what `read` needs."""
+        """Write a state as number ``i``; return its location for `read`."""
 
     def read(self, place: Any) -> dict[str, torch.Tensor]:
-        """Read it all; the tensors by their paths."""
+        """Read a whole state; return its tensors by path."""
 
     def delete(self, place: Any) -> None:
-        """Remove it."""
+        """Delete a state."""
 
 
 class Ours:
-    """A row of the study's zarr array, by the study's own writer."""
+    """A row of the study's zarr array, written by the study's store."""
 
     name, is_durable, is_slow = "daskhpo ZarrStore", True, False
 
@@ -114,7 +117,7 @@ class SafeTensors(TorchSave):
 
 
 class ZarrEach(TorchSave):
-    """A zarr group of one array for each tensor, by zarr's own functions with their defaults."""
+    """A zarr group with one array per tensor, by zarr's functions with their defaults."""
 
     name, is_durable, is_slow = "zarr, an array for each tensor", False, True
 
@@ -128,7 +131,7 @@ class ZarrEach(TorchSave):
     def read(self, place: Any) -> dict[str, torch.Tensor]:
         group = zarr.open_group(str(place), mode="r")
         arrays = (item for item in group.members(max_depth=None) if isinstance(item[1], zarr.Array))
-        # asarray: a 0-dimensional array comes as a scalar
+        # as_tensor, because a 0-dimensional array is read as a scalar
         return {
             path.replace("/", "."): torch.as_tensor(array[...].copy()) for path, array in arrays
         }
@@ -138,7 +141,7 @@ class ZarrEach(TorchSave):
 
 
 def flush_to(path: Path, save: Callable[[Any], None]) -> Path:
-    """Write a file as durably as our store does."""
+    """Write a file with the same flushes as our store."""
     aside = path.with_suffix(".partial")
     save(aside)
     for place in (aside, path.parent):

@@ -1,9 +1,9 @@
-"""How long slots stand idle because a configuration is being searched for: at once, and ahead.
+"""Measure the idle time of slots during suggestions, with and without prefetch.
 
 python benchmarks/never_wait.py [--slots N] [--seconds S] > benchmarks/results/never_wait.md
 
-The study is real but for its training: coordinator, scheduler, searcher and the searcher's thread
-run by the wall clock, and segments end by it, as the learning curves of a simulation have it.
+Only the training is simulated. Coordinator, scheduler, searcher and the searcher's thread run in
+real time; segments take the seconds of a simulation's learning curves.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from daskhpo.searchers import RandomSearch
 from daskhpo.searchers.gp.search import GPSearch
 from daskhpo.simulation.simulation import ResultJournal
 
-THINKING = 0.1  # seconds
+THINKING = 0.1  # seconds of computation per suggestion
 
 
 class Numpy(RandomSearch):
-    """Thinks for a tenth of a second as a Gaussian process would: in LAPACK, mostly."""
+    """A searcher that computes for 0.1 s in LAPACK, like a Gaussian process."""
 
     def setup(self, space: Space, seed: int) -> None:
         super().setup(space, seed)
@@ -56,7 +56,7 @@ class Numpy(RandomSearch):
 
 
 class Python(RandomSearch):
-    """Thinks for a tenth of a second in Python: other threads have to ask for their turn."""
+    """A searcher that computes for 0.1 s in Python, so other threads wait for the GIL."""
 
     def suggest(self, trial: TrialId) -> dict[str, Any]:
         end = time.perf_counter() + THINKING
@@ -66,21 +66,21 @@ class Python(RandomSearch):
 
 
 class RealTime:
-    """Slots by the wall clock: a unit takes its curve's seconds divided by ``speed``.
+    """An executor in real time; a unit takes its curve's seconds divided by ``speed``.
 
     Attributes
     ----------
     idle : slot-seconds between the end of a segment and the command for the next one.
     answers : seconds from the end of each segment to the command that follows from it.
-    started : seconds from the first word of slots until all of them worked.
+    started : seconds from the start until all slots worked.
     """
 
     def __init__(self, n_slots: int, speed: float, seconds: float) -> None:
         self._n_slots, self._speed, self._length = n_slots, speed, seconds
-        self._runs: dict[TrialId, tuple[Train, PowerLaw, float]] = {}  # with the time it is due
+        self._runs: dict[TrialId, tuple[Train, PowerLaw, float]] = {}  # with the time of its end
         self._ends: list[tuple[float, TrialId]] = []
-        self._free: list[float] = []  # since when
-        self._waiting: dict[TrialId, float] = {}  # reported, since when
+        self._free: list[float] = []  # start of each free slot's idle time
+        self._waiting: dict[TrialId, float] = {}  # time of the report
         self._first = True
         self.idle, self.answers, self.started = 0.0, list[float](), float("nan")
         self._zero = time.monotonic()
@@ -136,7 +136,7 @@ class RealTime:
 
 
 def study(searcher: Searcher, ahead: bool, n_slots: int, speed: float, seconds: float) -> list[Any]:
-    """Run a study for so long; a row of the table."""
+    """Run a study for ``seconds``; return a row of the table."""
     space, objective = Space(SPACE), Objective("loss")
     result = Result((), objective)
     journal = ResultJournal(result)
@@ -156,7 +156,7 @@ def study(searcher: Searcher, ahead: bool, n_slots: int, speed: float, seconds: 
     cost = result.cost()
     quantiles = statistics.quantiles(executor.answers, n=100)
     return [
-        "ahead" if ahead else "at once",
+        "prefetched" if ahead else "on demand",
         result.num_trials,
         f"{executor.idle:.1f}",
         f"{100 * executor.idle / (n_slots * took):.2f}",
@@ -188,10 +188,10 @@ HEAD = [
 
 
 NOTES = """\
-*Idle*: slot-seconds from the end of a segment to the command for the next one, whatever the reason;
-*recorded*: what the journal says was lost to waiting for the searcher. Of `RandomSearch()` the idle
-time is that of the engine alone. The two that take 100 ms for each suggestion cannot keep up when
-64 slots all start at once: most of their fallbacks are those.
+*Idle*: slot-seconds from the end of a segment to the command for the next one, for any reason;
+*recorded*: slot-seconds of waiting for the searcher, as recorded in the journal. With
+`RandomSearch()` the idle time is that of the engine alone. The two searchers with 100 ms per
+suggestion cannot keep up when 64 slots start at the same time: most of their fallbacks are those.
 """
 
 

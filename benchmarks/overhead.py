@@ -1,10 +1,10 @@
-"""What the engine itself costs: trials that do nothing, next to other systems.
+"""Compare the overhead of daskhpo and other systems; trials do nothing.
 
     python benchmarks/overhead.py [--peers PYTHON] [--rounds 3] [--out FILE]
 
-``--peers`` is the interpreter of an environment made from ``requirements-peers.txt``; without it
-daskhpo is measured alone. Each case runs in a fresh process with two workers; in each round the
-systems take turns case by case, so that slow moments of a shared machine fall on all of them.
+``--peers`` is the interpreter of an environment with ``requirements-peers.txt``; without it only
+daskhpo is measured. Each case runs in a fresh process with two workers. In each round the systems
+take turns case by case, so that slow moments of a shared machine affect all of them.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ TURNS = [  # a case of each system, in the order of SYSTEMS
     ("reports", "reports", "reports", "reports"),
     ("asha", "asha", "asha", "asha"),
     ("units", None, None, None),
-    ("start", None, "start", "start"),  # Ray's is measured by its case "fresh"
+    ("start", None, "start", "start"),  # for Ray the case "fresh" measures it
 ]
-ONCE = [  # in the first round only: medians in themselves, or hardly touched by other work
+ONCE = [  # in the first round only: they are medians, or hardly affected by other work
     ("memory", "memory", "memory", "memory"),
     ("decisions", "decisions", None, "decisions"),
     ("imports", "imports", "imports", None),
     ("alone", None, None, None),
 ]
 IMPORTS = {"daskhpo": "daskhpo", "Ray Tune": "ray.tune", "Optuna, Dask storage": "optuna"}
-MEASURES = [  # name of the measure, unit, digits, whether more is better, what it is called
-    ("trials", "/s", 0, True, "trials of one report, objects or processes used again"),
-    ("fresh", "/s", 1, True, "the same as a function, by default settings"),
-    ("reports", "/s", 0, True, f"reports, {UNITS} a trial, each decided on"),
+MEASURES = [  # name of the measure, unit, digits, True if more is better, text
+    ("trials", "/s", 0, True, "trials of one report, with reused objects or processes"),
+    ("fresh", "/s", 1, True, "the same as a function, with default settings"),
+    ("reports", "/s", 0, True, f"reports, {UNITS} per trial, with a decision on each"),
     ("asha", "/s", 0, True, f"trials under ASHA, 1 to {UNITS} units, η = 3"),
     ("latency", "ms", 2, False, "report that waits for its decision, both workers busy: median"),
     ("latency_p99", "ms", 2, False, "the same, 99th percentile"),
@@ -55,19 +55,19 @@ MEASURES = [  # name of the measure, unit, digits, whether more is better, what 
     ("unit", "µs", 1, False, "unit within a segment, class: median"),
     ("unit_function", "µs", 1, False, "unit within a segment, `trial.report`: median"),
     ("start", "s", 2, False, "start of the process to the first trial's first unit"),
-    ("memory", "MB", 0, False, "memory of all processes (PSS), two workers asleep in trials"),
+    ("memory", "MB", 0, False, "memory of all processes (PSS), two workers in sleeping trials"),
     ("decision_10000", "µs", 1, False, "one decision of ASHA after 10,000 trials"),
     ("decision_100000", "µs", 1, False, "one decision of ASHA after 100,000 trials"),
     ("promotion_10000", "µs", 1, False, "one decision of ASHA by promotion after 10,000 trials"),
     ("promotion_100000", "µs", 1, False, "one decision of ASHA by promotion after 100,000 trials"),
-    ("import", "s", 2, False, "import, less a bare start of Python"),
+    ("import", "s", 2, False, "import, without the start of Python"),
 ]
 
-# -- daskhpo's own cases -------------------------------------------------------------------------
+# -- cases of daskhpo ----------------------------------------------------------------------------
 
 
 def study(trainable: Any, scheduler: Any, **options: Any) -> list[Any]:
-    """Run a study to its end; its journal's records."""
+    """Run a study; return its journal's records."""
     from daskhpo import Study
     from daskhpo.core.types import Status
     from daskhpo.engine.session import study_records
@@ -95,7 +95,7 @@ def ends(records: Iterable[Any]) -> list[float]:
 
 
 def noop() -> Any:
-    """A class whose units do nothing, and whose objects serve many trials."""
+    """Return a trainable whose units do nothing, and whose objects are reused."""
     from daskhpo import Trainable
 
     class Noop(Trainable):
@@ -124,7 +124,7 @@ def noop() -> Any:
 
 
 def every_unit() -> Any:
-    """A scheduler that decides on each of 27 reports, and always for going on."""
+    """Return a scheduler that decides on each of 27 reports, always to continue."""
     from daskhpo.schedulers import FIFO, MedianStopping
 
     return MedianStopping(FIFO(UNITS), interval=1, min_samples=10**9)
@@ -225,7 +225,7 @@ def decisions() -> dict[str, float]:
 
 
 def decision_seconds(variant: Any, marks: tuple[int, ...]) -> dict[int, float]:
-    """Median time in the scheduler per report, after so many trials; all its hooks counted."""
+    """Return the median seconds per report in all hooks, after each number of trials."""
     from random import Random
 
     from daskhpo.core.types import Continue, Pause, Resume, Start, Status, Stop
@@ -282,7 +282,7 @@ CASES = {
 
 
 def measure(system: str, python: str, case: str) -> dict[str, float]:
-    """Run one case of one system in a process of its own."""
+    """Run one case of one system in a separate process."""
     if case == "imports":
         return {"import": imports(python, IMPORTS[system])}
     script = (
@@ -295,7 +295,7 @@ def measure(system: str, python: str, case: str) -> dict[str, float]:
         }[system]
     )
     folder = tempfile.mkdtemp()
-    paths = [str(HERE), os.environ.get("PYTHONPATH", "")]  # workers import `peers`, too
+    paths = [str(HERE), os.environ.get("PYTHONPATH", "")]  # workers also import `peers`
     environment = os.environ | {
         measuring.FOLDER: f"{folder}/notes",
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
@@ -320,7 +320,10 @@ def measure(system: str, python: str, case: str) -> dict[str, float]:
 
 
 def imports(python: str, module: str) -> float:
-    """Seconds to import, the median of three fresh interpreters, less those of a bare one."""
+    """Return the median seconds of an import, without those of starting Python.
+
+    Each is measured in three fresh interpreters.
+    """
 
     def seconds(code: str) -> float:
         took = []
@@ -334,10 +337,10 @@ def imports(python: str, module: str) -> float:
 
 
 def gather(peers: str | None, n_rounds: int) -> dict[tuple[str, str], list[float]]:
-    """All measures of all systems: a list of rounds each."""
+    """Measure all systems; return a list of rounds per system and measure."""
     pythons = [sys.executable] + [
         peers and os.path.abspath(peers)
-    ] * 3  # cases have a cwd of theirs
+    ] * 3  # absolute, because cases run in other folders
     found: dict[tuple[str, str], list[float]] = {}
     for number in range(n_rounds):
         for turn in TURNS + (ONCE if number == 0 else []):
@@ -354,7 +357,7 @@ def gather(peers: str | None, n_rounds: int) -> dict[tuple[str, str], list[float
 
 def table(found: dict[tuple[str, str], list[float]]) -> str:
     shown = [system for system in SYSTEMS if any(key[0] == system for key in found)]
-    head = ["measure", "unit", *shown, "times better than the best other"]
+    head = ["measure", "unit", *shown, "factor to the best other (above 1: better)"]
     lines = [head, ["---", "---"] + ["---:"] * (len(shown) + 1)]
     for name, unit, digits, more, text in MEASURES:
         medians = {s: statistics.median(found[s, name]) for s in shown if (s, name) in found}
@@ -389,7 +392,7 @@ def load() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peers", metavar="PYTHON", help="interpreter that has the other systems")
+    parser.add_argument("--peers", metavar="PYTHON", help="interpreter with the other systems")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="file for the table; default: standard output")
     parser.add_argument("--case", choices=CASES, help="run one case of daskhpo, print its JSON")
@@ -403,7 +406,7 @@ def main() -> None:
     lines = [
         "# Overhead: measured",
         "",
-        "Trials do nothing, so that what is left is the engine. Written by",
+        "Trials do nothing, so that only the engine is measured. Written by",
         "",
         "    python -m venv .venv-peers",
         "    .venv-peers/bin/pip install -r benchmarks/requirements-peers.txt",
@@ -413,7 +416,7 @@ def main() -> None:
         f"Median of {options.rounds} rounds, in which the systems take turns case by case, each "
         "case in a fresh process, with two workers.",
         "One round: memory, ASHA's decision, imports, latency with one worker.",
-        "Rates leave out the first fifth of the trials (start-up is a measure of its own).",
+        "Rates exclude the first fifth of the trials (start-up is measured separately).",
         "Compare within one table only, not between runs.",
         "",
         f"- machine: {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs; load average "
@@ -435,15 +438,15 @@ NOTES = f"""\
 How to read it:
 
 - *Ray Tune* is set up for speed: class trainables in reused actors, no log writers, no checkpoint
-  at a trial's end. "By default settings" is a function in a fresh actor per trial.
-- daskhpo writes its journal to disk throughout. Its {UNITS} reports are each a segment of their
-  own; Optuna's are a `report` and a `should_prune` each, with a pruner that never prunes.
-- Under ASHA daskhpo asks for a decision only at the rungs (1, 3, 9, {UNITS}); the others at every
+  at a trial's end. "With default settings" is a function in a fresh actor per trial.
+- daskhpo writes its journal to disk throughout. Each of its {UNITS} reports is a segment; each of
+  Optuna's is a `report` and a `should_prune`, with a pruner that never prunes.
+- Under ASHA daskhpo needs a decision only at the rungs (1, 3, 9, {UNITS}); the others at every
   unit. All prune by the same rule with the same reduction factor.
 - The latency of Ray and daskhpo is the time between the end of a unit and the start of the next one
   of the same trial; Optuna's the time in `report` and `should_prune`.
-- Start: the Optuna cases have no server to start, or a Dask cluster; daskhpo starts a Dask cluster.
-- ASHA's decision: all of the scheduler's hooks for daskhpo, the rung's answer alone for Ray, the
+- Start: the Optuna cases start no server, or a Dask cluster; daskhpo starts a Dask cluster.
+- ASHA's decision: all of the scheduler's hooks for daskhpo, only the rung's answer for Ray, the
   pruner's answer from a study in memory for Optuna.
 """
 

@@ -1,7 +1,7 @@
-"""What a whole study by promotion writes: ASHA that pauses and resumes, under each policy.
+"""Measure the writes of studies by promotion under each checkpoint policy.
 
-First in virtual time, where only decisions count; then really, on two worker processes, with a
-state of 240 tensors (3 MB) and units that sleep.
+ASHA pauses and resumes trials. The studies run first in virtual time, where only decisions count.
+Then they run on two worker processes, with a state of 240 tensors (3 MB) and units that sleep.
 
     python benchmarks/promotion.py [--path FOLDER_ON_THE_DISK_TO_MEASURE] [--repeat N] [--out FILE]
 """
@@ -39,7 +39,7 @@ OWN = "own torch.save at every unit"
 
 
 def policies(seeds: Iterable[int]) -> tuple[str, str]:
-    """What each policy takes and writes, and whether the decisions are the same."""
+    """Compare policies: states taken and written, and if their decisions agree."""
     rows = []
     eager: dict[tuple[int, int], list[Any]] = {}
     differing = []
@@ -58,17 +58,17 @@ def policies(seeds: Iterable[int]) -> tuple[str, str]:
     unexpected = [which for which in differing if which[0] != "never"]
     n_never = len(differing) - len(unexpected)
     verdict = (
-        f"Suggestions, launches and decisions, in their order and without times, of `rung`, `end` "
-        f"and `auto` are {f'**DIFFERENT** in {unexpected}' if unexpected else 'identical'} in each "
-        f"of {len(eager)} studies. `never` trains again what it resumes, which takes time that "
-        f"others use: its order differs in {n_never}."
+        f"Suggestions, launches and decisions of `rung`, `end` and `auto`, in order and without "
+        f"times, are {f'**DIFFERENT** in {unexpected}' if unexpected else 'identical'} in each "
+        f"of {len(eager)} studies. `never` trains resumed trials again from the start, which takes "
+        f"time: its order differs in {n_never}."
     )
-    head = ["slots", "policy", "segments", "go on at once", "resumed from a pause"]
-    return table([*head, "states taken", "states written for sure"], rows), verdict
+    head = ["slots", "policy", "segments", "continued at once", "resumed from a pause"]
+    return table([*head, "states taken", "mandatory writes"], rows), verdict
 
 
 def chances(seeds: Iterable[int]) -> str:
-    """How often a pause of each chance is resumed."""
+    """Count how often pauses of each reuse probability are resumed."""
     rows = []
     for eta, max_t in ((4, 256), (3, 243), (2, 256)):
         for n_slots in (8, 32):
@@ -80,24 +80,24 @@ def chances(seeds: Iterable[int]) -> str:
                     )
                     total.update(eventful(records))
                 row: list[Any] = [eta, n_slots, noise]
-                for kind in ("REAL", "POOR"):
+                for kind in ("LIKELY", "UNLIKELY"):
                     n, resumed = total[kind], total[f"{kind} resumed"]
                     row += [n, resumed, f"{resumed / n:.4f}"]
-                share = total["REAL"] / (total["REAL"] + total["POOR"])
+                share = total["LIKELY"] / (total["LIKELY"] + total["UNLIKELY"])
                 rows.append([*row[:3], f"{share:.2f}", *row[3:]])
-    head = ["η", "slots", "noise", "share of real", "real", "resumed", "chance"]
-    return table([*head, "poor", "resumed", "chance"], rows)
+    head = ["η", "slots", "noise", "share of likely", "likely", "resumed", "probability"]
+    return table([*head, "unlikely", "resumed", "probability"], rows)
 
 
 # -- really --------------------------------------------------------------------------------------
 
 
 def sleeper(unit: float, own: str | None = None, *, flush: bool = False) -> type[Trainable]:
-    """A trainable with 3 MB of tensors whose units take so many seconds.
+    """Return a trainable with 3 MB of tensors whose units take ``unit`` seconds.
 
-    With ``own`` it writes its state to that folder at each unit by itself, as code for other
-    systems does, and the engine's state is the name of that file. ``flush``: as an NFS client does
-    when a file is closed.
+    With ``own`` it writes its state to that folder at each unit, as code for other systems does;
+    its checkpoint is then the name of that file. ``flush``: flush the file, as an NFS client does
+    when it closes one.
     """
 
     class Sleeper(Trainable):
@@ -157,7 +157,7 @@ def sleeper(unit: float, own: str | None = None, *, flush: bool = False) -> type
 
 
 class Run:
-    """A study that was really run, and what it left."""
+    """A study on real workers, with its measurements."""
 
     def __init__(
         self,
@@ -209,12 +209,12 @@ class Run:
             self.n_writes += sum(trained)
             self.n_bytes += sum(trained) * n_bytes // n_files
             self.n_inodes += n_files
-            self.n_peak += n_files  # none is removed before the end
+            self.n_peak += n_files  # no file is removed before the end
         shutil.rmtree(storage)
 
 
 def summary(found: dict[str, list[Run]]) -> str:
-    """A row for each policy: medians, and extremes where they differ."""
+    """Format a row per policy: medians, and extremes where they differ."""
     eager = statistics.median(run.n_writes for run in found["rung"])
     rows = []
     for policy, runs in found.items():
@@ -234,7 +234,7 @@ def summary(found: dict[str, list[Run]]) -> str:
             ]
         )
     head = ["policy", "seconds", "trials", "units", "trained again", "writes"]
-    head += ["times fewer than `rung`", "MB written", "checkpoints at peak"]
+    head += ["writes of `rung` / its writes", "MB written", "checkpoints at peak"]
     return table([*head, "files and folders at the end"], rows)
 
 
@@ -250,7 +250,7 @@ def compare(
 
 
 def path_of(run: Run) -> list[Any]:
-    """What a study decided, and from where to where it trained."""
+    """Return the decisions, launches and suggestions of a study."""
     return [
         (r.trial, r.until) if isinstance(r, Launched) else (r.trial, r.decision)
         for r in run.records
@@ -266,8 +266,12 @@ def by_rung(runs: list[Run]) -> str:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--path", help="folder on the disk to measure; default: temporary files")
-    arguments.add_argument("--repeat", type=int, default=3, help="of the first real comparison")
-    arguments.add_argument("--seconds", type=float, default=15, help="of studies of equal time")
+    arguments.add_argument(
+        "--repeat", type=int, default=3, help="runs of each policy in the first real comparison"
+    )
+    arguments.add_argument(
+        "--seconds", type=float, default=15, help="length of the studies of equal time"
+    )
     arguments.add_argument("--out", type=Path, help="file for the report; default: standard output")
     options = arguments.parse_args()
     logging.getLogger("distributed").setLevel(logging.ERROR)
@@ -293,17 +297,17 @@ def main() -> None:
 
 
 def real(client: Client, folder: Path, n: int, seconds: float) -> Iterable[str]:
-    """The sections on studies that are really run, one after another."""
+    """Run the studies on workers; yield the sections of the report."""
     everyone = ("rung", "auto", "never", OWN)
     Run(client, folder, "rung", 0.0, num_trials=16)  # workers load torch
-    yield "\n## One slot: what is decided\n"
+    yield "\n## One slot: decisions\n"
     alone = [
         Run(client, folder, policy, 0.0, num_trials=N_TRIALS, max_concurrent=1)
         for policy in ("rung", "auto", "never")
     ]
     same = all(path_of(run) == path_of(alone[0]) and run.best == alone[0].best for run in alone)
     yield (
-        f"{N_TRIALS} trials, one worker, so that the order of events is one and the same: `rung`, "
+        f"{N_TRIALS} trials on one worker, so that the order of events is the same: `rung`, "
         f"`auto` and `never` {'agree' if same else '**DISAGREE**'} on all suggestions, launches, "
         f"decisions and the best trial (number {alone[0].best[0]}). They wrote "
         f"{', '.join(str(run.n_writes) for run in alone)} states."
@@ -311,12 +315,12 @@ def real(client: Client, folder: Path, n: int, seconds: float) -> Iterable[str]:
     yield f"\n## {N_TRIALS} trials, units of 4 ms; n = {n} (own `torch.save`: 1)\n"
     found = compare(client, folder, everyone[:3], n, 0.004, num_trials=N_TRIALS)
     yield summary(found | compare(client, folder, [OWN], 1, 0.004, num_trials=N_TRIALS))
-    yield f"\n## As many trials as come in {seconds:.0f} s, units of 4 ms; n = 2\n"
+    yield f"\n## Studies of {seconds:.0f} s, units of 4 ms; n = 2\n"
     yield summary(compare(client, folder, everyone, 2, 0.004, time_budget=seconds))
-    yield "\n## 64 trials to 64 units of 250 ms: work that is worth a write; n = 1\n"
+    yield "\n## 64 trials of up to 64 units of 250 ms: training worth a write; n = 1\n"
     long = compare(client, folder, ("rung", "auto"), 1, 0.25, num_trials=64, max_t=64)
     yield summary(long)
-    yield f"\n`auto` wrote after so many units: {by_rung(long['auto'])}."
+    yield f"\nWrites of `auto`, by units of training: {by_rung(long['auto'])}."
     yield f"\n## {N_TRIALS} trials, units of 4 ms, each flush takes 100 ms more; n = 1\n"
     yield SLOW
     client.run(slow_flush, 0.1)
@@ -326,40 +330,41 @@ def real(client: Client, folder: Path, n: int, seconds: float) -> Iterable[str]:
 
 INTRODUCTION = f"""
 ASHA by promotion, η = {ETA}, 1 to {MAX_T} units, noisy curves. Policies: `rung` writes after every
-segment (eager), `end` at every pause and end, `auto` what is worth it, `never` nothing. Numbers
-are medians, with the smallest and the largest in brackets where they differ."""
+segment (eager), `end` at every pause and end, `auto` what is worth a write, `never` nothing.
+Numbers are medians, with the smallest and the largest in brackets where they differ."""
 
 VIRTUAL = f"""
 ## In virtual time: {N_TRIALS} trials, 8 seeds
 
-Memory is unlimited and writes take no time, so `auto` writes here only what it must.
+Memory is unlimited and writes take no time, so `auto` makes only mandatory writes here.
 """
 
 CHANCES = """\
-## How likely a paused trial is resumed
+## Probability that a paused trial is resumed
 
-`Chance.REAL` is taken for 0.2 and `Chance.POOR` for 0.001. Counted over 8 seeds; *noise* is the
-standard deviation of a report, where the losses of full training lie between 0 and 1.
+The policy assumes 0.2 for `ReuseProbability.LIKELY` and 0.001 for `ReuseProbability.UNLIKELY`.
+Counted over 8 seeds; *noise* is the standard deviation of a report; losses of full training lie
+between 0 and 1.
 """
 
 SLOW = """\
-As a parallel file system under load: `os.fsync` in the workers makes the real flush, then sleeps
-100 ms. Our writer flushes the file and its folder; the own `torch.save` flushes its file, as an NFS
-client does when it closes one.
+`os.fsync` in the workers makes the real flush, then sleeps 100 ms, like a parallel file system
+under load. Our writer flushes the file and its folder; the own `torch.save` flushes its file, as an
+NFS client does when it closes one.
 """
 
 NOTES = """
 How to read it:
 
-- Seconds are of the whole study, until the last state is durable; the slots sleep in their units,
-  so what the policies differ by is the work of taking and writing states, on two cores that also
-  run the coordinator. It is most of the time here because units are so short.
-- With units of 4 ms a copy at each pause (see `checkpoints.md` for one) takes longer than what
-  `never` trains again. The longer the units, the more that turns; `never` was not run with units
-  of 250 ms.
-- Trained again: units of trials that were resumed and had no state any more.
-- The own `torch.save` keeps one file a trial and writes it anew; keeping each would take as many
-  files as writes. What the engine itself writes of such trials (a file's name) is counted, too.
+- Seconds are of the whole study, until the last state is durable. The slots sleep in their units,
+  so policies differ in the work of taking and writing states, on two cores that also run the
+  coordinator. It is most of the time here because units are so short.
+- With units of 4 ms a copy at each pause (see `checkpoints.md` for its time) takes longer than the
+  units that `never` trains again. With longer units this is reversed; `never` was not run with
+  units of 250 ms.
+- Trained again: units of trials that were resumed without a state.
+- The own `torch.save` overwrites one file per trial; keeping each would take as many files as
+  writes. What the engine writes for such trials (a file's name) is counted, too.
 - A state has 240 tensors in 3 MB; the files at the end include folders and metadata.
 """
 

@@ -1,10 +1,10 @@
-"""How good and how quick suggestions are: GPSearch beside random search, Optuna, scikit-optimize.
+"""Compare quality and time of suggestions with Optuna and scikit-optimize.
 
     python benchmarks/search.py [--peers PYTHON] [--keep FOLDER] [--out FILE]
 
-``--peers`` is the interpreter of an environment made from ``requirements-peers.txt``; without it
-daskhpo is measured alone. Each case is a process of its own on one thread. With ``--keep`` what
-was measured stays in a folder, and only what is missing there is measured.
+``--peers`` is the interpreter of an environment with ``requirements-peers.txt``; without it only
+daskhpo is measured. Each case runs in a separate process on one thread. With ``--keep``
+measurements are stored in a folder, and only missing ones are made.
 """
 
 from __future__ import annotations
@@ -35,12 +35,18 @@ TIMED, SIZES = "Hartmann-6", (50, 200, 500, 1000)
 
 
 class Method(NamedTuple):
-    """``rounds``: of the timing at each size; refits of a schedule must be among them."""
+    """A method to measure.
+
+    Attributes
+    ----------
+    n : number of evaluations of a search.
+    rounds : number of rounds of the timing at each size; they must include scheduled refits.
+    """
 
     name: str
     script: str
     n_seeds: int
-    n: int  # evaluations of a search
+    n: int
     rounds: tuple[int, ...]
 
 
@@ -57,14 +63,14 @@ METHODS = [
 
 
 class Cases:
-    """What was measured: a file of lines for each method, problem and number of evaluations."""
+    """Measurements: a file of lines per method, problem and number of evaluations."""
 
     def __init__(self, folder: Path, peers: str | None) -> None:
         self.folder, self.peers = folder, peers
         folder.mkdir(parents=True, exist_ok=True)
 
     def regrets(self, method: Method, problem: str) -> list[list[float]]:
-        """Of each seed, the regrets of its evaluations."""
+        """Return the regrets of each seed's evaluations."""
         path = self._path(method, "regret", problem, method.n)
         kept = dict(map(json.loads, path.read_text().splitlines())) if path.exists() else {}
         if missing := [seed for seed in range(method.n_seeds) if seed not in kept]:
@@ -95,11 +101,11 @@ class Cases:
             assert run.stdout is not None
             yield from run.stdout
         if run.returncode:
-            raise RuntimeError(f"{command[2:]} ended with {run.returncode}")
+            raise RuntimeError(f"{command[2:]} failed with exit status {run.returncode}")
 
 
 def quality(cases: Cases, methods: Sequence[Method]) -> str:
-    """Median, and quartiles, of the regret after 50 and 100 evaluations."""
+    """Format median and quartiles of the regret after 50 and 100 evaluations."""
     rows = []
     for method in methods:
         row = [f"`{method.name}`" if "(" in method.name else method.name, method.n_seeds]
@@ -131,7 +137,7 @@ def speed(cases: Cases, methods: Sequence[Method]) -> str:
         digits = [max(0, 1 - math.floor(math.log10(t))) for t in times]
         rows.append([method.name, *(f"{t:,.{d}f}" for t, d in zip(times, digits, strict=True))])
         print(rows[-1], file=sys.stderr, flush=True)
-    return table(["CPU ms of a tell and an ask", *map(str, SIZES)], rows)
+    return table(["CPU ms of one tell and one ask", *map(str, SIZES)], rows)
 
 
 def versions(python: str) -> str:
@@ -151,8 +157,8 @@ def formulas() -> str:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--peers", metavar="PYTHON", help="interpreter that has the others")
-    arguments.add_argument("--keep", type=Path, metavar="FOLDER", help="keeps what was measured")
+    arguments.add_argument("--peers", metavar="PYTHON", help="interpreter with the other libraries")
+    arguments.add_argument("--keep", type=Path, metavar="FOLDER", help="folder for measurements")
     arguments.add_argument("--out", type=Path, help="file for the page; default: standard output")
     options = arguments.parse_args()
     methods = [m for m in METHODS if options.peers or m.script == "daskhpo_search.py"]
@@ -178,19 +184,19 @@ def main() -> None:
 QUALITY = """\
 Sequential searches, seeds 0, 1, 2, …; all methods get the same spaces and functions. The slow
 peers have fewer seeds, or 50 evaluations only: see the second column and the dashes. The *aims* are
-medians that were asked for before these functions were written down: Branin and Hartmann-6 are the
-standard ones, of the other two only the kind was given. So for them compare methods, which
+medians that were set before these functions were defined. Branin and Hartmann-6 are the standard
+functions; of the other two only the kind was specified. So for those two compare the methods, which
 were all run here, rather than a method with an aim.
 
-Hartmann-6 has a second minimum, 0.12 above the first, and about two searches of five are still
-there after 50 evaluations. So a median at 50 depends on which seeds it is of: of `GPSearch()` with
-other seeds it was 0.003 (30 seeds), 0.001 (30) and 0.09 (10)."""
+Hartmann-6 has a second minimum, 0.12 above the first. After 50 evaluations about two searches of
+five are still there. So a median at 50 depends on its seeds: for `GPSearch()` with other seeds it
+was 0.003 (30 seeds), 0.001 (30) and 0.09 (10)."""
 
 TIME = """\
-Hartmann-6, one thread, process CPU time; the mean of some rounds of `tell` and `ask` from so many
-random observations on. Methods that refit on a schedule have so many rounds that refits are among
-them; the slow ones have one to five. GPSearch's model takes at most 400 results. What a slot gets
-when no suggestion is ready is a random configuration, as of `RandomSearch()`."""
+Hartmann-6, one thread, CPU time of the process: the mean over some rounds of `tell` and `ask`,
+after the given number of random observations. Methods that refit on a schedule have enough rounds
+to include refits; the slow ones have one to five. GPSearch's model uses at most 400 results. If no
+suggestion is ready, a slot gets a random configuration, like those of `RandomSearch()`."""
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""What the benchmarks of checkpoints share: tables, where they ran, and a disk that is slow."""
+"""Helpers of the benchmarks: tables, a description of the machine, a slow disk."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from typing import Any
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown, its first column to the left."""
+    """Format a Markdown table; its first column is left-aligned."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
-    """Median (minimum)."""
+    """Format as ``median (minimum)``."""
     return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f})"
 
 
 def among(values: Sequence[float], digits: int = 0) -> str:
-    """Median, and the smallest and largest if they differ."""
+    """Format the median, and the smallest and largest value if they differ."""
     middle = statistics.median(values)
-    median = f"{middle:,.{digits if digits or middle == int(middle) else 1}f}"  # half, of two
+    # A median of two integers may end in .5.
+    median = f"{middle:,.{digits if digits or middle == int(middle) else 1}f}"
     low, high = (f"{v:,.{digits}f}" for v in (min(values), max(values)))
     return median if low == high else f"{median} ({low} to {high})"
 
 
 def about(command: str, packages: Iterable[str]) -> str:
-    """Where and when this runs; packages that are not installed are left out."""
+    """Describe command, date, machine and versions of installed packages."""
     versions = [f"Python {platform.python_version()}"]
     for name in packages:
         try:
@@ -50,14 +51,17 @@ def about(command: str, packages: Iterable[str]) -> str:
 
 
 def load() -> str:
-    """Load averages now, for the end of a report."""
+    """Describe the current load averages, for the end of a report."""
     return "Load average (1/5/15 min) at the end: " + " / ".join(
         f"{x:.1f}" for x in os.getloadavg()
     )
 
 
 def inodes(folder: Path) -> tuple[int, int]:
-    """Files and folders below a folder, and the files' bytes; what vanishes meanwhile counts 0."""
+    """Count files and folders below a folder, and the files' bytes.
+
+    Files that are deleted meanwhile are not counted.
+    """
     n, n_bytes = 0, 0
     for place, folders, names in os.walk(folder):
         n += len(folders) + len(names)
@@ -70,9 +74,9 @@ def inodes(folder: Path) -> tuple[int, int]:
 
 
 def slow_flush(seconds: float) -> None:
-    """Let each flush to the disk in this process take so much longer; 0: as it was.
+    """Delay each flush to disk in this process by ``seconds``; 0: remove the delay.
 
-    The real flush is still made. A parallel file system under load takes such times.
+    The real flush is still made. Parallel file systems under load have such delays.
     """
     real: Callable[[Any], None] = getattr(os.fsync, "real", os.fsync)
 

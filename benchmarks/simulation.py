@@ -1,4 +1,4 @@
-"""How fast studies are decided: whole simulated studies, and single decisions of each scheduler.
+"""Measure the time of decisions, in a simulated study and of each scheduler.
 
 python benchmarks/simulation.py [--workers N] [--segments N]
 """
@@ -53,7 +53,7 @@ SPACE = {"floor": Real(0.0, 1.0), "speed": Real(0.2, 1.2), "step": Real(10.0, 10
 
 
 class PowerLaw:
-    """A curve that falls to its floor; each unit takes the same time."""
+    """A learning curve that falls to its floor; all units take the same time."""
 
     __slots__ = ("_floor", "_speed", "_step")
 
@@ -68,11 +68,11 @@ class PowerLaw:
 
 
 class Enough(Exception):
-    """The study has trained so many segments."""
+    """The study has reached its limit of segments or seconds."""
 
 
 class CountingExecutor(SimulatedExecutor):
-    """Ends the study after ``limit`` events, nearly all of them segments, whatever runs then."""
+    """An executor that ends the study after ``limit`` events; most are segments."""
 
     n_segments = limit = 0
 
@@ -84,7 +84,7 @@ class CountingExecutor(SimulatedExecutor):
 
 
 def simulate(scheduler: Scheduler, n_workers: int, n_segments: int) -> list[Any]:
-    """Run a study until so many segments were reported; a row of the table."""
+    """Run a study for ``n_segments`` segments; return a row of the table."""
     objective = Objective("loss")
     problem = Problem(Space(SPACE), objective, scheduler, RandomSearch(), SEED)
     result = Result((), objective)
@@ -110,14 +110,14 @@ def simulate(scheduler: Scheduler, n_workers: int, n_segments: int) -> list[Any]
 
 
 def peak_mb() -> float:
-    """Largest resident memory of this process so far."""
+    """Return the largest resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def decision_time(scheduler: Scheduler, n_trials: int) -> float:
-    """Median microseconds from a report to the decision and the slot's next segment.
+    """Return the median microseconds from a report to the slot's next segment.
 
-    Measured over the last fifth of so many trials, of which 100 run at a time.
+    It is measured over the last fifth of ``n_trials`` trials, of which 100 run at a time.
     """
     generator = np.random.default_rng(SEED)
     trials: dict[int, Trial] = {}
@@ -183,11 +183,11 @@ def main() -> None:
     arguments.add_argument("--segments", type=int, default=1_000_000)
     options = arguments.parse_args()
     print("# Simulation: measured\n")
-    print("Written by `python benchmarks/simulation.py`. CPU seconds are those of the process.\n")
+    print("Written by `python benchmarks/simulation.py`. CPU seconds are of the process.\n")
     print(f"Python {platform.python_version()}, numpy {np.__version__}")
     print(f"on {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs; seed {SEED}.\n")
     print(f"## A whole study on {options.workers:,} virtual workers\n")
-    head = ["scheduler", "trials", "segments", "wall: s", "CPU: s", "CPU, a segment: µs"]
+    head = ["scheduler", "trials", "segments", "wall: s", "CPU: s", "CPU per segment: µs"]
     row = simulate(ASHA(max_t=81), options.workers, options.segments)
     print(table([*head, "peak memory: MB"], [row]), flush=True)
     print("\n## From a report to the decision and the next segment: µs, median\n")

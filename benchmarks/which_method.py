@@ -1,9 +1,9 @@
-"""Which method for which budget: recorded learning curves in virtual time.
+"""Compare methods for each budget, on recorded learning curves in virtual time.
 
     python benchmarks/which_method.py [--seeds N] [--gp-seeds N] [--processes N] [--out FILE]
 
-The numbers are those that ``daskhpo.recommend`` refers to. The curves are not part of the project;
-see ``curves.py``.
+``daskhpo.recommend`` refers to these numbers. The curves are not part of the project; see
+``curves.py``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ LADDER_BUDGETS = (8, 16, 64)
 GP_BUDGET = 32  # a model is slow
 WORKERS, GP_WORKERS = 8, 4
 K = 6
-TELLING, MISLEADING = 0.8, 0.5  # at least, at most: of the best, in the best third after one unit
+# Shares of the best configurations in the best third after one unit: at least, at most.
+TELLING, MISLEADING = 0.8, 0.5
 KINDS = ("telling", "misleading")
 
 SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
@@ -57,7 +58,7 @@ LADDERS: dict[str, Callable[[], Scheduler]] = {
 
 @dataclass(frozen=True)
 class Job:
-    """One study in virtual time; its budget is in full trainings."""
+    """A study in virtual time; its budget is in full trainings."""
 
     task: int
     scheduler: str
@@ -70,13 +71,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Known:
-    """A task, and what is known of it.
+    """A task with statistics of its curves.
 
     Attributes
     ----------
     best : sorted best losses of its configurations.
     full : mean seconds of a full training.
-    kept : of its best hundredth, the share that is in the best third after one unit.
+    kept : share of its best 1 % that is in the best third after one unit.
     """
 
     task: Task
@@ -86,7 +87,7 @@ class Known:
 
     @property
     def kind(self) -> str:
-        """What early ranks do."""
+        """The kind of its early ranks."""
         if self.kept >= TELLING:
             return "telling"
         return "misleading" if self.kept <= MISLEADING else "between"
@@ -94,7 +95,7 @@ class Known:
 
 @cache
 def all_tasks(smooth: bool = False) -> list[Known]:
-    """All tasks, in one order; see :func:`curves.tasks`."""
+    """Load all tasks, in a fixed order; see :func:`curves.tasks`."""
     kept = {t.name: crossing(t, 1).kept for t in [*tables.taskset(FOLDER), *tables.lcbench(FOLDER)]}
     found = []
     for task in tasks(smooth=smooth):
@@ -115,7 +116,10 @@ def _best(losses: Iterable[float]) -> float:
 
 
 def run(job: Job) -> dict[int, tuple[float, float]]:
-    """Of each budget: in which share of the configurations the best, and the mean of 6, lies."""
+    """Return ranks by budget: of the best trial, and of the mean of the best six.
+
+    A rank is the share of configurations whose best loss is at most that loss.
+    """
     known = all_tasks(job.smooth)[job.task]
     task, best, full = known.task, known.best, known.full
     searcher = GPSearch() if job.searcher == "GP" else RandomSearch()
@@ -146,16 +150,16 @@ def grid(
     only: Iterable[int] | None = None,
     smooth: bool = False,
 ) -> list[Job]:
-    """All combinations."""
-    places = range(len(all_tasks())) if only is None else only
-    everything = product(places, schedulers, searchers, [workers], range(seeds))
+    """Return the studies of all combinations."""
+    numbers = range(len(all_tasks())) if only is None else only
+    everything = product(numbers, schedulers, searchers, [workers], range(seeds))
     return [Job(*each, budget, smooth) for each in everything]
 
 
 def ranks(
     found: dict[Job, dict[int, tuple[float, float]]], budget: int, place: int, **want: str | int
 ) -> str:
-    """``0.9 / 4.5``: per cent, median of the studies of each kind of tasks."""
+    """Format the median ranks by kind of task, in per cent: ``0.9 / 4.5``."""
     kinds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for job, at in found.items():
         kind = all_tasks()[job.task].kind
@@ -165,7 +169,7 @@ def ranks(
 
 
 def report(seeds: int, gp_seeds: int, processes: int) -> str:
-    """Run everything, and tell."""
+    """Run all studies and return the report."""
     known = all_tasks()
     few = [known.index(each) for each in _few(known)]
     jobs = grid([*SCHEDULERS, *LADDERS], ["random"], WORKERS, seeds, BUDGETS[-1])
@@ -225,7 +229,7 @@ def _schedulers(
 
 
 def _few(known: list[Known]) -> list[Known]:
-    """Two tasks of each kind: a model is slow."""
+    """Select two tasks of each kind for the studies with a model, which are slow."""
     kinds: dict[str, list[Known]] = {kind: [] for kind in KINDS}
     for each in known:
         kinds.get(each.kind, []).append(each)
@@ -234,15 +238,16 @@ def _few(known: list[Known]) -> list[Known]:
 
 INTRODUCTION = """
 Recorded curves of 50 units, see `benchmarks/curves.py`, of two kinds. Early ranks **tell** on {}:
-of the best hundredth, at least 80 % are in the best third after one unit. They **mislead** on {}:
-at most half are. {} seeds of each study, {} where a Gaussian process searches or is compared with
-(on {}, where a regression lies between the recorded curves).
+of the best 1 %, at least 80 % are in the best third after one unit. They **mislead** on {}:
+at most half are. Each study has {} seeds, or {} in comparisons with a Gaussian process
+(on {}, with a regression between the recorded curves).
 
-**What the numbers are**: in which per cent of the configurations of the task what was found lies,
-by the best loss of each configuration anywhere on its curve; smaller is better. 0.1 is the best of
-a thousand. Medians over seeds and tasks, telling / misleading. A budget is in full trainings of 50
-units, all workers together: 32 trainings on 8 workers last as long as four trainings. Ladders
-begin at one unit where nothing else is said; η is 3, and the best report so far is compared.
+**The numbers** are ranks in per cent: what was found is among that share of the task's
+configurations, ordered by the best loss anywhere on their curves. Smaller is better; 0.1 is the
+best of a thousand. Medians over seeds and tasks, telling / misleading. A budget is in full
+trainings of 50 units, all workers together: 32 trainings on 8 workers last as long as four
+trainings. Ladders start at one unit unless stated otherwise; η is 3, and the best report so far is
+compared.
 """
 
 
@@ -254,7 +259,7 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, help="file for the report; default: print it")
     options = arguments.parse_args()
     if not all_tasks():
-        print(f"there are no recorded curves in {FOLDER}: nothing to do")
+        print(f"no recorded curves in {FOLDER}: nothing to do")
         return
     text = report(options.seeds, options.gp_seeds, options.processes)
     if options.out is None:

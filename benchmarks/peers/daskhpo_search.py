@@ -1,4 +1,4 @@
-"""daskhpo's searchers, for ``benchmarks/search.py``."""
+"""Searchers of daskhpo, for ``benchmarks/search.py``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from daskhpo.space import Categorical, Integer, Real, Space
 
 
 class Daskhpo:
-    """A searcher, told of each trial as the coordinator tells it."""
+    """A searcher that is called for each trial as the coordinator does."""
 
     def __init__(self, space: searching.Space, seed: int, searcher: Searcher) -> None:
         self.searcher, self.n = searcher, 0

@@ -1,7 +1,7 @@
-"""What every system is measured with; needs the standard library only.
+"""Measurements that all systems share; needs only the standard library.
 
-A case runs in a process of its own, is told by the environment when that process was started and
-where its workers may leave notes, and prints one line of JSON: names of measures to numbers.
+Each case runs in a separate process. Environment variables give the start time of the process and a
+folder for notes of its workers. A case prints one line of JSON: names of measures to numbers.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-UNITS = 27  # reports of a trial, where it gives more than one
+UNITS = 27  # reports per trial, in cases with more than one
 SINCE, FOLDER = "OVERHEAD_SINCE", "OVERHEAD_FOLDER"
 
 
 def run_case(cases: dict[str, Callable[[], dict[str, float]]]) -> None:
-    """Run the case that the command line names, and print what it measured."""
+    """Run the case that the command line names, and print its measurements."""
     if len(sys.argv) != 2 or sys.argv[1] not in cases:
         sys.exit(f"give one case of {', '.join(cases)}")
     os.environ.setdefault(SINCE, repr(time.time()))
@@ -28,21 +28,21 @@ def run_case(cases: dict[str, Callable[[], dict[str, float]]]) -> None:
 
 
 def folder() -> Path:
-    """Where this case's processes may leave files."""
+    """Return the folder for files of this case's processes; create it."""
     path = Path(os.environ.get(FOLDER, "."))
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def steady_rate(times: Iterable[float]) -> float:
-    """Events per second after the first fifth of them: what start-up costs is another measure."""
+    """Return events per second, without the first fifth (start-up)."""
     ordered = sorted(times)
     skipped = len(ordered) // 5
     return (len(ordered) - 1 - skipped) / (ordered[-1] - ordered[skipped])
 
 
 def note(kind: str, values: Sequence[float]) -> None:
-    """Leave numbers for the process that runs the case; called in workers."""
+    """Write numbers for the process that runs the case; called in workers."""
     name = f"{kind}-{os.getpid()}-{time.monotonic_ns()}"
     partial = folder() / f".{name}"
     partial.write_text(json.dumps(list(values)))
@@ -50,7 +50,7 @@ def note(kind: str, values: Sequence[float]) -> None:
 
 
 def notes(kind: str) -> list[float]:
-    """All numbers that workers left under this kind."""
+    """Read all numbers of this kind that workers wrote."""
     found = []
     for path in folder().glob(f"{kind}-*"):
         found += json.loads(path.read_text())
@@ -58,23 +58,26 @@ def notes(kind: str) -> list[float]:
 
 
 def started_after() -> float:
-    """Seconds from the start of the case's process to the first unit of training."""
+    """Return the seconds from the start of the case's process to the first unit."""
     return min(notes("first")) - float(os.environ[SINCE])
 
 
 def median_and_p99(seconds: Sequence[float]) -> tuple[float, float]:
-    """In the unit given."""
+    """Return median and 99th percentile, in the unit of the argument."""
     return statistics.median(seconds), statistics.quantiles(seconds, n=100)[98]
 
 
 def idle_memory(n_workers: int = 2, limit: float = 60.0) -> float:
-    """PSS of this process and all below it in MB, once every worker sleeps in a trial."""
+    """Return the PSS (MB) of this process and its descendants.
+
+    It waits until all workers sleep in a trial, for at most ``limit`` seconds.
+    """
     end = time.monotonic() + limit
     while len(list(folder().glob("first-*"))) < n_workers:
         if time.monotonic() > end:
-            raise TimeoutError("not every worker has begun a trial")
+            raise TimeoutError(f"not all {n_workers} workers have started a trial in {limit:g} s")
         time.sleep(0.05)
-    time.sleep(1.0)  # what starts late is counted, too
+    time.sleep(1.0)  # also count what starts late
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -90,7 +93,7 @@ def idle_memory(n_workers: int = 2, limit: float = 60.0) -> float:
 
 
 class Stopwatch:
-    """Times between the units of one object's trials; lives in a worker."""
+    """A measurement of the times between units of trials, in a worker."""
 
     def __init__(self) -> None:
         self.gaps: list[float] = []
@@ -98,15 +101,15 @@ class Stopwatch:
         note("first", [time.time()])
 
     def new_trial(self) -> None:
-        """What follows belongs to another trial: the gap before it does not count."""
+        """Start another trial; the gap before its first unit does not count."""
         self._left = None
 
     def enter(self) -> None:
-        """A unit of training begins."""
+        """Record the start of a unit."""
         now = time.perf_counter()
         if self._left is not None:
             self.gaps.append(now - self._left)
 
     def leave(self) -> None:
-        """A unit of training is done."""
+        """Record the end of a unit."""
         self._left = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Optuna with its Dask storage: a study in the scheduler, optimised by two Dask workers.
+"""Cases of Optuna with its Dask storage: a study on two Dask workers.
 
 Run by ``overhead.py``; by hand: ``python benchmarks/peers/optuna_dask.py CASE``.
 """
@@ -17,7 +17,7 @@ from optuna_journal import NeverPrunes, Reports, ends, first_unit, halving, one_
 
 
 def work(study: Any, make: Callable[[], Any], n_trials: int) -> None:
-    """One worker's share of the study."""
+    """Run one worker's share of the trials."""
     objective = make()
     study.optimize(objective, n_trials=n_trials)
     if isinstance(objective, Reports):

@@ -1,4 +1,4 @@
-"""Optuna with its journal file: two processes that share a study by a file.
+"""Cases of Optuna with its journal file: two processes that share a study.
 
 Run by ``overhead.py``; by hand: ``python benchmarks/peers/optuna_journal.py CASE``.
 """
@@ -22,7 +22,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 class NeverPrunes(optuna.pruners.BasePruner):
-    """Is asked after each report, and costs nothing: what is left is the path of a report."""
+    """A pruner that never prunes and costs nothing, to time only the reports."""
 
     def prune(self, study: Any, trial: Any) -> bool:
         return False
@@ -37,7 +37,7 @@ def one_unit(trial: Any) -> float:
 
 
 class Reports:
-    """Reports 27 times, asks each time whether to go on, and leaves the times it waited."""
+    """An objective that reports 27 times and records the times until the answers."""
 
     def __init__(self) -> None:
         self.gaps: list[float] = []
@@ -71,7 +71,7 @@ def storage(path: Path) -> JournalStorage:
 
 
 def work(path: Path, make: Callable[[], Any], pruner: Any, seed: int, n_trials: int) -> None:
-    """One process's share of the study."""
+    """Run one process's share of the trials."""
     objective = make()
     study = optuna.load_study(
         study_name="study",
@@ -145,7 +145,7 @@ def memory() -> dict[str, float]:
 
 
 def decisions() -> dict[str, float]:
-    """The pruner's answer to the first report, in memory, with so many trials before it."""
+    """Time the pruner's answer to a first report, in memory, after many trials."""
     found = {}
     for n in (10_000, 100_000):
         study = optuna.create_study(pruner=halving(), sampler=optuna.samplers.RandomSampler(0))

@@ -1,4 +1,4 @@
-"""Optuna's samplers, for ``benchmarks/search.py``."""
+"""Samplers of Optuna, for ``benchmarks/search.py``."""
 
 from __future__ import annotations
 

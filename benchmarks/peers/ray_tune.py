@@ -1,6 +1,7 @@
-"""Ray Tune on two CPUs at its fastest: no log writers, no tables, no checkpoint at a trial's end.
+"""Cases of Ray Tune on two CPUs, set up for speed.
 
-Run by ``overhead.py``; by hand: ``python benchmarks/peers/ray_tune.py CASE``.
+There are no log writers, no tables and no checkpoint at a trial's end. Run by ``overhead.py``; by
+hand: ``python benchmarks/peers/ray_tune.py CASE``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = str(Path(__file__).parent)
-os.environ["PYTHONPATH"] = HERE  # Ray's own worker processes import measuring, too
+os.environ["PYTHONPATH"] = HERE  # Ray's worker processes also import measuring
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -27,7 +28,7 @@ from ray import tune  # noqa: E402
 
 
 class Times(tune.Callback):
-    """When each trial ended, in the driver."""
+    """A callback that records the end of each trial, in the driver."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -146,7 +147,7 @@ def memory() -> dict[str, float]:
 
 
 def decisions() -> dict[str, float]:
-    """ASHA's answer to the first report, with so many trials before it."""
+    """Time ASHA's answer to a first report, after many trials."""
     from ray.tune.schedulers.async_hyperband import _Bracket
 
     found = {}

@@ -1,7 +1,7 @@
-"""What every optimiser of benchmarks/search.py is measured with; needs the standard library only.
+"""Measurements for all optimisers of benchmarks/search.py; standard library only.
 
-A case runs in a process of its own and prints lines of JSON. The problems' formulas are in
-their docstrings: numbers may be compared only where those agree.
+Each case runs in a separate process and prints lines of JSON. The formulas of the problems are in
+their docstrings: numbers are comparable only if those agree.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ Space = dict[str, Float | Int | Choice]
 
 @dataclass(frozen=True)
 class Problem:
-    """A function to minimise; ``regret`` is its value less its minimum."""
+    """A function to minimise; ``regret`` is its value minus its minimum."""
 
     space: Space
     regret: Callable[[Config], float]
 
 
 def branin(x: Config) -> float:
-    """Branin-Hoo on [-5, 10] × [0, 15]; three minima of 0.397887 (Dixon and Szegő 1978).
+    """Branin-Hoo on [-5, 10] × [0, 15]; three minima of 0.397887.
 
-    (y - 5.1/(4π²) x² + 5/π x - 6)² + 10 (1 - 1/(8π)) cos x + 10
+    Dixon and Szegő 1978: (y - 5.1/(4π²) x² + 5/π x - 6)² + 10 (1 - 1/(8π)) cos x + 10
     """
     a, b = x["x"], x["y"]
     bend = b - 5.1 / (4 * math.pi**2) * a * a + 5 / math.pi * a - 6
@@ -74,9 +74,9 @@ P = (
 
 
 def hartmann6(x: Config) -> float:
-    """Hartmann's function on [0, 1]⁶; minimum -3.322368 (Dixon and Szegő 1978).
+    """Hartmann's function on [0, 1]⁶; minimum -3.322368.
 
-    -Σᵢ αᵢ exp(-Σⱼ Aᵢⱼ (xⱼ - 10⁻⁴ Pᵢⱼ)²), with the usual α, A and P
+    Dixon and Szegő 1978: -Σᵢ αᵢ exp(-Σⱼ Aᵢⱼ (xⱼ - 10⁻⁴ Pᵢⱼ)²), with the usual α, A and P
     """
     total = 0.0
     for alpha, a, p in zip(ALPHA, A, P, strict=True):
@@ -89,7 +89,7 @@ OFFSET = {"a": 2.0, "b": 0.0, "c": 1.0, "d": 3.0}
 
 
 def mixed_ackley(x: Config) -> float:
-    """Ackley's function of a real, a log-scaled real, two ints and a category; minimum 0.
+    """Ackley's function of a real, a log real, two ints and a category; minimum 0.
 
     20 + e - 20 exp(-0.2 √(Σzᵢ²/5)) - exp(Σ cos(2π zᵢ)/5) with z = (x - 0.5, log₁₀ lr + 2.5, m, n,
     offset of the category: a 2, b 0, c 1, d 3); x in [-3, 3], lr in [1e-5, 1e-1], m in -4 … 6,
@@ -102,10 +102,10 @@ def mixed_ackley(x: Config) -> float:
 
 
 def egg_carton(x: Config) -> float:
-    """A bowl with bumps on [-5, 5]², three dents to a side; minimum 0 off the middle.
+    """A bowl with bumps on [-5, 5]², three dents per side; minimum 0 off-centre.
 
     a² + b² + 25 (sin² a + sin² b) with a = x - 1.3, b = y + 0.7 ("egg crate" of Jamil and Yang
-    2013, no. 47, whose minimum is in the middle)
+    2013, no. 47, whose minimum is at the centre)
     """
     a, b = x["x"] - 1.3, x["y"] + 0.7
     value: float = a * a + b * b + 25 * (math.sin(a) ** 2 + math.sin(b) ** 2)
@@ -130,23 +130,23 @@ PROBLEMS = {
 
 
 class Optimiser(Protocol):
-    """One library's optimiser for one space."""
+    """A library's optimiser for one space."""
 
     def ask(self) -> tuple[Any, Config]:
-        """A configuration, and what `tell` wants to know it by."""
+        """Return a token for `tell`, and a configuration."""
 
     def tell(self, token: Any, loss: float) -> None:
-        """The loss of what was asked for."""
+        """Record the loss of a configuration from `ask`."""
 
     def feed(self, configs: Sequence[Config], losses: Sequence[float]) -> None:
-        """Results that were not asked for."""
+        """Record results of other configurations."""
 
 
-Make = Callable[[Space, int], Optimiser]  # with the seed
+Make = Callable[[Space, int], Optimiser]  # the int is the seed
 
 
 def regrets(make: Make, problem: Problem, seed: int, n: int) -> list[float]:
-    """Regret of each of ``n`` evaluations, one after another."""
+    """Return the regrets of ``n`` sequential evaluations."""
     optimiser, found = make(problem.space, seed), []
     for _ in range(n):
         token, config = optimiser.ask()
@@ -156,7 +156,7 @@ def regrets(make: Make, problem: Problem, seed: int, n: int) -> list[float]:
 
 
 def milliseconds(make: Make, problem: Problem, n: int, n_rounds: int) -> float:
-    """CPU time of one `tell` and one `ask`, the mean of so many rounds from ``n`` results on."""
+    """Return the mean CPU ms of one `tell` and one `ask` after ``n`` results."""
     optimiser = make(problem.space, 0)
     generator = random.Random(0)
     configs = [_draw(problem.space, generator) for _ in range(n)]
@@ -185,9 +185,10 @@ def _draw(space: Space, generator: random.Random) -> Config:
 
 
 def run_case(methods: dict[str, Make]) -> None:
-    """Run the case that the command line names, and print what it measured.
+    """Run the case that the command line names, and print its measurements.
 
-    ``regret METHOD PROBLEM N SEED...`` (a line a seed) or ``time METHOD PROBLEM N ROUNDS``.
+    Cases: ``regret METHOD PROBLEM N SEED...`` (one line per seed) and
+    ``time METHOD PROBLEM N ROUNDS``.
     """
     match sys.argv[1:]:
         case ["regret", method, problem, n, *seeds]:
@@ -197,4 +198,7 @@ def run_case(methods: dict[str, Make]) -> None:
         case ["time", method, problem, n, rounds]:
             print(milliseconds(methods[method], PROBLEMS[problem], int(n), int(rounds)), flush=True)
         case _:
-            sys.exit(f"give a case, with a method of {', '.join(methods)}")
+            sys.exit(
+                "give 'regret METHOD PROBLEM N SEED...' or 'time METHOD PROBLEM N ROUNDS'; "
+                f"methods: {', '.join(methods)}"
+            )

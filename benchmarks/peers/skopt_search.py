@@ -1,4 +1,4 @@
-"""scikit-optimize as it comes, for ``benchmarks/search.py``."""
+"""The optimiser of scikit-optimize, for ``benchmarks/search.py``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Skopt:
     def __init__(self, space: Space, seed: int, acquisition: str) -> None:
         self.names = list(space)
         dimensions = [dimension(domain) for domain in space.values()]
-        # Of its defaults only the model's (forest) is not a Gaussian process in a mixed space.
+        # All options are defaults, except the model: in a mixed space the default is a forest.
         self.optimizer = skopt.Optimizer(
             dimensions, "GP", acq_func=acquisition, random_state=seed, n_initial_points=10
         )
