@@ -27,7 +27,7 @@ from showing import about, among, inodes, load, slow_flush, table
 from daskhpo import Study, Trainable
 from daskhpo.core.events import Deleted, Launched, Reported, Saved, Suggested
 from daskhpo.core.types import CheckpointPolicy
-from daskhpo.engine.policy import check_policy
+from daskhpo.engine.checkpoint_policy import check_policy
 from daskhpo.engine.session import study_records
 from daskhpo.schedulers import ASHA
 

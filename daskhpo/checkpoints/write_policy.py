@@ -1,4 +1,4 @@
-"""Policy for writes: expected loss of training against the time of the write."""
+"""Worth of a write: the expected loss of training against the time of the write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: ``daskhpo run | resume | status | submit | ...``."""
+"""Parser of the command line, and the commands that have no file of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Program of the controller job: scheduler and coordinator of a study.
+"""Program of the controller job: Dask's scheduler and a study's coordinator.
 
 The job's script runs ``python -m daskhpo.cli.submitted_job PATH``.
 """

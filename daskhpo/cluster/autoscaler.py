@@ -1,4 +1,4 @@
-"""Autoscaler of a Slurm cluster: observe its jobs and workers, plan, act."""
+"""Autoscaler of a Slurm cluster: observe jobs and workers, carry out the plan."""
 
 from __future__ import annotations
 

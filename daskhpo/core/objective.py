@@ -1,4 +1,4 @@
-"""Conversion of metrics to losses, which the package always minimises."""
+"""Conversion of metrics to losses, which are minimised; NaN is the worst."""
 
 from __future__ import annotations
 

@@ -53,14 +53,14 @@ from daskhpo.core.types import (
     TrialId,
     Wait,
 )
-from daskhpo.engine.ledger import Ledger
-from daskhpo.engine.policy import (
+from daskhpo.engine.checkpoint_policy import (
     eviction_candidate,
     is_full,
     n_retained,
     next_checkpoint,
     reuse_probability,
 )
+from daskhpo.engine.ledger import Ledger
 from daskhpo.engine.protocols import Executor, Journal
 
 RETURNED = "its code returned"

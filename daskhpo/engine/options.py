@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from daskhpo.core.quantities import parse_duration
 from daskhpo.core.types import CheckpointPolicy, Limits
-from daskhpo.engine.policy import check_policy
+from daskhpo.engine.checkpoint_policy import check_policy
 
 if TYPE_CHECKING:
     from daskhpo.engine.coordinator import Problem

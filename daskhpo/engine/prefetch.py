@@ -1,4 +1,4 @@
-"""Prefetching suggestions in a thread, so that no slot waits for a model."""
+"""Prefetched suggestions, and random ones for slots when none is ready in time."""
 
 from __future__ import annotations
 

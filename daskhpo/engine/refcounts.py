@@ -1,4 +1,4 @@
-"""Reference counts of checkpoints, and where each checkpoint is."""
+"""Reference counts of checkpoints: which are in use, cached or committed."""
 
 from __future__ import annotations
 

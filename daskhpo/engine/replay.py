@@ -1,4 +1,4 @@
-"""Replay: from a journal back to the coordinator that wrote it."""
+"""Replay: rebuild a coordinator from its journal, and check that it decides alike."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from daskhpo.core.parsing import parse_call
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
+from daskhpo.engine.checkpoint_policy import check_policy
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import check_limits
-from daskhpo.engine.policy import check_policy
 from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation.curves import CurveTable, SyntheticCurves

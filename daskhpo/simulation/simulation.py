@@ -13,9 +13,9 @@ from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Config, Limits
+from daskhpo.engine.checkpoint_policy import check_policy
 from daskhpo.engine.coordinator import Coordinator, Problem, drive
 from daskhpo.engine.options import check_limits
-from daskhpo.engine.policy import check_policy
 from daskhpo.engine.protocols import Journal
 from daskhpo.results.result import Result
 from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, Curve, SimulatedExecutor

@@ -235,7 +235,7 @@ class Study:
         target: float | None = None,
         *,
         walltime: float | str,
-        **words: Any,
+        **options: Any,
     ) -> AttachedStudy:
         """Run the study in a Slurm job, and return at once.
 
@@ -276,7 +276,7 @@ class Study:
         StudyMismatch : the directory belongs to another study.
         CommandMissing, CommandFailed : Slurm is not available here, or refuses the job.
         """
-        given = self._prepare(num_trials, time_budget, target, walltime=walltime, **words)
+        given = self._prepare(num_trials, time_budget, target, walltime=walltime, **options)
         submit(self._problem, self.path, given)
         return AttachedStudy(self.path.absolute(), _followers((), progress=True))
 
@@ -287,10 +287,10 @@ class Study:
         target: float | None = None,
         *,
         walltime: float | str,
-        **words: Any,
+        **options: Any,
     ) -> str:
         """Return the script that :meth:`submit` would submit; write and start nothing."""
-        given = self._prepare(num_trials, time_budget, target, walltime=walltime, **words)
+        given = self._prepare(num_trials, time_budget, target, walltime=walltime, **options)
         return controller_script(given, JobDirectory(self.path.absolute()))
 
     def attach(self, callbacks: Sequence[Callback] = (), progress: bool = True) -> AttachedStudy:
@@ -393,12 +393,12 @@ class Study:
         """Return the results so far; the study may be running."""
         return Result(study_records(self.path), self._problem.objective, self.path)
 
-    def _prepare(self, *limits: Any, walltime: float | str, **words: Any) -> Submission:
+    def _prepare(self, *limits: Any, walltime: float | str, **options: Any) -> Submission:
         check_not_loading("submit")
         if self.trainable is None:
             raise TypeError("this study has no trainable: a job would have nothing to train")
         return prepare(
-            self._problem, self.path, source_of(self), *limits, walltime=walltime, **words
+            self._problem, self.path, source_of(self), *limits, walltime=walltime, **options
         )
 
 

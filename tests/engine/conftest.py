@@ -35,8 +35,8 @@ from daskhpo.core.types import (
     Stop,
     Wait,
 )
+from daskhpo.engine.checkpoint_policy import check_policy
 from daskhpo.engine.coordinator import Coordinator, Problem
-from daskhpo.engine.policy import check_policy
 from daskhpo.engine.replay import replay
 from daskhpo.results.result import Result
 from daskhpo.searchers import RandomSearch

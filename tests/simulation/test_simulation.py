@@ -10,9 +10,9 @@ from daskhpo.core.events import AttemptLost, Dropped, Failed, SessionStarted
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Integer, Real, Space
 from daskhpo.core.types import Limits, Status, Trial
+from daskhpo.engine.checkpoint_policy import check_policy
 from daskhpo.engine.coordinator import Coordinator, Problem, drive
 from daskhpo.engine.journal import encode_record
-from daskhpo.engine.policy import check_policy
 from daskhpo.engine.replay import replay
 from daskhpo.results.result import Result
 from daskhpo.schedulers import (

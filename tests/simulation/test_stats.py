@@ -10,8 +10,8 @@ from daskhpo.core.events import Deleted, Reported, Saved, SlotsChanged
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Integer, Real, Space
 from daskhpo.core.types import CheckpointRef, Limits, Status
+from daskhpo.engine.checkpoint_policy import check_policy
 from daskhpo.engine.coordinator import Problem
-from daskhpo.engine.policy import check_policy
 from daskhpo.results.result import Result
 from daskhpo.schedulers import ASHA, FIFO, PBT, Hyperband, MedianStopping
 from daskhpo.searchers import RandomSearch

@@ -1,4 +1,4 @@
-"""Parsers of Slurm's output, and times in its format."""
+"""Parsers of the output of Slurm's commands."""
 
 from __future__ import annotations
 

@@ -256,7 +256,7 @@ class DaskExecutor:
             case "ready":
                 self._on_idle(call.slot, slot)
             case "flushed":
-                events += self._locations.empty(call.slot, "the cache was emptied", at)
+                events += self._locations.empty(call.slot, "all states were dropped", at)
                 events += self._retry_missing_states()
                 self._on_idle(call.slot, slot)
             case "bye":

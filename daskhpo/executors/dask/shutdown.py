@@ -1,4 +1,4 @@
-"""Shutdown of a worker before its job ends: notify the study, save, retire."""
+"""Shutdown of a worker on SIGTERM or before its walltime: notify, save, retire."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from daskhpo.core.types import (
     Trial,
     WritePolicy,
 )
-from daskhpo.engine.policy import (
+from daskhpo.engine.checkpoint_policy import (
     check_policy,
     eviction_candidate,
     is_full,
