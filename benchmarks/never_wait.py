@@ -24,7 +24,7 @@ from showing import about, load, table
 from simulation import SEED, SPACE, Enough, PowerLaw
 
 from daskhpo.core.commands import Command, Release, Train
-from daskhpo.core.events import Event, Reported, SessionStarted, SlotsChanged, Step
+from daskhpo.core.events import Event, SessionStarted, SlotsChanged, Step, Trained
 from daskhpo.core.objective import Objective
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
@@ -103,7 +103,7 @@ class RealTime:
                 job, curve, _ = self._runs[trial]
                 units = range(job.resource + 1, job.until + 1)
                 steps = tuple(Step(r, {"loss": curve.metric(r)}, due) for r in units)
-                events.append(Reported(trial, job.attempt, steps, self.now()))
+                events.append(Trained(trial, job.attempt, steps, self.now()))
                 self._waiting[trial] = due
         return events
 

@@ -1,7 +1,10 @@
 """Events of a study and their consequences: the records of its journal.
 
-An *event* is something that happened; a *consequence* is what the coordinator did about it. Both
-are closed unions of frozen dataclasses, read by ``match``. ``seconds``: since the study began.
+An *event* is something that happened; executors and sessions make them. A *consequence* is what the
+coordinator did about it. A *record* is a line of the journal: an event as it was received, or a
+consequence. `Trained` and `Erred` are recorded with the coordinator's answer, as `Reported` and
+`Failed`. All are closed unions of frozen dataclasses, read by ``match``. ``seconds``: since the
+study began.
 """
 
 from __future__ import annotations
@@ -41,12 +44,12 @@ class SessionStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class Reported:
-    """Units of training that a trial reported; each has the metric, which is finite.
+class Trained:
+    """Units of training that a trial has done; each has the metric, which is finite.
 
-    A trial may report in mid-segment. At the segment's end it waits for a ``decision``, which is
-    recorded here. ``ended``: its code returned, nothing follows. ``preempted``: it is being
-    preempted, has stopped between two units, and waits.
+    A trial may report in mid-segment. At the segment's end it waits for a decision. ``ended``: its
+    code returned, nothing follows. ``preempted``: it is being preempted, has stopped between two
+    units, and waits.
     """
 
     trial: TrialId
@@ -55,7 +58,6 @@ class Reported:
     seconds: float
     ended: bool = False
     preempted: bool = False
-    decision: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +125,10 @@ class AttemptLost:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class Erred:
     """Failure of the user's code; ``error`` is a traceback, or describes a bad metric.
 
     ``retry``: another attempt might succeed. ``fatal``: every trial would fail in the same way.
-    ``paused``: the scheduler's answer, recorded here: the trial is paused instead of ended.
     """
 
     trial: TrialId
@@ -136,7 +137,6 @@ class Failed:
     seconds: float
     retry: bool = True
     fatal: bool = False
-    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,19 +161,51 @@ class StopRequested:
 
 Event = (
     SessionStarted
-    | Reported
+    | Trained
     | Held
     | Saved
     | SaveFailed
     | Dropped
     | AttemptLost
-    | Failed
+    | Erred
     | SlotsChanged
     | StopRequested
 )
 
 
 # -- consequences: actions of the coordinator, for readers of the journal ------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """Units of training that were not known before, as of `Trained`.
+
+    ``decision``: the scheduler's answer, if the trial waits for one.
+    """
+
+    trial: TrialId
+    attempt: int
+    steps: tuple[Step, ...]
+    seconds: float
+    ended: bool = False
+    preempted: bool = False
+    decision: Decision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Failure of a trial's attempt, as of `Erred`.
+
+    ``paused``: the scheduler's answer: the trial is paused instead of ended.
+    """
+
+    trial: TrialId
+    attempt: int
+    error: str
+    seconds: float
+    retry: bool = True
+    fatal: bool = False
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,4 +278,28 @@ class Deleted:
 
 
 Consequence = Suggested | Launched | Ended | Exploited | RolledBack | Deleted
-Record = Event | Consequence
+Record = (
+    SessionStarted
+    | Reported
+    | Held
+    | Saved
+    | SaveFailed
+    | Dropped
+    | AttemptLost
+    | Failed
+    | SlotsChanged
+    | StopRequested
+    | Consequence
+)
+
+
+def event_of(record: Record) -> Event | None:
+    """Return the event that a record tells of; None for what the coordinator did of itself."""
+    match record:
+        case Reported(trial, attempt, steps, seconds, ended, preempted):
+            return Trained(trial, attempt, steps, seconds, ended, preempted)
+        case Failed(trial, attempt, error, seconds, retry, fatal):
+            return Erred(trial, attempt, error, seconds, retry, fatal)
+        case Suggested() | Launched() | Ended() | Exploited() | RolledBack() | Deleted():
+            return None
+    return record

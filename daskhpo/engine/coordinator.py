@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from daskhpo.core.commands import Command, Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.events import (
@@ -13,6 +13,7 @@ from daskhpo.core.events import (
     Deleted,
     Dropped,
     Ended,
+    Erred,
     Event,
     Exploited,
     Failed,
@@ -27,6 +28,7 @@ from daskhpo.core.events import (
     Step,
     StopRequested,
     Suggested,
+    Trained,
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
@@ -147,8 +149,8 @@ class Coordinator:
         self._seconds = event.seconds
         self._commands = []
         match event:
-            case Reported():
-                self._reported(event)
+            case Trained():
+                self._trained(event)
             case Held():
                 self._held(event)
             case Saved():
@@ -162,8 +164,8 @@ class Coordinator:
                     self.ledger.drop(event.checkpoint_id)
             case AttemptLost():
                 self._attempt_lost(event)
-            case Failed():
-                self._failed(event)
+            case Erred():
+                self._erred(event)
             case SlotsChanged(n_slots):
                 self.journal.append(event)
                 self.n_slots = n_slots
@@ -194,7 +196,7 @@ class Coordinator:
                 self.ledger.requeue(trial, trial.until)
         self._stop_at_target()
 
-    def _reported(self, event: Reported) -> None:
+    def _trained(self, event: Trained) -> None:
         trial = self.ledger.running(event.trial, event.attempt)
         if trial is None or trial.decision is not None:  # a stale attempt, or already decided
             return
@@ -287,13 +289,23 @@ class Coordinator:
         else:
             self.ledger.requeue(trial, trial.until, lost=int(event.blame))
 
-    def _failed(self, event: Failed) -> None:
+    def _erred(self, event: Erred) -> None:
         if (trial := self.ledger.running(event.trial, event.attempt)) is None:
             return
         may_retry = event.retry and not event.fatal and trial.n_failed < self.limits.max_failures
         has_a_future = not (may_retry or event.fatal or isinstance(trial.decision, Stop))
         paused = has_a_future and self.scheduler.on_failure(trial)
-        self.journal.append(replace(event, paused=paused))
+        self.journal.append(
+            Failed(
+                event.trial,
+                event.attempt,
+                event.error,
+                event.seconds,
+                event.retry,
+                event.fatal,
+                paused,
+            )
+        )
         if may_retry and trial.decision is not None:  # saving raised; the decision stands
             decision = trial.decision
             trial = trial._replace(n_failed=trial.n_failed + 1)

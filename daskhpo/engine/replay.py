@@ -6,17 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from daskhpo.core.errors import JournalCorrupt
-from daskhpo.core.events import (
-    Deleted,
-    Ended,
-    Exploited,
-    Launched,
-    Record,
-    Reported,
-    RolledBack,
-    SessionStarted,
-    Suggested,
-)
+from daskhpo.core.events import Record, Reported, SessionStarted, Suggested, event_of
 from daskhpo.core.types import Suggestion, TrialId
 from daskhpo.engine.coordinator import Coordinator, Problem
 from daskhpo.engine.protocols import Journal
@@ -52,27 +42,18 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
 
     coordinator.suggest = suggest
     while not script.is_over:
-        match script.head:
-            case (
-                Suggested()
-                | Launched()
-                | Ended()
-                | Exploited()
-                | RolledBack()
-                | Deleted() as orphan
-            ):
-                raise JournalCorrupt(
-                    f"{script.place}: {orphan} does not follow from the records before it. "
-                    "Was the study started with another version, or was the file edited?"
-                )
-            case event:
-                n_before = script.n_read
-                coordinator.handle(event)
-                if script.n_read == n_before:
-                    raise JournalCorrupt(
-                        f"{script.place}: {event} comes from an attempt that is not running. "
-                        "Was the study started with another version, or was the file edited?"
-                    )
+        record, n_before = script.head, script.n_read
+        if (event := event_of(record)) is None:
+            raise JournalCorrupt(
+                f"{script.place}: {record} does not follow from the records before it. "
+                "Was the study started with another version, or was the file edited?"
+            )
+        coordinator.handle(event)
+        if script.n_read == n_before:
+            raise JournalCorrupt(
+                f"{script.place}: {record} comes from an attempt that is not running. "
+                "Was the study started with another version, or was the file edited?"
+            )
     journal.flush()
     coordinator.suggest = coordinator.ask_searcher
     coordinator.journal = journal

@@ -17,13 +17,13 @@ from daskhpo.core.errors import StudyFailed
 from daskhpo.core.events import (
     AttemptLost,
     Dropped,
+    Erred,
     Event,
-    Failed,
     Held,
-    Reported,
     Saved,
     SlotsChanged,
     Step,
+    Trained,
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointRef, Config, ReuseProbability, TrialId
@@ -267,9 +267,9 @@ class SimulatedExecutor:
         run.until = run.resource  # the segment ends here
         if steps or not failed:
             preempted = preempted and not failed
-            self._ready.append(Reported(trial, run.attempt, steps, self._now, preempted=preempted))
+            self._ready.append(Trained(trial, run.attempt, steps, self._now, preempted=preempted))
         if failed:
-            self._ready.append(Failed(trial, run.attempt, run.error, self._now, retry=False))
+            self._ready.append(Erred(trial, run.attempt, run.error, self._now, retry=False))
 
     def _interrupt(self, trial: TrialId, attempt: int) -> None:
         """Preempt a trial at the end of its current unit."""

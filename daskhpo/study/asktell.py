@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from daskhpo.core.commands import Command, Interrupt, Release, Train
-from daskhpo.core.events import Failed, Reported, SlotsChanged, Step, StopRequested
+from daskhpo.core.events import Erred, SlotsChanged, Step, StopRequested, Trained
 from daskhpo.core.types import CheckpointPolicy, Config, Limits, TrialId
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.lock import JobIsOver, no_job_is_over
@@ -110,11 +110,11 @@ class AskTellSession:
         attempt, now = self._asked[trial.id][1], self._now()
         if math.isinf(self._objective.loss(plain)):
             error = f"{self._objective.metric}={plain[self._objective.metric]!r} is not finite"
-            self._handle(Failed(trial.id, attempt, error, now, retry=False))
+            self._handle(Erred(trial.id, attempt, error, now, retry=False))
         else:
             step = Step(trial.resource + 1, plain, now)
             preempted = trial.id in self._interrupted
-            self._handle(Reported(trial.id, attempt, (step,), now, preempted=preempted))
+            self._handle(Trained(trial.id, attempt, (step,), now, preempted=preempted))
             trial.resource += 1
         return not trial.finished
 

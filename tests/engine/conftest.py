@@ -11,15 +11,15 @@ from daskhpo.core.events import (
     AttemptLost,
     Dropped,
     Ended,
-    Failed,
+    Erred,
     Held,
-    Reported,
     Saved,
     SaveFailed,
     SessionStarted,
     SlotsChanged,
     Step,
     StopRequested,
+    Trained,
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
@@ -154,7 +154,7 @@ class Desk:
         """Units since the trial's last report, all with one loss."""
         since = self.ledger.trials[trial].resource if since is None else since
         steps = tuple(Step(r, {"loss": loss}, self.seconds) for r in range(since + 1, until + 1))
-        return self.say(Reported, trial, attempt or self.attempt(trial), steps, **options)
+        return self.say(Trained, trial, attempt or self.attempt(trial), steps, **options)
 
     def held(self, save, ok=True):
         """The answer to a command to save."""
@@ -179,7 +179,7 @@ class Desk:
         return self.say(AttemptLost, trial, attempt or self.attempt(trial), "gone", **options)
 
     def failed(self, trial, error="ValueError: no", attempt=None, **options):
-        return self.say(Failed, trial, attempt or self.attempt(trial), error, **options)
+        return self.say(Erred, trial, attempt or self.attempt(trial), error, **options)
 
     def stop(self, reason="enough"):
         return self.say(StopRequested, reason)

@@ -12,7 +12,7 @@ import traceback
 import pytest
 
 from daskhpo import Study
-from daskhpo.core.events import Reported, SessionStarted, SlotsChanged, Step, Suggested
+from daskhpo.core.events import SessionStarted, SlotsChanged, Step, Suggested, Trained
 from daskhpo.core.objective import Objective
 from daskhpo.core.random import rng
 from daskhpo.core.searcher import Searcher
@@ -580,7 +580,7 @@ def open_session(directory, searcher, **options):
 def report(session, trial, loss=1.0):
     at = session.coordinator._seconds + 1.0
     attempt = session.coordinator.ledger.trials[trial].attempt
-    session.coordinator.handle(Reported(trial, attempt, (Step(1, {"loss": loss}, at),), at))
+    session.coordinator.handle(Trained(trial, attempt, (Step(1, {"loss": loss}, at),), at))
     session.journal.flush()
 
 

@@ -11,7 +11,7 @@ import pytest
 from daskhpo import __version__
 from daskhpo.core.commands import Train
 from daskhpo.core.errors import JournalCorrupt, StudyExists, StudyLocked, StudyMismatch
-from daskhpo.core.events import Reported, SlotsChanged, Step
+from daskhpo.core.events import SlotsChanged, Step, Trained
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Integer, Real, Space
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
@@ -47,7 +47,7 @@ def work(session, n_slots=1):
     began = session.began_at
     (train, *_) = session.coordinator.handle(SlotsChanged(n_slots, began + 1.0))
     steps = tuple(Step(r, {"loss": 1.0 / r}, began + r) for r in (1, 2))
-    session.coordinator.handle(Reported(train.trial, train.attempt, steps, began + 5.0))
+    session.coordinator.handle(Trained(train.trial, train.attempt, steps, began + 5.0))
     session.journal.flush()
 
 

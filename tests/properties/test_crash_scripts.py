@@ -18,7 +18,7 @@ from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train
 from daskhpo.core.events import (
     AttemptLost,
     Dropped,
-    Failed,
+    Erred,
     Held,
     Launched,
     Reported,
@@ -28,6 +28,7 @@ from daskhpo.core.events import (
     SlotsChanged,
     Step,
     StopRequested,
+    Trained,
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
@@ -394,13 +395,13 @@ class Chaos:
         slot.reported = slot.done
         for step in steps:
             self.accepted[trial, step.resource] += 1
-        self.handle(Reported(trial, slot.attempt, steps, self.seconds, **options))
+        self.handle(Trained(trial, slot.attempt, steps, self.seconds, **options))
 
     def save(self, trial):
         slot = self.slots[trial]
         if self.happens(self.script["mishaps"]):  # metrics that the segment's report overtook
             steps = self.steps(trial, slot.began, slot.done)
-            self.handle(Reported(trial, slot.attempt, steps, self.seconds))
+            self.handle(Trained(trial, slot.attempt, steps, self.seconds))
         (ref, chance), slot.save = slot.save, None
         if self.happens(self.script["mishaps"]):
             self.handle(Held(trial, slot.attempt, None, self.seconds))
@@ -437,7 +438,7 @@ class Chaos:
         kind = self.random.randrange(4)
         if kind == 0:
             steps = self.steps(trial, slot.done, slot.until)
-            self.handle(Reported(trial, slot.attempt, steps, self.seconds))
+            self.handle(Trained(trial, slot.attempt, steps, self.seconds))
         elif kind == 1 and row is not None:
             self.memory[row.id] = Memory(slot.attempt, row, False)
             self.handle(Held(trial, slot.attempt, row, self.seconds))
@@ -445,7 +446,7 @@ class Chaos:
         elif kind == 2:
             self.handle(AttemptLost(trial, slot.attempt, "gone twice", self.seconds))
         else:
-            self.handle(Failed(trial, slot.attempt, "too late", self.seconds))
+            self.handle(Erred(trial, slot.attempt, "too late", self.seconds))
         after = (dict(ledger.trials), list(ledger.queue), self.journal.path.stat().st_size)
         assert before == after
 
@@ -463,7 +464,7 @@ class Chaos:
             case "failed":
                 retry, fatal = self.happens(0.5), self.happens(0.02)
                 slot.waits = True
-                self.handle(Failed(trial, slot.attempt, "E: x", self.seconds, retry, fatal))
+                self.handle(Erred(trial, slot.attempt, "E: x", self.seconds, retry, fatal))
             case "resize":
                 self.resize(self.random.randint(0, self.script["n_slots"]))
                 if self.n_slots == 0:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from daskhpo.core.commands import Command, Delete, Flush, Release, Save, Train
-from daskhpo.core.events import Dropped, Event, Held, Reported, SessionStarted, SlotsChanged, Step
+from daskhpo.core.events import Dropped, Event, Held, SessionStarted, SlotsChanged, Step, Trained
 from daskhpo.core.objective import Objective
 from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Scheduler
@@ -96,7 +96,7 @@ class Slots:
                 steps.append(Step(resource, {"loss": seen}, self.now()))
             self._running[trial] = replace(job, resource=job.until), state
             self.states[trial] = state
-            self._ready.append(Reported(trial, job.attempt, tuple(steps), self.now()))
+            self._ready.append(Trained(trial, job.attempt, tuple(steps), self.now()))
         self._n_events += 1
         return [self._ready.popleft()]
 

@@ -15,15 +15,15 @@ from daskhpo.core.commands import Command, Delete, Flush, Interrupt, Release, Sa
 from daskhpo.core.errors import StudyFailed
 from daskhpo.core.events import (
     AttemptLost,
+    Erred,
     Event,
-    Failed,
     Held,
-    Reported,
     Saved,
     SaveFailed,
     SlotsChanged,
     Step,
     StopRequested,
+    Trained,
 )
 from daskhpo.core.types import CheckpointRef, TrialId
 from daskhpo.executors.dask.channel import Inbox
@@ -230,7 +230,7 @@ class DaskExecutor:
                 if data["steps"]:
                     events.append(self._reported(slot, data, at))
                 events.append(
-                    Failed(
+                    Erred(
                         data["trial"],
                         data["attempt"],
                         data["error"],
@@ -299,13 +299,13 @@ class DaskExecutor:
             del self._slot_of[slot.job.trial]
             slot.job, slot.lacks = None, None
 
-    def _reported(self, slot: _Slot, data: dict[str, Any], at: float) -> Reported:
+    def _reported(self, slot: _Slot, data: dict[str, Any], at: float) -> Trained:
         steps = []
         for resource, metrics, age in data["steps"]:
             slot.clock = max(slot.clock, at - age)
             steps.append(Step(resource, metrics, slot.clock))
         outcome = data.get("outcome")
-        return Reported(
+        return Trained(
             data["trial"],
             data["attempt"],
             tuple(steps),

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from daskhpo.core.commands import Train
-from daskhpo.core.events import Ended, Reported, SlotsChanged, Step, Suggested
+from daskhpo.core.events import Ended, Reported, SlotsChanged, Step, Suggested, Trained
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.coordinator import Problem
@@ -54,7 +54,7 @@ def work(study, n_reports, n_slots=3):
         units = range(trial.resource + 1, train.until + 1)
         seconds += 1.0
         steps = tuple(Step(unit, {"loss": loss_of(trial.config, unit)}, seconds) for unit in units)
-        queue += coordinator.handle(Reported(train.trial, train.attempt, steps, seconds))
+        queue += coordinator.handle(Trained(train.trial, train.attempt, steps, seconds))
     study.journal.flush()
 
 
