@@ -525,8 +525,18 @@ def _unseen(steps: tuple[Step, ...], resource: int) -> tuple[Step, ...]:
     return tuple(step for step in steps if step.resource > resource)
 
 
-def drive(coordinator: Coordinator, executor: Executor, journal: Journal) -> None:
-    """Run a session to its end; record events before carrying out their commands."""
+def drive(
+    coordinator: Coordinator,
+    executor: Executor,
+    journal: Journal,
+    after_turn: Callable[[Coordinator], None] = lambda coordinator: None,
+) -> None:
+    """Run a session to its end; record events before carrying out their commands.
+
+    Parameters
+    ----------
+    after_turn : called after each turn, in this thread; no other thread may read the coordinator.
+    """
     budget = coordinator.limits.time_budget
     deadline = None if budget is None else executor.now() + budget
     while not coordinator.is_drained:
@@ -538,3 +548,4 @@ def drive(coordinator: Coordinator, executor: Executor, journal: Journal) -> Non
         commands = [command for event in events for command in coordinator.handle(event)]
         journal.flush()
         executor.perform(commands)
+        after_turn(coordinator)

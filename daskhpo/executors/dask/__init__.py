@@ -1,6 +1,6 @@
-"""Trials on Dask workers: one lease per slot, reports by RPC to the scheduler.
+"""Trials on Dask workers: one lease per slot, one call per decision.
 
-``scheduler_plugin`` (in the scheduler's event loop) owns leases and messages. ``executor`` (in the
-coordinator's thread) owns the slots. ``broker`` shares workers between studies. ``lease`` and
-``runners`` run in the workers.
+In the scheduler's event loop: ``scheduler_plugin`` (the session), ``lease_manager``, ``server`` and
+``broker``. In the coordinator's thread: ``executor``. In the workers: ``lease``, ``trial_host`` and
+``runners``. ``protocol`` and ``channel`` are between them.
 """

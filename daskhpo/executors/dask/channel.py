@@ -1,22 +1,263 @@
-"""Channel between a lease and the coordinator's thread: a socket that Dask opened.
+"""Channel between a lease and the coordinator's thread, over a socket or a Dask connection.
 
 A call by Dask passes through two event loops, and switches threads at each end. This costs more
-than the decision. A channel costs one write and one read at each end.
+than the decision. Over plain TCP, lease and coordinator therefore share the socket that Dask
+opened: one write and one read at each end. Other connections (TLS, or within one process) stay with
+Dask's event loop, which passes the same messages on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import queue
 import selectors
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgpack
+
+from daskhpo.core.events import Trained
+from daskhpo.executors.dask.protocol import (
+    CALLS,
+    CLIENT_MESSAGES,
+    COMMANDS,
+    NEWS,
+    Call,
+    LeaseCommand,
+    LeaseMessage,
+    LeaseNews,
+    Leaving,
+    Live,
+    Note,
+    Notes,
+    Peer,
+    StateEvent,
+)
+
+if TYPE_CHECKING:
+    from daskhpo.checkpoints.codec import Snapshot
+
+FETCH = "daskhpo-fetch"  # request of one worker to another
+PEER_SECONDS = 5.0  # to connect to another worker; if it is gone, the store may have its states
+
+
+# -- the worker's end ----------------------------------------------------------------------------
+
+
+class Channel(Protocol):
+    """A study, as its lease sees it."""
+
+    def call(self, message: LeaseMessage) -> LeaseCommand:
+        """Send a message and wait for the next command.
+
+        Raises
+        ------
+        OSError : the study is gone, or has closed the channel.
+        """
+
+    def push_live(self, trained: Trained) -> None:
+        """Send units of an unfinished segment; costs microseconds, never waits, may be lost."""
+
+    def push_leaving(self) -> None:
+        """Say ahead of the next call that the worker is about to leave. Thread-safe."""
+
+    def notify(self, event: StateEvent) -> None:
+        """Send what happened to a state; arrives at least once. Thread-safe."""
+
+    def fetch(self, peer: Peer, checkpoint_id: int) -> tuple[Snapshot, float] | None:
+        """Return a state from another worker's memory, and its unsaved seconds of training.
+
+        None: it is not there.
+
+        Raises
+        ------
+        OSError : the worker is gone.
+        """
+
+
+class Transport(Protocol):
+    """A connection that carries calls and their replies, one at a time."""
+
+    def exchange(self, call: Call) -> LeaseCommand:
+        """Send a call and return the reply; raise OSError if the other end is gone."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class StudyChannel:
+    """The channel of a lease.
+
+    *Notes* say what happened to states. They are sent ahead on Dask's stream, and again with the
+    next call, which is reliable. Notes are numbered, so that the study ignores copies.
+
+    Parameters
+    ----------
+    transport : carries the calls.
+    push : sends a one-way message on Dask's stream. Thread-safe.
+    ask : sends a request to another worker and returns the answer.
+    slot : number of the lease's slot.
+    is_leaving : returns True if the worker is about to leave.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        push: Callable[[Any], None],
+        ask: Callable[[Peer, int], tuple[Snapshot, float] | None],
+        slot: int,
+        is_leaving: Callable[[], bool],
+    ) -> None:
+        self._transport, self._push, self._ask = transport, push, ask
+        self._slot, self._is_leaving = slot, is_leaving
+        self._notes: deque[Note] = deque()
+        self._n_notes = 0
+        self._lock = threading.Lock()
+
+    def call(self, message: LeaseMessage) -> LeaseCommand:
+        with self._lock:
+            notes = tuple(self._notes)
+        command = self._transport.exchange(Call(message, notes, self._is_leaving()))
+        with self._lock:
+            for _ in notes:
+                self._notes.popleft()
+        return command
+
+    def push_live(self, trained: Trained) -> None:
+        self._send(Live(self._slot, trained))
+
+    def push_leaving(self) -> None:
+        self._send(Leaving(self._slot))
+
+    def notify(self, event: StateEvent) -> None:
+        with self._lock:
+            self._n_notes += 1
+            note = Note(self._n_notes, event)
+            self._notes.append(note)
+        self._send(Notes(self._slot, (note,)))
+
+    def unacknowledged(self) -> Notes:
+        """Return the notes that may not have arrived. Thread-safe."""
+        with self._lock:
+            return Notes(self._slot, tuple(self._notes))
+
+    def fetch(self, peer: Peer, checkpoint_id: int) -> tuple[Snapshot, float] | None:
+        return self._ask(peer, checkpoint_id)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+
+    def _send(self, news: LeaseNews) -> None:
+        self._push(NEWS.encode(news))
+
+
+class SocketTransport:
+    """Plain TCP: a socket that both ends have taken from their event loops."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end, self._unpacker = end, _unpacker()
+
+    def exchange(self, call: Call) -> LeaseCommand:
+        self._end.sendall(msgpack.packb(CALLS.encode(call)))
+        while got := self._end.recv(65536):
+            self._unpacker.feed(got)
+            for reply in self._unpacker:
+                return COMMANDS.decode(reply)
+        raise ConnectionError("the study has closed the channel")
+
+    def close(self) -> None:
+        self._end.close()
+
+
+class DaskTransport:
+    """A Dask connection of any kind, and the event loop that serves it.
+
+    The small loop of its own runs in the lease's thread, so that no call waits for the worker's.
+
+    Parameters
+    ----------
+    worker : the Dask worker, for its scheduler's address and security.
+    name : the study's handler on the scheduler.
+    """
+
+    def __init__(self, worker: Any, name: str, slot: int) -> None:
+        self._worker, self._name = worker, name
+        self._loop = asyncio.new_event_loop()
+        self._comm, self._is_plain = self._loop.run_until_complete(self._connect(slot))
+
+    def taken(self) -> Transport:
+        """Return the socket as a transport if the study has taken its end of it, else this."""
+        if not self._is_plain:
+            return self
+        end = socket_of(self._comm)
+        assert end is not None, f"the scheduler has plain TCP, but this worker has {self._comm}"
+        return SocketTransport(end)
+
+    def exchange(self, call: Call) -> LeaseCommand:
+        return self._loop.run_until_complete(self._exchange(call))
+
+    def ask(self, peer: Peer, checkpoint_id: int) -> tuple[Snapshot, float] | None:
+        """Return a state of another worker's lease; see :meth:`Channel.fetch`."""
+        return self._loop.run_until_complete(self._ask(peer, checkpoint_id))
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._abort())
+        self._loop.close()
+
+    async def _connect(self, slot: int) -> tuple[Any, bool]:
+        comm = await _connect(self._worker, self._worker.scheduler.address)
+        await comm.write({"op": self._name, "slot": slot, "reply": False})
+        return comm, bool(await comm.read())
+
+    async def _exchange(self, call: Call) -> LeaseCommand:
+        await self._comm.write(CALLS.encode(call))
+        return COMMANDS.decode(await self._comm.read())
+
+    async def _ask(self, peer: Peer, checkpoint_id: int) -> tuple[Snapshot, float] | None:
+        from distributed.core import send_recv
+
+        from daskhpo.checkpoints.codec import Layout, Snapshot
+
+        request = {"op": FETCH, "study": self._name, "slot": peer.slot, "id": checkpoint_id}
+        comm = await _connect(self._worker, peer.address, timeout=PEER_SECONDS)
+        try:
+            found = await send_recv(comm, **request)
+        finally:
+            comm.abort()
+        if found is None:
+            return None
+        return Snapshot(found["row"], Layout.from_json(found["layout"])), found["unsaved_seconds"]
+
+    async def _abort(self) -> None:
+        self._comm.abort()
+
+
+async def send_notes(worker: Any, name: str, notes: Notes) -> None:
+    """Send notes on a new connection, in the worker's event loop, and wait until they arrived.
+
+    The scheduler removes a worker that retires, and Dask's stream to it, before the worker closes.
+    """
+    comm = await _connect(worker, worker.scheduler.address)
+    try:
+        await comm.write({"op": name, "slot": -1, "reply": False})
+        await comm.write(CLIENT_MESSAGES.encode(notes))
+        await comm.read()
+    finally:
+        comm.abort()
+
+
+async def _connect(worker: Any, address: str, timeout: float | None = None) -> Any:
+    from distributed.comm import connect
+
+    return await connect(address, timeout=timeout, **worker.connection_args)
 
 
 def socket_of(comm: Any) -> socket.socket | None:
@@ -40,42 +281,100 @@ def _unpacker() -> Any:
     return msgpack.Unpacker(use_list=False, strict_map_key=False)
 
 
-class SocketChannel:
-    """The worker's end of a channel: one call at a time."""
+# -- the coordinator's end -----------------------------------------------------------------------
+
+
+class Reply(Protocol):
+    """The place where a lease waits for its next command."""
+
+    def send(self, command: LeaseCommand) -> None:
+        """Send the command. Errors are ignored: Dask reports a lost lease."""
+
+
+class SocketReply:
+    """Reply on a socket, sent by the calling thread."""
 
     def __init__(self, end: socket.socket) -> None:
-        self._end, self._unpacker = end, _unpacker()
+        self._end = end
 
-    def call(self, say: str, data: dict[str, Any]) -> Any:
-        """Send a message and wait for the reply.
+    def send(self, command: LeaseCommand) -> None:
+        with contextlib.suppress(OSError):
+            self._end.sendall(msgpack.packb(COMMANDS.encode(command)))
 
-        Raises
-        ------
-        OSError : the other end is gone, or has closed the channel.
-        """
-        self._end.sendall(msgpack.packb((say, data)))
-        while got := self._end.recv(65536):
-            self._unpacker.feed(got)
-            for reply in self._unpacker:
-                return reply
-        raise ConnectionError("the study has closed the channel")
 
-    def close(self) -> None:
-        self._end.close()
+class FutureReply:
+    """Reply that a task of the event loop waits for, and passes on."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.future: asyncio.Future[LeaseCommand] = loop.create_future()
+
+    def send(self, command: LeaseCommand) -> None:
+        self._loop.call_soon_threadsafe(self._set, command)
+
+    def _set(self, command: LeaseCommand) -> None:
+        if not self.future.done():  # it is cancelled if its connection was closed
+            self.future.set_result(command)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A call of a lease. ``at``: its arrival, on the monotonic clock."""
+
+    slot: int
+    call: Call
+    reply: Reply
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedNews:
+    """A one-way message of a lease."""
+
+    news: Live | Notes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """The loss of a slot: its worker left, or its lease ended."""
+
+    slot: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSlot:
+    """A request to end a slot's lease when its trial leaves.
+
+    The slot's worker is needed by another study, or is about to leave.
+    """
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStop:
+    """A request to stop the study."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FatalError:
+    """An error after which the study cannot continue."""
+
+    error: Exception
+
+
+Message = Received | ReceivedNews | LeaseLost | ReleaseSlot | RequestStop | FatalError
 
 
 class Inbox:
-    """The coordinator's inbox: messages from the event loop and from all channels.
+    """The coordinator's inbox: messages from the event loop and from all sockets."""
 
-    Parameters
-    ----------
-    heard : makes a message from (slot, say, data, socket for the reply, time of arrival in
-        seconds of the monotonic clock).
-    """
-
-    def __init__(self, heard: Callable[[int, str, dict[str, Any], Any, float], Any]) -> None:
-        self._heard = heard
-        self._messages: deque[Any] = deque()
+    def __init__(self) -> None:
+        self._messages: deque[Message] = deque()
         self._new: deque[tuple[int, socket.socket]] = deque()
         self._closed = False
         self._selector = selectors.DefaultSelector()
@@ -84,13 +383,13 @@ class Inbox:
             end.setblocking(False)
         self._selector.register(self._wakes, selectors.EVENT_READ)
 
-    def put(self, message: Any) -> None:
+    def put(self, message: Message) -> None:
         """Add a message. Thread-safe."""
         self._messages.append(message)
         self._wake()
 
     def listen(self, slot: int, end: socket.socket) -> None:
-        """Receive messages from the channel of a slot, too. Thread-safe."""
+        """Receive messages from the socket of a slot, too. Thread-safe."""
         self._new.append((slot, end))
         self._wake()
         if self._closed:
@@ -99,7 +398,7 @@ class Inbox:
     def empty(self) -> bool:
         return not self._messages
 
-    def get(self, timeout: float | None = None) -> Any:
+    def get(self, timeout: float | None = None) -> Message:
         """Return the next message.
 
         Parameters
@@ -118,7 +417,7 @@ class Inbox:
         return self._messages.popleft()
 
     def close(self) -> None:
-        """Close all channels; a lease that waits for a reply there ends."""
+        """Close all sockets; a lease that waits for a reply there ends."""
         self._closed = True
         self._refuse()
         for key in list(self._selector.get_map().values()):
@@ -136,7 +435,7 @@ class Inbox:
             if key.data is None:
                 self._wakes.recv(4096)
                 continue
-            slot, unpacker = key.data
+            slot, reply, unpacker = key.data
             end: Any = key.fileobj
             try:
                 got = end.recv(65536)
@@ -146,14 +445,16 @@ class Inbox:
                 self._hang_up(end)
                 continue
             unpacker.feed(got)
-            for say, data in unpacker:
-                self._messages.append(self._heard(slot, say, data, end, now))
+            for data in unpacker:
+                self._messages.append(Received(slot, CALLS.decode(data), reply, now))
         return bool(ready)
 
     def _welcome(self) -> None:
         while self._new:
             slot, end = self._new.popleft()
-            self._selector.register(end, selectors.EVENT_READ, (slot, _unpacker()))
+            self._selector.register(
+                end, selectors.EVENT_READ, (slot, SocketReply(end), _unpacker())
+            )
 
     def _refuse(self) -> None:
         with contextlib.suppress(IndexError):  # another thread may empty it, too
@@ -173,9 +474,3 @@ def _shut(end: socket.socket) -> None:
     with contextlib.suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
     end.close()
-
-
-def send_reply(end: socket.socket, message: dict[str, Any]) -> None:
-    """Send a reply on a channel. Errors are ignored: Dask reports a lost lease."""
-    with contextlib.suppress(OSError):
-        end.sendall(msgpack.packb(message))

@@ -2,99 +2,56 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distributed.diagnostics.plugin import WorkerPlugin
-
+from daskhpo.core.errors import CheckpointMissing
+from daskhpo.core.events import Dropped, Saved, SaveFailed
 from daskhpo.core.types import CheckpointPolicy, CheckpointRef, ReuseProbability
 from daskhpo.engine.protocols import CheckpointStore
-from daskhpo.executors.dask.client import CoordinatorClient
-from daskhpo.executors.dask.shutdown import GracefulShutdown
+from daskhpo.executors.dask.channel import Channel
+from daskhpo.executors.dask.protocol import Peer
 
 if TYPE_CHECKING:
-    from daskhpo.checkpoints.cache import StateCache
+    from daskhpo.checkpoints.cache import CachedState, StateCache
     from daskhpo.checkpoints.cache_events import CacheEvent
-    from daskhpo.checkpoints.codec import Snapshot
 
 logger = logging.getLogger("daskhpo.worker")
-
-TELL = "daskhpo-tell"  # message on Dask's stream from the scheduler to a worker
-FETCH = "daskhpo-fetch"  # request of one worker to another
-MEMORY_SHARE = 0.25  # part of the worker's memory that states may use
-
-
-@dataclass(slots=True)
-class Mailbox:
-    """Messages to a lease while it is busy, received in the worker's event loop."""
-
-    interrupts: set[tuple[int, int]] = field(default_factory=set)  # (trial, attempt) to preempt
-    cache: StateCache | None = None
-
-
-# By channel and slot. Made at first use: a message may arrive before its lease or trial begins.
-mailboxes: defaultdict[tuple[str, int], Mailbox] = defaultdict(Mailbox)
-
-
-def install_handlers(worker: Any) -> None:
-    """Register handlers for messages to a worker's leases, from studies and peers."""
-    worker.stream_handlers.setdefault(TELL, _on_tell)
-    worker.handlers.setdefault(FETCH, _on_fetch)
-
-
-def _on_tell(channel: str, slot: int, what: str, numbers: tuple[int, ...]) -> None:
-    mailbox = mailboxes[channel, slot]
-    if what == "interrupt":
-        trial, attempt = numbers
-        mailbox.interrupts.add((trial, attempt))
-    elif mailbox.cache is not None:
-        (row,) = numbers
-        if what == "forget":
-            mailbox.cache.discard(row)
-        else:
-            mailbox.cache.write(row)
-
-
-async def _on_fetch(comm: Any, channel: str, slot: int, row: int) -> dict[str, Any] | None:
-    from distributed.protocol import to_serialize
-
-    mailbox = mailboxes.get((channel, slot))
-    held = None if mailbox is None or mailbox.cache is None else mailbox.cache.get(row)
-    if held is None:
-        return None
-    return {
-        "row": to_serialize(held.snapshot.buffer),
-        "layout": held.snapshot.layout.to_json(),
-        "unsaved_seconds": held.unsaved_seconds,
-    }
 
 
 class CheckpointManager:
     """The part of a lease that saves and restores the states of trials.
 
+    The cache is made for the first state: a study without states has no thread for them.
+
     Parameters
     ----------
     store : the study's checkpoints.
+    channel : the study, which is told what happens to the states, and other workers.
+    memory : bytes of memory for states.
+    seconds_left : returns the seconds until states should be written; None: no end is known.
+    on_open, on_close : called when the cache was made, and after it was closed.
     """
 
     def __init__(
         self,
-        worker: Any,
-        client: CoordinatorClient,
-        shutdown: GracefulShutdown,
         store: CheckpointStore,
         policy: CheckpointPolicy,
+        channel: Channel,
+        *,
+        memory: int,
+        seconds_left: Callable[[], float | None] = lambda: None,
+        on_open: Callable[[StateCache], None] = lambda cache: None,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
-        self._worker, self._client, self._shutdown = worker, client, shutdown
-        self._store, self._policy = store, policy
-        self._mailbox = mailboxes[client.channel, client.slot]
-        self._flush_on_close: _FlushOnClose | None = None
+        self._store, self._policy, self._channel = store, policy, channel
+        self._memory, self._seconds_left = memory, seconds_left
+        self._on_open, self._on_close = on_open, on_close
+        self._cache: StateCache | None = None
         self._n_bytes = 0  # of the last state; the next one is likely to have the same size
 
     def save(
@@ -113,17 +70,17 @@ class CheckpointManager:
         """
         from daskhpo.checkpoints.codec import snapshot
 
-        cache = self._state_cache()
+        cache = self._opened()
         buffer = cache.take_buffer(self._n_bytes) if self._n_bytes else None
         taken = snapshot(state, ref.trial, ref.resource, buffer)
         self._n_bytes = taken.n_bytes
         cache.put(ref, attempt, taken, probability, unsaved_seconds)
 
-    def restore(self, ref: CheckpointRef, peer: tuple[str, int] | None) -> tuple[Any, float]:
+    def restore(self, ref: CheckpointRef, peer: Peer | None) -> tuple[Any, float]:
         """Return a state, and the seconds of training that the store does not have.
 
-        The state is looked up in this worker's memory, in the peer's (address and slot), and in
-        the store, in this order.
+        The state is looked up in this worker's memory, in the peer's, and in the store, in this
+        order.
 
         Raises
         ------
@@ -131,89 +88,85 @@ class CheckpointManager:
         """
         from daskhpo.checkpoints.codec import restore
 
-        cache = self._mailbox.cache
-        held = None if cache is None else cache.get(ref.id)
-        if held is not None:
+        if (held := self.get(ref.id)) is not None:
             return restore(held.snapshot), held.unsaved_seconds
-        if peer is not None and (moved := self._fetch_from_peer(ref, *peer)) is not None:
-            taken, unsaved_seconds = moved
-            return restore(taken), unsaved_seconds
+        if peer is not None:
+            try:
+                moved = self._channel.fetch(peer, ref.id)
+            except OSError as error:
+                logger.info("checkpoint %s could not be fetched from %s: %s", ref.id, peer, error)
+                moved = None
+            if moved is not None:
+                taken, unsaved_seconds = moved
+                return restore(taken), unsaved_seconds
         if not ref.array:
-            from daskhpo.core.errors import CheckpointMissing
-
             raise CheckpointMissing(
                 f"the state of trial {ref.trial} at resource {ref.resource} was only in a worker's "
                 "memory and is gone; the trial continues from an older state, or trains again"
             )
         return self._store.read(ref), 0.0
 
-    def flush(self, rows: Iterable[int] = (), *, write: bool) -> None:
-        """Empty the cache, after writing these rows and what must be written.
+    def flush(self, checkpoint_ids: Iterable[int] = (), *, write: bool) -> None:
+        """Empty the cache, after writing these checkpoints and what must be written.
 
         Parameters
         ----------
-        rows : ids of checkpoints that are written whatever it costs.
+        checkpoint_ids : checkpoints that are written whatever it costs.
         write : True: also write what may be needed again.
         """
-        if (cache := self._mailbox.cache) is None:
+        if (cache := self._cache) is None:
             return
-        for row in rows:
-            cache.write(row)
+        for number in checkpoint_ids:
+            cache.write(number)
         if not write:
             cache.flush(leaving=False)
         cache.flush(leaving=True, write=write)
 
+    def close(self, checkpoint_ids: Iterable[int] = (), *, write: bool) -> None:
+        """Flush and close the cache; parameters as of :meth:`flush`."""
+        if (cache := self._cache) is None:
+            return
+        for number in checkpoint_ids:
+            cache.write(number)
+        cache.flush(leaving=True, write=write)
+        cache.close()
+        self._on_close()
+
+    # -- thread-safe: for the study and for other workers ----------------------------------------
+
+    def get(self, checkpoint_id: int) -> CachedState | None:
+        """Return a state that is in memory, or None."""
+        return None if self._cache is None else self._cache.get(checkpoint_id)
+
+    def write(self, checkpoint_id: int) -> None:
+        """Write a state, whatever the cost, if it is in memory."""
+        if self._cache is not None:
+            self._cache.write(checkpoint_id)
+
+    def discard(self, checkpoint_id: int) -> None:
+        """Remove a state that is no longer needed, if it is in memory."""
+        if self._cache is not None:
+            self._cache.discard(checkpoint_id)
+
     def write_seconds(self) -> float:
         """Estimate the seconds of all writes that are worthwhile before the worker leaves."""
-        cache = self._mailbox.cache
-        return 0.0 if cache is None else cache.flush_seconds()
+        return 0.0 if self._cache is None else self._cache.flush_seconds()
 
-    def close(self, rows: Iterable[int] = (), *, write: bool) -> None:
-        """Flush and close the cache at the lease's end; parameters as of :meth:`flush`."""
-        if self._mailbox.cache is None:
-            return
-        assert self._flush_on_close is not None, "a cache without a plugin that flushes it"
-        for row in rows:
-            self._mailbox.cache.write(row)
-        self._mailbox.cache.flush(leaving=True, write=write)
-        self._mailbox.cache.close()
-        # Do not wait: the worker may be closing, and waiting for this thread.
-        self._worker.loop.add_callback(self._flush_on_close.remove, self._worker)
-
-    def _state_cache(self) -> StateCache:
-        if self._mailbox.cache is None:
+    def _opened(self) -> StateCache:
+        if self._cache is None:
             from daskhpo.checkpoints.cache import StateCache
 
-            policy, memory = self._policy, self._policy.memory
-            self._mailbox.cache = StateCache(
+            staging = self._policy.staging
+            self._cache = StateCache(
                 self._store,
                 self._notify,
-                capacity=_share_of_memory(self._worker) if memory is None else memory,
-                durability=policy.durability,
-                staging=Path(os.path.expandvars(policy.staging)) if policy.staging else None,
-                seconds_left=self._shutdown.seconds_left,
+                capacity=self._memory,
+                durability=self._policy.durability,
+                staging=Path(os.path.expandvars(staging)) if staging else None,
+                seconds_left=self._seconds_left,
             )
-            self._flush_on_close = _FlushOnClose(self._mailbox.cache, self._client)
-            add = self._worker.plugin_add(self._flush_on_close, name=self._flush_on_close.name)
-            asyncio.run_coroutine_threadsafe(add, self._worker.loop.asyncio_loop).result()
-        return self._mailbox.cache
-
-    def _fetch_from_peer(
-        self, ref: CheckpointRef, address: str, slot: int
-    ) -> tuple[Snapshot, float] | None:
-        """Return a state from another worker's memory; None if it is no longer there."""
-        from daskhpo.checkpoints.codec import Layout, Snapshot
-
-        request = {"op": FETCH, "channel": self._client.channel, "slot": slot, "row": ref.id}
-        try:
-            found = self._client.ask_peer(address, request)
-        except OSError as error:
-            logger.info("checkpoint %s could not be fetched from %s: %s", ref.id, address, error)
-            return None
-        if found is None:
-            return None
-        taken = Snapshot(found["row"], Layout.from_json(found["layout"]))
-        return taken, found["unsaved_seconds"]
+            self._on_open(self._cache)
+        return self._cache
 
     def _notify(self, note: CacheEvent) -> None:
         from daskhpo.checkpoints.cache_events import (
@@ -223,45 +176,14 @@ class CheckpointManager:
             WriteFailed,
         )
 
+        now = time.monotonic()
         match note:
             case StateWritten(ref, attempt):
-                self._client.notify("saved", attempt, ref.plain(), "")
+                self._channel.notify(Saved(ref.trial, attempt, ref, now))
             case StateEvicted(ref, attempt):
-                self._client.notify("dropped", attempt, ref.plain(), "evicted for other states")
+                reason = "evicted for other states"
+                self._channel.notify(Dropped(ref.trial, attempt, ref.id, reason, now))
             case StateDropped(ref, attempt, reason):
-                self._client.notify("dropped", attempt, ref.plain(), reason)
+                self._channel.notify(Dropped(ref.trial, attempt, ref.id, reason, now))
             case WriteFailed(ref, attempt, error):
-                self._client.notify("unsaved", attempt, ref.plain(), error)
-
-
-class _FlushOnClose(WorkerPlugin):  # type: ignore[misc]
-    """Worker plugin that writes what may be needed again when the worker closes."""
-
-    def __init__(self, cache: StateCache, client: CoordinatorClient) -> None:
-        self.name = f"{client.channel}-states-{client.slot}"
-        self._cache, self._client = cache, client
-
-    async def remove(self, worker: Any) -> None:
-        """Remove the plugin when its lease has ended."""
-        if self.name in worker.plugins:  # else the worker is closing and has removed it
-            await worker.plugin_remove(self.name)
-
-    async def teardown(self, worker: Any) -> None:
-        if worker.status.name == "running":
-            return  # the lease has ended, and has sent all notes
-        await asyncio.to_thread(self._cache.close)
-        try:
-            await self._client.resend_notes()
-        except OSError as error:
-            logger.info("the last notes on states could not be sent: %s", error)
-
-
-def _share_of_memory(worker: Any) -> int:
-    """Return a quarter of the worker's memory limit, or of its part of the machine's."""
-    limit = worker.memory_manager.memory_limit
-    if limit is None:
-        from dask.system import CPU_COUNT
-        from distributed.system import MEMORY_LIMIT
-
-        limit = MEMORY_LIMIT * min(1.0, worker.state.nthreads / CPU_COUNT)
-    return int(limit * MEMORY_SHARE)
+                self._channel.notify(SaveFailed(ref.trial, attempt, ref.id, error, now))

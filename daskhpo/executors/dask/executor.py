@@ -6,10 +6,10 @@ import logging
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol, assert_never
 
 from daskhpo.core.commands import Command, Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.errors import StudyFailed
@@ -18,7 +18,6 @@ from daskhpo.core.events import (
     Erred,
     Event,
     Held,
-    Saved,
     SaveFailed,
     SlotsChanged,
     Step,
@@ -26,42 +25,56 @@ from daskhpo.core.events import (
     Trained,
 )
 from daskhpo.core.types import CheckpointRef, TrialId
-from daskhpo.executors.dask.channel import Inbox
-from daskhpo.executors.dask.client import StateNote
-from daskhpo.executors.dask.messages import (
-    Call,
+from daskhpo.executors.dask.channel import (
     FatalError,
+    Inbox,
     LeaseLost,
-    LiveUpdate,
     Message,
+    Received,
+    ReceivedNews,
     ReleaseSlot,
+    Reply,
     RequestStop,
+)
+from daskhpo.executors.dask.protocol import (
+    Bye,
+    CannotLoad,
+    CutOff,
+    Exit,
+    Flushed,
+    Happened,
+    Hello,
+    Job,
+    LeaseCommand,
+    LeaseOrder,
+    Live,
+    Note,
+    Notes,
+    Peer,
+    Ready,
+    Refused,
+    Unreadable,
+    arrived,
 )
 from daskhpo.executors.dask.state_locations import StateLocations
 
 logger = logging.getLogger("daskhpo")
 
-EXIT = {"do": "exit", "write": False}  # no state in the lease's cache is needed
 
+class Leases(Protocol):
+    """The leases, as the executor sees them. Thread-safe."""
 
-class Loop(Protocol):
-    """The event loop, as the executor uses it. Both methods are thread-safe."""
+    def tell(self, slot: int, order: LeaseOrder) -> None:
+        """Send an order to a lease, which may be busy."""
 
-    def answer(self, replies: list[tuple[Any, dict[str, Any]]]) -> None:
-        """Send each reply to the socket or future that waits for it."""
-
-    def tell(self, slot: int, what: str, *numbers: int) -> None:
-        """Send a message to a lease that may be busy.
-
-        ``"interrupt"`` (trial, attempt): preempt the trial. ``"write"`` and ``"forget"``
-        (checkpoint id): write or discard a state.
-        """
+    def set_idle(self, slots: frozenset[int]) -> None:
+        """Receive the slots that wait for a trial, whenever they change."""
 
 
 @dataclass(slots=True)
 class _Slot:
     address: str  # of its worker
-    reply: Any = None  # where the lease waits for a command; None: it does not wait
+    reply: Reply | None = None  # where the lease waits for a command; None: it does not wait
     job: Train | None = None  # the command that launched its trial
     leaving: bool = False
     clock: float = 0.0  # of its last unit; keeps the units of a trial in order
@@ -73,8 +86,8 @@ class DaskExecutor:
 
     Parameters
     ----------
-    inbox : messages from the event loop and the channels.
-    loop : sends replies and messages to leases.
+    inbox : messages from the event loop and the leases.
+    leases : passes orders on to leases that may be busy, and learns which slots are idle.
     delete : deletes a checkpoint from the store; called in a separate thread.
     began_at : seconds of the study that earlier sessions took.
     """
@@ -82,22 +95,23 @@ class DaskExecutor:
     def __init__(
         self,
         inbox: Inbox,
-        loop: Loop,
+        leases: Leases,
         delete: Callable[[CheckpointRef], None],
         began_at: float,
     ) -> None:
-        self._inbox, self._loop, self._delete_from_store = inbox, loop, delete
+        self._inbox, self._leases, self._delete_from_store = inbox, leases, delete
         self._zero = time.monotonic() - began_at
         self._slots: dict[int, _Slot] = {}
         self._slot_of: dict[TrialId, int] = {}
-        self._lost_before_hello: set[int] = set()  # slots lost before their "hello" arrived
+        self._lost_before_hello: set[int] = set()  # slots lost before their `Hello` arrived
         self._locations = StateLocations()
         self._logged_reasons: set[str] = set()  # of deletions
         self._flush: Flush | None = None  # the study is over: idle slots empty their caches
         self._idle: list[int] = []  # last in, first out: the last one has the warmest process
+        self._published_idle: list[int] = []
         self._waiting: deque[Train] = deque()
         self._later: list[Event] = []
-        self._replies: list[tuple[Any, dict[str, Any]]] = []
+        self._replies: list[tuple[Reply, LeaseCommand]] = []
         self._deleter = ThreadPoolExecutor(1, thread_name_prefix="daskhpo-delete")
 
     # -- Executor --------------------------------------------------------------------------------
@@ -119,68 +133,60 @@ class DaskExecutor:
             while not self._inbox.empty():
                 events += self._events(self._inbox.get())
             self._assign()
+            self._publish_idle()
         return events
 
     def perform(self, commands: Iterable[Command]) -> None:
-        freed: list[int] = []
+        freed: list[tuple[int, Release]] = []
         for command in commands:
             match command:
                 case Train(launch=True):
                     self._waiting.append(command)
                 case Train(trial, attempt):
                     if (number := self._slot_running(trial, attempt)) is not None:
-                        self._reply(number, self._train(command, number))
-                case Save(trial, attempt, ref, probability):
+                        self._reply(number, self._job(command, number))
+                case Save(trial, attempt):
                     if (number := self._slot_running(trial, attempt)) is not None:
-                        message = {"do": "save", "trial": trial, "attempt": attempt}
-                        self._reply(
-                            number, message | {"ref": ref.plain(), "chance": probability.name}
-                        )
+                        self._reply(number, command)
                 case Write(ref):
                     if (number := self._locations.who_has(ref)) is not None:
-                        self._loop.tell(number, "write", ref.id)
+                        self._leases.tell(number, command)
                 case Flush():
                     self._flush = command
                 case Release(trial, attempt):
                     if (number := self._slot_running(trial, attempt)) is not None:
                         self._vacate(self._slots[number])
-                        freed.append(number)
+                        freed.append((number, command))
                 case Interrupt(trial, attempt):
                     if (number := self._slot_running(trial, attempt)) is not None:
-                        self._loop.tell(number, "interrupt", trial, attempt)
+                        self._leases.tell(number, command)
                     self._withdraw(trial)
                 case Delete(ref, reason):
                     self._delete_checkpoint(ref, reason)
-        self._idle += freed
+        self._idle += [number for number, _ in freed]
         self._assign()
-        for number in freed:  # a slot without a new job must free its last trial's memory
+        for number, release in freed:  # a slot without a new job must free its trial's memory
             if number in self._idle:
                 self._idle.remove(number)
-                self._reply(number, {"do": "idle"})
+                self._reply(number, release)
         self._flush_idle_slots()
         self._send()
+        self._publish_idle()
 
     def close(self) -> None:
         for number in self._slots:
-            self._reply(number, EXIT)
+            self._reply(number, Exit())
         self._send()
         self._deleter.shutdown(wait=True)
-
-    def is_idle(self, number: int) -> bool:
-        """True if a slot waits for a trial. Thread-safe, but may be out of date."""
-        return number in self._idle
 
     # -- messages to events ----------------------------------------------------------------------
 
     def _events(self, message: Message) -> list[Event]:
         match message:
-            case Call():
+            case Received():
                 return self._on_call(message)
-            case LiveUpdate(data, at):
-                slot = self._slots.get(data["slot"])
-                if "notes" in data:
-                    return self._on_notes(data["slot"], data["notes"], at - self._zero)
-                return [] if slot is None else [self._reported(slot, data, at - self._zero)]
+            case ReceivedNews(news, at):
+                return self._on_news(news, at - self._zero)
             case LeaseLost(number, reason):
                 return self._on_lease_lost(number, reason)
             case ReleaseSlot(number):
@@ -190,80 +196,84 @@ class DaskExecutor:
             case FatalError(error):
                 raise error
 
-    def _on_call(self, call: Call) -> list[Event]:
-        at, data = call.at - self._zero, call.data
-        if call.say == "broken":
-            self._replies.append((call.reply, EXIT))
-            raise StudyFailed(
-                f"the trainable cannot be loaded in worker {data['worker']}:\n{data['error']}\n"
-                "Install its module where the workers run, or define it in the script itself"
-            )
-        if call.say == "hello" and call.slot in self._lost_before_hello:
-            self._replies.append((call.reply, EXIT))
-            return []
-        if call.say == "hello":
-            self._slots[call.slot] = _Slot(data["worker"], call.reply, leaving=data["leaving"])
-            self._locations.open(call.slot)
-            if data["leaving"]:  # the worker leaves before it could train
-                self._end_lease(call.slot)
-                return []
-            self._idle.append(call.slot)
-            return [self._slots_changed(data["job"])]
-        events = self._on_notes(call.slot, data["notes"], at)
-        if data["leaving"]:  # first, so that a trial that leaves is launched elsewhere
-            events += self._release_slot(call.slot)
-        if call.slot not in self._slots:  # it was removed: its worker seemed gone
-            self._replies.append((call.reply, EXIT))
-            return events
-        slot = self._slots[call.slot]
-        slot.reply = call.reply
-        match call.say:
-            case "report":
-                events.append(self._reported(slot, data, at))
-            case "held":
-                trial, attempt = data["trial"], data["attempt"]
-                ref = None if data["ref"] is None else CheckpointRef(*data["ref"])
-                events.append(Held(trial, attempt, ref, at))
-                if ref is not None:
-                    events += self._locations.add(call.slot, ref, attempt, at)
-            case "failed":
-                if data["steps"]:
-                    events.append(self._reported(slot, data, at))
-                events.append(
-                    Erred(
-                        data["trial"],
-                        data["attempt"],
-                        data["error"],
-                        at,
-                        data["retry"],
-                        data["fatal"],
-                    )
+    def _on_news(self, news: Live | Notes, at: float) -> list[Event]:
+        match news:
+            case Live(number, trained):
+                slot = self._slots.get(number)
+                return [] if slot is None else [self._trained(slot, trained, at)]
+            case Notes(number, notes):
+                return self._on_notes(number, notes, at)
+
+    def _on_call(self, received: Received) -> list[Event]:
+        at, number, call = received.at - self._zero, received.slot, received.call
+        match call.message:
+            case CannotLoad(worker, error):
+                self._replies.append((received.reply, Exit()))
+                raise StudyFailed(
+                    f"the trainable cannot be loaded in worker {worker}:\n{error}\n"
+                    "Install its module where the workers run, or define it in the script itself"
                 )
-            case "cut":
-                if data["steps"]:
-                    events.append(self._reported(slot, data, at))
+            case Hello() if number in self._lost_before_hello:
+                self._replies.append((received.reply, Exit()))
+                return []
+            case Hello(worker, job):
+                self._slots[number] = _Slot(worker, received.reply, leaving=call.leaving)
+                self._locations.open(number)
+                if call.leaving:  # the worker leaves before it could train
+                    self._end_lease(number)
+                    return []
+                self._idle.append(number)
+                return [self._slots_changed(job)]
+        events = self._on_notes(number, call.notes, at)
+        if call.leaving:  # first, so that a trial that leaves is launched elsewhere
+            events += self._release_slot(number)
+        if number not in self._slots:  # it was removed: its worker seemed gone
+            self._replies.append((received.reply, Exit()))
+            return events
+        slot = self._slots[number]
+        slot.reply = received.reply
+        match call.message:
+            case Happened(happened):
+                for event in happened:
+                    events += self._on_event(number, slot, event, at)
+            case CutOff(trained, error):
+                if trained.steps:
+                    events.append(self._trained(slot, trained, at))
                 self._vacate(slot)
-                reason = f"its worker was terminated, and the trial raised: {data['error']}"
-                events.append(AttemptLost(data["trial"], data["attempt"], reason, at, blame=False))
-                self._on_idle(call.slot, slot)
-            case "refused":
+                reason = f"its worker was terminated, and the trial raised: {error}"
+                lost = AttemptLost(trained.trial, trained.attempt, reason, at, blame=False)
+                events.append(lost)
+                self._on_idle(number, slot)
+            case Refused():
                 if slot.job is not None:
                     self._waiting.appendleft(slot.job)
                     self._vacate(slot)
-                self._on_idle(call.slot, slot)
-            case "unreadable":
-                events += self._unreadable(slot, CheckpointRef(*data["ref"]), data["reason"])
-            case "ready":
-                self._on_idle(call.slot, slot)
-            case "flushed":
-                events += self._locations.empty(call.slot, "all states were dropped", at)
+                self._on_idle(number, slot)
+            case Unreadable(ref, reason):
+                events += self._unreadable(slot, ref, reason)
+            case Ready():
+                self._on_idle(number, slot)
+            case Flushed():
+                events += self._locations.empty(number, "all states were dropped", at)
                 events += self._retry_missing_states()
-                self._on_idle(call.slot, slot)
-            case "bye":
-                self._reply(call.slot, EXIT)
-            case other:
-                raise AssertionError(f"a lease sent the unknown message {other!r}")
+                self._on_idle(number, slot)
+            case Bye():
+                self._reply(number, Exit())
+            case _ as never:
+                assert_never(never)
         return events
+
+    def _on_event(
+        self, number: int, slot: _Slot, event: Trained | Held | Erred, at: float
+    ) -> list[Event]:
+        match event:
+            case Trained():
+                return [self._trained(slot, event, at)]
+            case Held(_, attempt, ref):
+                early = [] if ref is None else self._locations.add(number, ref, attempt, at)
+                return [arrived(event, at), *early]
+            case Erred():
+                return [arrived(event, at)]
 
     def _on_idle(self, number: int, slot: _Slot) -> None:
         """Handle a slot that has nothing to do."""
@@ -288,10 +298,8 @@ class DaskExecutor:
         """End a lease after it has written its states, those that are needed now first."""
         jobs = [*self._waiting, *(slot.job for slot in self._slots.values())]
         refs = [job.checkpoint for job in jobs if job is not None]
-        rows = [
-            ref.id for ref in refs if ref is not None and self._locations.who_has(ref) == number
-        ]
-        self._reply(number, {"do": "exit", "write": True, "rows": rows})
+        ids = [ref.id for ref in refs if ref is not None and self._locations.who_has(ref) == number]
+        self._reply(number, Exit(tuple(ids), write=True))
 
     def _vacate(self, slot: _Slot) -> None:
         """Remove the trial from its slot."""
@@ -299,20 +307,14 @@ class DaskExecutor:
             del self._slot_of[slot.job.trial]
             slot.job, slot.lacks = None, None
 
-    def _reported(self, slot: _Slot, data: dict[str, Any], at: float) -> Trained:
+    def _trained(self, slot: _Slot, trained: Trained, at: float) -> Trained:
+        """Return the event as it arrives; the units of a slot stay in order."""
+        event = arrived(trained, at)
         steps = []
-        for resource, metrics, age in data["steps"]:
-            slot.clock = max(slot.clock, at - age)
-            steps.append(Step(resource, metrics, slot.clock))
-        outcome = data.get("outcome")
-        return Trained(
-            data["trial"],
-            data["attempt"],
-            tuple(steps),
-            at,
-            ended=outcome == "ENDED",
-            preempted=outcome == "PREEMPTED",
-        )
+        for step in event.steps:
+            slot.clock = max(slot.clock, step.seconds)
+            steps.append(Step(step.resource, step.metrics, slot.clock))
+        return replace(event, steps=tuple(steps))
 
     def _on_lease_lost(self, number: int, reason: str) -> list[Event]:
         slot = self._slots.pop(number, None)
@@ -323,7 +325,7 @@ class DaskExecutor:
         if number in self._idle:
             self._idle.remove(number)
         if slot.reply is not None:
-            self._replies.append((slot.reply, EXIT))
+            self._replies.append((slot.reply, Exit()))
         events: list[Event] = [] if slot.leaving else [self._slots_changed()]
         events += self._locations.close(number, reason, self.now())
         if (job := slot.job) is not None:
@@ -337,19 +339,13 @@ class DaskExecutor:
 
     # -- states that move while their slots leave ------------------------------------------------
 
-    def _on_notes(self, number: int, notes: Sequence[StateNote], at: float) -> list[Event]:
-        """Apply a slot's notes on its states; update jobs whose state was saved."""
+    def _on_notes(self, number: int, notes: Sequence[Note], at: float) -> list[Event]:
+        """Apply a slot's notes on its states."""
         if not notes:
             return []
         events = self._locations.apply_notes(number, notes, at)
-        saved = {event.ref.id: event.ref for event in events if isinstance(event, Saved)}
-        if saved:
-            self._waiting = deque(_with_saved_ref(job, saved) for job in self._waiting)
-            for slot in self._slots.values():
-                if slot.job is not None:
-                    slot.job = _with_saved_ref(slot.job, saved)
         failed = {event.checkpoint_id for event in events if isinstance(event, SaveFailed)}
-        return events + self._retry_missing_states(failed)
+        return [*events, *self._retry_missing_states(failed)]
 
     def _unreadable(self, slot: _Slot, given: CheckpointRef, reason: str) -> list[Event]:
         """Handle a lease that cannot read the state of its job.
@@ -359,7 +355,7 @@ class DaskExecutor:
         assert slot.job is not None, f"{given} was requested by a slot without a job"
         slot.lacks = reason
         if not given.array and (home := self._locations.who_has(given)) is not None:
-            self._loop.tell(home, "write", given.id)
+            self._leases.tell(home, Write(given))
             return []
         return self._retry_missing_states({given.id} if given.array else frozenset())
 
@@ -374,9 +370,9 @@ class DaskExecutor:
         for number, slot in self._slots.items():
             if slot.lacks is None or slot.job is None or (ref := slot.job.checkpoint) is None:
                 continue
-            if ref.array and ref.id not in failed:
+            if self._locations.newest(ref).array and ref.id not in failed:
                 slot.lacks = None
-                self._reply(number, self._train(slot.job, number))
+                self._reply(number, self._job(slot.job, number))
             elif ref.id in failed or self._locations.who_has(ref) is None:
                 trial, attempt, reason = slot.job.trial, slot.job.attempt, slot.lacks
                 slot.lacks = None
@@ -399,7 +395,7 @@ class DaskExecutor:
                 continue
             slot.job = job
             self._slot_of[job.trial] = number
-            self._reply(number, self._train(job, number))
+            self._reply(number, self._job(job, number))
         self._send()
 
     def _match(self) -> tuple[Train, int]:
@@ -418,10 +414,9 @@ class DaskExecutor:
             return
         for number in [n for n in self._idle if self._locations.held_by(n)]:
             self._idle.remove(number)
-            rows = [
-                row for row in self._locations.held_by(number) if row in self._flush.checkpoint_ids
-            ]
-            self._reply(number, {"do": "flush", "rows": rows, "write": self._flush.write})
+            held = set(self._locations.held_by(number))
+            ids = tuple(i for i in self._flush.checkpoint_ids if i in held)
+            self._reply(number, Flush(ids, self._flush.write))
 
     def _delete_checkpoint(self, ref: CheckpointRef, reason: str) -> None:
         """Delete a checkpoint from the store and from its slot's cache."""
@@ -431,7 +426,7 @@ class DaskExecutor:
             what = "deleted the checkpoint of trial %s at resource %s: %s"
             logger.log(level, what, ref.trial, ref.resource, reason)
         if (number := self._locations.discard(ref)) is not None:
-            self._loop.tell(number, "forget", ref.id)
+            self._leases.tell(number, Delete(ref))
         if ref.array:
             self._deleter.submit(self._delete, ref)
 
@@ -448,44 +443,34 @@ class DaskExecutor:
         job = None if number is None else self._slots[number].job
         return number if job is not None and job.attempt == attempt else None
 
-    def _reply(self, number: int, message: dict[str, Any]) -> None:
+    def _reply(self, number: int, command: LeaseCommand) -> None:
         slot = self._slots[number]
         if slot.reply is not None:
-            self._replies.append((slot.reply, message))
+            self._replies.append((slot.reply, command))
             slot.reply = None
 
     def _send(self) -> None:
-        if self._replies:
-            self._loop.answer(self._replies)
-            self._replies = []
+        replies, self._replies = self._replies, []
+        for reply, command in replies:
+            reply.send(command)
 
-    def _train(self, job: Train, number: int) -> dict[str, Any]:
-        """Return the reply ``"train"``; ``peer``: another slot that holds the state."""
-        ref, peer = job.checkpoint, None
-        home = self._locations.who_has(ref)
-        is_safe = ref is not None and ref.array
-        if home is not None and home != number and not (is_safe and self._slots[home].leaving):
-            peer = self._slots[home].address, home
-        return {
-            "do": "train",
-            "trial": job.trial,
-            "attempt": job.attempt,
-            "config": dict(job.config),
-            "resource": job.resource,
-            "until": job.until,
-            "checkpoint": None if ref is None else ref.plain(),
-            "peer": peer,
-            "launch": job.launch,
-        }
+    def _job(self, train: Train, number: int) -> Job:
+        """Return the job for a slot, with another slot that holds the state."""
+        if train.checkpoint is None:
+            return Job(train, None)
+        ref = self._locations.newest(train.checkpoint)
+        home, peer = self._locations.who_has(ref), None
+        if home is not None and home != number and not (ref.array and self._slots[home].leaving):
+            peer = Peer(self._slots[home].address, home)
+        return Job(replace(train, checkpoint=ref), peer)
+
+    def _publish_idle(self) -> None:
+        if self._idle != self._published_idle:
+            self._published_idle = [*self._idle]
+            self._leases.set_idle(frozenset(self._idle))
 
     def _delete(self, ref: CheckpointRef) -> None:
         try:
             self._delete_from_store(ref)
         except OSError:
             logger.warning("checkpoint %s could not be deleted", ref, exc_info=True)
-
-
-def _with_saved_ref(job: Train, saved: Mapping[int, CheckpointRef]) -> Train:
-    """Return the job with the complete reference to its state, if that was just saved."""
-    ref = job.checkpoint
-    return replace(job, checkpoint=saved[ref.id]) if ref is not None and ref.id in saved else job

@@ -20,6 +20,7 @@ from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.engine.session import study_records
 from daskhpo.executors.dask.local import local_cluster
+from daskhpo.executors.dask.protocol import CLIENT_MESSAGES, ClientMessage, Poll, Stop
 from daskhpo.results.progress import status_counts
 from daskhpo.results.result import Result
 
@@ -140,16 +141,16 @@ class _RemoteStudy:
         self._comm = self._sync(self._connect, plugin.name)
 
     def is_finished(self, seconds: float) -> bool:
-        answer = self._sync(self._call, "poll", {})
-        if answer["finished"]:
-            self.error = pickle.loads(answer["error"])
-            self._client.loop.add_callback(self._comm.abort)
-        else:
+        outcome = self._sync(self._call, Poll())
+        if outcome is None:
             time.sleep(seconds)
-        return bool(answer["finished"])
+            return False
+        (self.error,) = pickle.loads(outcome)
+        self._client.loop.add_callback(self._comm.abort)
+        return True
 
     def stop(self, reason: str) -> None:
-        self._sync(self._call, "stop", {"reason": reason})
+        self._sync(self._call, Stop(reason))
 
     def _sync(self, call: Any, *args: Any) -> Any:
         from distributed.utils import sync
@@ -164,8 +165,8 @@ class _RemoteStudy:
         await comm.write({"op": channel, "slot": -1, "reply": False})
         return comm
 
-    async def _call(self, say: str, data: dict[str, Any]) -> Any:
-        await self._comm.write((say, data))
+    async def _call(self, message: ClientMessage) -> Any:
+        await self._comm.write(CLIENT_MESSAGES.encode(message))
         return await self._comm.read()
 
 
@@ -184,21 +185,9 @@ def start(
     """Start a session of a study; see :meth:`daskhpo.Study.start`."""
     from distributed import Scheduler
 
-    from daskhpo.executors.dask.scheduler_plugin import SlotRequest, StudySpec
+    from daskhpo.executors.dask.scheduler_plugin import StudySpec
 
-    spec = StudySpec(
-        directory,
-        store,
-        problem,
-        options.limits,
-        options.policy,
-        resume,
-        source,
-        _pickled(trainable),
-        SlotRequest(options.resources, options.max_concurrent, options.worker_timeout),
-        options.reuse_actors,
-        options.verify_reuse,
-    )
+    spec = StudySpec(directory, store, problem, options, resume, source, _pickled(trainable))
     with contextlib.ExitStack() as stack:
         client = _client(client, options, stack)
         scheduler = getattr(client.cluster, "scheduler", None)

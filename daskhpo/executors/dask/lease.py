@@ -2,54 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import logging
 import os
-import time
 import traceback
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from daskhpo.cluster.walltime import StepTimer
-from daskhpo.core.errors import (
-    CheckpointCorrupt,
-    CheckpointMissing,
-    MetricError,
-    ReuseMismatch,
-    ShapeMismatch,
-    StateNotSupported,
-)
+from distributed.diagnostics.plugin import WorkerPlugin
+
 from daskhpo.core.objective import Objective
-from daskhpo.core.random import trial_seed
-from daskhpo.core.types import CheckpointPolicy, CheckpointRef, ReuseProbability
+from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
-from daskhpo.executors.dask.checkpoint_manager import CheckpointManager, install_handlers, mailboxes
-from daskhpo.executors.dask.client import CoordinatorClient, Instruction
-from daskhpo.executors.dask.context import Context, device_of
-from daskhpo.executors.dask.runners import ClassRunner, FunctionRunner, Runner, SegmentOutcome
-from daskhpo.executors.dask.shutdown import GracefulShutdown, shutdown_of
-from daskhpo.trainable import Trainable
+from daskhpo.executors.dask.channel import FETCH, DaskTransport, StudyChannel, send_notes
+from daskhpo.executors.dask.checkpoint_manager import CheckpointManager
+from daskhpo.executors.dask.context import device_of
+from daskhpo.executors.dask.protocol import ORDERS, CannotLoad
+from daskhpo.executors.dask.shutdown import shutdown_of
+from daskhpo.executors.dask.trial_host import TrialHost
+
+if TYPE_CHECKING:
+    from daskhpo.checkpoints.cache import StateCache
 
 logger = logging.getLogger("daskhpo.worker")
 
-LIVE_SECONDS = 0.25  # least time between messages with metrics of an unfinished segment
+TELL = "daskhpo-tell"  # order on Dask's stream from the scheduler to a worker
+MEMORY_SHARE = 0.25  # part of the worker's memory that states may use
 
 
 @dataclass(frozen=True)
 class LeaseSpec:
     """Data of a study that each of its leases needs."""
 
-    channel: str  # handler on the scheduler, and topic of one-way messages
+    study: str  # name of its handler on the scheduler, and topic of one-way messages
     trainable: bytes
     objective: Objective
     seed: int
     max_t: int
     store: CheckpointStore
-    policy: CheckpointPolicy
-    gpus: float
-    reuse: bool
-    verify_reuse: bool
+    options: RunOptions
 
 
 def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
@@ -57,50 +50,52 @@ def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
     from distributed import get_worker
 
     worker = get_worker()
-    install_handlers(worker)
     shutdown = shutdown_of(worker)
+    leases = leases_of(worker)
     try:
-        client = CoordinatorClient(worker, spec.channel, slot, shutdown)
-        with contextlib.closing(client):
+        with contextlib.ExitStack() as stack:
+            dask = DaskTransport(worker, spec.study, slot)
+            stack.callback(dask.close)
+            transport = dask.taken()
+            push = functools.partial(worker.log_event, spec.study)
+            channel = StudyChannel(transport, push, dask.ask, slot, lambda: shutdown.started)
+            if transport is not dask:
+                stack.callback(transport.close)
             try:
                 trainable = _load(spec.trainable)
             except BaseException:
-                client.call("broken", worker=worker.address, error=traceback.format_exc())
+                channel.call(CannotLoad(worker.address, traceback.format_exc()))
                 return
-            checkpoints = CheckpointManager(worker, client, shutdown, spec.store, spec.policy)
-            device = device_of(spec.gpus, device_index)
-            host = _TrialHost(spec, client, shutdown, checkpoints, trainable, device)
+            flush = _FlushOnClose(worker, spec.study, slot, channel)
+            memory = spec.options.policy.memory
+            host = TrialHost(
+                channel,
+                shutdown,
+                CheckpointManager(
+                    spec.store,
+                    spec.options.policy,
+                    channel,
+                    memory=_share_of_memory(worker) if memory is None else memory,
+                    seconds_left=shutdown.seconds_left,
+                    on_open=flush.add,
+                    on_close=flush.remove,
+                ),
+                trainable,
+                objective=spec.objective,
+                seed=spec.seed,
+                max_t=spec.max_t,
+                device=device_of(spec.options.resources.get("gpu", 0), device_index),
+                reuse=spec.options.reuse_actors,
+                verify_reuse=spec.options.verify_reuse,
+            )
+            stack.enter_context(leases.registered(spec.study, slot, host))
             shutdown.register(host)
+            stack.callback(shutdown.unregister, host)
             if not shutdown.fits(0.0):
                 shutdown.start("its Slurm job ends")
-            try:
-                _serve(host, client, checkpoints, worker.address)
-            finally:
-                shutdown.unregister(host)
+            host.serve(worker.address, os.environ.get("SLURM_JOB_ID", ""))
     except OSError as error:  # the scheduler is gone, or closing
-        logger.info("lease %s of %s ends: %r", slot, spec.channel, error)
-    finally:
-        mailboxes.pop((spec.channel, slot), None)
-
-
-def _serve(
-    host: _TrialHost, client: CoordinatorClient, checkpoints: CheckpointManager, address: str
-) -> None:
-    """Execute the study's commands until it sends ``"exit"``."""
-    command: Instruction = {"do": "exit", "write": False}
-    try:
-        with contextlib.closing(host):
-            job = os.environ.get("SLURM_JOB_ID", "")
-            command = client.call("hello", worker=address, job=job)
-            while command["do"] != "exit":
-                command = host.execute(command)
-    finally:
-        if command["do"] == "exit" and command["write"]:
-            checkpoints.close(command["rows"], write=True)
-        else:  # if the scheduler is gone, what is written now would never be committed
-            checkpoints.close(write=False)
-    if command["write"]:
-        client.call("bye")
+        logger.info("lease %s of %s ends: %r", slot, spec.study, error)
 
 
 @functools.lru_cache(maxsize=4)
@@ -111,250 +106,93 @@ def _load(trainable: bytes) -> Any:
     return cloudpickle.loads(trainable)
 
 
-class _SegmentRecorder:
-    """The units of one segment; sends their metrics to the study."""
+class Leases:
+    """The leases of a worker, for messages that come while they are busy.
 
-    def __init__(
-        self,
-        objective: Objective,
-        client: CoordinatorClient,
-        shutdown: GracefulShutdown,
-        timer: StepTimer,
-        trial: int,
-        attempt: int,
-    ) -> None:
-        self._objective, self._client, self._shutdown, self._timer = (
-            objective,
-            client,
-            shutdown,
-            timer,
-        )
-        self._key = (trial, attempt)
-        self._interrupts = mailboxes[client.channel, client.slot].interrupts
-        self.begin(0)
-        self._sent_at = 0.0
+    The methods that begin with ``on_`` run in the worker's event loop.
+    """
 
-    def begin(self, until: int) -> None:
-        self.until = until
-        self._unit_began = time.monotonic()
-        self.steps: list[tuple[int, dict[str, float], float]] = []
-        self._n_sent = 0
-        self.problem: str | None = None
+    def __init__(self) -> None:
+        self._hosts: dict[tuple[str, int], TrialHost] = {}
 
-    def add(self, resource: int, metrics: Any) -> None:
-        plain = self._objective.check(metrics)
-        if self._objective.loss(plain) == float("inf"):
-            name = self._objective.metric
-            self.problem = f"{name}={plain[name]!r} at resource {resource} is not finite"
-            raise NotFinite
-        now = time.monotonic()
-        self._timer.observe(now - self._unit_began)
-        self._unit_began = now
-        self.steps.append((resource, plain, now))
-        if resource < self.until and now - self._sent_at >= LIVE_SECONDS:
-            self._sent_at = now
-            trial, attempt = self._key
-            fresh = self.steps[self._n_sent :]
-            self._n_sent = len(self.steps)
-            self._client.push(trial=trial, attempt=attempt, steps=_aged(fresh, now))
-
-    def asked_to_stop(self) -> bool:
-        return self._key in self._interrupts or self._shutdown.started
-
-    def should_preempt(self) -> bool:
-        if not self._shutdown.fits(self._timer.longest):
-            self._shutdown.start("its Slurm job ends before another unit of training would")
-        return self.asked_to_stop()
-
-    def message(self) -> dict[str, Any]:
-        trial, attempt = self._key
-        return {"trial": trial, "attempt": attempt, "steps": _aged(self.steps, time.monotonic())}
-
-
-class NotFinite(BaseException):  # not an Exception, which user code may catch
-    """The end of a trial whose metric is not finite."""
-
-
-def _aged(steps: list[tuple[int, dict[str, float], float]], now: float) -> list[Any]:
-    """Return steps with their age in seconds: the clocks of two machines may differ."""
-    return [(resource, metrics, now - at) for resource, metrics, at in steps]
-
-
-class _TrialHost:
-    """The content of a slot: one trial, and perhaps an object to reuse."""
-
-    def __init__(
-        self,
-        spec: LeaseSpec,
-        client: CoordinatorClient,
-        shutdown: GracefulShutdown,
-        checkpoints: CheckpointManager,
-        trainable: Any,
-        device: str,
-    ) -> None:
-        self._spec, self._client, self._shutdown, self._checkpoints = (
-            spec,
-            client,
-            shutdown,
-            checkpoints,
-        )
-        self._trainable, self._device = trainable, device
-        self._runner: Runner | None = None
-        self._used: Trainable | None = None
-        self._recorder: _SegmentRecorder
-        self._timer = StepTimer(keep=3)
-        self._unsaved_seconds = 0.0  # training of this trial that no checkpoint has
-
-    def execute(self, command: Instruction) -> Instruction:
-        match command["do"]:
-            case "train":
-                return self._train(command)
-            case "save":
-                return self._save(command)
-            case "idle":
-                self._release_trial()
-                return self._client.call("ready")
-            case "flush":
-                self._checkpoints.flush(command["rows"], write=command["write"])
-                return self._client.call("flushed")
-        raise AssertionError(f"unknown command {command}")
-
-    def close(self) -> None:
-        """Release the trial, and clean up an object that was kept for reuse."""
-        self._release_trial()
-        if self._used is not None:
-            used, self._used = self._used, None
-            _log_errors(used.cleanup)
-
-    # Methods of a `ShutdownListener`; both run in the event loop.
-
-    def on_shutdown(self) -> None:
-        self._client.push(leaving=True)
-
-    def write_seconds(self) -> float:
-        return self._checkpoints.write_seconds()
-
-    def _train(self, command: Instruction) -> Instruction:
-        trial, attempt = command["trial"], command["attempt"]
+    @contextlib.contextmanager
+    def registered(self, study: str, slot: int, host: TrialHost) -> Any:
+        """Pass messages for a lease on to its host."""
+        self._hosts[study, slot] = host
         try:
-            if command["launch"]:
-                self._release_trial()
-                self._recorder = _SegmentRecorder(
-                    self._spec.objective, self._client, self._shutdown, self._timer, trial, attempt
-                )
-                self._recorder.should_preempt()  # checks the time left
-                if self._shutdown.started:
-                    return self._client.call("refused")
-                state = self._restored(command)
-                self._runner = self._begin(command, state)
-            assert self._runner is not None, command
-            self._recorder.begin(command["until"])
-            began = time.monotonic()
-            outcome = SegmentOutcome.PREEMPTED
-            if not self._recorder.should_preempt():  # else preempted, or no time for a unit
-                outcome = self._runner.run(self._recorder)
-            self._unsaved_seconds += time.monotonic() - began
-        except NotFinite:
-            return self._fail(self._recorder.problem or "", retry=False)
-        except (CheckpointMissing, CheckpointCorrupt) as error:
-            reason, ref = f"{type(error).__name__}: {error}", command["checkpoint"]
-            return self._client.call("unreadable", reason=reason, ref=ref)
-        except (MetricError, ReuseMismatch, ShapeMismatch) as error:
-            return self._fail(str(error), retry=False, fatal=True)
-        except BaseException:  # SystemExit and KeyboardInterrupt, too, fail only the trial
-            return self._fail(_trimmed(traceback.format_exc()))
-        if outcome is SegmentOutcome.ENDED:
-            self._runner = None
-            if self._recorder.steps == [] and command["resource"] == 0 and command["launch"]:
-                return self._fail("the function returned without a report()", retry=False)
-        return self._client.call("report", outcome=outcome.name, **self._recorder.message())
+            yield
+        finally:
+            del self._hosts[study, slot]
 
-    def _restored(self, command: Instruction) -> Any:
-        if command["checkpoint"] is None:
-            self._unsaved_seconds = 0.0
+    def on_tell(self, study: str, slot: int, order: Any) -> None:
+        """Pass an order of a study on."""
+        if (host := self._hosts.get((study, slot))) is not None:
+            host.on_order(ORDERS.decode(order))
+
+    async def on_fetch(self, comm: Any, study: str, slot: int, id: int) -> dict[str, Any] | None:
+        """Give a state to another worker; see :meth:`DaskTransport.ask`."""
+        from distributed.protocol import to_serialize
+
+        host = self._hosts.get((study, slot))
+        held = None if host is None else host.checkpoints.get(id)
+        if held is None:
             return None
-        ref = CheckpointRef(*command["checkpoint"])
-        state, self._unsaved_seconds = self._checkpoints.restore(ref, command["peer"])
-        return state
+        return {
+            "row": to_serialize(held.snapshot.buffer),
+            "layout": held.snapshot.layout.to_json(),
+            "unsaved_seconds": held.unsaved_seconds,
+        }
 
-    def _begin(self, command: Instruction, state: Any) -> Runner:
-        spec, recorder = self._spec, self._recorder
-        context = Context(
-            command["trial"],
-            command["config"],
-            command["resource"],
-            spec.max_t,
-            trial_seed(spec.seed, command["trial"]),
-            self._device,
-            recorder.asked_to_stop,
-        )
-        context.checkpoint = state
-        if not isinstance(self._trainable, type):
-            return FunctionRunner(self._trainable, context)
-        used, self._used = self._used, None
-        ref = command["checkpoint"]
-        taken_over = ref is not None and CheckpointRef(*ref).trial != command["trial"]
-        return ClassRunner(self._trainable, context, used, spec.verify_reuse, taken_over)
 
-    def _save(self, command: Instruction) -> Instruction:
-        assert self._runner is not None, command
-        trial, attempt = command["trial"], command["attempt"]
-        ref, probability = CheckpointRef(*command["ref"]), ReuseProbability[command["chance"]]
-        try:
-            state = self._runner.state()
-            if state is not None:
-                self._checkpoints.save(ref, attempt, state, probability, self._unsaved_seconds)
-                if probability is ReuseProbability.CERTAIN:
-                    self._unsaved_seconds = 0.0
-        except StateNotSupported as error:
-            return self._fail(str(error), retry=False, fatal=True)
-        except BaseException:
-            return self._fail(_trimmed(traceback.format_exc()))
-        held = None if state is None else command["ref"]
-        return self._client.call("held", trial=trial, attempt=attempt, ref=held)
+def leases_of(worker: Any) -> Leases:
+    """Return the worker's leases; the first call registers Dask's handlers for them."""
+    leases: Leases = worker.extensions.setdefault("daskhpo-leases", Leases())
+    worker.stream_handlers.setdefault(TELL, leases.on_tell)
+    worker.handlers.setdefault(FETCH, leases.on_fetch)
+    return leases
 
-    def _fail(self, error: str, *, retry: bool = True, fatal: bool = False) -> Instruction:
-        logger.debug("trial failed: %s", error)
-        runner, self._runner = self._runner, None
-        if isinstance(runner, ClassRunner):
-            _log_errors(runner.object.cleanup)
-        if runner is not None:
-            _log_errors(runner.close)
-        if retry and self._shutdown.signalled:  # its own processes may have got SIGTERM, too
-            return self._client.call("cut", error=error, **self._recorder.message())
-        return self._client.call(
-            "failed", error=error, retry=retry, fatal=fatal, **self._recorder.message()
-        )
 
-    def _release_trial(self) -> None:
-        runner, self._runner = self._runner, None
-        if runner is None:
+class _FlushOnClose(WorkerPlugin):  # type: ignore[misc]
+    """Worker plugin that writes what may be needed again when the worker closes."""
+
+    def __init__(self, worker: Any, study: str, slot: int, channel: StudyChannel) -> None:
+        self.name = f"{study}-states-{slot}"
+        self._worker, self._study, self._channel = worker, study, channel
+        self._cache: StateCache
+
+    def add(self, cache: StateCache) -> None:
+        """Add the plugin to the worker; waits for its event loop."""
+        self._cache = cache
+        add = self._worker.plugin_add(self, name=self.name)
+        asyncio.run_coroutine_threadsafe(add, self._worker.loop.asyncio_loop).result()
+
+    def remove(self) -> None:
+        """Remove the plugin; does not wait: the worker may be closing, and waiting for this."""
+        self._worker.loop.add_callback(self._remove)
+
+    async def _remove(self) -> None:
+        if self.name in self._worker.plugins:  # else the worker is closing and has removed it
+            await self._worker.plugin_remove(self.name)
+
+    async def teardown(self, worker: Any) -> None:
+        if worker.status.name == "running":
+            return  # the lease has ended, and has sent all notes
+        await asyncio.to_thread(self._cache.close)
+        notes = self._channel.unacknowledged()
+        if not notes.notes:
             return
-        _log_errors(runner.close)
-        if isinstance(runner, ClassRunner):
-            if self._spec.reuse:
-                self._used = runner.object
-            else:
-                _log_errors(runner.object.cleanup)
+        try:
+            await send_notes(worker, self._study, notes)
+        except OSError as error:
+            logger.info("the last notes on states could not be sent: %s", error)
 
 
-def _log_errors(act: Any) -> None:
-    """Call a clean-up function of a trial that has ended; log what it raises."""
-    try:
-        act()
-    except BaseException:
-        logger.warning("clean-up of a trial raised", exc_info=True)
+def _share_of_memory(worker: Any) -> int:
+    """Return a quarter of the worker's memory limit, or of its part of the machine's."""
+    limit = worker.memory_manager.memory_limit
+    if limit is None:
+        from dask.system import CPU_COUNT
+        from distributed.system import MEMORY_LIMIT
 
-
-def _trimmed(text: str) -> str:
-    """Return a traceback without the frames of ``daskhpo/executors/dask/``."""
-    lines = text.splitlines(keepends=True)
-    kept, skipping = [], False
-    for line in lines:
-        if line.startswith('  File "'):
-            skipping = "daskhpo/executors/dask/" in line.replace("\\", "/")
-        elif not line.startswith("    "):
-            skipping = False
-        if not skipping:
-            kept.append(line)
-    return "".join(kept).strip()
+        limit = MEMORY_LIMIT * min(1.0, worker.state.nthreads / CPU_COUNT)
+    return int(limit * MEMORY_SHARE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from daskhpo.core.errors import MetricError, ReuseMismatch, ShapeMismatch
 from daskhpo.executors.dask.context import Context
 from daskhpo.executors.dask.shapes import differing_shapes
 from daskhpo.trainable import Trainable
+
+logger = logging.getLogger("daskhpo.worker")
 
 
 class SegmentOutcome(Enum):
@@ -84,7 +87,7 @@ class ClassRunner:
                 if verify:
                     self._twin = self._fresh()
             else:
-                used.cleanup()
+                log_errors(used.cleanup)  # not this trial's
                 used = None
         if used is None:
             self.object = self._fresh()
@@ -146,8 +149,16 @@ class ClassRunner:
 
     def _drop_twin(self) -> None:
         if self._twin is not None:
-            self._twin.cleanup()
+            log_errors(self._twin.cleanup)
             self._twin = None
+
+
+def log_errors(act: Callable[[], None]) -> None:
+    """Call a clean-up function of a trial that has ended; log what it raises."""
+    try:
+        act()
+    except BaseException:
+        logger.warning("clean-up of a trial raised", exc_info=True)
 
 
 class TrialStopped(BaseException):  # not an Exception, which user code may catch

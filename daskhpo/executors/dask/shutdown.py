@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from distributed.diagnostics.plugin import WorkerPlugin
@@ -33,26 +34,33 @@ class ShutdownListener(Protocol):
         """Estimate the seconds that the writes before the end take."""
 
 
-class GracefulShutdown(WorkerPlugin):  # type: ignore[misc]
-    """A plugin that ends a worker's leases and retires it before its Slurm job ends.
+class GracefulShutdown:
+    """The end of a worker: it takes no more work, its leases end, and then it retires.
 
-    SIGTERM, which Slurm sends before it kills (``scancel``, preemption, a limit), has the same
-    effect; then there is time only until the current unit ends.
+    It starts before the worker's Slurm job ends, or on SIGTERM, which Slurm sends before it kills
+    (``scancel``, preemption, a limit); then there is time only until the current unit ends.
 
-    There is one plugin per worker; it stays when its leases end. Methods are thread-safe unless
-    noted.
+    There is one per worker; it stays when its leases end. Methods are thread-safe unless noted.
+
+    Parameters
+    ----------
+    in_loop : calls a function in the worker's event loop, soon. Thread-safe.
+    retire : closes the worker; called once, in the event loop, when no lease is left.
+    remaining : returns the seconds until the worker's Slurm job ends; None: no end is known.
     """
 
-    name = SHUTDOWN_PLUGIN
-
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        in_loop: Callable[..., None],
+        retire: Callable[[str], None],
+        remaining: Callable[[], float | None] = remaining_walltime,
+    ) -> None:
         self.signalled = False  #: by SIGTERM, which other processes of the job may also get
+        self._in_loop, self._retire, self._remaining = in_loop, retire, remaining
         self._reason: str | None = None
         self._leases: set[ShutdownListener] = set()
         self._reserve = RESERVE_SECONDS
-        self._watch: asyncio.Task[None] | None = None
-        self._closing: asyncio.Task[None] | None = None
-        self._watches_sigterm = False
+        self._has_retired = False
 
     # -- for leases ------------------------------------------------------------------------------
 
@@ -63,34 +71,88 @@ class GracefulShutdown(WorkerPlugin):  # type: ignore[misc]
 
     def fits(self, seconds: float) -> bool:
         """True if ``seconds`` of training, and then preemption, still fit here."""
-        left = remaining_walltime()
+        left = self._remaining()
         return not self.started and (left is None or seconds * STEP_MARGIN + self._reserve < left)
 
     def seconds_left(self) -> float | None:
         """Return the seconds until states should be written; None: no end is known."""
-        return 0.0 if self.started else remaining_walltime()
+        return 0.0 if self.started else self._remaining()
 
     def start(self, reason: str) -> None:
         """Stop taking work; the worker leaves when its leases have ended."""
         if self._reason is None:
             self._reason = reason
-            self._worker.loop.add_callback(self._announce)
+            self._in_loop(self._announce)
 
     def register(self, lease: ShutdownListener) -> None:
         """Add a lease that begins."""
-        self._worker.loop.add_callback(self._registered, lease)
+        self._in_loop(self._registered, lease)
 
     def unregister(self, lease: ShutdownListener) -> None:
         """Remove a lease that has ended."""
-        self._worker.loop.add_callback(self._unregistered, lease)
+        self._in_loop(self._unregistered, lease)
 
     # -- in the event loop -----------------------------------------------------------------------
 
+    def on_sigterm(self) -> None:
+        """Handle SIGTERM."""
+        self.signalled = True
+        self.start("SIGTERM")
+
+    def check_clock(self) -> float | None:
+        """Start if the job is about to end; return the seconds until the next check.
+
+        None: no more checks are needed.
+        """
+        if (left := self._remaining()) is None:
+            return None
+        write = sum(lease.write_seconds() for lease in self._leases)
+        self._reserve = RESERVE_SECONDS + WRITE_TIMES * write
+        if left <= self._reserve:
+            self.start("its Slurm job ends")
+            return None
+        return min(CLOCK_CHECK_SECONDS, left - self._reserve)
+
+    def _announce(self) -> None:
+        logger.info("this worker leaves: %s", self._reason)
+        for lease in self._leases:
+            lease.on_shutdown()
+        self._retire_if_free()
+
+    def _registered(self, lease: ShutdownListener) -> None:
+        self._leases.add(lease)
+        if self.started:
+            lease.on_shutdown()
+
+    def _unregistered(self, lease: ShutdownListener) -> None:
+        self._leases.discard(lease)
+        if self.started:
+            self._retire_if_free()
+
+    def _retire_if_free(self) -> None:
+        if self._reason is not None and not self._leases and not self._has_retired:
+            self._has_retired = True
+            self._retire(self._reason)
+
+
+class ShutdownPlugin(WorkerPlugin):  # type: ignore[misc]
+    """Worker plugin that runs a worker's :class:`GracefulShutdown`."""
+
+    name = SHUTDOWN_PLUGIN
+
+    def __init__(self) -> None:
+        self.shutdown: GracefulShutdown
+        self._watch: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._watches_sigterm = False
+
     async def setup(self, worker: Any) -> None:
         self._worker = worker
+        self.shutdown = GracefulShutdown(worker.loop.add_callback, self._retire)
         is_main = threading.current_thread() is threading.main_thread()
         if is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            worker.loop.asyncio_loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
+            loop = worker.loop.asyncio_loop
+            loop.add_signal_handler(signal.SIGTERM, self.shutdown.on_sigterm)
             self._watches_sigterm = True
         if END_TIME not in os.environ and "SLURM_JOB_ID" in os.environ:
             end = await asyncio.to_thread(find_job_end)
@@ -105,52 +167,26 @@ class GracefulShutdown(WorkerPlugin):  # type: ignore[misc]
             worker.loop.asyncio_loop.remove_signal_handler(signal.SIGTERM)
 
     async def _watch_the_clock(self) -> None:
-        while (left := remaining_walltime()) is not None:
-            write = sum(lease.write_seconds() for lease in self._leases)
-            self._reserve = RESERVE_SECONDS + WRITE_TIMES * write
-            if left <= self._reserve:
-                self.start("its Slurm job ends")
-                return
-            await asyncio.sleep(min(CLOCK_CHECK_SECONDS, left - self._reserve))
+        while (seconds := self.shutdown.check_clock()) is not None:
+            await asyncio.sleep(seconds)
 
-    def _on_sigterm(self) -> None:
-        self.signalled = True
-        self.start("SIGTERM")
+    def _retire(self, reason: str) -> None:
+        self._closing = asyncio.create_task(self._close(reason))
 
-    def _announce(self) -> None:
-        logger.info("worker %s leaves: %s", self._worker.address, self._reason)
-        for lease in self._leases:
-            lease.on_shutdown()
-        self._close_if_free()
-
-    def _registered(self, lease: ShutdownListener) -> None:
-        self._leases.add(lease)
-        if self.started:
-            lease.on_shutdown()
-
-    def _unregistered(self, lease: ShutdownListener) -> None:
-        self._leases.discard(lease)
-        if self.started:
-            self._close_if_free()
-
-    def _close_if_free(self) -> None:
-        if not self._leases and self._closing is None:
-            self._closing = asyncio.create_task(self._close())
-
-    async def _close(self) -> None:
+    async def _close(self, reason: str) -> None:
         worker, end = self._worker, time.monotonic() + FREE_SECONDS
         while worker.state.tasks and time.monotonic() < end:
             await asyncio.sleep(0.05)
-        await worker.close_gracefully(restart=False, reason=self._reason)
+        await worker.close_gracefully(restart=False, reason=reason)
 
 
 def shutdown_of(worker: Any) -> GracefulShutdown:
-    """Return the worker's shutdown plugin, made at the first call.
+    """Return the worker's shutdown, made at the first call.
 
     Must not be called in the worker's event loop.
     """
     if SHUTDOWN_PLUGIN not in worker.plugins:
-        add = worker.plugin_add(GracefulShutdown(), name=SHUTDOWN_PLUGIN)
+        add = worker.plugin_add(ShutdownPlugin(), name=SHUTDOWN_PLUGIN)
         asyncio.run_coroutine_threadsafe(add, worker.loop.asyncio_loop).result()
-    found: GracefulShutdown = worker.plugins[SHUTDOWN_PLUGIN]
-    return found
+    plugin: ShutdownPlugin = worker.plugins[SHUTDOWN_PLUGIN]
+    return plugin.shutdown

@@ -78,11 +78,11 @@ def scratch_directory(environ: Mapping[str, str]) -> str:
 
 async def dask_setup(worker: Any) -> None:
     """Set up a worker process; Dask calls this before the worker takes tasks."""
-    from daskhpo.executors.dask.shutdown import SHUTDOWN_PLUGIN, GracefulShutdown
+    from daskhpo.executors.dask.shutdown import SHUTDOWN_PLUGIN, ShutdownPlugin
     from daskhpo.executors.dask.worker_setup import ignore_sigint
 
     ignore_sigint()
-    await worker.plugin_add(GracefulShutdown(), name=SHUTDOWN_PLUGIN)
+    await worker.plugin_add(ShutdownPlugin(), name=SHUTDOWN_PLUGIN)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from daskhpo.core.events import Dropped, Event, Saved, SaveFailed
+from daskhpo.core.events import Dropped, Saved, SaveFailed
 from daskhpo.core.types import CheckpointRef, TrialId
-from daskhpo.executors.dask.client import StateNote
+from daskhpo.executors.dask.protocol import Note, StateEvent, arrived
 
 logger = logging.getLogger("daskhpo")
 
@@ -17,29 +17,33 @@ logger = logging.getLogger("daskhpo")
 class _SlotStates:
     n_notes: int = 0  # number of the last note that was applied
     newest: int = -1  # checkpoint id; the ids that a slot gets increase
-    early: list[tuple[str, str]] = field(default_factory=list)  # notes that came before "held"
-    rows: dict[int, tuple[TrialId, int]] = field(default_factory=dict)  # id: (trial, attempt)
+    early: list[SaveFailed | Dropped] = field(default_factory=list)  # notes ahead of "held"
+    held: dict[int, tuple[TrialId, int]] = field(default_factory=dict)  # id: (trial, attempt)
 
 
 class StateLocations:
-    """Checkpoints by the slot that holds them; makes events of the slots' notes."""
+    """Checkpoints by the slot that holds them, and their newest references.
+
+    It makes events of the slots' notes.
+    """
 
     def __init__(self) -> None:
         self._slots: dict[int, _SlotStates] = {}
         self._home: dict[int, int] = {}
+        self._saved: dict[int, CheckpointRef] = {}  # committed in this session, until deleted
 
     def open(self, slot: int) -> None:
         """Add a slot that holds nothing."""
         self._slots[slot] = _SlotStates()
 
-    def add(self, slot: int, ref: CheckpointRef, attempt: int, at: float) -> list[Event]:
+    def add(self, slot: int, ref: CheckpointRef, attempt: int, at: float) -> list[StateEvent]:
         """Record that a slot holds a state; return the events of earlier notes on it."""
         known = self._slots[slot]
         known.newest = ref.id
-        known.rows[ref.id] = ref.trial, attempt
+        known.held[ref.id] = ref.trial, attempt
         self._home[ref.id] = slot
         early, known.early = known.early, []
-        return [self._event(ref, attempt, kind, text, at) for kind, text in early]
+        return [self._applied(event, at) for event in early]
 
     def who_has(self, ref: CheckpointRef | None) -> int | None:
         """Return the slot that holds a state, or None."""
@@ -47,51 +51,63 @@ class StateLocations:
 
     def held_by(self, slot: int) -> list[int]:
         """List the ids of the checkpoints that a slot holds."""
-        return list(self._slots[slot].rows)
+        return list(self._slots[slot].held)
+
+    def newest(self, ref: CheckpointRef) -> CheckpointRef:
+        """Return the reference to the same checkpoint, complete if it was saved since."""
+        return self._saved.get(ref.id, ref)
 
     def discard(self, ref: CheckpointRef) -> int | None:
-        """Remove a state that is not needed; return the slot that holds it, or None."""
-        if (slot := self._home.pop(ref.id, None)) is not None:
-            del self._slots[slot].rows[ref.id]
-        return slot
+        """Remove a checkpoint that is not needed; return the slot that holds it, or None."""
+        self._saved.pop(ref.id, None)
+        return self._remove(ref.id)
 
-    def apply_notes(self, slot: int, notes: Iterable[StateNote], at: float) -> list[Event]:
+    def apply_notes(self, slot: int, notes: Iterable[Note], at: float) -> list[StateEvent]:
         """Make events of notes; a note may arrive twice, or after its slot is gone."""
-        events: list[Event] = []
+        events: list[StateEvent] = []
         known = self._slots.get(slot)
-        for count, kind, attempt, plain, text in notes:
+        for note in notes:
             if known is not None:
-                if count <= known.n_notes:
+                if note.number <= known.n_notes:
                     continue
-                known.n_notes = count
-            ref = CheckpointRef(*plain)
-            match kind:
-                case "saved":
-                    events.append(Saved(ref.trial, attempt, ref, at))
-                case "unsaved" | "dropped" if known is not None and ref.id > known.newest:
-                    known.early.append((kind, text))
-                case "unsaved":
-                    events.append(self._event(ref, attempt, kind, text, at))
-                case "dropped" if self._home.get(ref.id) == slot:
-                    events.append(self._event(ref, attempt, kind, text, at))
+                known.n_notes = note.number
+            match note.event:
+                case Saved(_, _, ref) as saved:
+                    self._saved[ref.id] = ref
+                    events.append(arrived(saved, at))
+                case event if known is not None and event.checkpoint_id > known.newest:
+                    known.early.append(event)
+                case SaveFailed() as failed:
+                    events.append(self._applied(failed, at))
+                case Dropped(_, _, checkpoint_id) as dropped:
+                    if self._home.get(checkpoint_id) == slot:
+                        events.append(self._applied(dropped, at))
         return events
 
-    def _event(self, ref: CheckpointRef, attempt: int, kind: str, text: str, at: float) -> Event:
-        if kind == "unsaved":
-            logger.warning("%s", text)
-            return SaveFailed(ref.trial, attempt, ref.id, text, at)
-        self.discard(ref)
-        return Dropped(ref.trial, attempt, ref.id, text, at)
-
-    def empty(self, slot: int, reason: str, at: float) -> list[Event]:
+    def empty(self, slot: int, reason: str, at: float) -> list[Dropped]:
         """Remove all states of a slot; return the events."""
-        held, self._slots[slot].rows = self._slots[slot].rows, {}
-        for row in held:
-            del self._home[row]
-        return [Dropped(trial, attempt, row, reason, at) for row, (trial, attempt) in held.items()]
+        held, self._slots[slot].held = self._slots[slot].held, {}
+        for number in held:
+            del self._home[number]
+        return [
+            Dropped(trial, attempt, number, reason, at) for number, (trial, attempt) in held.items()
+        ]
 
-    def close(self, slot: int, reason: str, at: float) -> list[Event]:
+    def close(self, slot: int, reason: str, at: float) -> list[Dropped]:
         """Remove a slot with its states; return the events."""
         events = self.empty(slot, reason, at)
         del self._slots[slot]
         return events
+
+    def _applied(self, event: SaveFailed | Dropped, at: float) -> StateEvent:
+        match event:
+            case SaveFailed(error=error):
+                logger.warning("%s", error)
+            case Dropped(checkpoint_id=checkpoint_id):
+                self._remove(checkpoint_id)
+        return arrived(event, at)
+
+    def _remove(self, checkpoint_id: int) -> int | None:
+        if (slot := self._home.pop(checkpoint_id, None)) is not None:
+            del self._slots[slot].held[checkpoint_id]
+        return slot

@@ -1,40 +1,58 @@
-"""The line between a lease and the coordinator's thread, over real sockets."""
+"""The channel between a lease and the coordinator's thread, over real sockets."""
 
 from __future__ import annotations
 
 import queue
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from daskhpo.executors.dask.channel import Inbox, SocketChannel, send_reply
-
-
-def told(slot: int, say: str, data: dict, end: socket.socket, at: float) -> tuple:
-    return slot, say, data, end
+from daskhpo.core.commands import Release
+from daskhpo.core.events import Dropped, Saved, Step, Trained
+from daskhpo.core.types import CheckpointRef
+from daskhpo.executors.dask.channel import (
+    Inbox,
+    RequestStop,
+    SocketReply,
+    SocketTransport,
+    StudyChannel,
+)
+from daskhpo.executors.dask.protocol import (
+    NEWS,
+    Call,
+    Exit,
+    Happened,
+    LeaseCommand,
+    Leaving,
+    Live,
+    Note,
+    Notes,
+    Ready,
+)
 
 
 @pytest.fixture
 def inbox() -> Iterator[Inbox]:
-    inbox = Inbox(told)
+    inbox = Inbox()
     yield inbox
     inbox.close()
 
 
-def join(inbox: Inbox, slot: int) -> SocketChannel:
+def join(inbox: Inbox, slot: int) -> SocketTransport:
     here, there = socket.socketpair()
     inbox.listen(slot, there)
-    return SocketChannel(here)
+    return SocketTransport(here)
 
 
-def call(line: SocketChannel, say: str) -> tuple[threading.Thread, list]:
-    answers: list = []
+def call(transport: SocketTransport, said: Call) -> tuple[threading.Thread, list[Any]]:
+    answers: list[Any] = []
 
     def ask() -> None:
         try:
-            answers.append(line.call(say, {"n": 1, "tuple": (1, 2)}))
+            answers.append(transport.exchange(said))
         except OSError as error:
             answers.append(error)
 
@@ -43,20 +61,25 @@ def call(line: SocketChannel, say: str) -> tuple[threading.Thread, list]:
     return thread, answers
 
 
+READY = Call(Ready(), (), leaving=False)
+
+
 def test_a_call_is_a_message_and_its_reply_comes_back(inbox: Inbox) -> None:
-    line = join(inbox, 3)
-    thread, answers = call(line, "report")
-    slot, say, data, end = inbox.get(timeout=10)
-    assert (slot, say, data) == (3, "report", {"n": 1, "tuple": (1, 2)})
-    send_reply(end, {"do": "train", 7: None})
+    transport = join(inbox, 3)
+    trained = Trained(4, 1, (Step(1, {"loss": 0.5}, 2.0),), 2.5)
+    said = Call(Happened((trained,)), (Note(1, Dropped(4, 1, 7, "full", 2.0)),), leaving=True)
+    thread, answers = call(transport, said)
+    received = inbox.get(timeout=10)
+    assert (received.slot, received.call) == (3, said)
+    received.reply.send(Release(4, 1))
     thread.join()
-    assert answers == [{"do": "train", 7: None}]
-    line.close()
+    assert answers == [Release(4, 1)]
+    transport.close()
 
 
 def test_messages_of_other_threads_wake_it(inbox: Inbox) -> None:
-    threading.Timer(0.01, inbox.put, ["hello"]).start()
-    assert inbox.get(timeout=10) == "hello"
+    threading.Timer(0.01, inbox.put, [RequestStop("enough")]).start()
+    assert inbox.get(timeout=10) == RequestStop("enough")
 
 
 def test_it_gives_up_at_its_time_limit(inbox: Inbox) -> None:
@@ -67,32 +90,124 @@ def test_it_gives_up_at_its_time_limit(inbox: Inbox) -> None:
 def test_a_worker_that_is_gone_disturbs_no_other(inbox: Inbox) -> None:
     gone, stays = join(inbox, 0), join(inbox, 1)
     gone.close()
-    thread, answers = call(stays, "hello")
-    slot, _, _, end = inbox.get(timeout=10)
-    assert slot == 1
-    send_reply(end, {"do": "exit"})
+    thread, answers = call(stays, READY)
+    received = inbox.get(timeout=10)
+    assert received.slot == 1
+    received.reply.send(Exit())
     thread.join()
-    assert answers == [{"do": "exit"}]
+    assert answers == [Exit()]
     stays.close()
 
 
 def test_a_reply_to_a_worker_that_is_gone_is_dropped() -> None:
     here, there = socket.socketpair()
     here.close()
-    send_reply(there, {"do": "exit"})
+    SocketReply(there).send(Exit())
     there.close()
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_whoever_waits_when_it_closes_is_let_go(when: str) -> None:
-    inbox = Inbox(told)
+def test_a_lease_that_waits_when_the_inbox_closes_gets_an_error(when: str) -> None:
+    inbox = Inbox()
     if when == "after":
         inbox.close()
-    line = join(inbox, 0)
-    thread, answers = call(line, "ready")
+    transport = join(inbox, 0)
+    thread, answers = call(transport, READY)
     if when == "before":
         inbox.get(timeout=10)
         inbox.close()
     thread.join(timeout=10)
     assert isinstance(answers[0], OSError)
-    line.close()
+    transport.close()
+
+
+# -- the lease's channel: what it adds to a transport --------------------------------------------
+
+
+class Line:
+    """A transport that remembers calls, and may break."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.broken = False
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def exchange(self, call: Call) -> LeaseCommand:
+        if self.broken:
+            raise ConnectionError("cut")
+        self.calls.append(call)
+        self.meanwhile()
+        return Exit()
+
+    def close(self) -> None:
+        self.broken = True
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+@pytest.fixture
+def pushed() -> list[Any]:
+    return []
+
+
+@pytest.fixture
+def channel(line: Line, pushed: list[Any]) -> StudyChannel:
+    return StudyChannel(
+        line, lambda data: pushed.append(NEWS.decode(data)), lambda *_: None, 5, lambda: False
+    )
+
+
+def saved(checkpoint_id: int) -> Saved:
+    return Saved(0, 1, CheckpointRef(checkpoint_id, 0, 3, "a", 8, 9), 1.0)
+
+
+def test_a_note_is_sent_at_once_and_again_with_the_next_call(
+    channel: StudyChannel, line: Line, pushed: list[Any]
+) -> None:
+    channel.notify(saved(1))
+    channel.notify(saved(2))
+    notes = (Note(1, saved(1)), Note(2, saved(2)))
+    assert pushed == [Notes(5, notes[:1]), Notes(5, notes[1:])]
+    assert channel.unacknowledged() == Notes(5, notes)
+    channel.call(Ready())
+    assert line.calls[0].notes == notes
+    channel.call(Ready())
+    assert line.calls[1].notes == ()
+
+
+def test_a_note_that_comes_during_a_call_goes_with_the_next(
+    channel: StudyChannel, line: Line
+) -> None:
+    channel.notify(saved(1))
+    line.meanwhile = lambda: channel.notify(saved(2))
+    channel.call(Ready())
+    assert channel.unacknowledged().notes == (Note(2, saved(2)),)
+
+
+def test_notes_of_a_call_that_failed_are_kept(channel: StudyChannel, line: Line) -> None:
+    channel.notify(saved(1))
+    line.broken = True
+    with pytest.raises(ConnectionError):
+        channel.call(Ready())
+    assert channel.unacknowledged().notes == (Note(1, saved(1)),)
+
+
+def test_each_call_says_whether_the_worker_leaves(line: Line, pushed: list[Any]) -> None:
+    leaving = False
+    channel = StudyChannel(line, pushed.append, lambda *_: None, 5, lambda: leaving)
+    channel.call(Ready())
+    leaving = True
+    channel.call(Ready())
+    assert [call.leaving for call in line.calls] == [False, True]
+
+
+def test_live_units_and_the_workers_end_are_pushed(
+    channel: StudyChannel, pushed: list[Any]
+) -> None:
+    trained = Trained(4, 1, (Step(1, {"loss": 0.5}, 2.0),), 2.5)
+    channel.push_live(trained)
+    channel.push_leaving()
+    assert pushed == [Live(5, trained), Leaving(5)]

@@ -201,7 +201,7 @@ def test_code_that_does_not_return_keeps_its_worker_from_the_next_study(
         while not (tmp_path / "return").exists():
             time.sleep(0.01)
 
-    monkeypatch.setattr("daskhpo.executors.dask.scheduler_plugin.LEASE_END_SECONDS", 0.1)
+    monkeypatch.setattr("daskhpo.executors.dask.lease_manager.LEASE_END_SECONDS", 0.1)
     make_study(hang, FIFO(1)).run(num_trials=1, client=client, progress=False)
     result = make_study(Decay, name="next").run(num_trials=4, client=client, progress=False)
     assert (result.trials().status == "completed").all()

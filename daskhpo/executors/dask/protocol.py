@@ -1,0 +1,294 @@
+"""Messages between a study and its leases, and their form on the wire.
+
+A message is a frozen dataclass of a closed union, read by ``match``. Where a message says what the
+core says, it is the core's own class: a lease sends `Trained`, `Held` and `Erred`, and receives
+`Train`, `Save` and `Interrupt`. ``seconds`` of a lease's events are its worker's clock at the time
+of sending; `arrived` moves them to the study's.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from enum import Enum
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train, Write
+from daskhpo.core.events import (
+    Dropped,
+    Erred,
+    Held,
+    Saved,
+    SaveFailed,
+    Step,
+    Trained,
+)
+from daskhpo.core.types import CheckpointRef
+
+# -- from a lease to its study -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A lease has begun. ``job``: Slurm job id of its worker; empty: it runs in no job."""
+
+    worker: str
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class CannotLoad:
+    """The trainable cannot be loaded in this worker; ``error`` is a traceback."""
+
+    worker: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """Events of the slot's trial, in order."""
+
+    events: tuple[Trained | Held | Erred, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """The trial raised while its worker was being terminated, perhaps because of that."""
+
+    trained: Trained
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The trial was not begun: the worker's time is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """The trial was not begun: its state is missing or damaged."""
+
+    ref: CheckpointRef
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The slot is free; nothing of its last trial is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """The cache is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """The lease has written its states and ends."""
+
+
+LeaseMessage = Hello | CannotLoad | Happened | CutOff | Refused | Unreadable | Ready | Flushed | Bye
+
+StateEvent = Saved | SaveFailed | Dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What happened to a state in a lease's cache. Notes are numbered from 1; a copy is ignored."""
+
+    number: int
+    event: StateEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A message that waits for a command.
+
+    ``notes``: those that may not have arrived yet. ``leaving``: the worker is about to leave; the
+    study handles this first.
+    """
+
+    message: LeaseMessage
+    notes: tuple[Note, ...]
+    leaving: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Units of an unfinished segment; its report has them again."""
+
+    slot: int
+    trained: Trained
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """Notes of a lease, sent ahead of its next call."""
+
+    slot: int
+    notes: tuple[Note, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The lease's worker is about to leave."""
+
+    slot: int
+
+
+LeaseNews = Live | Notes | Leaving  # one-way
+
+# -- from a study to its leases ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another slot, which has a state in its memory."""
+
+    address: str
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Train; restore the state first, if there is one, from memory, the peer or the store."""
+
+    train: Train
+    peer: Peer | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """End the lease.
+
+    ``write``: first write these checkpoints, and all states that may be needed again.
+    """
+
+    checkpoint_ids: tuple[int, ...] = ()
+    write: bool = False
+
+
+LeaseCommand = Job | Save | Release | Flush | Exit  # replies to a call
+LeaseOrder = Interrupt | Write | Delete  # one-way, for a lease that may be busy
+
+# -- from a user's process to a study ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """A question: has the study finished?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A request to end the study."""
+
+    reason: str
+
+
+ClientMessage = Poll | Stop | Notes  # notes come from a worker that has retired
+
+# -- on the wire ---------------------------------------------------------------------------------
+
+T = TypeVar("T")
+_Convert = Callable[[Any], Any]
+
+
+class Codec(Generic[T]):
+    """The messages of one type as data that msgpack takes: tuples, dicts, text and numbers."""
+
+    def __init__(self, kind: Any) -> None:
+        encode, decode = _converters(kind)
+        if encode is None or decode is None:
+            raise TypeError(f"{kind} is no message: it must be a dataclass or a union of them")
+        self.encode: Callable[[T], Any] = encode
+        self.decode: Callable[[Any], T] = decode
+
+
+def _converters(kind: Any) -> tuple[_Convert | None, _Convert | None]:
+    """Return functions to plain data and back; None: values of this type are plain."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _union(args)
+    if origin is tuple:
+        return _sequence(args[0])
+    if origin is not None and issubclass(origin, Mapping):
+        return dict, None
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return (lambda value: value.name), kind.__getitem__
+    if is_dataclass(kind):
+        return _record(kind)
+    return None, None
+
+
+def _union(members: tuple[Any, ...]) -> tuple[_Convert, _Convert]:
+    """Convert one of several classes with its name, or one type or None."""
+    if types.NoneType in members:
+        (member,) = (m for m in members if m is not types.NoneType)
+        encode, decode = (convert or _same for convert in _converters(member))
+        return (
+            lambda value: None if value is None else encode(value),
+            lambda data: None if data is None else decode(data),
+        )
+    encoders = {member: _record(member)[0] for member in members}
+    decoders = {member.__name__: _record(member)[1] for member in members}
+    return (
+        lambda value: (type(value).__name__, encoders[type(value)](value)),
+        lambda data: decoders[data[0]](data[1]),
+    )
+
+
+def _sequence(item: Any) -> tuple[_Convert, _Convert]:
+    encode, decode = _converters(item)
+    return (
+        tuple if encode is None else lambda values: tuple([encode(value) for value in values]),
+        tuple if decode is None else lambda data: tuple([decode(item) for item in data]),
+    )
+
+
+def _record(cls: Any) -> tuple[_Convert, _Convert]:
+    """Convert a dataclass to the tuple of its fields."""
+    hints = get_type_hints(cls)
+    names = [field.name for field in fields(cls)]
+    converters = [_converters(hints[name]) for name in names]
+    encoders = [(name, encode) for name, (encode, _) in zip(names, converters, strict=True)]
+    decoders = [(i, decode) for i, (_, decode) in enumerate(converters) if decode is not None]
+
+    def encode(value: Any) -> Any:
+        return tuple(
+            [
+                getattr(value, name) if convert is None else convert(getattr(value, name))
+                for name, convert in encoders
+            ]
+        )
+
+    def decode(data: Any) -> Any:
+        values = list(data)
+        for i, convert in decoders:
+            values[i] = convert(values[i])
+        return cls(*values)
+
+    return encode, decode
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+CALLS: Codec[Call] = Codec(Call)
+COMMANDS: Codec[LeaseCommand] = Codec(LeaseCommand)
+NEWS: Codec[LeaseNews] = Codec(LeaseNews)
+ORDERS: Codec[LeaseOrder] = Codec(LeaseOrder)
+CLIENT_MESSAGES: Codec[ClientMessage] = Codec(ClientMessage)
+
+LeaseEvent = TypeVar("LeaseEvent", bound=Trained | Held | Erred | StateEvent)
+
+
+def arrived(event: LeaseEvent, at: float) -> LeaseEvent:
+    """Return an event as it arrives at a time of the study: two machines' clocks may differ."""
+    if isinstance(event, Trained):
+        later = at - event.seconds
+        steps = tuple(Step(s.resource, s.metrics, s.seconds + later) for s in event.steps)
+        return replace(event, seconds=at, steps=steps)
+    return replace(event, seconds=at)

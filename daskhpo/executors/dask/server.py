@@ -1,0 +1,110 @@
+"""Server of a study in Dask's scheduler: connections of leases, clients and retired workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+from distributed import Status
+from distributed.comm.tcp import TCP
+
+from daskhpo.executors.dask.channel import FutureReply, Inbox, Received, ReceivedNews, socket_of
+from daskhpo.executors.dask.lease_manager import LeaseManager
+from daskhpo.executors.dask.protocol import (
+    CALLS,
+    CLIENT_MESSAGES,
+    COMMANDS,
+    NEWS,
+    Call,
+    ClientMessage,
+    Exit,
+    LeaseCommand,
+    Leaving,
+    Notes,
+    Poll,
+    Stop,
+)
+
+
+class Server:
+    """The handler of a study's messages, in the scheduler's event loop.
+
+    Parameters
+    ----------
+    inbox : receives the messages for the coordinator.
+    leases : the study's leases; a connection of any other lease is refused.
+    outcome : returns None while the study runs, then a tuple of the error that ended it, or None.
+    stop : asks the study to end.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        leases: LeaseManager,
+        outcome: Callable[[], tuple[BaseException | None] | None],
+        stop: Callable[[str], None],
+    ) -> None:
+        self._inbox, self._leases = inbox, leases
+        self._outcome, self._stop = outcome, stop
+        self._loop = asyncio.get_running_loop()
+        self._closing = False
+
+    def close(self) -> None:
+        """Answer the calls that the coordinator did not, and all later ones: leases end."""
+        self._closing = True
+        while not self._inbox.empty():  # messages that arrived after the executor closed
+            if isinstance(message := self._inbox.get(), Received):
+                message.reply.send(Exit())
+
+    async def serve(self, comm: Any, slot: int) -> Any:
+        """Serve a connection from a lease, or from a client or retired worker (slot -1)."""
+        with contextlib.suppress(OSError):  # the other side is gone; the scheduler notices it, too
+            if slot < 0:
+                while True:
+                    message = CLIENT_MESSAGES.decode(await comm.read())
+                    await comm.write(self._on_client(message))
+            if slot in self._leases:
+                await self._serve_lease(comm, slot)
+            comm.abort()
+        return Status.dont_reply
+
+    async def _serve_lease(self, comm: Any, slot: int) -> None:
+        ended = self._leases.end_of(slot)
+        # The lease sends nothing before this reply, so this loop's buffers hold none of it.
+        await comm.write(is_plain := type(comm) is TCP and not self._closing)
+        if is_plain and (end := socket_of(comm)) is not None:
+            self._inbox.listen(slot, end)
+            await ended.wait()
+            return
+        while True:
+            call = CALLS.decode(await comm.read())
+            await comm.write(COMMANDS.encode(await self._answer(slot, call)))
+
+    async def _answer(self, slot: int, call: Call) -> LeaseCommand:
+        if slot not in self._leases or self._closing:
+            return Exit()
+        reply = FutureReply(self._loop)
+        self._inbox.put(Received(slot, call, reply, time.monotonic()))
+        return await reply.future
+
+    def _on_client(self, message: ClientMessage) -> Any:
+        match message:
+            case Poll():
+                outcome = self._outcome()
+                return None if outcome is None else cloudpickle.dumps(outcome)
+            case Stop(reason):
+                return self._stop(reason)
+            case Notes():
+                return self._inbox.put(ReceivedNews(message, time.monotonic()))
+
+    def on_news(self, data: Any) -> None:
+        """Handle a one-way message of a lease."""
+        match NEWS.decode(data):
+            case Leaving(slot):
+                self._leases.on_leaving(slot)
+            case news:
+                self._inbox.put(ReceivedNews(news, time.monotonic()))

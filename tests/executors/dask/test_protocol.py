@@ -1,0 +1,83 @@
+"""Messages on the wire: what is sent is what arrives."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daskhpo.core.events import Dropped, Erred, Step, Trained
+from daskhpo.core.types import CheckpointRef
+from daskhpo.executors.dask import protocol
+from daskhpo.executors.dask.protocol import Call, Codec, arrived
+
+CODECS = {
+    "Call": (protocol.CALLS, protocol.Call),
+    "LeaseCommand": (protocol.COMMANDS, protocol.LeaseCommand),
+    "LeaseNews": (protocol.NEWS, protocol.LeaseNews),
+    "LeaseOrder": (protocol.ORDERS, protocol.LeaseOrder),
+    "ClientMessage": (protocol.CLIENT_MESSAGES, protocol.ClientMessage),
+}
+PLAIN = {
+    int: st.integers(0, 2**31),
+    float: st.floats(allow_nan=False),
+    str: st.text(st.characters(exclude_categories=["Cs"])),
+    bool: st.booleans(),
+    Any: st.none() | st.booleans() | st.text(max_size=3) | st.tuples(st.integers(-5, 5)),
+}
+
+
+def values(kind: Any) -> st.SearchStrategy[Any]:
+    """Make values of a message's type, from the type alone."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return st.one_of([values(member) for member in args])
+    if kind is types.NoneType:
+        return st.none()
+    if origin is tuple:
+        return st.lists(values(args[0]), max_size=3).map(tuple)
+    if origin is not None:
+        return st.dictionaries(st.text(max_size=3), values(args[1]), max_size=3)
+    if dataclasses.is_dataclass(kind):
+        return st.builds(kind, **{name: values(of) for name, of in get_type_hints(kind).items()})
+    if kind in PLAIN:
+        return PLAIN[kind]
+    return st.sampled_from(list(kind))  # an enum
+
+
+@pytest.mark.parametrize("name", CODECS)
+@given(data=st.data())
+def test_a_message_comes_back_from_the_wire(name: str, data: st.DataObject) -> None:
+    codec, kind = CODECS[name]
+    message = data.draw(values(kind))
+    sent = msgpack.packb(codec.encode(message))
+    got = msgpack.unpackb(sent, use_list=False, strict_map_key=False)
+    assert codec.decode(got) == message
+
+
+def test_only_dataclasses_are_messages() -> None:
+    with pytest.raises(TypeError, match="no message"):
+        Codec(int)
+
+
+def test_the_name_of_a_message_tells_it_from_others_with_the_same_fields() -> None:
+    first, second = (
+        protocol.CALLS.encode(Call(message, (), leaving=False))
+        for message in (protocol.Ready(), protocol.Bye())
+    )
+    assert first != second
+
+
+def test_an_event_arrives_at_the_studys_time_with_its_units_as_old_as_they_were() -> None:
+    steps = (Step(1, {"loss": 1.0}, 1000.0), Step(2, {"loss": 1.0}, 1003.0))
+    event = arrived(Trained(0, 1, steps, 1004.0, ended=True), 50.0)
+    assert [step.seconds for step in event.steps] == [46.0, 49.0]
+    assert (event.seconds, event.ended) == (50.0, True)
+    assert arrived(Erred(0, 1, "E", 1004.0, fatal=True), 50.0) == Erred(0, 1, "E", 50.0, fatal=True)
+    ref = CheckpointRef(3, 0, 2)
+    assert arrived(Dropped(0, 1, ref.id, "full", 9.0), 50.0) == Dropped(0, 1, 3, "full", 50.0)
