@@ -49,25 +49,6 @@ def test_a_misspelt_metric_ends_the_study_at_the_first_report(
         make_study(report).run(num_trials=50, client=client, progress=False)
 
 
-@pytest.mark.parametrize(
-    ("metrics", "message"),
-    [
-        ({"loss": "low"}, "report a dict of names to numbers"),
-        ({"loss": 1.0, "per_class": [1, 2]}, "flat, no lists"),
-        (0.5, "a float; report a dict"),
-        ({"loss": 1.0, "seconds": 3}, "'seconds' is reserved"),
-    ],
-)
-def test_reports_that_are_no_flat_dict_of_numbers_are_refused(
-    metrics: Any, message: str, client: Client, make_study: Any
-) -> None:
-    def report(config: Any, trial: Any) -> None:
-        trial.report(metrics)
-
-    with pytest.raises(StudyFailed, match=message):
-        make_study(report).run(num_trials=5, client=client, progress=False)
-
-
 def test_a_trial_that_raises_keeps_its_traceback_and_the_study_goes_on(
     client: Client, make_study: Any
 ) -> None:
@@ -123,20 +104,6 @@ def test_max_failures_tries_a_failing_trial_again_from_its_checkpoint(
     assert history.attempt.tolist() == [1, 1, 1, 1, 2, 2, 2, 2, 2]  # 4 was trained again unseen
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_non_finite_metric_fails_its_trial_only(
-    value: float, client: Client, make_study: Any
-) -> None:
-    def diverge(config: Any, trial: Any) -> None:
-        for n in range(3):
-            trial.report({"loss": value if trial.id == 0 and n == 1 else 1.0})
-
-    frame = make_study(diverge).run(num_trials=3, client=client, progress=False).trials()
-    assert frame.status.tolist() == ["failed", "completed", "completed"]
-    assert "at resource 2 is not finite" in frame.reason[0]
-    assert frame.resource[0] == 1
-
-
 def test_system_exit_fails_the_trial_and_not_the_worker(client: Client, make_study: Any) -> None:
     def leave(config: Any, trial: Any) -> None:
         if trial.id == 0:
@@ -147,11 +114,6 @@ def test_system_exit_fails_the_trial_and_not_the_worker(client: Client, make_stu
     frame = make_study(leave, FIFO(1)).run(num_trials=3, client=client, progress=False).trials()
     assert frame.status.tolist() == ["failed", "completed", "completed"]
     assert set(client.scheduler_info(-1)["workers"]) == workers
-
-
-def test_a_function_that_never_reports_fails(client: Client, make_study: Any) -> None:
-    frame = make_study(lambda config, trial: None).run(num_trials=2, client=client, progress=False)
-    assert "without a report" in frame.trials().reason[0]
 
 
 def test_a_trial_that_kills_its_workers_is_given_up(own_cluster: Any, make_study: Any) -> None:
@@ -179,50 +141,6 @@ def test_a_trial_that_dies_after_the_same_report_each_time_is_given_up(
     assert "killed for want of memory" in reason
 
 
-class Block:
-    """Stands for a large tensor; each process counts those that live."""
-
-    alive = 0
-
-    def __init__(self) -> None:
-        Block.alive += 1
-
-    def __del__(self) -> None:
-        Block.alive -= 1
-
-
-def outgrow_once(trial: int) -> dict[str, Any]:
-    """The metrics of a unit: how many blocks earlier trials left; trial 0 runs out of memory."""
-    left, block = Block.alive, Block()
-    if trial == 0:
-        raise MemoryError("no room for another block")
-    del block
-    return {"loss": 1.0, "left": left}
-
-
-class Outgrows(Trainable):
-    def setup(self, config: Any) -> None:
-        pass
-
-    def step(self) -> dict[str, Any]:
-        return outgrow_once(self.trial.id)
-
-
-def outgrows(config: Any, trial: Any) -> None:
-    trial.report(outgrow_once(trial.id))
-
-
-@pytest.mark.parametrize("trainable", [Outgrows, outgrows])
-def test_what_a_failed_trial_held_is_free_before_the_next_one_begins(
-    trainable: Any, client: Client, make_study: Any
-) -> None:
-    study = make_study(trainable, FIFO(1))
-    result = study.run(num_trials=4, client=client, max_concurrent=1, progress=False)
-    assert result.trials().status.tolist() == ["failed", *["completed"] * 3]
-    assert result.trials().reason[0] == "MemoryError: no room for another block"
-    assert result.history().left.tolist() == [0, 0, 0]
-
-
 # -- state and reuse -----------------------------------------------------------------------------
 
 
@@ -237,40 +155,6 @@ def test_a_state_that_cannot_be_kept_ends_the_study_and_names_the_place(
         make_study(report, ASHA(9)).run(
             num_trials=5, checkpoint="rung", client=client, progress=False
         )
-
-
-class Stateful(Trainable):
-    """Forgets to reset its counter."""
-
-    n = 0
-
-    def setup(self, config: Any) -> None:
-        self.x = config["x"]
-
-    def reset_config(self, config: Any) -> bool:
-        self.setup(config)
-        return True
-
-    def step(self) -> dict[str, Any]:
-        self.n += 1
-        return {"loss": self.x + self.n}
-
-
-def test_verify_reuse_finds_what_an_earlier_trial_left_behind(
-    client: Client, make_study: Any
-) -> None:
-    with pytest.raises(StudyFailed, match="differs from a new one in loss"):
-        make_study(Stateful).run(num_trials=6, verify_reuse=True, client=client, progress=False)
-
-
-def test_verify_reuse_lets_a_clean_reset_pass(client: Client, make_study: Any) -> None:
-    class Clean(Stateful):
-        def reset_config(self, config: Any) -> bool:
-            self.n = 0
-            return super().reset_config(config)
-
-    result = make_study(Clean).run(num_trials=6, verify_reuse=True, client=client, progress=False)
-    assert (result.trials().status == "completed").all()
 
 
 def test_a_damaged_checkpoint_makes_its_trial_start_anew(client: Client, make_study: Any) -> None:

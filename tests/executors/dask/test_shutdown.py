@@ -110,28 +110,6 @@ def test_before_its_job_ends_a_trial_hands_over_and_its_worker_retires(
     assert int((tmp_path / "first").read_text()) in pids_of(study)
 
 
-def test_a_unit_that_would_not_be_done_in_time_is_not_begun(
-    own_cluster: LocalCluster, make_study: Any, tmp_path: Path
-) -> None:
-    def train(config: Any, trial: Any) -> None:
-        for n in range(trial.resource + 1, trial.max_t + 1):
-            if "SLURM_JOB_END_TIME" in os.environ:
-                (tmp_path / "begun").touch()
-            time.sleep(0.5)
-            if trial.id == 0 and n == 2:
-                os.environ["SLURM_JOB_END_TIME"] = str(time.time() + RESERVE_SECONDS + 0.4)
-            trial.report({"loss": 1 / n, "pid": os.getpid()}, state=lambda n=n: {"n": n})
-
-    study = make_study(train, FIFO(4))
-    study.run(num_trials=2, client=own_cluster, progress=False)
-    check_nothing_was_lost(study)
-    assert not (tmp_path / "begun").exists()
-    first = [r for r in records(study, Reported) if (r.trial, r.attempt) == (0, 1)]
-    assert [r.preempted for r in first].index(True) == len(first) - 1
-    # Metrics are sent ahead now and then, so that what it says at last may be nothing new.
-    assert [step.resource for r in first for step in r.steps] == [1, 2]
-
-
 def test_an_idle_worker_leaves_in_time_too(make_study: Any, wait_for: Any) -> None:
     end = time.time() + RESERVE_SECONDS + 15
     workers = {

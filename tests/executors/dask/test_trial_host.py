@@ -199,28 +199,40 @@ def test_whatever_the_users_code_raises_fails_its_trial_alone(
     assert resources(slot.train(1, until=2)) == [1, 2]
 
 
-def test_a_metric_that_is_not_finite_fails_the_trial_for_good(lease: Callable[..., Lease]) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_metric_that_is_not_finite_fails_the_trial_for_good(
+    lease: Callable[..., Lease], value: float
+) -> None:
     def train(config: Any, trial: Any) -> None:
         trial.report({"loss": 1.0})
         try:
-            trial.report({"loss": float("nan")})
+            trial.report({"loss": value})
         except Exception:
             trial.report({"loss": 0.0})  # users' handlers must not hide it
 
     said = lease(train).do(job(0, 5))
     assert resources(said.events[0]) == [1]
     error = erred(said)
-    assert error.error == "loss=nan at resource 2 is not finite"
+    assert error.error == f"loss={value} at resource 2 is not finite"
     assert not error.retry
 
 
-@pytest.mark.parametrize("metrics", [{"accuracy": 1.0}, {"loss": "low"}, 0.5])
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"accuracy": 1.0}, "'loss' is missing from a report, which has ['accuracy']"),
+        ({"loss": "low"}, "report a dict of names to numbers"),
+        ({"loss": 1.0, "per_class": [1, 2]}, "flat, no lists"),
+        (0.5, "a float; report a dict"),
+        ({"loss": 1.0, "seconds": 3}, "'seconds' is reserved"),
+    ],
+)
 def test_metrics_that_every_trial_would_report_wrongly_end_the_study(
-    lease: Callable[..., Lease], metrics: Any
+    lease: Callable[..., Lease], metrics: Any, message: str
 ) -> None:
     error = erred(lease(lambda config, trial: trial.report(metrics)).do(job()))
     assert (error.retry, error.fatal) == (False, True)
-    assert "loss" in error.error
+    assert message in error.error
 
 
 def test_a_state_that_is_not_callable_ends_the_study(lease: Callable[..., Lease]) -> None:
@@ -239,6 +251,48 @@ def test_a_checkpoint_error_that_the_users_code_raises_is_its_failure(
         raise CheckpointMissing("my own file")
 
     assert "my own file" in erred(lease(train).do(job())).error
+
+
+class Block:
+    """A large part of a trial's memory."""
+
+    alive = 0
+
+    def __init__(self) -> None:
+        Block.alive += 1
+
+    def __del__(self) -> None:
+        Block.alive -= 1
+
+
+def outgrow_once(trial: int) -> dict[str, Any]:
+    """Metrics of a unit: the blocks that earlier trials left; trial 0 runs out of memory."""
+    left, block = Block.alive, Block()
+    if trial == 0:
+        raise MemoryError("no room for another block")
+    del block
+    return {"loss": 1.0, "left": left}
+
+
+class Outgrows(Trainable):
+    def setup(self, config: Any) -> None:
+        pass
+
+    def step(self) -> dict[str, Any]:
+        return outgrow_once(self.trial.id)
+
+
+def outgrows(config: Any, trial: Any) -> None:
+    trial.report(outgrow_once(trial.id))
+
+
+@pytest.mark.parametrize("trainable", [Outgrows, outgrows], ids=["class", "function"])
+def test_what_a_failed_trial_held_is_free_before_the_next_one_begins(
+    lease: Callable[..., Lease], trainable: Any
+) -> None:
+    slot = lease(trainable)
+    assert "MemoryError: no room for another block" in erred(slot.do(job(0))).error
+    assert slot.train(1).steps[0].metrics["left"] == 0
 
 
 # -- states --------------------------------------------------------------------------------------
@@ -411,7 +465,17 @@ def test_an_object_that_was_not_reset_well_ends_the_study(lease: Callable[..., L
     slot.train(0, until=2)
     error = erred(slot.do(job(1, 2)))
     assert error.fatal
+    assert "differs from a new one in loss" in error.error
     assert "n: 3 against 1" in error.error
+
+
+def test_an_object_that_was_reset_well_passes_the_comparison(
+    lease: Callable[..., Lease], log: list[str]
+) -> None:
+    slot = lease(Reusable, verify_reuse=True)
+    slot.train(0, until=2)
+    assert resources(slot.train(1, until=2)) == [1, 2]
+    assert log == ["setup", "reset", "setup", "cleanup"]  # the second one was for comparison
 
 
 def test_a_cleanup_that_raises_harms_no_other_trial(lease: Callable[..., Lease]) -> None:
