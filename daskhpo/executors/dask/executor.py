@@ -20,7 +20,6 @@ from daskhpo.core.events import (
     Held,
     SaveFailed,
     SlotsChanged,
-    Step,
     StopRequested,
     Trained,
 )
@@ -55,6 +54,7 @@ from daskhpo.executors.dask.protocol import (
     Refused,
     Unreadable,
     arrived,
+    trained_at,
 )
 from daskhpo.executors.dask.state_locations import StateLocations
 
@@ -309,12 +309,10 @@ class DaskExecutor:
 
     def _trained(self, slot: _Slot, trained: Trained, at: float) -> Trained:
         """Return the event as it arrives; the units of a slot stay in order."""
-        event = arrived(trained, at)
-        steps = []
-        for step in event.steps:
-            slot.clock = max(slot.clock, step.seconds)
-            steps.append(Step(step.resource, step.metrics, slot.clock))
-        return replace(event, steps=tuple(steps))
+        event = trained_at(trained, at, slot.clock)
+        if event.steps:
+            slot.clock = event.steps[-1].seconds
+        return event
 
     def _on_lease_lost(self, number: int, reason: str) -> list[Event]:
         slot = self._slots.pop(number, None)

@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
+from operator import attrgetter
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train, Write
@@ -242,34 +243,35 @@ def _union(members: tuple[Any, ...]) -> tuple[_Convert, _Convert]:
 def _sequence(item: Any) -> tuple[_Convert, _Convert]:
     encode, decode = _converters(item)
     return (
-        tuple if encode is None else lambda values: tuple([encode(value) for value in values]),
+        tuple if encode is None else lambda values: [encode(value) for value in values],
         tuple if decode is None else lambda data: tuple([decode(item) for item in data]),
     )
 
 
 def _record(cls: Any) -> tuple[_Convert, _Convert]:
     """Convert a dataclass to the tuple of its fields."""
-    hints = get_type_hints(cls)
     names = [field.name for field in fields(cls)]
+    if not names:
+        return (lambda value: ()), (lambda data: cls())
+    hints = get_type_hints(cls)
     converters = [_converters(hints[name]) for name in names]
-    encoders = [(name, encode) for name, (encode, _) in zip(names, converters, strict=True)]
+    encoders = [(i, encode) for i, (encode, _) in enumerate(converters) if encode is not None]
     decoders = [(i, decode) for i, (_, decode) in enumerate(converters) if decode is not None]
+    get = attrgetter(*names) if names[1:] else lambda value: (getattr(value, names[0]),)
 
     def encode(value: Any) -> Any:
-        return tuple(
-            [
-                getattr(value, name) if convert is None else convert(getattr(value, name))
-                for name, convert in encoders
-            ]
-        )
+        data = [*get(value)]
+        for i, convert in encoders:
+            data[i] = convert(data[i])
+        return data
 
     def decode(data: Any) -> Any:
-        values = list(data)
+        values = [*data]
         for i, convert in decoders:
             values[i] = convert(values[i])
         return cls(*values)
 
-    return encode, decode
+    return (encode if encoders else get), (decode if decoders else lambda data: cls(*data))
 
 
 def _same(value: Any) -> Any:
@@ -282,13 +284,26 @@ NEWS: Codec[LeaseNews] = Codec(LeaseNews)
 ORDERS: Codec[LeaseOrder] = Codec(LeaseOrder)
 CLIENT_MESSAGES: Codec[ClientMessage] = Codec(ClientMessage)
 
-LeaseEvent = TypeVar("LeaseEvent", bound=Trained | Held | Erred | StateEvent)
+LeaseEvent = TypeVar("LeaseEvent", bound=Held | Erred | StateEvent)
 
 
 def arrived(event: LeaseEvent, at: float) -> LeaseEvent:
-    """Return an event as it arrives at a time of the study: two machines' clocks may differ."""
-    if isinstance(event, Trained):
-        later = at - event.seconds
-        steps = tuple(Step(s.resource, s.metrics, s.seconds + later) for s in event.steps)
-        return replace(event, seconds=at, steps=steps)
+    """Return an event with the time of its arrival: the clocks of two machines may differ."""
     return replace(event, seconds=at)
+
+
+def trained_at(trained: Trained, at: float, not_before: float) -> Trained:
+    """Return the event as it arrives: its units keep their distances in time, and their order.
+
+    Parameters
+    ----------
+    at : time of the arrival, in seconds of the study.
+    not_before : time of the slot's last unit; this one's come no earlier.
+    """
+    later, last, steps = at - trained.seconds, not_before, []
+    for step in trained.steps:
+        last = max(last, step.seconds + later)
+        steps.append(Step(step.resource, step.metrics, last))
+    return Trained(
+        trained.trial, trained.attempt, tuple(steps), at, trained.ended, trained.preempted
+    )

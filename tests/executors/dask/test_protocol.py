@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskhpo.core.events import Dropped, Erred, Step, Trained
-from daskhpo.core.types import CheckpointRef
 from daskhpo.executors.dask import protocol
-from daskhpo.executors.dask.protocol import Call, Codec, arrived
+from daskhpo.executors.dask.protocol import Call, Codec, arrived, trained_at
 
 CODECS = {
     "Call": (protocol.CALLS, protocol.Call),
@@ -73,11 +72,16 @@ def test_the_name_of_a_message_tells_it_from_others_with_the_same_fields() -> No
     assert first != second
 
 
-def test_an_event_arrives_at_the_studys_time_with_its_units_as_old_as_they_were() -> None:
+def test_units_arrive_at_the_studys_time_as_old_as_they_were_and_in_order() -> None:
     steps = (Step(1, {"loss": 1.0}, 1000.0), Step(2, {"loss": 1.0}, 1003.0))
-    event = arrived(Trained(0, 1, steps, 1004.0, ended=True), 50.0)
+    sent = Trained(0, 1, steps, 1004.0, ended=True)
+    event = trained_at(sent, 50.0, not_before=0.0)
     assert [step.seconds for step in event.steps] == [46.0, 49.0]
     assert (event.seconds, event.ended) == (50.0, True)
+    late = trained_at(sent, 50.0, not_before=47.5)
+    assert [step.seconds for step in late.steps] == [47.5, 49.0]
+
+
+def test_other_events_have_the_time_of_their_arrival() -> None:
     assert arrived(Erred(0, 1, "E", 1004.0, fatal=True), 50.0) == Erred(0, 1, "E", 50.0, fatal=True)
-    ref = CheckpointRef(3, 0, 2)
-    assert arrived(Dropped(0, 1, ref.id, "full", 9.0), 50.0) == Dropped(0, 1, 3, "full", 50.0)
+    assert arrived(Dropped(0, 1, 3, "full", 9.0), 50.0) == Dropped(0, 1, 3, "full", 50.0)
