@@ -6,7 +6,7 @@ PIP := $(PYTHON) -m pip --disable-pip-version-check
 SETUP := $(VENV)/.set-up
 FOREIGN := .venv-foreign
 ARGS :=
-JOBS := 4  # processes that run tests: many of them wait
+JOBS := 3  # processes that run tests: many of them wait
 
 # Dragonfly needs numpy below 1.24, which needs a Python below 3.12.
 FOREIGN_PYTHON := $(firstword $(foreach p,python3 python3.11 python3.10,\
