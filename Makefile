@@ -6,7 +6,7 @@ PIP := $(PYTHON) -m pip --disable-pip-version-check
 SETUP := $(VENV)/.set-up
 FOREIGN := .venv-foreign
 ARGS :=
-JOBS := 4  # processes that run tests: many of them wait
+JOBS := 3  # processes that run tests: many of them wait
 
 # Dragonfly needs numpy below 1.24, which needs a Python below 3.12.
 FOREIGN_PYTHON := $(firstword $(foreach p,python3 python3.11 python3.10,\
@@ -21,10 +21,10 @@ study: $(SETUP)  ## tune a crystal graph network for two minutes (ARGS="--time-b
 	$(PYTHON) -m experiments.adsorption.study $(ARGS)
 
 test: $(SETUP) foreign system  ## run all tests (ARGS="-k asha")
-	$(PYTHON) -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: $(SETUP)  ## run the fast ones only: pure code and single processes
-	$(PYTHON) -m pytest -n auto --dist loadgroup --no-loadscope-reorder --ignore tests/experiments \
+	$(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/experiments \
 		-m "not (slow or cluster or slurm)" --timeout 30 $(ARGS)
 
 foreign: $(if $(FOREIGN_PYTHON),$(FOREIGN)/.set-up)  ## set up what only the tests of Dragonfly and SigOpt need

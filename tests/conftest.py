@@ -1,4 +1,4 @@
-"""Shares the tests out among processes: a file to each, and a Slurm to two of them."""
+"""The order of the tests when several processes run them: a file at a time, the longest first."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-TIERS = ("slurm", "cluster", "slow")  # the longest first, so that all processes end together
-OWN_SLURM = "test_cluster.py"  # half of the time of all tests of Slurm
+TIERS = ("slurm", "cluster", "slow")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -17,6 +16,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker(TIERS[tier]):
                 first[item.path] = tier
                 break
-        shared = item.get_closest_marker("slurm") and item.path.name != OWN_SLURM
-        item.add_marker(pytest.mark.xdist_group("slurm" if shared else str(item.path)))
     items.sort(key=lambda item: first.get(item.path, len(TIERS)))

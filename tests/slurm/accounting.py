@@ -30,6 +30,7 @@ def make_database(folder: Path) -> None:
     """An empty database, with the tables that the server itself needs."""
     data = folder / "database"
     data.mkdir()
+    (folder / "temporary").mkdir()
     script = f"create database mysql;\nuse mysql;\n{TABLES.read_text()}"
     with (folder / "make_database.out").open("wb") as log:
         subprocess.run(
@@ -84,6 +85,7 @@ def _mariadbd(folder: Path) -> list[str]:
         "mariadbd",
         "--no-defaults",
         f"--datadir={folder / 'database'}",
+        f"--tmpdir={folder / 'temporary'}",  # a server deletes the tables of others there
         "--lc-messages-dir=/usr/share/mysql",
         "--innodb-log-file-size=8M",
         "--innodb-buffer-pool-size=64M",

@@ -254,21 +254,23 @@ def test_a_target_ends_a_study(client: Client, make_study: Any) -> None:
 
 
 def test_a_time_budget_ends_a_study_and_it_goes_on_where_it_was(
-    client: Client, make_study: Any
+    client: Client, make_study: Any, tmp_path: Path
 ) -> None:
-    def slow(config: Any, trial: Any) -> None:
+    def train(config: Any, trial: Any) -> None:
         n = trial.checkpoint["n"] if trial.checkpoint else 0
         assert n == trial.resource
         while n < trial.max_t:
             n += 1
-            time.sleep(0.02)
+            while n == 10 and not (trial.should_stop() or (tmp_path / "go on").exists()):
+                time.sleep(0.01)
             trial.report({"loss": 1 / n, "n": n}, state=lambda n=n: {"n": n})
 
-    study = make_study(slow, FIFO(100))
-    first = study.run(num_trials=2, time_budget=0.5, client=client, progress=False)
+    study = make_study(train, FIFO(100))
+    first = study.run(num_trials=2, time_budget=3, client=client, progress=False)
     assert first.stop_reason == "the time budget is spent"
     assert set(first.trials().status) == {"queued"}
     before = first.trials().resource
+    (tmp_path / "go on").touch()
     second = study.resume(num_trials=2, client=client, progress=False)
     assert (second.trials().status == "completed").all()
     history = second.history()
