@@ -1,4 +1,4 @@
-"""Recommendation of a scheduler and a searcher: the first rule that applies to a study.
+"""Recommendation of a scheduler and a searcher, by the first rule that applies.
 
 ``docs/explanation/which-method.md`` shows the same rules, with the evidence for each.
 """

@@ -139,7 +139,7 @@ def _check_request(request: JobRequest) -> Iterator[Finding]:
 
 
 def _accounts(cluster: str) -> slurm_checks.Accounts:
-    """Return what Slurm's accounting knows of the user; empty where it keeps no accounts."""
+    """Return the user's accounts; empty where Slurm keeps none."""
     ask = ["sacctmgr", "--noheader", "--parsable2", "show"]
     user = ["user", "where", f"name={getpass.getuser()}", f"cluster={cluster}", "withassoc"]
     try:

@@ -68,7 +68,7 @@ class JobRequest:
 
     @cached_property
     def devices(self) -> list[tuple[str, int]]:
-        """Generic resources and their counts, from whichever option: ``[("gpu:a100", 2)]``."""
+        """Requested generic resources and their counts: ``[("gpu:a100", 2)]``."""
         texts = [
             part if name == "--gres" else f"gpu:{part}"
             for name, value in self._directives()

@@ -1,4 +1,4 @@
-"""Checks of a machine where trials would train: its limits, scratch directory and Python."""
+"""Checks of a machine for workers: limits, scratch directory, Python."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import daskhpo
 from daskhpo.cluster.doctor.finding import Finding, ok, problem, warning
 
 LIMITS = (  # limit, check, least, why, option of ulimit
@@ -80,7 +79,7 @@ def judge_scratch(path: str, n_bytes: int, kind: str) -> Finding:
 
 
 def type_of(path: str) -> str:
-    """Return the type of a path's file system, as the kernel names it; empty: not known."""
+    """Return the type of a path's file system: ``"nfs4"``; empty: not known."""
     argv = ["df", "--output=fstype", path]
     try:
         return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[-1]
@@ -143,7 +142,7 @@ def judge_python(
 
 
 def judge_worker(seconds: float, memory: int) -> Iterator[Finding]:
-    """Judge the start of a process until all was imported, and the bytes that it would have."""
+    """Judge a worker's seconds until all is imported, and its bytes of memory."""
     if seconds > SLOW_START:
         hint = "copy the environment to a local disk of the node, or pack it"
         yield warning("import time", f"a worker takes {seconds:.0f} s to start", hint)
@@ -155,4 +154,4 @@ def judge_worker(seconds: float, memory: int) -> Iterator[Finding]:
 
 
 def _folder() -> Path:
-    return Path(daskhpo.__file__).parent
+    return Path(__file__).parents[2]

@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def within(seconds: float, name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """Return the findings of a check; if it fails or takes too long, a problem of this name."""
+    """Return the findings of a check; a problem of this name if it fails or hangs."""
     found: list[list[Finding]] = []
 
     def run() -> None:

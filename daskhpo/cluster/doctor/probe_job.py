@@ -52,7 +52,7 @@ def run_probe(
     with ExitStack() as stack:
         output = stack.enter_context(_output(shared))
         server = stack.enter_context(socket.create_server(("", 0), backlog=16))
-        port = server.getsockname()[1]  # the kernel completes connections; nobody reads them
+        port = server.getsockname()[1]  # the kernel completes connections, and nothing is read
         probe = Probe(addresses, port, interface, versions()[0], digest(), request.n_gpus)
         try:
             job = jobs.submit_script(script(request, output, probe))
@@ -96,7 +96,7 @@ def collect(
     output: Path,
     interface: str | None,
 ) -> Iterator[Finding]:
-    """Yield the findings of a job that runs, until all are here or nothing more can come.
+    """Yield the findings of a job that runs, until no more can come.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def _parsed(line: str) -> Any:
 
 
 def _await_start(job: str, wait: float, log: Callable[[str], None]) -> tuple[JobState, float]:
-    """Return the state of a job that has started, or has waited too long, and its wait (s)."""
+    """Wait until a job starts, or too long; return its state and the seconds."""
     began, logged = time.monotonic(), ""
     while True:
         state = _state(job)
@@ -227,7 +227,7 @@ def _read(path: Path) -> str:
 
 @contextmanager
 def _output(shared: Path) -> Iterator[Path]:
-    """Create a file for the job's output, in a folder whose name tells if a job sees the same."""
+    """Create a file for the job's output, in a folder with a name of its own."""
     folder = shared.absolute() / f".daskhpo-doctor-{secrets.token_hex(4)}"
     folder.mkdir(mode=0o700)
     try:

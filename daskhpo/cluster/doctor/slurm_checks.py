@@ -39,7 +39,7 @@ REFUSALS = (  # a word of the message, the check that it belongs to, and what to
 
 
 class Nodes(NamedTuple):
-    """Nodes of a partition in one state, with the same devices, as ``sinfo`` prints them.
+    """Nodes of one partition, state and kind, as ``sinfo`` prints them.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ def parse_sinfo(text: str) -> list[Nodes]:
 
 
 def chosen(nodes: Iterable[Nodes], queue: str | None) -> list[Nodes]:
-    """Return the nodes of the partitions that a job requests; None: of the default one."""
+    """Return the nodes of a job's partitions; None: of the default one."""
     if queue is None:
         return [group for group in nodes if group.partition.endswith("*")]
     return [group for group in nodes if group.name in queue.split(",")]
@@ -109,7 +109,7 @@ def check_partition(nodes: Sequence[Nodes], queue: str | None) -> Finding:
 def check_walltime(
     nodes: Sequence[Nodes], request: JobRequest, others: Mapping[str, float]
 ) -> Finding:
-    """Check that the walltime is within all limits; Slurm may let a longer job wait for ever.
+    """Check that the walltime is within all limits; Slurm may never start others.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ class Accounts:
 
 
 def check_access(partition: Mapping[str, str], account: str, qos: str) -> Finding | None:
-    """Check who may use a partition; Slurm may let a job of others wait for ever.
+    """Check who may use a partition; Slurm may never start the jobs of others.
 
     Parameters
     ----------
