@@ -305,10 +305,10 @@ def _gap(given: _Given) -> str:
 def _as_json(
     frame: pd.DataFrame, study: Study, given: _Given, assumptions: list[str]
 ) -> dict[str, Any]:
-    numbers = [name for name in frame if name not in ("method", "scheduler", "seed", "complete")]
+    names = [name for name in frame if name not in ("method", "scheduler", "seed", "complete")]
     methods = {}
     for method, part in frame.groupby("method", sort=False):
-        quantiles = {n: [float(part[n].quantile(q)) for q in QUANTILES] for n in numbers}
+        quantiles = {n: [float(part[n].quantile(q)) for q in QUANTILES] for n in names}
         complete = bool(part["complete"].all())
         scheduler = part["scheduler"].iloc[0]
         methods[str(method)] = {"scheduler": scheduler, "complete": complete} | quantiles

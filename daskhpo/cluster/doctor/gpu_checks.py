@@ -6,7 +6,7 @@ import importlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,15 @@ VISIBLE = (
 )
 
 
+Devices = list[tuple[str, bool]]  # names, and whether their results are right
+
+
 @dataclass
 class Tried:
-    """Devices that a library found: their names, and whether their results are right.
-
-    Attributes
-    ----------
-    name : name and version of the library.
-    missing : why it finds no device, if it is no error.
-    error : why it failed.
-    """
+    """A library, and the devices that it found; else why it failed or has none."""
 
     name: str
-    devices: list[tuple[str, bool]]
+    devices: Devices = field(default_factory=list)
     seconds: float = 0.0
     missing: str = ""
     error: str = ""
@@ -45,18 +41,18 @@ def check_gpus(n_gpus: int) -> Iterator[Finding]:
         return
     tried = []
     for name, compute in (("torch", _with_torch), ("cupy", _with_cupy), ("jax", _with_jax)):
-        began, result = time.monotonic(), Tried(name, [])
+        began, one = time.monotonic(), Tried(name)
         try:
             library = importlib.import_module(name)
-            result.name = f"{name} {library.__version__}"
-            result.devices, result.missing = compute(library)
+            one.name = f"{name} {library.__version__}"
+            one.devices, one.missing = compute(library)
         except ModuleNotFoundError:
             continue
         except BaseException as error:
-            result.error = f"fails: {type(error).__name__}: {error}"
-        result.seconds = time.monotonic() - began
-        tried.append(result)
-        if result.devices:
+            one.error = f"fails: {type(error).__name__}: {error}"
+        one.seconds = time.monotonic() - began
+        tried.append(one)
+        if one.devices:
             break
     driver = Path("/proc/driver/nvidia/version").exists() or Path("/dev/kfd").exists()
     yield from judge_gpus(n_gpus, os.environ, tried, driver)
@@ -66,7 +62,7 @@ def judge_gpus(
     n_gpus: int, environ: Mapping[str, str], tried: Sequence[Tried], driver: bool
 ) -> Iterator[Finding]:
     """Judge the number of visible GPUs, and what was computed on them."""
-    computed = next((result for result in tried if result.devices), None)
+    computed = next((one for one in tried if one.devices), None)
     name = next((name for name in VISIBLE if name in environ), None)
     n_visible = len(computed.devices) if computed else 0
     shown = f"{n_visible} found"
@@ -79,9 +75,7 @@ def judge_gpus(
         hint = "check --gres, and GresTypes in slurm.conf"
         yield problem("gpu", f"{n_gpus} requested, but {shown}", hint)
     else:
-        hint = (
-            "Slurm allocated no GPU to the job: check --gres, or how to request GPUs at your site"
-        )
+        hint = "Slurm allocated none: check --gres, or how to request GPUs at your site"
         yield problem("gpu", f"no GPU is visible: {VISIBLE[0]} is not set", hint)
     yield _judge_computing(computed, tried, driver)
 
@@ -107,7 +101,7 @@ def _judge_computing(computed: Tried | None, tried: Sequence[Tried], driver: boo
     return problem(check, message, "install a build for the GPU driver of that node")
 
 
-def _with_torch(torch: Any) -> tuple[list[tuple[str, bool]], str]:
+def _with_torch(torch: Any) -> tuple[Devices, str]:
     devices = []
     for number in range(torch.cuda.device_count()):
         there = torch.rand(256, 256, dtype=torch.float64, device=f"cuda:{number}")
@@ -118,7 +112,7 @@ def _with_torch(torch: Any) -> tuple[list[tuple[str, bool]], str]:
     return devices, "" if built else "is built for CPUs only"
 
 
-def _with_cupy(cupy: Any) -> tuple[list[tuple[str, bool]], str]:
+def _with_cupy(cupy: Any) -> tuple[Devices, str]:
     devices = []
     for number in range(cupy.cuda.runtime.getDeviceCount()):
         with cupy.cuda.Device(number):
@@ -130,7 +124,7 @@ def _with_cupy(cupy: Any) -> tuple[list[tuple[str, bool]], str]:
     return devices, ""
 
 
-def _with_jax(jax: Any) -> tuple[list[tuple[str, bool]], str]:
+def _with_jax(jax: Any) -> tuple[Devices, str]:
     import numpy
 
     devices = []

@@ -9,9 +9,9 @@ from daskhpo.cluster.doctor.gpu_checks import Tried, check_gpus, judge_gpus
 
 A100 = ("NVIDIA A100", True)
 TORCH = Tried("torch 2.9.0", [A100], seconds=1.2)
-NO_CUDA = Tried("torch 2.9.0+cpu", [], missing="is built for CPUs only")
-BLIND = Tried("torch 2.9.0", [])
-BROKEN = Tried("cupy", [], error="fails: CUDARuntimeError: no driver")
+NO_CUDA = Tried("torch 2.9.0+cpu", missing="is built for CPUs only")
+BLIND = Tried("torch 2.9.0")
+BROKEN = Tried("cupy", error="fails: CUDARuntimeError: no driver")
 WRONG = Tried("torch 2.9.0", [A100, ("NVIDIA A100", False)])
 
 
