@@ -11,7 +11,7 @@ from daskhpo._lazy import lazy
 from daskhpo._version import __version__
 
 if TYPE_CHECKING:
-    from daskhpo.recommendation.answer import Recommendation, recommend
+    from daskhpo.recommendation import Recommendation, recommend
     from daskhpo.results.result import Result, load_study
     from daskhpo.study.study import Study
     from daskhpo.trainable import Trainable
@@ -29,11 +29,11 @@ __all__ = [
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "Recommendation": "daskhpo.recommendation.answer",
+        "Recommendation": "daskhpo.recommendation",
         "Result": "daskhpo.results.result",
         "Study": "daskhpo.study.study",
         "Trainable": "daskhpo.trainable",
         "load_study": "daskhpo.results.result",
-        "recommend": "daskhpo.recommendation.answer",
+        "recommend": "daskhpo.recommendation",
     },
 )

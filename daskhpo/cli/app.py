@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from daskhpo._version import __version__
 from daskhpo.cli import checkpoints, cost, doctor, jobs, plan, replay
+from daskhpo.cli.arguments import positive
 from daskhpo.core.errors import DaskhpoError
 from daskhpo.engine.session import read_manifest
 from daskhpo.results.progress import describe_search_wait
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
     best = commands.add_parser("best", help="show the best trials of a study")
     best.add_argument("path", type=Path, help="the study's directory")
-    best.add_argument("-k", type=_positive, default=1, help="number of trials to show (default: 1)")
+    best.add_argument("-k", type=positive, default=1, help="number of trials to show (default: 1)")
     best.add_argument("--json", action="store_true", help="print JSON, one line per trial")
     best.set_defaults(act=_best)
 
@@ -99,12 +100,6 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_to(commands)
     replay.add_to(commands)
     return parser
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
-    return number
 
 
 def _run(options: argparse.Namespace) -> int:

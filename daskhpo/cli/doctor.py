@@ -8,7 +8,10 @@ import socket
 import sys
 import textwrap
 from collections import Counter
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
+
+from daskhpo.cli.text import count
 
 if TYPE_CHECKING:
     from daskhpo.cluster.doctor import Finding
@@ -45,7 +48,7 @@ def add_to(commands: Any) -> None:
     devices.add_argument(
         "--gpus",
         "--gpus-per-job",
-        dest="gpus",
+        dest="gpus_per_job",
         metavar="N",
         type=int,
         default=1,
@@ -58,6 +61,7 @@ def add_to(commands: Any) -> None:
     job.add_argument("--memory", metavar="SIZE", help="memory of each job, such as 32GB")
     job.add_argument(
         "--directive",
+        dest="job_extra_directives",
         action="append",
         default=[],
         metavar="OPTION",
@@ -65,6 +69,7 @@ def add_to(commands: Any) -> None:
     )
     job.add_argument(
         "--prologue",
+        dest="job_script_prologue",
         action="append",
         default=[],
         metavar="LINE",
@@ -106,18 +111,9 @@ def run(options: argparse.Namespace) -> int:
     from daskhpo.cluster.doctor.checks import run_checks
     from daskhpo.core.quantities import parse_duration
 
-    request = JobRequest(
-        queue=options.queue,
-        account=options.account,
-        walltime=options.walltime,
-        cores=options.cores,
-        memory=options.memory,
-        gpus_per_job=options.gpus,
-        gres=options.gres,
-        job_extra_directives=tuple(options.directive),
-        job_script_prologue=tuple(options.prologue),
-        python=options.python,
-    )
+    given: dict[str, Any] = {one.name: getattr(options, one.name) for one in fields(JobRequest)}
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    request = JobRequest(**given | lists)
     counts: Counter[Verdict] = Counter()
     location = None
     for finding in run_checks(
@@ -130,7 +126,7 @@ def run(options: argparse.Namespace) -> int:
     ):
         counts[finding.verdict] += 1
         if options.json:
-            print(json.dumps(_as_json(finding)), flush=True)
+            print(json.dumps(finding.to_json()), flush=True)
             continue
         if finding.location is not location:
             location = finding.location
@@ -145,55 +141,39 @@ def _log(message: str) -> None:
     print(f"daskhpo: {message}", file=sys.stderr, flush=True)
 
 
-def _as_json(finding: Finding) -> dict[str, str]:
-    return {
-        "place": finding.location.value,
-        "check": finding.check,
-        "verdict": finding.verdict.value,
-        "said": finding.message,
-        "todo": finding.hint,
-    }
-
-
 def _heading(finding: Finding) -> str:
     from daskhpo.cluster.doctor import CheckLocation
 
-    return (
-        f"here, on {socket.gethostname()}" if finding.location is CheckLocation.HERE else "in a job"
-    )
+    is_here = finding.location is CheckLocation.HERE
+    return f"here, on {socket.gethostname()}" if is_here else "in a job"
 
 
 def _lines(finding: Finding) -> str:
     """Format a finding as ``verdict  check  message``, with the hint below."""
     indent = " " * (12 + LABEL)
     head = f"  {finding.verdict.value:<9} {finding.check:<{LABEL}}"
-    lines = textwrap.wrap(
-        finding.message,
+    lines = _wrapped(finding.message, head, indent)
+    return "\n".join(lines + _wrapped(finding.hint, f"{indent}-> ", f"{indent}   "))
+
+
+def _wrapped(text: str, first: str, others: str) -> list[str]:
+    return textwrap.wrap(
+        text,
         WIDTH,
-        initial_indent=head,
-        subsequent_indent=indent,
+        initial_indent=first,
+        subsequent_indent=others,
         break_long_words=False,
         break_on_hyphens=False,
     )
-    if finding.hint:
-        lines += textwrap.wrap(
-            finding.hint,
-            WIDTH,
-            initial_indent=f"{indent}-> ",
-            subsequent_indent=f"{indent}   ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    return "\n".join(lines)
 
 
 def _summary(counts: Counter[Any]) -> str:
     from daskhpo.cluster.doctor import Verdict
 
-    words = {Verdict.WARNING: "warning", Verdict.PROBLEM: "problem"}
     parts = [f"{counts[Verdict.OK]} ok"]
-    for verdict, word in words.items():
-        parts.append(f"{counts[verdict]} {word}{'s' * (counts[verdict] != 1)}")
+    parts += [
+        count(counts[verdict], verdict.value) for verdict in (Verdict.WARNING, Verdict.PROBLEM)
+    ]
     if counts[Verdict.SKIPPED]:
         parts.append(f"{counts[Verdict.SKIPPED]} skipped")
     return ", ".join(parts)

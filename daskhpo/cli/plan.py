@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskhpo.cli.text import columns, count, duration, size
+from daskhpo.cli.arguments import numbers, positive
+from daskhpo.cli.text import columns, count, duration, size, spread
 from daskhpo.core.quantities import parse_bytes, parse_duration
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def add_to(commands: Any) -> None:
         "study", metavar="FILE.py:NAME", help="Python file, and the name of the Study in it"
     )
     slots = parser.add_mutually_exclusive_group(required=True)
-    slots.add_argument("--gpus", type=_positive, help="number of GPUs of the study")
-    slots.add_argument("--workers", type=_positive, help="number of workers, if trials use no GPU")
+    slots.add_argument("--gpus", type=positive, help="number of GPUs of the study")
+    slots.add_argument("--workers", type=positive, help="number of workers, if trials use no GPU")
     parser.add_argument(
         "--gpu", type=float, default=1.0, help="GPUs per trial, or a fraction (default: 1)"
     )
@@ -45,7 +46,7 @@ def add_to(commands: Any) -> None:
         default="0",
         help="time between a job and its successor, such as 20m (default: 0)",
     )
-    parser.add_argument("--num-trials", type=_positive, help="number of trials in the study")
+    parser.add_argument("--num-trials", type=positive, help="number of trials in the study")
     parser.add_argument("--time-budget", help="time budget of the study, such as 12h")
     times = parser.add_mutually_exclusive_group()
     times.add_argument(
@@ -74,7 +75,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument(
         "--seeds",
-        type=_positive,
+        type=positive,
         help="number of simulated studies per scheduler (default: 10, or 3 to 9 if they are large)",
     )
     parser.add_argument("--json", action="store_true", help="print the numbers as one JSON object")
@@ -144,7 +145,10 @@ class _Given:
         )
         self.queue = 0.0 if options.queue == "0" else parse_duration(options.queue, "--queue")
         self.launch_seconds: float | None = options.launch_seconds
-        self.seconds_per_unit = _numbers(options.seconds_per_unit)
+        paces = options.seconds_per_unit
+        self.seconds_per_unit = (
+            None if paces is None else numbers("--seconds-per-unit", paces, float)
+        )
         self.has_state = options.state_size != "none"
         stated = options.state_size if self.has_state else None
         self.state_bytes: int | None = parse_bytes(stated, "--state-size")
@@ -224,12 +228,10 @@ def _table(frame: pd.DataFrame, given: _Given) -> list[list[str]]:
 
 
 def _spread(values: pd.Series, whole: bool) -> str:
-    """Return the median, with the 10th and 90th percentile if they print differently."""
+    """Return the median, 10th and 90th percentile."""
     low, middle, high = (float(values.quantile(q)) for q in QUANTILES)
     digits = 0 if whole or high >= 100 else 1 if high >= 10 else 2
-    shown = f"{middle:,.{digits}f}"
-    around = [f"{value:,.{digits}f}" for value in (low, high)]
-    return shown if around == [shown, shown] else f"{shown} ({'-'.join(around)})"
+    return spread(*(f"{value:,.{digits}f}" for value in (middle, low, high)))
 
 
 def _assumptions(
@@ -303,10 +305,10 @@ def _gap(given: _Given) -> str:
 def _as_json(
     frame: pd.DataFrame, study: Study, given: _Given, assumptions: list[str]
 ) -> dict[str, Any]:
-    numbers = [name for name in frame if name not in ("method", "scheduler", "seed", "complete")]
+    names = [name for name in frame if name not in ("method", "scheduler", "seed", "complete")]
     methods = {}
     for method, part in frame.groupby("method", sort=False):
-        quantiles = {n: [float(part[n].quantile(q)) for q in QUANTILES] for n in numbers}
+        quantiles = {n: [float(part[n].quantile(q)) for q in QUANTILES] for n in names}
         complete = bool(part["complete"].all())
         scheduler = part["scheduler"].iloc[0]
         methods[str(method)] = {"scheduler": scheduler, "complete": complete} | quantiles
@@ -324,20 +326,3 @@ def _has_gpu() -> bool:
     from daskhpo.cluster.gpus import visible_gpus
 
     return bool(visible_gpus())
-
-
-def _numbers(text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(
-            f"--seconds-per-unit {text} must be a number, or several separated by commas"
-        ) from None
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
-    return number

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskhpo.cli.text import columns, count, duration
+from daskhpo.cli.arguments import numbers
+from daskhpo.cli.text import columns, count, duration, spread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     from daskhpo.simulation.curves import CurveTable
 
     given = {text: parse_scheduler(text) for text in options.scheduler}
-    workers = _numbers(options.workers)
+    workers = numbers("--workers", options.workers, int)
     table = CurveTable.read(options.path, options.metric, options.mode)
     schedulers = standard_schedulers(table.max_t) | given
     target = table.best if options.target is None else options.target
@@ -137,7 +138,7 @@ def _spread(times: pd.Series) -> str:
     middle, low, high = (_quantile(times, q) for q in (0.5, 0.1, 0.9))
     if middle == math.inf:
         return "not reached" if low == math.inf else f"not reached ({duration(low)}-)"
-    return f"{duration(middle)} ({duration(low)}-{duration(high) if high < math.inf else ''})"
+    return spread(duration(middle), duration(low), duration(high) if high < math.inf else "")
 
 
 def _ratios(base: pd.Series, times: pd.Series) -> str:
@@ -146,8 +147,7 @@ def _ratios(base: pd.Series, times: pd.Series) -> str:
     if not both.any():
         return "-"
     ratios = base[both] / times[both]
-    middle, low, high = (_quantile(ratios, q) for q in (0.5, 0.1, 0.9))
-    return f"{middle:.1f} ({low:.1f}-{high:.1f})"
+    return spread(*(f"{_quantile(ratios, q):.1f}" for q in (0.5, 0.1, 0.9)))
 
 
 def _quantile(values: pd.Series, q: float) -> float:
@@ -201,12 +201,3 @@ def _explained(
         )
     else:
         yield "No unit is extrapolated: recorded curves cover all training."
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(
-            f"--workers {text} must be a number, or several separated by commas"
-        ) from None

@@ -22,6 +22,11 @@ def count(n: int, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
+def spread(middle: str, low: str, high: str) -> str:
+    """Return text such as ``3.1 (2.8-4.0)``; the middle alone if all are the same."""
+    return middle if middle == low == high else f"{middle} ({low}-{high})"
+
+
 def size(n_bytes: float) -> str:
     """Return bytes as text such as ``3.1 MB``."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -14,7 +14,6 @@ class JobPhase(Enum):
 
     PENDING = "waiting"
     RUNNING = "running"
-    OVER = "over"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from daskhpo.remote.submission import JobDirectory, WorkerSteps
 logger = logging.getLogger("daskhpo")
 
 STEP_POLL_SECONDS = 1.0
-MAX_RESTARTS = 5  # failures of a step, of which the last one is final
+MAX_RESTARTS = 5  # of each step
 END_SECONDS = 20.0  # for a step to end before it is terminated
 
 
@@ -45,7 +45,8 @@ def allocation_cluster(
     ) as cluster:
         address = {"address": cluster.scheduler_address}
         write_private(folder.scheduler_file, json.dumps(address) + "\n")
-        running = StepSupervisor(steps, folder)
+        numbers = range(steps.nodes * steps.per_node)
+        running = StepSupervisor([step_command(steps, folder, number) for number in numbers])
         try:
             yield cluster
         finally:
@@ -57,14 +58,17 @@ def allocation_cluster(
 
 
 class StepSupervisor:
-    """One ``srun`` process per step; steps that fail are restarted."""
+    """One process per step, such as ``srun``; steps that fail are restarted.
 
-    def __init__(self, steps: WorkerSteps, folder: JobDirectory) -> None:
-        self._argv = [
-            step_command(steps, folder, number) for number in range(steps.nodes * steps.per_node)
-        ]
-        self._running = [_start(argv) for argv in self._argv]
-        self._n_restarts = [0] * len(self._argv)
+    Parameters
+    ----------
+    commands : command line of each step.
+    """
+
+    def __init__(self, commands: Sequence[Sequence[str]]) -> None:
+        self._commands = commands
+        self._running = {number: _start(argv) for number, argv in enumerate(commands)}
+        self._restarts_left = [MAX_RESTARTS] * len(commands)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="daskhpo-steps", daemon=True)
         self._thread.start()
@@ -77,7 +81,7 @@ class StepSupervisor:
     def close(self) -> None:
         """Wait for the steps to end, and terminate those that do not."""
         deadline = time.monotonic() + END_SECONDS
-        for step in self._running:
+        for step in self._running.values():
             try:
                 step.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
@@ -86,17 +90,18 @@ class StepSupervisor:
 
     def _watch(self) -> None:
         while not self._closed.wait(STEP_POLL_SECONDS):
-            for number, step in enumerate(self._running):
-                if not step.poll() or self._n_restarts[number] >= MAX_RESTARTS:
-                    continue  # running, ended without error, or not to be restarted
-                self._n_restarts[number] += 1
-                if self._n_restarts[number] == MAX_RESTARTS:
+            for number, step in list(self._running.items()):
+                if not step.poll():
+                    continue  # running, or ended without error
+                if not self._restarts_left[number]:
                     logger.warning("worker step %s failed too often: not restarted", number)
+                    del self._running[number]
                     continue
+                self._restarts_left[number] -= 1
                 logger.warning(
                     "worker step %s failed with exit code %s: restarted", number, step.returncode
                 )
-                self._running[number] = _start(self._argv[number])
+                self._running[number] = _start(self._commands[number])
 
 
 def step_command(steps: WorkerSteps, folder: JobDirectory, number: int) -> list[str]:

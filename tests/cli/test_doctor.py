@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daskhpo.cli import doctor, main
-from daskhpo.cluster.doctor.finding import CheckLocation, Verdict, problem, skipped
+from daskhpo.cluster.doctor.finding import problem, skipped
 
 
 @pytest.fixture
@@ -47,6 +47,7 @@ def test_without_slurm_a_partition_is_asked_for_in_vain(
     assert found["place"] == "here"
 
 
+@pytest.mark.slow
 def test_some_of_slurms_commands_are_not_enough(
     no_slurm: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,10 +98,10 @@ def test_a_finding_is_a_line_with_what_to_do_below() -> None:
 
 
 def test_as_json_a_finding_has_all_its_parts() -> None:
-    assert doctor._as_json(skipped("job", "no")) == {
-        "place": CheckLocation.HERE.value,
+    assert skipped("job", "no").to_json() == {
+        "place": "here",
         "check": "job",
-        "verdict": Verdict.SKIPPED.value,
+        "verdict": "skipped",
         "said": "no",
         "todo": "",
     }

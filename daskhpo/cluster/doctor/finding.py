@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -40,6 +41,22 @@ class Finding:
     hint: str = ""
     location: CheckLocation = CheckLocation.HERE
 
+    def to_json(self) -> dict[str, str]:
+        """Return the finding as ``daskhpo doctor --json`` prints it."""
+        return {
+            "place": self.location.value,
+            "check": self.check,
+            "verdict": self.verdict.value,
+            "said": self.message,
+            "todo": self.hint,
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, str]) -> Finding:
+        """Return the finding of such data: the inverse of :meth:`to_json`."""
+        place, verdict = CheckLocation(data["place"]), Verdict(data["verdict"])
+        return Finding(data["check"], verdict, data["said"], data["todo"], place)
+
 
 def ok(check: str, message: str) -> Finding:
     return Finding(check, Verdict.OK, message)
@@ -53,5 +70,5 @@ def problem(check: str, message: str, hint: str = "") -> Finding:
     return Finding(check, Verdict.PROBLEM, message, hint)
 
 
-def skipped(check: str, message: str, hint: str = "") -> Finding:
-    return Finding(check, Verdict.SKIPPED, message, hint)
+def skipped(check: str, message: str) -> Finding:
+    return Finding(check, Verdict.SKIPPED, message)

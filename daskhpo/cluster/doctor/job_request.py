@@ -11,18 +11,9 @@ from functools import cached_property
 from daskhpo.cluster.times import parse_walltime, slurm_time
 
 _GPU_OPTIONS = ("--gres", "--gpus", "-G", "--gpus-per-node", "--gpus-per-task", "--gpus-per-socket")
-
-
-@dataclass(frozen=True)
-class Gres:
-    """Generic resource: ``gpu:a100:2`` has name ``gpu``, type ``a100`` and count 2."""
-
-    name: str
-    type: str
-    count: int
-
-    def __str__(self) -> str:
-        return ":".join(part for part in (self.name, self.type, str(self.count)) if part)
+_GRES = re.compile(  # NAME, NAME:COUNT, NAME:TYPE or NAME:TYPE:COUNT
+    r"(?:gres[:/])?([\w.+-]+(?::(?!\d+[KMG]?$)[\w.+-]+)?)(?::(\d+)([KMG]?))?", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -76,24 +67,22 @@ class JobRequest:
         return None if self.walltime is None else parse_walltime(self.walltime)
 
     @cached_property
-    def devices(self) -> list[Gres]:
-        """Requested generic resources, from whichever option."""
-        directed = [
-            gres
+    def devices(self) -> list[tuple[str, int]]:
+        """Requested generic resources and their counts: ``[("gpu:a100", 2)]``."""
+        texts = [
+            part if name == "--gres" else f"gpu:{part}"
             for name, value in self._directives()
             if name in _GPU_OPTIONS
             for part in value.split(",")
-            if (gres := parse_gres(part if name == "--gres" else f"gpu:{part}"))
         ]
-        if directed:
-            return directed
-        asked = self._gres()
-        return [parse_gres(part) for part in asked.split(",")] if asked else []
+        if not texts and (gres := self._gres()):
+            texts = gres.split(",")
+        return [parse_gres(text) for text in texts]
 
     @property
     def n_gpus(self) -> int:
         """Total number of requested GPUs."""
-        return sum(gres.count for gres in self.devices if gres.name == "gpu")
+        return sum(n for device, n in self.devices if device.partition(":")[0] == "gpu")
 
     @property
     def qos(self) -> str | None:
@@ -132,22 +121,18 @@ class JobRequest:
                 yield match[1], match[2].strip("\"'")
 
 
-def parse_gres(text: str) -> Gres:
-    """Parse one generic resource, as ``sbatch`` reads and ``sinfo`` prints it.
+def parse_gres(text: str) -> tuple[str, int]:
+    """Parse one generic resource, as ``sbatch`` reads it.
 
-    >>> parse_gres("gpu:a100:4(S:0-1)")
-    Gres(name='gpu', type='a100', count=4)
+    >>> parse_gres("gpu:a100:4")
+    ('gpu:a100', 4)
 
     Raises
     ------
     ValueError : the text has another form.
     """
-    parts = re.sub(r"\(.*?\)", "", text.strip()).removeprefix("gres/").split(":")
-    if parts[0] == "gres":
-        parts = parts[1:]
-    count = parts.pop() if len(parts) > 1 and re.fullmatch(r"\d+[KkMmGg]?", parts[-1]) else "1"
-    if len(parts) not in (1, 2) or not all(re.fullmatch(r"[\w.+-]+", part) for part in parts):
+    found = _GRES.fullmatch(text.strip())
+    if found is None:
         raise ValueError(f"{text!r} is not a generic resource; give NAME:COUNT or NAME:TYPE:COUNT")
-    factor = {"k": 1024, "m": 1024**2, "g": 1024**3}.get(count[-1].lower())
-    number = int(count[:-1]) * factor if factor else int(count)
-    return Gres(parts[0], parts[1] if len(parts) == 2 else "", number)
+    device, count, unit = found.groups("")
+    return device, int(count or 1) * 1024 ** " KMG".index(unit.upper() or " ")

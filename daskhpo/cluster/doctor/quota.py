@@ -30,37 +30,22 @@ class Quota:
     limit: int
 
 
-def parse_quota(text: str, owner: str = "user") -> list[Quota]:
-    """Parse the output of ``quota -w -p`` or ``lfs quota``: quotas that have a limit.
+# A path, perhaps with a line break behind it; used, soft, hard limit and grace of blocks (KiB), and
+# of files. Numbers may be 123* (over the limit) or [123] (not exact); a grace may be left out.
+_NUMBER = r"\s+\[?(\d+)\]?[*k]?"
+_ROW = re.compile(rf"^\s*([^\s\d]\S*){_NUMBER * 3}(?:\s+\S+)?{_NUMBER * 3}(?=\s|$)", re.MULTILINE)
 
-    Both count blocks of 1024 bytes. ``lfs`` breaks the line after a long path.
-    """
-    found: list[Quota] = []
-    place = ""
-    for line in text.splitlines():
-        words = line.split()
-        if not words or "quota" in words or line.lower().startswith("disk quotas"):
-            continue
-        if len(words) == 1:
-            place = words[0]
-            continue
-        numbers = [_number(word) for word in words]
-        if numbers[0] is None or len(words) > 8:  # the path is on this line
-            place, numbers = words[0], numbers[1:]
-        # used, soft, hard, grace, then the same for files; a grace may be left out
-        if len(numbers) == 8 or (len(numbers) == 7 and numbers[3] is None):
-            del numbers[3]
-        if len(numbers) < 6 or not place:
-            continue
-        used, soft, hard, n_files, soft_files, hard_files = numbers[:6]
+
+def parse_quota(text: str, owner: str = "user") -> list[Quota]:
+    """Parse the output of ``quota -w -p`` or ``lfs quota``: quotas that have a limit."""
+    found = []
+    for place, *numbers in _ROW.findall(text):
+        used, soft, hard, n_files, soft_files, hard_files = map(int, numbers)
         where = f"{owner} on {place}"
-        for kind, amount, limits, unit in (
-            ("bytes", used, (soft, hard), 1024),
-            ("files", n_files, (soft_files, hard_files), 1),
-        ):
-            least = min((limit for limit in limits if limit), default=0)
-            if amount is not None and least:
-                found.append(Quota(where, kind, amount * unit, least * unit))
+        if limits := [limit for limit in (soft, hard) if limit]:
+            found.append(Quota(where, "bytes", used * 1024, min(limits) * 1024))
+        if limits := [limit for limit in (soft_files, hard_files) if limit]:
+            found.append(Quota(where, "files", n_files, min(limits)))
     return found
 
 
@@ -71,32 +56,23 @@ def check_room(free_bytes: int, free_files: int | None, quotas: Sequence[Quota])
     ----------
     free_files : files that can still be created; None: the file system does not count files.
     """
-    findings = []
     files = "" if free_files is None else f", {free_files:,} files"
     message = f"{_gigabytes(free_bytes)}{files} free on the file system"
-    hint = "delete files, or limit checkpoints: CheckpointPolicy(max_bytes=..., max_files=...)"
-    if free_bytes == 0 or free_files == 0:
-        findings.append(problem("room", message, hint))
-    elif free_bytes < LOW_BYTES or (free_files is not None and free_files < LOW_FILES):
-        findings.append(warning("room", message, hint))
-    else:
-        findings.append(ok("room", message))
+    few = free_bytes < LOW_BYTES or (free_files is not None and free_files < LOW_FILES)
+    findings = [_room("room", message, is_full=0 in (free_bytes, free_files), is_nearly=few)]
     for quota in quotas:
         in_words = _gigabytes if quota.kind == "bytes" else "{:,} files".format
         message = f"{quota.of}: {in_words(quota.used)} of {in_words(quota.limit)} are used"
-        if quota.used >= quota.limit:
-            findings.append(problem("quota", message, hint))
-        elif quota.used >= NEARLY * quota.limit:
-            findings.append(warning("quota", message, hint))
-        else:
-            findings.append(ok("quota", message))
+        is_full, is_nearly = quota.used >= quota.limit, quota.used >= NEARLY * quota.limit
+        findings.append(_room("quota", message, is_full=is_full, is_nearly=is_nearly))
     return findings
 
 
-def _number(word: str) -> int | None:
-    """Parse ``123``, ``123*`` (over its limit) or ``[123]`` (not exact); None: other."""
-    match = re.fullmatch(r"\[?(\d+)\]?\*?", word)
-    return int(match[1]) if match else None
+def _room(check: str, message: str, *, is_full: bool, is_nearly: bool) -> Finding:
+    if not (is_full or is_nearly):
+        return ok(check, message)
+    hint = "delete files, or limit checkpoints: CheckpointPolicy(max_bytes=..., max_files=...)"
+    return (problem if is_full else warning)(check, message, hint)
 
 
 def _gigabytes(n_bytes: float) -> str:

@@ -29,7 +29,7 @@ def as_nobody(tmp_path):
     [
         (0o555, "", "cannot be written here: Permission denied"),
         (0o000, "", "cannot be written here: Permission denied"),
-        (0o000, "runs", "cannot be accessed here: Permission denied"),
+        (0o000, "runs", "cannot be written here: Permission denied"),
     ],
 )
 def test_a_directory_without_permission_is_a_problem(request, tmp_path, mode, inside, message):

@@ -1,0 +1,47 @@
+"""Worker steps as processes: which are restarted, and how they end."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from daskhpo.remote import allocation
+from daskhpo.remote.allocation import MAX_RESTARTS, StepSupervisor
+
+
+@pytest.fixture(autouse=True)
+def in_haste(monkeypatch):
+    monkeypatch.setattr(allocation, "STEP_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(allocation, "END_SECONDS", 0.0)
+
+
+def supervised(*commands):
+    """Steps that run these commands of a shell."""
+    return StepSupervisor([["sh", "-c", command] for command in commands])
+
+
+def test_a_step_that_fails_is_restarted_five_times_and_the_others_run_on(tmp_path, caplog):
+    log = tmp_path / "log"
+    steps = supervised(f"echo started >> {log}; exit 3", "exec sleep 600")
+    deadline = time.monotonic() + 60
+    while "worker step 0 failed too often" not in caplog.text:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    steps.stop_restarting()
+    assert log.read_text().count("started") == 1 + MAX_RESTARTS == 6
+    assert caplog.text.count("failed with exit code 3: restarted") == MAX_RESTARTS
+    assert caplog.text.count("too often") == 1
+    steps.close()  # the second one runs until then
+
+
+def test_a_step_that_ends_well_is_not_restarted(tmp_path, caplog):
+    log = tmp_path / "log"
+    steps = supervised(f"echo ended >> {log}", f"until [ -e {log} ]; do :; done; exit 3")
+    deadline = time.monotonic() + 60
+    while "worker step 1 failed too often" not in caplog.text:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    steps.stop_restarting()
+    steps.close()
+    assert log.read_text() == "ended\n"
