@@ -131,7 +131,7 @@ def _resume(options: argparse.Namespace) -> int:
         if study.source != manifest.source:
             raise ValueError(f"{source} defines the study in {study.path}, not {options.path}")
         # A branch, or a moved directory: its manifest names this source, so use it where it is.
-        study.storage, study.name = options.path.absolute().parent, options.path.absolute().name
+        study = study.at(options.path.absolute())
     return _report(_session(study.resume, options))
 
 

@@ -82,8 +82,7 @@ def run(directory: Path, submission: Submission, own_job: str, deadline: JobDead
     if not _await_turn(directory, deadline):
         return WalltimeReached()
     try:
-        study = load_source(submission.source)
-        study.storage, study.name = directory.parent, directory.name
+        study = load_source(submission.source).at(directory)
         options = _with_time_left(submission, directory)
         if options is None or not has_work(
             directory, study.problem, options.limits, options.policy

@@ -22,10 +22,8 @@ from daskhpo.engine.branch import branch
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import check_options
 from daskhpo.engine.session import (
-    check_manifest,
     check_startable,
     last_limits,
-    read_manifest,
     study_records,
 )
 from daskhpo.executors.dask.handle import StudyHandle, start
@@ -36,7 +34,7 @@ from daskhpo.remote.submit import prepare, submit
 from daskhpo.results.result import Result
 from daskhpo.searchers.random import RandomSearch
 from daskhpo.study.asktell import AskedTrial, AskTellSession
-from daskhpo.study.definition import check_mutations, check_name, check_parts, check_trainable
+from daskhpo.study.definition import check_name, check_parts, check_trainable
 from daskhpo.study.loader import check_not_loading, load, source_of
 from daskhpo.trainable import Trainable
 
@@ -60,10 +58,18 @@ class Study:
     storage, name : directory of studies, and this study's name in it (default: from the time).
     seed : the same seed and the same order of events give the same decisions.
 
+    Attributes
+    ----------
+    problem : space, objective, scheduler, searcher and seed.
+    source : ``FILE.py:NAME`` if it was loaded from a file; else None.
+
     Raises
     ------
     TypeError, ValueError : an argument is not valid; the message says what it must be.
     """
+
+    problem: Problem
+    source: str | None = None
 
     def __init__(
         self,
@@ -81,28 +87,30 @@ class Study:
         if searcher is None:
             searcher = RandomSearch()
         self.trainable = check_trainable(trainable)
-        self.name = time.strftime("study-%Y%m%d-%H%M%S") if name is None else name
-        check_name(self.name)
+        self.name = check_name(time.strftime("study-%Y%m%d-%H%M%S") if name is None else name)
         self.storage = Path(storage)
         space = space if isinstance(space, Space) else Space(space)
-        check_parts(space, scheduler, searcher, seed)
-        self._problem = Problem(space, Objective(metric, mode), scheduler, searcher, seed)
-        check_mutations(self.trainable, scheduler)
+        self.problem = Problem(space, Objective(metric, mode), scheduler, searcher, seed)
+        check_parts(self.problem, self.trainable)
         self._asktell: AskTellSession | None = None
-        self.source: str | None = None  # "FILE.py:study", set by the command line
 
     def __repr__(self) -> str:
-        return f"Study({self.name!r}, {self._problem.scheduler!r}, {self._problem.searcher!r})"
-
-    @property
-    def problem(self) -> Problem:
-        """Space, objective, scheduler, searcher and seed."""
-        return self._problem
+        return f"Study({self.name!r}, {self.problem.scheduler!r}, {self.problem.searcher!r})"
 
     @property
     def path(self) -> Path:
         """The study's directory."""
         return self.storage / self.name
+
+    def at(self, path: str | Path, source: str | None = None) -> Study:
+        """Return the same study in another directory, such as one that was moved.
+
+        ``source``: the file that defines it, ``FILE.py:NAME``; None: as before.
+        """
+        other, path = copy.copy(self), Path(path)
+        other.storage, other.name, other._asktell = path.parent, path.name, None
+        other.source = self.source if source is None else source
+        return other
 
     def run(
         self,
@@ -200,7 +208,7 @@ class Study:
         if self.trainable is None:
             raise TypeError("this study has no trainable: run its trials with ask() and tell()")
         options = check_options(
-            self._problem,
+            self.problem,
             num_trials,
             time_budget,
             target,
@@ -214,10 +222,10 @@ class Study:
             verify_reuse=verify_reuse,
         )
         followers = _followers(callbacks, progress)
-        check_startable(self.path, self._problem, resume=resume, job_is_over=is_over)
+        check_startable(self.path, self.problem, resume=resume, job_is_over=is_over)
         directory = self.path.absolute()
         return start(
-            problem=self._problem,
+            problem=self.problem,
             directory=directory,
             store=open_store(directory),
             trainable=self.trainable,
@@ -277,7 +285,7 @@ class Study:
         CommandMissing, CommandFailed : Slurm is not available here, or refuses the job.
         """
         given = self._prepare(num_trials, time_budget, target, walltime=walltime, **options)
-        submit(self._problem, self.path, given)
+        submit(self.problem, self.path, given)
         return AttachedStudy(self.path.absolute(), _followers((), progress=True))
 
     def job_script(
@@ -331,7 +339,7 @@ class Study:
         """
         if self._asktell is None:
             self._asktell = AskTellSession(
-                self.path, self._problem, resume=True, job_is_over=is_over
+                self.path, self.problem, resume=True, job_is_over=is_over
             )
         return self._asktell.ask()
 
@@ -378,27 +386,20 @@ class Study:
         StudyExists : ``storage/name`` exists.
         StudyMismatch : the study in this one's directory has another definition.
         """
-        check_name(name)
-        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if seconds is not None and not (is_number and seconds >= 0):
-            raise ValueError(f"seconds={seconds!r} must be a number of 0 or more, or None")
-        read_manifest(self.path)
-        check_manifest(self.path, self._problem)
-        other = copy.copy(self)
-        other.name, other._asktell = name, None
-        branch(self.path, other.path, seconds)
+        other = self.at(self.storage / check_name(name))
+        branch(self.path, other.path, self.problem, seconds)
         return other
 
     def result(self) -> Result:
         """Return the results so far; the study may be running."""
-        return Result(study_records(self.path), self._problem.objective, self.path)
+        return Result(study_records(self.path), self.problem.objective, self.path)
 
     def _prepare(self, *limits: Any, walltime: float | str, **options: Any) -> Submission:
         check_not_loading("submit")
         if self.trainable is None:
             raise TypeError("this study has no trainable: a job would have nothing to train")
         return prepare(
-            self._problem, self.path, source_of(self), *limits, walltime=walltime, **options
+            self.problem, self.path, source_of(self), *limits, walltime=walltime, **options
         )
 
 
