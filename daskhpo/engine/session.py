@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.coordinator import Coordinator, Problem
 from daskhpo.engine.journal import FileJournal, read_journal
 from daskhpo.engine.lock import JobIsOver, StudyLock, check_free, no_job_is_over
+from daskhpo.engine.options import RunOptions
 from daskhpo.engine.prefetch import PrefetchingSearcher
 from daskhpo.engine.replay import replay
 from daskhpo.engine.requests import StopRequestWatcher
@@ -258,13 +259,15 @@ def study_records(directory: Path) -> Any:
     return read_journal(path) if path.exists() else empty
 
 
-def last_limits(directory: Path) -> tuple[int | None, float | None]:
-    """Return ``num_trials`` and ``target`` of the last session; None: no limit.
+def with_last_limits(options: RunOptions, directory: Path) -> RunOptions:
+    """Return the options; if they have no limit, with that of the last session.
 
-    Both are None before the first session.
+    Its number of trials and its target apply again, its time budget does not.
     """
-    limits = Limits()
+    if options.has_limit:
+        return options
+    last = Limits()
     for record in study_records(directory):
         if isinstance(record, SessionStarted):
-            limits = record.limits
-    return limits.num_trials, limits.target
+            last = record.limits
+    return replace(options, num_trials=last.num_trials, target=last.target)
