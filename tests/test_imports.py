@@ -45,7 +45,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "simulation": {
         *("core", "schedulers", "searchers", "checkpoints", "engine", "results", "study"),
     },
-    "testing": {"core", "checkpoints"},
+    "testing": {
+        *("core", "trainable", "schedulers", "searchers", "checkpoints", "engine", "results"),
+        *("callbacks", "executors", "study"),
+    },
     "cli": {
         *("_version", "core", "checkpoints", "cluster", "engine", "results", "callbacks"),
         *("remote", "executors", "study", "simulation"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from daskhpo.core.commands import Command
 from daskhpo.core.events import Event, Record
+from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointRef
+from daskhpo.engine.options import RunOptions
 
 if TYPE_CHECKING:
     from daskhpo.checkpoints.codec import Snapshot
@@ -18,14 +21,17 @@ class Executor(Protocol):
     """The interface between the coordinator and the slots: events in, commands out.
 
     The executor alone manages placement, leases and the locations of states. A ``Train`` that
-    launches waits inside the executor until a slot is free.
+    launches waits inside the executor until a slot is free. All methods are called in one thread.
+    ``daskhpo.testing.executor.ExecutorContract`` tests what each command must lead to.
     """
 
     def now(self) -> float:
         """Return the seconds since the study began, summed over sessions."""
 
     def poll(self, deadline: float | None) -> Sequence[Event]:
-        """Wait for events; return none if the deadline passes first.
+        """Wait for events and return them; return none if the deadline passes first.
+
+        A deadline is often near: stop requests from elsewhere are looked for in between.
 
         Parameters
         ----------
@@ -33,10 +39,38 @@ class Executor(Protocol):
         """
 
     def perform(self, commands: Iterable[Command]) -> None:
-        """Carry out commands in order."""
+        """Carry out commands in order; skip those to an attempt that no slot runs."""
 
     def close(self) -> None:
         """Release all slots."""
+
+
+@dataclass(frozen=True)
+class SessionSpec:
+    """All that a session tells its executor.
+
+    Attributes
+    ----------
+    trainable : the user's class or function; None: the executor has the trials' code itself.
+    objective : checks metrics, and tells finite ones from others.
+    max_t : units at which a trial is fully trained.
+    seed : the study's seed; ``daskhpo.core.random.trial_seed`` derives those of its trials.
+    options : ``resources`` and ``max_concurrent`` are for the executor to keep to.
+    store : the study's checkpoints.
+    began_at : seconds of earlier sessions, from which :meth:`Executor.now` counts on.
+    """
+
+    trainable: Any
+    objective: Objective
+    max_t: int
+    seed: int
+    options: RunOptions
+    store: CheckpointStore
+    began_at: float
+
+
+MakeExecutor = Callable[[SessionSpec], Executor]
+"""Makes the executor of a session: a class, or a function, that takes a `SessionSpec`."""
 
 
 class Journal(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,17 +13,20 @@ from typing import Any
 from daskhpo._version import __version__
 from daskhpo.atomic_files import flush_folder, write_file
 from daskhpo.core.commands import Command
-from daskhpo.core.errors import StudyExists, StudyMismatch
+from daskhpo.core.errors import StudyExists, StudyFailed, StudyMismatch
 from daskhpo.core.events import Record, SessionStarted, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointPolicy, Limits
-from daskhpo.engine.coordinator import Coordinator, Problem
+from daskhpo.engine.coordinator import Coordinator, Problem, drive
 from daskhpo.engine.journal import FileJournal, read_journal
 from daskhpo.engine.lock import JobIsOver, StudyLock, check_free, no_job_is_over
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.prefetch import PrefetchingSearcher
+from daskhpo.engine.protocols import CheckpointStore, Executor
 from daskhpo.engine.replay import replay
 from daskhpo.engine.requests import StopRequestWatcher
+
+logger = logging.getLogger("daskhpo")
 
 DIRECTORY_FORMAT = 2  # of the study directory
 
@@ -84,6 +88,32 @@ class Session:
         except BaseException:
             self.lock.release()
             raise
+
+    def run(self, executor: Executor) -> None:
+        """Run to the end on an executor.
+
+        Raises
+        ------
+        StudyFailed : an error that every trial would raise.
+        """
+        executor.perform(self.commands)
+        drive(self.coordinator, executor, self.journal)
+        if (error := self.coordinator.fatal_error) is not None:
+            raise StudyFailed(error)
+
+    def clean(self, store: CheckpointStore) -> None:
+        """Delete files that an earlier session left in the store and nothing refers to."""
+        try:
+            cleaned = store.clean(self.coordinator.ledger.refs.committed)
+        except OSError as error:  # trials report what they cannot read or write
+            logger.warning("unneeded checkpoints could not be removed: %s", error)
+            return
+        if cleaned.n_files:
+            logger.info(
+                "removed %s files (%s bytes) of unfinished or unneeded checkpoints",
+                cleaned.n_files,
+                cleaned.n_bytes,
+            )
 
     def close(self) -> None:
         """Close the journal, release the lock, and end the searcher and its processes."""

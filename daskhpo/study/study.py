@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,8 +20,11 @@ from daskhpo.core.space import Space
 from daskhpo.engine.branch import branch
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunKeywords, RunOptions, merge_options
+from daskhpo.engine.protocols import MakeExecutor
 from daskhpo.engine.session import check_startable, study_records, with_last_limits
-from daskhpo.executors.dask.handle import StudyHandle, start
+from daskhpo.executors import thread
+from daskhpo.executors.dask import handle
+from daskhpo.executors.dask.handle import StudyHandle
 from daskhpo.remote.attach import AttachedStudy, attach
 from daskhpo.remote.script import controller_script
 from daskhpo.remote.submission import JobDirectory, Submission
@@ -38,6 +42,7 @@ class StartKeywords(RunKeywords, total=False):
 
     options: RunOptions | None
     client: Any
+    executor: MakeExecutor | None
     callbacks: Sequence[Callback]
     progress: bool
 
@@ -159,6 +164,7 @@ class Study:
         *,
         options: RunOptions | None = None,
         client: Any = None,
+        executor: MakeExecutor | None = None,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
         resume: bool = False,
@@ -175,6 +181,8 @@ class Study:
         options : all or some of these as one object; each may be given in one way only.
         client : a ``distributed.Client``, a Dask cluster, or None for worker processes on this
             machine, one per slot.
+        executor : what runs the trials in the place of Dask: a class, or a function, that takes a
+            `SessionSpec` of :mod:`daskhpo.engine.protocols` and returns an `Executor`.
         callbacks : objects that follow the study's journal.
         progress : show progress in the terminal.
         resume : continue the study that the directory holds, as :meth:`resume` does.
@@ -187,8 +195,10 @@ class Study:
         NoSuitableWorkers : no worker can run a trial (after ``worker_timeout``, from ``wait``).
         """
         check_not_loading("start")
-        if self.trainable is None:
+        if executor is None and self.trainable is None:
             raise TypeError("this study has no trainable: run its trials with ask() and tell()")
+        if executor is not None and client is not None:
+            raise TypeError("client= is for trials on Dask: it cannot be given with executor=")
         limits = {"num_trials": num_trials, "time_budget": time_budget, "target": target}
         options = merge_options("start", options, limits | dict(keywords))
         if resume:
@@ -197,7 +207,9 @@ class Study:
         following = _followers(callbacks, progress)
         check_startable(self.path, self.problem, resume=resume, job_is_over=is_over)
         directory = self.path.absolute()
-        return start(
+        on_dask = partial(handle.start, client=client)
+        begin = on_dask if executor is None else partial(thread.start, executor=executor)
+        return begin(
             problem=self.problem,
             directory=directory,
             store=open_store(directory),
@@ -205,7 +217,6 @@ class Study:
             options=options,
             resume=resume,
             source=self.source,
-            client=client,
             callbacks=following,
         )
 

@@ -81,7 +81,7 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 ALL = [block for page in PAGES for block in blocks(page)]
 CONTRACTS = [  # pytest runs them: they are tests
-    ROOT / f"docs/how-to/{page}.md" for page in ("write-a-scheduler",)
+    ROOT / f"docs/how-to/{page}.md" for page in ("write-a-scheduler", "write-an-executor")
 ]
 TO_RUN = [
     page

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from daskhpo import RunOptions
+from daskhpo import RunOptions, Study
 from daskhpo.cli.app import _parser
 from daskhpo.cli.options import run_options
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.options import OptionKeywords, merge_options
+from daskhpo.engine.protocols import SessionSpec
 from daskhpo.schedulers import FIFO, PBT
 from daskhpo.searchers import GridSearch, RandomSearch
+from daskhpo.space import Real
 
 REFERENCE = (Path(__file__).parents[2] / "docs/reference.md").read_text(encoding="utf-8")
 OPTIONS = [option.name for option in fields(RunOptions)]
@@ -34,11 +36,52 @@ def another(name: str) -> Any:
     return others[name] if name in others else not default if isinstance(default, bool) else 2
 
 
+class Reached(Exception):
+    """An executor was asked for."""
+
+
+def options_that_reach(study: Study, **keywords: Any) -> RunOptions:
+    """The options that a session of the study tells its executor."""
+    found = []
+
+    def executor(session: SessionSpec) -> Any:
+        found.append(session.options)
+        raise Reached
+
+    with pytest.raises(Reached):
+        study.start(executor=executor, progress=False, **keywords)
+    return found[0]
+
+
 # -- one place -----------------------------------------------------------------------------------
 
 
 def test_users_may_write_each_option_by_its_name():
     assert list(OptionKeywords.__annotations__) == OPTIONS
+
+
+@pytest.fixture
+def study(tmp_path):
+    return Study(None, {"x": Real(0, 1)}, "loss", scheduler=FIFO(1), storage=tmp_path)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_is_a_keyword_of_start_and_reaches_the_executor(name, study):
+    given = {"num_trials": 4} | {name: another(name)}
+    assert options_that_reach(study, **given) == RunOptions(**given)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_reaches_the_executor_in_options_too(name, study):
+    given = RunOptions(**{"num_trials": 4} | {name: another(name)})
+    assert options_that_reach(study, options=given) == given
+
+
+def test_a_study_that_is_resumed_without_a_limit_has_the_last_one(study):
+    options_that_reach(study, num_trials=4, target=0.1, time_budget=9)
+    resumed = options_that_reach(study, resume=True, max_concurrent=2)
+    assert resumed == RunOptions(num_trials=4, target=0.1, max_concurrent=2)
+    assert options_that_reach(study, resume=True, time_budget=3) == RunOptions(time_budget=3)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
