@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from daskhpo.core.commands import Command
 from daskhpo.core.events import Event, Record
@@ -84,18 +85,25 @@ class Journal(Protocol):
 
 
 class CheckpointStore(Protocol):
-    """A store of checkpoints, which contains complete ones only.
+    """A study's checkpoints; it contains complete ones only.
 
-    It is picklable and cheap to create, because an executor sends it to its workers.
+    Each study has a store of its own, in which no two checkpoints have the same id. It is no option
+    of a run: `daskhpo.checkpoints.open_store` opens the one in the study's directory, which is
+    picklable and cheap to create, so that an executor may send it to its workers.
+    ``daskhpo.testing.stores.CheckpointStoreContract`` tests what is said here.
     """
 
-    def write_snapshot(self, ref: CheckpointRef, snapshot: Snapshot) -> CheckpointRef:
+    def write(self, ref: CheckpointRef, state: Any) -> CheckpointRef:
         """Write a state to its row; return the complete reference once it is durable.
 
         Raises
         ------
+        StateNotSupported : the state has a part that a checkpoint cannot hold.
         OSError : the state cannot be written; nothing of it is left.
         """
+
+    def write_snapshot(self, ref: CheckpointRef, snapshot: Snapshot) -> CheckpointRef:
+        """Write a state that was copied before; otherwise as :meth:`write`."""
 
     def read(self, ref: CheckpointRef) -> Any:
         """Return a state that is equal to the written one.
@@ -106,8 +114,26 @@ class CheckpointStore(Protocol):
             one.
         """
 
-    def delete(self, ref: CheckpointRef) -> None:
-        """Remove a checkpoint, if it exists."""
+    def verify(self, ref: CheckpointRef) -> None:
+        """Raise what :meth:`read` would raise."""
 
-    def clean(self, keep: Collection[CheckpointRef]) -> CleanupResult:
-        """Remove all other rows and files of killed writers; return how much."""
+    def share(self, ref: CheckpointRef, other: Self) -> None:
+        """Add a row to another store as well; each may then delete its own.
+
+        Raises
+        ------
+        CheckpointMissing, CheckpointCorrupt : the row is missing, or differs from the committed
+            one.
+        """
+
+    def delete(self, ref: CheckpointRef) -> None:
+        """Remove a checkpoint, if it exists; from all arrays if ``ref.array`` is empty."""
+
+    def clean(self, keep: Collection[CheckpointRef] | None = None) -> CleanupResult:
+        """Remove all other rows and files of killed writers; return how much.
+
+        None: keep all rows.
+        """
+
+    def list(self) -> builtins.list[CheckpointRef]:
+        """Return the references of all rows, by id."""
