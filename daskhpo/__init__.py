@@ -11,6 +11,7 @@ from daskhpo._lazy import lazy
 from daskhpo._version import __version__
 
 if TYPE_CHECKING:
+    from daskhpo.engine.options import RunOptions
     from daskhpo.recommendation import Recommendation, recommend
     from daskhpo.results.result import Result, load_study
     from daskhpo.study.study import Study
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Recommendation",
     "Result",
+    "RunOptions",
     "Study",
     "Trainable",
     "__version__",
@@ -31,6 +33,7 @@ __getattr__, __dir__ = lazy(
     {
         "Recommendation": "daskhpo.recommendation",
         "Result": "daskhpo.results.result",
+        "RunOptions": "daskhpo.engine.options",
         "Study": "daskhpo.study.study",
         "Trainable": "daskhpo.trainable",
         "load_study": "daskhpo.results.result",

@@ -45,12 +45,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "simulation": {
         *("core", "schedulers", "searchers", "checkpoints", "engine", "results", "study"),
     },
-    "testing": {"core", "checkpoints"},
+    "testing": {
+        *("core", "trainable", "schedulers", "searchers", "checkpoints", "engine", "results"),
+        *("callbacks", "executors", "study"),
+    },
     "cli": {
         *("_version", "core", "checkpoints", "cluster", "engine", "results", "callbacks"),
         *("remote", "executors", "study", "simulation"),
     },
-    "__init__": {"_version", "_lazy", "trainable", "results", "recommendation", "study"},
+    "__init__": {"_version", "_lazy", "trainable", "engine", "results", "recommendation", "study"},
 }
 # The order of the rooms: what a room may import stands before it.
 FLOORS = list(MAY_IMPORT)

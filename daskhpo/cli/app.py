@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from daskhpo._version import __version__
 from daskhpo.cli import checkpoints, cost, doctor, jobs, plan, replay
 from daskhpo.cli.arguments import positive
+from daskhpo.cli.options import add_run_options, run_options
 from daskhpo.core.errors import DaskhpoError
 from daskhpo.engine.session import read_manifest
 from daskhpo.results.progress import describe_search_wait
@@ -60,27 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     resume.set_defaults(act=_resume)
 
     for command in (run, resume):
-        command.add_argument("--num-trials", type=int, help="number of trials in the whole study")
-        command.add_argument(
-            "--time-budget", help="time budget: seconds, or text such as 8h or 1h30m"
-        )
-        command.add_argument("--target", type=float, help="stop when the metric reaches this value")
+        add_run_options(command, gpu=0)
         command.add_argument(
             "--scheduler",
             metavar="ADDRESS|FILE.json",
             help="address or scheduler file of a Dask scheduler (default: start a local one)",
-        )
-        command.add_argument("--cpu", type=int, default=1, help="threads per trial (default: 1)")
-        command.add_argument(
-            "--gpu", type=float, default=0, help="GPUs per trial, or a fraction (default: 0)"
-        )
-        command.add_argument(
-            "--max-concurrent", type=int, help="maximum number of trials at a time"
-        )
-        command.add_argument(
-            "--checkpoint",
-            default="auto",
-            help="checkpoint policy: auto, every:N, rung, end or never (default: auto)",
         )
 
     status = commands.add_parser("status", help="show the state of a study and of its trials")
@@ -126,7 +111,7 @@ def _resume(options: argparse.Namespace) -> int:
         if study.source != manifest.source:
             raise ValueError(f"{source} defines the study in {study.path}, not {options.path}")
         # A branch, or a moved directory: its manifest names this source, so use it where it is.
-        study.storage, study.name = options.path.absolute().parent, options.path.absolute().name
+        study = study.at(options.path.absolute())
     return _report(_session(study.resume, options))
 
 
@@ -138,15 +123,7 @@ def _session(method: Any, options: argparse.Namespace) -> Result:
         is_file = options.scheduler.endswith(".json")
         where = {"scheduler_file" if is_file else "address": options.scheduler}
         client = Client(**where, set_as_default=False)
-    result: Result = method(
-        options.num_trials,
-        options.time_budget,
-        options.target,
-        client=client,
-        resources={"cpu": options.cpu} | ({"gpu": options.gpu} if options.gpu else {}),
-        max_concurrent=options.max_concurrent,
-        checkpoint=options.checkpoint,
-    )
+    result: Result = method(client=client, **run_options(options))
     return result
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daskhpo.cli.options import add_run_options, run_options
 from daskhpo.cluster.jobs import jobs_named
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
 from daskhpo.cluster.times import slurm_time
@@ -33,11 +34,11 @@ def add_to(commands: Any) -> None:
     submit.add_argument(
         "study", metavar="FILE.py:NAME", help="Python file, and the name of the Study in it"
     )
-    submit.add_argument("--num-trials", type=int, help="number of trials in the whole study")
-    submit.add_argument(
-        "--time-budget", help="time budget of all jobs of the chain: seconds, or text such as 8h"
+    add_run_options(
+        submit,
+        gpu=None,
+        time_budget="time budget of all jobs of the chain: seconds, or text such as 8h",
     )
-    submit.add_argument("--target", type=float, help="stop when the metric reaches this value")
     submit.add_argument(
         "--walltime", required=True, help="walltime of the controller job: 12h, or D-HH:MM:SS"
     )
@@ -80,16 +81,6 @@ def add_to(commands: Any) -> None:
         metavar="OPTION=VALUE",
         help="options of slurm_cluster for the workers' jobs, such as jobs=8 queue=gpu "
         "walltime=04:00:00 cores=8 memory=32GB",
-    )
-    submit.add_argument("--cpu", type=int, default=1, help="threads per trial (default: 1)")
-    submit.add_argument(
-        "--gpu", type=float, help="GPUs per trial (default: what a worker process has)"
-    )
-    submit.add_argument("--max-concurrent", type=int, help="maximum number of trials at a time")
-    submit.add_argument(
-        "--checkpoint",
-        default="auto",
-        help="checkpoint policy: auto, every:N, rung, end or never (default: auto)",
     )
     submit.add_argument(
         "--dry-run", action="store_true", help="print the job script, and submit nothing"
@@ -146,11 +137,7 @@ def _submit(options: argparse.Namespace) -> int:
     from daskhpo.study.study import load_source
 
     study = load_source(options.study)
-    gpu = {} if options.gpu is None else {"gpu": options.gpu}
-    given: dict[str, Any] = {
-        "num_trials": options.num_trials,
-        "time_budget": options.time_budget,
-        "target": options.target,
+    given = run_options(options) | {
         "walltime": options.walltime,
         "workers": _worker_options(options.workers),
         "chain": options.chain,
@@ -161,9 +148,6 @@ def _submit(options: argparse.Namespace) -> int:
         "memory": options.memory,
         "job_extra_directives": options.directive,
         "job_script_prologue": options.prologue,
-        "resources": {"cpu": options.cpu} | gpu,
-        "max_concurrent": options.max_concurrent,
-        "checkpoint": options.checkpoint,
     }
     if options.dry_run:
         print(study.job_script(**given), end="")

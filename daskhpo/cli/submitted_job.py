@@ -82,8 +82,7 @@ def run(directory: Path, submission: Submission, own_job: str, deadline: JobDead
     if not _await_turn(directory, deadline):
         return WalltimeReached()
     try:
-        study = load_source(submission.source)
-        study.storage, study.name = directory.parent, directory.name
+        study = load_source(submission.source).at(directory)
         options = _with_time_left(submission, directory)
         if options is None or not has_work(
             directory, study.problem, options.limits, options.policy
@@ -194,12 +193,12 @@ def _await_turn(directory: Path, deadline: JobDeadline) -> bool:
 
 def _with_time_left(submission: Submission, directory: Path) -> RunOptions | None:
     """Return the options with the rest of the time budget; None if it is spent."""
-    options, budget = submission.options, submission.options.limits.time_budget
+    options, budget = submission.options, submission.options.time_budget
     if budget is None:
         return options
     now = max((record.seconds for record in study_records(directory)), default=0.0)
     left = budget - (now - submission.since)
-    return replace(options, limits=replace(options.limits, time_budget=left)) if left > 0 else None
+    return replace(options, time_budget=left) if left > 0 else None
 
 
 def _n_reports(directory: Path) -> int:

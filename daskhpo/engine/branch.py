@@ -19,30 +19,40 @@ from daskhpo.core.errors import (
 )
 from daskhpo.core.events import Deleted, Saved
 from daskhpo.core.types import CheckpointRef
-from daskhpo.engine.session import study_records
+from daskhpo.engine.coordinator import Problem
+from daskhpo.engine.session import check_manifest, read_manifest, study_records
 
 logger = logging.getLogger("daskhpo")
 
 ATTEMPTS = 10  # to copy all checkpoints of a running study
 
 
-def branch(source: Path, target: Path, seconds: float | None = None) -> None:
+def branch(source: Path, target: Path, problem: Problem, seconds: float | None = None) -> None:
     """Create a study in ``target`` from the journal of ``source`` up to a time.
 
     The new directory appears once it is complete. ``source`` is only read, and may be running.
 
     Parameters
     ----------
-    source : directory of a study; the caller checks that it holds one.
+    source : directory of a study.
     target : directory of the new study; must not exist.
+    problem : definition of the study in ``source``.
     seconds : study time in seconds; the last record at or before it is the last one copied. None:
         all records.
 
     Raises
     ------
+    ValueError : ``seconds`` is no time.
+    FileNotFoundError : ``source`` holds no study.
+    StudyMismatch : the study in ``source`` has another definition.
     StudyExists : ``target`` exists already.
     OSError : the disk is full, read-only or unreachable; no partial directory is left.
     """
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is not None and not (is_number and seconds >= 0):
+        raise ValueError(f"seconds={seconds!r} must be a number of 0 or more, or None")
+    read_manifest(source)  # raises if there is no study
+    check_manifest(source, problem)
     if target.exists():
         raise _taken(target)
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")

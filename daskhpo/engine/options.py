@@ -1,79 +1,206 @@
-"""Options and limits of a run, as users give them, and their checks."""
+"""The options of a run: the one place where each is named, described and checked.
+
+`Study.start` and its kin, the command line, submissions and executors take all of them from here. A
+new option is a field of `RunOptions`, a line in its docstring, and a line in a dictionary below.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from daskhpo.core.quantities import parse_duration
+from daskhpo.core.scheduler import Scheduler
+from daskhpo.core.searcher import Searcher
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.checkpoint_policy import check_policy
 
-if TYPE_CHECKING:
-    from daskhpo.engine.coordinator import Problem
+
+class LimitKeywords(TypedDict, total=False):
+    """Limits of a run, as users may write them."""
+
+    num_trials: int | None
+    time_budget: float | str | None
+    target: float | None
 
 
-@dataclass(frozen=True)
+class RunKeywords(TypedDict, total=False):
+    """Options of a run besides its limits, as users may write them."""
+
+    resources: Mapping[str, float] | None
+    max_concurrent: int | None
+    worker_timeout: float | str | None
+    checkpoint: str | CheckpointPolicy
+    fail_fast: bool
+    max_failures: int
+    reuse_actors: bool
+    verify_reuse: bool
+
+
+class OptionKeywords(LimitKeywords, RunKeywords, total=False):
+    """All options of a run, as users may write them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """All options of a run, apart from the study's definition; plain data.
+    """Options of a run: plain data, checked when it is made.
+
+    They are no part of a study's definition: each session may have others.
 
     Attributes
     ----------
-    limits, policy : limits of the run; which states are written.
-    resources : resources of one trial, by name.
-    max_concurrent : maximum number of trials at a time; None: one per slot.
-    worker_timeout : seconds to wait for the first suitable worker; None: no limit.
-    reuse_actors, verify_reuse : reuse an object for several trials; compare reused objects with new
-        ones.
-    """
-
-    limits: Limits
-    policy: CheckpointPolicy
-    resources: dict[str, float]
-    max_concurrent: int | None = None
-    worker_timeout: float | None = None
-    reuse_actors: bool = True
-    verify_reuse: bool = False
-
-
-def check_options(
-    problem: Problem,
-    num_trials: int | None = None,
-    time_budget: float | str | None = None,
-    target: float | None = None,
-    *,
-    resources: Mapping[str, float] | None = None,
-    max_concurrent: int | None = None,
-    worker_timeout: float | str | None = None,
-    checkpoint: str | CheckpointPolicy = "auto",
-    fail_fast: bool = False,
-    max_failures: int = 0,
-    reuse_actors: bool = True,
-    verify_reuse: bool = False,
-) -> RunOptions:
-    """Check the options that :meth:`daskhpo.Study.start` takes, and return them.
+    num_trials : number of trials in the whole study, earlier sessions included; None: no limit.
+    time_budget : seconds of this session, or text such as ``"8h"`` or ``"1h30m"``; None: no limit.
+    target : value of the metric at which the study stops; None: no limit.
+    resources : what one trial needs: ``cpu`` (threads, 1 by default), ``gpu`` (the worker's ``GPU``
+        resource; may be a fraction), or any other Dask resource.
+    max_concurrent : maximum number of trials at a time; None: as many as fit.
+    worker_timeout : seconds, or text such as ``"10m"``, to wait for the first worker that can run a
+        trial; None: no limit, with a warning.
+    checkpoint : which states are written: ``"auto"`` (those worth their write), ``"every:N"`` (also
+        after every N units), ``"rung"`` (after every segment), ``"end"`` (at every pause and end),
+        ``"never"``; or a :class:`daskhpo.checkpoints.CheckpointPolicy`, which also limits the
+        memory and disk that they use.
+    fail_fast : stop at the first trial that fails.
+    max_failures : number of retries of a trial whose code raised, from its checkpoint.
+    reuse_actors : let objects whose ``reset_config`` returns True serve many trials.
+    verify_reuse : train each reused object's first segment also with a new object, and compare.
 
     Raises
     ------
-    TypeError, ValueError : invalid arguments, no limit that ends the study, or a population
-        without ``num_trials``.
+    TypeError, ValueError : an option is not valid; the message says what it must be.
+
+    Examples
+    --------
+    >>> options = RunOptions(num_trials=200, time_budget="8h", checkpoint="every:5")
+    >>> options.time_budget
+    28800.0
+    >>> options.policy.every
+    5
     """
-    limits = Limits(num_trials, None, target, max_failures, fail_fast)
-    limits = check_limits(limits, time_budget, problem)
-    timeout = None if worker_timeout is None else parse_duration(worker_timeout, "worker_timeout")
-    if max_concurrent is not None and max_concurrent < 1:
-        raise ValueError(f"max_concurrent={max_concurrent!r} must be at least 1")
-    return RunOptions(
-        limits,
-        check_policy(checkpoint),
-        _check_resources(resources),
-        max_concurrent,
-        timeout,
-        reuse_actors,
-        verify_reuse,
-    )
+
+    num_trials: int | None = None
+    time_budget: float | None = None
+    target: float | None = None
+    resources: dict[str, float] = field(default_factory=dict)
+    max_concurrent: int | None = None
+    worker_timeout: float | None = None
+    checkpoint: CheckpointPolicy = field(default_factory=CheckpointPolicy)
+    fail_fast: bool = False
+    max_failures: int = 0
+    reuse_actors: bool = True
+    verify_reuse: bool = False
+
+    if TYPE_CHECKING:  # more may be written than is kept: durations as text, policies by name
+
+        def __init__(self, **given: Unpack[OptionKeywords]) -> None: ...
+
+    def __post_init__(self) -> None:
+        n = self.num_trials
+        if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
+            raise ValueError(f"num_trials={n!r} must be an int of at least 1, or None")
+        if self.target is not None and not math.isfinite(self.target):
+            raise ValueError(f"target={self.target!r} must be finite")
+        if self.max_concurrent is not None and self.max_concurrent < 1:
+            raise ValueError(f"max_concurrent={self.max_concurrent!r} must be at least 1")
+        if self.max_failures < 0:
+            raise ValueError(f"max_failures={self.max_failures!r} must be 0 or more")
+        vars(self).update(  # a frozen object cannot be assigned to
+            time_budget=_parse_seconds("time_budget", self.time_budget),
+            worker_timeout=_parse_seconds("worker_timeout", self.worker_timeout),
+            checkpoint=check_policy(self.checkpoint),
+            resources=_check_resources(self.resources),
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """The options that end the session, or a trial that fails; the journal has them."""
+        return Limits(
+            self.num_trials, self.time_budget, self.target, self.max_failures, self.fail_fast
+        )
+
+    @property
+    def policy(self) -> CheckpointPolicy:
+        """The checkpoint policy; the journal has it."""
+        return self.checkpoint
+
+    @property
+    def has_limit(self) -> bool:
+        """True if at least one of the limits is given."""
+        limits = (self.num_trials, self.time_budget, self.target)
+        return any(limit is not None for limit in limits)
+
+    def check_ends(self, scheduler: Scheduler, searcher: Searcher) -> None:
+        """Check that a study with these parts ends.
+
+        Raises
+        ------
+        ValueError : no limit ends it, or a population has no ``num_trials``.
+        """
+        if searcher.finite:
+            return
+        if not self.has_limit:
+            raise ValueError(
+                "nothing would end this study: give at least one of num_trials, time_budget and "
+                "target"
+            )
+        if self.num_trials is None and scheduler.is_population:
+            raise ValueError(
+                "num_trials is required for population-based schedulers: no member continues "
+                "before all have started"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options as data that JSON can hold; limits and policy are nested."""
+        data = asdict(self)
+        limits = {name: data.pop(name) for name in asdict(self.limits)}
+        return {"limits": limits, "policy": data.pop("checkpoint")} | data
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> RunOptions:
+        """Return the options of such data; an option that it lacks has its default."""
+        others = {name: value for name, value in data.items() if name not in ("limits", "policy")}
+        policy = CheckpointPolicy(**data["policy"])
+        return RunOptions(**data["limits"], checkpoint=policy, **others)
+
+
+def merge_options(
+    method: str, options: RunOptions | None, keywords: Mapping[str, Any]
+) -> RunOptions:
+    """Return the options of a call from its ``options=`` and its other keywords.
+
+    Parameters
+    ----------
+    method : name of the called method, for messages.
+    keywords : values by name; None: not given.
+
+    Raises
+    ------
+    TypeError : there is no such option, or one is given in both ways.
+    """
+    for name in keywords:
+        if name not in OptionKeywords.__annotations__:
+            raise TypeError(
+                f"{method}() has no {name}=; besides its own parameters it takes "
+                f"{', '.join(RunKeywords.__annotations__)}"
+            )
+    base, defaults = RunOptions() if options is None else options, RunOptions()
+    if not isinstance(base, RunOptions):
+        raise TypeError(f"options={options!r} must be a daskhpo.RunOptions")
+    given = {name: value for name, value in keywords.items() if value is not None}
+    for name in given:
+        if (set_already := getattr(base, name)) != getattr(defaults, name):
+            raise TypeError(
+                f"{name}={given[name]!r} and options=RunOptions({name}={set_already!r}) are both "
+                f"given: give {name} once"
+            )
+    return replace(base, **given)
+
+
+def _parse_seconds(name: str, duration: float | str | None) -> float | None:
+    return None if duration is None else parse_duration(duration, name)
 
 
 def _check_resources(resources: Mapping[str, float] | None) -> dict[str, float]:
@@ -89,33 +216,3 @@ def _check_resources(resources: Mapping[str, float] | None) -> dict[str, float]:
     if asked.get("gpu", 0) > 1 and asked["gpu"] != int(asked["gpu"]):
         raise ValueError(f"resources['gpu']={asked['gpu']!r} must be a whole number if above 1")
     return asked
-
-
-def check_limits(limits: Limits, time_budget: float | str | None, problem: Problem) -> Limits:
-    """Check the limits; return them with the time budget in seconds.
-
-    Raises
-    ------
-    ValueError : numbers out of range, no limit that ends the study, or a population without
-        ``num_trials``.
-    """
-    if time_budget is not None:
-        limits = replace(limits, time_budget=parse_duration(time_budget))
-    n = limits.num_trials
-    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
-        raise ValueError(f"num_trials={n!r} must be an int of at least 1, or None")
-    if limits.max_failures < 0:
-        raise ValueError(f"max_failures={limits.max_failures!r} must be 0 or more")
-    if limits.target is not None and not math.isfinite(limits.target):
-        raise ValueError(f"target={limits.target!r} must be finite")
-    ends = (n, limits.time_budget, limits.target)
-    if all(limit is None for limit in ends) and not problem.searcher.finite:
-        raise ValueError(
-            "nothing would end this study: give at least one of num_trials, time_budget and target"
-        )
-    if n is None and problem.scheduler.is_population and not problem.searcher.finite:
-        raise ValueError(
-            "num_trials is required for population-based schedulers: no member continues before "
-            "all have started"
-        )
-    return limits

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from daskhpo._version import __version__
 from daskhpo.atomic_files import flush_folder, write_file
 from daskhpo.core.commands import Command
-from daskhpo.core.errors import StudyExists, StudyMismatch
+from daskhpo.core.errors import StudyExists, StudyFailed, StudyMismatch
 from daskhpo.core.events import Record, SessionStarted, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointPolicy, Limits
-from daskhpo.engine.coordinator import Coordinator, Problem
+from daskhpo.engine.coordinator import Coordinator, Problem, drive
 from daskhpo.engine.journal import FileJournal, read_journal
 from daskhpo.engine.lock import JobIsOver, StudyLock, check_free, no_job_is_over
+from daskhpo.engine.options import RunOptions
 from daskhpo.engine.prefetch import PrefetchingSearcher
+from daskhpo.engine.protocols import CheckpointStore, Executor
 from daskhpo.engine.replay import replay
 from daskhpo.engine.requests import StopRequestWatcher
+
+logger = logging.getLogger("daskhpo")
 
 DIRECTORY_FORMAT = 2  # of the study directory
 
@@ -83,6 +88,40 @@ class Session:
         except BaseException:
             self.lock.release()
             raise
+
+    def run(
+        self,
+        executor: Executor,
+        after_turn: Callable[[Coordinator], None] = lambda coordinator: None,
+    ) -> None:
+        """Run to the end on an executor.
+
+        Parameters
+        ----------
+        after_turn : called in this thread after each turn of :func:`drive`.
+
+        Raises
+        ------
+        StudyFailed : an error that every trial would raise.
+        """
+        executor.perform(self.commands)
+        drive(self.coordinator, executor, self.journal, after_turn)
+        if (error := self.coordinator.fatal_error) is not None:
+            raise StudyFailed(error)
+
+    def clean(self, store: CheckpointStore) -> None:
+        """Delete files that an earlier session left in the store and nothing refers to."""
+        try:
+            cleaned = store.clean(self.coordinator.ledger.refs.committed)
+        except OSError as error:  # trials report what they cannot read or write
+            logger.warning("unneeded checkpoints could not be removed: %s", error)
+            return
+        if cleaned.n_files:
+            logger.info(
+                "removed %s files (%s bytes) of unfinished or unneeded checkpoints",
+                cleaned.n_files,
+                cleaned.n_bytes,
+            )
 
     def close(self) -> None:
         """Close the journal, release the lock, and end the searcher and its processes."""
@@ -258,13 +297,15 @@ def study_records(directory: Path) -> Any:
     return read_journal(path) if path.exists() else empty
 
 
-def last_limits(directory: Path) -> tuple[int | None, float | None]:
-    """Return ``num_trials`` and ``target`` of the last session; None: no limit.
+def with_last_limits(options: RunOptions, directory: Path) -> RunOptions:
+    """Return the options; if they have no limit, with that of the last session.
 
-    Both are None before the first session.
+    Its number of trials and its target apply again, its time budget does not.
     """
-    limits = Limits()
+    if options.has_limit:
+        return options
+    last = Limits()
     for record in study_records(directory):
         if isinstance(record, SessionStarted):
-            limits = record.limits
-    return limits.num_trials, limits.target
+            last = record.limits
+    return replace(options, num_trials=last.num_trials, target=last.target)

@@ -10,7 +10,6 @@ from typing import Any
 
 from daskhpo.atomic_files import write_private
 from daskhpo.cluster.network import ssh_tunnel
-from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.options import RunOptions
 
 
@@ -99,26 +98,23 @@ class Submission:
 
     def to_json(self) -> dict[str, Any]:
         """Return the submission as data that JSON can hold."""
-        workers = [type(self.workers).__name__, _renamed(asdict(self.workers), KEYS)]
-        return asdict(self) | {"job": _renamed(asdict(self.job), KEYS), "workers": workers}
+        return asdict(self) | {
+            "options": self.options.to_json(),
+            "job": _renamed(asdict(self.job), KEYS),
+            "workers": [type(self.workers).__name__, _renamed(asdict(self.workers), KEYS)],
+        }
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Submission:
         """Return the submission of such data: the inverse of :meth:`to_json`."""
         fields = {key: name for name, key in KEYS.items()}
-        options, job = data["options"], _renamed(data["job"], fields)
+        job = _renamed(data["job"], fields)
         kind, workers = data["workers"]
         workers = _renamed(workers, fields)
         return Submission(
             **{
                 **data,
-                "options": RunOptions(
-                    **options
-                    | {
-                        "limits": Limits(**options["limits"]),
-                        "policy": CheckpointPolicy(**options["policy"]),
-                    }
-                ),
+                "options": RunOptions.from_json(data["options"]),
                 "job": ControllerJob(
                     **job
                     | {"directives": tuple(job["directives"]), "prologue": tuple(job["prologue"])}

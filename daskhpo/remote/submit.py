@@ -9,8 +9,9 @@ import math
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from daskhpo.cluster import jobs
 from daskhpo.cluster.jobs import is_over
@@ -20,13 +21,13 @@ from daskhpo.cluster.times import parse_walltime, slurm_time
 from daskhpo.core.errors import StudyExists, StudyLocked
 from daskhpo.core.events import SessionStarted
 from daskhpo.engine.coordinator import Problem
-from daskhpo.engine.options import RunOptions, check_options
+from daskhpo.engine.options import RunKeywords, RunOptions, merge_options
 from daskhpo.engine.session import (
     check_startable,
     create_directory,
     has_work,
-    last_limits,
     study_records,
+    with_last_limits,
 )
 from daskhpo.remote.script import controller_script
 from daskhpo.remote.submission import (
@@ -52,6 +53,35 @@ ONE_ALLOCATION_OPTIONS = (
 )
 
 
+class SubmitKeywords(RunKeywords, total=False):
+    """Keywords of :meth:`daskhpo.Study.submit`: of its jobs, and options of the run.
+
+    Attributes
+    ----------
+    workers : options of :func:`daskhpo.cluster.slurm_cluster` for the workers' jobs, such as
+        ``{"jobs": 8, "queue": "gpu", "walltime": "04:00:00", "cores": 8, "memory": "32GB"}``.
+    chain : maximum number of controller jobs, one after the other (default: 1). When one ends, by
+        its walltime or for another reason, the next one continues.
+    one_allocation : True: all in one job, with the workers as its steps, for sites where jobs may
+        not submit jobs (default: False). ``workers`` then describes this job: ``jobs`` is its
+        number of nodes; ``gpus_per_job``, ``cores`` and ``memory`` are those of each node.
+    queue, account, cores, memory, job_extra_directives, job_script_prologue : options of the
+        controller, as in ``slurm_cluster``; default: 2 cores and 4 GB.
+    options : a :class:`daskhpo.RunOptions`, or None.
+    """
+
+    workers: Mapping[str, Any] | None
+    chain: int
+    one_allocation: bool
+    queue: str | None
+    account: str | None
+    cores: int | None
+    memory: str | None
+    job_extra_directives: Sequence[str]
+    job_script_prologue: Sequence[str]
+    options: RunOptions | None
+
+
 def prepare(
     problem: Problem,
     directory: Path,
@@ -70,7 +100,8 @@ def prepare(
     memory: str | None = None,
     job_extra_directives: Sequence[str] = (),
     job_script_prologue: Sequence[str] = (),
-    **options: Any,
+    options: RunOptions | None = None,
+    **keywords: Unpack[RunKeywords],
 ) -> Submission:
     """Check a submission and return it; see :meth:`daskhpo.Study.submit`.
 
@@ -84,9 +115,16 @@ def prepare(
             "cores= and memory= cannot be given with one_allocation, where there is one job for "
             "everything: give its cores and memory per node in workers="
         )
+    if "callbacks" in keywords:
+        raise TypeError(
+            "callbacks cannot be sent to a job: follow the study with study.attach(callbacks=[...])"
+        )
     worker_options = dict(workers or {})
     kind = _steps(worker_options) if one_allocation else _jobs(worker_options)
-    asked = _options(problem, directory, (num_trials, time_budget, target), kind, options)
+    limits = {"num_trials": num_trials, "time_budget": time_budget, "target": target}
+    asked = merge_options("submit", options, limits | dict(keywords))
+    asked = _fitted(with_last_limits(asked, directory), kind)
+    asked.check_ends(problem.scheduler, problem.searcher)
     job = ControllerJob(
         walltime=parse_walltime(walltime),
         queue=queue,
@@ -140,47 +178,27 @@ def submit(problem: Problem, directory: Path, submission: Submission) -> str:
 # -- arguments -----------------------------------------------------------------------------------
 
 
-def _options(
-    problem: Problem,
-    directory: Path,
-    limits: tuple[Any, Any, Any],
-    workers: Workers,
-    options: Mapping[str, Any],
-) -> RunOptions:
-    known = [
-        name
-        for name, parameter in inspect.signature(check_options).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    for name in options:
-        if name == "callbacks":
-            raise TypeError(
-                "callbacks cannot be sent to a job: follow the study with "
-                "study.attach(callbacks=[...])"
-            )
-        if name not in known:
-            raise TypeError(
-                f"submit() has no {name}=; besides its own parameters it takes {', '.join(known)}"
-            )
-    if all(limit is None for limit in limits):
-        num_trials, target = last_limits(directory)
-        limits = (num_trials, None, target)
+def _fitted(options: RunOptions, workers: Workers) -> RunOptions:
+    """Return the options with the GPUs that a worker has, unless they say how many.
+
+    Raises
+    ------
+    ValueError : a trial needs more than a worker has.
+    """
     gpus, processes = _offer(workers)
-    given = dict(options)
     if gpus:
-        given["resources"] = {"gpu": gpus} | dict(given.get("resources") or {})
-    asked = check_options(problem, *limits, **given)
-    if (wanted := asked.resources.get("gpu", 0)) > gpus:
+        options = replace(options, resources={"gpu": gpus} | options.resources)
+    if (wanted := options.resources.get("gpu", 0)) > gpus:
         raise ValueError(
-            f"resources={asked.resources} asks for {wanted} GPUs per trial, but a worker has "
+            f"resources={options.resources} asks for {wanted} GPUs per trial, but a worker has "
             f"{gpus:g}: no trial could run. Change gpus_per_job or trials_per_gpu in workers="
         )
-    if processes is not None and asked.resources["cpu"] > processes:
+    if processes is not None and options.resources["cpu"] > processes:
         raise ValueError(
-            f"resources={asked.resources} asks for {asked.resources['cpu']:g} CPUs per trial, but "
-            f"a worker has {processes}: no trial could run. Change cores in workers="
+            f"resources={options.resources} asks for {options.resources['cpu']:g} CPUs per trial, "
+            f"but a worker has {processes}: no trial could run. Change cores in workers="
         )
-    return asked
+    return options
 
 
 def _offer(workers: Workers) -> tuple[float, int | None]:

@@ -128,6 +128,7 @@ class SimulatedExecutor:
     resizes : ``(seconds, n_slots)`` pairs: new numbers of slots, with their times. If slots are
         removed, the trials that were launched last lose theirs, as if their workers had died.
     cluster : walltime, launch time and size of states.
+    began_at : virtual seconds of earlier sessions.
     """
 
     def __init__(
@@ -137,15 +138,17 @@ class SimulatedExecutor:
         n_slots: int,
         resizes: Sequence[tuple[float, int]] = (),
         cluster: ClusterModel = IDEAL_CLUSTER,
+        began_at: float = 0.0,
     ) -> None:
         if resizes and cluster.walltime < inf:
             raise ValueError("give resizes or a walltime, not both: each determines when slots end")
         self._curve, self._objective, self._cluster = curve, objective, cluster
-        self._now = 0.0
+        self._now = began_at
         self._n_slots = self._n_jobs = n_slots
-        self._job_begins, self._job_ends, self._away = 0.0, cluster.walltime, False
+        self._job_begins, self._job_ends = began_at, began_at + cluster.walltime
+        self._away = False
         self._runs: dict[TrialId, _Run] = {}
-        self._ready: deque[Event] = deque([SlotsChanged(n_slots, 0.0)])
+        self._ready: deque[Event] = deque([SlotsChanged(n_slots, began_at)])
         self._held: dict[int, _State] = {}  # by checkpoint id
         self._saved: dict[TrialId, float] = {}  # seconds of training in a trial's written state
         self._order = count()  # for equal times: first in, first out

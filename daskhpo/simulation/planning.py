@@ -12,7 +12,7 @@ from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.engine.checkpoint_policy import check_policy
 from daskhpo.engine.coordinator import Problem
-from daskhpo.engine.options import check_limits
+from daskhpo.engine.options import RunOptions
 from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation.curves import CurveTable, SyntheticCurves
@@ -151,7 +151,9 @@ def _limits(
     """
     if num_trials is None and time_budget is None and site.walltime < math.inf:
         time_budget = site.walltime
-    limits = check_limits(Limits(num_trials), time_budget, problem)
+    options = RunOptions(num_trials=num_trials, time_budget=time_budget)
+    options.check_ends(problem.scheduler, problem.searcher)
+    limits = options.limits
     if limits.time_budget is None and site.walltime < math.inf:
         return replace(limits, time_budget=MOST_JOBS * (site.walltime + site.requeue_seconds)), True
     return limits, False

@@ -13,9 +13,8 @@ from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Config, Limits
-from daskhpo.engine.checkpoint_policy import check_policy
 from daskhpo.engine.coordinator import Coordinator, Problem, drive
-from daskhpo.engine.options import check_limits
+from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import Journal
 from daskhpo.results.result import Result
 from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, Curve, SimulatedExecutor
@@ -105,11 +104,14 @@ class Simulation:
         ------
         ValueError : no limit was given, so the study would never end.
         """
-        limits = check_limits(Limits(num_trials, None, target), time_budget, self._problem)
-        result = Result((), self._problem.objective)
-        simulate(
-            self._problem, self._executor(), limits, check_policy(checkpoint), ResultJournal(result)
+        options = RunOptions(
+            num_trials=num_trials, time_budget=time_budget, target=target, checkpoint=checkpoint
         )
+        problem = self._problem
+        options.check_ends(problem.scheduler, problem.searcher)
+        result = Result((), problem.objective)
+        journal = ResultJournal(result)
+        simulate(problem, self._executor(), options.limits, options.policy, journal)
         return result
 
 

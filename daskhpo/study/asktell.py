@@ -37,7 +37,7 @@ class AskedTrial:
 
 
 class AskTellSession:
-    """An executor whose slots are the trials that a user has asked for.
+    """A session whose slots are the trials that a user has asked for.
 
     Nothing is checkpointed. A user who gets a paused trial again restores its state, or trains it
     again up to ``trial.resource`` without reporting.
@@ -45,6 +45,23 @@ class AskTellSession:
     Raises
     ------
     ValueError : the scheduler continues states with new hyperparameters, as PBT does.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from daskhpo import Study
+    >>> from daskhpo.schedulers import ASHA
+    >>> from daskhpo.space import Real
+    >>> study = Study(
+    ...     None, {"x": Real(-1, 1)}, "loss", scheduler=ASHA(9), storage=tempfile.mkdtemp()
+    ... )
+    >>> for _ in range(20):
+    ...     trial = study.ask()
+    ...     while study.tell(trial, {"loss": trial.config["x"] ** 2 - trial.resource}):
+    ...         pass
+    >>> study.close()
+    >>> len(study.result().trials())
+    20
     """
 
     def __init__(

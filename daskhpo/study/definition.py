@@ -1,4 +1,4 @@
-"""Checks of the parts of a study at its definition, before anything starts."""
+"""Checks of the parts of a study, before anything starts."""
 
 from __future__ import annotations
 
@@ -8,35 +8,40 @@ from typing import Any
 
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
-from daskhpo.core.space import Space
+from daskhpo.engine.coordinator import Problem
 from daskhpo.trainable import Trainable
 
 
-def check_parts(space: Space, scheduler: Scheduler, searcher: Searcher, seed: int) -> None:
-    """Check that scheduler, searcher and seed are valid and fit the space.
+def check_parts(problem: Problem, trainable: Any) -> None:
+    """Check that the parts are valid and fit the space and the trainable.
 
     Raises
     ------
     TypeError, ValueError : a part is not valid; the message says what it must be.
     """
-    if not isinstance(scheduler, Scheduler):
-        raise TypeError(f"scheduler={scheduler!r} must be a scheduler, such as ASHA(max_t=27)")
-    if not isinstance(searcher, Searcher):
-        raise TypeError(f"searcher={searcher!r} must be a searcher, such as RandomSearch()")
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise TypeError(f"seed={seed!r} must be an int")
-    for part in (scheduler, searcher):
-        copy.deepcopy(part).setup(space, seed)
+    if not isinstance(problem.scheduler, Scheduler):
+        raise TypeError(
+            f"scheduler={problem.scheduler!r} must be a scheduler, such as ASHA(max_t=27)"
+        )
+    if not isinstance(problem.searcher, Searcher):
+        raise TypeError(f"searcher={problem.searcher!r} must be a searcher, such as RandomSearch()")
+    if not isinstance(problem.seed, int) or isinstance(problem.seed, bool):
+        raise TypeError(f"seed={problem.seed!r} must be an int")
+    for part in (problem.scheduler, problem.searcher):
+        copy.deepcopy(part).setup(problem.space, problem.seed)
+    _check_mutations(trainable, problem.scheduler)
 
 
-def check_name(name: str) -> None:
+def check_name(name: str) -> str:
+    """Return a study's name, if it is a plain folder name."""
     if not isinstance(name, str):
         raise TypeError(f"name={name!r} must be a str")
     if not name or "/" in name or name.startswith("."):
         raise ValueError(f"name={name!r} must be a plain folder name")
+    return name
 
 
-def check_mutations(trainable: Any, scheduler: Scheduler) -> None:
+def _check_mutations(trainable: Any, scheduler: Scheduler) -> None:
     """Refuse mutations of hyperparameters that the shape of a model depends on."""
     if (
         not (isinstance(trainable, type) and issubclass(trainable, Trainable))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.session import manifest_of
@@ -14,11 +14,15 @@ from daskhpo.engine.session import manifest_of
 class Definition(Protocol):
     """A study that a file may define."""
 
+    problem: Problem
     source: str | None
 
     @property
-    def problem(self) -> Problem:
-        """Space, objective, scheduler, searcher and seed."""
+    def path(self) -> Path:
+        """The study's directory."""
+
+    def at(self, path: Path, source: str | None = None) -> Self:
+        """Return the same study in another directory, or from a file."""
 
 
 S = TypeVar("S", bound=Definition)
@@ -60,8 +64,7 @@ def load(source: str, kind: type[S]) -> S:
     if not isinstance(study, kind):
         there = [key for key, value in vars(module).items() if isinstance(value, kind)]
         raise ValueError(f"{path} has no {kind.__name__} named {name!r}; it has {there or 'none'}")
-    study.source = f"{path.absolute()}:{name}"
-    return study
+    return study.at(study.path, f"{path.absolute()}:{name}")
 
 
 def source_of(study: Definition) -> str:

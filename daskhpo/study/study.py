@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.console import ConsoleProgress
@@ -17,30 +17,34 @@ from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
-from daskhpo.core.types import CheckpointPolicy
 from daskhpo.engine.branch import branch
 from daskhpo.engine.coordinator import Problem
-from daskhpo.engine.options import check_options
-from daskhpo.engine.session import (
-    check_manifest,
-    check_startable,
-    last_limits,
-    read_manifest,
-    study_records,
-)
-from daskhpo.executors.dask.handle import StudyHandle, start
+from daskhpo.engine.options import RunKeywords, RunOptions, merge_options
+from daskhpo.engine.protocols import MakeExecutor
+from daskhpo.engine.session import check_startable, study_records, with_last_limits
+from daskhpo.executors import thread
+from daskhpo.executors.dask import handle
+from daskhpo.executors.dask.handle import StudyHandle
 from daskhpo.remote.attach import AttachedStudy, attach
 from daskhpo.remote.script import controller_script
 from daskhpo.remote.submission import JobDirectory, Submission
-from daskhpo.remote.submit import prepare, submit
+from daskhpo.remote.submit import SubmitKeywords, prepare, submit
 from daskhpo.results.result import Result
 from daskhpo.searchers.random import RandomSearch
 from daskhpo.study.asktell import AskedTrial, AskTellSession
-from daskhpo.study.definition import check_mutations, check_name, check_parts, check_trainable
+from daskhpo.study.definition import check_name, check_parts, check_trainable
 from daskhpo.study.loader import check_not_loading, load, source_of
 from daskhpo.trainable import Trainable
 
-logger = logging.getLogger("daskhpo")
+
+class StartKeywords(RunKeywords, total=False):
+    """Keywords of :meth:`Study.start` besides the limits."""
+
+    options: RunOptions | None
+    client: Any
+    executor: MakeExecutor | None
+    callbacks: Sequence[Callback]
+    progress: bool
 
 
 class Study:
@@ -60,10 +64,18 @@ class Study:
     storage, name : directory of studies, and this study's name in it (default: from the time).
     seed : the same seed and the same order of events give the same decisions.
 
+    Attributes
+    ----------
+    problem : space, objective, scheduler, searcher and seed.
+    source : ``FILE.py:NAME`` if it was loaded from a file; else None.
+
     Raises
     ------
     TypeError, ValueError : an argument is not valid; the message says what it must be.
     """
+
+    problem: Problem
+    source: str | None = None
 
     def __init__(
         self,
@@ -78,38 +90,39 @@ class Study:
         name: str | None = None,
         seed: int = 0,
     ) -> None:
-        if searcher is None:
-            searcher = RandomSearch()
         self.trainable = check_trainable(trainable)
-        self.name = time.strftime("study-%Y%m%d-%H%M%S") if name is None else name
-        check_name(self.name)
+        self.name = check_name(time.strftime("study-%Y%m%d-%H%M%S") if name is None else name)
         self.storage = Path(storage)
         space = space if isinstance(space, Space) else Space(space)
-        check_parts(space, scheduler, searcher, seed)
-        self._problem = Problem(space, Objective(metric, mode), scheduler, searcher, seed)
-        check_mutations(self.trainable, scheduler)
+        searcher = RandomSearch() if searcher is None else searcher
+        self.problem = Problem(space, Objective(metric, mode), scheduler, searcher, seed)
+        check_parts(self.problem, self.trainable)
         self._asktell: AskTellSession | None = None
-        self.source: str | None = None  # "FILE.py:study", set by the command line
 
     def __repr__(self) -> str:
-        return f"Study({self.name!r}, {self._problem.scheduler!r}, {self._problem.searcher!r})"
-
-    @property
-    def problem(self) -> Problem:
-        """Space, objective, scheduler, searcher and seed."""
-        return self._problem
+        return f"Study({self.name!r}, {self.problem.scheduler!r}, {self.problem.searcher!r})"
 
     @property
     def path(self) -> Path:
         """The study's directory."""
         return self.storage / self.name
 
+    def at(self, path: str | Path, source: str | None = None) -> Study:
+        """Return the same study in another directory, such as one that was moved.
+
+        ``source``: the file that defines it, ``FILE.py:NAME``; None: as before.
+        """
+        other, path = copy.copy(self), Path(path)
+        other.storage, other.name, other._asktell = path.parent, path.name, None
+        other.source = self.source if source is None else source
+        return other
+
     def run(
         self,
         num_trials: int | None = None,
         time_budget: float | str | None = None,
         target: float | None = None,
-        **options: Any,
+        **keywords: Unpack[StartKeywords],
     ) -> Result:
         """Run the study and wait for its end; Ctrl-C stops it cleanly.
 
@@ -117,35 +130,31 @@ class Study:
         ----------
         num_trials, time_budget, target : where the study ends, whichever comes first: trials
             started, seconds (or text such as ``"8h"``), a value of the metric. None: no limit.
-        **options : see :meth:`start`.
+        **keywords : see :meth:`start`.
 
         Returns
         -------
         Result : also after Ctrl-C, with all reports until then.
         """
-        return self.start(num_trials, time_budget, target, **options).wait()
+        return self.start(num_trials, time_budget, target, **keywords).wait()
 
     def resume(
         self,
         num_trials: int | None = None,
         time_budget: float | str | None = None,
         target: float | None = None,
-        **options: Any,
+        **keywords: Unpack[StartKeywords],
     ) -> Result:
         """Continue a study that was stopped or killed; running trials are launched again.
 
         ``num_trials`` counts the trials of the whole study. Without any limit, the last session's
         number of trials and target apply again. The time budget is that of this session.
         """
-        limits = (num_trials, time_budget, target)
-        if all(limit is None for limit in limits):
-            num_trials, target = last_limits(self.path)
-        handle = self.start(num_trials, time_budget, target, resume=True, **options)
-        return handle.wait()
+        return self.start(num_trials, time_budget, target, resume=True, **keywords).wait()
 
-    def extend(self, num_trials: int, **options: Any) -> Result:
+    def extend(self, num_trials: int, **keywords: Unpack[StartKeywords]) -> Result:
         """Continue a study that has ended, until it has ``num_trials`` trials in all."""
-        return self.resume(num_trials, **options)
+        return self.resume(num_trials, **keywords)
 
     def start(
         self,
@@ -153,41 +162,30 @@ class Study:
         time_budget: float | str | None = None,
         target: float | None = None,
         *,
+        options: RunOptions | None = None,
         client: Any = None,
-        resources: Mapping[str, float] | None = None,
-        max_concurrent: int | None = None,
-        worker_timeout: float | str | None = None,
+        executor: MakeExecutor | None = None,
         callbacks: Sequence[Callback] = (),
-        checkpoint: str | CheckpointPolicy = "auto",
-        fail_fast: bool = False,
-        max_failures: int = 0,
-        reuse_actors: bool = True,
-        verify_reuse: bool = False,
         progress: bool = True,
         resume: bool = False,
+        **keywords: Unpack[RunKeywords],
     ) -> StudyHandle:
         """Start the study and return at once.
 
         Parameters
         ----------
+        num_trials, time_budget, target : as for :meth:`run`.
+        **keywords : other options of :class:`daskhpo.RunOptions`: ``resources``,
+            ``max_concurrent``, ``worker_timeout``, ``checkpoint``, ``fail_fast``,
+            ``max_failures``, ``reuse_actors``, ``verify_reuse``.
+        options : all or some of these as one object; each may be given in one way only.
         client : a ``distributed.Client``, a Dask cluster, or None for worker processes on this
             machine, one per slot.
-        resources : what one trial needs: ``cpu`` (threads), ``gpu`` (the worker's ``GPU``
-            resource; may be a fraction), or any other Dask resource. None: one CPU.
-        max_concurrent : most trials at a time; None: as many as fit.
-        worker_timeout : seconds (or text such as ``"10m"``) to wait for the first worker that
-            can run a trial; None: no limit, with a warning.
+        executor : what runs the trials in the place of Dask: a class, or a function, that takes a
+            `SessionSpec` of :mod:`daskhpo.engine.protocols` and returns an `Executor`.
         callbacks : objects that follow the study's journal.
-        checkpoint : which states are written: ``"auto"`` (those worth their write), ``"every:N"``
-            (also after every N units), ``"rung"`` (after every segment), ``"end"`` (at every pause
-            and end), ``"never"``; or a :class:`daskhpo.checkpoints.CheckpointPolicy`, which also
-            limits the memory and disk that they use.
-        fail_fast : stop at the first trial that fails.
-        max_failures : how often a trial whose code raises is retried, from its checkpoint.
-        reuse_actors : let objects whose ``reset_config`` returns True serve many trials.
-        verify_reuse : train each reused object's first segment also with a new object and compare.
         progress : show progress in the terminal.
-        resume : continue the study that the directory holds.
+        resume : continue the study that the directory holds, as :meth:`resume` does.
 
         Raises
         ------
@@ -197,35 +195,29 @@ class Study:
         NoSuitableWorkers : no worker can run a trial (after ``worker_timeout``, from ``wait``).
         """
         check_not_loading("start")
-        if self.trainable is None:
+        if executor is None and self.trainable is None:
             raise TypeError("this study has no trainable: run its trials with ask() and tell()")
-        options = check_options(
-            self._problem,
-            num_trials,
-            time_budget,
-            target,
-            resources=resources,
-            max_concurrent=max_concurrent,
-            worker_timeout=worker_timeout,
-            checkpoint=checkpoint,
-            fail_fast=fail_fast,
-            max_failures=max_failures,
-            reuse_actors=reuse_actors,
-            verify_reuse=verify_reuse,
-        )
-        followers = _followers(callbacks, progress)
-        check_startable(self.path, self._problem, resume=resume, job_is_over=is_over)
+        if executor is not None and client is not None:
+            raise TypeError("client= is for trials on Dask: it cannot be given with executor=")
+        limits = {"num_trials": num_trials, "time_budget": time_budget, "target": target}
+        options = merge_options("start", options, limits | dict(keywords))
+        if resume:
+            options = with_last_limits(options, self.path)
+        options.check_ends(self.problem.scheduler, self.problem.searcher)
+        following = _followers(callbacks, progress)
+        check_startable(self.path, self.problem, resume=resume, job_is_over=is_over)
         directory = self.path.absolute()
-        return start(
-            problem=self._problem,
+        on_dask = partial(handle.start, client=client)
+        begin = on_dask if executor is None else partial(thread.start, executor=executor)
+        return begin(
+            problem=self.problem,
             directory=directory,
             store=open_store(directory),
             trainable=self.trainable,
             options=options,
             resume=resume,
             source=self.source,
-            client=client,
-            callbacks=followers,
+            callbacks=following,
         )
 
     def submit(
@@ -235,7 +227,7 @@ class Study:
         target: float | None = None,
         *,
         walltime: float | str,
-        **options: Any,
+        **keywords: Unpack[SubmitKeywords],
     ) -> AttachedStudy:
         """Run the study in a Slurm job, and return at once.
 
@@ -251,21 +243,10 @@ class Study:
         num_trials, time_budget, target : where the study ends, as for :meth:`run`. The time is
             that of all jobs of the chain, without their time in the queue.
         walltime : of the controller: ``"12h"``, seconds, or Slurm's ``"D-HH:MM:SS"``.
-        workers : options of :func:`daskhpo.cluster.slurm_cluster` for the workers' jobs, such as
-            ``{"jobs": 8, "queue": "gpu", "walltime": "04:00:00", "cores": 8, "memory": "32GB"}``.
-        chain : most controller jobs, one after the other (default: 1). When one ends, by its
-            walltime or for another reason, the next one continues.
-        one_allocation : True: all in one job, with the workers as its steps, for sites where jobs
-            may not submit jobs (default: False). ``workers`` then describes this job: ``jobs`` is
-            its number of nodes; ``gpus_per_job``, ``cores`` and ``memory`` are those of each node.
-        queue, account, cores, memory, job_extra_directives, job_script_prologue : options of the
-            controller, as in ``slurm_cluster``; default: 2 cores and 4 GB.
-        **options : those of :meth:`start`, such as ``resources`` and ``checkpoint``. By default a
-            trial has the GPU, or the part of one, that a worker has.
-
-        Returns
-        -------
-        AttachedStudy : with ``wait()``, ``stop()``, ``status()`` and the number of the ``job``.
+        **keywords : ``workers``, ``chain``, ``one_allocation`` and the controller's own, which
+            :class:`daskhpo.remote.submit.SubmitKeywords` describes; and ``options`` of
+            :meth:`start`, or its keywords such as ``resources``. By default a trial has the GPU,
+            or the part of one, that a worker has.
 
         Raises
         ------
@@ -276,8 +257,8 @@ class Study:
         StudyMismatch : the directory belongs to another study.
         CommandMissing, CommandFailed : Slurm is not available here, or refuses the job.
         """
-        given = self._prepare(num_trials, time_budget, target, walltime=walltime, **options)
-        submit(self._problem, self.path, given)
+        given = self._prepare(num_trials, time_budget, target, walltime=walltime, **keywords)
+        submit(self.problem, self.path, given)
         return AttachedStudy(self.path.absolute(), _followers((), progress=True))
 
     def job_script(
@@ -287,11 +268,17 @@ class Study:
         target: float | None = None,
         *,
         walltime: float | str,
-        **options: Any,
+        **keywords: Unpack[SubmitKeywords],
     ) -> str:
         """Return the script that :meth:`submit` would submit; write and start nothing."""
-        given = self._prepare(num_trials, time_budget, target, walltime=walltime, **options)
+        given = self._prepare(num_trials, time_budget, target, walltime=walltime, **keywords)
         return controller_script(given, JobDirectory(self.path.absolute()))
+
+    def _prepare(self, *limits: Any, **keywords: Any) -> Submission:
+        check_not_loading("submit")
+        if self.trainable is None:
+            raise TypeError("this study has no trainable: a job would have nothing to train")
+        return prepare(self.problem, self.path, source_of(self), *limits, **keywords)
 
     def attach(self, callbacks: Sequence[Callback] = (), progress: bool = True) -> AttachedStudy:
         """Follow the study while another process runs it, on any machine.
@@ -312,26 +299,10 @@ class Study:
         None: the study first needs reports of running trials, or it has no further trial. The
         first call opens the study's directory and continues what it holds; :meth:`close` closes
         it. The trainable may be None.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> from daskhpo.schedulers import ASHA
-        >>> from daskhpo.space import Real
-        >>> study = Study(
-        ...     None, {"x": Real(-1, 1)}, "loss", scheduler=ASHA(9), storage=tempfile.mkdtemp()
-        ... )
-        >>> for _ in range(20):
-        ...     trial = study.ask()
-        ...     while study.tell(trial, {"loss": trial.config["x"] ** 2 - trial.resource}):
-        ...         pass
-        >>> study.close()
-        >>> len(study.result().trials())
-        20
         """
         if self._asktell is None:
             self._asktell = AskTellSession(
-                self.path, self._problem, resume=True, job_is_over=is_over
+                self.path, self.problem, resume=True, job_is_over=is_over
             )
         return self._asktell.ask()
 
@@ -360,10 +331,8 @@ class Study:
         copied if the file system has hard links. :meth:`resume` continues the branch. The two
         studies are then independent, and either may be deleted. This study may be running.
 
-        Only checkpoints that were committed then and still exist can be shared. If the checkpoint
-        of a trial was deleted meanwhile, the trial notices this when it continues. It then begins
-        at an older checkpoint, or trains again from its start; its earlier reports remain valid.
-        The same applies to states that were only in the memory of a worker.
+        Only checkpoints that were committed then and still exist can be shared: a trial without
+        its own begins at an older one, or trains again from its start. Its reports remain valid.
 
         Parameters
         ----------
@@ -378,28 +347,13 @@ class Study:
         StudyExists : ``storage/name`` exists.
         StudyMismatch : the study in this one's directory has another definition.
         """
-        check_name(name)
-        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if seconds is not None and not (is_number and seconds >= 0):
-            raise ValueError(f"seconds={seconds!r} must be a number of 0 or more, or None")
-        read_manifest(self.path)
-        check_manifest(self.path, self._problem)
-        other = copy.copy(self)
-        other.name, other._asktell = name, None
-        branch(self.path, other.path, seconds)
+        other = self.at(self.storage / check_name(name))
+        branch(self.path, other.path, self.problem, seconds)
         return other
 
     def result(self) -> Result:
         """Return the results so far; the study may be running."""
-        return Result(study_records(self.path), self._problem.objective, self.path)
-
-    def _prepare(self, *limits: Any, walltime: float | str, **options: Any) -> Submission:
-        check_not_loading("submit")
-        if self.trainable is None:
-            raise TypeError("this study has no trainable: a job would have nothing to train")
-        return prepare(
-            self._problem, self.path, source_of(self), *limits, walltime=walltime, **options
-        )
+        return Result(study_records(self.path), self.problem.objective, self.path)
 
 
 def load_source(source: str) -> Study:
@@ -411,6 +365,4 @@ def _followers(callbacks: Sequence[Callback], progress: bool) -> list[Callback]:
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks: {callback!r} must be a Callback")
-    if not progress:
-        return [*callbacks]
-    return [ConsoleProgress(), *callbacks]
+    return [ConsoleProgress(), *callbacks] if progress else [*callbacks]

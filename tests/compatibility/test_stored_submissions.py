@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from daskhpo.core.types import CheckpointPolicy, Limits
+from daskhpo.core.types import CheckpointPolicy
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.session import read_manifest
 from daskhpo.remote.script import controller_script
@@ -37,9 +37,11 @@ def test_workers_as_jobs_are_read():
     assert JobDirectory(FIXTURES / "submission-jobs").submission() == Submission(
         source="/home/user/made.py:asha",
         options=RunOptions(
-            Limits(20, 28800.0, 0.01),
-            CheckpointPolicy("every", every=3),
-            {"cpu": 2, "gpu": 0.5},
+            num_trials=20,
+            time_budget=28800.0,
+            target=0.01,
+            checkpoint=CheckpointPolicy("every", every=3),
+            resources={"cpu": 2, "gpu": 0.5},
             max_concurrent=6,
         ),
         job=ControllerJob(

@@ -80,11 +80,13 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 ALL = [block for page in PAGES for block in blocks(page)]
-CONTRACT = ROOT / "docs/how-to/write-a-scheduler.md"  # pytest runs it: it is a test
+CONTRACTS = [  # pytest runs them: they are tests
+    ROOT / f"docs/how-to/{page}.md" for page in ("write-a-scheduler", "write-an-executor")
+]
 TO_RUN = [
     page
     for page in PAGES
-    if page != CONTRACT and any(b.info == "python" and b.page == page for b in ALL)
+    if page not in CONTRACTS and any(b.info == "python" and b.page == page for b in ALL)
 ]
 SHELL = [b for b in ALL if b.info in ("bash", "sh", "shell", "console")]
 COMMANDS = [
@@ -120,10 +122,13 @@ def test_the_examples_of_a_page_run(
 
 
 @pytest.mark.slow
-def test_the_scheduler_that_one_learns_to_write_keeps_the_contract(tmp_path: Path) -> None:
-    code = "\n".join(b.source for b in blocks(CONTRACT) if b.info == "python")
-    (tmp_path / "test_halfway.py").write_text(code)
-    run = python(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_halfway.py")
+@pytest.mark.parametrize("page", CONTRACTS, ids=name)
+def test_the_plug_in_that_one_learns_to_write_keeps_the_contract(
+    page: Path, tmp_path: Path
+) -> None:
+    code = "\n".join(b.source for b in blocks(page) if b.info == "python")
+    (tmp_path / "test_plug_in.py").write_text(code)
+    run = python(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_plug_in.py")
     assert run.returncode == 0, run.stdout
     assert " passed" in run.stdout
 
@@ -183,10 +188,11 @@ def test_the_reference_has_every_public_name(module: str) -> None:
 
 
 def test_the_reference_has_every_method_and_every_error() -> None:
-    from daskhpo import Result, Study, Trainable
+    from daskhpo import Result, RunOptions, Study, Trainable
     from daskhpo.core import errors
 
     text = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
-    public = [n for owner in (Study, Result, Trainable) for n in vars(owner) if n[0] != "_"]
+    owners = (Study, Result, RunOptions, Trainable)
+    public = [n for owner in owners for n in vars(owner) if n[0] != "_"]
     public += [n for n, v in vars(errors).items() if isinstance(v, type)]
     assert not [n for n in public if f"`{n}" not in text]

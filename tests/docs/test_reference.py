@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from daskhpo import Result, Study, Trainable
+from daskhpo import Result, RunOptions, Study, Trainable
 
 REQUIRED = inspect.Parameter.empty
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
-CLASSES = {"Study": Study, "Result": Result, "Trainable": Trainable}
+CLASSES = {"Study": Study, "RunOptions": RunOptions, "Result": Result, "Trainable": Trainable}
 
 
 def sections() -> Iterator[tuple[list[str], str]]:

@@ -244,7 +244,7 @@ def test_a_branch_before_the_first_trial_begins_anew(make_study):
 
 def test_the_branch_says_where_the_study_is_defined(make_study, tmp_path):
     study = make_study(None, FIFO(2), name="other")
-    study.source = "/home/me/tune.py:study"
+    study = study.at(study.path, "/home/me/tune.py:study")
     tell_all(study, 1)
     study.close()
     manifest = tmp_path / "other/study.json"

@@ -15,7 +15,6 @@ from daskhpo.atomic_files import write_private
 from daskhpo.cluster.security import credentials
 from daskhpo.cluster.times import parse_walltime
 from daskhpo.core.errors import StudyExists, StudyLocked
-from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.options import RunOptions
 from daskhpo.remote.allocation import step_command
 from daskhpo.remote.script import controller_job_name, worker_job_name
@@ -290,7 +289,15 @@ def test_a_walltime_is_said_as_here_or_as_in_slurm(walltime, seconds):
 )
 def test_a_submission_comes_back_from_its_directory(tmp_path, workers):
     options = RunOptions(
-        Limits(5, 3600.0, 0.5), CheckpointPolicy("every", every=3), {"cpu": 1, "gpu": 0.5}, 7, 60.0
+        num_trials=5,
+        time_budget=3600.0,
+        target=0.5,
+        checkpoint="every:3",
+        resources={"gpu": 0.5},
+        max_concurrent=7,
+        worker_timeout=60.0,
+        max_failures=2,
+        reuse_actors=False,
     )
     job = ControllerJob(3600.0, "cpu", None, 2, "4096M", ("--qos=x",), ("module load a",), 3)
     given = Submission("/a/tune.py:study", options, job, workers, 12.5, "/a", "login")

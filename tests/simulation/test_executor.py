@@ -9,7 +9,7 @@ import pytest
 
 from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.errors import StudyFailed
-from daskhpo.core.events import AttemptLost, Dropped, Failed, Held, Reported, Saved, SlotsChanged
+from daskhpo.core.events import AttemptLost, Dropped, Erred, Held, Saved, SlotsChanged, Trained
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointRef, ReuseProbability
 from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
@@ -166,7 +166,7 @@ def test_a_metric_that_is_not_finite_fails_its_trial_after_what_was_good():
     executor.perform([train(0, until=4, breaks_at=3)])
     good, failed = polled(executor), polled(executor)
     assert [step.resource for step in good.steps] == [1, 2]
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, Erred)
     assert (failed.retry, failed.error) == (False, "loss=nan at resource 3 is not finite")
 
 
@@ -193,7 +193,7 @@ def test_a_growing_cluster_loses_nothing():
 def test_a_segment_that_ends_as_the_cluster_shrinks_is_reported_first():
     executor = an_executor(1, resizes=[(10.0, 0)])
     executor.perform([train(0, until=1)])
-    assert isinstance(polled(executor), Reported)
+    assert isinstance(polled(executor), Trained)
     executor.perform([train(0, until=3, resource=1, launch=False)])
     assert polled(executor) == SlotsChanged(0, 10.0)
     assert times(polled(executor)) == []
@@ -228,7 +228,7 @@ def test_a_metric_that_is_not_finite_gives_the_slot_back_at_once():
     executor = an_executor()
     executor.perform([train(0, until=9, breaks_at=1)])
     failed = polled(executor)
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, Erred)
     assert failed.seconds == 10.0
 
 

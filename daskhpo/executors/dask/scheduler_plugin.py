@@ -15,7 +15,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 from daskhpo.cluster.jobs import is_over
 from daskhpo.core.errors import StudyFailed
-from daskhpo.engine.coordinator import Coordinator, Problem, drive
+from daskhpo.engine.coordinator import Coordinator, Problem
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.engine.session import Session
@@ -73,7 +73,7 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
             ahead=True,
         )
         try:
-            await asyncio.to_thread(self._collect_garbage)
+            await asyncio.to_thread(self._session.clean, spec.store)
             self._client = await Client(
                 scheduler.address,
                 asynchronous=True,
@@ -150,12 +150,8 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
         self._inbox.put(RequestStop(reason))
 
     def _coordinate(self, executor: DaskExecutor) -> None:
-        session = self._session
         try:
-            executor.perform(session.commands)
-            drive(session.coordinator, executor, session.journal, self._publish_wanted)
-            if (error := session.coordinator.fatal_error) is not None:
-                raise StudyFailed(error)
+            self._session.run(executor, after_turn=self._publish_wanted)
         except BaseException as error:
             self.error = error
         finally:
@@ -165,20 +161,6 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
 
     def _publish_wanted(self, coordinator: Coordinator) -> None:
         self._leases.set_wanted(coordinator.n_slots_wanted)
-
-    def _collect_garbage(self) -> None:
-        """Delete files that an earlier session left in the store and nothing refers to."""
-        try:
-            cleaned = self.spec.store.clean(self._session.coordinator.ledger.refs.committed)
-        except OSError as error:  # trials report what they cannot read or write
-            logger.warning("unneeded checkpoints could not be removed: %s", error)
-            return
-        if cleaned.n_files:
-            logger.info(
-                "removed %s files (%s bytes) of unfinished or unneeded checkpoints",
-                cleaned.n_files,
-                cleaned.n_bytes,
-            )
 
     def _on_lock_lost(self) -> None:
         directory = self.spec.directory

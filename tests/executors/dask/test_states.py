@@ -121,7 +121,7 @@ def is_undisturbed(study: Study, max_t: int = 4) -> bool:
 def seed_of(study: Study, trial: int) -> int:
     from daskhpo.core.random import trial_seed
 
-    return trial_seed(study._problem.seed, trial)
+    return trial_seed(study.problem.seed, trial)
 
 
 # -- in memory -----------------------------------------------------------------------------------
