@@ -61,7 +61,7 @@ from daskhpo.executors.dask.state_locations import StateLocations
 logger = logging.getLogger("daskhpo")
 
 
-class Leases(Protocol):
+class LeaseOrders(Protocol):
     """The leases, as the executor sees them. Thread-safe."""
 
     def tell(self, slot: int, order: LeaseOrder) -> None:
@@ -95,7 +95,7 @@ class DaskExecutor:
     def __init__(
         self,
         inbox: Inbox,
-        leases: Leases,
+        leases: LeaseOrders,
         delete: Callable[[CheckpointRef], None],
         began_at: float,
     ) -> None:

@@ -20,7 +20,7 @@ from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.engine.session import study_records
 from daskhpo.executors.dask.local import local_cluster
-from daskhpo.executors.dask.protocol import CLIENT_MESSAGES, ClientMessage, Poll, Stop
+from daskhpo.executors.dask.protocol import CLIENT_MESSAGES, ClientMessage, Poll, StopStudy
 from daskhpo.results.progress import status_counts
 from daskhpo.results.result import Result
 
@@ -150,7 +150,7 @@ class _RemoteStudy:
         return True
 
     def stop(self, reason: str) -> None:
-        self._sync(self._call, Stop(reason))
+        self._sync(self._call, StopStudy(reason))
 
     def _sync(self, call: Any, *args: Any) -> Any:
         from distributed.utils import sync

@@ -182,29 +182,29 @@ class Poll:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopStudy:
     """A request to end the study."""
 
     reason: str
 
 
-ClientMessage = Poll | Stop | Notes  # notes come from a worker that has retired
+ClientMessage = Poll | StopStudy | Notes  # notes come from a worker that has retired
 
 # -- on the wire ---------------------------------------------------------------------------------
 
-T = TypeVar("T")
+WireMessage = TypeVar("WireMessage")
 _Convert = Callable[[Any], Any]
 
 
-class Codec(Generic[T]):
+class Codec(Generic[WireMessage]):
     """The messages of one type as data that msgpack takes: tuples, dicts, text and numbers."""
 
     def __init__(self, kind: Any) -> None:
         encode, decode = _converters(kind)
         if encode is None or decode is None:
             raise TypeError(f"{kind} is no message: it must be a dataclass or a union of them")
-        self.encode: Callable[[T], Any] = encode
-        self.decode: Callable[[Any], T] = decode
+        self.encode: Callable[[WireMessage], Any] = encode
+        self.decode: Callable[[Any], WireMessage] = decode
 
 
 def _converters(kind: Any) -> tuple[_Convert | None, _Convert | None]:

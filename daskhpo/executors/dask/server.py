@@ -26,7 +26,7 @@ from daskhpo.executors.dask.protocol import (
     Leaving,
     Notes,
     Poll,
-    Stop,
+    StopStudy,
 )
 
 
@@ -96,7 +96,7 @@ class Server:
             case Poll():
                 outcome = self._outcome()
                 return None if outcome is None else cloudpickle.dumps(outcome)
-            case Stop(reason):
+            case StopStudy(reason):
                 return self._stop(reason)
             case Notes():
                 return self._inbox.put(ReceivedNews(message, time.monotonic()))
