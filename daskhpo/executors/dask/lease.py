@@ -109,7 +109,7 @@ def _load(trainable: bytes) -> Any:
 class Leases:
     """The leases of a worker, for messages that come while they are busy.
 
-    The methods that begin with ``on_`` run in the worker's event loop.
+    Dask's handlers run in the worker's event loop.
     """
 
     def __init__(self) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import types
+from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daskhpo.core.events import Dropped, Erred, Step, Trained
@@ -31,6 +32,7 @@ PLAIN = {
 }
 
 
+@cache
 def values(kind: Any) -> st.SearchStrategy[Any]:
     """Make values of a message's type, from the type alone."""
     origin, args = get_origin(kind), get_args(kind)
@@ -50,6 +52,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.parametrize("name", CODECS)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_message_comes_back_from_the_wire(name: str, data: st.DataObject) -> None:
     codec, kind = CODECS[name]
