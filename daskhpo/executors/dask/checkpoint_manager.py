@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed.diagnostics.plugin import WorkerPlugin
 
+from daskhpo.core.events import Dropped, Saved, SaveFailed
 from daskhpo.core.types import CheckpointPolicy, CheckpointRef, ReuseProbability
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.executors.dask.client import CoordinatorClient
@@ -20,7 +21,6 @@ from daskhpo.executors.dask.shutdown import GracefulShutdown
 
 if TYPE_CHECKING:
     from daskhpo.checkpoints.cache import StateCache
-    from daskhpo.checkpoints.cache_events import CacheEvent
     from daskhpo.checkpoints.codec import Snapshot
 
 logger = logging.getLogger("daskhpo.worker")
@@ -160,8 +160,8 @@ class CheckpointManager:
         for row in rows:
             cache.write(row)
         if not write:
-            cache.flush(leaving=False)
-        cache.flush(leaving=True, write=write)
+            cache.flush()
+        cache.clear(write=write)
 
     def write_seconds(self) -> float:
         """Estimate the seconds of all writes that are worthwhile before the worker leaves."""
@@ -175,7 +175,7 @@ class CheckpointManager:
         assert self._flush_on_close is not None, "a cache without a plugin that flushes it"
         for row in rows:
             self._mailbox.cache.write(row)
-        self._mailbox.cache.flush(leaving=True, write=write)
+        self._mailbox.cache.clear(write=write)
         self._mailbox.cache.close()
         # Do not wait: the worker may be closing, and waiting for this thread.
         self._worker.loop.add_callback(self._flush_on_close.remove, self._worker)
@@ -215,23 +215,16 @@ class CheckpointManager:
         taken = Snapshot(found["row"], Layout.from_json(found["layout"]))
         return taken, found["unsaved_seconds"]
 
-    def _notify(self, note: CacheEvent) -> None:
-        from daskhpo.checkpoints.cache_events import (
-            StateDropped,
-            StateEvicted,
-            StateWritten,
-            WriteFailed,
-        )
-
-        match note:
-            case StateWritten(ref, attempt):
+    def _notify(self, event: Saved | SaveFailed | Dropped) -> None:
+        match event:
+            case Saved(_, attempt, ref):
                 self._client.notify("saved", attempt, ref.plain(), "")
-            case StateEvicted(ref, attempt):
-                self._client.notify("dropped", attempt, ref.plain(), "evicted for other states")
-            case StateDropped(ref, attempt, reason):
-                self._client.notify("dropped", attempt, ref.plain(), reason)
-            case WriteFailed(ref, attempt, error):
+            case SaveFailed(trial, attempt, checkpoint_id, error):
+                ref = CheckpointRef(checkpoint_id, trial, 0)
                 self._client.notify("unsaved", attempt, ref.plain(), error)
+            case Dropped(trial, attempt, checkpoint_id, reason):
+                ref = CheckpointRef(checkpoint_id, trial, 0)
+                self._client.notify("dropped", attempt, ref.plain(), reason)
 
 
 class _FlushOnClose(WorkerPlugin):  # type: ignore[misc]
