@@ -152,7 +152,7 @@ def pauses(state: State, folder: Path, n: int) -> list[list[str]]:
                 ms, _ = milliseconds(partial(pause, cache, state, i, size, probability))
                 flushed = 0.0
                 if probability is ReuseProbability.CERTAIN:
-                    flushed, _ = milliseconds(partial(cache.flush, leaving=False))
+                    flushed, _ = milliseconds(cache.flush)
                     cache.discard(i)
                     next(folder.glob(f"*/{i}.0")).unlink()
                 if i >= n_skipped:

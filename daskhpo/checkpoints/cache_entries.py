@@ -1,4 +1,4 @@
-"""Entries of a worker's cache and their memory; no threads, no disk, no locks."""
+"""Entries of a worker's cache, and the memory that they use."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ class WriteState(Enum):
     """Progress of an entry on its way to the store."""
 
     DIRTY = auto()  # in memory only; no write is planned
-    QUEUED = auto()  # waits to be written
-    WRITING = auto()  # the thread writes or stages it now
+    QUEUED = auto()  # waits to be staged or written, or is in flight
     CLEAN = auto()  # in the store
 
 
@@ -39,7 +38,7 @@ class CacheEntry:
     is_evicting: bool = False  # leaves as soon as it is written
     is_pinned: bool = False  # a caller may still read its buffer, so it is not reused
     n_failed: int = 0
-    not_before: float = 0.0  # earliest next write after a failure, monotonic clock
+    not_before: float = 0.0  # earliest next write after a failure, on the cache's clock
 
     @property
     def n_bytes(self) -> int:
@@ -64,8 +63,6 @@ class CacheEntry:
 class CacheEntries:
     """Entries by checkpoint id, oldest first, and reusable buffers of former entries.
 
-    Not thread-safe: callers must hold a lock.
-
     Parameters
     ----------
     capacity : bytes of memory for entries and buffers.
@@ -73,8 +70,7 @@ class CacheEntries:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.in_flight: CacheEntry | None = None  # the thread works on it; may be removed already
-        self.garbage: list[Path] = []  # staging files that the thread has to remove
+        self.in_flight: CacheEntry | None = None  # is being staged or written; may be removed
         self._entries: dict[int, CacheEntry] = {}
         self._buffers: list[ByteArray] = []
 
@@ -84,13 +80,13 @@ class CacheEntries:
     def __iter__(self) -> Iterator[CacheEntry]:
         return iter(self._entries.values())
 
-    def get(self, row: int) -> CacheEntry | None:
+    def get(self, checkpoint_id: int) -> CacheEntry | None:
         """Return the entry of a checkpoint, or None if it is not held."""
-        return self._entries.get(row)
+        return self._entries.get(checkpoint_id)
 
-    def was_removed(self, entry: CacheEntry) -> bool:
-        """Return True if an entry was removed."""
-        return self._entries.get(entry.ref.id) is not entry
+    def holds(self, entry: CacheEntry) -> bool:
+        """Return False if the entry was removed."""
+        return self._entries.get(entry.ref.id) is entry
 
     def add(self, entry: CacheEntry) -> None:
         """Add an entry; it shares the layout of the newest entry if both are equal.
@@ -104,10 +100,8 @@ class CacheEntries:
         self._entries[entry.ref.id] = entry
 
     def remove(self, entry: CacheEntry) -> None:
-        """Remove an entry. The thread itself frees the entry that it works on, when done."""
+        """Remove an entry; its memory is neither recycled nor counted, unless it is in flight."""
         del self._entries[entry.ref.id]
-        if entry is not self.in_flight:
-            self.free(entry)
 
     # -- memory ----------------------------------------------------------------------------------
 
@@ -115,34 +109,26 @@ class CacheEntries:
     def n_bytes(self) -> int:
         """Bytes of memory in use, buffers included."""
         n_bytes = sum(entry.n_bytes for entry in self)
-        if self.in_flight is not None and self.was_removed(self.in_flight):
+        if self.in_flight is not None and not self.holds(self.in_flight):
             n_bytes += self.in_flight.n_bytes
-        return n_bytes + sum(row.nbytes for row in self._buffers)
+        return n_bytes + sum(buffer.nbytes for buffer in self._buffers)
 
-    @property
-    def evictable(self) -> list[CacheEntry]:
-        """Entries that take memory and are not being evicted."""
-        return [entry for entry in self if not entry.is_evicting and entry.file is None]
+    def evictable(self) -> Iterator[CacheEntry]:
+        """Yield the entries that take memory and are not being evicted."""
+        return (entry for entry in self if not entry.is_evicting and entry.file is None)
 
     def excess(self, n_coming: int = 0) -> int:
         """Return the bytes above the capacity if ``n_coming`` are added; may be negative.
 
         Entries that are being evicted do not count.
         """
-        return sum(entry.n_bytes for entry in self.evictable) + n_coming - self.capacity
-
-    def free(self, entry: CacheEntry) -> None:
-        """Recycle the memory, or mark the file for removal, of an entry not in use."""
-        if entry.file is not None:
-            self.garbage.append(entry.file)
-        else:
-            self.recycle(entry)
+        return sum(entry.n_bytes for entry in self.evictable()) + n_coming - self.capacity
 
     def recycle(self, entry: CacheEntry) -> None:
         """Keep the entry's memory as a buffer, unless it is pinned or read-only."""
-        row = entry.snapshot.buffer
-        if not entry.is_pinned and row.flags.writeable:
-            self._buffers.append(row)
+        buffer = entry.snapshot.buffer
+        if not entry.is_pinned and buffer.flags.writeable:
+            self._buffers.append(buffer)
 
     def take_buffer(self, n_bytes: int) -> ByteArray | None:
         """Return a buffer of exactly this size, or None. It is no longer counted.
@@ -150,8 +136,8 @@ class CacheEntries:
         Frees other buffers that would leave no room for ``n_bytes``.
         """
         found = None
-        for i, row in enumerate(self._buffers):
-            if row.nbytes == n_bytes:
+        for i, buffer in enumerate(self._buffers):
+            if buffer.nbytes == n_bytes:
                 found = self._buffers.pop(i)
                 break
         self.trim(reserve=n_bytes)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
-from daskhpo.checkpoints.cache_events import StateEvicted, StateWritten
 from daskhpo.checkpoints.codec import restore
 from daskhpo.checkpoints.staging import Staging
+from daskhpo.core.events import Dropped, Saved
 from daskhpo.core.types import ReuseProbability
 from daskhpo.testing.stores import a_state, assert_same_state
 from tests.checkpoints.caching import (
@@ -35,7 +36,7 @@ def test_a_state_lands_in_staging_first_and_counts_when_it_is_in_the_store(
     held = cache.get(0)
     assert not held.snapshot.buffer.flags.writeable
     gate.open.set()
-    notes.wait(StateWritten, 0)
+    notes.wait(Saved, 0)
     assert_same_state(gate.store.read(notes.refs()[0]), a_state(0))
     cache.close()
     assert list((tmp_path / "local" / "disk").iterdir()) == []
@@ -45,7 +46,7 @@ def test_a_state_lands_in_staging_first_and_counts_when_it_is_in_the_store(
 def test_a_parked_state_is_not_staged(store, residents_of, tmp_path):
     cache = residents_of(store, staging=tmp_path / "disk", durability=NEVER)
     hold(cache, 0)
-    cache.flush(leaving=False)
+    cache.flush()
     assert staged_files(tmp_path / "disk") == []
     assert cache.n_bytes == SIZE
 
@@ -58,10 +59,10 @@ def test_memory_is_free_as_soon_as_states_are_staged(gate, notes, residents_of, 
             gate.wait_for_writer()
             # the thread stands at the gate: what comes now can only be staged once it is through
             gate.open.set()
-            notes.wait(StateWritten, 0)
-        cache.flush(leaving=False)
+            notes.wait(Saved, 0)
+        cache.flush()
     assert cache.n_bytes <= SIZE
-    assert {kind for kind, _ in notes.brief} == {StateWritten, StateEvicted}
+    assert {kind for kind, _ in notes.brief} == {Saved, Dropped}
     # of what is written, the folder keeps as much as the memory might
     assert len(cache.ids) == 1
     assert_same_state(restore(cache.get(cache.ids[0]).snapshot), a_state(5))
@@ -70,11 +71,11 @@ def test_memory_is_free_as_soon_as_states_are_staged(gate, notes, residents_of, 
 def test_files_of_forgotten_states_are_removed(store, notes, residents_of, tmp_path):
     cache = residents_of(store, staging=tmp_path / "disk")
     hold(cache, 0, ReuseProbability.CERTAIN)
-    notes.wait(StateWritten, 0)
+    notes.wait(Saved, 0)
     assert len(staged_files(tmp_path / "disk")) == 1
     cache.discard(0)
     hold(cache, 1, ReuseProbability.CERTAIN)  # the thread removes files before it writes
-    notes.wait(StateWritten, 1)
+    notes.wait(Saved, 1)
     assert len(staged_files(tmp_path / "disk")) == 1
 
 
@@ -85,8 +86,8 @@ def test_a_folder_that_cannot_be_made_is_told_once_and_done_without(
     cache = residents_of(store, staging=tmp_path / "disk")
     for row in range(3):
         hold(cache, row, ReuseProbability.CERTAIN)
-    cache.flush(leaving=False)
-    assert [kind for kind, _ in notes.brief] == [StateWritten] * 3
+    cache.flush()
+    assert [kind for kind, _ in notes.brief] == [Saved] * 3
     assert caplog.text.count("without staging") == 1
 
 
@@ -94,14 +95,16 @@ def test_states_go_straight_to_the_store_when_staging_fails(
     store, notes, residents_of, tmp_path, caplog
 ):
     cache = residents_of(store, staging=tmp_path / "disk")
+    hold(cache, 9, ReuseProbability.CERTAIN)
+    notes.wait(Saved, 9)
     (own,) = (tmp_path / "disk").iterdir()
-    own.rmdir()
+    shutil.rmtree(own)
     for row in range(3):
         hold(cache, row, ReuseProbability.CERTAIN)
-    cache.flush(leaving=False)
+    cache.flush()
     for row in range(3):
         assert_same_state(store.read(notes.refs()[row]), a_state(row))
-    assert cache.ids == [0, 1, 2]
+    assert cache.ids == [9, 0, 1, 2]
     assert caplog.text.count("without staging") == 1
 
 
@@ -110,7 +113,6 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from daskhpo.checkpoints.codec import snapshot
-from daskhpo.checkpoints.cache_entries import MAX_BUFFERS
 from daskhpo.checkpoints.staging import Staging
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskhpo.core.errors import CheckpointMissing
-from daskhpo.core.events import Dropped, Saved, SaveFailed
 from daskhpo.core.types import CheckpointPolicy, CheckpointRef, ReuseProbability
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.executors.dask.channel import Channel
@@ -18,7 +16,6 @@ from daskhpo.executors.dask.protocol import Peer
 
 if TYPE_CHECKING:
     from daskhpo.checkpoints.cache import CachedState, StateCache
-    from daskhpo.checkpoints.cache_events import CacheEvent
 
 logger = logging.getLogger("daskhpo.worker")
 
@@ -119,8 +116,8 @@ class CheckpointManager:
         for number in checkpoint_ids:
             cache.write(number)
         if not write:
-            cache.flush(leaving=False)
-        cache.flush(leaving=True, write=write)
+            cache.flush()
+        cache.clear(write=write)
 
     def close(self, checkpoint_ids: Iterable[int] = (), *, write: bool) -> None:
         """Flush and close the cache; parameters as of :meth:`flush`."""
@@ -128,7 +125,7 @@ class CheckpointManager:
             return
         for number in checkpoint_ids:
             cache.write(number)
-        cache.flush(leaving=True, write=write)
+        cache.clear(write=write)
         cache.close()
         self._on_close()
 
@@ -159,7 +156,7 @@ class CheckpointManager:
             staging = self._policy.staging
             self._cache = StateCache(
                 self._store,
-                self._notify,
+                self._channel.notify,
                 capacity=self._memory,
                 durability=self._policy.durability,
                 staging=Path(os.path.expandvars(staging)) if staging else None,
@@ -167,23 +164,3 @@ class CheckpointManager:
             )
             self._on_open(self._cache)
         return self._cache
-
-    def _notify(self, note: CacheEvent) -> None:
-        from daskhpo.checkpoints.cache_events import (
-            StateDropped,
-            StateEvicted,
-            StateWritten,
-            WriteFailed,
-        )
-
-        now = time.monotonic()
-        match note:
-            case StateWritten(ref, attempt):
-                self._channel.notify(Saved(ref.trial, attempt, ref, now))
-            case StateEvicted(ref, attempt):
-                reason = "evicted for other states"
-                self._channel.notify(Dropped(ref.trial, attempt, ref.id, reason, now))
-            case StateDropped(ref, attempt, reason):
-                self._channel.notify(Dropped(ref.trial, attempt, ref.id, reason, now))
-            case WriteFailed(ref, attempt, error):
-                self._channel.notify(SaveFailed(ref.trial, attempt, ref.id, error, now))

@@ -227,8 +227,8 @@ class DaskExecutor:
         events = self._on_notes(number, call.notes, at)
         if call.leaving:  # first, so that a trial that leaves is launched elsewhere
             events += self._release_slot(number)
-        if number not in self._slots:  # it was removed: its worker seemed gone
-            self._replies.append((received.reply, Exit()))
+        if number not in self._slots:  # its worker was removed, perhaps because it retires
+            self._replies.append((received.reply, Exit(write=True)))
             return events
         slot = self._slots[number]
         slot.reply = received.reply
@@ -322,8 +322,8 @@ class DaskExecutor:
             return []
         if number in self._idle:
             self._idle.remove(number)
-        if slot.reply is not None:
-            self._replies.append((slot.reply, Exit()))
+        if slot.reply is not None:  # a worker that retires may still write what it holds
+            self._replies.append((slot.reply, Exit(write=True)))
         events: list[Event] = [] if slot.leaving else [self._slots_changed()]
         events += self._locations.close(number, reason, self.now())
         if (job := slot.job) is not None:
