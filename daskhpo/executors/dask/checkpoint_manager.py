@@ -15,7 +15,8 @@ from daskhpo.executors.dask.channel import Channel
 from daskhpo.executors.dask.protocol import Peer
 
 if TYPE_CHECKING:
-    from daskhpo.checkpoints.cache import CachedState, StateCache
+    from daskhpo.checkpoints.cache import StateCache
+    from daskhpo.checkpoints.cache_state import CachedState
 
 logger = logging.getLogger("daskhpo.worker")
 
