@@ -7,6 +7,7 @@ from math import inf
 import numpy as np
 import pytest
 
+from daskhpo.core.events import Exploited, Failed
 from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Pause, Report, Status, Trial
 from daskhpo.schedulers import PB2
@@ -259,12 +260,12 @@ def test_no_more_than_the_newest_segments_are_kept():
 def test_a_population_of_four_is_enough():
     study = drive(a_pb2(quantile_fraction=0.25), num_trials=4, n_workers=2)
     assert all(ended == (Status.COMPLETED, 20) for ended in study.ended.values())
-    assert any(event[0] == "exploit" for event in study.script)
+    assert any(isinstance(record, Exploited) for record in study.records)
 
 
 def test_failing_members_are_rescued():
     study = drive(a_pb2(), mishaps=Mishaps(fails=0.1), num_trials=12)
-    rescued = {event[1] for event in study.script if event[0] == "rescued"}
+    rescued = {r.trial for r in study.records if isinstance(r, Failed) and r.paused}
     completed = {n for n, (status, _) in study.ended.items() if status is Status.COMPLETED}
     assert completed & rescued
 
