@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from daskhpo.core.events import Exploited, Failed
+from daskhpo.core.gp import GaussianProcess
 from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Pause, Report, Status, Trial
 from daskhpo.schedulers import PB2
@@ -16,7 +17,7 @@ from daskhpo.schedulers.pb2 import (
     N_NEWEST,
     SIGNAL_PRIOR,
     Bandit,
-    _Bound,
+    _bound,
     _distances,
     _Inputs,
     _Kernel,
@@ -324,7 +325,7 @@ def test_the_kernel_is_that_of_the_paper():
 def test_the_likelihood_is_that_of_a_gaussian_process():
     inputs, scores = some_inputs(12), np.linspace(-1, 1, 12)
     covariance = covariances(inputs, inputs)
-    variance, likelihood = _signal(KERNEL, covariance, scores)
+    variance, likelihood = _signal(GaussianProcess(covariance, 0.1, scores))
     noisy = covariance + 0.1 * np.eye(12)
     quadratic = scores @ np.linalg.solve(noisy, scores)
     n = 12 + SIGNAL_PRIOR
@@ -343,10 +344,10 @@ def test_the_bound_is_mean_and_deviation_and_what_is_pending_lessens_the_deviati
     )
     cross = covariances(asked, both)
     known = np.linalg.solve(covariances(both, both) + 0.1 * np.eye(13), cross.T)
-    variance, _ = _signal(KERNEL, covariances(seen, seen), scores)
+    variance, _ = _signal(GaussianProcess(covariances(seen, seen), 0.1, scores))
     deviation = np.sqrt(variance * (1 - np.sum(cross * known.T, axis=1)))
     beta = 0.8 * np.log(4 * (1 + asked.times.max()))
-    bound = _Bound(KERNEL, seen, scores, pending)(asked)
+    bound = _bound(KERNEL, seen, scores, pending)(asked)
     assert bound == pytest.approx(mean + np.sqrt(beta) * deviation)
 
 
