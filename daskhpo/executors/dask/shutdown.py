@@ -12,7 +12,12 @@ from typing import Any, Protocol
 
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from daskhpo.cluster.walltime import END_TIME, STEP_MARGIN, find_job_end, remaining_walltime
+from daskhpo.cluster.walltime import (
+    END_TIME,
+    WalltimeReserve,
+    find_job_end,
+    remaining_walltime,
+)
 
 logger = logging.getLogger("daskhpo.worker")
 
@@ -49,7 +54,7 @@ class GracefulShutdown(WorkerPlugin):  # type: ignore[misc]
         self.signalled = False  #: by SIGTERM, which other processes of the job may also get
         self._reason: str | None = None
         self._leases: set[ShutdownListener] = set()
-        self._reserve = RESERVE_SECONDS
+        self._reserve = WalltimeReserve(RESERVE_SECONDS)
         self._watch: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._watches_sigterm = False
@@ -63,8 +68,7 @@ class GracefulShutdown(WorkerPlugin):  # type: ignore[misc]
 
     def fits(self, seconds: float) -> bool:
         """True if ``seconds`` of training, and then preemption, still fit here."""
-        left = remaining_walltime()
-        return not self.started and (left is None or seconds * STEP_MARGIN + self._reserve < left)
+        return not self.started and self._reserve.fits(seconds, remaining_walltime())
 
     def seconds_left(self) -> float | None:
         """Return the seconds until states should be written; None: no end is known."""
@@ -107,11 +111,11 @@ class GracefulShutdown(WorkerPlugin):  # type: ignore[misc]
     async def _watch_the_clock(self) -> None:
         while (left := remaining_walltime()) is not None:
             write = sum(lease.write_seconds() for lease in self._leases)
-            self._reserve = RESERVE_SECONDS + WRITE_TIMES * write
-            if left <= self._reserve:
+            self._reserve = WalltimeReserve(RESERVE_SECONDS + WRITE_TIMES * write)
+            if not self._reserve.fits(0.0, left):
                 self.start("its Slurm job ends")
                 return
-            await asyncio.sleep(min(CLOCK_CHECK_SECONDS, left - self._reserve))
+            await asyncio.sleep(min(CLOCK_CHECK_SECONDS, left - self._reserve.seconds))
 
     def _on_sigterm(self) -> None:
         self.signalled = True
