@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from daskhpo.core.parsing import parse_call
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.engine.checkpoint_policy import check_policy
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import check_limits
-from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband
+from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, Hyperband, SuccessiveHalving
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation.curves import CurveTable, SyntheticCurves
 from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
-from daskhpo.simulation.simulation import simulate
+from daskhpo.simulation.simulation import simulate_each
 from daskhpo.simulation.stats import SimulationStats
 
 if TYPE_CHECKING:
@@ -102,19 +102,18 @@ def plan(
     cluster = replace(cluster, durability=policy.durability)
     limits, may_give_up = _limits(problem, num_trials, time_budget, cluster)
     source = None if curves is None else curves.nearest(problem.space)
+    tally = partial(SimulationStats, problem.objective, curve=source)
+    schedulers = schedulers_to_compare(problem.scheduler)
     rows: list[dict[str, Any]] = []
     n_seeds, seed = 10 if seeds is None else seeds, 0
     while seed < n_seeds:
         curve = source or _synthetic(seconds_per_unit, problem, seed, n_seeds)
-        for method, scheduler in schedulers_to_compare(problem.scheduler).items():
-            tally = SimulationStats(problem.objective, curve=source)
-            executor = SimulatedExecutor(curve, problem.objective, num_workers, (), cluster)
-            simulated = replace(problem, scheduler=scheduler, seed=seed)
-            simulate(simulated, executor, limits, policy, tally)
-            row: dict[str, Any] = {"method": method, "scheduler": repr(scheduler), "seed": seed}
-            row |= _counts(tally, num_workers, cluster)
-            row["complete"] = not (may_give_up and tally.stopped)
-            rows.append(row)
+        executor = partial(SimulatedExecutor, curve, problem.objective, num_workers, (), cluster)
+        seeded = replace(problem, seed=seed)
+        for method, counted in simulate_each(seeded, schedulers, executor, limits, policy, tally):
+            named = {"method": method, "scheduler": repr(schedulers[method]), "seed": seed}
+            complete = not (may_give_up and counted.stopped)
+            rows.append(named | _counts(counted, num_workers, cluster) | {"complete": complete})
         if seed == 0 and seeds is None:  # large studies differ less between seeds
             n_seeds = min(n_seeds, max(3, MOST_TRIALS // sum(row["trials"] for row in rows)))
         seed += 1
@@ -126,13 +125,9 @@ def schedulers_to_compare(own: Scheduler) -> dict[str, Scheduler]:
 
     They get its ``grace_period`` and ``reduction_factor``, if it has them.
     """
-    ladder: Callable[..., dict[str, Any]] = lambda max_t, **others: others  # noqa: E731
-    names = ("ASHA", "SuccessiveHalving", "Hyperband")
-    try:
-        given = parse_call(repr(own), dict.fromkeys(names, ladder))
-    except ValueError:
-        given = {}
-    steps = {n: given[n] for n in ("grace_period", "reduction_factor") if n in given}
+    steps: dict[str, Any] = {}
+    if isinstance(own, ASHA | SuccessiveHalving | Hyperband):
+        steps = {"grace_period": own.grace_period, "reduction_factor": own.reduction_factor}
     others = {
         "RS": FIFO(own.max_t),
         "ASHA": ASHA(own.max_t, **steps),
