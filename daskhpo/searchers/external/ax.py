@@ -13,6 +13,7 @@ from daskhpo.searchers.external.adapter import (
     AskTellSearcher,
     Optimiser,
     TrialOutcome,
+    nearest,
     need,
     one_torch_thread,
     place,
@@ -95,7 +96,7 @@ class _Ax(Optimiser):
             return None
         for index, params in proposals.items():
             domains = self._space.domains.items()
-            config = {name: _value(d, params[self._names[name]]) for name, d in domains}
+            config = {name: nearest(d, params[self._names[name]]) for name, d in domains}
             self._know(index, self._translated(config))
             return index, config
         return None
@@ -173,13 +174,3 @@ def _param(domain: Domain, value: Any) -> Any:
             return str(place(domain, value))
         case _:
             return float(value)
-
-
-def _value(domain: Domain, param: Any) -> Any:
-    match domain:
-        case Real(low, high):
-            return min(max(float(param), float(low)), float(high))
-        case Categorical(values=values):
-            return values[int(param)]
-        case _:
-            return param  # `Space.complete` converts it
