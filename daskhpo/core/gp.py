@@ -117,7 +117,10 @@ class GaussianProcess:
 
 
 def _inverse(factor: Array) -> Array:
-    """Invert a lower triangular matrix by halves; numpy's inverse takes three times as long."""
+    """Invert a lower triangular matrix, by halves.
+
+    For some hundred rows this takes a third of the time of numpy's inverse.
+    """
     half = len(factor) // 2
     if half < 16:
         return np.linalg.inv(factor)
@@ -126,7 +129,7 @@ def _inverse(factor: Array) -> Array:
 
 
 def _joined(top: Array, rows: Array, bottom: Array) -> Array:
-    """Return the inverse of a factor, from those of its diagonal blocks and the rows between."""
+    """Return the inverse of a factor from the inverses of its two diagonal blocks."""
     n = len(top)
     joined = np.zeros((n + len(bottom), n + len(bottom)))
     joined[:n, :n], joined[n:, n:] = top, bottom

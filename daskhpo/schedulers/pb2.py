@@ -188,6 +188,8 @@ class Bandit(Explorer):
 
 
 # -- the model -----------------------------------------------------------------------------------
+# Its inputs are rows, one a segment: D hyperparameters and the loss's rank, in [0, 1], and a time,
+# in intervals.
 
 
 def _chosen(
@@ -207,15 +209,15 @@ def _chosen(
     interim = [other for other in others if other.point is not None]
     n_dimensions = len(segments[0].start.point or ())
 
-    def inputs(starts: Sequence[_Start], points: Any) -> _Inputs:
-        levels = np.searchsorted(ladder, [s.loss for s in starts]) / len(ladder)
-        coordinates = np.reshape(points, (len(points), n_dimensions))
-        features = np.column_stack([coordinates, np.broadcast_to(levels, len(points))])
-        times = np.array([s.resource / interval for s in starts])
-        return _Inputs(features, np.broadcast_to(times, len(points)))
+    def inputs(starts: Sequence[_Start], points: Any) -> Array:
+        rows = np.empty((len(points), n_dimensions + 2))
+        rows[:, :-2] = np.reshape(points, (len(points), n_dimensions))
+        rows[:, -2] = np.searchsorted(ladder, [s.loss for s in starts]) / len(ladder)
+        rows[:, -1] = [s.resource / interval for s in starts]
+        return rows
 
     seen = inputs([s.start for s in segments], [s.start.point for s in segments])
-    scores = _scores(seen.times, np.array([segment.gain for segment in segments]))
+    scores = _scores(seen[:, -1], np.array([segment.gain for segment in segments]))
     kernel = _fitted(seen, scores, generator)
     bound = _bound(kernel, seen, scores, inputs(interim, [other.point for other in interim]))
 
@@ -241,20 +243,6 @@ def _scores(times: Array, gains: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class _Inputs:
-    """Inputs of the model for N segments.
-
-    Attributes
-    ----------
-    features : (N, D + 1), in [0, 1]: D hyperparameters and the loss's rank.
-    times : (N,), in intervals.
-    """
-
-    features: Array
-    times: Array
-
-
-@dataclass(frozen=True, slots=True)
 class _Kernel:
     """Covariances of segments, in units of the signal's variance.
 
@@ -276,9 +264,9 @@ class _Kernel:
         return covariance
 
 
-def _distances(a: _Inputs, b: _Inputs) -> tuple[Array, Array]:
-    """Return squared distances of features, and distances of times; both (N, M)."""
-    return squared_distances(a.features, b.features), np.abs(a.times[:, None] - b.times)
+def _distances(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return squared distances without time, and distances in time; both (N, M)."""
+    return squared_distances(a[:, :-1], b[:, :-1]), np.abs(a[:, -1:] - b[:, -1])
 
 
 SHORTEST, LONGEST = _Kernel(0.05, 0.005, 0.003), _Kernel(2.0, 0.5, 1.0)
@@ -292,7 +280,7 @@ def _signal(process: GaussianProcess) -> tuple[float, float]:
     return variance, -process.log_volume - n / 2 * log(variance)
 
 
-def _fitted(inputs: _Inputs, scores: Array, generator: np.random.Generator) -> _Kernel:
+def _fitted(inputs: Array, scores: Array, generator: np.random.Generator) -> _Kernel:
     """Return the most likely of some kernels: first random ones, then near the best."""
     low, high = (np.log([k.length, k.epsilon, k.noise]) for k in (SHORTEST, LONGEST))
     distances = _distances(inputs, inputs)
@@ -311,28 +299,24 @@ def _fitted(inputs: _Inputs, scores: Array, generator: np.random.Generator) -> _
     return _Kernel(*np.exp(found).tolist())
 
 
-def _bound(
-    kernel: _Kernel, seen: _Inputs, scores: Array, pending: _Inputs
-) -> Callable[[_Inputs], Array]:
-    """Return a function from M inputs to the upper confidence bounds on their scores, (M,).
+def _bound(kernel: _Kernel, seen: Array, scores: Array, pending: Array) -> Callable[[Array], Array]:
+    """Return the upper confidence bound on scores, as a function of M inputs.
 
     Pending segments have no scores yet, but narrow the bound as if their scores were as expected.
     """
 
-    def covariance(a: _Inputs, b: _Inputs) -> Array:
+    def covariance(a: Array, b: Array) -> Array:
         return kernel.of(*_distances(a, b))
 
     process = GaussianProcess(covariance(seen, seen), kernel.noise, scores)
     signal, _ = _signal(process)
     process = process.believe(covariance(seen, pending), covariance(pending, pending))
-    known = _Inputs(
-        np.vstack([seen.features, pending.features]), np.append(seen.times, pending.times)
-    )
+    known = np.vstack([seen, pending])
 
-    def bound(inputs: _Inputs) -> Array:
+    def bound(inputs: Array) -> Array:
         cross = covariance(known, inputs)
         variance = signal * (1 - process.explained(cross)).clip(0)
-        beta = 0.8 * log(4 * (1 + float(inputs.times.max())))  # grows like the paper's β_t
+        beta = 0.8 * log(4 * (1 + float(inputs[:, -1].max())))  # grows like the paper's β_t
         return process.mean(cross) + np.sqrt(beta * variance)
 
     return bound

@@ -82,7 +82,7 @@ def compare_schedulers(
     target = table.best if target is None else target
     space = Space({"curve": Integer(0, len(table) - 1)})
     limits = Limits(num_trials=len(table))
-    tally = partial(SimulationStats, table.objective, target, table.numbered)
+    new_stats = partial(SimulationStats, table.objective, target, table.numbered)
     rows: list[dict[str, Any]] = []
     for seed in range(seeds):
         order = rng(seed, "order of trials").permutation(len(table)).tolist()
@@ -90,9 +90,11 @@ def compare_schedulers(
         problem = Problem(space, table.objective, FIFO(table.max_t), searcher, seed)
         for n in workers:
             executor = partial(SimulatedExecutor, table.numbered, table.objective, n)
-            runs = simulate_each(problem, schedulers, executor, limits, CheckpointPolicy(), tally)
-            for name, counted in runs:
-                rows.append({"scheduler": name, "workers": n, "seed": seed} | _counts(counted))
+            runs = simulate_each(
+                problem, schedulers, executor, limits, CheckpointPolicy(), new_stats
+            )
+            for name, stats in runs:
+                rows.append({"scheduler": name, "workers": n, "seed": seed} | _counts(stats))
     return pd.DataFrame(rows)
 
 
@@ -125,13 +127,13 @@ def parse_scheduler(text: str) -> Scheduler:
     return found
 
 
-def _counts(tally: SimulationStats) -> dict[str, float]:
+def _counts(stats: SimulationStats) -> dict[str, float]:
     return {
-        "seconds_to_target": tally.reached,
-        "seconds": tally.seconds,
-        "device_seconds": tally.busy_seconds,
-        "trials": tally.n_trials,
-        "fully_trained": tally.ended[Status.COMPLETED],
-        "units": tally.n_units,
-        "beyond": tally.n_extrapolated / max(tally.n_units, 1),
+        "seconds_to_target": stats.reached,
+        "seconds": stats.seconds,
+        "device_seconds": stats.busy_seconds,
+        "trials": stats.n_trials,
+        "fully_trained": stats.ended[Status.COMPLETED],
+        "units": stats.n_units,
+        "beyond": stats.n_extrapolated / max(stats.n_units, 1),
     }

@@ -102,7 +102,7 @@ def plan(
     cluster = replace(cluster, durability=policy.durability)
     limits, may_give_up = _limits(problem, num_trials, time_budget, cluster)
     source = None if curves is None else curves.nearest(problem.space)
-    tally = partial(SimulationStats, problem.objective, curve=source)
+    new_stats = partial(SimulationStats, problem.objective, curve=source)
     schedulers = schedulers_to_compare(problem.scheduler)
     rows: list[dict[str, Any]] = []
     n_seeds, seed = 10 if seeds is None else seeds, 0
@@ -110,10 +110,10 @@ def plan(
         curve = source or _synthetic(seconds_per_unit, problem, seed, n_seeds)
         executor = partial(SimulatedExecutor, curve, problem.objective, num_workers, (), cluster)
         seeded = replace(problem, seed=seed)
-        for method, counted in simulate_each(seeded, schedulers, executor, limits, policy, tally):
+        for method, stats in simulate_each(seeded, schedulers, executor, limits, policy, new_stats):
             named = {"method": method, "scheduler": repr(schedulers[method]), "seed": seed}
-            complete = not (may_give_up and counted.stopped)
-            rows.append(named | _counts(counted, num_workers, cluster) | {"complete": complete})
+            complete = not (may_give_up and stats.stopped)
+            rows.append(named | _counts(stats, num_workers, cluster) | {"complete": complete})
         if seed == 0 and seeds is None:  # large studies differ less between seeds
             n_seeds = min(n_seeds, max(3, MOST_TRIALS // sum(row["trials"] for row in rows)))
         seed += 1
@@ -163,24 +163,24 @@ def _synthetic(seconds: Any, problem: Problem, seed: int, seeds: int) -> Synthet
     )
 
 
-def _counts(tally: SimulationStats, num_workers: int, site: ClusterModel) -> dict[str, float]:
-    slot_seconds = num_workers * job_seconds(tally.seconds, site)
+def _counts(stats: SimulationStats, num_workers: int, site: ClusterModel) -> dict[str, float]:
+    slot_seconds = num_workers * job_seconds(stats.seconds, site)
     return {
-        "trials": tally.n_trials,
-        "ended": tally.n_ended,
-        "fully_trained": tally.ended[Status.COMPLETED],
-        "failed": tally.ended[Status.FAILED],
-        "units": tally.n_units,
-        "hours": tally.seconds / 3600,
+        "trials": stats.n_trials,
+        "ended": stats.n_ended,
+        "fully_trained": stats.ended[Status.COMPLETED],
+        "failed": stats.ended[Status.FAILED],
+        "units": stats.n_units,
+        "hours": stats.seconds / 3600,
         "slot_hours": slot_seconds / 3600,
-        "busy_hours": tally.busy_seconds / 3600,
-        "lost_hours": max(0.0, slot_seconds - tally.slot_seconds) / 3600,
-        "handovers": tally.n_preemptions,
-        "checkpoint_files": tally.n_files,
-        "checkpoint_bytes": tally.n_bytes,
-        "stored_files": tally.most_files,
-        "stored_bytes": tally.most_bytes,
-        "beyond": tally.n_extrapolated / max(tally.n_units, 1),
+        "busy_hours": stats.busy_seconds / 3600,
+        "lost_hours": max(0.0, slot_seconds - stats.slot_seconds) / 3600,
+        "handovers": stats.n_preemptions,
+        "checkpoint_files": stats.n_files,
+        "checkpoint_bytes": stats.n_bytes,
+        "stored_files": stats.most_files,
+        "stored_bytes": stats.most_bytes,
+        "beyond": stats.n_extrapolated / max(stats.n_units, 1),
     }
 
 

@@ -138,7 +138,7 @@ def simulate_each(
     policy: CheckpointPolicy,
     journal: Callable[[], J],
 ) -> Iterator[tuple[str, J]]:
-    """Run a study under each scheduler; yield the scheduler's name and the filled journal."""
+    """Run a study under each scheduler; yield their names and journals."""
     for name, scheduler in schedulers.items():
         filled = journal()
         simulate(replace(problem, scheduler=scheduler), executor(), limits, policy, filled)

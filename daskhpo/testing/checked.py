@@ -22,7 +22,7 @@ from daskhpo.core.types import (
 
 
 class CheckedScheduler(Scheduler):
-    """A wrapper that checks each answer of a scheduler, and notes where trials came to.
+    """A wrapper that checks each answer of a scheduler, and records its trials.
 
     Its ``setup`` does nothing: a test sets its scheduler up itself, where that is needed.
 

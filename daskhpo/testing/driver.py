@@ -1,4 +1,4 @@
-"""Miniature study: the coordinator, one scheduler, and slots in which things go wrong.
+"""Miniature study: a coordinator, and slots in which things go wrong.
 
 It has no clock and no threads. The next trial to report and every mishap are drawn from a seed.
 Failures are keyed by trial and segment, so the same segments fail in any order of arrival.

@@ -19,7 +19,6 @@ from daskhpo.schedulers.pb2 import (
     Bandit,
     _bound,
     _distances,
-    _Inputs,
     _Kernel,
     _scores,
     _signal,
@@ -297,22 +296,22 @@ def test_what_makes_no_sense_is_refused(options, error, words):
 # -- the model, against the formulas as they stand in books --------------------------------------
 
 
-def some_inputs(n: int, seed: int = 0) -> _Inputs:
+def some_inputs(n: int, seed: int = 0) -> np.ndarray:
     generator = np.random.Generator(np.random.PCG64(seed))
-    return _Inputs(generator.random((n, 2)), generator.integers(0, 9, n).astype(float))
+    return np.column_stack([generator.random((n, 2)), generator.integers(0, 9, n)])
 
 
 KERNEL = _Kernel(length=0.4, epsilon=0.2, noise=0.1)
 
 
-def covariances(a: _Inputs, b: _Inputs) -> np.ndarray:
+def covariances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.array(
         [
             [
                 np.exp(-np.sum((x - y) ** 2) / (2 * 0.4**2)) * 0.8 ** (abs(t - u) / 2)
-                for y, u in zip(b.features, b.times, strict=True)
+                for y, u in zip(b[:, :2], b[:, 2], strict=True)
             ]
-            for x, t in zip(a.features, a.times, strict=True)
+            for x, t in zip(a[:, :2], a[:, 2], strict=True)
         ]
     )
 
@@ -339,14 +338,12 @@ def test_the_bound_is_mean_and_deviation_and_what_is_pending_lessens_the_deviati
     scores = np.linspace(-1, 1, 10)
     noisy = covariances(seen, seen) + 0.1 * np.eye(10)
     mean = covariances(asked, seen) @ np.linalg.solve(noisy, scores)
-    both = _Inputs(
-        np.vstack([seen.features, pending.features]), np.append(seen.times, pending.times)
-    )
+    both = np.vstack([seen, pending])
     cross = covariances(asked, both)
     known = np.linalg.solve(covariances(both, both) + 0.1 * np.eye(13), cross.T)
     variance, _ = _signal(GaussianProcess(covariances(seen, seen), 0.1, scores))
     deviation = np.sqrt(variance * (1 - np.sum(cross * known.T, axis=1)))
-    beta = 0.8 * np.log(4 * (1 + asked.times.max()))
+    beta = 0.8 * np.log(4 * (1 + asked[:, 2].max()))
     bound = _bound(KERNEL, seen, scores, pending)(asked)
     assert bound == pytest.approx(mean + np.sqrt(beta) * deviation)
 

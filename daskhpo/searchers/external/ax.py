@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
+from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space, n_values
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
     AskTellSearcher,
@@ -74,7 +74,7 @@ class _Ax(Optimiser):
         self._params: dict[int, dict[str, Any]] = {}
         self._completed: set[int] = set()
         self._tried: set[tuple[Any, ...]] = set()
-        self._size = math.prod(_size(domain) for domain in space.domains.values())
+        self._size = math.prod(n_values(d) or math.inf for d in space.domains.values())
         self._worst = -math.inf
         small = seed_below(2**31, seed)
         self._client = Client(random_seed=small)
@@ -136,16 +136,6 @@ class _Ax(Optimiser):
     def _translated(self, config: Config) -> dict[str, Any]:
         domains = self._space.domains.items()
         return {self._names[name]: _param(domain, config[name]) for name, domain in domains}
-
-
-def _size(domain: Domain) -> float:
-    """Return the number of values; inf for ``Real``."""
-    match domain:
-        case Integer(low, high):
-            return high - low + 1
-        case Ordinal(values=values) | Categorical(values=values):
-            return len(values)
-    return math.inf
 
 
 def _parameter(name: str, domain: Domain) -> Any:

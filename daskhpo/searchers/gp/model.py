@@ -1,4 +1,4 @@
-"""A Gaussian process with a Matérn 5/2 kernel: its hyperparameters, and its posterior.
+"""A Gaussian process with a Matérn kernel: its hyperparameters and its posterior.
 
 scikit-optimize's is not used: one evaluation of its likelihood takes nine times as long as here,
 and its predictive variance loops over all pairs of observations for each candidate. The tests
