@@ -294,7 +294,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as aside:
         studies = Studies(options.keep or Path(aside), chosen)
         command = "python benchmarks/fidelity.py --out FILE"
-        begun = about(command, ["numpy", "scipy", "scikit-learn", "scikit-optimize"])
+        begun = about(command, ["numpy", "scipy", "scikit-learn"])
         for variant in VARIANTS:  # the most important ones come first
             for task in chosen:
                 studies.of(task, variant)

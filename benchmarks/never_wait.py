@@ -201,7 +201,7 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=60.0)
     options = arguments.parse_args()
     print("# Never wait: measured\n")
-    print(about("python benchmarks/never_wait.py", ["numpy", "scipy", "scikit-optimize"]))
+    print(about("python benchmarks/never_wait.py", ["numpy", "scipy"]))
     print(f"- {options.slots} slots for {options.seconds:.0f} s, ASHA(27), seed {SEED}\n")
     for speed in (2.0, 10.0):
         units = " to ".join(f"{bound / speed:.0f}" for bound in (10.0, 100.0))

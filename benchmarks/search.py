@@ -167,7 +167,7 @@ def main() -> None:
         command = "python benchmarks/search.py --peers PYTHON --out FILE"
         parts = [
             "# Search: measured",
-            about(command, ["daskhpo", "numpy", "scipy", "scikit-optimize"]),
+            about(command, ["daskhpo", "numpy", "scipy"]),
         ]
         if options.peers:
             parts[-1] += f"\n- peers: {versions(options.peers)}"

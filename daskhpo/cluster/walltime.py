@@ -1,12 +1,14 @@
-"""End of this process's Slurm job, and durations of training steps."""
+"""The end of this process's Slurm job, and how much of it training must leave free."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 logger = logging.getLogger("daskhpo.worker")
 
@@ -36,6 +38,39 @@ class StepTimer:
         May be read in another thread.
         """
         return max(self._seconds.copy(), default=0.0)
+
+
+@dataclass(frozen=True)
+class WalltimeReserve:
+    """The last part of a job, which is left free to write states and to leave.
+
+    Attributes
+    ----------
+    seconds : length of that part.
+    limit : the longest that may be left free, together with a step that does not fit.
+    """
+
+    seconds: float
+    limit: float = math.inf
+
+    def needed(self, step: float) -> float:
+        """Return the seconds before the job's end at which a step must begin at the latest.
+
+        Parameters
+        ----------
+        step : longest recent step of training, seconds; 0: none is known.
+        """
+        return min(self.limit, self.seconds + STEP_MARGIN * step)
+
+    def fits(self, step: float, left: float | None) -> bool:
+        """Return True if another step fits into a job.
+
+        Parameters
+        ----------
+        step : as for :meth:`needed`.
+        left : seconds until the job's end; None: no end is known.
+        """
+        return left is None or self.needed(step) < left
 
 
 def remaining_walltime() -> float | None:

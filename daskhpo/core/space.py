@@ -220,6 +220,16 @@ class Categorical(Domain):
         return others[int(generator.integers(len(others)))]
 
 
+def n_values(domain: Domain) -> int:
+    """Return the number of a domain's values; 0: uncountable."""
+    match domain:
+        case Integer(low=low, high=high):
+            return high - low + 1
+        case Ordinal(values=values) | Categorical(values=values):
+            return len(values)
+    return 0
+
+
 class Space(Mapping[str, Any]):
     """A search space: the domain or the constant of each hyperparameter, checked once.
 

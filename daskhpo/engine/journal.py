@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -152,57 +152,97 @@ def _cut_torn_line(path: Path) -> None:
 
 def encode_record(record: Record) -> str:
     """Encode a record as one line of JSON, without the newline."""
-    return _dump(_ENCODERS[type(record)](record))
+    return _dump(_encode_reported(record) if type(record) is Reported else _encode(record))
 
 
 def decode_record(line: str | bytes) -> Record:
     """Decode a line that :func:`encode_record` made."""
     data = json.loads(line)
-    return _DECODERS[data.pop("record")](data)
+    word = data.pop("record")
+    return _decode_reported(data) if word == _REPORTED else _decode(word, data)
 
 
-_dump = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+# Words and keys stand in users' files, so they outlive the names of classes and fields.
+_REPORTED = "reported"  # nine lines of ten: it has a codec of its own, which is faster
+_KINDS: dict[str, Any] = {
+    "began": SessionStarted,
+    "held": Held,
+    "saved": Saved,
+    "unsaved": SaveFailed,
+    "dropped": Dropped,
+    "lost": AttemptLost,
+    "failed": Failed,
+    "slots": SlotsChanged,
+    "stop": StopRequested,
+    "suggested": Suggested,
+    "launched": Launched,
+    "ended": Ended,
+    "exploited": Exploited,
+    "set back": RolledBack,
+    "deleted": Deleted,
+}
+_WORDS = {kind: word for word, kind in _KINDS.items()}
+_LEFT_OUT = {"waited", "fallback", "job"}  # fields that are not written while they are empty
 
 
-_KEYS = {"checkpoint_id": "row"}  # fields with another name in a journal
+def _encode(record: Any) -> dict[str, Any]:
+    data = {"record": _WORDS[type(record)], "seconds": round(record.seconds, 6)}
+    for name in record.__slots__:
+        value = getattr(record, name)
+        if isinstance(value, float):
+            value = round(value, 6)  # a time in seconds
+        if name != "seconds" and (value or name not in _LEFT_OUT):
+            data["row" if name == "checkpoint_id" else name] = value
+    return data
 
 
-def _fields(record: Any) -> dict[str, Any]:
-    return {_KEYS.get(name, name): getattr(record, name) for name in record.__slots__}
+def _plain(value: Any) -> Any:
+    """Return a value of a record in a form that JSON has."""
+    match value:
+        case CheckpointRef():
+            return value.plain()
+        case Limits() | CheckpointPolicy():
+            return {name: getattr(value, name) for name in value.__slots__}
+        case Status():
+            return value.value
+        case Mapping():
+            return dict(value)
+    raise TypeError(f"{value!r} cannot be written to a journal")
 
 
-def _with_id(data: dict[str, Any]) -> dict[str, Any]:
-    return data | {"checkpoint_id": data.pop("row")}
+_dump = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=_plain).encode
 
 
-def _encode_decision(decision: Decision | None) -> list[Any] | None:
-    match decision:
-        case None:
-            return None
-        case Continue(until, keep):
-            return ["continue", until, keep] if keep else ["continue", until]
-        case Pause(keep):
-            return ["pause", keep]
-        case Stop(reason):
-            return ["stop", reason]
+def _decode(word: str, data: dict[str, Any]) -> Record:
+    if "row" in data:
+        data["checkpoint_id"] = data.pop("row")
+    for name, restore in _RESTORED[word]:
+        data[name] = restore(data[name])
+    record: Record = _KINDS[word](**data)
+    return record
 
 
-def _decode_decision(data: list[Any] | None) -> Decision | None:
-    match data:
-        case None:
-            return None
-        case ["continue", until, *keep]:
-            return Continue(until, *keep)
-        case ["pause", keep]:
-            return Pause(keep)
-        case ["stop", reason]:
-            return Stop(reason)
-    raise ValueError(f"not a decision: {data!r}")
+def _tuples(value: Any) -> Any:
+    """Restore the tuples of a configuration, which JSON stores as lists."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+_FROM_JSON: dict[str, Callable[[Any], Any]] = {
+    "ref": lambda fields: CheckpointRef(*fields) if fields else None,
+    "limits": lambda fields: Limits(**fields),
+    "policy": lambda fields: CheckpointPolicy(**fields),
+    "status": Status,
+    "config": lambda config: {name: _tuples(value) for name, value in config.items()},
+}
+_RESTORED = {  # by word: the fields that JSON cannot hold as they are
+    word: [(name, _FROM_JSON[name]) for name in kind.__slots__ if name in _FROM_JSON]
+    for word, kind in _KINDS.items()
+}
 
 
 def _encode_reported(record: Reported) -> dict[str, Any]:
     data: dict[str, Any] = {
-        "record": "reported",
+        "record": _REPORTED,
         "seconds": round(record.seconds, 6),
         "trial": record.trial,
         "attempt": record.attempt,
@@ -229,76 +269,24 @@ def _decode_reported(data: dict[str, Any]) -> Reported:
     )
 
 
-def _encode_fields(name: str, record: Any) -> dict[str, Any]:
-    data = _fields(record)
-    seconds = round(data.pop("seconds"), 6)
-    return {"record": name, "seconds": seconds, **data}
+def _encode_decision(decision: Decision) -> list[Any]:
+    match decision:
+        case Continue(until, keep):
+            return ["continue", until, keep] if keep else ["continue", until]
+        case Pause(keep):
+            return ["pause", keep]
+        case Stop(reason):
+            return ["stop", reason]
 
 
-def _encode_suggested(record: Suggested) -> dict[str, Any]:
-    data = _encode_fields("suggested", record) | {"config": dict(record.config)}
-    waited, fallback = round(data.pop("waited"), 6), data.pop("fallback")
-    if waited:
-        data["waited"] = waited
-    if fallback:
-        data["fallback"] = True
-    return data
-
-
-def _encode_slots(record: SlotsChanged) -> dict[str, Any]:
-    data = _encode_fields("slots", record)
-    if not record.job:
-        del data["job"]
-    return data
-
-
-_ENCODERS: dict[type, Callable[[Any], dict[str, Any]]] = {
-    Reported: _encode_reported,
-    SessionStarted: lambda r: (
-        _encode_fields("began", r) | {"limits": _fields(r.limits), "policy": _fields(r.policy)}
-    ),
-    Held: lambda r: _encode_fields("held", r) | {"ref": r.ref.plain() if r.ref else None},
-    Saved: lambda r: _encode_fields("saved", r) | {"ref": r.ref.plain()},
-    SaveFailed: lambda r: _encode_fields("unsaved", r),
-    Dropped: lambda r: _encode_fields("dropped", r),
-    AttemptLost: lambda r: _encode_fields("lost", r),
-    Failed: lambda r: _encode_fields("failed", r),
-    SlotsChanged: _encode_slots,
-    StopRequested: lambda r: _encode_fields("stop", r),
-    Suggested: _encode_suggested,
-    Launched: lambda r: _encode_fields("launched", r),
-    Ended: lambda r: _encode_fields("ended", r) | {"status": r.status.value},
-    Exploited: lambda r: _encode_fields("exploited", r) | {"config": dict(r.config)},
-    RolledBack: lambda r: _encode_fields("set back", r),
-    Deleted: lambda r: _encode_fields("deleted", r),
-}
-
-_DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
-    "reported": _decode_reported,
-    "began": lambda d: SessionStarted(
-        **d | {"limits": Limits(**d["limits"]), "policy": CheckpointPolicy(**d["policy"])}
-    ),
-    "held": lambda d: Held(**d | {"ref": CheckpointRef(*d["ref"]) if d["ref"] else None}),
-    "saved": lambda d: Saved(**d | {"ref": CheckpointRef(*d["ref"])}),
-    "unsaved": lambda d: SaveFailed(**_with_id(d)),
-    "dropped": lambda d: Dropped(**_with_id(d)),
-    "lost": lambda d: AttemptLost(**d),
-    "failed": lambda d: Failed(**d),
-    "slots": lambda d: SlotsChanged(**d),
-    "stop": lambda d: StopRequested(**d),
-    "suggested": lambda d: Suggested(**d | {"config": _tuples(d["config"])}),
-    "launched": lambda d: Launched(**d),
-    "ended": lambda d: Ended(**d | {"status": Status(d["status"])}),
-    "exploited": lambda d: Exploited(**d | {"config": _tuples(d["config"])}),
-    "set back": lambda d: RolledBack(**d),
-    "deleted": lambda d: Deleted(**_with_id(d)),
-}
-
-
-def _tuples(config: dict[str, Any]) -> dict[str, Any]:
-    """Restore the tuples of a configuration, which JSON stores as lists."""
-
-    def back(value: Any) -> Any:
-        return tuple(back(item) for item in value) if isinstance(value, list) else value
-
-    return {name: back(value) for name, value in config.items()}
+def _decode_decision(data: list[Any] | None) -> Decision | None:
+    match data:
+        case None:
+            return None
+        case ["continue", until, *keep]:
+            return Continue(until, *keep)
+        case ["pause", keep]:
+            return Pause(keep)
+        case ["stop", reason]:
+            return Stop(reason)
+    raise ValueError(f"not a decision: {data!r}")

@@ -127,10 +127,10 @@ class Ledger:
     def pause(self, trial: Trial) -> None:
         """Pause a running trial and free its slot; the scheduler may resume it."""
         self.n_running -= 1
+        # A trial that failed while it trained again was decided on before, at a larger resource.
+        decided_at = max(trial.decided_at, trial.resource)
         self._store(
-            trial._replace(
-                status=Status.PAUSED, decided_at=trial.resource, losses=(), decision=None
-            )
+            trial._replace(status=Status.PAUSED, decided_at=decided_at, losses=(), decision=None)
         )
 
     def requeue(self, trial: Trial, until: int, *, lost: int = 0, failed: int = 0) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from daskhpo.cluster.walltime import STEP_MARGIN
+from daskhpo.cluster.walltime import WalltimeReserve
 
 BASE_SECONDS = 60.0  # to write states and to cancel the workers' jobs
 LARGEST_PART = 0.25  # of a walltime that may be left unused
@@ -66,4 +66,4 @@ def stop_margin(walltime: float, longest_step: float) -> float:
     walltime : length of the whole job, seconds.
     longest_step : longest recent step of training, seconds; 0: none is known.
     """
-    return min(LARGEST_PART * walltime, BASE_SECONDS + STEP_MARGIN * longest_step)
+    return WalltimeReserve(BASE_SECONDS, LARGEST_PART * walltime).needed(longest_step)

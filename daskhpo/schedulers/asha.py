@@ -71,7 +71,7 @@ class ASHA(Scheduler):
         if variant not in ("stopping", "promotion"):
             raise ValueError(f"variant={variant!r} must be 'stopping' or 'promotion'")
         self.max_t = max_t
-        self._eta = reduction_factor
+        self.grace_period, self.reduction_factor = grace_period, reduction_factor
         self._variant: Variant = variant
         self._compare = check_compare(compare)
         self._described = (
@@ -139,7 +139,7 @@ class ASHA(Scheduler):
 
         def load(bracket: int) -> float:
             s = len(self._ladders[bracket].next_of) - 1
-            return (self._n_started[bracket] + 1) * (s + 1) / float(self._eta**s)
+            return (self._n_started[bracket] + 1) * (s + 1) / float(self.reduction_factor**s)
 
         return min(range(len(self._ladders)), key=load)
 

@@ -118,6 +118,7 @@ class SuccessiveHalving(SynchronousHalving):
         num_configs: int | None = None,
         compare: Compare = "last",
     ) -> None:
+        self.grace_period, self.reduction_factor = grace_period, reduction_factor
         n_halvings = len(hyperband_brackets(max_t, grace_period, reduction_factor)) - 1
         least = reduction_factor**n_halvings
         n_trials = least if num_configs is None else num_configs
@@ -160,6 +161,7 @@ class Hyperband(SynchronousHalving):
         reduction_factor: int = 3,
         compare: Compare = "last",
     ) -> None:
+        self.grace_period, self.reduction_factor = grace_period, reduction_factor
         described = (
             f"Hyperband(max_t={max_t}, grace_period={grace_period}, "
             f"reduction_factor={reduction_factor}, compare={compare!r})"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf, log, sqrt
+from math import inf, log
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
+from daskhpo.core.gp import GaussianProcess, squared_distances
 from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Compare
 from daskhpo.core.space import Domain, Integer, Real
@@ -187,6 +188,8 @@ class Bandit(Explorer):
 
 
 # -- the model -----------------------------------------------------------------------------------
+# Its inputs are rows, one a segment: D hyperparameters and the loss's rank, in [0, 1], and a time,
+# in intervals.
 
 
 def _chosen(
@@ -204,25 +207,19 @@ def _chosen(
     """
     ladder = np.sort([segment.start.loss for segment in segments])
     interim = [other for other in others if other.point is not None]
+    n_dimensions = len(segments[0].start.point or ())
 
-    def inputs(starts: Sequence[_Start], points: Any) -> _Inputs:
-        levels = np.searchsorted(ladder, [s.loss for s in starts]) / len(ladder)
-        features = np.column_stack(
-            [np.asarray(points, float), np.broadcast_to(levels, len(points))]
-        )
-        times = np.array([s.resource / interval for s in starts])
-        return _Inputs(features, np.broadcast_to(times, len(points)))
+    def inputs(starts: Sequence[_Start], points: Any) -> Array:
+        rows = np.empty((len(points), n_dimensions + 2))
+        rows[:, :-2] = np.reshape(points, (len(points), n_dimensions))
+        rows[:, -2] = np.searchsorted(ladder, [s.loss for s in starts]) / len(ladder)
+        rows[:, -1] = [s.resource / interval for s in starts]
+        return rows
 
     seen = inputs([s.start for s in segments], [s.start.point for s in segments])
-    scores = _scores(seen.times, np.array([segment.gain for segment in segments]))
+    scores = _scores(seen[:, -1], np.array([segment.gain for segment in segments]))
     kernel = _fitted(seen, scores, generator)
-    n_dimensions = seen.features.shape[1] - 1
-    pending = (
-        inputs(interim, [other.point for other in interim])
-        if interim
-        else _Inputs(np.empty((0, n_dimensions + 1)), np.empty(0))
-    )
-    bound = _Bound(kernel, seen, scores, pending)
+    bound = _bound(kernel, seen, scores, inputs(interim, [other.point for other in interim]))
 
     def best(points: Array) -> Array:
         values = bound(inputs([start], points)).round(9)
@@ -243,20 +240,6 @@ def _scores(times: Array, gains: Array) -> Array:
     equal = (peers & (gains == gains[:, None])).sum(1)
     places = (below + equal / 2) / peers.sum(1)
     return np.array([NormalDist().inv_cdf(float(p)) for p in places])
-
-
-@dataclass(frozen=True, slots=True)
-class _Inputs:
-    """Inputs of the model for N segments.
-
-    Attributes
-    ----------
-    features : (N, D + 1), in [0, 1]: D hyperparameters and the loss's rank.
-    times : (N,), in intervals.
-    """
-
-    features: Array
-    times: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,44 +264,31 @@ class _Kernel:
         return covariance
 
 
-def _distances(a: _Inputs, b: _Inputs) -> tuple[Array, Array]:
-    """Return squared distances of features, and distances of times; both (N, M)."""
-    x, y = a.features, b.features
-    squares = (x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * x @ y.T
-    return squares.clip(0), np.abs(a.times[:, None] - b.times)
+def _distances(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return squared distances without time, and distances in time; both (N, M)."""
+    return squared_distances(a[:, :-1], b[:, :-1]), np.abs(a[:, -1:] - b[:, -1])
 
 
 SHORTEST, LONGEST = _Kernel(0.05, 0.005, 0.003), _Kernel(2.0, 0.5, 1.0)
 SIGNAL_PRIOR = 2.0  # weight, in segments, of the prior that scores have a variance of one
 
 
-def _signal(kernel: _Kernel, covariance: Array, scores: Array) -> tuple[float, float]:
-    """Return the signal's variance, and the log marginal likelihood with it.
-
-    The scores border the covariance, so the last row of its Cholesky factor is the whitened scores.
-    """
-    n = len(scores)
-    corner = 2 + scores @ scores / kernel.noise  # keeps it positive definite; else without effect
-    bordered = np.empty((n + 1, n + 1))
-    bordered[:n, :n] = covariance
-    bordered[n, :n] = bordered[:n, n] = scores
-    bordered.flat[:: n + 2] = np.append(np.full(n, 1 + kernel.noise), corner)
-    factor = np.linalg.cholesky(bordered)
-    white = factor[n, :n]
-    n_counted = n + SIGNAL_PRIOR
-    variance = float(white @ white + SIGNAL_PRIOR) / n_counted
-    volume = float(np.log(np.diag(factor)[:n]).sum())
-    return variance, -volume - n_counted / 2 * log(variance)
+def _signal(process: GaussianProcess) -> tuple[float, float]:
+    """Return the signal's variance, and the log marginal likelihood with it."""
+    n = process.n_values + SIGNAL_PRIOR
+    variance = (process.misfit + SIGNAL_PRIOR) / n
+    return variance, -process.log_volume - n / 2 * log(variance)
 
 
-def _fitted(inputs: _Inputs, scores: Array, generator: np.random.Generator) -> _Kernel:
+def _fitted(inputs: Array, scores: Array, generator: np.random.Generator) -> _Kernel:
     """Return the most likely of some kernels: first random ones, then near the best."""
     low, high = (np.log([k.length, k.epsilon, k.noise]) for k in (SHORTEST, LONGEST))
     distances = _distances(inputs, inputs)
 
     def best(logs: Array) -> Array:
         kernels = [_Kernel(*row) for row in np.exp(logs).tolist()]
-        values = [_signal(kernel, kernel.of(*distances), scores)[1] for kernel in kernels]
+        processes = [GaussianProcess(k.of(*distances), k.noise, scores) for k in kernels]
+        values = [_signal(process)[1] for process in processes]
         found: Array = logs[int(np.argmax(np.round(values, 9)))]
         return found
 
@@ -329,32 +299,24 @@ def _fitted(inputs: _Inputs, scores: Array, generator: np.random.Generator) -> _
     return _Kernel(*np.exp(found).tolist())
 
 
-class _Bound:
-    """Upper confidence bound on the score of a segment.
+def _bound(kernel: _Kernel, seen: Array, scores: Array, pending: Array) -> Callable[[Array], Array]:
+    """Return the upper confidence bound on scores, as a function of M inputs.
 
     Pending segments have no scores yet, but narrow the bound as if their scores were as expected.
     """
 
-    def __init__(self, kernel: _Kernel, seen: _Inputs, scores: Array, pending: _Inputs) -> None:
-        self._kernel, self._n_seen = kernel, len(scores)
-        self._inputs = _Inputs(
-            np.vstack([seen.features, pending.features]),
-            np.concatenate([seen.times, pending.times]),
-        )
-        covariance = kernel.of(*_distances(self._inputs, self._inputs))
-        covariance[np.diag_indices_from(covariance)] = 1 + kernel.noise
-        self._whitening = np.linalg.inv(np.linalg.cholesky(covariance))
-        first = self._whitening[: len(scores), : len(scores)]  # without pending segments
-        self._weights = first.T @ (first @ scores)
-        seen_alone = covariance[: len(scores), : len(scores)]
-        self._variance, _ = _signal(kernel, seen_alone, scores)
+    def covariance(a: Array, b: Array) -> Array:
+        return kernel.of(*_distances(a, b))
 
-    def __call__(self, inputs: _Inputs) -> Array:
-        """Return mean + sqrt(beta) * standard deviation at M inputs, (M,)."""
-        covariance = self._kernel.of(*_distances(self._inputs, inputs))
-        mean = self._weights @ covariance[: self._n_seen]
-        white = self._whitening @ covariance
-        variance = self._variance * (1 - (white * white).sum(0)).clip(0)
-        beta = 0.8 * log(4 * (1 + float(inputs.times.max())))  # grows like the paper's β_t
-        bound: Array = mean + sqrt(beta) * np.sqrt(variance)
-        return bound
+    process = GaussianProcess(covariance(seen, seen), kernel.noise, scores)
+    signal, _ = _signal(process)
+    process = process.believe(covariance(seen, pending), covariance(pending, pending))
+    known = np.vstack([seen, pending])
+
+    def bound(inputs: Array) -> Array:
+        cross = covariance(known, inputs)
+        variance = signal * (1 - process.explained(cross)).clip(0)
+        beta = 0.8 * log(4 * (1 + float(inputs[:, -1].max())))  # grows like the paper's β_t
+        return process.mean(cross) + np.sqrt(beta * variance)
+
+    return bound

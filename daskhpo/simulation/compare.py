@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from daskhpo.core.parsing import parse_call
@@ -22,7 +23,7 @@ from daskhpo.schedulers import (
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation.curves import CurveTable
 from daskhpo.simulation.executor import SimulatedExecutor
-from daskhpo.simulation.simulation import simulate
+from daskhpo.simulation.simulation import simulate_each
 from daskhpo.simulation.stats import SimulationStats
 
 if TYPE_CHECKING:
@@ -80,17 +81,20 @@ def compare_schedulers(
     schedulers = standard_schedulers(table.max_t) if schedulers is None else schedulers
     target = table.best if target is None else target
     space = Space({"curve": Integer(0, len(table) - 1)})
+    limits = Limits(num_trials=len(table))
+    new_stats = partial(SimulationStats, table.objective, target, table.numbered)
     rows: list[dict[str, Any]] = []
     for seed in range(seeds):
         order = rng(seed, "order of trials").permutation(len(table)).tolist()
         searcher = RandomSearch(points_to_evaluate=[{"curve": number} for number in order])
+        problem = Problem(space, table.objective, FIFO(table.max_t), searcher, seed)
         for n in workers:
-            for name, scheduler in schedulers.items():
-                tally = SimulationStats(table.objective, target, table.numbered)
-                executor = SimulatedExecutor(table.numbered, table.objective, n)
-                problem = Problem(space, table.objective, scheduler, searcher, seed)
-                simulate(problem, executor, Limits(len(table)), CheckpointPolicy(), tally)
-                rows.append({"scheduler": name, "workers": n, "seed": seed} | _counts(tally))
+            executor = partial(SimulatedExecutor, table.numbered, table.objective, n)
+            runs = simulate_each(
+                problem, schedulers, executor, limits, CheckpointPolicy(), new_stats
+            )
+            for name, stats in runs:
+                rows.append({"scheduler": name, "workers": n, "seed": seed} | _counts(stats))
     return pd.DataFrame(rows)
 
 
@@ -123,13 +127,13 @@ def parse_scheduler(text: str) -> Scheduler:
     return found
 
 
-def _counts(tally: SimulationStats) -> dict[str, float]:
+def _counts(stats: SimulationStats) -> dict[str, float]:
     return {
-        "seconds_to_target": tally.reached,
-        "seconds": tally.seconds,
-        "device_seconds": tally.busy_seconds,
-        "trials": tally.n_trials,
-        "fully_trained": tally.ended[Status.COMPLETED],
-        "units": tally.n_units,
-        "beyond": tally.n_extrapolated / max(tally.n_units, 1),
+        "seconds_to_target": stats.reached,
+        "seconds": stats.seconds,
+        "device_seconds": stats.busy_seconds,
+        "trials": stats.n_trials,
+        "fully_trained": stats.ended[Status.COMPLETED],
+        "units": stats.n_units,
+        "beyond": stats.n_extrapolated / max(stats.n_units, 1),
     }

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from daskhpo.core.parsing import parse_call
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.engine.checkpoint_policy import check_policy
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions
-from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband
+from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, Hyperband, SuccessiveHalving
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation.curves import CurveTable, SyntheticCurves
 from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
-from daskhpo.simulation.simulation import simulate
+from daskhpo.simulation.simulation import simulate_each
 from daskhpo.simulation.stats import SimulationStats
 
 if TYPE_CHECKING:
@@ -102,19 +102,18 @@ def plan(
     cluster = replace(cluster, durability=policy.durability)
     limits, may_give_up = _limits(problem, num_trials, time_budget, cluster)
     source = None if curves is None else curves.nearest(problem.space)
+    new_stats = partial(SimulationStats, problem.objective, curve=source)
+    schedulers = schedulers_to_compare(problem.scheduler)
     rows: list[dict[str, Any]] = []
     n_seeds, seed = 10 if seeds is None else seeds, 0
     while seed < n_seeds:
         curve = source or _synthetic(seconds_per_unit, problem, seed, n_seeds)
-        for method, scheduler in schedulers_to_compare(problem.scheduler).items():
-            tally = SimulationStats(problem.objective, curve=source)
-            executor = SimulatedExecutor(curve, problem.objective, num_workers, (), cluster)
-            simulated = replace(problem, scheduler=scheduler, seed=seed)
-            simulate(simulated, executor, limits, policy, tally)
-            row: dict[str, Any] = {"method": method, "scheduler": repr(scheduler), "seed": seed}
-            row |= _counts(tally, num_workers, cluster)
-            row["complete"] = not (may_give_up and tally.stopped)
-            rows.append(row)
+        executor = partial(SimulatedExecutor, curve, problem.objective, num_workers, (), cluster)
+        seeded = replace(problem, seed=seed)
+        for method, stats in simulate_each(seeded, schedulers, executor, limits, policy, new_stats):
+            named = {"method": method, "scheduler": repr(schedulers[method]), "seed": seed}
+            complete = not (may_give_up and stats.stopped)
+            rows.append(named | _counts(stats, num_workers, cluster) | {"complete": complete})
         if seed == 0 and seeds is None:  # large studies differ less between seeds
             n_seeds = min(n_seeds, max(3, MOST_TRIALS // sum(row["trials"] for row in rows)))
         seed += 1
@@ -126,13 +125,9 @@ def schedulers_to_compare(own: Scheduler) -> dict[str, Scheduler]:
 
     They get its ``grace_period`` and ``reduction_factor``, if it has them.
     """
-    ladder: Callable[..., dict[str, Any]] = lambda max_t, **others: others  # noqa: E731
-    names = ("ASHA", "SuccessiveHalving", "Hyperband")
-    try:
-        given = parse_call(repr(own), dict.fromkeys(names, ladder))
-    except ValueError:
-        given = {}
-    steps = {n: given[n] for n in ("grace_period", "reduction_factor") if n in given}
+    steps: dict[str, Any] = {}
+    if isinstance(own, ASHA | SuccessiveHalving | Hyperband):
+        steps = {"grace_period": own.grace_period, "reduction_factor": own.reduction_factor}
     others = {
         "RS": FIFO(own.max_t),
         "ASHA": ASHA(own.max_t, **steps),
@@ -170,24 +165,24 @@ def _synthetic(seconds: Any, problem: Problem, seed: int, seeds: int) -> Synthet
     )
 
 
-def _counts(tally: SimulationStats, num_workers: int, site: ClusterModel) -> dict[str, float]:
-    slot_seconds = num_workers * job_seconds(tally.seconds, site)
+def _counts(stats: SimulationStats, num_workers: int, site: ClusterModel) -> dict[str, float]:
+    slot_seconds = num_workers * job_seconds(stats.seconds, site)
     return {
-        "trials": tally.n_trials,
-        "ended": tally.n_ended,
-        "fully_trained": tally.ended[Status.COMPLETED],
-        "failed": tally.ended[Status.FAILED],
-        "units": tally.n_units,
-        "hours": tally.seconds / 3600,
+        "trials": stats.n_trials,
+        "ended": stats.n_ended,
+        "fully_trained": stats.ended[Status.COMPLETED],
+        "failed": stats.ended[Status.FAILED],
+        "units": stats.n_units,
+        "hours": stats.seconds / 3600,
         "slot_hours": slot_seconds / 3600,
-        "busy_hours": tally.busy_seconds / 3600,
-        "lost_hours": max(0.0, slot_seconds - tally.slot_seconds) / 3600,
-        "handovers": tally.n_preemptions,
-        "checkpoint_files": tally.n_files,
-        "checkpoint_bytes": tally.n_bytes,
-        "stored_files": tally.most_files,
-        "stored_bytes": tally.most_bytes,
-        "beyond": tally.n_extrapolated / max(tally.n_units, 1),
+        "busy_hours": stats.busy_seconds / 3600,
+        "lost_hours": max(0.0, slot_seconds - stats.slot_seconds) / 3600,
+        "handovers": stats.n_preemptions,
+        "checkpoint_files": stats.n_files,
+        "checkpoint_bytes": stats.n_bytes,
+        "stored_files": stats.most_files,
+        "stored_bytes": stats.most_bytes,
+        "beyond": stats.n_extrapolated / max(stats.n_units, 1),
     }
 
 

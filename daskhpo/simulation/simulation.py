@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from daskhpo.core.events import SessionStarted
 from daskhpo.core.objective import Mode, Objective
@@ -20,6 +21,8 @@ from daskhpo.results.result import Result
 from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, Curve, SimulatedExecutor
 
 __all__ = ["ClusterModel", "Curve", "Simulation"]
+
+J = TypeVar("J", bound=Journal)
 
 
 class Simulation:
@@ -127,6 +130,21 @@ def simulate(
     with contextlib.closing(coordinator.searcher):
         executor.perform(coordinator.handle(SessionStarted(limits, policy, 0.0)))
         drive(coordinator, executor, journal)
+
+
+def simulate_each(
+    problem: Problem,
+    schedulers: Mapping[str, Scheduler],
+    executor: Callable[[], SimulatedExecutor],
+    limits: Limits,
+    policy: CheckpointPolicy,
+    journal: Callable[[], J],
+) -> Iterator[tuple[str, J]]:
+    """Run a study under each scheduler; yield their names and journals."""
+    for name, scheduler in schedulers.items():
+        filled = journal()
+        simulate(replace(problem, scheduler=scheduler), executor(), limits, policy, filled)
+        yield name, filled
 
 
 class ResultJournal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daskhpo.cluster.walltime import StepTimer, job_end
+from daskhpo.cluster.walltime import StepTimer, WalltimeReserve, job_end
 
 STARTED, NOW = 1000.0, 1010.0
 
@@ -29,3 +29,26 @@ def test_the_longest_of_the_last_steps_counts() -> None:
     for seconds in (9.0, 1.0, 3.0, 2.0):  # the first one read the data, too
         timer.observe(seconds)
     assert timer.longest == 3.0
+
+
+# -- what is left free ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "left", "fits"),
+    [
+        (10.0, 32.1, True),  # a fifth more than the step, and the reserve
+        (10.0, 32.0, False),
+        (0.0, 20.1, True),  # no step is known yet
+        (0.0, 20.0, False),
+        (1e9, None, True),  # no end is known
+    ],
+)
+def test_a_step_fits_if_the_reserve_stays_free_though_it_takes_longer(step, left, fits):
+    assert WalltimeReserve(20.0).fits(step, left) is fits
+
+
+def test_a_reserve_may_be_limited_and_a_longer_step_is_then_begun_all_the_same():
+    reserve = WalltimeReserve(60.0, limit=90.0)
+    assert [reserve.needed(step) for step in (0.0, 10.0, 25.0, 1000.0)] == [60.0, 72.0, 90.0, 90.0]
+    assert reserve.fits(1000.0, 91.0)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskhpo.core.random import rng
-from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space
+from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space, n_values
 
 UNIT = st.floats(0.0, 1.0)
 FINITE = st.floats(-1e9, 1e9)
@@ -294,3 +294,12 @@ def test_complete_does_not_touch_what_it_was_given():
     given = dict(CONFIG)
     SPACE.complete(given)["lr"] = 0.05
     assert given == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("domain", "n"),
+    [(Real(0, 1), 0), (Integer(3, 5), 3), (Ordinal([1, 10]), 2), (Categorical("abc"), 3)],
+    ids=repr,
+)
+def test_values_are_counted_where_that_can_be_done(domain, n):
+    assert n_values(domain) == n

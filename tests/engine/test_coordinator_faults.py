@@ -10,7 +10,8 @@ from daskhpo.core.commands import Delete, Interrupt, Release, Save, Train
 from daskhpo.core.events import Ended, StopRequested
 from daskhpo.core.types import CheckpointRef, Continue, Pause, Status, Stop
 from daskhpo.engine.coordinator import MAX_LOST
-from daskhpo.schedulers import FIFO
+from daskhpo.schedulers import FIFO, PBT
+from daskhpo.schedulers.pbt import MAX_FAILURES
 
 QUEUED, RUNNING, PAUSED = Status.QUEUED, Status.RUNNING, Status.PAUSED
 
@@ -221,6 +222,19 @@ def test_a_trial_whose_saving_raised_fails_if_it_may_not_be_tried_again(desk):
     study.slots(1)
     study.report(0, until=1)
     study.failed(0)
+    assert study.ends() == {0: Status.FAILED}
+
+
+def test_a_trial_that_fails_while_it_trains_again_is_not_judged_again(desk):
+    """Else a member that always fails there would be ranked, and rescued, without end."""
+    study = desk(PBT(15, 5, ["x"]), num_trials=1)
+    study.slots(1)
+    study.held(study.report(0, until=5).only(Save))
+    study.report(0, until=10)
+    for _ in range(MAX_FAILURES):
+        train = study.failed(0, retry=False).only(Train)
+        assert (train.resource, train.until) == (5, 15)
+    study.failed(0, retry=False)
     assert study.ends() == {0: Status.FAILED}
 
 

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
+from types import MappingProxyType
 from typing import get_args
 
 import pytest
@@ -122,6 +124,20 @@ def test_metrics_that_are_not_finite_come_back():
     assert decode_record(encode_record(record)) == record
     odd = Reported(0, 1, (Step(1, {"loss": 1.0, "other": float("nan")}, 2.0),), 2.0)
     assert str(decode_record(encode_record(odd)).steps[0].metrics["other"]) == "nan"
+
+
+def test_times_are_written_to_the_microsecond_and_what_is_empty_is_not_written():
+    short = Suggested(0, MappingProxyType({"x": (1,)}), 0, 1.23456789, waited=1e-9)
+    assert encode_record(short) == (
+        '{"record":"suggested","seconds":1.234568,"trial":0,"config":{"x":[1]},"bracket":0}'
+    )
+    long = replace(short, waited=0.12345678, fallback=True)
+    assert encode_record(long) == encode_record(short)[:-1] + ',"waited":0.123457,"fallback":true}'
+
+
+def test_what_json_cannot_hold_is_refused():
+    with pytest.raises(TypeError, match="cannot be written to a journal"):
+        encode_record(Suggested(0, {"x": object()}, 0, 1.0))
 
 
 @pytest.mark.parametrize("line", ["{}", "[]", "3", '{"record":"other"}', '{"record":"stop"}', "x"])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daskhpo.core.events import Launched, Reported, Suggested
 from daskhpo.core.types import Continue, Pause, Resume, Start, Status, Stop, Wait
 from daskhpo.schedulers import ASHA, AsyncHyperband
 from daskhpo.testing.driver import Driver, Mishaps, a_report, a_trial, noisy_curve
@@ -248,7 +249,7 @@ def test_jobs_are_those_of_algorithm_2(seed, n_workers, eta, n_levels):
     study = Driver(asha, curve, num_trials=40, n_workers=n_workers, seed=seed).run()
 
     paper, n_free, jobs = PaperAsha(4, eta), n_workers, []
-    for trial, resource in [(-1, 0)] + [e[1:3] for e in study.script if e[0] == "report"]:
+    for trial, resource in [(-1, 0), *study.reports]:
         if trial >= 0:
             k = [eta**i for i in range(4)].index(resource)
             paper.rungs[k][trial] = curve(trial, resource)
@@ -262,13 +263,11 @@ def test_jobs_are_those_of_algorithm_2(seed, n_workers, eta, n_levels):
 def jobs_of(study):
     """(trial, until) of each segment, in the order in which they began."""
     jobs = []
-    for event in study.script:
-        match event:
-            case ("start", trial, until, _) | ("resume", trial, until):
+    for record in study.records:
+        match record:
+            case Launched(trial, until=until) | Reported(trial, decision=Continue(until)):
                 jobs.append((trial, until))
-            case ("report", trial, _, Continue(until)):
-                jobs.append((trial, until))
-    return jobs
+    return list(dict.fromkeys(jobs))  # a lost trial is launched again
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -329,7 +328,7 @@ def test_brackets_do_not_compare_their_trials_with_one_another():
 
 def test_the_last_of_all_brackets_trains_without_being_judged():
     study = Driver(AsyncHyperband(max_t=9), noisy_curve(0), num_trials=60, n_workers=4).run()
-    unjudged = {e[1] for e in study.script if e[0] == "start" and e[3] == 2}
+    unjudged = {r.trial for r in study.records if isinstance(r, Suggested) and r.bracket == 2}
     assert unjudged
     assert {study.ended[trial] for trial in unjudged} == {(Status.COMPLETED, 9)}
 

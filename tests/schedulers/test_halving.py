@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daskhpo.core.events import Suggested
 from daskhpo.core.types import Continue, Discard, Pause, Resume, Start, Status, Stop, Wait
 from daskhpo.schedulers import Hyperband, SuccessiveHalving
 from daskhpo.testing.driver import Driver, Mishaps, a_report, a_trial, noisy_curve
@@ -270,7 +271,7 @@ def test_an_earlier_bracket_goes_on_before_a_later_one_is_filled():
 def test_brackets_that_overlap_do_not_mix_their_trials():
     curve = noisy_curve(8)
     study = Driver(SuccessiveHalving(max_t=9), curve, num_trials=36, n_workers=25, seed=1).run()
-    begun = [bracket for _, _, _, bracket in (e for e in study.script if e[0] == "start")]
+    begun = [record.bracket for record in study.records if isinstance(record, Suggested)]
     assert begun[:25] == [0] * 9 + [1] * 9 + [2] * 7
     assert as_sets(study.reached) == paper(SMALL[:1], curve, 36)
 
@@ -323,9 +324,7 @@ def test_a_bracket_that_was_judged_takes_no_more_trials(carried_out):
 @pytest.mark.parametrize("first", [1, 5, 8, 9, 12])
 def test_a_study_may_be_extended_when_it_was_over(first):
     study = Driver(SuccessiveHalving(max_t=9), noisy_curve(2), num_trials=first, n_workers=3)
-    study.run()
-    study.num_trials = first + 18
-    study.run()
+    study.run().extend(first + 18).run()
     assert sorted(study.ended) == list(range(first + 18))
 
 

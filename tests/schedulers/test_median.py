@@ -135,7 +135,7 @@ def test_the_rule_is_asked_at_multiples_of_the_interval_after_the_grace_period(
 ):
     rule = MedianStopping(FIFO(max_t=9), grace_period, interval)
     study = Driver(rule, noisy_curve(0), num_trials=1).run()
-    asked = [event[2] for event in study.script if event[0] == "report"]
+    asked = [resource for _, resource in study.reports]
     assert asked[: len(first_questions)] == first_questions
 
 

@@ -7,6 +7,8 @@ from math import inf
 import numpy as np
 import pytest
 
+from daskhpo.core.events import Exploited, Failed
+from daskhpo.core.gp import GaussianProcess
 from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Pause, Report, Status, Trial
 from daskhpo.schedulers import PB2
@@ -15,9 +17,8 @@ from daskhpo.schedulers.pb2 import (
     N_NEWEST,
     SIGNAL_PRIOR,
     Bandit,
-    _Bound,
+    _bound,
     _distances,
-    _Inputs,
     _Kernel,
     _scores,
     _signal,
@@ -259,12 +260,12 @@ def test_no_more_than_the_newest_segments_are_kept():
 def test_a_population_of_four_is_enough():
     study = drive(a_pb2(quantile_fraction=0.25), num_trials=4, n_workers=2)
     assert all(ended == (Status.COMPLETED, 20) for ended in study.ended.values())
-    assert any(event[0] == "exploit" for event in study.script)
+    assert any(isinstance(record, Exploited) for record in study.records)
 
 
 def test_failing_members_are_rescued():
     study = drive(a_pb2(), mishaps=Mishaps(fails=0.1), num_trials=12)
-    rescued = {event[1] for event in study.script if event[0] == "rescued"}
+    rescued = {r.trial for r in study.records if isinstance(r, Failed) and r.paused}
     completed = {n for n, (status, _) in study.ended.items() if status is Status.COMPLETED}
     assert completed & rescued
 
@@ -295,22 +296,22 @@ def test_what_makes_no_sense_is_refused(options, error, words):
 # -- the model, against the formulas as they stand in books --------------------------------------
 
 
-def some_inputs(n: int, seed: int = 0) -> _Inputs:
+def some_inputs(n: int, seed: int = 0) -> np.ndarray:
     generator = np.random.Generator(np.random.PCG64(seed))
-    return _Inputs(generator.random((n, 2)), generator.integers(0, 9, n).astype(float))
+    return np.column_stack([generator.random((n, 2)), generator.integers(0, 9, n)])
 
 
 KERNEL = _Kernel(length=0.4, epsilon=0.2, noise=0.1)
 
 
-def covariances(a: _Inputs, b: _Inputs) -> np.ndarray:
+def covariances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.array(
         [
             [
                 np.exp(-np.sum((x - y) ** 2) / (2 * 0.4**2)) * 0.8 ** (abs(t - u) / 2)
-                for y, u in zip(b.features, b.times, strict=True)
+                for y, u in zip(b[:, :2], b[:, 2], strict=True)
             ]
-            for x, t in zip(a.features, a.times, strict=True)
+            for x, t in zip(a[:, :2], a[:, 2], strict=True)
         ]
     )
 
@@ -323,7 +324,7 @@ def test_the_kernel_is_that_of_the_paper():
 def test_the_likelihood_is_that_of_a_gaussian_process():
     inputs, scores = some_inputs(12), np.linspace(-1, 1, 12)
     covariance = covariances(inputs, inputs)
-    variance, likelihood = _signal(KERNEL, covariance, scores)
+    variance, likelihood = _signal(GaussianProcess(covariance, 0.1, scores))
     noisy = covariance + 0.1 * np.eye(12)
     quadratic = scores @ np.linalg.solve(noisy, scores)
     n = 12 + SIGNAL_PRIOR
@@ -337,15 +338,13 @@ def test_the_bound_is_mean_and_deviation_and_what_is_pending_lessens_the_deviati
     scores = np.linspace(-1, 1, 10)
     noisy = covariances(seen, seen) + 0.1 * np.eye(10)
     mean = covariances(asked, seen) @ np.linalg.solve(noisy, scores)
-    both = _Inputs(
-        np.vstack([seen.features, pending.features]), np.append(seen.times, pending.times)
-    )
+    both = np.vstack([seen, pending])
     cross = covariances(asked, both)
     known = np.linalg.solve(covariances(both, both) + 0.1 * np.eye(13), cross.T)
-    variance, _ = _signal(KERNEL, covariances(seen, seen), scores)
+    variance, _ = _signal(GaussianProcess(covariances(seen, seen), 0.1, scores))
     deviation = np.sqrt(variance * (1 - np.sum(cross * known.T, axis=1)))
-    beta = 0.8 * np.log(4 * (1 + asked.times.max()))
-    bound = _Bound(KERNEL, seen, scores, pending)(asked)
+    beta = 0.8 * np.log(4 * (1 + asked[:, 2].max()))
+    bound = _bound(KERNEL, seen, scores, pending)(asked)
     assert bound == pytest.approx(mean + np.sqrt(beta) * deviation)
 
 

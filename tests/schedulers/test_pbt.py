@@ -6,6 +6,7 @@ from math import ceil
 
 import pytest
 
+from daskhpo.core.events import Exploited, Failed, Launched, Reported
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space
 from daskhpo.core.types import (
@@ -46,11 +47,14 @@ class Contract(SchedulerContract):
         study = drive(make(), mishaps=EVERYTHING_GOES_WRONG)
         lives: Counter[int] = Counter()  # with each state that it takes over it begins another one
         reports = set()
-        for what, number, *rest in study.script:
-            lives[number] += what == "exploit"
-            if what == "report":
-                assert (number, lives[number], rest[0]) not in reports
-                reports.add((number, lives[number], rest[0]))
+        for record in study.records:
+            match record:
+                case Exploited(number):
+                    lives[number] += 1
+                case Reported(number, steps=steps):
+                    report = (number, lives[number], steps[-1].resource)
+                    assert report not in reports
+                    reports.add(report)
         assert max(lives.values()) > 0
 
     def test_a_lost_trial_changes_no_outcome_on_one_worker(self, make):
@@ -426,7 +430,7 @@ def test_a_member_that_always_fails_with_its_own_configuration_trains_to_the_end
 ):
     class Failing(Driver):
         def fails(self, number, until):
-            return number == 0 and not self.trials[0].config  # it has exploited nobody yet
+            return number == 0 and not self.trials[0].since  # it has exploited nobody yet
 
     scheduler = a_pbt(synchronous=synchronous)
     study = Failing(scheduler, noisy_curve(seed), 8, n_workers, seed).run()
@@ -435,7 +439,7 @@ def test_a_member_that_always_fails_with_its_own_configuration_trains_to_the_end
 
 def test_failing_members_of_a_study_are_rescued_as_often_as_was_said():
     study = drive(a_pbt(), mishaps=Mishaps(fails=0.1), num_trials=12)
-    rescued = Counter(event[1] for event in study.script if event[0] == "rescued")
+    rescued = Counter(r.trial for r in study.records if isinstance(r, Failed) and r.paused)
     for number, (status, _) in study.ended.items():
         assert status is Status.COMPLETED or rescued[number] >= MAX_FAILURES
     completed = {n for n, (status, _) in study.ended.items() if status is Status.COMPLETED}
@@ -446,10 +450,9 @@ def test_failing_members_of_a_study_are_rescued_as_often_as_was_said():
 def test_a_population_larger_than_the_cluster_is_trained_in_turns(n_workers):
     study = drive(a_pbt(), num_trials=12, n_workers=n_workers)
     assert all(ended == (Status.COMPLETED, 20) for ended in study.ended.values())
-    assert any(event[0] == "exploit" for event in study.script)
-    reports = [(event[1], event[2]) for event in study.script if event[0] == "report"]
+    assert any(isinstance(record, Exploited) for record in study.records)
     reached = dict.fromkeys(range(12), 0)
-    for number, resource in reports:
+    for number, resource in study.reports:
         reached[number] = resource
         if n_workers == 1:  # nobody is two rankings ahead of another one
             assert max(reached.values()) - min(reached.values()) <= 10
@@ -468,22 +471,23 @@ def test_in_step_the_worst_of_all_exploit_the_best_of_all_however_few_the_slots(
     curve = noisy_curve(0)
     ranked = sorted(range(12), key=lambda number: curve(number, 5))
     n = ceil(12 * fraction)
-    exploits = [event[1:] for event in study.script if event[0] == "exploit"]
-    assert sorted(number for number, _ in exploits) == sorted(ranked[12 - n :])
-    assert {source for _, source in exploits} <= set(ranked[:n])
+    exploits = [record for record in study.records if isinstance(record, Exploited)]
+    assert sorted(exploit.trial for exploit in exploits) == sorted(ranked[12 - n :])
+    assert {exploit.source for exploit in exploits} <= set(ranked[:n])
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 5, 12, 30])
 def test_in_step_nobody_goes_on_before_all_were_ranked(n_workers):
     study = drive(a_pbt(synchronous=True), num_trials=12, n_workers=n_workers)
     at = dict.fromkeys(range(12), 0)
-    for event in study.script:
-        if event[0] == "report":
-            at[event[1]] = event[2]
-        elif event[0] == "resume":
-            assert min(at.values()) >= event[2] - 5
+    for record in study.records:
+        match record:
+            case Reported(number, steps=steps):
+                at[number] = steps[-1].resource
+            case Launched(until=until):
+                assert min(at.values()) >= until - 5
     assert all(ended == (Status.COMPLETED, 20) for ended in study.ended.values())
-    exploits = [event for event in study.script if event[0] == "exploit"]
+    exploits = [record for record in study.records if isinstance(record, Exploited)]
     assert len(exploits) == 3 * 3  # a quarter of 12, at 5, 10 and 15
 
 

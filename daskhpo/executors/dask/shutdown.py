@@ -13,7 +13,12 @@ from typing import Any, Protocol
 
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from daskhpo.cluster.walltime import END_TIME, STEP_MARGIN, find_job_end, remaining_walltime
+from daskhpo.cluster.walltime import (
+    END_TIME,
+    WalltimeReserve,
+    find_job_end,
+    remaining_walltime,
+)
 
 logger = logging.getLogger("daskhpo.worker")
 
@@ -59,7 +64,7 @@ class GracefulShutdown:
         self._in_loop, self._retire, self._remaining = in_loop, retire, remaining
         self._reason: str | None = None
         self._leases: set[ShutdownListener] = set()
-        self._reserve = RESERVE_SECONDS
+        self._reserve = WalltimeReserve(RESERVE_SECONDS)
         self._has_retired = False
 
     # -- for leases ------------------------------------------------------------------------------
@@ -71,8 +76,7 @@ class GracefulShutdown:
 
     def fits(self, seconds: float) -> bool:
         """True if ``seconds`` of training, and then preemption, still fit here."""
-        left = self._remaining()
-        return not self.started and (left is None or seconds * STEP_MARGIN + self._reserve < left)
+        return not self.started and self._reserve.fits(seconds, self._remaining())
 
     def seconds_left(self) -> float | None:
         """Return the seconds until states should be written; None: no end is known."""
@@ -107,11 +111,11 @@ class GracefulShutdown:
         if (left := self._remaining()) is None:
             return None
         write = sum(lease.write_seconds() for lease in self._leases)
-        self._reserve = RESERVE_SECONDS + WRITE_TIMES * write
-        if left <= self._reserve:
+        self._reserve = WalltimeReserve(RESERVE_SECONDS + WRITE_TIMES * write)
+        if not self._reserve.fits(0.0, left):
             self.start("its Slurm job ends")
             return None
-        return min(CLOCK_CHECK_SECONDS, left - self._reserve)
+        return min(CLOCK_CHECK_SECONDS, left - self._reserve.seconds)
 
     def _announce(self) -> None:
         logger.info("this worker leaves: %s", self._reason)

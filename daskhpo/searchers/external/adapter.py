@@ -244,6 +244,23 @@ def place(domain: Domain, value: Any) -> int:
     return int(domain.to_unit(value) * len(domain.values))
 
 
+def nearest(domain: Domain, param: Any) -> Any:
+    """Return the domain's value that is nearest to a library's number.
+
+    For a ``Categorical`` the number, which may be text, is the value's index.
+    """
+    match domain:
+        case Real(low, high):
+            return min(max(float(param), float(low)), float(high))
+        case Integer(low, high):
+            return min(max(round(float(param)), low), high)
+        case Ordinal(values=values):
+            return min(values, key=lambda value: abs(value - float(param)))
+        case Categorical(values=values):
+            return values[int(param)]
+    raise TypeError(f"{domain!r} has no values to choose from")
+
+
 @contextlib.contextmanager
 def one_torch_thread() -> Iterator[None]:
     """Limit torch to one thread: the models are small, and more threads compete.

@@ -7,12 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
+from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space, n_values
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
     AskTellSearcher,
     Optimiser,
     TrialOutcome,
+    nearest,
     need,
     one_torch_thread,
     place,
@@ -73,7 +74,7 @@ class _Ax(Optimiser):
         self._params: dict[int, dict[str, Any]] = {}
         self._completed: set[int] = set()
         self._tried: set[tuple[Any, ...]] = set()
-        self._size = math.prod(_size(domain) for domain in space.domains.values())
+        self._size = math.prod(n_values(d) or math.inf for d in space.domains.values())
         self._worst = -math.inf
         small = seed_below(2**31, seed)
         self._client = Client(random_seed=small)
@@ -95,7 +96,7 @@ class _Ax(Optimiser):
             return None
         for index, params in proposals.items():
             domains = self._space.domains.items()
-            config = {name: _value(d, params[self._names[name]]) for name, d in domains}
+            config = {name: nearest(d, params[self._names[name]]) for name, d in domains}
             self._know(index, self._translated(config))
             return index, config
         return None
@@ -137,16 +138,6 @@ class _Ax(Optimiser):
         return {self._names[name]: _param(domain, config[name]) for name, domain in domains}
 
 
-def _size(domain: Domain) -> float:
-    """Return the number of values; inf for ``Real``."""
-    match domain:
-        case Integer(low, high):
-            return high - low + 1
-        case Ordinal(values=values) | Categorical(values=values):
-            return len(values)
-    return math.inf
-
-
 def _parameter(name: str, domain: Domain) -> Any:
     from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
 
@@ -173,13 +164,3 @@ def _param(domain: Domain, value: Any) -> Any:
             return str(place(domain, value))
         case _:
             return float(value)
-
-
-def _value(domain: Domain, param: Any) -> Any:
-    match domain:
-        case Real(low, high):
-            return min(max(float(param), float(low)), float(high))
-        case Categorical(values=values):
-            return values[int(param)]
-        case _:
-            return param  # `Space.complete` converts it

@@ -13,6 +13,7 @@ from daskhpo.searchers.external.adapter import (
     AskTellSearcher,
     Optimiser,
     TrialOutcome,
+    nearest,
     need,
     place,
     seed_below,
@@ -163,11 +164,6 @@ def _param(domain: Domain, value: Any) -> Any:
 
 
 def _value(domain: Domain, param: Any) -> Any:
-    match domain:
-        case Real(low, high):
-            return min(max(float(param), float(low)), float(high))
-        case Integer(low, high):
-            return min(max(round(float(param)), low), high)
-        case Ordinal(values=values) | Categorical(values=values):
-            return values[min(max(round(float(param)), 0), len(values) - 1)]
-    raise ValueError(f"HyperOpt cannot search {domain!r}")
+    if isinstance(domain, Ordinal):  # the number is an index
+        return domain.values[min(max(round(float(param)), 0), len(domain.values) - 1)]
+    return nearest(domain, param)

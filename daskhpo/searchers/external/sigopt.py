@@ -16,7 +16,13 @@ from urllib.request import Request, urlopen
 from daskhpo.core.errors import OptimiserLost
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Config
-from daskhpo.searchers.external.adapter import AskTellSearcher, Optimiser, TrialOutcome, place
+from daskhpo.searchers.external.adapter import (
+    AskTellSearcher,
+    Optimiser,
+    TrialOutcome,
+    nearest,
+    place,
+)
 
 METRIC = "loss"
 BUSY = {429, 503}  # HTTP status codes after which a request may be repeated
@@ -140,7 +146,7 @@ class _SigOpt(Optimiser):
         suggestion = self._api.request("POST", f"{self._path}/suggestions", {})
         assigned = suggestion["assignments"]
         domains = self._space.domains.items()
-        config = {name: _value(domain, assigned[name]) for name, domain in domains}
+        config = {name: nearest(domain, assigned[name]) for name, domain in domains}
         return _Known(self._assignments(config), suggestion=suggestion["id"]), config
 
     def tell(self, handle: _Known | None, config: Config, outcome: TrialOutcome) -> _Known:
@@ -195,16 +201,3 @@ def _param(domain: Domain, value: Any) -> Any:
             return str(place(domain, value))
         case _:
             return float(value)
-
-
-def _value(domain: Domain, param: Any) -> Any:
-    match domain:
-        case Real(low, high):
-            return min(max(float(param), float(low)), float(high))
-        case Integer(low, high):
-            return min(max(round(param), low), high)
-        case Ordinal(values=values):
-            return min(values, key=lambda value: abs(value - float(param)))
-        case Categorical(values=values):
-            return values[int(param)]
-    raise ValueError(f"SigOpt cannot search {domain!r}")

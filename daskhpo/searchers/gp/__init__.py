@@ -1,1 +1,1 @@
-"""Bayesian optimisation with a Gaussian process; uses scikit-optimize's kernels."""
+"""Bayesian optimisation with a Gaussian process."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space
+from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space, n_values
 from daskhpo.core.types import Array, Config
 
 
@@ -79,17 +79,6 @@ class Encoding:
     def config(self, unit: Array) -> dict[str, Any]:
         """Convert a point of the cube to a configuration."""
         return self.space.from_unit(unit.tolist())
-
-
-def n_values(domain: Any) -> int:
-    """Return the number of a domain's values; 0: uncountable."""
-    match domain:
-        case Integer(low=low, high=high):
-            return high - low + 1
-        case Ordinal(values=values) | Categorical(values=values):
-            return len(values)
-        case _:
-            return 0
 
 
 def _width(domain: Any) -> int:

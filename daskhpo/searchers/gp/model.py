@@ -1,21 +1,21 @@
-"""A Gaussian process: its hyperparameters, and its posterior given data.
+"""A Gaussian process with a Matérn kernel: its hyperparameters and its posterior.
 
-The kernels are scikit-optimize's. Its regressor is not used: one evaluation of its likelihood takes
-nine times as long as here, and its predictive variance loops over all pairs of observations for
-each candidate. The tests compare both.
+scikit-optimize's is not used: one evaluation of its likelihood takes nine times as long as here,
+and its predictive variance loops over all pairs of observations for each candidate. The tests
+compare both.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack, solve_triangular
 from scipy.optimize import minimize
-from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern
 
+from daskhpo.core.gp import GaussianProcess, squared_distances
 from daskhpo.core.types import Array
 
 JITTER = 1e-9  # keeps a covariance positive definite; far below any noise that matters
@@ -91,22 +91,18 @@ class Likelihood:
         slope = (1.0 + r) * decay  # derivative of the correlation with respect to -5 q / 6
         correlation = slope + (5.0 / 3.0) * q * decay
         covariance = (signal * correlation).reshape(n, n)
-        covariance.flat[:: n + 1] += noise + JITTER
-        factor, failed = lapack.dpotrf(covariance, lower=1, overwrite_a=1)
-        if failed:
+        try:
+            process = GaussianProcess(covariance, noise + JITTER, self._losses)
+        except np.linalg.LinAlgError:
             return 1e25, np.zeros_like(theta)
-        alpha, _ = lapack.dpotrs(factor, self._losses, lower=1)
-        value = 0.5 * self._losses @ alpha + np.log(factor.diagonal()).sum()
-        lower = np.tril(lapack.dpotri(factor, lower=1)[0])
-        inverse = lower + lower.T
-        inverse.flat[:: n + 1] /= 2.0
-        excess = (inverse - np.outer(alpha, alpha)).ravel()  # K⁻¹ - α αᵀ
+        excess = (process.precision - np.outer(process.weights, process.weights)).ravel()
         gradient = np.empty_like(theta)
         gradient[:-2] = (5.0 / 6.0) * signal * weights * (self._squares @ (excess * slope))
         gradient[-2] = 0.5 * signal * (excess @ correlation)
         gradient[-1] = 0.5 * noise * excess[:: n + 1].sum()
         z = (theta - self.median) / self._sd
-        return float(value + 0.5 * z @ z), gradient + z / self._sd
+        value = 0.5 * (process.misfit + z @ z) + process.log_volume
+        return float(value), gradient + z / self._sd
 
 
 def fit(
@@ -141,7 +137,7 @@ def fit(
 
 
 class Posterior:
-    """A Gaussian process conditioned on data.
+    """The surface of losses, given observations and hyperparameters.
 
     Parameters
     ----------
@@ -154,46 +150,20 @@ class Posterior:
     def __init__(
         self, features: Array, losses: Array, groups: Array, hyperparameters: Hyperparameters
     ) -> None:
-        self._hyper = hyperparameters
+        self._signal = hyperparameters.signal
         self._scale = 1.0 / hyperparameters.lengths[groups]
-        # Features are divided by their length scales once, so the kernel's length scale is 1.
-        self._kernel = ConstantKernel(hyperparameters.signal) * Matern(1.0, nu=2.5)
         self._data = features * self._scale
-        covariance = self._kernel(self._data)
-        covariance.flat[:: len(features) + 1] += self._nugget
-        self._factor, failed = lapack.dpotrf(covariance, lower=1, clean=1)
-        assert not failed, "a Matérn covariance with a nugget is positive definite"
-        self._alpha, _ = lapack.dpotrs(self._factor, losses, lower=1)
-
-    @property
-    def _nugget(self) -> float:
-        return self._hyper.noise + JITTER
+        covariance = self._covariance(self._data, self._data)
+        self._process = GaussianProcess(covariance, hyperparameters.noise + JITTER, losses)
 
     def believe(self, features: Array) -> Posterior:
-        """Condition also on the posterior mean at ``features``, as if observed there.
-
-        The mean does not change; the variance shrinks around the points. The Cholesky factor is
-        extended by rows in O(n² m), not recomputed.
-
-        References
-        ----------
-        Ginsbourger et al. 2010, *Kriging is well-suited to parallelize optimization*, Sec. 4.1
-        ("kriging believer"); Desautels et al. 2014, *Parallelizing exploration-exploitation
-        tradeoffs in Gaussian process bandit optimization*, Sec. 3.2.
-        """
+        """Condition also on the mean at ``features``: see :meth:`GaussianProcess.believe`."""
         points = features * self._scale
-        rows = self._solve(self._kernel(self._data, points))
-        rest = self._kernel(points) - rows.T @ rows
-        rest.flat[:: len(points) + 1] += self._nugget
-        n, m = len(self._data), len(points)
-        more = object.__new__(Posterior)
-        more._hyper, more._scale, more._kernel = self._hyper, self._scale, self._kernel
+        more = copy.copy(self)
         more._data = np.concatenate([self._data, points])
-        more._factor = np.zeros((n + m, n + m), order="F")
-        more._factor[:n, :n] = self._factor
-        more._factor[n:, :n] = rows.T
-        more._factor[n:, n:] = np.linalg.cholesky(rest)
-        more._alpha = np.r_[self._alpha, np.zeros(m)]
+        more._process = self._process.believe(
+            self._covariance(self._data, points), self._covariance(points, points)
+        )
         return more
 
     def predict(self, features: Array) -> tuple[Array, Array]:
@@ -201,36 +171,33 @@ class Posterior:
         mean, variance = np.empty(len(features)), np.empty(len(features))
         for at in range(0, len(features), CHUNK):
             chunk = slice(at, at + CHUNK)
-            cross = self._kernel(self._data, features[chunk] * self._scale)
-            mean[chunk] = self._alpha @ cross
-            part = self._solve(cross)
-            variance[chunk] = self._hyper.signal - np.einsum("ij,ij->j", part, part)
+            cross = self._covariance(self._data, features[chunk] * self._scale)
+            mean[chunk] = self._process.mean(cross)
+            variance[chunk] = self._signal - self._process.explained(cross)
         return mean, _root(variance)
 
     def mean(self, features: Array) -> Array:
         """Return only the mean, (m,); a standard deviation takes O(n²) more per point."""
-        means: Array = self._alpha @ self._kernel(self._data, features * self._scale)
-        return means
+        return self._process.mean(self._covariance(self._data, features * self._scale))
 
     def slopes(self, features: Array) -> tuple[Array, Array, Array, Array]:
         """Return mean and standard deviation, (m,), and gradients, (m, n_features)."""
         apart = (features * self._scale)[:, None, :] - self._data  # (m, n, n_features)
         r = np.sqrt(5.0 * np.einsum("mnf,mnf->mn", apart, apart))
-        decay = self._hyper.signal * np.exp(-r)
-        cross = (1.0 + r + r * r / 3.0) * decay
+        decay = self._signal * np.exp(-r)
+        cross = ((1.0 + r + r * r / 3.0) * decay).T
         slope = (-5.0 / 3.0) * (1.0 + r) * decay  # dk/dx = slope · (x - x_i)
-        part = self._solve(cross.T)
-        sd = _root(self._hyper.signal - np.einsum("ij,ij->j", part, part))
-        weights = self._solve(part, transposed=True).T
-        by_mean = np.einsum("mn,mnf->mf", slope * self._alpha, apart) * self._scale
+        sd = _root(self._signal - self._process.explained(cross))
+        by_mean = np.einsum("mn,mnf->mf", slope * self._process.weights, apart) * self._scale
+        weights = self._process.solve(cross).T
         by_sd = np.einsum("mn,mnf->mf", slope * weights, apart) * self._scale / -sd[:, None]
-        return cross @ self._alpha, sd, by_mean, by_sd
+        return self._process.mean(cross), sd, by_mean, by_sd
 
-    def _solve(self, columns: Array, transposed: bool = False) -> Array:
-        solved: Array = solve_triangular(
-            self._factor, columns, lower=True, trans=int(transposed), check_finite=False
-        )
-        return solved
+    def _covariance(self, a: Array, b: Array) -> Array:
+        r = np.sqrt(5.0 * squared_distances(a, b))
+        covariance: Array = (r * (r / 3.0 + 1.0) + 1.0) * np.exp(-r)
+        covariance *= self._signal
+        return covariance
 
 
 def _root(variance: Array) -> Array:
