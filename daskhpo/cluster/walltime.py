@@ -1,4 +1,4 @@
-"""The end of this process's Slurm job, and how much of it training must leave free."""
+"""The end of this process's Slurm job, and what training must leave free of it."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ class StepTimer:
 
 @dataclass(frozen=True)
 class WalltimeReserve:
-    """The last part of a job, which is left free to write states and to leave.
+    """The last part of a job, kept free to write states and to leave.
 
     Attributes
     ----------
-    seconds : length of that part.
-    limit : the longest that may be left free, together with a step that does not fit.
+    seconds : its length.
+    limit : largest result of :meth:`needed`; a step that takes longer is begun, and lost.
     """
 
     seconds: float
     limit: float = math.inf
 
     def needed(self, step: float) -> float:
-        """Return the seconds before the job's end at which a step must begin at the latest.
+        """Return how long before the job's end a step must begin at the latest, seconds.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Gaussian process regression, for any kernel: likelihood, prediction, pending points."""
+"""Gaussian process regression for any kernel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from daskhpo.core.types import Array
 
 
 def squared_distances(x: Array, y: Array) -> Array:
-    """Return the squared distances of n and m points, (n, m), from their features in rows."""
+    """Return the squared distances of the rows of two arrays, (n, m)."""
     squares: Array = ((x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * x @ y.T).clip(0)
     return squares
 
