@@ -53,7 +53,7 @@ MakeStudy = Callable[..., Study]
 Run = Callable[..., Result]
 NEVER = 10**9  # a unit that no trial trains
 
-SPACE = {
+CONTRACT_SPACE = {
     "x": Real(0.0, 1.0),
     "raises_at": NEVER,
     "nan_at": NEVER,
@@ -208,13 +208,13 @@ class ExecutorContract:
     def make_study(self, tmp_path: Path) -> MakeStudy:
         """Return a function that defines a study of `Learner`.
 
-        It takes a scheduler, points to evaluate first, and other values of ``SPACE`` by name.
+        It takes a scheduler, points to evaluate first, and other values of ``CONTRACT_SPACE`` by name.
         """
 
         def make(scheduler: Scheduler, points: Sequence[Config] = (), **domains: Any) -> Study:
             return Study(
                 Learner,
-                SPACE | domains,
+                CONTRACT_SPACE | domains,
                 "loss",
                 scheduler=scheduler,
                 searcher=RandomSearch(points_to_evaluate=points),
