@@ -1,7 +1,11 @@
-"""Shares the tests out among processes: a file to each, and a Slurm to two of them."""
+"""Shares the tests out among processes, and opens every store that they write with plain zarr.
+
+Each file is a process's, and a Slurm is that of two.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +24,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         shared = item.get_closest_marker("slurm") and item.path.name != OWN_SLURM
         item.add_marker(pytest.mark.xdist_group("slurm" if shared else str(item.path)))
     items.sort(key=lambda item: first.get(item.path, len(TIERS)))
+
+
+@pytest.fixture(autouse=True)
+def plain_zarr_opens_every_store(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Check each store in the test's folder at its end; not if the test breaks its metadata."""
+    if "tmp_path" not in request.fixturenames or request.node.get_closest_marker("breaks_zarr"):
+        yield
+        return
+    folder = request.getfixturevalue("tmp_path")
+    yield
+    if any(folder.rglob("zarr.json")):  # zarr takes half a second to import
+        from tests.plain_zarr import check, stores_in
+
+        for store in stores_in(folder):
+            check(store)
