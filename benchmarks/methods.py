@@ -12,7 +12,9 @@ from typing import Any, Protocol
 import torch
 import zarr
 
+from daskhpo.atomic_files import flush_folder
 from daskhpo.checkpoints import ZarrStore, codec
+from daskhpo.checkpoints.local_store import DurableStore
 from daskhpo.core.types import CheckpointRef
 
 try:
@@ -71,8 +73,8 @@ class Ours:
 
     name, is_durable, is_slow = "daskhpo ZarrStore", True, False
 
-    def __init__(self, folder: Path, chunk_limit: int = codec.CHUNK_LIMIT) -> None:
-        self.store = ZarrStore(folder, chunk_limit)
+    def __init__(self, folder: Path) -> None:
+        self.store = ZarrStore(folder)
 
     def write(self, i: int, state: State) -> Any:
         return self.store.write(CheckpointRef(i, i, 1), state)
@@ -114,6 +116,54 @@ class SafeTensors(TorchSave):
     def read(self, place: Any) -> dict[str, torch.Tensor]:
         found: dict[str, torch.Tensor] = load_file(place)
         return found
+
+
+class ZarrRow(TorchSave):
+    """The same row in the same array, written and read by zarr's functions."""
+
+    name = "zarr, a row"
+    codecs: tuple[Any, ...] = ()
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.array: Any = None
+        self.layout: codec.Layout | None = None
+
+    def write(self, i: int, state: State) -> Any:
+        taken = codec.snapshot(state, i, 1)
+        codec.seal([taken.buffer])
+        if self.array is None:
+            self.layout = taken.layout
+            self.array = zarr.create_array(
+                DurableStore(self.folder),
+                name="rows",
+                shape=(2**31, taken.n_bytes),
+                chunks=(1, taken.n_bytes),
+                dtype="uint8",
+                fill_value=0,
+                compressors=self.codecs,
+                chunk_key_encoding={"name": "v2", "separator": "."},
+                config={"write_empty_chunks": True},
+            )
+        self.array[i : i + 1] = taken.buffer[None]
+        flush_folder(self.folder / "rows")
+        return i
+
+    def read(self, place: Any) -> dict[str, torch.Tensor]:
+        assert self.layout is not None
+        row = self.array[place]
+        codec.checksum(row)
+        return tensors_of(codec.decode_row(row, self.layout))
+
+    def delete(self, place: Any) -> None:
+        (self.folder / f"rows/{place}.0").unlink()
+
+
+class ZarrRowCrc(ZarrRow):
+    """The same with zarr's checksum besides ours."""
+
+    name = "zarr, a row with its crc32c codec"
+    codecs = (zarr.codecs.Crc32cCodec(),)
 
 
 class ZarrEach(TorchSave):

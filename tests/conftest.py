@@ -1,7 +1,11 @@
-"""The order of the tests when several processes run them: a file at a time, the longest first."""
+"""Order of the tests when several processes run them, and plain zarr on every store they write.
+
+Each process runs a file at a time, the longest first.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +21,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 first[item.path] = tier
                 break
     items.sort(key=lambda item: first.get(item.path, len(TIERS)))
+
+
+@pytest.fixture(autouse=True)
+def plain_zarr_opens_every_store(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Check each store in the test's folder at its end; not if the test breaks its metadata."""
+    if "tmp_path" not in request.fixturenames or request.node.get_closest_marker("breaks_zarr"):
+        yield
+        return
+    folder = request.getfixturevalue("tmp_path")
+    yield
+    if any(folder.rglob("zarr.json")):  # zarr takes half a second to import
+        from tests.plain_zarr import check, stores_in
+
+        for store in stores_in(folder):
+            check(store)

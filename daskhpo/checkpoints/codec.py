@@ -31,9 +31,8 @@ from daskhpo.checkpoints.tree import ALIGNMENT, ByteArray, Json, Parts, put_toge
 from daskhpo.core.errors import CheckpointCorrupt
 from daskhpo.core.types import CheckpointRef
 
+METADATA_FILE = "zarr.json"  # of a group or an array
 ROW_FORMAT = 1  # of rows and layouts; part of the layout's name, so formats never share an array
-PAGE = 2**16  # bytes; the largest common page size
-CHUNK_LIMIT = 2**30  # bytes; a larger row has several chunks, each of at most a quarter of this
 
 # magic, CRC-32C of all bytes after it, trial, resource, bytes of JSON
 _PREAMBLE = struct.Struct("<4sIqqQ")
@@ -71,8 +70,8 @@ class Layout:
         from ``n_header``. A value is ``{"value": its index in the row's JSON}``.
     n_header : bytes before the first array.
     n_bytes : bytes of a row.
-    n_chunk : bytes of each chunk of a row. The last chunk is padded with zeros, with less than
-        ``PAGE`` bytes for each chunk.
+    n_chunk : bytes of each chunk of a row: as many as the row has. Older versions wrote rows above
+        1 GiB in several chunks, the last one padded with zeros.
     name : hash of the fields above; equal layouts have equal names on all machines.
     """
 
@@ -84,8 +83,8 @@ class Layout:
 
     @classmethod
     def of(cls, tree: Json, n_header: int, n_bytes: int, n_chunk: int | None = None) -> Layout:
-        """Make a layout and its name; ``n_chunk=None``: as `chunk_bytes` returns."""
-        n_chunk = chunk_bytes(n_bytes) if n_chunk is None else n_chunk
+        """Make a layout and its name; ``n_chunk=None``: one chunk a row."""
+        n_chunk = n_bytes if n_chunk is None else n_chunk
         text = json.dumps([ROW_FORMAT, n_header, n_bytes, n_chunk, tree], separators=(",", ":"))
         name = blake2b(text.encode(), digest_size=12).hexdigest()
         return cls(tree, n_header, n_bytes, n_chunk, name)
@@ -94,12 +93,6 @@ class Layout:
     def n_chunks(self) -> int:
         """Number of chunks of a row, at least 1."""
         return -(-self.n_bytes // self.n_chunk)
-
-    def in_chunks(self, n_chunk: int) -> Layout:
-        """Return the layout of the same rows with another chunk size."""
-        if n_chunk == self.n_chunk:
-            return self
-        return Layout.of(self.tree, self.n_header, self.n_bytes, n_chunk)
 
     def to_json(self) -> dict[str, Json]:
         """Return the layout as JSON, for `from_json`."""
@@ -124,20 +117,6 @@ class Layout:
                 f"impossible sizes: n_header={n_header!r}, n_bytes={n_bytes!r}, n_chunk={n_chunk!r}"
             )
         return cls.of(data["tree"], n_header, n_bytes, n_chunk)
-
-
-def chunk_bytes(n_bytes: int, limit: int = CHUNK_LIMIT) -> int:
-    """Return the chunk size of a row: one chunk up to ``limit`` bytes, else several.
-
-    Several chunks have equal sizes, of at most a quarter of ``limit``. The size is a multiple of
-    `PAGE`, so that the files can be mapped one after another. It is a multiple of `ALIGNMENT` if
-    the quarter is no multiple of `PAGE`.
-    """
-    if n_bytes <= limit:
-        return n_bytes
-    quantum = PAGE if limit // 4 % PAGE == 0 else ALIGNMENT
-    n_chunks = -(-n_bytes // (limit // 4))
-    return -(-n_bytes // (n_chunks * quantum)) * quantum
 
 
 # -- from a state to bytes -----------------------------------------------------------------------

@@ -7,13 +7,13 @@
       <layout's name>/            rows 0 to 9999
         zarr.json                 uint8 array, shape (2**31, n_bytes); its layout is an attribute
         <row>.0                   the row: one checkpoint
-        <row>.1 ...               its other chunks, if it is larger than `codec.CHUNK_LIMIT`
+        <row>.1 ...               its other chunks: in rows above 1 GiB by earlier versions
       <layout's name>-<k>/        rows k * 10,000 to k * 10,000 + 9999, by the same numbers
 
 Chunks are not compressed (weights shrink by 6-8 % at several times the time), so a chunk's file is
-the row itself. This module writes and reads the files itself, at the paths of zarr's specification:
-zarr's own local store does not fsync, and reads a missing chunk as zeros without an error. Any zarr
-reader sees the same bytes: ``zarr.open_group(path)[ref.array][ref.id]``.
+the row itself. zarr creates and opens the group and its arrays; a row's bytes pass by zarr's event
+loop (see `daskhpo.checkpoints.local_store`). Any zarr reader sees the same bytes:
+``zarr.open_group(path)[ref.array][ref.id]``. zarr is loaded when a row is first written or read.
 
 A row exists completely or not at all, even after a killed process or a power cut (see
 `daskhpo.atomic_files`). A row that exists is committed only if the study's journal records it.
@@ -24,21 +24,28 @@ from __future__ import annotations
 import builtins
 import os
 import re
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskhpo.atomic_files import PARTIAL, flush_folder, write_file
-from daskhpo.checkpoints import codec, files, metadata
-from daskhpo.checkpoints.tree import ALIGNMENT, ByteArray
+from daskhpo.atomic_files import PARTIAL, flush_folder
+from daskhpo.checkpoints import codec
+from daskhpo.checkpoints.tree import ByteArray
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing, CheckpointNotWritten
 from daskhpo.core.types import CheckpointRef
 
+if TYPE_CHECKING:
+    from daskhpo.checkpoints.local_store import DurableStore
+
+MAX_ROWS = 2**31
 ROWS_A_FOLDER = 10_000  # more make a folder slow to list and to search on network file systems
 _ARRAY = re.compile(r"([0-9a-f]{24})(?:-([1-9][0-9]{0,5}))?")
 _CHUNK = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
@@ -64,13 +71,11 @@ class ZarrStore:
     """Checkpoints of one study in a folder; cheap to make, and picklable.
 
     Many processes may use the folder at once, but no two writers may get the same checkpoint id.
-    One writer may write a row again: the row is then replaced, atomically if it has one chunk.
+    One writer may write a row again: the row is then replaced atomically.
 
     Parameters
     ----------
     path : folder of the group; created at the first write.
-    chunk_limit : largest row, in bytes, that is written in one chunk. Larger rows get several
-        chunks of at most a quarter of the limit. A store reads rows written with any limit.
 
     Examples
     --------
@@ -82,17 +87,13 @@ class ZarrStore:
     {'epoch': 3}
     """
 
-    def __init__(self, path: str | os.PathLike[str], chunk_limit: int = codec.CHUNK_LIMIT) -> None:
-        if chunk_limit < 4 * ALIGNMENT:
-            raise ValueError(f"chunk_limit={chunk_limit!r} must be at least {4 * ALIGNMENT}")
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()  # a worker may have another working directory
-        self.chunk_limit = chunk_limit
         self._layouts: dict[str, codec.Layout] = {}  # by name; names are hashes, so never stale
-        self._is_on_local_disk: bool | None = None  # None until the first large row is read
         self._made: set[str] = set()  # arrays known to be durable on disk
 
-    def __reduce__(self) -> tuple[type[ZarrStore], tuple[str, int]]:
-        return ZarrStore, (str(self.path), self.chunk_limit)
+    def __reduce__(self) -> tuple[Callable[[str], ZarrStore], tuple[str]]:
+        return _unpickled, (str(self.path),)
 
     def __repr__(self) -> str:
         return f"ZarrStore({str(self.path)!r})"
@@ -139,7 +140,7 @@ class ZarrStore:
             The row or its layout differs from what was written.
         """
         layout, paths = self._find(ref)
-        row = self._reading(ref, lambda: self._row(paths, ref, layout))
+        row = self._reading(ref, lambda: self._row(ref, layout))
         codec.verify(row, ref, paths[0])
         return codec.decode_row(row, layout)
 
@@ -165,9 +166,12 @@ class ZarrStore:
         CheckpointNotWritten
             The other store's disk is full, read-only or gone; no partial row is left.
         """
+        from daskhpo.checkpoints.local_store import link_or_copy
+
         layout, sources = self._find(ref)
+        paths = _paths(other._folder(ref), ref.id, layout.n_chunks)
         try:
-            other._put(ref, layout, lambda paths: files.link_or_copy(sources, paths))
+            other._put(ref, layout, lambda: link_or_copy(sources, paths))
         except CheckpointNotWritten:
             self._find(ref)  # raises CheckpointMissing if the row was deleted meanwhile
             raise
@@ -180,9 +184,8 @@ class ZarrStore:
             folders = [
                 folder for folder in self._arrays() if folder.name == _array(folder.name, ref.id)
             ]
-        n_usual = -(-ref.n_bytes // (codec.chunk_bytes(ref.n_bytes, self.chunk_limit) or 1))
         for folder in folders:
-            _delete_row(folder, ref.id, n_usual)
+            _delete_row(folder, ref.id)
 
     def clean(self, keep: Collection[CheckpointRef] | None = None) -> CleanupResult:
         """Remove files of killed writers, and arrays without rows; return the amount.
@@ -213,7 +216,7 @@ class ZarrStore:
                     cleaned += _remove(entry)
                 else:
                     left.append(entry)
-            if all(entry.name == metadata.METADATA_FILE for entry in left):
+            if all(entry.name == codec.METADATA_FILE for entry in left):
                 for entry in left:
                     cleaned += _remove(entry)
                 with suppress(OSError):  # NFS keeps deleted files while they are open
@@ -245,34 +248,28 @@ class ZarrStore:
     def _write(
         self, ref: CheckpointRef, pieces: builtins.list[ByteArray], layout: codec.Layout
     ) -> CheckpointRef:
-        if not 0 <= ref.id < metadata.MAX_ROWS:
-            raise ValueError(
-                f"checkpoint id {ref.id!r} must be at least 0 and below {metadata.MAX_ROWS}"
-            )
-        layout = layout.in_chunks(codec.chunk_bytes(layout.n_bytes, self.chunk_limit))
+        if not 0 <= ref.id < MAX_ROWS:
+            raise ValueError(f"checkpoint id {ref.id!r} must be at least 0 and below {MAX_ROWS}")
         array = _array(layout.name, ref.id)
         done = codec.complete_ref(ref, array, layout.n_bytes, codec.seal(pieces))
-        self._put(done, layout, lambda paths: files.write_chunks(paths, pieces, layout.n_chunk))
+        self._put(done, layout, lambda: self._disk.write_pieces(f"{array}/{ref.id}.0", pieces))
         return done
 
-    def _put(
-        self, ref: CheckpointRef, layout: codec.Layout, act: Callable[[Sequence[Path]], None]
-    ) -> None:
-        """Create the row's folder, let ``act`` put the chunks there, and flush both."""
+    def _put(self, ref: CheckpointRef, layout: codec.Layout, act: Callable[[], None]) -> None:
+        """Create the row's array, let ``act`` put its files there, and flush the folders."""
         folder = self._folder(ref)
-        paths = _paths(folder, ref.id, layout.n_chunks)
         is_made = ref.array in self._made
         try:
             if not is_made:
-                self._make(folder, layout)
+                self._make(ref.array, layout)
             try:
-                act(paths)
+                act()
             except FileNotFoundError:  # another process removed the folder
                 if not is_made:
                     raise
                 is_made = False
-                self._make(folder, layout)
-                act(paths)
+                self._make(ref.array, layout)
+                act()
             try:
                 flush_folder(folder)
                 if not is_made:  # or another process made it, and may not have flushed it yet
@@ -280,12 +277,13 @@ class ZarrStore:
                     flush_folder(self.path.parent)
             except BaseException:
                 with suppress(OSError):
-                    _delete_row(folder, ref.id, layout.n_chunks)
+                    _delete_row(folder, ref.id)
                 raise
             self._made.add(ref.array)
         except OSError as error:
             self._made.discard(ref.array)
-            raise CheckpointNotWritten(paths[0], ref.trial, ref.resource, error) from error
+            path = folder / f"{ref.id}.0"
+            raise CheckpointNotWritten(path, ref.trial, ref.resource, error) from error
 
     def _find(self, ref: CheckpointRef) -> tuple[codec.Layout, builtins.list[Path]]:
         """Return a row's layout and files, after a check of their existence and sizes."""
@@ -303,22 +301,13 @@ class ZarrStore:
             raise codec.wrong_size(first, ref, sum(sizes))
         return layout, paths
 
-    def _row(self, paths: Sequence[Path], ref: CheckpointRef, layout: codec.Layout) -> ByteArray:
-        n_bytes = layout.n_bytes
-        if n_bytes >= codec.HUGE and self._is_local():
-            # fresh memory would cost more than all the rest, and the state is usually copied anyway
-            with suppress(ValueError, OSError):  # a read below raises the error, if there is one
-                return files.map_privately(paths, n_bytes, layout.n_chunk)
-        row = codec.fresh_row(n_bytes)
-        n_read = files.read_chunks(paths, row, layout.n_chunk)
-        if n_read != n_bytes:  # truncated meanwhile
-            raise codec.wrong_size(paths[0], ref, n_read)
+    def _row(self, ref: CheckpointRef, layout: codec.Layout) -> ByteArray:
+        if layout.n_chunks > 1:
+            return np.asarray(self._open(ref.array)[ref.id])
+        row = self._disk.read_row(f"{ref.array}/{ref.id}.0", layout.n_bytes)
+        if row.nbytes != layout.n_bytes:  # truncated meanwhile
+            raise codec.wrong_size(self._folder(ref) / f"{ref.id}.0", ref, row.nbytes)
         return row
-
-    def _is_local(self) -> bool:
-        if self._is_on_local_disk is None:
-            self._is_on_local_disk = files.is_local(self.path)
-        return self._is_on_local_disk
 
     def _reading(self, ref: CheckpointRef, act: Callable[[], Any]) -> Any:
         path = self._folder(ref) / f"{ref.id}.0"
@@ -357,38 +346,80 @@ class ZarrStore:
                 if _ARRAY.fullmatch(entry.name):
                     yield self.path / entry.name
 
-    def _make(self, folder: Path, layout: codec.Layout) -> None:
+    @cached_property
+    def _disk(self) -> DurableStore:
+        from daskhpo.checkpoints.local_store import DurableStore
+
+        return DurableStore(self.path)
+
+    def _make(self, array: str, layout: codec.Layout) -> None:
         """Create group and array if they do not exist; safe in many processes at once.
 
         Names are hashes, so all processes write the same metadata.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (self.path / metadata.METADATA_FILE).exists():
-            write_file(self.path / metadata.METADATA_FILE, metadata.group_metadata())
+        import zarr
+        from zarr.errors import ContainsArrayError, ContainsGroupError
+
+        if not (self.path / codec.METADATA_FILE).exists():
+            attributes = {"daskhpo": {"format": codec.ROW_FORMAT}}
+            with suppress(ContainsGroupError):  # another process was faster
+                zarr.create_group(self._disk, zarr_format=3, attributes=attributes)
         try:
-            is_there = metadata.read_layout(folder / metadata.METADATA_FILE).name == layout.name
-        except metadata.UNREADABLE:
-            is_there = False
-        if not is_there:
-            write_file(folder / metadata.METADATA_FILE, metadata.array_metadata(layout))
+            self._layouts.pop(array, None)
+            self._layout(array)
+        except CheckpointCorrupt as error:
+            if not isinstance(error.__cause__, OSError):  # damaged: zarr would not replace it
+                (self.path / array / codec.METADATA_FILE).unlink(missing_ok=True)
+            with suppress(ContainsArrayError):
+                zarr.create_array(
+                    self._disk,
+                    name=array,
+                    shape=(MAX_ROWS, layout.n_bytes),
+                    chunks=(1, layout.n_chunk),
+                    dtype="uint8",
+                    fill_value=0,
+                    filters=None,
+                    compressors=None,
+                    chunk_key_encoding={"name": "v2", "separator": "."},
+                    attributes={"daskhpo": layout.to_json()},
+                    zarr_format=3,
+                )
+
+    def _open(self, array: str) -> Any:
+        """Return a `zarr.Array`."""
+        import zarr
+
+        return zarr.open_array(self._disk, path=array, mode="r", zarr_format=3)
 
     def _layout(self, array: str) -> codec.Layout:
         if (layout := self._layouts.get(array)) is None:
-            path = self.path / array / metadata.METADATA_FILE
             try:
-                layout = metadata.read_layout(path)
+                layout = codec.Layout.from_json(self._open(array).attrs["daskhpo"])
                 if layout.name != array[:24]:
                     raise ValueError(f"found layout {layout.name} of {layout.n_bytes} bytes")
-            except metadata.UNREADABLE as error:
+            except Exception as error:  # zarr has many for metadata that is missing or damaged
                 raise CheckpointCorrupt(
-                    f"{path}: expected layout {array}; {type(error).__name__}: {error}; no row of "
-                    "this array can be read until the file is restored; a running study trains the "
-                    "trials again without these checkpoints"
+                    f"{self.path / array / codec.METADATA_FILE}: expected layout {array}; "
+                    f"{type(error).__name__}: {error}; no row of this array can be read until the "
+                    "file is restored; a running study trains the trials again without these "
+                    "checkpoints"
                 ) from error
             if len(self._layouts) >= _N_REMEMBERED:
                 self._layouts.clear()
             self._layouts[array] = layout
         return layout
+
+
+def _unpickled(path: str) -> ZarrStore:
+    """Return a store in a worker; if it has rows to restore, load zarr meanwhile.
+
+    Otherwise the first write loads it, which no training waits for.
+    """
+    store = ZarrStore(path)
+    if store.path.is_dir():
+        name = "daskhpo.checkpoints.local_store"
+        threading.Thread(target=import_module, args=(name,), daemon=True).start()
+    return store
 
 
 def _array(name: str, row: int) -> str:
@@ -431,14 +462,11 @@ def _checksum_of_files(paths: Sequence[Path], n_bytes: int) -> tuple[bytes, int]
     return preamble, crc
 
 
-def _delete_row(folder: Path, row: int, n_usual: int) -> None:
-    """Remove a row's chunks in order; there may be more than ``n_usual``."""
-    for chunk in count():
-        try:
+def _delete_row(folder: Path, row: int) -> None:
+    """Remove a row's chunks, the first one first: a row without it does not exist."""
+    with suppress(FileNotFoundError):
+        for chunk in count():
             os.unlink(folder / f"{row}.{chunk}")
-        except FileNotFoundError:
-            if chunk and chunk >= n_usual - 1:
-                return
 
 
 def _remove(entry: os.DirEntry[str]) -> CleanupResult:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from daskhpo.searchers.external.optuna import OptunaSearch
     from daskhpo.searchers.external.process import OutOfProcess
     from daskhpo.searchers.external.sigopt import SigOptSearch
+    from daskhpo.searchers.external.skopt import SkoptSearch
     from daskhpo.searchers.gp.search import GPSearch
     from daskhpo.searchers.repeater import Repeater
 
@@ -31,6 +32,7 @@ __all__ = [
     "Repeater",
     "Searcher",
     "SigOptSearch",
+    "SkoptSearch",
 ]
 
 __getattr__, __dir__ = lazy(
@@ -44,5 +46,6 @@ __getattr__, __dir__ = lazy(
         "OutOfProcess": "daskhpo.searchers.external.process",
         "Repeater": "daskhpo.searchers.repeater",
         "SigOptSearch": "daskhpo.searchers.external.sigopt",
+        "SkoptSearch": "daskhpo.searchers.external.skopt",
     },
 )

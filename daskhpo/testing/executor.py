@@ -208,7 +208,7 @@ class ExecutorContract:
     def make_study(self, tmp_path: Path) -> MakeStudy:
         """Return a function that defines a study of `Learner`.
 
-        It takes a scheduler, points to evaluate first, and other values of ``CONTRACT_SPACE`` by name.
+        It takes a scheduler, points to evaluate first, and values of ``CONTRACT_SPACE`` by name.
         """
 
         def make(scheduler: Scheduler, points: Sequence[Config] = (), **domains: Any) -> Study:

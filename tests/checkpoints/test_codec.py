@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from daskhpo.checkpoints import Snapshot, ZarrStore, codec, restore, snapshot
-from daskhpo.checkpoints.tree import ALIGNMENT
 from daskhpo.core.errors import CheckpointCorrupt, StateNotSupported
 from daskhpo.core.types import CheckpointRef
 from daskhpo.testing.stores import a_state, assert_same_state
@@ -72,29 +71,12 @@ def test_a_layout_comes_back_from_json_and_nonsense_does_not():
             codec.Layout.from_json(data | change)
 
 
-@pytest.mark.parametrize(
-    ("limit", "quantum"), [(2**20 - 64, ALIGNMENT), (2**20, codec.PAGE), (2**30, codec.PAGE)]
-)
-@pytest.mark.parametrize("relative", [0.1, 1, 1 + 2**-14, 3.004, 10.0001])
-def test_chunks_are_equal_aligned_small_and_waste_less_than_a_page_each(limit, quantum, relative):
-    n_bytes = round(limit * relative) // 64 * 64
-    n_chunk = codec.chunk_bytes(n_bytes, limit)
-    layout = codec.Layout.of([], 64, n_bytes, n_chunk)
-    if relative <= 1:
-        assert layout.n_chunks == 1
-        return
-    assert layout.n_chunks > 4
-    assert n_chunk % quantum == 0
-    assert n_chunk <= limit // 4
-    assert 0 <= layout.n_chunks * n_chunk - n_bytes < quantum * layout.n_chunks
-
-
 def test_a_row_in_other_chunks_is_another_layout():
     layout = codec.encode_state(a_state())[1]
-    assert layout.n_chunk == layout.n_bytes
-    other = layout.in_chunks(64)
+    assert (layout.n_chunk, layout.n_chunks) == (layout.n_bytes, 1)
+    other = codec.Layout.of(layout.tree, layout.n_header, layout.n_bytes, 64)
     assert other.name != layout.name
-    assert other.in_chunks(layout.n_bytes) == layout
+    assert other.n_chunks == layout.n_bytes // 64
 
 
 # -- snapshots -----------------------------------------------------------------------------------

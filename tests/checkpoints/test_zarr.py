@@ -17,9 +17,11 @@ import pytest
 import torch
 import zarr
 
-from daskhpo.checkpoints import CleanupResult, ZarrStore, codec, files
+from daskhpo.checkpoints import CleanupResult, ZarrStore, codec
+from daskhpo.checkpoints.local_store import is_local
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing
 from daskhpo.testing.stores import CheckpointStoreContract, a_ref, a_state, assert_same_state
+from tests.plain_zarr import check, write_in_chunks
 
 
 @pytest.fixture
@@ -41,16 +43,6 @@ class TestZarrStore(CheckpointStoreContract):
         return ZarrStore(tmp_path / "other")
 
 
-class TestZarrStoreWithRowsOfSeveralChunks(CheckpointStoreContract):
-    @pytest.fixture
-    def store(self, tmp_path):
-        return ZarrStore(tmp_path / "checkpoints", chunk_limit=1024)
-
-    @pytest.fixture
-    def other(self, tmp_path):
-        return ZarrStore(tmp_path / "other", chunk_limit=4096)
-
-
 # -- zarr ----------------------------------------------------------------------------------------
 
 
@@ -63,54 +55,43 @@ def test_any_zarr_reader_sees_the_same_bytes(store):
         assert array[ref.id].tobytes() == codec.encode_state(a_state(ref.id), 0, 1)[0].tobytes()
 
 
-def test_zarr_alone_reads_rows_of_several_chunks_and_of_later_arrays(tmp_path):
-    store = ZarrStore(tmp_path, chunk_limit=1024)
+def test_rows_from_10_000_on_are_in_arrays_of_their_own(store):
     refs = [store.write(a_ref(row), a_state(row % 7)) for row in (0, 9_999, 10_000, 2**31 - 1)]
     assert [ref.array.partition("-")[2] for ref in refs] == ["", "", "1", "214748"]
-    group = zarr.open_group(tmp_path, mode="r")
-    assert {name for name, _ in group.arrays()} == {ref.array for ref in refs}
+    assert check(store.path) == 4
     for ref in refs:
-        row = group[ref.array][ref.id]
-        assert row.tobytes() == codec.encode_state(a_state(ref.id % 7), 0, 1)[0].tobytes()
-        assert len(list((tmp_path / ref.array).glob(f"{ref.id}.*"))) > 4
-        assert_same_state(ZarrStore(tmp_path).read(ref), a_state(ref.id % 7))
+        assert_same_state(ZarrStore(store.path).read(ref), a_state(ref.id % 7))
     assert store.list() == refs
     for ref in refs[1:]:
         store.delete(dataclasses.replace(ref, array=""))
     assert store.list() == refs[:1]
 
 
-@pytest.mark.parametrize("limit", [2**30, 1024])
-def test_the_metadata_is_what_zarr_writes(store, tmp_path, limit):
-    store = ZarrStore(tmp_path / "checkpoints", chunk_limit=limit)
+@pytest.mark.breaks_zarr
+def test_the_check_that_follows_each_test_can_fail(store):
     ref = store.write(a_ref(), a_state())
-    group = zarr.create_group(tmp_path / "zarr", attributes={"daskhpo": {"format": 1}})
-    written = json.loads((store.path / ref.array / "zarr.json").read_text())
-    layout = codec.Layout.from_json(written["attributes"]["daskhpo"])
-    group.create_array(
-        ref.array,
-        shape=(2**31, layout.n_bytes),
-        chunks=(1, layout.n_chunk),
-        dtype="uint8",
-        compressors=None,
-        filters=None,
-        fill_value=0,
-        chunk_key_encoding={"name": "v2", "separator": "."},
-        attributes={"daskhpo": layout.to_json()},
-    )
-    for name in ("zarr.json", f"{ref.array}/zarr.json"):
-        by_zarr = json.loads((tmp_path / "zarr" / name).read_text())
-        assert json.loads((store.path / name).read_text()) == by_zarr
+    metadata = store.path / ref.array / "zarr.json"
+    text = metadata.read_text()
+    metadata.write_text(text.replace('"separator": "."', '"separator": "/"'))
+    with pytest.raises(AssertionError, match="row 0 of"):  # zarr looks elsewhere, and reads zeros
+        check(store.path)
+    metadata.unlink()
+    with pytest.raises(AssertionError, match=f"zarr does not list {ref.array}"):
+        check(store.path)
 
 
-def test_neither_zarr_nor_torch_is_loaded_to_write_and_read_arrays(tmp_path):
+def test_zarr_is_loaded_to_write_and_read_and_torch_is_not(tmp_path):
     code = (
-        "import sys, numpy as np\n"
-        "from daskhpo.checkpoints import ZarrStore\n"
+        "import pickle, sys, numpy as np\n"
+        "from daskhpo.checkpoints import ZarrStore, snapshot\n"
         "from daskhpo.core.types import CheckpointRef\n"
-        f"store = ZarrStore({str(tmp_path)!r})\n"
-        "store.read(store.write(CheckpointRef(0, 0, 1), {'w': np.ones(3)}))\n"
-        "assert not {'torch', 'zarr', 'dask', 'distributed'} & set(sys.modules)\n"
+        f"store = pickle.loads(pickle.dumps(ZarrStore({str(tmp_path / 'store')!r})))\n"
+        "ref, taken = CheckpointRef(0, 0, 1), snapshot({'w': np.ones(3)}, 0, 1)\n"
+        "store.delete(ref), store.clean(), store.list()\n"
+        "assert 'zarr' not in sys.modules\n"
+        "store.read(store.write_snapshot(ref, taken))\n"
+        "assert 'zarr' in sys.modules\n"
+        "assert not {'torch', 'dask', 'distributed'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -146,6 +127,19 @@ def test_a_checkpoint_is_one_file(store):
     assert set(files_of(store)) - before == {f"{ref.array}/1.0"}
     store.delete(ref)
     assert set(files_of(store)) == before
+
+
+def test_where_there_are_rows_to_restore_zarr_is_loaded_beside_the_training(store):
+    store.write(a_ref(), a_state())
+    code = (
+        "import pickle, sys, threading\n"
+        f"store = pickle.loads({pickle.dumps(store)!r})\n"
+        "[loading] = [t for t in threading.enumerate() if t is not threading.current_thread()]\n"
+        "loading.join()\n"
+        "assert 'zarr' in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # -- damage --------------------------------------------------------------------------------------
@@ -225,9 +219,9 @@ def test_a_changed_layout_is_corrupt(store):
         ZarrStore(store.path).read(ref)
 
 
-@pytest.fixture
-def in_chunks(tmp_path):
-    return ZarrStore(tmp_path / "chunks", chunk_limit=1024)
+# -- rows of several chunks, as older versions wrote them ------------------------------------------
+
+N_CHUNK = 1024
 
 
 def chunks_of(store, ref):
@@ -235,58 +229,81 @@ def chunks_of(store, ref):
     return sorted(folder.glob(f"{ref.id}.*"), key=lambda path: int(path.suffix[1:]))
 
 
+def test_a_row_of_several_chunks_is_read_listed_shared_and_deleted(store, tmp_path):
+    refs = [write_in_chunks(store, a_ref(row), a_state(row), N_CHUNK) for row in range(2)]
+    assert len(chunks_of(store, refs[0])) > 4
+    other = ZarrStore(tmp_path / "other")
+    for ref in refs:
+        assert_same_state(ZarrStore(store.path).read(ref), a_state(ref.id))
+        store.verify(ref)
+        store.share(ref, other)
+        assert_same_state(other.read(ref), a_state(ref.id))
+        assert chunks_of(other, ref)[1].samefile(chunks_of(store, ref)[1])
+    assert store.list() == other.list() == refs
+    store.delete(refs[0])
+    assert chunks_of(store, refs[0]) == []
+    assert store.clean(keep=refs[1:]) == CleanupResult()
+
+
 @pytest.mark.parametrize("chunk", [0, 1, -1])
 @pytest.mark.parametrize("damage", ["missing", "empty", "short", "long", "flipped"])
-def test_a_row_with_a_damaged_chunk_is_never_read(in_chunks, chunk, damage):
-    ref = in_chunks.write(a_ref(trial=7), a_state())
-    path = chunks_of(in_chunks, ref)[chunk]
+def test_a_row_with_a_damaged_chunk_is_never_read(store, chunk, damage):
+    ref = write_in_chunks(store, a_ref(trial=7), a_state(), N_CHUNK)
+    path = chunks_of(store, ref)[chunk]
     data = bytearray(path.read_bytes())
     data[12] ^= 1
     path.unlink()
     cut = {"empty": b"", "short": data[:-1], "long": data + b"x", "flipped": data}
     if damage != "missing":
         path.write_bytes(cut[damage])
-    for found in (ref, *in_chunks.list()):
-        for act in (in_chunks.read, in_chunks.verify, ZarrStore(in_chunks.path).read):
+    for found in (ref, *store.list()):
+        for act in (store.read, store.verify, ZarrStore(store.path).read):
             with pytest.raises((CheckpointMissing, CheckpointCorrupt), match=r"0\.0: .*expected"):
                 act(found)
     if damage != "flipped":
         with pytest.raises((CheckpointMissing, CheckpointCorrupt)):
-            in_chunks.share(ref, ZarrStore(in_chunks.path.with_name("other")))
-    in_chunks.delete(ref)
-    assert in_chunks.list() == []
+            store.share(ref, ZarrStore(store.path.with_name("other")))
+    store.clean(keep=[])
+    assert store.list() == []
 
 
-def test_chunks_of_another_row_are_corrupt(in_chunks):
-    one, two = (in_chunks.write(a_ref(row), a_state(row)) for row in range(2))
-    chunks_of(in_chunks, two)[1].replace(chunks_of(in_chunks, one)[1])
+def test_chunks_of_another_row_are_corrupt(store):
+    one, two = (write_in_chunks(store, a_ref(row), a_state(row), N_CHUNK) for row in range(2))
+    chunks_of(store, two)[-1].replace(chunks_of(store, one)[-1])
     with pytest.raises(CheckpointCorrupt, match="checksum"):
-        in_chunks.read(one)
+        store.read(one)
 
 
-def test_what_follows_the_row_in_the_last_chunk_does_not_matter(in_chunks):
-    ref = in_chunks.write(a_ref(), a_state())
-    last = chunks_of(in_chunks, ref)[-1]
-    n_fill = sum(path.stat().st_size for path in chunks_of(in_chunks, ref)) - ref.n_bytes
-    assert 0 < n_fill < 64 * len(chunks_of(in_chunks, ref))
-    assert last.read_bytes()[-n_fill:] == bytes(n_fill)
+def test_a_chunk_that_vanishes_while_zarr_reads_is_missing_not_zeros(store, monkeypatch):
+    ref = write_in_chunks(store, a_ref(), a_state(), N_CHUNK)
+    found = store._find(ref)
+    chunks_of(store, ref)[2].unlink()
+    monkeypatch.setattr(store, "_find", lambda ref: found)
+    with pytest.raises(CheckpointMissing, match=r"0\.2 does not exist"):
+        store.read(ref)
+
+
+# -- large rows ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_local", [True, False])  # mapped, or read into memory
-@pytest.mark.parametrize("limit", [2**30, 2**22, 2**22 - 256])  # one chunk; pages; not of pages
+@pytest.mark.parametrize("n_chunk", [None, 2**20])  # one chunk; several, which zarr reads
 def test_a_large_row_is_verified_writable_and_outlives_its_file(
-    tmp_path, monkeypatch, is_local, limit
+    store, monkeypatch, is_local, n_chunk
 ):
-    monkeypatch.setattr(files, "is_local", lambda path: is_local)
-    store = ZarrStore(tmp_path / "checkpoints", limit)
+    monkeypatch.setattr("daskhpo.checkpoints.local_store.is_local", lambda path: is_local)
     state = {"w": np.arange(10**6), "t": torch.arange(10**6)}
-    ref = store.write(a_ref(), state)
+    ref = (
+        store.write(a_ref(), state)
+        if n_chunk is None
+        else write_in_chunks(store, a_ref(), state, n_chunk)
+    )
     found = store.read(ref)
     found["w"][:] = 0
     found["t"].zero_()
     found = store.read(ref)
     paths = chunks_of(store, ref)
-    assert (len(paths) == 1) == (limit == 2**30)
+    assert (len(paths) == 1) == (n_chunk is None)
     contents = [path.read_bytes() for path in paths]
     for path in paths:
         path.unlink()
@@ -304,33 +321,27 @@ def test_a_large_row_is_verified_writable_and_outlives_its_file(
     assert_same_state(store.read(ref), state)
 
 
-def test_large_chunks_on_a_local_disk_are_mapped_one_after_another(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "is_local", lambda path: True)
-    monkeypatch.delattr(files, "read_chunks")
-    store = ZarrStore(tmp_path, chunk_limit=2**22)
+def test_a_large_row_on_a_local_disk_is_mapped(store, monkeypatch):
+    monkeypatch.setattr("daskhpo.checkpoints.local_store.is_local", lambda path: True)
     state = {"w": np.arange(10**6)}
-    assert_same_state(store.read(store.write(a_ref(), state)), state)
+    ref = store.write(a_ref(), state)
+    monkeypatch.delattr("daskhpo.checkpoints.local_store.fresh_row")
+    assert_same_state(store.read(ref), state)
 
 
-@pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="not Linux")
+@pytest.mark.skipif(not Path("/proc/self/mounts").exists(), reason="not Linux")
 def test_only_what_is_known_as_a_local_disk_is_taken_for_one(tmp_path):
-    assert not files.is_local(Path("/proc/self"))
+    assert not is_local(Path("/proc/self"))
     kind = subprocess.run(
         ["stat", "-f", "-c", "%T", str(tmp_path)], capture_output=True, text=True, check=True
     ).stdout.strip()
     if kind in ("ext2/ext3", "xfs", "btrfs", "tmpfs", "overlayfs"):
-        assert files.is_local(tmp_path / "not made yet")
+        assert is_local(tmp_path / "not made yet")
 
 
 def test_a_state_of_more_arrays_than_are_written_at_once_comes_back(store):
     state = {i: np.full(i % 5, i) for i in range(3000)}
     assert_same_state(store.read(store.write(a_ref(), state)), state)
-
-
-@pytest.mark.parametrize("limit", [0, 255])
-def test_a_chunk_limit_too_small_is_refused(tmp_path, limit):
-    with pytest.raises(ValueError, match=f"chunk_limit={limit} must be at least 256"):
-        ZarrStore(tmp_path, chunk_limit=limit)
 
 
 def test_a_reference_cannot_leave_the_store(store, tmp_path):
@@ -431,13 +442,11 @@ def test_every_trial_may_have_another_architecture(store):
 # -- sharing -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", [2**30, 1024])
-def test_a_shared_row_takes_no_room_and_needs_nothing_of_the_first_store(tmp_path, limit):
-    store, other = ZarrStore(tmp_path / "one", limit), ZarrStore(tmp_path / "other")
+def test_a_shared_row_takes_no_room_and_needs_nothing_of_the_first_store(tmp_path):
+    store, other = ZarrStore(tmp_path / "one"), ZarrStore(tmp_path / "other")
     ref = store.write(a_ref(), a_state())
     store.share(ref, other)
-    for one, two in zip(chunks_of(store, ref), chunks_of(other, ref), strict=True):
-        assert one.samefile(two)
+    assert row_file(store, ref).samefile(row_file(other, ref))
     shutil.rmtree(store.path)
     assert_same_state(ZarrStore(other.path).read(ref), a_state())
     assert other.clean(keep=[ref]) == CleanupResult()
@@ -458,16 +467,20 @@ def test_a_row_is_copied_where_there_are_no_links(store, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no second file system is known here")
-def test_a_row_is_copied_to_another_file_system(in_chunks):
+def test_a_row_is_copied_to_another_file_system(store):
     folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
     try:
-        if folder.stat().st_dev == in_chunks.path.parent.stat().st_dev:
+        if folder.stat().st_dev == store.path.parent.stat().st_dev:
             pytest.skip("the tests run on /dev/shm themselves")
         other = ZarrStore(folder / "store")
-        ref = in_chunks.write(a_ref(), a_state())
-        in_chunks.share(ref, other)
-        in_chunks.delete(ref)
-        assert_same_state(other.read(ref), a_state())
+        refs = [
+            store.write(a_ref(), a_state()),
+            write_in_chunks(store, a_ref(row=1), a_state(1), N_CHUNK),
+        ]
+        for ref in refs:
+            store.share(ref, other)
+            store.delete(ref)
+            assert_same_state(other.read(ref), a_state(ref.id))
     finally:
         shutil.rmtree(folder)
 
@@ -499,9 +512,7 @@ def test_tensors_come_back_from_disk(store):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "scene", ["race", "kill_at_each_call", "kill_at_each_call_in_chunks", "kill_at_random"]
-)
+@pytest.mark.parametrize("scene", ["race", "kill_at_each_call", "kill_at_random"])
 def test_writers_in_other_processes(scene, tmp_path):
     program = Path(__file__).with_name("writers.py")
     done = subprocess.run(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from daskhpo.checkpoints.codec import CHUNK_LIMIT
+from daskhpo.checkpoints import local_store  # noqa: F401  # else each child would load zarr
 from daskhpo.checkpoints.zarr import ZarrStore
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing
 from daskhpo.core.types import CheckpointRef
@@ -72,7 +72,7 @@ def race(path: Path) -> None:
     assert not list(path.rglob("*.partial"))
 
 
-def kill_at_each_call(path: Path, chunk_limit: int = CHUNK_LIMIT) -> None:
+def kill_at_each_call(path: Path) -> None:
     """Kill a writer before, and another after, each call that changes what others see."""
 
     def body(trial: int, kill_at: int) -> None:
@@ -93,7 +93,7 @@ def kill_at_each_call(path: Path, chunk_limit: int = CHUNK_LIMIT) -> None:
 
         for name in ("mkdir", "writev", "fsync", "replace"):
             setattr(os, name, armed(getattr(os, name)))
-        ZarrStore(path, chunk_limit).write(CheckpointRef(trial, trial, 1), the_state(trial, trial))
+        ZarrStore(path).write(CheckpointRef(trial, trial, 1), the_state(trial, trial))
 
     kept = []
     for trial in count():
@@ -104,7 +104,7 @@ def kill_at_each_call(path: Path, chunk_limit: int = CHUNK_LIMIT) -> None:
         assert os.WTERMSIG(status) == signal.SIGKILL
         # the layout of the killed writer can be used by the next one
         ref = CheckpointRef(1000 + trial, trial, 1)
-        kept.append(ZarrStore(path, chunk_limit).write(ref, the_state(trial, 1000 + trial)))
+        kept.append(ZarrStore(path).write(ref, the_state(trial, 1000 + trial)))
         assert kept[-1] in check(path)
     assert trial > 15
     ZarrStore(path).clean(keep=kept)
@@ -112,31 +112,23 @@ def kill_at_each_call(path: Path, chunk_limit: int = CHUNK_LIMIT) -> None:
     assert check(path) == kept
 
 
-def kill_at_each_call_in_chunks(path: Path) -> None:
-    """The same with rows of six chunks."""
-    kill_at_each_call(path, chunk_limit=4096)
-
-
 def kill_at_random(path: Path) -> None:
-    """Kill 200 writers of small, middling and several-chunk rows at random moments.
+    """Kill 200 writers of small, middling and large rows at random moments.
 
     A writer says each reference as soon as its write returns: what was said is committed.
     """
     moments = random.Random(0)
     sizes = (1000, 300_000, 8_000_000)
-    limit = 65_536 * 4  # the middling rows have several chunks; the large ones are of another store
     committed: list[CheckpointRef] = []
     n_cut = n_files = 0
     for trial in range(200):
         reader, writer = os.pipe()
 
         def body(trial: int = trial, writer: int = writer) -> None:
-            stores = [ZarrStore(path, limit), ZarrStore(path)]
-            os.write(writer, b"\n")
+            store = ZarrStore(path)
             for i in count():
-                n_bytes = sizes[(trial + i) % 3]
+                n_bytes = sizes[i % 3]
                 row = 1000 * trial + i
-                store = stores[n_bytes == sizes[2]]
                 ref = store.write(
                     CheckpointRef(row, trial % 5, n_bytes), the_state(trial % 5, row, n_bytes)
                 )
@@ -145,15 +137,16 @@ def kill_at_random(path: Path) -> None:
         child = fork(body)
         os.close(writer)
         with open(reader) as said:
-            said.readline()
+            new = [said.readline()]  # before this, it starts the thread of zarr
             time.sleep(moments.random() * 0.05)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            new = [CheckpointRef(*json.loads(line)) for line in said]
+            new += said
         store = ZarrStore(path)
-        for ref in new:  # whatever was written before the kill reads back equal
+        refs = [CheckpointRef(*json.loads(line)) for line in new]
+        for ref in refs:  # whatever was written before the kill reads back equal
             assert_same_state(store.read(ref), the_state(ref.trial, ref.id, ref.resource))
-        committed += new
+        committed += refs
         for ref in set(store.list()) - set(committed):
             n_cut += 1
             try:  # complete, only not said any more; or said to be none
@@ -175,7 +168,6 @@ if __name__ == "__main__":
     scenes = {
         "race": race,
         "kill_at_each_call": kill_at_each_call,
-        "kill_at_each_call_in_chunks": kill_at_each_call_in_chunks,
         "kill_at_random": kill_at_random,
     }
     scenes[sys.argv[1]](Path(sys.argv[2]))

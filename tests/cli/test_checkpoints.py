@@ -17,6 +17,7 @@ from daskhpo.checkpoints import ZarrStore
 from daskhpo.cli import main
 from daskhpo.core.types import CheckpointRef
 from daskhpo.engine.lock import StudyLock
+from tests.plain_zarr import write_in_chunks
 
 pytestmark = pytest.mark.cluster
 
@@ -133,8 +134,7 @@ def test_a_row_of_several_files_is_told_with_all_of_them(folder, store, capsys):
     study = load_study("runs/kept")
     journal = folder / "runs/kept/journal.jsonl"
     old = study.trial(1).checkpoint
-    small = ZarrStore(store.path, chunk_limit=4096)
-    new = small.write(CheckpointRef(old.id, 1, 3), store.read(old))
+    new = write_in_chunks(store, CheckpointRef(old.id, 1, 3), store.read(old), n_chunk=1024)
     plain, now = (json.dumps(ref.plain(), separators=(",", ":")) for ref in (old, new))
     journal.write_text(journal.read_text().replace(plain, now))
     (line,) = [

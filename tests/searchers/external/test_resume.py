@@ -22,6 +22,7 @@ from daskhpo.searchers import (
     OptunaSearch,
     OutOfProcess,
     SigOptSearch,
+    SkoptSearch,
 )
 from daskhpo.space import Categorical, Real, Space
 from tests.searchers.external.foreign import PYTHON, needs_foreign
@@ -139,6 +140,7 @@ def sigopt():
         pytest.param(lambda: OptunaSearch("cmaes"), id="CMA-ES", marks=needs("optuna", "optuna")),
         pytest.param(HyperOptSearch, id="HyperOpt", marks=needs("hyperopt", "hyperopt")),
         pytest.param(AxSearch, id="Ax", marks=[needs("ax", "ax"), *AX_WARNINGS]),
+        pytest.param(SkoptSearch, id="scikit-optimize"),
         pytest.param(
             lambda: DragonflySearch(PYTHON, options=QUICK), id="Dragonfly", marks=needs_foreign
         ),

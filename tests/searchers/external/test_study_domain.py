@@ -14,6 +14,7 @@ from daskhpo.searchers import (
     HyperOptSearch,
     OptunaSearch,
     SigOptSearch,
+    SkoptSearch,
 )
 from daskhpo.searchers.external.dragonfly_child import parameter, raw
 from daskhpo.searchers.external.process import _described
@@ -78,6 +79,10 @@ def sigopt_knows(searcher):
     return [one["assignments"] for one in searcher.server.only.observations.values()]
 
 
+def skopt_knows(searcher):
+    return [dict(zip(SPACE, point, strict=True)) for point in searcher._optimiser._points.values()]
+
+
 def gp_knows(searcher):
     """Points of the unit cube, as the domains read them."""
     rows = searcher._evidence.observations.values()
@@ -106,6 +111,7 @@ SEARCHED = [
     searched("Optuna", optuna_knows, place, OptunaSearch, needs("optuna", "optuna")),
     searched("HyperOpt", hyperopt_knows, place, HyperOptSearch, needs("hyperopt", "hyperopt")),
     searched("Ax", ax_knows, float, AxSearch, [needs("ax", "ax"), *AX_WARNINGS]),
+    searched("scikit-optimize", skopt_knows, place, SkoptSearch),
     searched("Dragonfly", dragonfly_knows, int, lambda: DragonflySearch(PYTHON), needs_foreign),
     searched("SigOpt", sigopt_knows, float),
 ]
