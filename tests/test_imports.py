@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "simulation": {
         *("core", "schedulers", "searchers", "checkpoints", "engine", "results", "study"),
     },
-    "testing": {"core", "checkpoints"},
+    "testing": {"core", "checkpoints", "results", "callbacks"},
     "cli": {
         *("_version", "core", "checkpoints", "cluster", "engine", "results", "callbacks"),
         *("remote", "executors", "study", "simulation"),

@@ -86,11 +86,11 @@ def compare_schedulers(
         searcher = RandomSearch(points_to_evaluate=[{"curve": number} for number in order])
         for n in workers:
             for name, scheduler in schedulers.items():
-                tally = SimulationStats(table.objective, target, table.numbered)
+                stats = SimulationStats(table.objective, target, table.numbered)
                 executor = SimulatedExecutor(table.numbered, table.objective, n)
                 problem = Problem(space, table.objective, scheduler, searcher, seed)
-                simulate(problem, executor, Limits(len(table)), CheckpointPolicy(), tally)
-                rows.append({"scheduler": name, "workers": n, "seed": seed} | _counts(tally))
+                simulate(problem, executor, Limits(len(table)), CheckpointPolicy(), stats)
+                rows.append({"scheduler": name, "workers": n, "seed": seed} | _counts(stats))
     return pd.DataFrame(rows)
 
 
@@ -123,13 +123,14 @@ def parse_scheduler(text: str) -> Scheduler:
     return found
 
 
-def _counts(tally: SimulationStats) -> dict[str, float]:
+def _counts(stats: SimulationStats) -> dict[str, float]:
+    progress = stats.progress
     return {
-        "seconds_to_target": tally.reached,
-        "seconds": tally.seconds,
-        "device_seconds": tally.busy_seconds,
-        "trials": tally.n_trials,
-        "fully_trained": tally.ended[Status.COMPLETED],
-        "units": tally.n_units,
-        "beyond": tally.n_extrapolated / max(tally.n_units, 1),
+        "seconds_to_target": stats.reached,
+        "seconds": progress.seconds,
+        "device_seconds": stats.busy_seconds,
+        "trials": progress.n_trials,
+        "fully_trained": progress.counts[Status.COMPLETED],
+        "units": progress.n_units,
+        "beyond": stats.extrapolated,
     }

@@ -107,13 +107,13 @@ def plan(
     while seed < n_seeds:
         curve = source or _synthetic(seconds_per_unit, problem, seed, n_seeds)
         for method, scheduler in schedulers_to_compare(problem.scheduler).items():
-            tally = SimulationStats(problem.objective, curve=source)
+            stats = SimulationStats(problem.objective, curve=source)
             executor = SimulatedExecutor(curve, problem.objective, num_workers, (), cluster)
             simulated = replace(problem, scheduler=scheduler, seed=seed)
-            simulate(simulated, executor, limits, policy, tally)
+            simulate(simulated, executor, limits, policy, stats)
             row: dict[str, Any] = {"method": method, "scheduler": repr(scheduler), "seed": seed}
-            row |= _counts(tally, num_workers, cluster)
-            row["complete"] = not (may_give_up and tally.stopped)
+            row |= _counts(stats, num_workers, cluster)
+            row["complete"] = not (may_give_up and stats.progress.stop_reason)
             rows.append(row)
         if seed == 0 and seeds is None:  # large studies differ less between seeds
             n_seeds = min(n_seeds, max(3, MOST_TRIALS // sum(row["trials"] for row in rows)))
@@ -168,24 +168,25 @@ def _synthetic(seconds: Any, problem: Problem, seed: int, seeds: int) -> Synthet
     )
 
 
-def _counts(tally: SimulationStats, num_workers: int, site: ClusterModel) -> dict[str, float]:
-    slot_seconds = num_workers * job_seconds(tally.seconds, site)
+def _counts(stats: SimulationStats, num_workers: int, site: ClusterModel) -> dict[str, float]:
+    progress, checkpoints = stats.progress, stats.progress.checkpoints
+    slot_seconds = num_workers * job_seconds(progress.seconds, site)
     return {
-        "trials": tally.n_trials,
-        "ended": tally.n_ended,
-        "fully_trained": tally.ended[Status.COMPLETED],
-        "failed": tally.ended[Status.FAILED],
-        "units": tally.n_units,
-        "hours": tally.seconds / 3600,
+        "trials": progress.n_trials,
+        "ended": progress.n_ended,
+        "fully_trained": progress.counts[Status.COMPLETED],
+        "failed": progress.counts[Status.FAILED],
+        "units": progress.n_units,
+        "hours": progress.seconds / 3600,
         "slot_hours": slot_seconds / 3600,
-        "busy_hours": tally.busy_seconds / 3600,
-        "lost_hours": max(0.0, slot_seconds - tally.slot_seconds) / 3600,
-        "handovers": tally.n_preemptions,
-        "checkpoint_files": tally.n_files,
-        "checkpoint_bytes": tally.n_bytes,
-        "stored_files": tally.most_files,
-        "stored_bytes": tally.most_bytes,
-        "beyond": tally.n_extrapolated / max(tally.n_units, 1),
+        "busy_hours": stats.busy_seconds / 3600,
+        "lost_hours": max(0.0, slot_seconds - progress.slot_time.total) / 3600,
+        "handovers": progress.n_preemptions,
+        "checkpoint_files": checkpoints.n_written,
+        "checkpoint_bytes": checkpoints.n_bytes_written,
+        "stored_files": checkpoints.max_files,
+        "stored_bytes": checkpoints.max_bytes,
+        "beyond": stats.extrapolated,
     }
 
 

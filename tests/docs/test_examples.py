@@ -80,11 +80,12 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 ALL = [block for page in PAGES for block in blocks(page)]
-CONTRACT = ROOT / "docs/how-to/write-a-scheduler.md"  # pytest runs it: it is a test
+# Pages that end in a test, which pytest runs. The first has nothing else to run.
+CONTRACTS = [ROOT / f"docs/how-to/write-a-{plug_in}.md" for plug_in in ("scheduler", "callback")]
 TO_RUN = [
     page
     for page in PAGES
-    if page != CONTRACT and any(b.info == "python" and b.page == page for b in ALL)
+    if page != CONTRACTS[0] and any(b.info == "python" and b.page == page for b in ALL)
 ]
 SHELL = [b for b in ALL if b.info in ("bash", "sh", "shell", "console")]
 COMMANDS = [
@@ -120,10 +121,13 @@ def test_the_examples_of_a_page_run(
 
 
 @pytest.mark.slow
-def test_the_scheduler_that_one_learns_to_write_keeps_the_contract(tmp_path: Path) -> None:
-    code = "\n".join(b.source for b in blocks(CONTRACT) if b.info == "python")
-    (tmp_path / "test_halfway.py").write_text(code)
-    run = python(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_halfway.py")
+@pytest.mark.parametrize("page", CONTRACTS, ids=name)
+def test_the_plug_in_that_one_learns_to_write_keeps_its_contract(
+    page: Path, tmp_path: Path
+) -> None:
+    code = "\n".join(b.source for b in blocks(page) if b.info == "python")
+    (tmp_path / "test_plug_in.py").write_text(code)
+    run = python(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_plug_in.py")
     assert run.returncode == 0, run.stdout
     assert " passed" in run.stdout
 
