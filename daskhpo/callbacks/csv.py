@@ -6,9 +6,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from daskhpo.callbacks.base import Callback, StudyInfo
-from daskhpo.core.events import Record, Reported
-from daskhpo.results.progress import StudyProgress
+from daskhpo.callbacks.base import Callback
+from daskhpo.callbacks.values import FrozenReport, FrozenTrial, StudyInfo, StudySummary
 
 
 class CSVLogger(Callback):
@@ -26,31 +25,27 @@ class CSVLogger(Callback):
     def __init__(self, path: str | Path | None = None) -> None:
         self._path = path
 
-    def on_start(self, info: StudyInfo) -> None:
+    def on_study_start(self, info: StudyInfo) -> None:
         path = Path(self._path) if self._path is not None else info.directory / "history.csv"
         self._file = path.open("w", newline="")
         self._writer: Any = None
 
-    def on_record(self, record: Record, progress: StudyProgress) -> None:
-        if not isinstance(record, Reported):
-            return
-        config = progress.trials[record.trial].config
-        for step in record.steps:
-            row = {
-                "trial": record.trial,
-                "attempt": record.attempt,
-                "resource": step.resource,
-                "seconds": round(step.seconds, 6),
-                **{f"config/{name}": value for name, value in config.items()},
-                **step.metrics,
-            }
-            if self._writer is None:
-                self._writer = csv.DictWriter(self._file, list(row), extrasaction="ignore")
-                self._writer.writeheader()
-            self._writer.writerow(row)
+    def on_report(self, trial: FrozenTrial, report: FrozenReport) -> None:
+        row = {
+            "trial": trial.id,
+            "attempt": trial.attempt,
+            "resource": report.resource,
+            "seconds": round(report.seconds, 6),
+            **{f"config/{name}": value for name, value in trial.config.items()},
+            **report.metrics,
+        }
+        if self._writer is None:
+            self._writer = csv.DictWriter(self._file, list(row), extrasaction="ignore")
+            self._writer.writeheader()
+        self._writer.writerow(row)
 
-    def on_tick(self, progress: StudyProgress) -> None:
+    def on_tick(self, study: StudySummary) -> None:
         self._file.flush()
 
-    def on_finish(self, progress: StudyProgress) -> None:
+    def on_study_end(self, study: StudySummary) -> None:
         self._file.close()

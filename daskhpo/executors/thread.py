@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from daskhpo.callbacks.base import Callback, JournalFollower, StudyInfo
+from daskhpo.callbacks.base import Callback
+from daskhpo.callbacks.follower import JournalFollower
+from daskhpo.callbacks.values import StudyInfo
 from daskhpo.cluster.jobs import is_over
 from daskhpo.core.commands import Command
 from daskhpo.core.errors import StudyFailed

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daskhpo.callbacks.base import Callback, JournalFollower, StudyInfo
+from daskhpo.callbacks.base import Callback
+from daskhpo.callbacks.follower import JournalFollower
+from daskhpo.callbacks.values import StudyInfo
 from daskhpo.cluster import jobs
 from daskhpo.cluster.jobs import SlurmJob
 from daskhpo.cluster.shell import CommandFailed, CommandMissing

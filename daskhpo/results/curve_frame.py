@@ -37,9 +37,8 @@ def curve_frame(
     import pandas as pd
 
     first = {generation.trial: generation.config for generation in reversed(generations)}
-    if any(
-        generation.n_exploits or generation.config != first[generation.trial]
-        for generation in generations
+    if any(trial.n_exploits for trial in trials.values()) or any(
+        generation.config != first[generation.trial] for generation in generations
     ):
         raise ValueError(
             "trials of this study took over states or changed their configurations, as in "

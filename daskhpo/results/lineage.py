@@ -21,7 +21,6 @@ class Generation(NamedTuple):
     start : units of training that its first state held.
     parent : number of the generation that this state came from; None: it began untrained.
     seconds : time of its beginning, in seconds since the study began.
-    n_exploits : number of other trials' states that the trial has taken over so far.
     """
 
     number: int
@@ -30,7 +29,6 @@ class Generation(NamedTuple):
     config: Config
     parent: int | None
     seconds: float
-    n_exploits: int = 0
 
 
 class Lineage:
@@ -52,9 +50,8 @@ class Lineage:
             case Suggested(trial, config, _, seconds):
                 self._begin(Generation(0, trial, 0, config, None, seconds))
             case Exploited(trial, source, config, resource, seconds):
-                n_exploits = self._generation(trial).n_exploits + (source != trial)
                 parent = self.current[source] if resource else None
-                self._begin(Generation(0, trial, resource, config, parent, seconds, n_exploits))
+                self._begin(Generation(0, trial, resource, config, parent, seconds))
             case Launched(trial, _, resource) if resource < self._generation(trial).start:
                 # The state at its start is gone. It continues from an older state of the same
                 # ancestry, or untrained.

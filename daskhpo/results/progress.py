@@ -1,14 +1,15 @@
-"""Progress of a study: the status of its trials, from its records."""
+"""Progress of a study: where it and its trials stand, from its records alone."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable
+from types import MappingProxyType
 
 from daskhpo.core.events import (
     AttemptLost,
     Deleted,
+    Dropped,
     Ended,
     Exploited,
     Failed,
@@ -21,12 +22,14 @@ from daskhpo.core.events import (
     SaveFailed,
     SessionStarted,
     SlotsChanged,
+    Step,
     StopRequested,
     Suggested,
 )
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import CheckpointRef, Config, Continue, Pause, Status, TrialId
+from daskhpo.core.types import CheckpointRef, Config, Continue, Metrics, Pause, Status, TrialId
 from daskhpo.results.slot_time import SlotTime, TrialTime
+from daskhpo.results.stored_checkpoints import StoredCheckpoints
 
 
 class TrialRecord:
@@ -34,206 +37,264 @@ class TrialRecord:
 
     Attributes
     ----------
-    id, config, bracket, status, resource : as in :class:`~daskhpo.core.types.Trial`.
+    id, config, bracket, attempt, resource : as in :class:`~daskhpo.core.types.Trial`.
+    status : status once the last decision about it is carried out. Its state may still be taken.
     metrics : metrics of its last report; empty before the first.
     best_loss : best loss so far; inf before the first report.
+    furthest : largest resource that it has reported since it last took over another trial's state.
+    n_exploits : number of other trials' states that it has taken over.
+    n_retrained : units that were trained again because no state held them.
     checkpoint : newest checkpoint in the store, or None.
     reason : why it ended, or "".
     error : traceback of its last failure, or error of its checkpoint, or "".
+    started, ended : seconds since the study began; ``ended`` is None before its end.
     time : seconds that it took, by purpose.
     """
 
-    __slots__ = (
-        "attempt",
-        "best_loss",
-        "bracket",
-        "checkpoint",
-        "config",
-        "error",
-        "id",
-        "metrics",
-        "reason",
-        "resource",
-        "status",
-        "time",
-    )
+    status = Status.QUEUED
+    attempt = resource = furthest = n_exploits = n_retrained = 0
+    metrics: Metrics = MappingProxyType({})
+    best_loss = math.inf
+    checkpoint: CheckpointRef | None = None
+    reason = error = ""
+    ended: float | None = None
 
-    def __init__(self, trial: TrialId, config: Config, bracket: int) -> None:
-        self.id, self.config, self.bracket = trial, config, bracket
-        self.status = Status.QUEUED
-        self.resource = self.attempt = 0
+    def __init__(self, trial: TrialId, config: Config, bracket: int, started: float) -> None:
+        self.id, self.config, self.bracket, self.started = trial, config, bracket, started
         self.time = TrialTime()
-        self.metrics: dict[str, float] = {}
-        self.best_loss = math.inf
-        self.checkpoint: CheckpointRef | None = None
-        self.reason = self.error = ""
 
     @property
     def seconds(self) -> float:
         """Seconds in which its attempts held a slot, in total, up to its last report."""
         return self.time.seconds
 
-    @property
-    def n_retrained(self) -> int:
-        """Units that were trained again because no state held them."""
-        return self.time.n_retrained
-
 
 class StudyProgress:
-    """The trials of a study, updated record by record.
+    """A study and its trials as they stand now, updated record by record.
 
     Parameters
     ----------
     keep_ended : True: keep ended trials. False: forget such a trial with the record after its
-        end, which saves memory while a long study is followed.
+        end, which saves memory in long studies.
 
     Attributes
     ----------
     trials : trials by id.
-    counts : number of trials per status, ended ones included.
+    counts : number of trials per status; 0 for statuses that no trial has.
+    best : the trial with the best loss so far, or None.
+    new_steps : units of the last `Reported` that the trial had not reported before.
+    n_units : units trained so far, with those that were trained again.
+    n_preemptions : preemptions in mid-segment.
     slot_time : use of its slots' time.
+    checkpoints : its checkpoints in the store.
     jobs : ids of the Slurm jobs whose workers have served it, in order.
     n_sessions : number of sessions so far.
-    n_checkpoints, n_checkpoint_bytes : number and bytes of all checkpoints written so far.
+    session_began : time at which the last session began, in seconds since the study began.
     search_seconds : slot-seconds lost waiting for the searcher.
     n_fallbacks : trials with a random configuration because the searcher was late.
-    checkpoints : checkpoints in the store, by id.
-    best : the trial with the best loss so far, or None.
     stop_reason : why the last session was stopped, or None.
-    seconds : time of the last record, in seconds since the study began.
     """
 
     def __init__(self, objective: Objective, *, keep_ended: bool = True) -> None:
         self.objective = objective
         self.trials: dict[TrialId, TrialRecord] = {}
-        self.counts: Counter[Status] = Counter()
-        self._keep_ended = keep_ended
-        self._just_ended: TrialId | None = None
+        self.counts = dict.fromkeys(Status, 0)
         self.best: TrialRecord | None = None
+        self.new_steps: tuple[Step, ...] = ()
+        self.n_units = self.n_preemptions = 0
         self.slot_time = SlotTime()
+        self.checkpoints = StoredCheckpoints()
         self.jobs: list[str] = []
         self.n_sessions = 0
-        self.n_checkpoints = self.n_checkpoint_bytes = self.n_fallbacks = 0
+        self.session_began = 0.0
         self.search_seconds = 0.0
-        self.checkpoints: dict[int, CheckpointRef] = {}
+        self.n_fallbacks = 0
         self.stop_reason: str | None = None
-        self.seconds = 0.0
+        self._keep_ended = keep_ended
+        self._last: Record | None = None
         self._target: float | None = None
+        self._takes_states = True
 
     @property
     def n_trials(self) -> int:
         """Number of trials started so far."""
-        return self.counts.total()
+        return sum(self.counts.values())
+
+    @property
+    def n_ended(self) -> int:
+        """Number of trials that ended, with any status."""
+        return sum(n for status, n in self.counts.items() if status.ended)
 
     @property
     def n_slots(self) -> int:
         """Number of slots that serve the study."""
         return self.slot_time.n_slots
 
+    @property
+    def seconds(self) -> float:
+        """Time of the last record, in seconds since the study began."""
+        return self.slot_time.now
+
+    @property
+    def best_loss(self) -> float:
+        """Best loss of all trials so far; inf before the first report."""
+        return math.inf if self.best is None else self.best.best_loss
+
     def apply(self, record: Record) -> None:
         """Process the next record."""
-        self.seconds = record.seconds
-        if self._just_ended is not None and not self._keep_ended:
-            del self.trials[self._just_ended]
-        self._just_ended = None
-        match record:
+        last, self._last = self._last, record
+        if isinstance(last, Ended) and not self._keep_ended:
+            del self.trials[last.trial]
+        if record.seconds > self.slot_time.now:
+            self.slot_time.advance(record.seconds)
+        match record:  # the most frequent ones first, and without captures, which take time
             case Reported():
                 self._reported(record)
-            case Suggested(number, config, bracket):
-                self.trials[number] = TrialRecord(number, config, bracket)
-                self.counts[Status.QUEUED] += 1
-                self.search_seconds += record.waited
-                self.n_fallbacks += record.fallback
-            case Launched(number, attempt):
-                trial = self.trials[number]
-                self._set_status(trial, Status.RUNNING)
-                trial.attempt = attempt
-            case Held(number):
-                trial = self.trials[number]
-                if trial.status is Status.RUNNING and self.stop_reason is not None:
-                    self._set_status(
-                        trial, Status.QUEUED
-                    )  # it was to continue, and was preempted instead
+            case Launched():
+                self._launched(record)
+            case Suggested():
+                self._suggested(record)
+            case Ended():
+                self._ended(record)
+            case Held():
+                self._held(record)
+            case Dropped():
+                pass
             case Saved(number, _, ref):
-                self.n_checkpoints += 1
-                self.n_checkpoint_bytes += ref.n_bytes
-                self.checkpoints[ref.id] = ref
+                self.checkpoints.add(ref)
                 owner = self.trials.get(number)
                 # An older one may be saved later: another trial shares it, and its owner has
                 # trained further.
                 if owner is not None and (owner.checkpoint is None or owner.checkpoint.id < ref.id):
                     owner.checkpoint = ref
-            case Deleted(row):
-                self._checkpoint_deleted(self.checkpoints.pop(row))
+            case Deleted(checkpoint_id):
+                ref = self.checkpoints.remove(checkpoint_id)
+                owner = self.trials.get(ref.trial)
+                if owner is not None and owner.checkpoint == ref:
+                    owner.checkpoint = self.checkpoints.newest_of(owner.id)
             case SaveFailed(number, error=error):
                 if (owner := self.trials.get(number)) is not None:
                     owner.error = error
-            case Exploited(number, _, config, resource):
+            case Exploited(number, source, config, resource):
                 trial = self.trials[number]
                 trial.config, trial.resource = config, resource
+                if source != number:
+                    trial.furthest, trial.n_exploits = resource, trial.n_exploits + 1
             case RolledBack(number):
-                self._set_status(self.trials[number], Status.PAUSED)
-            case Ended(number, status, reason):
-                trial = self.trials[number]
-                self._set_status(trial, status)
-                trial.reason, self._just_ended = reason, number
+                self._release(self.trials[number], Status.PAUSED)
             case AttemptLost(number, _, reason, bad_checkpoint=bad):
-                trial = self._lose_slot(number)
-                if bad:
-                    trial.error = reason
+                self._lose(self.trials[number], reason if bad else "")
             case Failed(number, _, error, paused=paused):
-                trial = self._lose_slot(number)
-                trial.error = error
-                if paused:
-                    self._set_status(trial, Status.PAUSED)
-            case SlotsChanged(job=job):
+                self._lose(self.trials[number], error, paused=paused)
+            case SlotsChanged(n_slots, job=job):
+                self.slot_time.n_slots = n_slots
                 if job and job not in self.jobs:
                     self.jobs.append(job)
             case StopRequested(reason):
                 self.stop_reason = reason
+                self._stop_reporter(last)
             case SessionStarted():
-                self.n_sessions += 1
-                self.stop_reason, self._target = None, record.limits.target
-                for trial in self.trials.values():
-                    if trial.status is Status.RUNNING:
-                        self._set_status(trial, Status.QUEUED)
-        self.slot_time.apply(record, self.trials)
+                self._session_started(record)
+
+    def _suggested(self, record: Suggested) -> None:
+        trial = TrialRecord(record.trial, record.config, record.bracket, record.seconds)
+        trial.time.queued_since = self.slot_time.now
+        self.trials[trial.id] = trial
+        self.counts[trial.status] += 1
+        self.search_seconds += record.waited
+        self.n_fallbacks += record.fallback
+
+    def _launched(self, record: Launched) -> None:
+        trial = self.trials[record.trial]
+        trial.attempt, trial.resource = record.attempt, record.resource
+        self._set_status(trial, Status.RUNNING)
+        self.slot_time.launch(trial.id, trial.time)
 
     def _reported(self, record: Reported) -> None:
-        trial = self.trials[record.trial]
-        for step in record.steps:
-            trial.best_loss = min(trial.best_loss, self.objective.loss(step.metrics))
-        if record.steps:
-            trial.resource = record.steps[-1].resource
-            trial.metrics = dict(record.steps[-1].metrics)
-        if trial.best_loss < (math.inf if self.best is None else self.best.best_loss):
-            self.best = trial
+        trial, steps = self.trials[record.trial], record.steps
+        self.new_steps = steps
+        if steps:
+            newest, n_again = steps[-1], 0
+            if steps[0].resource <= trial.furthest:
+                n_again = sum(step.resource <= trial.furthest for step in steps)
+                self.new_steps = steps[n_again:]
+                trial.n_retrained += n_again
+            if self.new_steps:
+                trial.furthest = newest.resource
+            trial.resource, trial.metrics = newest.resource, newest.metrics
+            trial.time.train(n_again, steps, self.slot_time.now)
+            self.n_units += len(steps)
+            loss = self.objective.best_loss(steps)
+            if loss < trial.best_loss:
+                trial.best_loss = loss
+                if loss < self.best_loss:
+                    self.best = trial
+        self.n_preemptions += record.preempted
         match record.decision:
             case Pause():
                 self._set_status(trial, Status.PAUSED)
-            case Continue():
-                self._set_status(trial, Status.QUEUED if self._is_stopping() else Status.RUNNING)
+            case Continue() if self.stop_reason is not None:
+                self._set_status(trial, Status.QUEUED)
             case None if record.preempted:
                 self._set_status(trial, Status.QUEUED)
+        if trial.status is not Status.RUNNING:
+            has_state = record.decision is not None or trial.resource > 0
+            if not (has_state and self._takes_states):  # else its state is taken first
+                trial.time.save(self.slot_time.now)
+                self._release(trial)
 
-    def _checkpoint_deleted(self, ref: CheckpointRef) -> None:
-        owner = self.trials.get(ref.trial)
-        if owner is not None and owner.checkpoint == ref:
-            rest = [other for other in self.checkpoints.values() if other.trial == ref.trial]
-            owner.checkpoint = max(rest, key=lambda other: other.id, default=None)
+    def _held(self, record: Held) -> None:
+        trial = self.trials[record.trial]
+        trial.time.save(self.slot_time.now)
+        if trial.status is not Status.RUNNING:
+            self._release(trial)
+        elif self.stop_reason is not None:  # it would have continued
+            self._release(trial, Status.QUEUED)
 
-    def _is_stopping(self) -> bool:
-        if self._target is None or self.best is None:
-            return self.stop_reason is not None
-        # A stop that a report causes is recorded after the report.
-        reached = self.objective.reached(self.best.best_loss, self._target)
-        return reached or self.stop_reason is not None
+    def _ended(self, record: Ended) -> None:
+        trial = self.trials[record.trial]
+        trial.reason, trial.ended = record.reason, record.seconds
+        if trial.id in self.slot_time.holding:
+            trial.time.save(self.slot_time.now)
+        self._release(trial, record.status)
 
-    def _lose_slot(self, number: TrialId) -> TrialRecord:
-        trial = self.trials[number]
-        if trial.status is Status.RUNNING:
-            self._set_status(trial, Status.QUEUED)
-        return trial
+    def _stop_reporter(self, last: Record | None) -> None:
+        """Queue the trial whose report reached the target: the stop follows from it."""
+        target = self._target
+        if target is None or not self.objective.reached(self.best_loss, target):
+            return
+        match last:
+            case Reported(number, decision=Continue()):
+                trial = self.trials[number]
+                self._set_status(trial, Status.QUEUED)
+                if not self._takes_states:
+                    trial.time.save(self.slot_time.now)
+                    self._release(trial)
+
+    def _session_started(self, record: SessionStarted) -> None:
+        self.n_sessions += 1
+        self.session_began, self.stop_reason = record.seconds, None
+        self._target, self._takes_states = record.limits.target, record.policy.write != "never"
+        for number in [*self.slot_time.holding]:
+            self._lose(self.trials[number])
+        self.slot_time.n_slots = 0
+
+    def _lose(self, trial: TrialRecord, error: str = "", *, paused: bool = False) -> None:
+        """Take a trial's slot, and the training in it since its last report."""
+        trial.time.lose(self.slot_time.now)
+        trial.error = error or trial.error
+        if paused:
+            self._release(trial, Status.PAUSED)
+        elif trial.status is Status.RUNNING:
+            self._release(trial, Status.QUEUED)
+        else:  # its last decision stands
+            self._release(trial)
+
+    def _release(self, trial: TrialRecord, status: Status | None = None) -> None:
+        """Take a trial's slot, if it has one, and set its status."""
+        if status is not None:
+            self._set_status(trial, status)
+        self.slot_time.release(trial.id, trial.time, queued=trial.status is Status.QUEUED)
 
     def _set_status(self, trial: TrialRecord, status: Status) -> None:
         self.counts[trial.status] -= 1

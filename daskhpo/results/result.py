@@ -42,6 +42,7 @@ class Result:
         self._resource: list[int] = []
         self._seconds: list[float] = []
         self._metrics: list[Metrics] = []
+        self._is_new: list[bool] = []
         self._generation: list[int] = []
         self._launched: list[tuple[TrialId, int, float]] = []
         self._lineage = Lineage()
@@ -57,6 +58,8 @@ class Result:
                 self._launched.append((record.trial, record.attempt, record.seconds))
         else:
             generation = self._lineage.current[record.trial]
+            n_again = len(record.steps) - len(self._progress.new_steps)
+            self._is_new += [n >= n_again for n in range(len(record.steps))]
             for step in record.steps:
                 self._trial.append(record.trial)
                 self._attempt.append(record.attempt)
@@ -171,11 +174,9 @@ class Result:
         metrics. A unit that was trained again after a loss appears once, as first reported. A unit
         trained after taking over another trial's state is another unit.
         """
-        frame = self._frame()
-        generations = self._lineage.generations
-        frame["life"] = [generations[number].n_exploits for number in self._generation]
-        again = frame.duplicated(["trial", "resource", "life"], keep="first")
-        frame = frame[~again].drop(columns="life")
+        import numpy as np
+
+        frame = self._frame().loc[np.array(self._is_new, bool)].drop(columns="life")
         return frame.sort_values("seconds", kind="stable", ignore_index=True)
 
     def curves(self) -> pd.DataFrame:
@@ -392,23 +393,22 @@ class Result:
         configuration because the searcher was late).
         """
         progress, slots = self._progress, self._progress.slot_time
-        spent = [trial.time for trial in progress.trials.values()]
-        stored = progress.checkpoints.values()
+        trials, stored = progress.trials.values(), progress.checkpoints
         return {
             "device_seconds": slots.total,
-            "useful_seconds": sum(each.useful for each in spent),
-            "lost_seconds": sum(each.lost for each in spent),
-            "saving_seconds": sum(each.saving for each in spent),
+            "useful_seconds": sum(trial.time.useful for trial in trials),
+            "lost_seconds": sum(trial.time.lost for trial in trials),
+            "saving_seconds": sum(trial.time.saving for trial in trials),
             "unreported_seconds": slots.unreported,
             "idle_seconds": slots.idle,
             "search_seconds": progress.search_seconds,
             "seconds": progress.seconds,
             "queue_seconds": slots.unavailable,
-            "checkpoint_bytes": progress.n_checkpoint_bytes,
-            "checkpoint_files": progress.n_checkpoints,
-            "stored_bytes": sum(ref.n_bytes for ref in stored),
-            "stored_files": len(stored),
-            "retrained_units": sum(each.n_retrained for each in spent),
+            "checkpoint_bytes": stored.n_bytes_written,
+            "checkpoint_files": stored.n_written,
+            "stored_bytes": stored.n_bytes,
+            "stored_files": len(stored.refs),
+            "retrained_units": sum(trial.n_retrained for trial in trials),
             "fallback_trials": progress.n_fallbacks,
         }
 
@@ -419,7 +419,7 @@ class Result:
 
     def checkpoints(self) -> list[CheckpointRef]:
         """Return all checkpoints in the store, by id."""
-        return sorted(self._progress.checkpoints.values(), key=lambda ref: ref.id)
+        return sorted(self._progress.checkpoints.refs.values(), key=lambda ref: ref.id)
 
     def checkpoint(self, trial_id: TrialId | None = None) -> Any:
         """Return the newest checkpointed state of a trial.

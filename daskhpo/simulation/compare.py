@@ -128,12 +128,13 @@ def parse_scheduler(text: str) -> Scheduler:
 
 
 def _counts(stats: SimulationStats) -> dict[str, float]:
+    progress = stats.progress
     return {
         "seconds_to_target": stats.reached,
-        "seconds": stats.seconds,
+        "seconds": progress.seconds,
         "device_seconds": stats.busy_seconds,
-        "trials": stats.n_trials,
-        "fully_trained": stats.ended[Status.COMPLETED],
-        "units": stats.n_units,
-        "beyond": stats.n_extrapolated / max(stats.n_units, 1),
+        "trials": progress.n_trials,
+        "fully_trained": progress.counts[Status.COMPLETED],
+        "units": progress.n_units,
+        "beyond": stats.extrapolated,
     }

@@ -112,7 +112,7 @@ def plan(
         seeded = replace(problem, seed=seed)
         for method, stats in simulate_each(seeded, schedulers, executor, limits, policy, new_stats):
             named = {"method": method, "scheduler": repr(schedulers[method]), "seed": seed}
-            complete = not (may_give_up and stats.stopped)
+            complete = not (may_give_up and stats.progress.stop_reason)
             rows.append(named | _counts(stats, num_workers, cluster) | {"complete": complete})
         if seed == 0 and seeds is None:  # large studies differ less between seeds
             n_seeds = min(n_seeds, max(3, MOST_TRIALS // sum(row["trials"] for row in rows)))
@@ -166,23 +166,24 @@ def _synthetic(seconds: Any, problem: Problem, seed: int, seeds: int) -> Synthet
 
 
 def _counts(stats: SimulationStats, num_workers: int, site: ClusterModel) -> dict[str, float]:
-    slot_seconds = num_workers * job_seconds(stats.seconds, site)
+    progress, checkpoints = stats.progress, stats.progress.checkpoints
+    slot_seconds = num_workers * job_seconds(progress.seconds, site)
     return {
-        "trials": stats.n_trials,
-        "ended": stats.n_ended,
-        "fully_trained": stats.ended[Status.COMPLETED],
-        "failed": stats.ended[Status.FAILED],
-        "units": stats.n_units,
-        "hours": stats.seconds / 3600,
+        "trials": progress.n_trials,
+        "ended": progress.n_ended,
+        "fully_trained": progress.counts[Status.COMPLETED],
+        "failed": progress.counts[Status.FAILED],
+        "units": progress.n_units,
+        "hours": progress.seconds / 3600,
         "slot_hours": slot_seconds / 3600,
         "busy_hours": stats.busy_seconds / 3600,
-        "lost_hours": max(0.0, slot_seconds - stats.slot_seconds) / 3600,
-        "handovers": stats.n_preemptions,
-        "checkpoint_files": stats.n_files,
-        "checkpoint_bytes": stats.n_bytes,
-        "stored_files": stats.most_files,
-        "stored_bytes": stats.most_bytes,
-        "beyond": stats.n_extrapolated / max(stats.n_units, 1),
+        "lost_hours": max(0.0, slot_seconds - progress.slot_time.total) / 3600,
+        "handovers": progress.n_preemptions,
+        "checkpoint_files": checkpoints.n_written,
+        "checkpoint_bytes": checkpoints.n_bytes_written,
+        "stored_files": checkpoints.max_files,
+        "stored_bytes": checkpoints.max_bytes,
+        "beyond": stats.extrapolated,
     }
 
 

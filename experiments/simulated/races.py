@@ -12,7 +12,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from daskhpo.core.events import Record, Reported
-from daskhpo.core.objective import Objective
 from daskhpo.core.space import Integer, Space
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.engine.coordinator import Problem
@@ -73,20 +72,22 @@ class Ran:
         return next((time for time, mean in self.top if mean <= loss), math.inf)
 
 
-class Following(SimulationStats):
-    """Counters of a study that also track the best six trials."""
+class Following:
+    """A journal that also tracks the best six trials."""
 
-    def __init__(self, objective: Objective) -> None:
-        super().__init__(objective)
-        self._losses = objective
+    def __init__(self, stats: SimulationStats) -> None:
+        self._stats = stats
         self._steps: list[tuple[float, int, float]] = []
 
     def append(self, record: Record) -> None:
         """Process the next record."""
-        super().append(record)
+        self._stats.append(record)
         if isinstance(record, Reported):
-            loss = self._losses.loss
+            loss = self._stats.progress.objective.loss
             self._steps += [(s.seconds, record.trial, loss(s.metrics)) for s in record.steps]
+
+    def flush(self) -> None:
+        pass
 
     def top(self) -> Iterator[tuple[float, float]]:
         """Yield seconds and mean loss of the best six, at each change."""
@@ -117,16 +118,16 @@ def run(race: Race, own: tuple[Path, ...] = (), shared: Path = SHARED) -> Ran:
     seconds = race.trainings * task.full / race.workers
     target = None if race.share is None else task.target(race.share)
     limits = Limits(time_budget=seconds, target=target)
-    following = Following(curves.objective) if target is None else None
-    tally = following or SimulationStats(curves.objective, target)
+    stats = SimulationStats(curves.objective, target)
+    following = Following(stats) if target is None else None
     executor = SimulatedExecutor(curves.numbered, curves.objective, race.workers)
-    simulate(problem, executor, limits, CheckpointPolicy("never"), tally)
+    simulate(problem, executor, limits, CheckpointPolicy("never"), following or stats)
     steps = following.top() if following else ()
     return Ran(
         race,
-        tally.reached / task.full,
-        tally.n_trials,
-        tally.ended[Status.COMPLETED] + tally.ended[Status.STOPPED],
+        stats.reached / task.full,
+        stats.progress.n_trials,
+        stats.progress.counts[Status.COMPLETED] + stats.progress.counts[Status.STOPPED],
         tuple((at / task.full, mean) for at, mean in steps),
     )
 

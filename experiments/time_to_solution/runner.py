@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from daskhpo import Study, load_study
-from daskhpo.callbacks import Callback
+from daskhpo.callbacks import Callback, StudySummary
 from daskhpo.core.errors import CheckpointMissing, DaskhpoError
 from daskhpo.engine.session import study_records
-from daskhpo.results.progress import StudyProgress
 from experiments.adsorption.data import load
 from experiments.adsorption.evaluate import test_error
 from experiments.adsorption.model import build
@@ -127,15 +126,15 @@ class Lines(Callback):
         self._every = seconds
         self._next = math.nan
 
-    def on_tick(self, progress: StudyProgress) -> None:
+    def on_tick(self, study: StudySummary) -> None:
         now = time.monotonic()
         if math.isnan(self._next):
             self._next = now + self._every
-        if now < self._next or progress.best is None:
+        if now < self._next or study.best is None:
             return
         self._next = now + self._every
-        best = progress.objective.value(progress.best.best_loss)
-        say(f"    {progress.seconds:6.0f} s  {progress.n_trials:4} trials, best {best:.4f} eV")
+        best = study.best.best_value
+        say(f"    {study.seconds:6.0f} s  {study.n_trials:4} trials, best {best:.4f} eV")
 
 
 def study_name(profile: Profile, seed: int, method: Method) -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from daskhpo.callbacks import ConsoleProgress
-from daskhpo.callbacks.base import StudyInfo
+from daskhpo.callbacks.values import StudyInfo
 from daskhpo.core.events import SessionStarted, SlotsChanged, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointPolicy, Limits
-from daskhpo.results.progress import StudyProgress
+from daskhpo.testing.callback import CallbackContract, follow
 
 
 class Terminal(io.StringIO):
@@ -27,21 +27,21 @@ def wide(monkeypatch):
 
 
 def shown(file, **suggested):
-    objective = Objective("loss")
     limits = Limits(num_trials=2)
-    progress, console = StudyProgress(objective), ConsoleProgress(file)
-    console.on_start(
-        StudyInfo("first", Path("runs/first"), objective, limits, "FIFO(1)", None, None)
-    )
-    for record in (
+    info = StudyInfo("first", Path("runs/first"), Objective("loss"), limits, "FIFO(1)", None, None)
+    records = [
         SessionStarted(limits, CheckpointPolicy(), 0.0),
         SlotsChanged(4, 0.0),
         Suggested(0, {"x": 1.0}, 0, 0.5, **suggested),
-    ):
-        progress.apply(record)
-        console.on_record(record, progress)
-    console.on_finish(progress)
+    ]
+    follow([ConsoleProgress(file)], records, info).end()
     return file.getvalue()
+
+
+class TestConsoleProgress(CallbackContract):
+    @pytest.fixture
+    def make(self):
+        return lambda: ConsoleProgress(io.StringIO())
 
 
 @pytest.mark.parametrize("file", [io.StringIO, Terminal])

@@ -14,10 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from daskhpo.callbacks import Callback, StudyInfo
+from daskhpo.callbacks.follower import CallbackList
+from daskhpo.callbacks.values import freeze, summarise
 from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.events import (
     AttemptLost,
     Dropped,
+    Ended,
     Erred,
     Held,
     Launched,
@@ -35,6 +39,7 @@ from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Categorical, Real, Space
 from daskhpo.core.types import (
     CheckpointPolicy,
+    Continue,
     Exploit,
     Limits,
     Pause,
@@ -49,6 +54,7 @@ from daskhpo.core.types import (
 from daskhpo.engine.coordinator import Coordinator, Problem
 from daskhpo.engine.journal import FileJournal, encode_record, read_journal
 from daskhpo.engine.replay import replay
+from daskhpo.results.progress import StudyProgress
 from daskhpo.results.result import Result
 from daskhpo.schedulers import (
     ASHA,
@@ -162,6 +168,20 @@ def told_steps(records):
     )
 
 
+class WatchedJournal(FileJournal):
+    """A journal whose records are followed, too."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.progress = StudyProgress(Objective("loss"), keep_ended=False)
+        for record in read_journal(path):
+            self.progress.apply(record)
+
+    def append(self, record):
+        super().append(record)
+        self.progress.apply(record)
+
+
 class Slot:
     """A trial in a slot. ``waits``: it reported, and stands still until it is told what to do."""
 
@@ -247,7 +267,7 @@ class Chaos:
         self.accepted = told
         told_until = max(record.seconds for record in read_journal(path))
         self.slots_told = [point for point in self.slots_told if point[0] <= told_until]
-        self.journal = FileJournal(path)
+        self.journal = WatchedJournal(path)
         self.coordinator = replay(self.problem, read_journal(path), self.journal)
         self.coordinator.ledger.validate()
         self.begin()
@@ -259,6 +279,7 @@ class Chaos:
         ledger = self.coordinator.ledger
         commands = self.coordinator.handle(event)
         ledger.validate()
+        check_progress(self.journal.progress, self.coordinator)
         n_running = ledger.n_running
         self.slots_told.append((event.seconds, self.coordinator.n_slots, n_running))
         self.journal.flush()
@@ -511,7 +532,7 @@ def a_study(script):
     """A finished study and all its records."""
     folder = Path(tempfile.mkdtemp())
     try:
-        chaos = Chaos(script, FileJournal(folder / "journal.jsonl")).run()
+        chaos = Chaos(script, WatchedJournal(folder / "journal.jsonl")).run()
         chaos.journal.close()
         yield chaos, list(read_journal(folder / "journal.jsonl"))
     finally:
@@ -554,7 +575,9 @@ def test_a_study_survives_everything_and_its_journal_tells_all_of_it(script):
         assert budget is None or len(committed) <= budget
         check_result(records, coordinator)
         check_cost(records, chaos)
-        check_schedules(Result(records, coordinator.objective), chaos)
+        result = Result(records, coordinator.objective)
+        check_schedules(result, chaos)
+        check_callbacks(records, result)
 
 
 def check_schedules(result, chaos):
@@ -577,6 +600,75 @@ def check_schedules(result, chaos):
         assert [schedule.at(unit + 1) for unit in range(schedule.max_t)] == path
         if isinstance(chaos.problem.scheduler, PBTReplay):
             assert schedule.values("lr") == rates[: len(path)]
+
+
+def check_progress(progress, coordinator):
+    """After each event a reader of the records knows what the ledger knows."""
+    ledger = coordinator.ledger
+    assert progress.n_trials == ledger.n_trials
+    assert len(progress.slot_time.holding) == ledger.n_running
+    assert progress.n_slots == coordinator.n_slots
+    assert progress.stop_reason == coordinator.stop_reason
+    assert progress.best_loss == ledger.best_loss
+    for trial in ledger.trials.values():
+        shown = progress.trials[trial.id]
+        assert (shown.config, shown.resource) == (trial.config, trial.resource)
+        assert shown.status in statuses_to_show(trial, coordinator.stop_reason is not None), trial
+
+
+def statuses_to_show(trial, is_stopping):
+    """A reader may show a status that is decided, while the trial's state is being taken."""
+    if trial.status is not Status.RUNNING:
+        return {trial.status}
+    match trial.decision:
+        case Pause():
+            return {Status.PAUSED}
+        case Continue() if is_stopping:
+            return {Status.RUNNING, Status.QUEUED}
+    return {Status.QUEUED} if trial.preempting else {Status.RUNNING}
+
+
+def check_callbacks(records, result):
+    """Plain hooks tell each trial's start and end once, and each row of the history."""
+    callbacks = CallbackList(
+        [reports := Reports()],
+        StudyInfo("study", Path("study"), result.objective, Limits(), "", None, None),
+    )
+    whole = StudyProgress(result.objective, keep_ended=False)
+    for record in records:
+        callbacks.apply(record)
+        whole.apply(record)
+    assert callbacks.callbacks, "it raised"
+    frame = result.history()
+    rows = zip(frame["trial"], frame["attempt"], frame["resource"], strict=True)
+    assert sorted(reports.units) == sorted(rows)
+    assert summarise(callbacks.progress) == summarise(whole)  # though it is told unit by unit
+    assert callbacks.progress.slot_time.total == whole.slot_time.total
+    for number, trial in whole.trials.items():
+        assert freeze(callbacks.progress.trials[number], whole) == freeze(trial, whole)
+    assert sorted(reports.ended) == sorted(r.trial for r in records if isinstance(r, Ended))
+    assert len(reports.started) == len(set(reports.started))
+
+
+class Reports(Callback):
+    """What plain hooks tell."""
+
+    def __init__(self):
+        self.started, self.units, self.ended, self.last = [], [], [], {}
+
+    def on_trial_start(self, trial):
+        self.started.append(trial.id)
+
+    def on_report(self, trial, report):
+        assert trial.id in self.started
+        assert trial.id not in self.ended
+        n_exploits, resource = self.last.get(trial.id, (0, 0))
+        assert report.resource > resource or trial.n_exploits > n_exploits
+        self.last[trial.id] = trial.n_exploits, report.resource
+        self.units.append((trial.id, trial.attempt, report.resource))
+
+    def on_trial_end(self, trial):
+        self.ended.append(trial.id)
 
 
 def check_result(records, coordinator):

@@ -11,12 +11,17 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from daskhpo import load_study
-from daskhpo.callbacks import Callback, ConsoleProgress
+from daskhpo.callbacks import (
+    Callback,
+    ConsoleProgress,
+    FrozenReport,
+    FrozenTrial,
+    StudySummary,
+)
 from daskhpo.core.errors import StudyNotRunning
 from daskhpo.core.events import Reported
 from daskhpo.engine.session import study_records
@@ -42,19 +47,17 @@ class Notes(Callback):
     """Which of its last words a callback heard."""
 
     def __init__(self) -> None:
-        self.n_reports, self.last = 0, ""
+        self.last = ""
         self.heard = threading.Event()
 
-    def on_record(self, record: Any, progress: Any) -> None:
-        self.n_reports += isinstance(record, Reported)
-        if self.n_reports:
-            self.heard.set()
+    def on_report(self, trial: FrozenTrial, report: FrozenReport) -> None:
+        self.heard.set()
 
-    def on_finish(self, progress: Any) -> None:
-        self.last = "finish"
+    def on_study_end(self, study: StudySummary) -> None:
+        self.last = "end"
 
-    def on_detach(self, progress: Any) -> None:
-        self.last = "leave"
+    def on_detach(self, study: StudySummary) -> None:
+        self.last = "detach"
 
 
 @pytest.fixture
@@ -96,14 +99,14 @@ def test_a_study_is_followed_and_left_and_stopped(running: subprocess.Popen[str]
     with pytest.raises(KeyboardInterrupt):
         attached.wait()
     interrupt.join()
-    assert notes.last == "leave"
+    assert notes.last == "detach"
     assert "first continues; stop it with `daskhpo stop runs/first`" in told.getvalue()
     assert running.poll() is None, "it was only watched"
 
     again = study.attach([notes], progress=False)
     again.stop("enough of it")
     result = again.wait()
-    assert notes.last == "finish"
+    assert notes.last == "end"
     assert result.stop_reason == "enough of it"
     assert running.wait(30) == 0
     assert running.stderr is not None

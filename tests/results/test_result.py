@@ -327,8 +327,8 @@ def test_an_error_that_comes_after_the_trial_was_forgotten_hurts_nobody():
     late = [Saved(0, 1, a_ref(0), 2.0), SaveFailed(0, 1, 1, "no space", 2.0), Deleted(0, "", 3.0)]
     for record in [BEGAN, *start(0), over, *late]:
         story.apply(record)
-    assert story.trials == story.checkpoints == {}
-    assert story.n_checkpoints == 1
+    assert story.trials == story.checkpoints.refs == {}
+    assert story.checkpoints.n_written == 1
 
 
 def test_units_that_were_trained_again_are_counted():
@@ -449,4 +449,4 @@ def test_a_story_counts_sessions_slots_and_checkpoints():
     for record in [BEGAN, SlotsChanged(4, 0.0), *start(0), Saved(0, 1, ref, 1.0), BEGAN]:
         story.apply(record)
     assert (story.n_sessions, story.n_slots) == (2, 0)  # a session begins without any
-    assert (story.n_checkpoints, story.n_checkpoint_bytes) == (1, 500)
+    assert (story.checkpoints.n_written, story.checkpoints.n_bytes_written) == (1, 500)

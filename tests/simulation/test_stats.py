@@ -1,4 +1,4 @@
-"""What a tally counts is what a result reads from the same records."""
+"""What stats of a simulation say is what a result reads from the same records."""
 
 from __future__ import annotations
 
@@ -39,15 +39,14 @@ class Known:
 def both(
     scheduler, limits, *, n_slots=4, resizes=(), cluster=IDEAL_CLUSTER, policy="auto", **options
 ):
-    """A tally and a result of the same study, and its records."""
-    journal, tally = MemoryJournal(), SimulationStats(OBJECTIVE, **options)
+    """Stats and a result of the same study, and its records."""
+    journal, stats = MemoryJournal(), SimulationStats(OBJECTIVE, **options)
     executor = SimulatedExecutor(Known, OBJECTIVE, n_slots, resizes, cluster)
     problem = Problem(SPACE, OBJECTIVE, scheduler, RandomSearch(), 0)
     simulate(problem, executor, limits, check_policy(policy), journal)
     for record in journal.records:
-        tally.append(record)
-    tally.flush()
-    return tally, Result(journal.records, OBJECTIVE), journal.records
+        stats.append(record)
+    return stats, Result(journal.records, OBJECTIVE), journal.records
 
 
 CASES = {
@@ -69,43 +68,50 @@ CASES = {
 
 @pytest.mark.parametrize(("scheduler", "limits", "options"), CASES.values(), ids=CASES)
 def test_it_agrees_with_the_result(scheduler, limits, options):
-    tally, result, records = both(scheduler, limits, target=0.3, **options)
-    trials, cost = result.trials(), result.cost()
-    assert tally.n_trials == result.num_trials
+    stats, result, records = both(scheduler, limits, target=0.3, **options)
+    progress, trials, cost = stats.progress, result.trials(), result.cost()
+    assert progress.n_trials == result.num_trials
     counts = trials["status"].value_counts()
-    assert tally.ended == {s: counts[s.value] for s in Status if s.ended and s.value in counts}
-    assert tally.n_units == sum(len(r.steps) for r in records if isinstance(r, Reported))
-    assert tally.seconds == cost["seconds"]
-    assert tally.slot_seconds == pytest.approx(cost["device_seconds"])
-    assert tally.busy_seconds == pytest.approx(cost["device_seconds"] - cost["idle_seconds"])
-    assert (tally.n_files, tally.n_bytes) == (cost["checkpoint_files"], cost["checkpoint_bytes"])
-    assert tally.most_files >= cost["stored_files"]
+    assert progress.counts == {s: counts.get(s.value, 0) for s in Status}
+    assert progress.n_ended == sum(progress.counts[s] for s in Status if s.ended)
+    assert progress.n_units == sum(len(r.steps) for r in records if isinstance(r, Reported))
+    assert progress.seconds == cost["seconds"]
+    assert progress.slot_time.total == pytest.approx(cost["device_seconds"])
+    assert stats.busy_seconds == pytest.approx(trials["seconds"].sum())
+    stored = progress.checkpoints
+    assert (stored.n_written, stored.n_bytes_written) == (
+        cost["checkpoint_files"],
+        cost["checkpoint_bytes"],
+    )
+    assert stored.max_files >= cost["stored_files"]
     reached = result.time_to_solution(0.3)
-    assert tally.reached == (math.inf if reached is None else reached)
-    assert tally.stopped == (result.stop_reason is not None)
+    assert stats.reached == (math.inf if reached is None else reached)
+    assert progress.stop_reason == result.stop_reason
 
 
 def test_slots_are_counted_for_as_long_as_they_are_there():
-    tally, _, records = both(FIFO(9), Limits(12), n_slots=2, resizes=[(10.0, 0), (50.0, 3)])
+    stats, _, records = both(FIFO(9), Limits(12), n_slots=2, resizes=[(10.0, 0), (50.0, 3)])
     assert isinstance(records[1], SlotsChanged)
-    assert tally.slot_seconds == 2 * 10.0 + 3 * (tally.seconds - 50.0)
+    progress = stats.progress
+    assert progress.slot_time.total == 2 * 10.0 + 3 * (progress.seconds - 50.0)
 
 
 def test_the_most_that_is_stored_at_one_time_is_remembered():
-    tally = SimulationStats(OBJECTIVE)
+    stats = SimulationStats(OBJECTIVE)
     for row, n_bytes in ((0, 10), (1, 30)):
-        tally.append(Saved(0, 1, CheckpointRef(row, 0, 1, "a", n_bytes), 1.0))
-    tally.append(Deleted(1, "", 2.0))
-    tally.append(Saved(0, 1, CheckpointRef(2, 0, 1, "a", 5), 3.0))
-    assert (tally.n_files, tally.n_bytes) == (3, 45)
-    assert (tally.most_files, tally.most_bytes) == (2, 40)
+        stats.append(Saved(0, 1, CheckpointRef(row, 0, 1, "a", n_bytes), 1.0))
+    stats.append(Deleted(1, "", 2.0))
+    stats.append(Saved(0, 1, CheckpointRef(2, 0, 1, "a", 5), 3.0))
+    stored = stats.progress.checkpoints
+    assert (stored.n_written, stored.n_bytes_written) == (3, 45)
+    assert (stored.max_files, stored.max_bytes) == (2, 40)
 
 
 def test_units_beyond_the_record_are_counted():
     def short(config):
         return RecordedCurve([1.0] * 4, [1.0, 2.0, 3.0, 4.0])
 
-    tally, _, _ = both(FIFO(9), Limits(10), curve=short)
-    n_failed = tally.ended[Status.FAILED]
+    stats, _, _ = both(FIFO(9), Limits(10), curve=short)
+    n_failed = stats.progress.counts[Status.FAILED]
     assert 0 < n_failed < 10
-    assert tally.n_extrapolated == (10 - n_failed) * 5
+    assert stats.n_extrapolated == (10 - n_failed) * 5

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import cloudpickle
 
-from daskhpo.callbacks.base import Callback, JournalFollower, StudyInfo
+from daskhpo.callbacks.base import Callback
+from daskhpo.callbacks.follower import JournalFollower
+from daskhpo.callbacks.values import StudyInfo
 from daskhpo.cluster.network import ssh_tunnel
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions

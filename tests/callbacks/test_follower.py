@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import logging
+from dataclasses import replace
 
 import pytest
 
-from daskhpo.callbacks import CSVLogger
-from daskhpo.callbacks import base as base
-from daskhpo.callbacks.base import Callback, JournalFollower, StudyInfo
+from daskhpo.callbacks import follower as follower_module
+from daskhpo.callbacks.base import Callback
+from daskhpo.callbacks.follower import JournalFollower
+from daskhpo.callbacks.values import StudyInfo
 from daskhpo.core.events import Ended, Launched, Reported, SessionStarted, Step, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointPolicy, Limits, Status, Stop
@@ -48,7 +49,7 @@ class Notes(Callback):
         if name == self.raises:
             raise ZeroDivisionError(name)
 
-    def on_start(self, info):
+    def on_study_start(self, info):
         self.info = info
         self._note("start")
 
@@ -57,17 +58,17 @@ class Notes(Callback):
         self.n_trials = progress.n_trials
         self._note("record")
 
-    def on_tick(self, progress):
+    def on_tick(self, study):
         self._note("tick")
 
-    def on_finish(self, progress):
-        self._note("finish")
+    def on_study_end(self, study):
+        self._note("end")
 
 
 @pytest.fixture
 def follow(tmp_path, monkeypatch):
     """Follows a journal of two sessions; the second one is written meanwhile."""
-    monkeypatch.setattr(base, "JOURNAL_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(follower_module, "JOURNAL_POLL_SECONDS", 0.001)
     info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
 
     def run(*callbacks):
@@ -89,22 +90,22 @@ def follow(tmp_path, monkeypatch):
 def test_a_callback_hears_all_records_in_order_those_of_earlier_sessions_too(follow):
     notes = Notes()
     info = follow(notes)
-    assert notes.info is info
+    assert notes.info == replace(info, session=notes.info.session)
     assert notes.records == EARLIER + LATER
     assert notes.n_trials == 2
-    assert (notes.told[0], notes.told[-2:]) == ("start", ["tick", "finish"])
+    assert (notes.told[0], notes.told[-2:]) == ("start", ["tick", "end"])
 
 
-def test_a_callback_that_knows_no_leave_takes_it_for_the_end(tmp_path):
+def test_a_callback_that_knows_no_detach_takes_it_for_the_end(tmp_path):
     (tmp_path / "journal.jsonl").write_text("".join(encode_record(r) + "\n" for r in EARLIER))
     info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
     notes = Notes()
     JournalFollower(info, [notes]).detach()
     assert notes.records == EARLIER
-    assert notes.told[-1] == "finish"
+    assert notes.told[-1] == "end"
 
 
-@pytest.mark.parametrize("method", ["start", "record", "tick", "finish"])
+@pytest.mark.parametrize("method", ["start", "record", "tick", "end"])
 def test_a_callback_that_raises_is_left_out_and_logged_once(follow, caplog, method):
     bad, good = Notes(raises=method), Notes()
     with caplog.at_level(logging.ERROR, logger="daskhpo"):
@@ -115,11 +116,11 @@ def test_a_callback_that_raises_is_left_out_and_logged_once(follow, caplog, meth
     assert logged.getMessage() == "Notes() raised and will not be called again"
     assert logged.exc_info[0] is ZeroDivisionError
     assert good.records == EARLIER + LATER
-    assert good.told[-1] == "finish"
+    assert good.told[-1] == "end"
 
 
 def test_a_line_that_is_not_finished_is_told_when_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "JOURNAL_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(follower_module, "JOURNAL_POLL_SECONDS", 0.001)
     path, notes = tmp_path / "journal.jsonl", Notes()
     line = encode_record(EARLIER[0])
     info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
@@ -136,7 +137,7 @@ def test_a_study_that_never_wrote_a_journal_ends_its_callbacks(tmp_path):
     notes = Notes()
     info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
     JournalFollower(info, [notes]).finish()
-    assert notes.told == ["start", "tick", "finish"]
+    assert notes.told == ["start", "tick", "end"]
 
 
 def test_a_journal_that_cannot_be_read_ends_the_following_and_not_the_callbacks(tmp_path, caplog):
@@ -145,46 +146,14 @@ def test_a_journal_that_cannot_be_read_ends_the_following_and_not_the_callbacks(
     info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
     JournalFollower(info, [notes]).finish()
     assert notes.records == EARLIER[:1]
-    assert notes.told[-1] == "finish"
+    assert notes.told[-1] == "end"
     assert "cannot be read; callbacks get no more records" in caplog.text
 
 
-def test_the_csv_file_has_one_line_a_report_with_the_configuration(follow, tmp_path):
-    follow(CSVLogger())
-    with (tmp_path / "history.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == [
-        "trial",
-        "attempt",
-        "resource",
-        "seconds",
-        "config/x",
-        "config/kind",
-        "loss",
-        "lr",
-    ]
-    assert [(row["trial"], row["resource"], row["loss"]) for row in rows] == [
-        ("0", "1", "1.0"),
-        ("0", "2", "0.5"),
-        ("1", "1", "1.0"),
-        ("1", "2", "0.5"),
-    ]
-    assert [row["config/x"] for row in rows] == ["0", "0", "1", "1"]
-
-
-def test_the_csv_file_can_lie_elsewhere_and_leaves_out_metrics_that_come_later(tmp_path):
-    path = tmp_path / "other.csv"
-    logger = CSVLogger(path)
-    logger.on_start(StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None))
-    from daskhpo.results.result import StudyProgress
-
-    progress = StudyProgress(OBJECTIVE)
-    for record in [Suggested(0, {"x": 1}, 0, 0.0), Launched(0, 1, 0, 2, 0.0)]:
-        progress.apply(record)
-        logger.on_record(record, progress)
-    for resource, metrics in [(1, {"loss": 1.0}), (2, {"loss": 0.5, "more": 3.0})]:
-        logger.on_record(Reported(0, 1, (Step(resource, metrics, 1.0),), 1.0), progress)
-    logger.on_tick(progress)
-    assert path.read_text().count("\n") == 3
-    logger.on_finish(progress)
-    assert "more" not in path.read_text()
+@pytest.mark.parametrize("records", [[], EARLIER, EARLIER + LATER], ids=["none", "one", "two"])
+def test_a_callback_hears_at_the_start_which_session_runs(tmp_path, records):
+    (tmp_path / "journal.jsonl").write_text("".join(encode_record(r) + "\n" for r in records))
+    info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
+    notes = Notes()
+    JournalFollower(info, [notes]).finish()
+    assert notes.info.session == max(1, sum(isinstance(r, SessionStarted) for r in records))

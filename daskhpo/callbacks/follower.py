@@ -1,0 +1,169 @@
+"""Calls of callbacks for the records of a journal, while a study runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+from daskhpo.callbacks.base import Callback
+from daskhpo.callbacks.values import FrozenReport, StudyInfo, freeze, summarise
+from daskhpo.core.events import Ended, Launched, Record, Reported
+from daskhpo.engine.journal import decode_record
+from daskhpo.results.progress import StudyProgress
+
+logger = logging.getLogger("daskhpo")
+
+JOURNAL_POLL_SECONDS = 0.2
+SESSION_LINE = b'{"record":"began"'  # begins the line of each `SessionStarted`
+
+
+class CallbackList:
+    """Callbacks of one study, called one after another; one that raises is removed.
+
+    Attributes
+    ----------
+    callbacks : those that are still called.
+    progress : the study so far.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback], info: StudyInfo) -> None:
+        self.callbacks = list(callbacks)
+        self.progress = StudyProgress(info.objective, keep_ended=False)
+        self._n_reports = 0
+        self._each("on_study_start", info)
+
+    def apply(self, record: Record) -> None:
+        """Call the hooks for the next record of the journal."""
+        for part in _by_unit(record):
+            self._apply(part)
+        self._each("on_record", record, self.progress)
+
+    def tick(self) -> None:
+        """Call the hooks for a moment after all new records."""
+        self._each("on_tick", summarise(self.progress))
+
+    def end(self) -> None:
+        """Call the hooks for the end of the session."""
+        self._each("on_study_end", summarise(self.progress))
+
+    def detach(self) -> None:
+        """Call the hooks for the end of following."""
+        self._each("on_detach", summarise(self.progress))
+
+    def _apply(self, record: Record) -> None:
+        progress, best_loss = self.progress, self.progress.best_loss
+        progress.apply(record)
+        match record:
+            case Launched(number, attempt=1):
+                self._each("on_trial_start", freeze(progress.trials[number], progress))
+            case Reported(number, decision=decision):
+                for step in progress.new_steps:
+                    trial = freeze(progress.trials[number], progress)
+                    report = FrozenReport(
+                        self._n_reports,
+                        step.resource,
+                        MappingProxyType(dict(step.metrics)),
+                        step.metrics[progress.objective.metric],
+                        step.seconds,
+                        progress.best_loss < best_loss,
+                        decision,
+                    )
+                    self._n_reports += 1
+                    self._each("on_report", trial, report)
+            case Ended(number):
+                self._each("on_trial_end", freeze(progress.trials[number], progress))
+
+    def _each(self, hook: str, *values: object) -> None:
+        for callback in [*self.callbacks]:
+            try:
+                getattr(callback, hook)(*values)
+            except Exception:
+                logger.exception("%r raised and will not be called again", callback)
+                self.callbacks.remove(callback)
+
+
+def _by_unit(record: Record) -> Iterator[Record]:
+    """Split a report into one per unit, so that the trial is seen as it was at each."""
+    if isinstance(record, Reported):
+        for step in record.steps[:-1]:
+            yield Reported(record.trial, record.attempt, (step,), record.seconds)
+        record = replace(record, steps=record.steps[-1:])
+    yield record
+
+
+class JournalFollower:
+    """A thread that reads a study's journal and calls callbacks.
+
+    It reads the file, possibly on another machine than the coordinator's, so that no callback can
+    delay a decision.
+    """
+
+    def __init__(self, info: StudyInfo, callbacks: Sequence[Callback]) -> None:
+        self._info, self._callbacks = info, callbacks
+        self._path = info.directory / "journal.jsonl"
+        self._offset = 0
+        self._damaged = False
+        self._detaching = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="daskhpo-callbacks", daemon=True)
+        if callbacks:  # else the journal need not be read
+            self._thread.start()
+
+    def finish(self) -> None:
+        """Handle the remaining records, then the end of the session."""
+        self._end()
+
+    def detach(self) -> None:
+        """Handle the remaining records, then stop following a study that continues."""
+        self._detaching = True
+        self._end()
+
+    def _end(self) -> None:
+        self._over.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        session = _n_sessions(self._path)
+        callbacks = CallbackList(self._callbacks, replace(self._info, session=session))
+        while not self._over.wait(JOURNAL_POLL_SECONDS):
+            self._read(callbacks)
+        self._read(callbacks)
+        if self._detaching:
+            callbacks.detach()
+        else:
+            callbacks.end()
+
+    def _read(self, callbacks: CallbackList) -> None:
+        """Handle all new records, then a tick."""
+        try:
+            for record in self._new_records():
+                callbacks.apply(record)
+        except Exception:
+            self._damaged = True
+            logger.exception("%s cannot be read; callbacks get no more records", self._path)
+        callbacks.tick()
+
+    def _new_records(self) -> Iterator[Record]:
+        if not self._path.exists() or self._damaged:
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset += len(line)
+                yield decode_record(line)
+
+
+def _n_sessions(journal: Path) -> int:
+    """Return the number of sessions in a journal so far, but at least 1."""
+    try:
+        with journal.open("rb") as file:
+            return max(1, sum(line.startswith(SESSION_LINE) for line in file))
+    except OSError:  # there is no journal yet, or reading its records shows what is wrong
+        return 1
