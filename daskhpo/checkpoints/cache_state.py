@@ -149,9 +149,10 @@ class CacheState:
             case Tick(seconds_left):
                 if seconds_left is not None:
                     self._check_deadline(seconds_left)
-        self._drop_unwritten()
+        if self._clears:
+            self._drop_unwritten()
         self._entries.trim()
-        if not isinstance(event, BufferWanted | Discarded):  # which queue nothing
+        if not isinstance(event, (BufferWanted, Discarded)):  # which queue nothing
             self._start_next()
         self._settle()
         return self._actions

@@ -57,6 +57,25 @@ def test_what_is_worth_a_write_is_written_before_it_leaves():
     assert desk.state.n_bytes == SIZE
 
 
+def test_what_waits_to_leave_takes_no_room_from_what_comes():
+    desk = Desk(n_states=2, durability=NEVER)
+    for row, hours in enumerate([5, 6, 7]):
+        desk.put(row, unsaved=hours * HOUR)
+    assert desk.writing == 0  # which leaves
+    desk.discard(1)
+    desk.put(3, unsaved=1e-3)
+    assert desk.state.ids == [0, 2, 3]
+
+
+def test_a_staged_state_makes_no_room_in_memory():
+    desk = Desk(n_states=2, durability=NEVER, staging=True)
+    desk.put(0, CERTAIN)
+    desk.all_land()
+    for row in (1, 2, 3):
+        desk.put(row, unsaved=row * 1e-3)
+    assert desk.notes.brief == [(Saved, 0), (Dropped, 1)]
+
+
 def test_when_the_disk_is_too_slow_the_least_loss_is_dropped():
     desk = Desk(n_states=1, durability=NEVER)
     for row, hours in enumerate([2, 3, 1, 4]):

@@ -178,11 +178,12 @@ def test_a_write_in_flight_that_fails_is_not_told_if_its_state_was_discarded():
 
 def test_a_row_whose_discarded_state_is_still_being_written_can_be_held_again():
     desk = Desk()
-    desk.put(0, CERTAIN)
+    first = desk.put(0, CERTAIN)
     desk.discard(0)
     desk.put(0, UNLIKELY, 0.0)
     desk.lands()
     assert desk.notes.brief == [(Saved, 0)]
+    assert desk.buffer() is first.buffer
     assert desk.state.ids == [0]
     desk.clear()
     assert desk.notes.reason(0) == "not worth a write when it had to leave memory"

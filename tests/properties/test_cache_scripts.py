@@ -256,28 +256,24 @@ class CacheScript(RuleBasedStateMachine):
     def take_buffer(self, n_units):
         self.say(BufferWanted(n_units * UNIT))
 
-    @rule()
-    def flush(self):
-        self.wait_for(FlushRequested)
-
-    @rule()
-    def clear(self):
-        self.wait_for(lambda number: ClearRequested(number, True))
-
-    def wait_for(self, make):
-        request = self.requests[self.n_requests] = make(self.n_requests)
-        self.n_requests += 1
-        self.say(request)
-
-    @rule()
-    def clear_without_a_write(self):
-        self.wait_for(lambda number: ClearRequested(number, False))
-        assert self.held == [row for row in [self.writing] if row is not None and row.is_held]
+    @rule(write=st.sampled_from([None] * 5 + [True, False]))
+    def flush_or_clear(self, write):
+        if write is None:
+            self.wait_for(FlushRequested)
+        else:
+            self.wait_for(lambda number: ClearRequested(number, write))
+        if write is False:
+            assert all(row is self.writing for row in self.held)
 
     @precondition(lambda self: len(self.rows) > 15)  # rarely: nothing happens afterwards
     @rule()
     def close(self):
         self.wait_for(CloseRequested)
+
+    def wait_for(self, make):
+        request = self.requests[self.n_requests] = make(self.n_requests)
+        self.n_requests += 1
+        self.say(request)
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -288,7 +284,12 @@ class CacheScript(RuleBasedStateMachine):
         return ended
 
     @precondition(lambda self: self.job is not None)
-    @rule(seconds=st.sampled_from([1e-4, 0.02, 50.0]))
+    @rule(seconds=st.sampled_from([1e-4, 0.02, 0.02, 50.0]), n=st.integers(1, 5))
+    def land_several(self, seconds, n):
+        for _ in range(n):
+            if self.job is not None:
+                self.land(seconds)
+
     def land(self, seconds=0.02):
         match self.end():
             case StartWrite(ref, snapshot), row:
