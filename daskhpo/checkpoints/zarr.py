@@ -92,8 +92,8 @@ class ZarrStore:
         self._layouts: dict[str, codec.Layout] = {}  # by name; names are hashes, so never stale
         self._made: set[str] = set()  # arrays known to be durable on disk
 
-    def __reduce__(self) -> tuple[Callable[[str], ZarrStore], tuple[str]]:
-        return _unpickled, (str(self.path),)
+    def __reduce__(self) -> tuple[Callable[..., ZarrStore], tuple[type[ZarrStore], str]]:
+        return _unpickled, (type(self), str(self.path))
 
     def __repr__(self) -> str:
         return f"ZarrStore({str(self.path)!r})"
@@ -410,12 +410,12 @@ class ZarrStore:
         return layout
 
 
-def _unpickled(path: str) -> ZarrStore:
+def _unpickled(cls: type[ZarrStore], path: str) -> ZarrStore:
     """Return a store in a worker; if it has rows to restore, load zarr meanwhile.
 
     Otherwise the first write loads it, which no training waits for.
     """
-    store = ZarrStore(path)
+    store = cls(path)
     if store.path.is_dir():
         name = "daskhpo.checkpoints.local_store"
         threading.Thread(target=import_module, args=(name,), daemon=True).start()

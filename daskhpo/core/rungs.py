@@ -11,7 +11,7 @@ from daskhpo.core.types import TrialId
 
 
 def milestones(max_t: int, grace_period: int, reduction_factor: int) -> tuple[int, ...]:
-    """Return the milestones: ``r, r·η, r·η², …`` below ``R``, then ``R``.
+    """Return the milestones: r, r·η, r·η², … below ``max_t``, then ``max_t``.
 
     Computed by multiplication, because ``log(243, 3)`` is below 5 in floating point.
 

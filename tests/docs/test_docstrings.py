@@ -66,8 +66,8 @@ def members(node: ast.ClassDef) -> tuple[set[str], set[str]]:
         match statement:
             case ast.AnnAssign(target=ast.Name(id=name)):
                 fields.add(name)
-            case ast.Assign(targets=[ast.Name(id=name)]):
-                attributes.add(name)
+            case ast.Assign(targets=targets):
+                attributes |= {target.id for target in targets if isinstance(target, ast.Name)}
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
                 attributes.add(name)
                 if name == "__init__":

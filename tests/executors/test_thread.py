@@ -115,7 +115,7 @@ def test_callbacks_follow_it(study):
     class Following(Callback):
         seen: Any = ()
 
-        def on_start(self, info):
+        def on_study_start(self, info):
             self.seen = [info.name]
 
         def on_record(self, record, progress):
