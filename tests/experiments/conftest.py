@@ -17,6 +17,13 @@ pytest.importorskip("ase")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep these tests out of the fast tier: they import torch."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+
+
 @dataclass
 class FakeTrial:
     """The few things a trainable asks of its trial."""
