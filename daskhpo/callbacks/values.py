@@ -1,4 +1,4 @@
-"""Read-only values that callbacks receive: the study, its trials and their reports."""
+"""Read-only values that callbacks receive: a study, its trials, their reports."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def summarise(progress: StudyProgress) -> StudySummary:
     """Return a study as it is now."""
     return StudySummary(
         progress.n_trials,
-        MappingProxyType({status: progress.counts[status] for status in Status}),
+        MappingProxyType(dict(progress.counts)),
         None if progress.best is None else freeze(progress.best, progress),
         progress.n_slots,
         progress.n_sessions,

@@ -294,7 +294,7 @@ Record = (
 
 
 def event_of(record: Record) -> Event | None:
-    """Return the event that a record tells of; None for what the coordinator did of itself."""
+    """Return the event that a record holds; None: the coordinator acted by itself."""
     match record:
         case Reported(trial, attempt, steps, seconds, ended, preempted):
             return Trained(trial, attempt, steps, seconds, ended, preempted)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from daskhpo.core.errors import MetricError
 from daskhpo.core.types import Metrics
+
+if TYPE_CHECKING:
+    from daskhpo.core.events import Step
 
 Mode = Literal["min", "max"]
 
@@ -81,6 +84,12 @@ class Objective:
         if not math.isfinite(value):
             return math.inf
         return value if self.mode == "min" else -value
+
+    def best_loss(self, steps: Sequence[Step]) -> float:
+        """Return the smallest loss of one unit or more."""
+        values = [step.metrics[self.metric] for step in steps]
+        best = min(values) if self.mode == "min" else -max(values)
+        return best if math.isfinite(best) else min(self.loss(step.metrics) for step in steps)
 
     def value(self, loss: float) -> float:
         """Convert a loss back to the user's metric."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable
+from types import MappingProxyType
 
 from daskhpo.core.events import (
     AttemptLost,
     Deleted,
+    Dropped,
     Ended,
     Exploited,
     Failed,
@@ -50,35 +51,16 @@ class TrialRecord:
     time : seconds that it took, by purpose.
     """
 
-    __slots__ = (
-        "attempt",
-        "best_loss",
-        "bracket",
-        "checkpoint",
-        "config",
-        "ended",
-        "error",
-        "furthest",
-        "id",
-        "metrics",
-        "n_exploits",
-        "n_retrained",
-        "reason",
-        "resource",
-        "started",
-        "status",
-        "time",
-    )
+    status = Status.QUEUED
+    attempt = resource = furthest = n_exploits = n_retrained = 0
+    metrics: Metrics = MappingProxyType({})
+    best_loss = math.inf
+    checkpoint: CheckpointRef | None = None
+    reason = error = ""
+    ended: float | None = None
 
     def __init__(self, trial: TrialId, config: Config, bracket: int, started: float) -> None:
         self.id, self.config, self.bracket, self.started = trial, config, bracket, started
-        self.status = Status.QUEUED
-        self.attempt = self.resource = self.furthest = self.n_exploits = self.n_retrained = 0
-        self.metrics: Metrics = {}
-        self.best_loss = math.inf
-        self.checkpoint: CheckpointRef | None = None
-        self.reason = self.error = ""
-        self.ended: float | None = None
         self.time = TrialTime()
 
     @property
@@ -98,7 +80,7 @@ class StudyProgress:
     Attributes
     ----------
     trials : trials by id.
-    counts : number of trials per status, ended ones included.
+    counts : number of trials per status; 0 for statuses that no trial has.
     best : the trial with the best loss so far, or None.
     new_steps : units of the last `Reported` that the trial had not reported before.
     n_units : units trained so far, with those that were trained again.
@@ -116,7 +98,7 @@ class StudyProgress:
     def __init__(self, objective: Objective, *, keep_ended: bool = True) -> None:
         self.objective = objective
         self.trials: dict[TrialId, TrialRecord] = {}
-        self.counts: Counter[Status] = Counter()
+        self.counts = dict.fromkeys(Status, 0)
         self.best: TrialRecord | None = None
         self.new_steps: tuple[Step, ...] = ()
         self.n_units = self.n_preemptions = 0
@@ -136,7 +118,7 @@ class StudyProgress:
     @property
     def n_trials(self) -> int:
         """Number of trials started so far."""
-        return self.counts.total()
+        return sum(self.counts.values())
 
     @property
     def n_ended(self) -> int:
@@ -163,34 +145,21 @@ class StudyProgress:
         last, self._last = self._last, record
         if isinstance(last, Ended) and not self._keep_ended:
             del self.trials[last.trial]
-        self.slot_time.advance(record.seconds)
-        match record:
+        if record.seconds > self.slot_time.now:
+            self.slot_time.advance(record.seconds)
+        match record:  # the most frequent ones first, and without captures, which take time
             case Reported():
                 self._reported(record)
-            case Launched(number, attempt, resource):
-                trial = self.trials[number]
-                self._set_status(trial, Status.RUNNING)
-                trial.attempt, trial.resource = attempt, resource
-                self.slot_time.launch(number, trial.time)
-            case Suggested(number, config, bracket, seconds):
-                self.trials[number] = trial = TrialRecord(number, config, bracket, seconds)
-                self.counts[Status.QUEUED] += 1
-                self._release(trial)
-                self.search_seconds += record.waited
-                self.n_fallbacks += record.fallback
-            case Ended(number, status, reason, seconds):
-                trial = self.trials[number]
-                if number in self.slot_time.holding:
-                    trial.time.save(self.seconds)
-                trial.reason, trial.ended = reason, seconds
-                self._release(trial, status)
-            case Held(number):
-                trial = self.trials[number]
-                trial.time.save(self.seconds)
-                if trial.status is not Status.RUNNING:
-                    self._release(trial)
-                elif self.stop_reason is not None:  # it would have continued
-                    self._release(trial, Status.QUEUED)
+            case Launched():
+                self._launched(record)
+            case Suggested():
+                self._suggested(record)
+            case Ended():
+                self._ended(record)
+            case Held():
+                self._held(record)
+            case Dropped():
+                pass
             case Saved(number, _, ref):
                 self.checkpoints.add(ref)
                 owner = self.trials.get(number)
@@ -227,21 +196,39 @@ class StudyProgress:
             case SessionStarted():
                 self._session_started(record)
 
+    def _suggested(self, record: Suggested) -> None:
+        trial = TrialRecord(record.trial, record.config, record.bracket, record.seconds)
+        trial.time.queued_since = self.slot_time.now
+        self.trials[trial.id] = trial
+        self.counts[trial.status] += 1
+        self.search_seconds += record.waited
+        self.n_fallbacks += record.fallback
+
+    def _launched(self, record: Launched) -> None:
+        trial = self.trials[record.trial]
+        trial.attempt, trial.resource = record.attempt, record.resource
+        self._set_status(trial, Status.RUNNING)
+        self.slot_time.launch(trial.id, trial.time)
+
     def _reported(self, record: Reported) -> None:
         trial, steps = self.trials[record.trial], record.steps
-        if steps:
-            trial.time.train(steps, trial.furthest, self.seconds)
-            for step in steps:
-                trial.best_loss = min(trial.best_loss, self.objective.loss(step.metrics))
-            if trial.best_loss < self.best_loss:
-                self.best = trial
-            trial.resource, trial.metrics = steps[-1].resource, steps[-1].metrics
-            self.n_units += len(steps)
         self.new_steps = steps
-        if steps and steps[0].resource <= trial.furthest:
-            self.new_steps = tuple(step for step in steps if step.resource > trial.furthest)
-            trial.n_retrained += len(steps) - len(self.new_steps)
-        trial.furthest = max(trial.furthest, trial.resource)
+        if steps:
+            newest, n_again = steps[-1], 0
+            if steps[0].resource <= trial.furthest:
+                n_again = sum(step.resource <= trial.furthest for step in steps)
+                self.new_steps = steps[n_again:]
+                trial.n_retrained += n_again
+            if self.new_steps:
+                trial.furthest = newest.resource
+            trial.resource, trial.metrics = newest.resource, newest.metrics
+            trial.time.train(n_again, steps, self.slot_time.now)
+            self.n_units += len(steps)
+            loss = self.objective.best_loss(steps)
+            if loss < trial.best_loss:
+                trial.best_loss = loss
+                if loss < self.best_loss:
+                    self.best = trial
         self.n_preemptions += record.preempted
         match record.decision:
             case Pause():
@@ -250,10 +237,26 @@ class StudyProgress:
                 self._set_status(trial, Status.QUEUED)
             case None if record.preempted:
                 self._set_status(trial, Status.QUEUED)
-        has_state = self._takes_states and (record.decision is not None or trial.resource > 0)
-        if trial.status is not Status.RUNNING and not has_state:  # else its state is taken first
-            trial.time.save(self.seconds)
+        if trial.status is not Status.RUNNING:
+            has_state = record.decision is not None or trial.resource > 0
+            if not (has_state and self._takes_states):  # else its state is taken first
+                trial.time.save(self.slot_time.now)
+                self._release(trial)
+
+    def _held(self, record: Held) -> None:
+        trial = self.trials[record.trial]
+        trial.time.save(self.slot_time.now)
+        if trial.status is not Status.RUNNING:
             self._release(trial)
+        elif self.stop_reason is not None:  # it would have continued
+            self._release(trial, Status.QUEUED)
+
+    def _ended(self, record: Ended) -> None:
+        trial = self.trials[record.trial]
+        trial.reason, trial.ended = record.reason, record.seconds
+        if trial.id in self.slot_time.holding:
+            trial.time.save(self.slot_time.now)
+        self._release(trial, record.status)
 
     def _stop_reporter(self, last: Record | None) -> None:
         """Queue the trial whose report reached the target: the stop follows from it."""
@@ -265,7 +268,7 @@ class StudyProgress:
                 trial = self.trials[number]
                 self._set_status(trial, Status.QUEUED)
                 if not self._takes_states:
-                    trial.time.save(self.seconds)
+                    trial.time.save(self.slot_time.now)
                     self._release(trial)
 
     def _session_started(self, record: SessionStarted) -> None:
@@ -278,7 +281,7 @@ class StudyProgress:
 
     def _lose(self, trial: TrialRecord, error: str = "", *, paused: bool = False) -> None:
         """Take a trial's slot, and the training in it since its last report."""
-        trial.time.lose(self.seconds)
+        trial.time.lose(self.slot_time.now)
         trial.error = error or trial.error
         if paused:
             self._release(trial, Status.PAUSED)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from daskhpo.core.events import Step
 from daskhpo.core.types import TrialId
 
 
-@dataclass(slots=True)
 class TrialTime:
     """Seconds of one trial, by purpose.
 
@@ -25,11 +23,7 @@ class TrialTime:
     queued_since : study time since which it is queued; None: it is not.
     """
 
-    useful: float = 0.0
-    lost: float = 0.0
-    saving: float = 0.0
-    queued: float = 0.0
-    accounted: float = 0.0
+    useful = lost = saving = queued = accounted = 0.0
     queued_since: float | None = None
 
     @property
@@ -37,15 +31,21 @@ class TrialTime:
         """Seconds in slots, in total."""
         return self.useful + self.lost + self.saving
 
-    def train(self, steps: Iterable[Step], furthest: int, now: float) -> None:
-        """Record reported units; those up to ``furthest`` had been reported before."""
-        for step in steps:
-            seconds = max(0.0, min(step.seconds, now) - self.accounted)
-            if step.resource <= furthest:
-                self.lost += seconds
-            else:
-                self.useful += seconds
-            self.accounted += seconds
+    def train(self, n_again: int, steps: Sequence[Step], now: float) -> None:
+        """Record reported units, the first ``n_again`` of which had been reported before."""
+        if n_again:
+            self.lost += self._account(steps[n_again - 1].seconds, now)
+        self.useful += self._account(steps[-1].seconds, now)
+
+    def _account(self, until: float, now: float) -> float:
+        """Account for the time until a unit's end, and return it."""
+        if until > now:  # a worker's clock may be ahead
+            until = now
+        seconds = until - self.accounted
+        if seconds <= 0:
+            return 0.0
+        self.accounted = until
+        return seconds
 
     def save(self, now: float) -> None:
         """Record that its state was saved, or its slot is free."""
@@ -88,8 +88,6 @@ class SlotTime:
     def advance(self, seconds: float) -> None:
         """Advance the clock."""
         passed = seconds - self.now
-        if passed <= 0:
-            return
         self.now = seconds
         n_held = len(self.holding)
         n_slots = max(self.n_slots, n_held)
@@ -100,16 +98,15 @@ class SlotTime:
 
     def launch(self, number: TrialId, time: TrialTime) -> None:
         """Give a slot to a trial."""
-        self._wait(time, ready=False)
+        if time.queued_since is not None:
+            time.queued += self.now - time.queued_since
+            time.queued_since = None
         time.accounted = self.now
         self.holding[number] = time
 
     def release(self, number: TrialId, time: TrialTime, *, queued: bool) -> None:
         """Mark a trial as having no slot; ``queued``: it is ready to continue."""
         self.holding.pop(number, None)
-        self._wait(time, ready=queued)
-
-    def _wait(self, time: TrialTime, *, ready: bool) -> None:
         if time.queued_since is not None:
             time.queued += self.now - time.queued_since
-        time.queued_since = self.now if ready else None
+        time.queued_since = self.now if queued else None

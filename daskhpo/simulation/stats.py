@@ -53,18 +53,20 @@ class SimulationStats:
     def append(self, record: Record) -> None:
         """Process the next record."""
         self.progress.apply(record)
-        match record:
-            case Reported(trial, steps=steps) if steps:
-                if self._curve is not None:
-                    first, last = steps[0].resource, steps[-1].resource
-                    self.n_extrapolated += max(0, last - max(self._recorded[trial], first - 1))
-                if self._target is not None:
-                    self._compare(record, self._target)
-            case Suggested(trial, config) if self._curve is not None:
-                self._recorded[trial] = self._curve(config).n_units
+        if isinstance(record, Reported):
+            if self._curve is not None:
+                self._count_extrapolated(record)
+            if self._target is not None:
+                self._compare(record, self._target)
+        elif self._curve is not None and isinstance(record, Suggested):
+            self._recorded[record.trial] = self._curve(record.config).n_units
 
     def flush(self) -> None:
         pass
+
+    def _count_extrapolated(self, record: Reported) -> None:
+        recorded = self._recorded[record.trial]
+        self.n_extrapolated += sum(step.resource > recorded for step in record.steps)
 
     def _compare(self, record: Reported, target: float) -> None:
         objective = self.progress.objective

@@ -72,7 +72,7 @@ def test_it_agrees_with_the_result(scheduler, limits, options):
     progress, trials, cost = stats.progress, result.trials(), result.cost()
     assert progress.n_trials == result.num_trials
     counts = trials["status"].value_counts()
-    assert +progress.counts == {s: counts[s.value] for s in Status if s.value in counts}
+    assert progress.counts == {s: counts.get(s.value, 0) for s in Status}
     assert progress.n_ended == sum(progress.counts[s] for s in Status if s.ended)
     assert progress.n_units == sum(len(r.steps) for r in records if isinstance(r, Reported))
     assert progress.seconds == cost["seconds"]
