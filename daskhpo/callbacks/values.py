@@ -1,4 +1,4 @@
-"""Read-only values that callbacks receive: the study, its trials and their reports."""
+"""Read-only values that callbacks receive: a study, its trials, their reports."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def report(
     attempt: int = 1,
     **others: float,
 ) -> Reported:
-    """Return a report of the units ``first`` to ``last``, the last of which ended at ``at``."""
+    """Return a report of units, of which the last one ended at ``at``."""
     steps = [
         Step(unit, {"loss": 0.3 + trial + 1 / unit, **others}, at - (last - unit))
         for unit in range(first, last + 1)
@@ -213,7 +213,7 @@ def an_info(directory: Path, records: Sequence[Record]) -> StudyInfo:
 def follow(
     callbacks: Sequence[Callback], records: Sequence[Record], info: StudyInfo
 ) -> CallbackList:
-    """Let callbacks follow records, with a tick after each; return them, not yet at the end."""
+    """Let callbacks follow records, with a tick after each, and no end yet."""
     followers = CallbackList(callbacks, info)
     for record in records:
         followers.apply(record)
