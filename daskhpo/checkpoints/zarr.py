@@ -13,7 +13,8 @@
 Chunks are not compressed (weights shrink by 6-8 % at several times the time), so a chunk's file is
 the row itself. zarr creates and opens the group and its arrays; a row's bytes pass by zarr's event
 loop (see `daskhpo.checkpoints.local_store`). Any zarr reader sees the same bytes:
-``zarr.open_group(path)[ref.array][ref.id]``. zarr is loaded when a row is first written or read.
+``zarr.open_group(path)[ref.array][ref.id]``. zarr is loaded when a row is first written or read, or
+in a worker beside its first training.
 
 A row exists completely or not at all, even after a killed process or a power cut (see
 `daskhpo.atomic_files`). A row that exists is committed only if the study's journal records it.
@@ -411,15 +412,14 @@ class ZarrStore:
 
 
 def _unpickled(cls: type[ZarrStore], path: str) -> ZarrStore:
-    """Return a store in a worker; if it has rows to restore, load zarr meanwhile.
+    """Return a store in a worker, and load zarr meanwhile.
 
-    Otherwise the first write loads it, which no training waits for.
+    The import takes 0.3 s. Later it would delay the first restore, or the first write, which may
+    be the last thing that a worker has time for.
     """
-    store = cls(path)
-    if store.path.is_dir():
-        name = "daskhpo.checkpoints.local_store"
-        threading.Thread(target=import_module, args=(name,), daemon=True).start()
-    return store
+    name = "daskhpo.checkpoints.local_store"
+    threading.Thread(target=import_module, args=(name,), daemon=True).start()
+    return cls(path)
 
 
 def _array(name: str, row: int) -> str:
