@@ -103,10 +103,10 @@ def log(folder: Path) -> str:
     return "\n".join(path.read_text() for path in (folder / "runs/first/job").glob("*.log"))
 
 
-def ends_well(folder: Path, n_trials: int) -> None:
+def ends_well(folder: Path, n_trials: int, seconds: float = 60.0) -> None:
     """The study comes to its end with all its trials, each unit reported once, and no job stays."""
     path = folder / "runs/first"
-    until(lambda: not run_status(path), f"{path} is over; it said: {log(folder)}")
+    until(lambda: not run_status(path), f"{path} is over; it said: {log(folder)}", seconds)
     result = load_study(path)
     assert (result.trials()["status"] == "completed").all(), log(folder)
     assert len(result.trials()) == n_trials
@@ -194,7 +194,7 @@ def test_a_head_that_slurm_kills_is_followed_by_the_next_link(slurm, folder):
     assert jobs_of(number) == [], "a link that was not needed any more is still there"
 
 
-@pytest.mark.timeout(240)  # up to two walltimes, and the start of two jobs
+@pytest.mark.timeout(300)  # up to three walltimes, and the start of three jobs
 def test_a_head_stops_before_its_walltime_ends_and_the_next_link_goes_on(slurm, folder):
     write(folder, 1.0)
     number = submit(folder, "--num-trials", "10", "--walltime", "60s", "--chain", "3", *TWO_GPUS)
@@ -212,7 +212,7 @@ def test_a_head_stops_before_its_walltime_ends_and_the_next_link_goes_on(slurm, 
     assert load_study(path).trials()["status"].isin(["completed", "queued", "running"]).all()
     state = slurm.command("scontrol", "--oneliner", "show", "job", f"{number}_1")
     assert "JobState=COMPLETED" in state, "Slurm had to end it"
-    ends_well(folder, 10)
+    ends_well(folder, 10, 150)
 
 
 def test_stop_ends_a_study_and_its_chain(slurm, folder):

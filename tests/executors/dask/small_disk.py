@@ -23,10 +23,10 @@ POLICY = CheckpointPolicy("rung", memory=0)  # nothing stays in memory: each sta
 
 
 def a_study(folder: Path, max_t: int) -> Study:
-    """Four trials that take turns; a state takes 84 kB."""
+    """Trials that take turns; a state takes 84 kB, and is written faster than a unit is trained."""
     return Study(
         Walker,
-        {"seconds": 0.0, "size": 10_000},
+        {"seconds": 0.1, "size": 10_000},
         "loss",
         scheduler=Turns(max_t),
         storage=folder,
