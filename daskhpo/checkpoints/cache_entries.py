@@ -100,7 +100,7 @@ class CacheEntries:
         self._entries[entry.ref.id] = entry
 
     def remove(self, entry: CacheEntry) -> None:
-        """Remove an entry; its memory is neither recycled nor counted, unless it is in flight."""
+        """Remove an entry; its memory no longer counts, unless it is in flight."""
         del self._entries[entry.ref.id]
 
     # -- memory ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The decisions of a worker's cache: what is staged, written, evicted or dropped, and when.
+"""Decisions of a worker's cache: what to stage, write, evict or drop, and when.
 
 ::
 
@@ -385,7 +385,7 @@ class CacheState:
         self._remove(entry)
 
     def _remove(self, entry: CacheEntry) -> None:
-        """Remove an entry; what is in flight is still read, and is freed when that has ended."""
+        """Remove an entry; one that is in flight is freed when that has ended."""
         self._entries.remove(entry)
         if entry is not self._entries.in_flight:
             self._free(entry)

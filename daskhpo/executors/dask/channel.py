@@ -1,4 +1,4 @@
-"""Channel between a lease and the coordinator's thread, over a socket or a Dask connection.
+"""Channel between a lease and the coordinator, over a socket or a Dask connection.
 
 A call by Dask passes through two event loops, and switches threads at each end. This costs more
 than the decision. Over plain TCP, lease and coordinator therefore share the socket that Dask
@@ -63,7 +63,7 @@ class Channel(Protocol):
         """
 
     def push_live(self, trained: Trained) -> None:
-        """Send units of an unfinished segment; costs microseconds, never waits, may be lost."""
+        """Send units of an unfinished segment; never waits, and may be lost."""
 
     def push_leaving(self) -> None:
         """Say ahead of the next call that the worker is about to leave. Thread-safe."""
@@ -72,7 +72,7 @@ class Channel(Protocol):
         """Send what happened to a state; arrives at least once. Thread-safe."""
 
     def fetch(self, peer: Peer, checkpoint_id: int) -> tuple[Snapshot, float] | None:
-        """Return a state from another worker's memory, and its unsaved seconds of training.
+        """Return a state from another worker's memory, and its unsaved seconds.
 
         None: it is not there.
 
@@ -194,7 +194,7 @@ class DaskTransport:
         self._comm, self._is_plain = self._loop.run_until_complete(self._connect(slot))
 
     def taken(self) -> Transport:
-        """Return the socket as a transport if the study has taken its end of it, else this."""
+        """Return the socket as a transport if the study has taken its end, else this."""
         if not self._is_plain:
             return self
         end = socket_of(self._comm)
@@ -241,7 +241,7 @@ class DaskTransport:
 
 
 async def send_notes(worker: Any, name: str, notes: Notes) -> None:
-    """Send notes on a new connection, in the worker's event loop, and wait until they arrived.
+    """Send notes on a new connection, and wait until they have arrived.
 
     The scheduler removes a worker that retires, and Dask's stream to it, before the worker closes.
     """

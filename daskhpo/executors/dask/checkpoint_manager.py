@@ -29,7 +29,7 @@ class CheckpointManager:
     Parameters
     ----------
     store : the study's checkpoints.
-    channel : the study, which is told what happens to the states, and other workers.
+    channel : the study, which receives what happens to the states, and other workers.
     memory : bytes of memory for states.
     seconds_left : returns the seconds until states should be written; None: no end is known.
     on_open, on_close : called when the cache was made, and after it was closed.

@@ -167,7 +167,7 @@ class _FlushOnClose(WorkerPlugin):  # type: ignore[misc]
         asyncio.run_coroutine_threadsafe(add, self._worker.loop.asyncio_loop).result()
 
     def remove(self) -> None:
-        """Remove the plugin; does not wait: the worker may be closing, and waiting for this."""
+        """Remove the plugin, without waiting: the worker may be waiting for this."""
         self._worker.loop.add_callback(self._remove)
 
     async def _remove(self) -> None:

@@ -1,4 +1,4 @@
-"""Leases of a study on a Dask scheduler's workers: take, watch, instruct and end them."""
+"""Leases of a study on the workers of a Dask scheduler."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEASE_END_SECONDS = 10.0  # longest wait for leases to end, at the end of a stud
 
 
 class LeaseManager:
-    """The leases of one study; a tenant of the broker, which assigns workers to studies.
+    """The leases of one study: a tenant of the broker, which assigns workers.
 
     It runs in the scheduler's event loop; methods for the coordinator's thread are thread-safe.
 
@@ -53,7 +53,7 @@ class LeaseManager:
         self._watch = self._loop.create_task(self._watch_worker_count())
 
     async def close(self) -> None:
-        """Take no more workers, and wait for the leases to end, at most `LEASE_END_SECONDS`."""
+        """Take no more workers, and wait `LEASE_END_SECONDS` for the leases to end."""
         self._broker.leave(self)
         if self._watch is not None:
             self._watch.cancel()
