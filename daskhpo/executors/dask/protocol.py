@@ -32,7 +32,7 @@ from daskhpo.core.types import CheckpointRef
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """A lease has begun. ``job``: Slurm job id of its worker; empty: it runs in no job."""
+    """A lease has begun. ``job``: id of its worker's Slurm job; empty: none."""
 
     worker: str
     job: str
@@ -96,7 +96,7 @@ StateEvent = Saved | SaveFailed | Dropped
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What happened to a state in a lease's cache. Notes are numbered from 1; a copy is ignored."""
+    """An event of a state in a lease's cache, numbered from 1; copies are ignored."""
 
     number: int
     event: StateEvent
@@ -153,7 +153,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Train; restore the state first, if there is one, from memory, the peer or the store."""
+    """Train; first restore the state, if any, from memory, the peer or the store."""
 
     train: Train
     peer: Peer | None
@@ -197,7 +197,7 @@ _Convert = Callable[[Any], Any]
 
 
 class Codec(Generic[WireMessage]):
-    """The messages of one type as data that msgpack takes: tuples, dicts, text and numbers."""
+    """Conversion of messages of one type to data that msgpack takes, and back."""
 
     def __init__(self, kind: Any) -> None:
         encode, decode = _converters(kind)
@@ -288,12 +288,12 @@ LeaseEvent = TypeVar("LeaseEvent", bound=Held | Erred | StateEvent)
 
 
 def arrived(event: LeaseEvent, at: float) -> LeaseEvent:
-    """Return an event with the time of its arrival: the clocks of two machines may differ."""
+    """Return an event with the time of its arrival: clocks of machines may differ."""
     return replace(event, seconds=at)
 
 
 def trained_at(trained: Trained, at: float, not_before: float) -> Trained:
-    """Return the event as it arrives: its units keep their distances in time, and their order.
+    """Return the event as it arrives: its units keep their distances and their order.
 
     Parameters
     ----------

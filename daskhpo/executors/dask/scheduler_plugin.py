@@ -1,4 +1,4 @@
-"""The study plugin of Dask's scheduler: a session of a study from its start to its end."""
+"""The study plugin of Dask's scheduler: a session from its start to its end."""
 
 from __future__ import annotations
 

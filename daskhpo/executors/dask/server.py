@@ -1,4 +1,4 @@
-"""Server of a study in Dask's scheduler: connections of leases, clients and retired workers."""
+"""Server of a study in Dask's scheduler: connections of leases and clients."""
 
 from __future__ import annotations
 

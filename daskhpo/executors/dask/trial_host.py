@@ -1,4 +1,4 @@
-"""Host of a slot's trials: carries out the study's commands and answers with events."""
+"""Host of a slot's trials: carries out commands and answers with events."""
 
 from __future__ import annotations
 

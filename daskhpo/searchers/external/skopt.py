@@ -140,7 +140,7 @@ Point = tuple[Any, ...]  # a configuration's values in the order of the domains,
 
 
 class _Skopt(Optimiser):
-    """An `Optimizer` that gets all trials again for each proposal; handles are numbers.
+    """An `Optimizer` that gets all trials for each proposal; handles are numbers.
 
     Losses change, and pending trials have a made-up one: `Optimizer.tell` only appends. To ask it
     for several points would fit the model once for each of them.
@@ -232,7 +232,7 @@ def _check_estimator(estimator: Any, acq_optimizer: str) -> None:
 
 
 def _model(estimator: Any, seed: int) -> Any:
-    """Return the name of a model, or a copy of a regressor with a seed wherever it has none."""
+    """Return the name of a model, or a copy of a regressor with seeds."""
     from sklearn.base import clone
     from skopt.learning import GradientBoostingQuantileRegressor
     from skopt.utils import cook_estimator
@@ -251,7 +251,7 @@ def _model(estimator: Any, seed: int) -> Any:
 
 
 def _boosted_trees(trees: Any) -> Any:
-    """Mend scikit-optimize 0.10.2 for numpy 2.4 (no ``in1d``) and scikit-learn 1.7 (tags)."""
+    """Mend scikit-optimize 0.10.2 for numpy 2.4 (``in1d``) and scikit-learn 1.7."""
     from skopt.learning import GradientBoostingQuantileRegressor
 
     class BoostedTrees(GradientBoostingQuantileRegressor):  # type: ignore[misc]
