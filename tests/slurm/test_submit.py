@@ -208,7 +208,7 @@ def test_a_head_stops_before_its_walltime_ends_and_the_next_link_goes_on(slurm, 
     first = before[: [isinstance(r, SessionStarted) for r in before].index(True, 1)]
     kinds = {type(record) for record in first}
     assert StopRequested in kinds
-    assert AttemptLost not in kinds, "a trial was cut off"
+    assert not [r for r in first if isinstance(r, AttemptLost) and r.blame], "a trial was cut off"
     assert load_study(path).trials()["status"].isin(["completed", "queued", "running"]).all()
     state = slurm.command("scontrol", "--oneliner", "show", "job", f"{number}_1")
     assert "JobState=COMPLETED" in state, "Slurm had to end it"
