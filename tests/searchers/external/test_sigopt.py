@@ -250,6 +250,7 @@ assert failed.failed is True, failed
 """
 
 
+@pytest.mark.slow
 @needs_foreign
 def test_sigopts_own_client_sends_the_same(server, tmp_path):
     ours = SigOptSearch(server.address, TOKEN)

@@ -106,13 +106,14 @@ def searched(name, knows, batch_size, make=None, marks=()):
     return pytest.param(make, knows, batch_size, id=name, marks=marks)
 
 
+FOREIGN = [needs_foreign, pytest.mark.slow]  # `make test-fast` sets up no second environment
 SEARCHED = [
     searched("GP", gp_knows, int, GPSearch),
     searched("Optuna", optuna_knows, place, OptunaSearch, needs("optuna", "optuna")),
     searched("HyperOpt", hyperopt_knows, place, HyperOptSearch, needs("hyperopt", "hyperopt")),
     searched("Ax", ax_knows, float, AxSearch, [needs("ax", "ax"), *AX_WARNINGS]),
     searched("scikit-optimize", skopt_knows, place, SkoptSearch),
-    searched("Dragonfly", dragonfly_knows, int, lambda: DragonflySearch(PYTHON), needs_foreign),
+    searched("Dragonfly", dragonfly_knows, int, lambda: DragonflySearch(PYTHON), FOREIGN),
     searched("SigOpt", sigopt_knows, float),
 ]
 
