@@ -18,6 +18,9 @@ class MemoryStore:
     def __init__(self) -> None:
         self._rows: dict[tuple[str, int], tuple[CheckpointRef, codec.Snapshot]] = {}
 
+    def prepare(self) -> None:
+        """Do nothing: nothing must be loaded."""
+
     def write(self, ref: CheckpointRef, state: Any) -> CheckpointRef:
         """Keep a snapshot of ``state``; return ``ref`` with array, size and checksum."""
         return self._keep(ref, codec.snapshot(state, ref.trial, ref.resource))

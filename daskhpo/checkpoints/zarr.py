@@ -14,7 +14,7 @@ Chunks are not compressed (weights shrink by 6-8 % at several times the time), s
 the row itself. zarr creates and opens the group and its arrays; a row's bytes pass by zarr's event
 loop (see `daskhpo.checkpoints.local_store`). Any zarr reader sees the same bytes:
 ``zarr.open_group(path)[ref.array][ref.id]``. zarr is loaded when a row is first written or read, or
-in a worker beside its first training.
+before, by `ZarrStore.prepare`.
 
 A row exists completely or not at all, even after a killed process or a power cut (see
 `daskhpo.atomic_files`). A row that exists is committed only if the study's journal records it.
@@ -93,11 +93,16 @@ class ZarrStore:
         self._layouts: dict[str, codec.Layout] = {}  # by name; names are hashes, so never stale
         self._made: set[str] = set()  # arrays known to be durable on disk
 
-    def __reduce__(self) -> tuple[Callable[..., ZarrStore], tuple[type[ZarrStore], str]]:
-        return _unpickled, (type(self), str(self.path))
+    def __reduce__(self) -> tuple[type[ZarrStore], tuple[str]]:
+        return type(self), (str(self.path),)
 
     def __repr__(self) -> str:
         return f"ZarrStore({str(self.path)!r})"
+
+    def prepare(self) -> None:
+        """Load zarr in a thread: the first write may be the last thing its process has time for."""
+        name = "daskhpo.checkpoints.local_store"
+        threading.Thread(target=import_module, args=(name,), daemon=True).start()
 
     def write(self, ref: CheckpointRef, state: Any) -> CheckpointRef:
         """Write ``state`` durably; return ``ref`` with array, size and checksum.
@@ -409,17 +414,6 @@ class ZarrStore:
                 self._layouts.clear()
             self._layouts[array] = layout
         return layout
-
-
-def _unpickled(cls: type[ZarrStore], path: str) -> ZarrStore:
-    """Return a store in a worker, and load zarr meanwhile.
-
-    The import takes 0.3 s. Later it would delay the first restore, or the first write, which may
-    be the last thing that a worker has time for.
-    """
-    name = "daskhpo.checkpoints.local_store"
-    threading.Thread(target=import_module, args=(name,), daemon=True).start()
-    return cls(path)
 
 
 def _array(name: str, row: int) -> str:

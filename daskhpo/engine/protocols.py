@@ -93,6 +93,9 @@ class CheckpointStore(Protocol):
     ``daskhpo.testing.stores.CheckpointStoreContract`` tests what is said here.
     """
 
+    def prepare(self) -> None:
+        """Load what a write needs, without waiting for it; called when there is a first state."""
+
     def write(self, ref: CheckpointRef, state: Any) -> CheckpointRef:
         """Write a state to its row; return the complete reference once it is durable.
 

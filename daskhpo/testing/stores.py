@@ -100,6 +100,12 @@ class CheckpointStoreContract:
         assert ref.array
         assert ref.n_bytes > 0
 
+    def test_preparing_writes_nothing(self, store: CheckpointStore) -> None:
+        store.prepare()
+        assert store.list() == []
+        assert store.clean().n_files == 0
+        assert_same_state(store.read(store.write(a_ref(), a_state())), a_state())
+
     def test_rows_are_independent(self, store: CheckpointStore) -> None:
         refs = [store.write(a_ref(row, trial=row), a_state(row)) for row in range(4)]
         store.delete(refs[1])

@@ -129,10 +129,12 @@ def test_a_checkpoint_is_one_file(store):
     assert set(files_of(store)) == before
 
 
-def test_in_a_worker_zarr_is_loaded_beside_the_training(store):
+def test_zarr_is_loaded_beside_the_training_and_only_for_a_state(store):
     code = (
         "import pickle, sys, threading\n"
         f"store = pickle.loads({pickle.dumps(store)!r})\n"
+        "assert threading.active_count() == 1\n"
+        "store.prepare()\n"
         "[loading] = [t for t in threading.enumerate() if t is not threading.current_thread()]\n"
         "loading.join()\n"
         "assert 'zarr' in sys.modules\n"

@@ -154,6 +154,7 @@ class CheckpointManager:
         if self._cache is None:
             from daskhpo.checkpoints.cache import StateCache
 
+            self._store.prepare()
             staging = self._policy.staging
             self._cache = StateCache(
                 self._store,
