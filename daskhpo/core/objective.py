@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from daskhpo.core.errors import MetricError
+from daskhpo.core.plain import LARGEST_INT, short, to_python, why_not_text
 from daskhpo.core.types import Metrics
 
 if TYPE_CHECKING:
@@ -51,17 +54,23 @@ class Objective:
         """
         if not isinstance(metrics, Mapping):
             raise MetricError(
-                f"reported {metrics!r}, a {type(metrics).__name__}; "
+                f"reported {short(metrics)}, a {type(metrics).__name__}; "
                 f"report a dict of numbers with {self.metric!r} in it"
             )
         plain = {}
         for name, value in metrics.items():
             number = value if type(value) in (float, int) else _number(value)
-            if number is None or not isinstance(name, str):
+            if number is None or type(name) is not str:
                 raise MetricError(
-                    f"reported {name!r}: {value!r}, a {type(value).__name__}; "
+                    f"reported {short(name)}: {short(value)}, a {type(value).__name__}; "
                     "report a dict of names to numbers (flat, no lists, no strings)"
                 )
+            if type(number) is int and abs(number) > LARGEST_INT:
+                raise MetricError(
+                    f"reported {name!r} as an int that is larger than any float; scale it down"
+                )
+            if reason := why_not_text(name):
+                raise MetricError(f"the metric name {name!r} {reason}; rename the metric")
             if name in RESERVED:
                 raise MetricError(
                     f"the metric name {name!r} is reserved for a column of the study's tables; "
@@ -102,13 +111,13 @@ class Objective:
 
 def _number(value: Any) -> float | None:
     """Return a Python number for anything that is a single number, or None."""
-    if isinstance(value, (int, float)):  # bools and subclasses, such as numpy.float64
+    value = to_python(value)
+    if isinstance(value, (int, float)):  # bools and other subclasses
         return float(value) if isinstance(value, float) else int(value)
-    item = getattr(value, "item", None)  # numpy scalars, tensors of one element
-    if item is None or getattr(value, "size", None) is None:
-        return None
+    if isinstance(value, np.generic) or getattr(value, "size", None) is None:
+        return None  # numpy's dates and durations, among others
     try:
-        plain = item()
-    except (ValueError, RuntimeError, TypeError):
+        plain = to_python(value.item())  # tensors and arrays of one element
+    except (ValueError, RuntimeError, TypeError, AttributeError):
         return None
     return plain if isinstance(plain, (int, float)) else None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from daskhpo.core.plain import is_number, short, to_python, typed, why_not_plain
 from daskhpo.core.types import Config
 
 
@@ -74,7 +75,7 @@ class Real(Domain):
         return _shrink(value, self.low, self.high, self.log)
 
     def contains(self, value: Any) -> bool:
-        return _is_number(value) and bool(self.low <= value <= self.high)
+        return is_number(value) and bool(self.low <= value <= self.high)
 
     def grid(self, n: int) -> list[float]:
         return [self.from_unit(float(u)) for u in _spread(n)]
@@ -103,7 +104,7 @@ class Integer(Domain):
         _plain_bounds(self)
         for name in ("low", "high"):
             bound = getattr(self, name)
-            if not isinstance(bound, int) or isinstance(bound, bool):
+            if type(bound) is not int:
                 raise TypeError(f"{self}: {name}={bound!r} must be an int; use Real for floats")
         _check_bounds(self, self.low, self.high, self.log)
 
@@ -130,7 +131,7 @@ class Integer(Domain):
 
     def perturb(self, value: int, generator: np.random.Generator) -> int:
         factor = _factor(generator)
-        moved = round(value * factor)
+        moved = round(min(max(value * factor, self.low), self.high))
         if moved == value:
             moved += 1 if (factor > 1) == (value >= 0) else -1
         return min(max(moved, self.low), self.high)
@@ -149,9 +150,9 @@ class Ordinal(Domain):
     values: tuple[float, ...]
 
     def __init__(self, values: Sequence[float]) -> None:
-        object.__setattr__(self, "values", tuple(_python(value) for value in values))
+        object.__setattr__(self, "values", tuple(to_python(value) for value in values))
         for value in self.values:
-            if not _is_number(value):
+            if not is_number(value):
                 raise TypeError(f"{self}: {value!r} is not a number; use Categorical")
         if len(self.values) < 2:
             raise ValueError(f"{self} needs at least two values; give a constant as a plain value")
@@ -165,7 +166,7 @@ class Ordinal(Domain):
         return (self.values.index(value) + 0.5) / len(self.values)
 
     def contains(self, value: Any) -> bool:
-        return _is_number(value) and value in self.values
+        return is_number(value) and value in self.values
 
     def grid(self, n: int) -> list[float]:
         return [self.values[i] for i in _pick(n, len(self.values))]
@@ -188,35 +189,34 @@ class Categorical(Domain):
     values: tuple[Any, ...]
 
     def __init__(self, values: Sequence[Any]) -> None:
-        object.__setattr__(self, "values", tuple(_python(value) for value in values))
+        object.__setattr__(self, "values", tuple(to_python(value) for value in values))
         for value in self.values:
-            if not _is_plain(value):
+            if reason := why_not_plain(value):
                 raise TypeError(
-                    f"Categorical: {value!r} is a {type(value).__name__}; allowed are str, int, "
-                    "float, bool, None and tuples of these. Give names and look the objects up "
-                    "in the trainable"
+                    f"Categorical: {short(value)} {reason}. Give names and look the objects up in "
+                    "the trainable"
                 )
         if len(self.values) < 2:
             raise ValueError(f"{self} needs at least two values; give a constant as a plain value")
-        if len({_typed(value) for value in self.values}) < len(self.values):
+        if len({typed(value) for value in self.values}) < len(self.values):
             raise ValueError(f"{self}: a value is given twice")
 
     def from_unit(self, u: float) -> Any:
         return self.values[_slot(u, len(self.values))]
 
     def to_unit(self, value: Any) -> float:
-        places = [_typed(v) for v in self.values]
-        return (places.index(_typed(_python(value))) + 0.5) / len(places)
+        places = [typed(v) for v in self.values]
+        return (places.index(typed(to_python(value))) + 0.5) / len(places)
 
     def contains(self, value: Any) -> bool:
-        value = _python(value)
-        return _is_plain(value) and _typed(value) in {_typed(v) for v in self.values}
+        value = to_python(value)
+        return not why_not_plain(value) and typed(value) in {typed(v) for v in self.values}
 
     def grid(self, n: int) -> list[Any]:
         return [self.values[i] for i in _pick(n, len(self.values))]
 
     def perturb(self, value: Any, generator: np.random.Generator) -> Any:
-        others = [v for v in self.values if _typed(v) != _typed(_python(value))]
+        others = [v for v in self.values if typed(v) != typed(to_python(value))]
         return others[int(generator.integers(len(others)))]
 
 
@@ -250,15 +250,14 @@ class Space(Mapping[str, Any]):
             raise TypeError(f"space={space!r} must be a dict of names to domains")
         if not space:
             raise ValueError("space={} is empty: give at least one hyperparameter")
-        self._items = {name: _python(item) for name, item in space.items()}
+        self._items = {name: to_python(item) for name, item in space.items()}
         for name, domain in self._items.items():
-            if not isinstance(name, str) or not name:
+            if type(name) is not str or not name or why_not_plain(name):
                 raise TypeError(f"space: the name {name!r} must be a non-empty string")
-            if not isinstance(domain, Domain) and not _is_plain(domain):
+            if not isinstance(domain, Domain) and (reason := why_not_plain(domain)):
                 raise TypeError(
-                    f"space[{name!r}]={domain!r} is a {type(domain).__name__}; allowed are Real, "
-                    "Integer, Ordinal, Categorical, and as a constant str, int, float, bool, None "
-                    "or a tuple of these"
+                    f"space[{name!r}]={short(domain)} {reason}. A domain is a Real, Integer, "
+                    "Ordinal or Categorical"
                 )
         self.domains: dict[str, Domain] = {
             name: item for name, item in self._items.items() if isinstance(item, Domain)
@@ -317,7 +316,7 @@ class Space(Mapping[str, Any]):
             if not domain.contains(config[name]):
                 raise ValueError(f"{name}={config[name]!r} is not in {domain}")
         for name, constant in self.constants.items():
-            if name in config and _typed(_python(config[name])) != _typed(constant):
+            if name in config and typed(to_python(config[name])) != typed(constant):
                 raise ValueError(f"{name}={config[name]!r} but the space fixes it at {constant!r}")
         own = {name: _own(domain, config[name]) for name, domain in self.domains.items()}
         return {name: own.get(name, self._items[name]) for name in self._items}
@@ -366,41 +365,13 @@ def _own(domain: Domain, value: Any) -> Any:
             return domain.from_unit(domain.to_unit(value))
 
 
-def _python(value: Any) -> Any:
-    """Convert a numpy scalar, which a journal cannot hold, to a Python object."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def _plain_bounds(domain: Real | Integer) -> None:
-    object.__setattr__(domain, "low", _python(domain.low))
-    object.__setattr__(domain, "high", _python(domain.high))
-
-
-def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float, np.integer, np.floating))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple):
-        return all(_is_plain(item) for item in value)
-    if isinstance(value, float) and math.isnan(value):
-        return False  # a lookup could not find it: NaN is not equal to itself
-    return value is None or isinstance(value, (str, bool, int, float))
-
-
-def _typed(value: Any) -> Any:
-    """Return a key in which 1, 1.0 and True differ."""
-    if isinstance(value, tuple):
-        return tuple(_typed(item) for item in value)
-    return type(value), value
+    object.__setattr__(domain, "low", to_python(domain.low))
+    object.__setattr__(domain, "high", to_python(domain.high))
 
 
 def _check_bounds(domain: Domain, low: float, high: float, log: bool) -> None:
-    if not (_is_number(low) and _is_number(high) and math.isfinite(high - low)):
+    if not (is_number(low) and is_number(high) and is_number(high - low)):
         raise ValueError(f"{domain}: low={low!r} and high={high!r} must be finite numbers")
     if low == high:
         raise ValueError(f"{domain}: low equals high; give a constant as a plain value")

@@ -21,8 +21,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgpack
-
 from daskhpo.core.events import Trained
 from daskhpo.executors.dask.protocol import (
     CALLS,
@@ -163,15 +161,13 @@ class SocketTransport:
     """Plain TCP: a socket that both ends have taken from their event loops."""
 
     def __init__(self, end: socket.socket) -> None:
-        self._end, self._unpacker = end, _unpacker()
-        self._packer = msgpack.Packer()  # a new one takes a quarter of a megabyte each time
+        self._end, self._read = end, COMMANDS.reader()
 
     def exchange(self, call: Call) -> LeaseCommand:
-        self._end.sendall(self._packer.pack(CALLS.encode(call)))
+        self._end.sendall(CALLS.encode(call))
         while got := self._end.recv(65536):
-            self._unpacker.feed(got)
-            for reply in self._unpacker:
-                return COMMANDS.decode(reply)
+            for reply in self._read(got):
+                return reply
         raise ConnectionError("the study has closed the channel")
 
     def close(self) -> None:
@@ -278,10 +274,6 @@ def socket_of(comm: Any) -> socket.socket | None:
     return taken
 
 
-def _unpacker() -> Any:
-    return msgpack.Unpacker(use_list=False, strict_map_key=False)
-
-
 # -- the coordinator's end -----------------------------------------------------------------------
 
 
@@ -296,11 +288,11 @@ class SocketReply:
     """Reply on a socket, sent by the calling thread."""
 
     def __init__(self, end: socket.socket) -> None:
-        self._end, self._packer = end, msgpack.Packer()
+        self._end = end
 
     def send(self, command: LeaseCommand) -> None:
         with contextlib.suppress(OSError):
-            self._end.sendall(self._packer.pack(COMMANDS.encode(command)))
+            self._end.sendall(COMMANDS.encode(command))
 
 
 class FutureReply:
@@ -436,7 +428,7 @@ class Inbox:
             if key.data is None:
                 self._wakes.recv(4096)
                 continue
-            slot, reply, unpacker = key.data
+            slot, reply, read = key.data
             end: Any = key.fileobj
             try:
                 got = end.recv(65536)
@@ -445,16 +437,15 @@ class Inbox:
             if not got:
                 self._hang_up(end)
                 continue
-            unpacker.feed(got)
-            for data in unpacker:
-                self._messages.append(Received(slot, CALLS.decode(data), reply, now))
+            for call in read(got):
+                self._messages.append(Received(slot, call, reply, now))
         return bool(ready)
 
     def _welcome(self) -> None:
         while self._new:
             slot, end = self._new.popleft()
             self._selector.register(
-                end, selectors.EVENT_READ, (slot, SocketReply(end), _unpacker())
+                end, selectors.EVENT_READ, (slot, SocketReply(end), CALLS.reader())
             )
 
     def _refuse(self) -> None:

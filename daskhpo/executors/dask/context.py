@@ -27,13 +27,14 @@ class Context:
         self.resource, self.max_t = resource, max_t
         self.seed, self.device = seed, device
         self.checkpoint: Any = None
+        self.is_stopped = False  # nothing that it reports is wanted any more
         self._asked_to_stop = asked_to_stop
 
     def report(self, metrics: dict[str, Any], state: Callable[[], Any] | None = None) -> None:
         raise TypeError("report() is for functions; a Trainable returns its metrics from step()")
 
     def should_stop(self) -> bool:
-        return self._asked_to_stop()
+        return self.is_stopped or self._asked_to_stop()
 
     def remaining_walltime(self) -> float | None:
         return remaining_walltime()

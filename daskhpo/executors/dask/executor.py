@@ -60,6 +60,9 @@ from daskhpo.executors.dask.state_locations import StateLocations
 
 logger = logging.getLogger("daskhpo")
 
+INTERRUPT_SECONDS = 10.0  # shortest time in which an interrupted trial must reach its next report
+LONGEST_UNITS = 2.0  # ... or so many times the longest unit of training that the study has seen
+
 
 class LeaseOrders(Protocol):
     """The leases, as the executor sees them. Thread-safe."""
@@ -78,7 +81,10 @@ class _Slot:
     job: Train | None = None  # the command that launched its trial
     leaving: bool = False
     clock: float = 0.0  # of its last unit; keeps the units of a trial in order
+    unit_began: float = 0.0  # ... or when its trial was launched
     lacks: str | None = None  # why its job's state is missing; it may yet reach the store
+    deadline: float | None = None  # its trial was interrupted, and should have handed over by then
+    is_overdue: bool = False  # ... but has not; its worker now writes what it holds
 
 
 class DaskExecutor:
@@ -112,6 +118,7 @@ class DaskExecutor:
         self._waiting: deque[Train] = deque()
         self._later: list[Event] = []
         self._replies: list[tuple[Reply, LeaseCommand]] = []
+        self._longest_unit = 0.0  # seconds
         self._deleter = ThreadPoolExecutor(1, thread_name_prefix="daskhpo-delete")
 
     # -- Executor --------------------------------------------------------------------------------
@@ -122,16 +129,19 @@ class DaskExecutor:
     def poll(self, deadline: float | None) -> Sequence[Event]:
         events, self._later = self._later, []
         while not events:
-            timeout = None if deadline is None else deadline - self.now()
-            if timeout is not None and timeout <= 0:
-                return []
+            due = [slot.deadline for slot in self._slots.values() if slot.deadline is not None]
+            until = min([*due, *([] if deadline is None else [deadline])], default=None)
+            timeout = None if until is None else max(0.0, until - self.now())
             try:
                 message = self._inbox.get(timeout=timeout)
             except queue.Empty:
-                return []
-            events += self._events(message)
-            while not self._inbox.empty():
-                events += self._events(self._inbox.get())
+                if deadline is not None and self.now() >= deadline:
+                    return []
+                events += self._give_up_overdue()
+            else:
+                events += self._events(message)
+                while not self._inbox.empty():
+                    events += self._events(self._inbox.get())
             self._assign()
             self._publish_idle()
         return events
@@ -160,6 +170,8 @@ class DaskExecutor:
                 case Interrupt(trial, attempt):
                     if (number := self._slot_running(trial, attempt)) is not None:
                         self._leases.tell(number, command)
+                        seconds = max(INTERRUPT_SECONDS, LONGEST_UNITS * self._longest_unit)
+                        self._slots[number].deadline = self.now() + seconds
                     self._withdraw(trial)
                 case Delete(ref, reason):
                     self._delete_checkpoint(ref, reason)
@@ -305,16 +317,37 @@ class DaskExecutor:
         """Remove the trial from its slot."""
         if slot.job is not None:
             del self._slot_of[slot.job.trial]
-            slot.job, slot.lacks = None, None
+            slot.job, slot.lacks, slot.deadline, slot.is_overdue = None, None, None, False
 
     def _trained(self, slot: _Slot, trained: Trained, at: float) -> Trained:
         """Return the event as it arrives; the units of a slot stay in order."""
         event = trained_at(trained, at, slot.clock)
-        if event.steps:
-            slot.clock = event.steps[-1].seconds
+        for step in event.steps:
+            self._longest_unit = max(self._longest_unit, step.seconds - slot.unit_began)
+            slot.clock = slot.unit_began = step.seconds
         return event
 
-    def _on_lease_lost(self, number: int, reason: str) -> list[Event]:
+    def _give_up_overdue(self) -> list[Event]:
+        """Give up interrupted trials whose code does not return, and their slots.
+
+        States of other trials in such a worker are first written: its other threads still work.
+        """
+        events: list[Event] = []
+        now = self.now()
+        for number, slot in [*self._slots.items()]:
+            if slot.deadline is None or slot.deadline > now or slot.job is None:
+                continue
+            if not slot.is_overdue and (unsaved := self._locations.unsaved(number)):
+                slot.is_overdue, slot.deadline = True, now + INTERRUPT_SECONDS
+                for ref in unsaved:
+                    self._leases.tell(number, Write(ref))
+                continue
+            reason = "its code did not reach another report after the study was stopped"
+            logger.warning("trial %s is given up: %s", slot.job.trial, reason)
+            events += self._on_lease_lost(number, reason, blame=False)
+        return events
+
+    def _on_lease_lost(self, number: int, reason: str, *, blame: bool = True) -> list[Event]:
         slot = self._slots.pop(number, None)
         if slot is None:
             # Its "hello" may still arrive: the two messages come from different threads.
@@ -328,7 +361,7 @@ class DaskExecutor:
         events += self._locations.close(number, reason, self.now())
         if (job := slot.job) is not None:
             self._vacate(slot)
-            events.append(AttemptLost(job.trial, job.attempt, reason, self.now()))
+            events.append(AttemptLost(job.trial, job.attempt, reason, self.now(), blame=blame))
         return events + self._retry_missing_states()
 
     def _slots_changed(self, job: str = "") -> SlotsChanged:
@@ -391,7 +424,7 @@ class DaskExecutor:
                 self._waiting.appendleft(job)
                 self._end_lease(number)
                 continue
-            slot.job = job
+            slot.job, slot.unit_began = job, self.now()
             self._slot_of[job.trial] = number
             self._reply(number, self._job(job, number))
         self._send()

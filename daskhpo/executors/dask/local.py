@@ -8,10 +8,13 @@ from typing import Any
 from daskhpo.cluster.gpus import visible_gpus
 from daskhpo.core.errors import NoSuitableWorkers
 
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # BLAS and torch ask them
+
 
 def local_cluster(resources: dict[str, float], max_concurrent: int | None = None) -> Any:
     """Start a Dask ``LocalCluster`` with as many one-slot workers as fit this machine.
 
+    A trial's ``cpu`` is also the number of threads that BLAS, OpenMP and torch start in its worker.
     With ``gpu`` in the resources each worker sees only its own device (``CUDA_VISIBLE_DEVICES``);
     a fraction puts several workers on a device.
 
@@ -42,6 +45,7 @@ def local_cluster(resources: dict[str, float], max_concurrent: int | None = None
     if max_concurrent is not None:
         n_slots = min(n_slots, max_concurrent)
     threads = max(1, int(cpus))
+    env = dict.fromkeys(_THREADS, str(threads))  # Dask would set 1
     preload = ["daskhpo.executors.dask.worker_setup"]
     if not gpus:
         return LocalCluster(
@@ -49,6 +53,7 @@ def local_cluster(resources: dict[str, float], max_concurrent: int | None = None
             threads_per_worker=threads,
             dashboard_address="127.0.0.1:0",
             preload=preload,
+            env=env,
         )
     scheduler = LocalCluster(
         n_workers=0, threads_per_worker=threads, dashboard_address="127.0.0.1:0"
@@ -65,7 +70,7 @@ def local_cluster(resources: dict[str, float], max_concurrent: int | None = None
             "options": {
                 "nthreads": threads,
                 "resources": {"GPU": share},
-                "env": {"CUDA_VISIBLE_DEVICES": ",".join(mine)},
+                "env": env | {"CUDA_VISIBLE_DEVICES": ",".join(mine)},
                 "preload": preload,
             },
         }

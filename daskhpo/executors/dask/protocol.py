@@ -15,6 +15,8 @@ from enum import Enum
 from operator import attrgetter
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import msgpack
+
 from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.events import (
     Dropped,
@@ -197,14 +199,61 @@ _Convert = Callable[[Any], Any]
 
 
 class Codec(Generic[WireMessage]):
-    """Conversion of messages of one type to data that msgpack takes, and back."""
+    """Conversion of messages of one type to bytes, and back.
+
+    The bytes are msgpack's. What msgpack cannot hold passes unchanged, too: ints of any size, and
+    text with lone surrogates (file names that are not UTF-8).
+    """
 
     def __init__(self, kind: Any) -> None:
         encode, decode = _converters(kind)
         if encode is None or decode is None:
             raise TypeError(f"{kind} is no message: it must be a dataclass or a union of them")
-        self.encode: Callable[[WireMessage], Any] = encode
-        self.decode: Callable[[Any], WireMessage] = decode
+        self._encode: Callable[[WireMessage], Any] = encode
+        self._decode: Callable[[Any], WireMessage] = decode
+
+    def encode(self, message: WireMessage) -> bytes:
+        """Return a message as bytes."""
+        data: bytes = msgpack.packb(
+            self._encode(message), default=_pack_other, unicode_errors=_SURROGATES
+        )
+        return data
+
+    def decode(self, data: bytes) -> WireMessage:
+        """Return the message that these bytes hold."""
+        [message] = self.reader()(data)
+        return message
+
+    def reader(self) -> Callable[[bytes], list[WireMessage]]:
+        """Return a function that takes bytes of a stream and returns the messages they complete."""
+        unpacker = msgpack.Unpacker(
+            use_list=False,
+            strict_map_key=False,
+            ext_hook=_unpack_other,
+            unicode_errors=_SURROGATES,
+            max_buffer_size=0,  # no limit but msgpack's own, 4 GiB
+        )
+
+        def read(data: bytes) -> list[WireMessage]:
+            unpacker.feed(data)
+            return [self._decode(item) for item in unpacker]
+
+        return read
+
+
+_SURROGATES, _INT = "surrogatepass", 1  # how msgpack treats lone surrogates; our type of ints
+
+
+def _pack_other(value: Any) -> msgpack.ExtType:
+    if isinstance(value, int):  # of more than 64 bits
+        size = value.bit_length() // 8 + 1
+        return msgpack.ExtType(_INT, value.to_bytes(size, "big", signed=True))
+    raise TypeError(f"a message cannot hold {value!r}, a {type(value).__name__}")
+
+
+def _unpack_other(code: int, data: bytes) -> int:
+    assert code == _INT, f"unknown type {code} in a message"
+    return int.from_bytes(data, "big", signed=True)
 
 
 def _converters(kind: Any) -> tuple[_Convert | None, _Convert | None]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
@@ -16,6 +19,8 @@ from daskhpo.executors.dask.shapes import differing_shapes
 from daskhpo.trainable import Trainable
 
 logger = logging.getLogger("daskhpo.worker")
+
+STOP_SECONDS = 30.0  # for a function to return after it was stopped, such as for its `finally:`
 
 
 class SegmentOutcome(Enum):
@@ -43,6 +48,10 @@ class Segment(Protocol):
         """Return True if the trial must be preempted before its next unit."""
 
 
+class CodeStillRuns(Exception):
+    """The trial's code did not return `STOP_SECONDS` after it was stopped."""
+
+
 class Runner(Protocol):
     """A trial in this process."""
 
@@ -55,7 +64,12 @@ class Runner(Protocol):
         """Return the state for a checkpoint, or None."""
 
     def close(self) -> None:
-        """Remove the trial from this process and free what it holds."""
+        """Remove the trial from this process and free what it holds.
+
+        Raises
+        ------
+        CodeStillRuns : the user's code does not return, although it was stopped.
+        """
 
 
 class ClassRunner:
@@ -80,21 +94,21 @@ class ClassRunner:
         self.context = context
         self._cls, self._taken_over = cls, taken_over
         self._twin: Trainable | None = None
-        if used is not None:
-            used.trial = context
-            if used.reset_config(context.config):
-                self.object = used
-                if verify:
-                    self._twin = self._fresh()
-            else:
-                log_errors(used.cleanup)  # not this trial's
-                used = None
-        if used is None:
-            self.object = self._fresh()
-        if context.checkpoint is not None:
-            for each in filter(None, (self.object, self._twin)):
-                self._load(each, context.checkpoint)
-            context.checkpoint = None  # free it: it may be large
+        with contextlib.ExitStack() as made:  # no object stays behind if one raises
+            if used is not None:
+                made.callback(log_errors, used.cleanup)
+                used.trial = context
+                if not used.reset_config(context.config):
+                    made.close()
+                    used = None
+            self.object = self._fresh(made) if used is None else used
+            if used is not None and verify:
+                self._twin = self._fresh(made)
+            if context.checkpoint is not None:
+                for each in filter(None, (self.object, self._twin)):
+                    self._load(each, context.checkpoint)
+                context.checkpoint = None  # free it: it may be large
+            made.pop_all()
 
     def run(self, segment: Segment) -> SegmentOutcome:
         context = self.context
@@ -130,9 +144,10 @@ class ClassRunner:
                 f"states. load_checkpoint raised {type(error).__name__}: {error}"
             ) from error
 
-    def _fresh(self) -> Trainable:
+    def _fresh(self, made: contextlib.ExitStack) -> Trainable:
         fresh = self._cls()
         fresh.trial = self.context
+        made.callback(log_errors, fresh.cleanup)
         fresh.setup(self.context.config)
         return fresh
 
@@ -165,21 +180,42 @@ class TrialStopped(BaseException):  # not an Exception, which user code may catc
     """A signal that ends a trial's function with its trial; users never see it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    """What the function, its `state` or its report raised."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What the function's `state` returned."""
+
+    value: Any
+
+
+_Answer = SegmentOutcome | _Raised | _State
+
+
 class FunctionRunner:
     """A trial whose code is a function, in a separate thread.
 
     Between segments the thread waits inside ``report``. Two queues hold one message each: orders
     to the function's thread, and its answers. Only one of the two threads runs at any time.
+
+    What ends a trial reaches the lease as an answer, never only as an exception inside the
+    function, whose code may catch it. From then on every ``report`` raises `TrialStopped`.
     """
 
     def __init__(self, function: Callable[[Any, Any], Any], context: Context) -> None:
         self.context = context
         self._function = function
         self._orders: queue.SimpleQueue[Callable[[], bool]] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
         self._segment: Segment | None = None
         self._state: Callable[[], Any] | None = None
         self._closing = False
+        self._stopped_at: float | None = None  # when report() began to refuse
         self._thread_failed: BaseException | None = None
         self._thread: threading.Thread | None = None
         context.report = self._report  # type: ignore[method-assign]
@@ -203,68 +239,95 @@ class FunctionRunner:
     def state(self) -> Any:
         if self._thread is None:
             return self.context.checkpoint  # preempted before the function began
-        if self._state is None:
+        if (make := self._state) is None:
             return None
-        make = self._state
+        if not self._thread.is_alive():  # it has returned; what `make` refers to still exists
+            return make()
 
         def order() -> bool:
-            self._answers.put(make())
+            try:
+                self._answers.put(_State(make()))
+            except BaseException as error:
+                self._answers.put(_Raised(error))
             return False
 
         self._orders.put(order)
         return self._answer()
 
     def close(self) -> None:
-        if self._thread is not None and self._thread.is_alive():
-            self._closing = True
-            self._orders.put(lambda: True)
-            self._thread.join()
-            if self._thread_failed is not None:
-                raise self._thread_failed
+        if self._thread is None or not self._thread.is_alive():
+            return
+        self._closing = self.context.is_stopped = True
+        self._orders.put(lambda: True)
+        # A trained function may take its time: it saves a model, or evaluates it once more.
+        if self.context.resource < self.context.max_t:
+            self._stopped_at = time.monotonic()
+        while self._thread.is_alive():
+            stopped_at = self._stopped_at  # a report that was refused sets it, too
+            if stopped_at is not None and time.monotonic() - stopped_at > STOP_SECONDS:
+                raise CodeStillRuns(
+                    f"trial {self.context.id} was stopped, but its code still runs after "
+                    f"{STOP_SECONDS:g} s. Does a bare `except:` catch what report() raises?"
+                )
+            self._thread.join(0.5)
+        if self._thread_failed is not None:
+            raise self._thread_failed
 
     def _answer(self) -> Any:
-        answer = self._answers.get()
-        if isinstance(answer, BaseException):
-            try:
-                raise answer
-            finally:  # else a reference cycle would remain: answer, traceback, frame
-                del answer
-        return answer
+        match self._answers.get():
+            case _State(value):
+                return value
+            case _Raised(error):
+                try:
+                    raise error
+                finally:  # else a reference cycle would remain: error, traceback, frame
+                    del error
+            case outcome:
+                return outcome
 
     def _main(self) -> None:
         try:
             self._function(self.context.config, self.context)
         except TrialStopped:
-            return
+            if not self._closing:  # fully trained: it was resumed only so that it could return
+                self._answers.put(SegmentOutcome.ENDED)
         except BaseException as error:
             if self._closing:
                 self._thread_failed = error
-            self._answers.put(error)
+            else:
+                self._answers.put(_Raised(error))
         else:
-            self._answers.put(SegmentOutcome.ENDED)
+            if not self._closing:
+                self._answers.put(SegmentOutcome.ENDED)
 
     def _report(self, metrics: dict[str, Any], state: Callable[[], Any] | None = None) -> None:
         """Implement ``trial.report``; runs in the function's thread."""
         segment, context = self._segment, self.context
         assert segment is not None, "the function runs only after a segment was given"
-        if state is not None and not callable(state):
-            raise MetricError(
-                f"report(state={type(state).__name__}) must be callable, such as "
-                "state=lambda: {'model': model.state_dict()}; it is called only if it is needed"
-            )
-        if context.resource >= context.max_t:
-            raise TrialStopped  # fully trained: it was resumed only so that it could return
-        context.checkpoint = None  # free it: it may be large
+        if self._closing or context.resource >= context.max_t:
+            if self._stopped_at is None:
+                self._stopped_at = time.monotonic()
+            raise TrialStopped
+        try:
+            if state is not None and not callable(state):
+                raise MetricError(
+                    f"report(state={type(state).__name__}) must be callable, such as "
+                    "state=lambda: {'model': model.state_dict()}; it is called only if it is "
+                    "needed"
+                )
+            context.checkpoint = None  # free it: it may be large
+            segment.add(context.resource + 1, metrics)
+        except BaseException as error:
+            self._wait(_Raised(error))
         context.resource += 1
-        segment.add(context.resource, metrics)
         self._state = state
         if context.resource >= segment.until:
             self._wait(SegmentOutcome.UNTIL)
         elif segment.should_preempt():
             self._wait(SegmentOutcome.PREEMPTED)
 
-    def _wait(self, outcome: SegmentOutcome) -> None:
-        self._answers.put(outcome)
+    def _wait(self, answer: _Answer) -> None:
+        self._answers.put(answer)
         while not self._orders.get()():
             pass
         if self._closing and self.context.resource < self.context.max_t:

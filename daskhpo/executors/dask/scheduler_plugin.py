@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 import uuid
@@ -122,11 +123,19 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
 
     async def _finish(self) -> None:
         """Release everything after the coordinator has finished."""
+        try:
+            await self._release()
+        except Exception as error:
+            self.error = self.error or error
+        finally:
+            self.finished.set()
+
+    async def _release(self) -> None:
         self._server.close()
         await self._leases.close()
         try:
             await asyncio.to_thread(self._session.close)
-        except OSError as error:  # such as a full disk; earlier records are intact
+        except Exception as error:  # such as a full disk; earlier records are intact
             self.error = self.error or error
         if busy := self._leases.busy_workers:
             logger.warning("the code of ended trials still runs on %s", ", ".join(busy))
@@ -135,7 +144,6 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
         self._scheduler.handlers.pop(self.name, None)
         self._scheduler.plugins.pop(self.name, None)
         await self._client.close()
-        self.finished.set()
 
     def _begin_to_finish(self) -> None:
         self._ending = self._loop.create_task(self._finish())
@@ -150,14 +158,13 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
         self._inbox.put(RequestStop(reason))
 
     def _coordinate(self, executor: DaskExecutor) -> None:
-        try:
-            self._session.run(executor, after_turn=self._publish_wanted)
-        except BaseException as error:
-            self.error = error
-        finally:
-            executor.close()
-            self._inbox.close()
-            self._loop.call_soon_threadsafe(self._begin_to_finish)
+        run = functools.partial(self._session.run, executor, after_turn=self._publish_wanted)
+        for act in (run, executor.close, self._inbox.close):
+            try:
+                act()
+            except BaseException as error:  # whatever it is, the study ends with it
+                self.error = self.error or error
+        self._loop.call_soon_threadsafe(self._begin_to_finish)
 
     def _publish_wanted(self, coordinator: Coordinator) -> None:
         self._leases.set_wanted(coordinator.n_slots_wanted)

@@ -50,19 +50,21 @@ class GracefulShutdown:
     Parameters
     ----------
     in_loop : calls a function in the worker's event loop, soon. Thread-safe.
-    retire : closes the worker; called once, in the event loop, when no lease is left.
+    retire : closes the worker, or restarts it (True); called once, in the event loop, when no lease
+        is left.
     remaining : returns the seconds until the worker's Slurm job ends; None: no end is known.
     """
 
     def __init__(
         self,
         in_loop: Callable[..., None],
-        retire: Callable[[str], None],
+        retire: Callable[[str, bool], None],
         remaining: Callable[[], float | None] = remaining_walltime,
     ) -> None:
         self.signalled = False  #: by SIGTERM, which other processes of the job may also get
         self._in_loop, self._retire, self._remaining = in_loop, retire, remaining
         self._reason: str | None = None
+        self._restart = False
         self._leases: set[ShutdownListener] = set()
         self._reserve = WalltimeReserve(RESERVE_SECONDS)
         self._has_retired = False
@@ -82,10 +84,13 @@ class GracefulShutdown:
         """Return the seconds until states should be written; None: no end is known."""
         return 0.0 if self.started else self._remaining()
 
-    def start(self, reason: str) -> None:
-        """Stop taking work; the worker leaves when its leases have ended."""
+    def start(self, reason: str, *, restart: bool = False) -> None:
+        """Stop taking work; the worker leaves when its leases have ended.
+
+        ``restart``: its nanny, if there is one, then starts a new process.
+        """
         if self._reason is None:
-            self._reason = reason
+            self._reason, self._restart = reason, restart
             self._in_loop(self._announce)
 
     def register(self, lease: ShutdownListener) -> None:
@@ -136,7 +141,7 @@ class GracefulShutdown:
     def _retire_if_free(self) -> None:
         if self._reason is not None and not self._leases and not self._has_retired:
             self._has_retired = True
-            self._retire(self._reason)
+            self._retire(self._reason, self._restart)
 
 
 class ShutdownPlugin(WorkerPlugin):  # type: ignore[misc]
@@ -174,14 +179,14 @@ class ShutdownPlugin(WorkerPlugin):  # type: ignore[misc]
         while (seconds := self.shutdown.check_clock()) is not None:
             await asyncio.sleep(seconds)
 
-    def _retire(self, reason: str) -> None:
-        self._closing = asyncio.create_task(self._close(reason))
+    def _retire(self, reason: str, restart: bool) -> None:
+        self._closing = asyncio.create_task(self._close(reason, restart))
 
-    async def _close(self, reason: str) -> None:
+    async def _close(self, reason: str, restart: bool) -> None:
         worker, end = self._worker, time.monotonic() + FREE_SECONDS
         while worker.state.tasks and time.monotonic() < end:
             await asyncio.sleep(0.05)
-        await worker.close_gracefully(restart=False, reason=reason)
+        await worker.close_gracefully(restart=restart, reason=reason)
 
 
 def shutdown_of(worker: Any) -> GracefulShutdown:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from daskhpo.core.events import Dropped, Saved, SaveFailed
-from daskhpo.core.types import CheckpointRef, TrialId
+from daskhpo.core.types import CheckpointRef
 from daskhpo.executors.dask.protocol import Note, StateEvent, arrived
 
 logger = logging.getLogger("daskhpo")
@@ -18,7 +18,7 @@ class _SlotStates:
     n_notes: int = 0  # number of the last note that was applied
     newest: int = -1  # checkpoint id; the ids that a slot gets increase
     early: list[SaveFailed | Dropped] = field(default_factory=list)  # notes ahead of "held"
-    held: dict[int, tuple[TrialId, int]] = field(default_factory=dict)  # id: (trial, attempt)
+    held: dict[int, tuple[CheckpointRef, int]] = field(default_factory=dict)  # with its attempt
 
 
 class StateLocations:
@@ -40,7 +40,7 @@ class StateLocations:
         """Record that a slot holds a state; return the events of earlier notes on it."""
         known = self._slots[slot]
         known.newest = ref.id
-        known.held[ref.id] = ref.trial, attempt
+        known.held[ref.id] = ref, attempt
         self._home[ref.id] = slot
         early, known.early = known.early, []
         return [self._applied(event, at) for event in early]
@@ -52,6 +52,10 @@ class StateLocations:
     def held_by(self, slot: int) -> list[int]:
         """List the ids of the checkpoints that a slot holds."""
         return list(self._slots[slot].held)
+
+    def unsaved(self, slot: int) -> list[CheckpointRef]:
+        """List the checkpoints that exist only in a slot's memory."""
+        return [ref for ref, _ in self._slots[slot].held.values() if ref.id not in self._saved]
 
     def newest(self, ref: CheckpointRef) -> CheckpointRef:
         """Return the reference to the same checkpoint, complete if it was saved since."""
@@ -89,9 +93,7 @@ class StateLocations:
         held, self._slots[slot].held = self._slots[slot].held, {}
         for number in held:
             del self._home[number]
-        return [
-            Dropped(trial, attempt, number, reason, at) for number, (trial, attempt) in held.items()
-        ]
+        return [Dropped(ref.trial, attempt, ref.id, reason, at) for ref, attempt in held.values()]
 
     def close(self, slot: int, reason: str, at: float) -> list[Dropped]:
         """Remove a slot with its states; return the events."""

@@ -19,6 +19,7 @@ from daskhpo.core.errors import (
 )
 from daskhpo.core.events import Erred, Held, Step, Trained
 from daskhpo.core.objective import Objective
+from daskhpo.core.plain import readable
 from daskhpo.core.random import trial_seed
 from daskhpo.core.types import ReuseProbability, TrialId
 from daskhpo.executors.dask.channel import Channel
@@ -41,6 +42,7 @@ from daskhpo.executors.dask.protocol import (
 )
 from daskhpo.executors.dask.runners import (
     ClassRunner,
+    CodeStillRuns,
     FunctionRunner,
     Runner,
     SegmentOutcome,
@@ -65,8 +67,8 @@ class Shutdown(Protocol):
     def fits(self, seconds: float) -> bool:
         """True if ``seconds`` of training, and then preemption, still fit here."""
 
-    def start(self, reason: str) -> None:
-        """Stop taking work."""
+    def start(self, reason: str, *, restart: bool = False) -> None:
+        """Stop taking work. ``restart``: begin anew in a new process, if a nanny starts one."""
 
 
 class TrialHost:
@@ -210,10 +212,9 @@ class TrialHost:
             return self._fail(job, str(error), retry=False, fatal=True)
         except BaseException:  # SystemExit and KeyboardInterrupt, too, fail only the trial
             return self._fail(job, _trimmed(traceback.format_exc()))
-        if outcome is SegmentOutcome.ENDED:
-            self._runner = None
-            if not self._recorder.steps and job.resource == 0 and job.launch:
-                return self._fail(job, "the function returned without a report()", retry=False)
+        ended = outcome is SegmentOutcome.ENDED
+        if ended and not self._recorder.steps and job.resource == 0 and job.launch:
+            return self._fail(job, "the function returned without a report()", retry=False)
         return self._channel.call(Happened((self._recorder.trained(outcome),)))
 
     def _restored(self, job: Train, peer: Peer | None) -> Any:
@@ -268,7 +269,7 @@ class TrialHost:
         if isinstance(runner, ClassRunner):
             log_errors(runner.object.cleanup)
         if runner is not None:
-            log_errors(runner.close)
+            self._close(runner)
         trained = self._recorder.trained(SegmentOutcome.UNTIL)
         if retry and self._shutdown.signalled:  # its own processes may have got SIGTERM, too
             return self._channel.call(CutOff(trained, error))
@@ -279,12 +280,21 @@ class TrialHost:
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        log_errors(runner.close)
+        self._close(runner)
         if isinstance(runner, ClassRunner):
             if self._reuse:
                 self._used = runner.object
             else:
                 log_errors(runner.object.cleanup)
+
+    def _close(self, runner: Runner) -> None:
+        try:
+            runner.close()
+        except CodeStillRuns as error:  # it keeps a core, or a GPU's memory
+            logger.error("%s; the worker ends", error)
+            self._shutdown.start(str(error), restart=True)
+        except BaseException:
+            logger.warning("clean-up of a trial raised", exc_info=True)
 
 
 class SegmentRecorder:
@@ -362,4 +372,4 @@ def _trimmed(text: str) -> str:
             skipping = False
         if not skipping:
             kept.append(line)
-    return "".join(kept).strip()
+    return readable("".join(kept).strip())

@@ -73,8 +73,8 @@ class ManualShutdown:
     def fits(self, seconds: float) -> bool:
         return not self.started and seconds < self.seconds_left
 
-    def start(self, reason: str) -> None:
-        self.reason = self.reason or reason
+    def start(self, reason: str, *, restart: bool = False) -> None:
+        self.reason, self.restart = self.reason or reason, restart
 
 
 class Lease:

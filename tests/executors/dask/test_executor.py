@@ -23,6 +23,7 @@ from daskhpo.core.events import (
     Trained,
 )
 from daskhpo.core.types import CheckpointRef, ReuseProbability
+from daskhpo.executors.dask import executor as executor_module
 from daskhpo.executors.dask.channel import (
     FatalError,
     Inbox,
@@ -250,6 +251,41 @@ def test_a_job_without_a_slot_is_withdrawn_when_the_study_stops(desk: Desk) -> N
     assert not event.blame
 
 
+def test_code_that_does_not_return_is_given_up_when_the_study_stops(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_module, "INTERRUPT_SECONDS", 0.05)
+    desk.hear(desk.hello(0), desk.hello(1))
+    desk.executor.perform([train(0), train(1)])
+    desk.executor.perform([Interrupt(0, 1), Interrupt(1, 1)])
+    slots = dict(desk.executor._slot_of)
+    [reported] = desk.hear(desk.say(slots[1], report(1, preempted=True)))
+    assert reported.preempted
+    desk.executor.perform([Release(1, 1)])
+    [changed, lost] = desk.executor.poll(None)
+    assert (changed.n_slots, lost.trial, lost.attempt, lost.blame) == (1, 0, 1, False)
+    assert "after the study was stopped" in lost.reason
+    desk.ignore()  # once
+    desk.replies.clear()
+    desk.ignore(desk.say(slots[0], report(0)))  # it returned at last
+    desk.executor.perform([])
+    assert list(desk.replies) == [(f"Happened-{slots[0]}", Exit(write=True))]
+
+
+def test_an_interrupted_trial_has_the_time_of_two_of_its_units(desk: Desk) -> None:
+    desk.hear(desk.hello(0))
+    desk.executor.perform([train(0)])
+    slot = desk.executor._slots[0]
+    slot.unit_began = -1000.0  # the unit took about 1000 seconds
+    desk.hear(desk.say(0, report(0)))
+    desk.executor.perform([train(0, launch=False)])
+    desk.executor.perform([Interrupt(0, 1)])
+    assert slot.deadline is not None
+    assert slot.deadline - desk.executor.now() > 1900
+    desk.executor.perform([Release(0, 1)])
+    assert slot.deadline is None
+
+
 def test_checkpoints_that_nobody_needs_are_deleted_before_it_closes(desk: Desk) -> None:
     committed = CheckpointRef(4, 0, 3, "a", 10)
     desk.executor.perform([Delete(committed), Delete(CheckpointRef(5, 0, 3))])
@@ -322,6 +358,16 @@ def test_notes_become_events_once_however_often_they_come(holder: Desk) -> None:
 def test_notes_of_a_worker_that_retired_still_count(holder: Desk) -> None:
     events = holder.hear(LeaseLost(0, "it retired"), ReceivedNews(Notes(0, (saved(1),)), 0.0))
     assert kinds(events) == [SlotsChanged, Dropped, AttemptLost, Saved]
+
+
+def test_a_worker_whose_code_hangs_writes_its_states_before_it_is_given_up(
+    holder: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_module, "INTERRUPT_SECONDS", 0.05)
+    holder.executor.perform([train(0, launch=False), Interrupt(0, 1)])
+    events = holder.executor.poll(None)
+    assert holder.told == [(0, Interrupt(0, 1)), (0, Write(REF))]
+    assert kinds(list(events)) == [SlotsChanged, Dropped, AttemptLost]
 
 
 def test_states_go_with_their_slot(holder: Desk) -> None:

@@ -35,11 +35,16 @@ class Worker:
         self.left = left
         self.soon: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self.retired: list[str] = []
+        self.restarts: list[bool] = []
         self.shutdown = GracefulShutdown(
             lambda call, *args: self.soon.append((call, args)),
-            self.retired.append,
+            self.retire,
             lambda: self.left,
         )
+
+    def retire(self, reason: str, restart: bool) -> None:
+        self.retired.append(reason)
+        self.restarts.append(restart)
 
     def run_loop(self) -> None:
         while self.soon:
@@ -136,3 +141,11 @@ def test_time_for_the_writes_of_all_leases_is_reserved() -> None:
     assert WRITE_TIMES * 8.0 > 20.0
     assert worker.shutdown.check_clock() is None
     assert worker.shutdown.started
+
+
+def test_a_worker_whose_code_hangs_gets_a_new_process(worker: Worker) -> None:
+    worker.shutdown.start("its code does not return", restart=True)
+    worker.shutdown.start("its Slurm job ends")
+    worker.run_loop()
+    assert worker.retired == ["its code does not return"]
+    assert worker.restarts == [True]
