@@ -51,6 +51,7 @@ ROWS_A_FOLDER = 10_000  # more make a folder slow to list and to search on netwo
 _ARRAY = re.compile(r"([0-9a-f]{24})(?:-([1-9][0-9]{0,5}))?")
 _CHUNK = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
 _N_REMEMBERED = 16  # layouts; each may take a megabyte
+_LOADING = threading.Lock()
 _STEP = 2**23  # bytes in one read when a row is only verified
 
 
@@ -101,8 +102,7 @@ class ZarrStore:
 
     def prepare(self) -> None:
         """Load zarr in a thread: the first write may be the last thing its process has time for."""
-        name = "daskhpo.checkpoints.local_store"
-        threading.Thread(target=import_module, args=(name,), daemon=True).start()
+        threading.Thread(target=_load_zarr, daemon=True).start()
 
     def write(self, ref: CheckpointRef, state: Any) -> CheckpointRef:
         """Write ``state`` durably; return ``ref`` with array, size and checksum.
@@ -172,8 +172,7 @@ class ZarrStore:
         CheckpointNotWritten
             The other store's disk is full, read-only or gone; no partial row is left.
         """
-        from daskhpo.checkpoints.local_store import link_or_copy
-
+        link_or_copy = _load_zarr().link_or_copy
         layout, sources = self._find(ref)
         paths = _paths(other._folder(ref), ref.id, layout.n_chunks)
         try:
@@ -354,15 +353,15 @@ class ZarrStore:
 
     @cached_property
     def _disk(self) -> DurableStore:
-        from daskhpo.checkpoints.local_store import DurableStore
-
-        return DurableStore(self.path)
+        store: DurableStore = _load_zarr().DurableStore(self.path)
+        return store
 
     def _make(self, array: str, layout: codec.Layout) -> None:
         """Create group and array if they do not exist; safe in many processes at once.
 
         Names are hashes, so all processes write the same metadata.
         """
+        _load_zarr()
         import zarr
         from zarr.errors import ContainsArrayError, ContainsGroupError
 
@@ -393,6 +392,7 @@ class ZarrStore:
 
     def _open(self, array: str) -> Any:
         """Return a `zarr.Array`."""
+        _load_zarr()
         import zarr
 
         return zarr.open_array(self._disk, path=array, mode="r", zarr_format=3)
@@ -414,6 +414,15 @@ class ZarrStore:
                 self._layouts.clear()
             self._layouts[array] = layout
         return layout
+
+
+def _load_zarr() -> Any:
+    """Return `daskhpo.checkpoints.local_store`; the first call loads zarr.
+
+    Two threads that import zarr at a time, each by another of its modules, find it half loaded.
+    """
+    with _LOADING:
+        return import_module("daskhpo.checkpoints.local_store")
 
 
 def _array(name: str, row: int) -> str:

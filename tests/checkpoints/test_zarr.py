@@ -143,6 +143,31 @@ def test_zarr_is_loaded_beside_the_training_and_only_for_a_state(store):
     assert done.returncode == 0, done.stderr
 
 
+def test_threads_that_write_while_zarr_is_loaded_wait_for_it(store):
+    code = f"""
+import pickle, threading
+from daskhpo.core.types import CheckpointRef
+
+store = pickle.loads({pickle.dumps(store)!r})
+errors = []
+threading.excepthook = lambda args: errors.append(args.exc_value)
+store.prepare()
+writers = [
+    threading.Thread(target=store.write, args=(CheckpointRef(n, n, 1), {{"n": n}}))
+    for n in range(3)
+]
+for thread in writers:
+    thread.start()
+for thread in threading.enumerate():
+    if thread is not threading.current_thread():
+        thread.join(30) if not thread.name.startswith("zarr") else None
+assert errors == [], errors
+assert len(store.list()) == 3
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 # -- damage --------------------------------------------------------------------------------------
 
 
