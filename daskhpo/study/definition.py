@@ -29,6 +29,7 @@ def check_parts(problem: Problem, trainable: Any) -> None:
         raise TypeError(f"seed={problem.seed!r} must be an int")
     for part in (problem.scheduler, problem.searcher):
         copy.deepcopy(part).setup(problem.space, problem.seed)
+    _check_states(trainable, problem.scheduler)
     _check_mutations(trainable, problem.scheduler)
 
 
@@ -39,6 +40,21 @@ def check_name(name: str) -> str:
     if not name or "/" in name or name.startswith("."):
         raise ValueError(f"name={name!r} must be a plain folder name")
     return name
+
+
+def _check_states(trainable: Any, scheduler: Scheduler) -> None:
+    """Refuse a population of objects without states: no member could take over another one's."""
+    if (
+        scheduler.is_population
+        and isinstance(trainable, type)
+        and issubclass(trainable, Trainable)
+        and trainable.save_checkpoint is Trainable.save_checkpoint
+    ):
+        raise ValueError(
+            f"trainable={trainable.__name__} has no save_checkpoint, but {scheduler!r} lets "
+            "members continue from the states of others: define save_checkpoint and "
+            "load_checkpoint"
+        )
 
 
 def _check_mutations(trainable: Any, scheduler: Scheduler) -> None:

@@ -37,6 +37,7 @@ from daskhpo.executors.dask.protocol import (
     Notes,
     Peer,
     StateEvent,
+    Warn,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class Channel(Protocol):
 
     def push_live(self, trained: Trained) -> None:
         """Send units of an unfinished segment; never waits, and may be lost."""
+
+    def push_warning(self, text: str) -> None:
+        """Send what the user should know of a trial's code; may be lost."""
 
     def push_leaving(self) -> None:
         """Say ahead of the next call that the worker is about to leave. Thread-safe."""
@@ -130,6 +134,9 @@ class StudyChannel:
 
     def push_live(self, trained: Trained) -> None:
         self._send(Live(self._slot, trained))
+
+    def push_warning(self, text: str) -> None:
+        self._send(Warn(self._slot, text))
 
     def push_leaving(self) -> None:
         self._send(Leaving(self._slot))
@@ -324,7 +331,7 @@ class Received:
 class ReceivedNews:
     """A one-way message of a lease."""
 
-    news: Live | Notes
+    news: Live | Notes | Warn
     at: float
 
 

@@ -26,9 +26,19 @@ class Context:
         self.id, self.config = id, config
         self.resource, self.max_t = resource, max_t
         self.seed, self.device = seed, device
-        self.checkpoint: Any = None
+        self._checkpoint: Any = None
+        self.checkpoint_was_read = False
         self.is_stopped = False  # nothing that it reports is wanted any more
         self._asked_to_stop = asked_to_stop
+
+    @property
+    def checkpoint(self) -> Any:
+        self.checkpoint_was_read = True
+        return self._checkpoint
+
+    @checkpoint.setter
+    def checkpoint(self, state: Any) -> None:
+        self._checkpoint, self.checkpoint_was_read = state, False
 
     def report(self, metrics: dict[str, Any], state: Callable[[], Any] | None = None) -> None:
         raise TypeError("report() is for functions; a Trainable returns its metrics from step()")

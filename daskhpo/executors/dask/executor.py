@@ -53,6 +53,7 @@ from daskhpo.executors.dask.protocol import (
     Ready,
     Refused,
     Unreadable,
+    Warn,
     arrived,
     trained_at,
 )
@@ -119,6 +120,9 @@ class DaskExecutor:
         self._later: list[Event] = []
         self._replies: list[tuple[Reply, LeaseCommand]] = []
         self._longest_unit = 0.0  # seconds
+        self._warned: set[str] = set()  # warnings are logged once
+        self._warned_again = False
+        self._stateless: set[TrialId] = set()  # trials that had no state when it was wanted
         self._deleter = ThreadPoolExecutor(1, thread_name_prefix="daskhpo-delete")
 
     # -- Executor --------------------------------------------------------------------------------
@@ -152,6 +156,7 @@ class DaskExecutor:
             match command:
                 case Train(launch=True):
                     self._waiting.append(command)
+                    self._warn_if_trained_again(command)
                 case Train(trial, attempt):
                     if (number := self._slot_running(trial, attempt)) is not None:
                         self._reply(number, self._job(command, number))
@@ -208,8 +213,13 @@ class DaskExecutor:
             case FatalError(error):
                 raise error
 
-    def _on_news(self, news: Live | Notes, at: float) -> list[Event]:
+    def _on_news(self, news: Live | Notes | Warn, at: float) -> list[Event]:
         match news:
+            case Warn(_, text):
+                if text not in self._warned:
+                    self._warned.add(text)
+                    logger.warning("%s", text)
+                return []
             case Live(number, trained):
                 slot = self._slots.get(number)
                 return [] if slot is None else [self._trained(slot, trained, at)]
@@ -281,7 +291,9 @@ class DaskExecutor:
         match event:
             case Trained():
                 return [self._trained(slot, event, at)]
-            case Held(_, attempt, ref):
+            case Held(trial, attempt, ref):
+                if ref is None:
+                    self._stateless.add(trial)
                 early = [] if ref is None else self._locations.add(number, ref, attempt, at)
                 return [arrived(event, at), *early]
             case Erred():
@@ -415,6 +427,16 @@ class DaskExecutor:
         return events
 
     # -- commands to replies ---------------------------------------------------------------------
+
+    def _warn_if_trained_again(self, launch: Train) -> None:
+        """Warn when a paused trial is resumed from its start, because its code gave no state."""
+        if launch.checkpoint is None and launch.trial in self._stateless and not self._warned_again:
+            self._warned_again = True
+            logger.warning(
+                "trial %s is resumed, but gave no state: it trains again from its start, as will "
+                "others. Let report(..., state=...) or save_checkpoint() return one",
+                launch.trial,
+            )
 
     def _assign(self) -> None:
         while self._waiting and self._idle:

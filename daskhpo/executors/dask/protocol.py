@@ -140,7 +140,15 @@ class Leaving:
     slot: int
 
 
-LeaseNews = Live | Notes | Leaving  # one-way
+@dataclass(frozen=True, slots=True)
+class Warn:
+    """What the user should know of a trial's code."""
+
+    slot: int
+    text: str
+
+
+LeaseNews = Live | Notes | Leaving | Warn  # one-way
 
 # -- from a study to its leases ------------------------------------------------------------------
 

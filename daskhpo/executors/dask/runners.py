@@ -47,6 +47,9 @@ class Segment(Protocol):
     def should_preempt(self) -> bool:
         """Return True if the trial must be preempted before its next unit."""
 
+    def warn(self, text: str) -> None:
+        """Tell the user something about the trial's code."""
+
 
 class CodeStillRuns(Exception):
     """The trial's code did not return `STOP_SECONDS` after it was stopped."""
@@ -214,6 +217,8 @@ class FunctionRunner:
         self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
         self._segment: Segment | None = None
         self._state: Callable[[], Any] | None = None
+        self._resumed = context.resource > 0 and context.checkpoint is not None
+        context.checkpoint_was_read = self._has_reported = False
         self._closing = False
         self._stopped_at: float | None = None  # when report() began to refuse
         self._thread_failed: BaseException | None = None
@@ -315,7 +320,10 @@ class FunctionRunner:
                     "state=lambda: {'model': model.state_dict()}; it is called only if it is "
                     "needed"
                 )
-            context.checkpoint = None  # free it: it may be large
+            if not self._has_reported:
+                self._has_reported = True
+                self._check_use(segment)
+                context.checkpoint = None  # free it: it may be large
             segment.add(context.resource + 1, metrics)
         except BaseException as error:
             self._wait(_Raised(error))
@@ -325,6 +333,16 @@ class FunctionRunner:
             self._wait(SegmentOutcome.UNTIL)
         elif segment.should_preempt():
             self._wait(SegmentOutcome.PREEMPTED)
+
+    def _check_use(self, segment: Segment) -> None:
+        """Warn if the function was given a state and did not look at it."""
+        if self._resumed and not self.context.checkpoint_was_read:
+            name = getattr(self._function, "__name__", "the function")
+            segment.warn(
+                f"{name} was resumed at resource {self.context.resource}, but did not read "
+                "trial.checkpoint: it reports units that it trained from its start. Begin with the "
+                "state in trial.checkpoint, if that is not None"
+            )
 
     def _wait(self, answer: _Answer) -> None:
         self._answers.put(answer)

@@ -346,6 +346,9 @@ class SegmentRecorder:
             self._shutdown.start("its Slurm job ends before another unit of training would")
         return self.asked_to_stop()
 
+    def warn(self, text: str) -> None:
+        self._channel.push_warning(text)
+
     def trained(self, outcome: SegmentOutcome) -> Trained:
         """Return all units of the segment as an event."""
         return Trained(

@@ -32,6 +32,7 @@ class ScriptedChannel:
         self.said: list[LeaseMessage] = []
         self.live: list[Trained] = []
         self.notes: list[StateEvent] = []
+        self.warnings: list[str] = []
         self.n_leaving = 0
         self.is_gone = False
         self.peers: dict[tuple[Peer, int], tuple[Snapshot, float] | OSError] = {}
@@ -44,6 +45,9 @@ class ScriptedChannel:
 
     def push_live(self, trained: Trained) -> None:
         self.live.append(trained)
+
+    def push_warning(self, text: str) -> None:
+        self.warnings.append(text)
 
     def push_leaving(self) -> None:
         self.n_leaving += 1

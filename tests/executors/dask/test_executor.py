@@ -52,6 +52,7 @@ from daskhpo.executors.dask.protocol import (
     Ready,
     Refused,
     Unreadable,
+    Warn,
 )
 
 
@@ -284,6 +285,26 @@ def test_an_interrupted_trial_has_the_time_of_two_of_its_units(desk: Desk) -> No
     assert slot.deadline - desk.executor.now() > 1900
     desk.executor.perform([Release(0, 1)])
     assert slot.deadline is None
+
+
+def test_a_warning_of_a_worker_is_logged_once(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    desk.ignore(*(ReceivedNews(Warn(slot, "look at this"), 0.0) for slot in (0, 1, 1)))
+    assert [record.getMessage() for record in caplog.records] == ["look at this"]
+
+
+def test_a_paused_trial_that_trains_again_for_want_of_a_state_is_warned_of_once(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.hear(desk.hello(0))
+    for trial in (0, 1):
+        desk.executor.perform([train(trial)])
+        desk.hear(desk.say(0, report(trial)))
+        desk.executor.perform([Save(trial, 1, REF, ReuseProbability.LIKELY)])
+        desk.hear(desk.say(0, Happened((Held(trial, 1, None, 0.0),))))
+        assert len(caplog.records) == trial
+        desk.executor.perform([Release(trial, 1), train(trial, 2, until=9)])
+        desk.executor.perform([Release(trial, 2)])
+        assert "trial 0 is resumed, but gave no state" in caplog.text
 
 
 def test_checkpoints_that_nobody_needs_are_deleted_before_it_closes(desk: Desk) -> None:

@@ -72,6 +72,28 @@ def test_a_state_that_no_longer_can_be_made_fails_the_trial(lease: Callable[...,
     assert "KeyError: 'weights'" in erred(slot.do(save(REF))).error
 
 
+def test_a_function_that_does_not_look_at_its_state_is_warned_of(
+    lease: Callable[..., Lease],
+) -> None:
+    def forgets(config: Any, trial: Any) -> None:
+        while True:
+            trial.report({"loss": 1.0}, state=lambda: {"n": 1})
+
+    def reads(config: Any, trial: Any) -> None:
+        assert trial.checkpoint in (None, {"n": 1})
+        forgets(config, trial)
+
+    for train, n_warnings in ((reads, 0), (forgets, 1)):
+        slot = lease(train)
+        slot.train(until=2)
+        slot.do(save(REF, ReuseProbability.CERTAIN))
+        slot.do(Release(0, 1))
+        assert slot.channel.warnings == []  # a first launch
+        slot.train(until=5, state=REF)
+        assert len(slot.channel.warnings) == n_warnings
+    assert "did not read trial.checkpoint" in slot.channel.warnings[0]
+
+
 # -- code that catches what ends it ----------------------------------------------------------------
 
 
