@@ -5,8 +5,10 @@ Either a class with ``setup`` and ``step``, or a function that reports.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from daskhpo.core.types import Config
@@ -36,8 +38,19 @@ class TrialContext(Protocol):
     device: str
     checkpoint: State | None
 
-    def report(self, metrics: dict[str, Any], state: Callable[[], State] | None = None) -> None:
-        """Report one unit of training. ``state`` is called only if a checkpoint is needed."""
+    def report(
+        self, metrics: Mapping[str, Any] | float, state: Callable[[], State] | None = None
+    ) -> None:
+        """Report one unit of training. ``state`` is called only if a checkpoint is needed.
+
+        ``metrics``: numbers by name, or the value of the study's metric alone.
+        """
+
+    def complete(self) -> None:
+        """Complete the trial after this unit, although ``max_t`` is not reached.
+
+        For a class that stops itself; a function may simply return.
+        """
 
     def should_stop(self) -> bool:
         """Return True if the trial will be preempted at its next report; cheap to call.
@@ -84,8 +97,8 @@ class Trainable(ABC):
         """Build the model and everything else that the trial needs."""
 
     @abstractmethod
-    def step(self) -> dict[str, Any]:
-        """Train one unit of resource; return a flat dict of numbers."""
+    def step(self) -> Mapping[str, Any] | float:
+        """Train one unit of resource; return its metrics, as for ``trial.report``."""
 
     def save_checkpoint(self) -> State | None:
         """Return a state for :meth:`load_checkpoint`; None: the trial cannot be saved."""
@@ -107,3 +120,23 @@ class Trainable(ABC):
 
     def cleanup(self) -> None:
         """Release what :meth:`setup` acquired; called once, when the object is discarded."""
+
+
+def n_arguments(function: Callable[..., Any]) -> int:
+    """Return 2 if a function takes ``(config, trial)``, 1 if ``config`` alone, else 0.
+
+    A second parameter with a default is an option of the user's, unless its name is ``trial``.
+    """
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # it does not tell
+        return 2
+    with contextlib.suppress(TypeError):
+        signature.bind({}, None)
+        second = [*signature.parameters.values()][1:2]
+        if not second or second[0].name == "trial" or second[0].default is inspect.Parameter.empty:
+            return 2
+    with contextlib.suppress(TypeError):
+        signature.bind({})
+        return 1
+    return 0

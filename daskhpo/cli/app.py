@@ -6,15 +6,16 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from daskhpo._version import __version__
 from daskhpo.cli import checkpoints, cost, doctor, jobs, plan, replay
 from daskhpo.cli.arguments import positive
 from daskhpo.cli.options import add_run_options, run_options
 from daskhpo.core.errors import DaskhpoError
-from daskhpo.engine.session import read_manifest
+from daskhpo.engine.session import IfExists, read_manifest
 from daskhpo.results.progress import describe_search_wait
 from daskhpo.results.result import Result
 
@@ -47,6 +48,13 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a study that is defined in a Python file")
     run.add_argument(
         "study", metavar="FILE.py:NAME", help="Python file, and the name of the Study in it"
+    )
+    run.add_argument(
+        "--if-exists",
+        choices=get_args(IfExists),
+        default="error",
+        help="what to do if the study's directory holds trials: resume them, or begin a new study "
+        "beside them (default: %(default)s)",
     )
     run.set_defaults(act=_run)
 
@@ -92,7 +100,7 @@ def _run(options: argparse.Namespace) -> int:
 
     study = load_source(options.study)
     _limited(options)
-    return _report(_session(study.run, options))
+    return _report(_session(partial(study.run, if_exists=options.if_exists), options))
 
 
 def _resume(options: argparse.Namespace) -> int:

@@ -46,12 +46,15 @@ class Objective:
     def check(self, metrics: Any) -> dict[str, float]:
         """Return the metrics of one unit as plain Python numbers.
 
-        Numpy scalars and tensors of one element count as numbers.
+        Numpy scalars and tensors of one element count as numbers. A number alone is the study's
+        metric.
 
         Raises
         ------
         MetricError : not a flat dict of numbers, or a dict without the study's metric.
         """
+        if not isinstance(metrics, Mapping) and _number(metrics) is not None:
+            metrics = {self.metric: metrics}
         if not isinstance(metrics, Mapping):
             raise MetricError(
                 f"reported {short(metrics)}, a {type(metrics).__name__}; "

@@ -7,8 +7,9 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from daskhpo._version import __version__
 from daskhpo.atomic_files import flush_folder, write_file
@@ -28,6 +29,7 @@ from daskhpo.engine.requests import StopRequestWatcher
 
 logger = logging.getLogger("daskhpo")
 
+IfExists = Literal["error", "resume", "new"]
 DIRECTORY_FORMAT = 2  # of the study directory
 
 
@@ -39,7 +41,8 @@ class Session:
     directory : the study's directory; created if it does not exist.
     problem : the study's definition; must be the one for which the directory was created.
     resume : True: continue the study in the directory. False: the directory must hold no trial yet.
-    ahead : True: prefetch the suggestions of a slow searcher in a separate thread.
+    ahead : True: prefetch the suggestions of a slow searcher in a separate thread. With one slot
+        that would only make the study depend on how long they take.
     on_lock_lost : called if another process took the lock over; None: no call.
     on_stop : called with the reason if another process requests a stop.
     job_is_over : returns True if the Slurm job in which the last session ran has ended.
@@ -191,12 +194,23 @@ def check_startable(
     _check_contents(directory, problem, resume=resume)
 
 
+def free_name(storage: Path, name: str) -> str:
+    """Return ``name``, or ``name-2`` and so on: the first whose directory holds no trial."""
+    names = (f"{name}-{n}" if n > 1 else name for n in count(1))
+    return next(each for each in names if not _has_trials(storage / each))
+
+
+def _has_trials(directory: Path) -> bool:
+    return any(isinstance(record, Suggested) for record in study_records(directory))
+
+
 def _check_contents(directory: Path, problem: Problem, *, resume: bool) -> None:
     check_manifest(directory, problem)
-    if not resume and any(isinstance(record, Suggested) for record in study_records(directory)):
+    if not resume and _has_trials(directory):
         raise StudyExists(
-            f"{directory} already holds a study: resume it with study.resume(...) or "
-            "`daskhpo resume`, or give this study another name="
+            f"{directory} already holds a study. Continue it: study.resume(...), or "
+            'run(..., if_exists="resume"), or `daskhpo resume`. Begin another one beside it: '
+            'if_exists="new", or another name='
         )
 
 

@@ -54,7 +54,7 @@ def start(
         on_lock_lost=lambda: interrupts.put(taken_over),
         on_stop=interrupts.put,
         job_is_over=is_over,
-        ahead=True,
+        ahead=options.max_concurrent != 1,
     )
     try:
         session.clean(store)

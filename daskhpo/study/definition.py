@@ -9,7 +9,7 @@ from typing import Any
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.engine.coordinator import Problem
-from daskhpo.trainable import Trainable
+from daskhpo.trainable import Trainable, n_arguments
 
 
 def check_parts(problem: Problem, trainable: Any) -> None:
@@ -30,6 +30,14 @@ def check_parts(problem: Problem, trainable: Any) -> None:
     for part in (problem.scheduler, problem.searcher):
         copy.deepcopy(part).setup(problem.space, problem.seed)
     _check_states(trainable, problem.scheduler)
+    if not isinstance(trainable, type) and trainable is not None and n_arguments(trainable) == 1:
+        max_t = problem.scheduler.max_t
+        if max_t > 1:
+            raise ValueError(
+                f"trainable={trainable!r} takes config alone, so it reports once, at its end, but "
+                f"max_t={max_t}: let it take (config, trial) and report each unit, or give "
+                "scheduler=FIFO(1)"
+            )
     _check_mutations(trainable, problem.scheduler)
 
 
@@ -91,10 +99,9 @@ def check_trainable(trainable: Any) -> Any:
             f"trainable={trainable!r} must be a daskhpo.Trainable subclass, or a function "
             "f(config, trial) that reports"
         )
-    try:
-        inspect.signature(trainable).bind({}, None)
-    except TypeError as error:
+    if n_arguments(trainable) == 0:
         raise TypeError(
-            f"trainable={trainable!r} must take two arguments, (config, trial): {error}"
-        ) from None
+            f"trainable={trainable!r} must take (config, trial), or config alone: it takes "
+            f"{inspect.signature(trainable)}"
+        )
     return trainable

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, get_args
 
 from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.console import ConsoleProgress
@@ -21,7 +21,13 @@ from daskhpo.engine.branch import branch
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunKeywords, RunOptions, merge_options
 from daskhpo.engine.protocols import MakeExecutor
-from daskhpo.engine.session import check_startable, study_records, with_last_limits
+from daskhpo.engine.session import (
+    IfExists,
+    check_startable,
+    free_name,
+    study_records,
+    with_last_limits,
+)
 from daskhpo.executors import thread
 from daskhpo.executors.dask import handle
 from daskhpo.executors.dask.handle import StudyHandle
@@ -37,14 +43,20 @@ from daskhpo.study.loader import check_not_loading, load, source_of
 from daskhpo.trainable import Trainable
 
 
-class StartKeywords(RunKeywords, total=False):
-    """Keywords of :meth:`Study.start` besides the limits."""
+class ResumeKeywords(RunKeywords, total=False):
+    """Keywords of :meth:`Study.resume` besides the limits."""
 
     options: RunOptions | None
     client: Any
     executor: MakeExecutor | None
     callbacks: Sequence[Callback]
     progress: bool
+
+
+class StartKeywords(ResumeKeywords, total=False):
+    """Keywords of :meth:`Study.start` besides the limits."""
+
+    if_exists: IfExists
 
 
 class Study:
@@ -143,16 +155,16 @@ class Study:
         num_trials: int | None = None,
         time_budget: float | str | None = None,
         target: float | None = None,
-        **keywords: Unpack[StartKeywords],
+        **keywords: Unpack[ResumeKeywords],
     ) -> Result:
         """Continue a study that was stopped or killed; running trials are launched again.
 
         ``num_trials`` counts the trials of the whole study. Without any limit, the last session's
         number of trials and target apply again. The time budget is that of this session.
         """
-        return self.start(num_trials, time_budget, target, resume=True, **keywords).wait()
+        return self.start(num_trials, time_budget, target, if_exists="resume", **keywords).wait()
 
-    def extend(self, num_trials: int, **keywords: Unpack[StartKeywords]) -> Result:
+    def extend(self, num_trials: int, **keywords: Unpack[ResumeKeywords]) -> Result:
         """Continue a study that has ended, until it has ``num_trials`` trials in all."""
         return self.resume(num_trials, **keywords)
 
@@ -167,7 +179,7 @@ class Study:
         executor: MakeExecutor | None = None,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
-        resume: bool = False,
+        if_exists: IfExists = "error",
         **keywords: Unpack[RunKeywords],
     ) -> StudyHandle:
         """Start the study and return at once.
@@ -185,7 +197,9 @@ class Study:
             `SessionSpec` of :mod:`daskhpo.engine.protocols` and returns an `Executor`.
         callbacks : objects that follow the study's journal.
         progress : show progress in the terminal.
-        resume : continue the study that the directory holds, as :meth:`resume` does.
+        if_exists : what to do if the directory holds trials already. ``"error"``: raise
+            StudyExists. ``"resume"``: continue them, as :meth:`resume` does. ``"new"``: begin anew
+            beside them, under the next free name, such as ``name-2``; :attr:`name` then changes.
 
         Raises
         ------
@@ -201,6 +215,11 @@ class Study:
             raise TypeError("client= is for trials on Dask: it cannot be given with executor=")
         limits = {"num_trials": num_trials, "time_budget": time_budget, "target": target}
         options = merge_options("start", options, limits | dict(keywords))
+        if if_exists not in get_args(IfExists):
+            raise ValueError(f"if_exists={if_exists!r} must be 'error', 'resume' or 'new'")
+        if if_exists == "new":
+            self.name = free_name(self.storage, self.name)
+        resume = if_exists == "resume"
         if resume:
             options = with_last_limits(options, self.path)
         options.check_ends(self.problem.scheduler, self.problem.searcher)

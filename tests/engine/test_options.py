@@ -79,9 +79,9 @@ def test_an_option_reaches_the_executor_in_options_too(name, study):
 
 def test_a_study_that_is_resumed_without_a_limit_has_the_last_one(study):
     options_that_reach(study, num_trials=4, target=0.1, time_budget=9)
-    resumed = options_that_reach(study, resume=True, max_concurrent=2)
+    resumed = options_that_reach(study, if_exists="resume", max_concurrent=2)
     assert resumed == RunOptions(num_trials=4, target=0.1, max_concurrent=2)
-    assert options_that_reach(study, resume=True, time_budget=3) == RunOptions(time_budget=3)
+    assert options_that_reach(study, if_exists="resume", time_budget=3) == RunOptions(time_budget=3)
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -128,7 +128,7 @@ def test_callbacks_follow_it(study):
 
 def test_it_is_locked_while_it_runs(study, waiting):
     with pytest.raises(StudyLocked):
-        study.start(4, executor=simulated, resume=True, progress=False)
+        study.start(4, executor=simulated, if_exists="resume", progress=False)
     assert waiting.status() == {}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from daskhpo.cluster.walltime import remaining_walltime
@@ -28,6 +28,7 @@ class Context:
         self.seed, self.device = seed, device
         self._checkpoint: Any = None
         self.checkpoint_was_read = False
+        self.is_complete = False  # by its own decision
         self.is_stopped = False  # nothing that it reports is wanted any more
         self._asked_to_stop = asked_to_stop
 
@@ -40,8 +41,13 @@ class Context:
     def checkpoint(self, state: Any) -> None:
         self._checkpoint, self.checkpoint_was_read = state, False
 
-    def report(self, metrics: dict[str, Any], state: Callable[[], Any] | None = None) -> None:
+    def report(
+        self, metrics: Mapping[str, Any] | float, state: Callable[[], Any] | None = None
+    ) -> None:
         raise TypeError("report() is for functions; a Trainable returns its metrics from step()")
+
+    def complete(self) -> None:
+        self.is_complete = True
 
     def should_stop(self) -> bool:
         return self.is_stopped or self._asked_to_stop()

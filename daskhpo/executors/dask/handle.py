@@ -8,6 +8,7 @@ import pickle
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -189,9 +190,13 @@ def start(
 
     from daskhpo.executors.dask.scheduler_plugin import StudySpec
 
-    spec = StudySpec(directory, store, problem, options, resume, source, _pickled(trainable))
+    pickled = _pickled(trainable)
     with contextlib.ExitStack() as stack:
-        client = _client(client, options, stack)
+        if client is None:
+            client = stack.enter_context(local_cluster(options.resources, options.max_concurrent))
+            options = replace(options, max_concurrent=len(client.worker_spec))
+        client = _client(client, stack)
+        spec = StudySpec(directory, store, problem, options, resume, source, pickled)
         scheduler = getattr(client.cluster, "scheduler", None)
         remote: _RunningStudy
         if isinstance(scheduler, Scheduler):
@@ -233,16 +238,14 @@ def _pickled(trainable: Any) -> bytes:
         ) from error
 
 
-def _client(given: Any, options: RunOptions, stack: contextlib.ExitStack) -> Any:
+def _client(given: Any, stack: contextlib.ExitStack) -> Any:
     from distributed import Client
 
     if isinstance(given, Client):
         if given.asynchronous:
             raise TypeError("client= is asynchronous; give a Client(asynchronous=False)")
         return given
-    if given is None:
-        given = stack.enter_context(local_cluster(options.resources, options.max_concurrent))
-    elif not hasattr(given, "scheduler_address"):
+    if not hasattr(given, "scheduler_address"):
         raise TypeError(
             f"client={given!r} must be a distributed.Client, a Dask cluster, or None for worker "
             "processes on this machine"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
 from daskhpo.cluster.gpus import visible_gpus
@@ -20,11 +23,13 @@ def local_cluster(resources: dict[str, float], max_concurrent: int | None = None
 
     Raises
     ------
+    RuntimeError : worker processes would run the user's script again, see `check_main_guard`.
     NoSuitableWorkers : this machine has too few CPUs or GPUs for a single trial, or the resources
         name something else.
     """
     from distributed import LocalCluster, Nanny, SpecCluster
 
+    check_main_guard()
     cpus, gpus = resources.get("cpu", 1), resources.get("gpu", 0)
     n_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     n_slots = int((n_cpus or 1) // max(cpus, 1))
@@ -76,3 +81,36 @@ def local_cluster(resources: dict[str, float], max_concurrent: int | None = None
         }
     scheduler.sync(scheduler._correct_state)
     return scheduler
+
+
+def check_main_guard() -> None:
+    """Check that worker processes, which import the user's script, do not run it again.
+
+    Raises
+    ------
+    RuntimeError : the script's call is not under ``if __name__ == "__main__":``.
+    """
+    import dask
+
+    if dask.config.get("distributed.worker.multiprocessing-method", "spawn") == "fork":
+        return
+    frame = sys._getframe()
+    while frame.f_code.co_name != "<module>" or frame.f_globals.get("__name__") != "__main__":
+        if frame.f_back is None:  # called in another thread than the script's
+            return
+        frame = frame.f_back
+    path, line = frame.f_globals.get("__file__"), frame.f_lineno
+    if path is None:  # a prompt, a notebook, `python -c`: workers have nothing to run again
+        return
+    try:
+        statements = ast.parse(Path(path).read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return
+    for statement in statements:
+        if statement.lineno <= line <= (statement.end_lineno or line):
+            if isinstance(statement, ast.If) and "__name__" in ast.unparse(statement.test):
+                return
+            raise RuntimeError(
+                f"{path}, line {line}, starts worker processes, each of which would run the script "
+                'again: put the line under `if __name__ == "__main__":`'
+            )

@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from daskhpo.core.errors import MetricError, ReuseMismatch, ShapeMismatch
 from daskhpo.executors.dask.context import Context
 from daskhpo.executors.dask.shapes import differing_shapes
-from daskhpo.trainable import Trainable
+from daskhpo.trainable import Trainable, n_arguments
 
 logger = logging.getLogger("daskhpo.worker")
 
@@ -28,7 +28,7 @@ class SegmentOutcome(Enum):
 
     UNTIL = "the segment is done"
     PREEMPTED = "asked to hand over"
-    ENDED = "the code returned"
+    ENDED = "the code returned, or said that the trial is complete"
 
 
 class Segment(Protocol):
@@ -123,6 +123,9 @@ class ClassRunner:
                 self._compare(metrics, self._twin.step())
             context.resource += 1
             segment.add(context.resource, metrics)
+            if context.is_complete:
+                self._drop_twin()
+                return SegmentOutcome.ENDED
         self._drop_twin()
         return SegmentOutcome.UNTIL
 
@@ -154,7 +157,9 @@ class ClassRunner:
         fresh.setup(self.context.config)
         return fresh
 
-    def _compare(self, reused: dict[str, Any], fresh: dict[str, Any]) -> None:
+    def _compare(self, reused: Any, fresh: Any) -> None:
+        if not (isinstance(reused, Mapping) and isinstance(fresh, Mapping)):
+            reused, fresh = {"step()": reused}, {"step()": fresh}
         differing = [name for name in reused if reused[name] != fresh.get(name)]
         if differing:
             shown = ", ".join(f"{n}: {reused[n]!r} against {fresh.get(n)!r}" for n in differing)
@@ -292,7 +297,10 @@ class FunctionRunner:
 
     def _main(self) -> None:
         try:
-            self._function(self.context.config, self.context)
+            takes_trial = n_arguments(self._function) == 2
+            returned = self._function(*(self.context.config, self.context)[: 1 + takes_trial])
+            if returned is not None and not self._has_reported:
+                self._report(returned)
         except TrialStopped:
             if not self._closing:  # fully trained: it was resumed only so that it could return
                 self._answers.put(SegmentOutcome.ENDED)
@@ -305,7 +313,9 @@ class FunctionRunner:
             if not self._closing:
                 self._answers.put(SegmentOutcome.ENDED)
 
-    def _report(self, metrics: dict[str, Any], state: Callable[[], Any] | None = None) -> None:
+    def _report(
+        self, metrics: Mapping[str, Any] | float, state: Callable[[], Any] | None = None
+    ) -> None:
         """Implement ``trial.report``; runs in the function's thread."""
         segment, context = self._segment, self.context
         assert segment is not None, "the function runs only after a segment was given"
@@ -329,7 +339,9 @@ class FunctionRunner:
             self._wait(_Raised(error))
         context.resource += 1
         self._state = state
-        if context.resource >= segment.until:
+        if context.is_complete:
+            self._wait(SegmentOutcome.ENDED)
+        elif context.resource >= segment.until:
             self._wait(SegmentOutcome.UNTIL)
         elif segment.should_preempt():
             self._wait(SegmentOutcome.PREEMPTED)

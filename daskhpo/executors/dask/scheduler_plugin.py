@@ -71,7 +71,7 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
             on_lock_lost=self._on_lock_lost,
             on_stop=self.stop,
             job_is_over=is_over,
-            ahead=True,
+            ahead=spec.options.max_concurrent != 1,
         )
         try:
             await asyncio.to_thread(self._session.clean, spec.store)

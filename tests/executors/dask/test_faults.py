@@ -302,8 +302,24 @@ def test_an_embedded_cluster_says_at_once_that_a_trial_does_not_fit(
 
 def tell_device(config: Any, trial: Any) -> None:
     name = int(os.environ["CUDA_VISIBLE_DEVICES"].split(",")[int(trial.device.split(":")[1])])
-    time.sleep(0.1)  # so that every slot gets a trial
+    folder = Path(os.environ["TEST_SLOTS"])
+    (folder / str(os.getpid())).touch()
+    while len(list(folder.iterdir())) < int(os.environ["TEST_N_SLOTS"]):
+        time.sleep(0.01)  # until every slot has a trial
     trial.report({"loss": 0.0, "device": name, "process": os.getpid()})
+
+
+@pytest.fixture
+def wait_for_slots(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """``wait_for_slots(n)``: `tell_device` reports when ``n`` processes have a trial."""
+
+    def wait(n_slots: int) -> None:
+        monkeypatch.setenv("TEST_SLOTS", str(tmp_path_factory.mktemp("slots")))
+        monkeypatch.setenv("TEST_N_SLOTS", str(n_slots))
+
+    return wait
 
 
 @pytest.mark.parametrize(("gpu", "n_slots", "devices"), [(1, 2, {4, 7}), (0.5, 4, {4, 7})])
@@ -313,7 +329,9 @@ def test_an_embedded_cluster_pins_each_slot_to_a_device(
     devices: set[int],
     make_study: Any,
     monkeypatch: pytest.MonkeyPatch,
+    wait_for_slots: Any,
 ) -> None:
+    wait_for_slots(n_slots)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(8))
     result = make_study(tell_device, FIFO(1)).run(
@@ -327,7 +345,9 @@ def test_an_embedded_cluster_pins_each_slot_to_a_device(
 
 def test_workers_of_one_host_that_see_all_devices_are_told_different_ones(
     make_study: Any,
+    wait_for_slots: Any,
 ) -> None:
+    wait_for_slots(2)
     worker = {
         "cls": Nanny,
         "options": {

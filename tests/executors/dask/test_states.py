@@ -388,7 +388,9 @@ def test_a_trial_whose_checkpoint_is_damaged_falls_back(
 ) -> None:
     study = study(seconds=0.1, max_t=4)
     for _ in range(20):  # sessions, until some trial has two checkpoints in the store
-        study.start(2, 0.3, client=client, checkpoint="rung", progress=False, resume=True).wait()
+        study.start(
+            2, 0.3, client=client, checkpoint="rung", progress=False, if_exists="resume"
+        ).wait()
         rows = [ref for ref in study.result().checkpoints() if ref.trial == 0]
         if len(rows) == 2:
             break

@@ -223,7 +223,7 @@ def test_a_metric_that_is_not_finite_fails_the_trial_for_good(
         ({"accuracy": 1.0}, "'loss' is missing from a report, which has ['accuracy']"),
         ({"loss": "low"}, "report a dict of names to numbers"),
         ({"loss": 1.0, "per_class": [1, 2]}, "flat, no lists"),
-        (0.5, "a float; report a dict"),
+        ("low", "a str; report a dict"),
         ({"loss": 1.0, "seconds": 3}, "'seconds' is reserved"),
     ],
 )

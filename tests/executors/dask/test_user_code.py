@@ -94,6 +94,56 @@ def test_a_function_that_does_not_look_at_its_state_is_warned_of(
     assert "did not read trial.checkpoint" in slot.channel.warnings[0]
 
 
+# -- one value, and an end of its own --------------------------------------------------------------
+
+
+def test_a_function_of_the_configuration_alone_returns_its_value(
+    lease: Callable[..., Lease],
+) -> None:
+    for returned in (0.5, {"loss": 0.5, "size": 3}):
+        trained = lease(lambda config, returned=returned: returned, max_t=1).train(until=1)
+        assert [step.metrics["loss"] for step in trained.steps] == [0.5]
+    trained = lease(lambda config, trial: 0.5).train(until=9)
+    assert ([step.metrics for step in trained.steps], trained.ended) == ([{"loss": 0.5}], True)
+
+
+def test_a_value_that_is_returned_after_reports_is_none(lease: Callable[..., Lease]) -> None:
+    def train(config: Any, trial: Any) -> float:
+        trial.report(1.0)
+        return 2.0
+
+    trained = lease(train).train(until=9)
+    assert [step.metrics for step in trained.steps] == [{"loss": 1.0}]
+
+
+def test_a_class_may_report_the_metric_alone_and_complete_its_trial(
+    lease: Callable[..., Lease],
+) -> None:
+    class Stops(Recorded):
+        def step(self) -> float:
+            if self.trial.resource == 2:
+                self.trial.complete()
+            return 0.5
+
+    Recorded.log, Recorded.raises = [], ""
+    trained = lease(Stops, verify_reuse=True).train(until=9)
+    assert [step.resource for step in trained.steps] == [1, 2, 3]
+    assert trained.ended
+
+
+def test_a_function_may_complete_its_trial_too(lease: Callable[..., Lease]) -> None:
+    def train(config: Any, trial: Any) -> None:
+        while True:
+            if trial.resource == 2:
+                trial.complete()
+            trial.report(0.5)
+
+    slot = lease(train)
+    assert slot.train(until=9).ended
+    slot.do(Release(0, 1))
+    assert slot.train(trial=1, until=9).ended
+
+
 # -- code that catches what ends it ----------------------------------------------------------------
 
 
