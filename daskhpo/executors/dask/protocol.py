@@ -1,4 +1,4 @@
-"""Messages between a study and its leases, and their form on the wire.
+"""Messages between a study and its leases.
 
 A message is a frozen dataclass of a closed union, read by ``match``. Where a message says what the
 core says, it is the core's own class: a lease sends `Trained`, `Held` and `Erred`, and receives
@@ -8,14 +8,8 @@ of sending; `arrived` moves them to the study's.
 
 from __future__ import annotations
 
-import types
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
-from enum import Enum
-from operator import attrgetter
-from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
-
-import msgpack
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.events import (
@@ -28,6 +22,7 @@ from daskhpo.core.events import (
     Trained,
 )
 from daskhpo.core.types import CheckpointRef
+from daskhpo.executors.dask.wire import Codec
 
 # -- from a lease to its study -------------------------------------------------------------------
 
@@ -201,139 +196,6 @@ class StopStudy:
 ClientMessage = Poll | StopStudy | Notes  # notes come from a worker that has retired
 
 # -- on the wire ---------------------------------------------------------------------------------
-
-WireMessage = TypeVar("WireMessage")
-_Convert = Callable[[Any], Any]
-
-
-class Codec(Generic[WireMessage]):
-    """Conversion of messages of one type to bytes, and back.
-
-    The bytes are msgpack's. What msgpack cannot hold passes unchanged, too: ints of any size, and
-    text with lone surrogates (file names that are not UTF-8).
-    """
-
-    def __init__(self, kind: Any) -> None:
-        encode, decode = _converters(kind)
-        if encode is None or decode is None:
-            raise TypeError(f"{kind} is no message: it must be a dataclass or a union of them")
-        self._encode: Callable[[WireMessage], Any] = encode
-        self._decode: Callable[[Any], WireMessage] = decode
-
-    def encode(self, message: WireMessage) -> bytes:
-        """Return a message as bytes."""
-        data: bytes = msgpack.packb(
-            self._encode(message), default=_pack_other, unicode_errors=_SURROGATES
-        )
-        return data
-
-    def decode(self, data: bytes) -> WireMessage:
-        """Return the message that these bytes hold."""
-        [message] = self.reader()(data)
-        return message
-
-    def reader(self) -> Callable[[bytes], list[WireMessage]]:
-        """Return a function that takes bytes of a stream and returns the messages they complete."""
-        unpacker = msgpack.Unpacker(
-            use_list=False,
-            strict_map_key=False,
-            ext_hook=_unpack_other,
-            unicode_errors=_SURROGATES,
-            max_buffer_size=0,  # no limit but msgpack's own, 4 GiB
-        )
-
-        def read(data: bytes) -> list[WireMessage]:
-            unpacker.feed(data)
-            return [self._decode(item) for item in unpacker]
-
-        return read
-
-
-_SURROGATES, _INT = "surrogatepass", 1  # how msgpack treats lone surrogates; our type of ints
-
-
-def _pack_other(value: Any) -> msgpack.ExtType:
-    if isinstance(value, int):  # of more than 64 bits
-        size = value.bit_length() // 8 + 1
-        return msgpack.ExtType(_INT, value.to_bytes(size, "big", signed=True))
-    raise TypeError(f"a message cannot hold {value!r}, a {type(value).__name__}")
-
-
-def _unpack_other(code: int, data: bytes) -> int:
-    assert code == _INT, f"unknown type {code} in a message"
-    return int.from_bytes(data, "big", signed=True)
-
-
-def _converters(kind: Any) -> tuple[_Convert | None, _Convert | None]:
-    """Return functions to plain data and back; None: values of this type are plain."""
-    origin, args = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return _union(args)
-    if origin is tuple:
-        return _sequence(args[0])
-    if origin is not None and issubclass(origin, Mapping):
-        return dict, None
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return (lambda value: value.name), kind.__getitem__
-    if is_dataclass(kind):
-        return _record(kind)
-    return None, None
-
-
-def _union(members: tuple[Any, ...]) -> tuple[_Convert, _Convert]:
-    """Convert one of several classes with its name, or one type or None."""
-    if types.NoneType in members:
-        (member,) = (m for m in members if m is not types.NoneType)
-        encode, decode = (convert or _same for convert in _converters(member))
-        return (
-            lambda value: None if value is None else encode(value),
-            lambda data: None if data is None else decode(data),
-        )
-    encoders = {member: _record(member)[0] for member in members}
-    decoders = {member.__name__: _record(member)[1] for member in members}
-    return (
-        lambda value: (type(value).__name__, encoders[type(value)](value)),
-        lambda data: decoders[data[0]](data[1]),
-    )
-
-
-def _sequence(item: Any) -> tuple[_Convert, _Convert]:
-    encode, decode = _converters(item)
-    return (
-        tuple if encode is None else lambda values: [encode(value) for value in values],
-        tuple if decode is None else lambda data: tuple([decode(item) for item in data]),
-    )
-
-
-def _record(cls: Any) -> tuple[_Convert, _Convert]:
-    """Convert a dataclass to the tuple of its fields."""
-    names = [field.name for field in fields(cls)]
-    if not names:
-        return (lambda value: ()), (lambda data: cls())
-    hints = get_type_hints(cls)
-    converters = [_converters(hints[name]) for name in names]
-    encoders = [(i, encode) for i, (encode, _) in enumerate(converters) if encode is not None]
-    decoders = [(i, decode) for i, (_, decode) in enumerate(converters) if decode is not None]
-    get = attrgetter(*names) if names[1:] else lambda value: (getattr(value, names[0]),)
-
-    def encode(value: Any) -> Any:
-        data = [*get(value)]
-        for i, convert in encoders:
-            data[i] = convert(data[i])
-        return data
-
-    def decode(data: Any) -> Any:
-        values = [*data]
-        for i, convert in decoders:
-            values[i] = convert(values[i])
-        return cls(*values)
-
-    return (encode if encoders else get), (decode if decoders else lambda data: cls(*data))
-
-
-def _same(value: Any) -> Any:
-    return value
-
 
 CALLS: Codec[Call] = Codec(Call)
 COMMANDS: Codec[LeaseCommand] = Codec(LeaseCommand)

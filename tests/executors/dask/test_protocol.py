@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from daskhpo.core.events import Dropped, Erred, Step, Trained
 from daskhpo.executors.dask import protocol
-from daskhpo.executors.dask.protocol import Call, Codec, arrived, trained_at
+from daskhpo.executors.dask.protocol import Call, arrived, trained_at
+from daskhpo.executors.dask.wire import Codec
 
 CODECS = {
     "Call": (protocol.CALLS, protocol.Call),
