@@ -168,10 +168,10 @@ class SocketTransport:
     """Plain TCP: a socket that both ends have taken from their event loops."""
 
     def __init__(self, end: socket.socket) -> None:
-        self._end, self._read = end, COMMANDS.reader()
+        self._end, self._bytes_of, self._read = end, CALLS.writer(), COMMANDS.reader()
 
     def exchange(self, call: Call) -> LeaseCommand:
-        self._end.sendall(CALLS.encode(call))
+        self._end.sendall(self._bytes_of(call))
         while got := self._end.recv(65536):
             for reply in self._read(got):
                 return reply
@@ -295,11 +295,11 @@ class SocketReply:
     """Reply on a socket, sent by the calling thread."""
 
     def __init__(self, end: socket.socket) -> None:
-        self._end = end
+        self._end, self._bytes_of = end, COMMANDS.writer()
 
     def send(self, command: LeaseCommand) -> None:
         with contextlib.suppress(OSError):
-            self._end.sendall(COMMANDS.encode(command))
+            self._end.sendall(self._bytes_of(command))
 
 
 class FutureReply:
