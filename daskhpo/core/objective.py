@@ -53,13 +53,13 @@ class Objective:
         ------
         MetricError : not a flat dict of numbers, or a dict without the study's metric.
         """
-        if not isinstance(metrics, Mapping) and _number(metrics) is not None:
+        if type(metrics) is not dict and not isinstance(metrics, Mapping):
+            if _number(metrics) is None:
+                raise MetricError(
+                    f"reported {short(metrics)}, a {type(metrics).__name__}; "
+                    f"report a dict of numbers with {self.metric!r} in it"
+                )
             metrics = {self.metric: metrics}
-        if not isinstance(metrics, Mapping):
-            raise MetricError(
-                f"reported {short(metrics)}, a {type(metrics).__name__}; "
-                f"report a dict of numbers with {self.metric!r} in it"
-            )
         plain = {}
         for name, value in metrics.items():
             number = value if type(value) in (float, int) else _number(value)
@@ -72,7 +72,7 @@ class Objective:
                 raise MetricError(
                     f"reported {name!r} as an int that is larger than any float; scale it down"
                 )
-            if reason := why_not_text(name):
+            if not name.isascii() and (reason := why_not_text(name)):
                 raise MetricError(f"the metric name {name!r} {reason}; rename the metric")
             if name in RESERVED:
                 raise MetricError(

@@ -1,7 +1,7 @@
 """Typed messages as bytes: the conversion of dataclasses to msgpack, and back.
 
 A message is a frozen dataclass, or one of a union of them. Its fields are plain values, enums,
-mappings, tuples, other dataclasses, unions of dataclasses, and one of these or None.
+mappings, tuples, other dataclasses, named tuples, unions of dataclasses, or one of these or None.
 
 The conversion of each type is one expression, which is compiled once, as `dataclasses` does for
 ``__init__``. A report and its answer are converted four times, so this is a part of each decision's
@@ -143,7 +143,7 @@ class _Source:
     def _fields(self, cls: Any, value: str, *before: str) -> str:
         """Return an expression of the tuple of a dataclass's fields."""
         hints = get_type_hints(cls)
-        each = [self._encoded(hints[f.name], f"{value}.{f.name}") for f in fields(cls)]
+        each = [self._encoded(hints[name], f"{value}.{name}") for name in _field_names(cls)]
         return f"({''.join(f'{part}, ' for part in (*before, *each))})"
 
     def _decoded(self, kind: Any, data: str, first: int = 0) -> str:
@@ -167,8 +167,8 @@ class _Source:
             case "record", _:
                 hints = get_type_hints(kind)
                 each = [
-                    self._decoded(hints[f.name], f"{data}[{i}]")
-                    for i, f in enumerate(fields(kind), first)
+                    self._decoded(hints[name], f"{data}[{i}]")
+                    for i, name in enumerate(_field_names(kind), first)
                 ]
                 return f"{self._name(kind)}({', '.join(each)})"
         return data
@@ -195,4 +195,8 @@ def _form(kind: Any) -> tuple[str, tuple[Any, ...]]:
         return "mapping", ()
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "enum", ()
-    return ("record" if is_dataclass(kind) else "plain"), ()
+    return ("record" if is_dataclass(kind) or hasattr(kind, "_fields") else "plain"), ()
+
+
+def _field_names(cls: Any) -> list[str]:
+    return [f.name for f in fields(cls)] if is_dataclass(cls) else [*cls._fields]
