@@ -34,6 +34,7 @@ from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
+from daskhpo.core.tracebacks import headline
 from daskhpo.core.types import (
     CheckpointPolicy,
     CheckpointRef,
@@ -318,7 +319,7 @@ class Coordinator:
         if paused:  # its own state is of no use; it will exploit another trial
             self.ledger.pause(trial)
             return
-        self._end(trial, Status.FAILED, (event.error.strip().splitlines() or [""])[-1])
+        self._end(trial, Status.FAILED, headline(event.error))
         if event.fatal:
             self.fatal_error = event.error
         if event.fatal or self.limits.fail_fast:

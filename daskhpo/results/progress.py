@@ -27,6 +27,7 @@ from daskhpo.core.events import (
     Suggested,
 )
 from daskhpo.core.objective import Objective
+from daskhpo.core.tracebacks import headline
 from daskhpo.core.types import CheckpointRef, Config, Continue, Metrics, Pause, Status, TrialId
 from daskhpo.results.slot_time import SlotTime, TrialTime
 from daskhpo.results.stored_checkpoints import StoredCheckpoints
@@ -254,6 +255,8 @@ class StudyProgress:
     def _ended(self, record: Ended) -> None:
         trial = self.trials[record.trial]
         trial.reason, trial.ended = record.reason, record.seconds
+        if record.status is Status.FAILED and trial.error.strip().endswith(record.reason):
+            trial.reason = headline(trial.error)  # older versions recorded a traceback's last line
         if trial.id in self.slot_time.holding:
             trial.time.save(self.slot_time.now)
         self._release(trial, record.status)

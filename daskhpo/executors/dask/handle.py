@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import cloudpickle
-
 from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.follower import JournalFollower
 from daskhpo.callbacks.values import StudyInfo
@@ -23,6 +21,7 @@ from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.engine.session import study_records
 from daskhpo.executors.dask.local import local_cluster
+from daskhpo.executors.dask.pickled_code import dump_code
 from daskhpo.executors.dask.protocol import CLIENT_MESSAGES, ClientMessage, Poll, StopStudy
 from daskhpo.results.progress import status_counts
 from daskhpo.results.result import Result
@@ -230,7 +229,7 @@ def _dashboard(client: Any, scheduler: Any) -> str | None:
 
 def _pickled(trainable: Any) -> bytes:
     try:
-        return bytes(cloudpickle.dumps(trainable))
+        return dump_code(trainable)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise TypeError(
             f"trainable={trainable!r} cannot be sent to workers ({error}); create what it "
