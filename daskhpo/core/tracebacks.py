@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-HEADER = "Traceback "
-GROUP_HEADER = "+ Exception Group Traceback "
+HEADER = "Traceback"
+GROUP_HEADER = "+ Exception Group Traceback"
 CHAIN_LINKS = (  # between the traceback of a cause and that of its consequence
     "The above exception was the direct cause of the following exception:",
     "During handling of the above exception, another exception occurred:",

@@ -64,6 +64,10 @@ class TrialRecord:
         self.id, self.config, self.bracket, self.started = trial, config, bracket, started
         self.time = TrialTime()
 
+    def __repr__(self) -> str:
+        best = f", best_loss={self.best_loss:.6g}" if math.isfinite(self.best_loss) else ""
+        return f"TrialRecord({self.id}, {self.status.value} at {self.resource}{best})"
+
     @property
     def seconds(self) -> float:
         """Seconds in which its attempts held a slot, in total, up to its last report."""
@@ -76,7 +80,7 @@ class StudyProgress:
     Parameters
     ----------
     keep_ended : True: keep ended trials. False: forget such a trial with the record after its
-        end, which saves memory in long studies.
+        end, unless it failed and may run again, which saves memory in long studies.
 
     Attributes
     ----------
@@ -94,6 +98,7 @@ class StudyProgress:
     search_seconds : slot-seconds lost waiting for the searcher.
     n_fallbacks : trials with a random configuration because the searcher was late.
     stop_reason : why the last session was stopped, or None.
+    stopped_by_failure : True if the last session was stopped because trials failed.
     """
 
     def __init__(self, objective: Objective, *, keep_ended: bool = True) -> None:
@@ -111,6 +116,8 @@ class StudyProgress:
         self.search_seconds = 0.0
         self.n_fallbacks = 0
         self.stop_reason: str | None = None
+        self.stopped_by_failure = False
+        self._failed_at = -1.0
         self._keep_ended = keep_ended
         self._last: Record | None = None
         self._target: float | None = None
@@ -144,7 +151,7 @@ class StudyProgress:
     def apply(self, record: Record) -> None:
         """Process the next record."""
         last, self._last = self._last, record
-        if isinstance(last, Ended) and not self._keep_ended:
+        if isinstance(last, Ended) and not self._keep_ended and last.status is not Status.FAILED:
             del self.trials[last.trial]
         if record.seconds > self.slot_time.now:
             self.slot_time.advance(record.seconds)
@@ -186,6 +193,7 @@ class StudyProgress:
             case AttemptLost(number, _, reason, bad_checkpoint=bad):
                 self._lose(self.trials[number], reason if bad else "")
             case Failed(number, _, error, paused=paused):
+                self._failed_at = record.seconds
                 self._lose(self.trials[number], error, paused=paused)
             case SlotsChanged(n_slots, job=job):
                 self.slot_time.n_slots = n_slots
@@ -193,6 +201,8 @@ class StudyProgress:
                     self.jobs.append(job)
             case StopRequested(reason):
                 self.stop_reason = reason
+                # A stop that follows from a failure is recorded with the time of that event.
+                self.stopped_by_failure = record.seconds == self._failed_at
                 self._stop_reporter(last)
             case SessionStarted():
                 self._session_started(record)
@@ -255,6 +265,8 @@ class StudyProgress:
     def _ended(self, record: Ended) -> None:
         trial = self.trials[record.trial]
         trial.reason, trial.ended = record.reason, record.seconds
+        if record.status is Status.FAILED:
+            self._failed_at = record.seconds
         if record.status is Status.FAILED and trial.error.strip().endswith(record.reason):
             trial.reason = headline(trial.error)  # older versions recorded a traceback's last line
         if trial.id in self.slot_time.holding:
@@ -277,9 +289,15 @@ class StudyProgress:
     def _session_started(self, record: SessionStarted) -> None:
         self.n_sessions += 1
         self.session_began, self.stop_reason = record.seconds, None
+        self.stopped_by_failure = False
         self._target, self._takes_states = record.limits.target, record.policy.write != "never"
         for number in [*self.slot_time.holding]:
             self._lose(self.trials[number])
+        if record.retry_failed:
+            for trial in self.trials.values():
+                if trial.status is Status.FAILED:
+                    trial.reason, trial.ended = "", None
+                    self._release(trial, Status.QUEUED)
         self.slot_time.n_slots = 0
 
     def _lose(self, trial: TrialRecord, error: str = "", *, paused: bool = False) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskhpo.checkpoints import open_store
-from daskhpo.core.errors import CheckpointMissing
+from daskhpo.core.errors import CheckpointMissing, NoSuchTrial
 from daskhpo.core.events import Launched, Record, Reported
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import CheckpointRef, Metrics, ScheduleSegment, TrialId
+from daskhpo.core.types import CheckpointRef, Metrics, ScheduleSegment, Status, TrialId
 from daskhpo.engine.session import read_manifest, study_records
 from daskhpo.results.curve_frame import curve_frame
 from daskhpo.results.lineage import Generation, Lineage
@@ -71,7 +71,9 @@ class Result:
     def __repr__(self) -> str:
         metric = self.objective.metric
         if self._progress.best is None:
-            return f"Result({self.num_trials} trials, no report yet)"
+            n_failed = self._progress.counts[Status.FAILED]
+            failed = f", {n_failed} failed" if n_failed else ""
+            return f"Result({self.num_trials} trials{failed}, no report yet)"
         return f"Result({self.num_trials} trials, best {metric}={self.best_value:.6g})"
 
     @property
@@ -88,6 +90,22 @@ class Result:
     def stop_reason(self) -> str | None:
         """Reason for which the study was stopped; None: it finished, or still runs."""
         return self._progress.stop_reason
+
+    @property
+    def num_failed(self) -> int:
+        """Number of trials that failed."""
+        return self._progress.counts[Status.FAILED]
+
+    def failed_trials(self) -> list[TrialRecord]:
+        """Return the trials that failed, in order of their end."""
+        failed = [t for t in self._progress.trials.values() if t.status is Status.FAILED]
+        return sorted(failed, key=lambda trial: (trial.ended, trial.id))
+
+    @property
+    def has_failed(self) -> bool:
+        """True if trials' errors stopped the study, or if every trial failed."""
+        n_failed = self._progress.counts[Status.FAILED]
+        return self._progress.stopped_by_failure or 0 < n_failed == self.num_trials
 
     @property
     def num_slots(self) -> int:
@@ -120,7 +138,14 @@ class Result:
         ------
         KeyError : there is no such trial.
         """
+        self._check_trial(trial_id)
         return self._progress.trials[trial_id]
+
+    def _check_trial(self, trial_id: TrialId) -> None:
+        if trial_id not in self._progress.trials:
+            n = self.num_trials
+            there = f"trials are numbered from 0 to {n - 1}" if n else "no trial was started"
+            raise NoSuchTrial(f"there is no trial {trial_id!r}: {there}")
 
     @property
     def best_config(self) -> dict[str, Any]:
@@ -290,6 +315,7 @@ class Result:
     def _ancestry(self, trial_id: TrialId | None) -> list[tuple[Generation, int]]:
         reports = self._reports()
         if trial_id is not None:
+            self._check_trial(trial_id)
             number = self._lineage.current[trial_id]
         else:
             self.best_trial  # noqa: B018 - raises if there is none
@@ -299,7 +325,8 @@ class Result:
             number = min(trained, key=lambda number: self._standing(number, reports))
         ancestry = self._lineage.ancestry(number, self._until(number, reports))
         if not ancestry:
-            raise ValueError(f"trial {trial_id} has reported nothing: it has no schedule")
+            number = self._lineage.generations[number].trial
+            raise ValueError(f"trial {number} has reported nothing: it has no schedule")
         return ancestry
 
     def _until(self, number: int, reports: list[_Reports]) -> int:
@@ -432,7 +459,7 @@ class Result:
         ------
         CheckpointMissing : no checkpoint was written, or it is no longer kept.
         """
-        trial = self.best_trial if trial_id is None else self._progress.trials[trial_id]
+        trial = self.best_trial if trial_id is None else self.trial(trial_id)
         if trial.checkpoint is None or self.path is None:
             raise CheckpointMissing(
                 f"trial {trial.id} ({trial.status.value}) has no checkpoint; "

@@ -48,6 +48,9 @@ class StudyHandle:
         self._remote, self._follower, self._stack = remote, follower, stack
         self._closed = False
 
+    def __repr__(self) -> str:
+        return f"StudyHandle({self.directory.name!r}{', ended' if self._closed else ''})"
+
     def wait(self) -> Result:
         """Wait for the end.
 
@@ -58,18 +61,14 @@ class StudyHandle:
         StudyFailed, NoSuitableWorkers : the study could not continue; its directory has all that
             was reported.
         """
-        try:
-            self._wait_once()
-        except KeyboardInterrupt:
+        if self._is_interrupted():
             logger.warning(
                 "stopping: trials end at their next report and are kept (Ctrl-C again: at once)"
             )
             self.stop("Ctrl-C")
-            try:
-                self._wait_once()
-            except KeyboardInterrupt:
+            if self._is_interrupted():
                 self._close()
-                raise
+                raise KeyboardInterrupt  # here, not as a consequence of the first one
         self._close()
         if (error := self._remote.error) is not None:
             raise error
@@ -83,9 +82,14 @@ class StudyHandle:
         """Return the number of trials by status."""
         return status_counts(study_records(self.directory), self._objective)
 
-    def _wait_once(self) -> None:
-        while not self._remote.is_finished(0.25):
-            pass
+    def _is_interrupted(self) -> bool:
+        """Wait for the end; return True after Ctrl-C."""
+        try:
+            while not self._remote.is_finished(0.25):
+                pass
+        except KeyboardInterrupt:
+            return True
+        return False
 
     def _close(self) -> None:
         if not self._closed:
@@ -183,6 +187,7 @@ def start(
     source: str | None,
     client: Any,
     callbacks: Sequence[Callback],
+    retry_failed: bool = False,
 ) -> StudyHandle:
     """Start a session of a study; see :meth:`daskhpo.Study.start`."""
     from distributed import Scheduler
@@ -195,7 +200,7 @@ def start(
             client = stack.enter_context(local_cluster(options.resources, options.max_concurrent))
             options = replace(options, max_concurrent=len(client.worker_spec))
         client = _client(client, stack)
-        spec = StudySpec(directory, store, problem, options, resume, source, pickled)
+        spec = StudySpec(directory, store, problem, options, resume, retry_failed, source, pickled)
         scheduler = getattr(client.cluster, "scheduler", None)
         remote: _RunningStudy
         if isinstance(scheduler, Scheduler):
