@@ -41,6 +41,7 @@ class TrialRecord:
     id, config, bracket, attempt, resource : as in :class:`~daskhpo.core.types.Trial`.
     status : status once the last decision about it is carried out. Its state may still be taken.
     metrics : metrics of its last report; empty before the first.
+    best_metrics : metrics of its best report, the first if there are several.
     best_loss : best loss so far; inf before the first report.
     furthest : largest resource that it has reported since it last took over another trial's state.
     n_exploits : number of other trials' states that it has taken over.
@@ -55,6 +56,7 @@ class TrialRecord:
     status = Status.QUEUED
     attempt = resource = furthest = n_exploits = n_retrained = 0
     metrics: Metrics = MappingProxyType({})
+    best_metrics: Metrics = MappingProxyType({})
     best_loss = math.inf
     checkpoint: CheckpointRef | None = None
     reason = error = ""
@@ -238,6 +240,7 @@ class StudyProgress:
             loss = self.objective.best_loss(steps)
             if loss < trial.best_loss:
                 trial.best_loss = loss
+                trial.best_metrics = min((step.metrics for step in steps), key=self.objective.loss)
                 if loss < self.best_loss:
                     self.best = trial
         self.n_preemptions += record.preempted

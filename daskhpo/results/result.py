@@ -13,6 +13,7 @@ from daskhpo.core.events import Launched, Record, Reported
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointRef, Metrics, ScheduleSegment, Status, TrialId
 from daskhpo.engine.session import read_manifest, study_records
+from daskhpo.results.columns import config_columns, metric_columns
 from daskhpo.results.curve_frame import curve_frame
 from daskhpo.results.lineage import Generation, Lineage
 from daskhpo.results.progress import StudyProgress, TrialRecord
@@ -163,15 +164,14 @@ class Result:
         Columns: ``trial``, ``status``, ``resource``, ``seconds`` (in slots, in total, up to the
         last report) and its parts (``seconds/useful``, ``seconds/lost``, ``seconds/saving``, see
         :class:`~daskhpo.results.slot_time.TrialTime`), ``seconds/queued`` (without a slot, ready
-        to continue), ``bracket``, ``config/<name>``, the last metrics, ``best/<metric>``,
-        ``reason`` (why it ended).
+        to continue), ``bracket``, ``config/<name>``, the last metrics, ``best/<metric>``
+        (all metrics of its best report), ``reason`` (why it ended).
         """
         import pandas as pd
 
-        best = f"best/{self.objective.metric}"
-        rows = []
-        for trial in self._progress.trials.values():
-            row: dict[str, Any] = {
+        trials = [*self._progress.trials.values()]
+        rows = [
+            {
                 "trial": trial.id,
                 "status": trial.status.value,
                 "resource": trial.resource,
@@ -182,15 +182,22 @@ class Result:
                 "seconds/queued": trial.time.queued,
                 "bracket": trial.bracket,
             }
-            row |= {f"config/{name}": value for name, value in trial.config.items()}
-            row |= trial.metrics
-            value = self.objective.value(trial.best_loss)
-            row[best] = value if math.isfinite(value) else math.nan
-            row["reason"] = trial.reason
-            rows.append(row)
+            for trial in trials
+        ]
         parts = [f"seconds/{part}" for part in ("useful", "lost", "saving", "queued")]
-        columns = ["trial", "status", "resource", "seconds", *parts, "bracket", best, "reason"]
-        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+        names = ["trial", "status", "resource", "seconds", *parts, "bracket"]
+        frame = pd.DataFrame(rows, columns=names)
+        reasons = pd.DataFrame({"reason": [trial.reason for trial in trials]})
+        best = pd.DataFrame(
+            [trial.best_metrics for trial in trials],
+            columns=None if self.has_reports else [self.objective.metric],
+            index=frame.index,
+        )
+        best = best.add_prefix("best/")
+        taken = {*frame.columns, *best.columns, *reasons.columns}
+        metrics = metric_columns([trial.metrics for trial in trials], taken, frame.index)
+        configs = config_columns([trial.config for trial in trials])
+        return pd.concat([frame, configs, metrics, best, reasons], axis=1)
 
     def history(self) -> pd.DataFrame:
         """Return a table with one row per report, in order of time.
@@ -201,7 +208,7 @@ class Result:
         """
         import numpy as np
 
-        frame = self._frame().loc[np.array(self._is_new, bool)].drop(columns="life")
+        frame = self._frame().loc[np.array(self._is_new, bool)]
         return frame.sort_values("seconds", kind="stable", ignore_index=True)
 
     def curves(self) -> pd.DataFrame:
@@ -217,13 +224,12 @@ class Result:
         ValueError : trials changed their configurations or took over states, as in population
             based training: there is no curve of one configuration.
         """
-        reports = self._frame().drop(columns="life")
         return curve_frame(
-            reports, self._launched, self._lineage.generations, self._progress.trials
+            self._frame(), self._launched, self._lineage.generations, self._progress.trials
         )
 
     def _frame(self) -> pd.DataFrame:
-        """Return all reports as they arrived, with the numbers of their generations."""
+        """Return all reports as they arrived."""
         import pandas as pd
 
         columns = {
@@ -231,10 +237,9 @@ class Result:
             "attempt": self._attempt,
             "resource": self._resource,
             "seconds": self._seconds,
-            "life": self._generation,
         }
         frame = pd.DataFrame(columns)
-        return pd.concat([frame, pd.DataFrame(self._metrics, index=frame.index)], axis=1)
+        return pd.concat([frame, metric_columns(self._metrics, columns, frame.index)], axis=1)
 
     def lineage(self) -> pd.DataFrame:
         """Return the lineage: one row per generation, in order of time.
@@ -250,7 +255,7 @@ class Result:
         rows = []
         for generation, reports in zip(self._lineage.generations, self._reports(), strict=True):
             best = self.objective.value(min((loss for _, loss in reports), default=math.inf))
-            row = {
+            row: dict[str, Any] = {
                 "life": generation.number,
                 "trial": generation.trial,
                 "start": generation.start,
@@ -259,12 +264,11 @@ class Result:
                 "seconds": generation.seconds,
                 f"best/{self.objective.metric}": best if math.isfinite(best) else math.nan,
             }
-            rows.append(
-                row | {f"config/{name}": value for name, value in generation.config.items()}
-            )
+            rows.append(row)
         columns = ["life", "trial", "start", "until", "parent", "seconds"]
         frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
-        return frame.astype({"parent": "Int64"})
+        configs = config_columns([generation.config for generation in self._lineage.generations])
+        return pd.concat([frame.astype({"parent": "Int64"}), configs], axis=1)
 
     def schedule(self, trial_id: TrialId | None = None) -> Schedule:
         """Return the hyperparameters along the ancestry of a trial's newest state.
@@ -303,14 +307,15 @@ class Result:
         ------
         ValueError, KeyError : as for :meth:`schedule`.
         """
+        import numpy as np
         import pandas as pd
 
         parts = []
-        frame = self._frame()
+        frame, numbers = self._frame(), np.array(self._generation)
         for generation, until in self._ancestry(trial_id):
-            inside = (frame["life"] == generation.number) & (frame["resource"] <= until)
+            inside = (numbers == generation.number) & (frame["resource"] <= until)
             parts.append(frame[inside].drop_duplicates("resource", keep="last"))
-        return pd.concat(parts).sort_values("resource", ignore_index=True).drop(columns="life")
+        return pd.concat(parts).sort_values("resource", ignore_index=True)
 
     def _ancestry(self, trial_id: TrialId | None) -> list[tuple[Generation, int]]:
         reports = self._reports()
