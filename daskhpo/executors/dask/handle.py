@@ -21,6 +21,7 @@ from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.engine.session import study_records
 from daskhpo.executors.dask.local import local_cluster
+from daskhpo.executors.dask.output import collected_output
 from daskhpo.executors.dask.pickled_code import dump_code
 from daskhpo.executors.dask.protocol import CLIENT_MESSAGES, ClientMessage, Poll, StopStudy
 from daskhpo.results.progress import status_counts
@@ -197,7 +198,9 @@ def start(
     pickled = _pickled(trainable)
     with contextlib.ExitStack() as stack:
         if client is None:
-            client = stack.enter_context(local_cluster(options.resources, options.max_concurrent))
+            env = stack.enter_context(collected_output())
+            cluster = local_cluster(options.resources, options.max_concurrent, env)
+            client = stack.enter_context(cluster)
             options = replace(options, max_concurrent=len(client.worker_spec))
         client = _client(client, stack)
         spec = StudySpec(directory, store, problem, options, resume, retry_failed, source, pickled)
