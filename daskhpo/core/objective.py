@@ -22,6 +22,7 @@ Mode = Literal["min", "max"]
 RESERVED = frozenset(
     {"trial", "attempt", "resource", "seconds", "status", "bracket", "reason", "config"}
 )
+NOT_FINITE = "is not finite"  # ends the error of a trial whose metric is not finite
 RESERVED_PREFIXES = ("config/", "best/", "seconds/")
 
 

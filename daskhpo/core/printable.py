@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def printable(text: object, *, lines: bool = False) -> str:
-    r"""Return text whose control characters, and others without a shape, are written as escapes.
+    r"""Return text with escapes for its control characters, and others without a shape.
 
     A terminal then shows a name as it is, instead of obeying it.
 

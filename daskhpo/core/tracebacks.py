@@ -18,7 +18,7 @@ _VALUE = re.compile(r"0x[0-9a-f]+|\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE)
 
 
 def headline(error: str) -> str:
-    """Return the error itself in one line: its type, and the first line of its message.
+    """Return the error itself in a line: type, and first line of the message.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def headline(error: str) -> str:
     >>> headline('''Traceback (most recent call last):
     ...   File "train.py", line 3, in train
     ... RuntimeError: CUDA error: device-side assert triggered
-    ... Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.''')
+    ... For debugging consider passing CUDA_LAUNCH_BLOCKING=1''')
     'RuntimeError: CUDA error: device-side assert triggered'
     """
     lines = _last_block(error)
@@ -43,12 +43,12 @@ def headline(error: str) -> str:
 
 
 def kind(error: str) -> str:
-    """Return the headline without its numbers: equal for errors that differ only in values."""
+    """Return the headline without its numbers, in which similar errors differ."""
     return _VALUE.sub("#", headline(error))
 
 
 def place(error: str) -> str:
-    """Return the place where an error was raised, as lines of its traceback; "" if unknown.
+    """Return where an error was raised, as lines of its traceback; "" if unknown.
 
     It is the innermost call in code that is neither Python's nor a library's, if there is one.
     """

@@ -31,7 +31,7 @@ from daskhpo.core.events import (
     Suggested,
     Trained,
 )
-from daskhpo.core.objective import Objective
+from daskhpo.core.objective import NOT_FINITE, Objective
 from daskhpo.core.printable import printable
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
@@ -344,7 +344,7 @@ class Coordinator:
                 self.fatal_error = event.error
             if event.fatal or self.limits.fail_fast:
                 self._stop(f"trial {trial.id} failed")
-        if event.retry:  # else it reported a metric that is not finite
+        if not event.error.endswith(NOT_FINITE):  # such a report is an outcome, not a mistake
             self._stop_if_all_fail(trial, event.error)
 
     def _stop_if_all_fail(self, trial: Trial, error: str) -> None:

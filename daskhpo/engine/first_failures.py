@@ -1,4 +1,4 @@
-"""The first trials of a session: if all fail by the same error, so will all others."""
+"""The first trials of a session: if all fail alike, so will all others."""
 
 from __future__ import annotations
 

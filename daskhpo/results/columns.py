@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from daskhpo.core.types import Array, Config
+from daskhpo.core.types import Config
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,8 +16,9 @@ def config_columns(configs: Sequence[Config], index: Any = None) -> pd.DataFrame
     import pandas as pd
 
     names = dict.fromkeys(name for config in configs for name in config)
-    columns = {f"config/{name}": column([c.get(name) for c in configs]) for name in names}
-    return pd.DataFrame(columns, index=range(len(configs)) if index is None else index)
+    index = range(len(configs)) if index is None else index
+    columns = {f"config/{name}": column([c.get(name) for c in configs], index) for name in names}
+    return pd.DataFrame(columns, index=index)
 
 
 def metric_columns(metrics: Sequence[Mapping[str, float]], taken: Any, index: Any) -> pd.DataFrame:
@@ -32,16 +33,17 @@ def metric_columns(metrics: Sequence[Mapping[str, float]], taken: Any, index: An
     return frame.loc[:, is_free]
 
 
-def column(values: Sequence[Any]) -> Array:
-    """Return values as an array: of numbers if all have one type, else of the objects."""
+def column(values: Sequence[Any], index: Any = None) -> pd.Series[Any]:
+    """Return values as a column: of numbers if all have one type, else of the objects."""
     import numpy as np
+    import pandas as pd
 
     kinds = {type(value) for value in values}
     if len(kinds) == 1 and kinds <= {bool, int, float}:
         numbers = np.array(values)
         if numbers.dtype.kind in "bif":  # else too large for 64 bits
-            return numbers
+            return pd.Series(numbers, index=index)
     objects = np.empty(len(values), object)
     for i, value in enumerate(values):  # at once, a tuple would become a row
         objects[i] = value
-    return objects
+    return pd.Series(objects, index=index, dtype=object)  # else pandas may choose text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from daskhpo.checkpoints import open_store
 from daskhpo.core.errors import CheckpointMissing, NoSuchTrial
@@ -158,15 +158,25 @@ class Result:
         """The best value of the metric that any trial has reported."""
         return self.objective.value(self.best_trial.best_loss)
 
-    def trials(self) -> pd.DataFrame:
+    def trials(self, metrics: Literal["last", "best"] = "last") -> pd.DataFrame:
         """Return a table with one row per trial, in order of trial ids.
 
         Columns: ``trial``, ``status``, ``resource``, ``seconds`` (in slots, in total, up to the
         last report) and its parts (``seconds/useful``, ``seconds/lost``, ``seconds/saving``, see
         :class:`~daskhpo.results.slot_time.TrialTime`), ``seconds/queued`` (without a slot, ready
-        to continue), ``bracket``, ``config/<name>``, the last metrics, ``best/<metric>``
-        (all metrics of its best report), ``reason`` (why it ended).
+        to continue), ``bracket``, ``config/<name>``, the metrics, ``best/<metric>``,
+        ``reason`` (why it ended).
+
+        Parameters
+        ----------
+        metrics : report whose metrics are shown: ``"last"``, or the ``"best"`` of the trial.
+
+        Raises
+        ------
+        ValueError : ``metrics`` is neither.
         """
+        if metrics not in ("last", "best"):
+            raise ValueError(f"metrics={metrics!r} must be 'last' or 'best'")
         import pandas as pd
 
         trials = [*self._progress.trials.values()]
@@ -187,17 +197,20 @@ class Result:
         parts = [f"seconds/{part}" for part in ("useful", "lost", "saving", "queued")]
         names = ["trial", "status", "resource", "seconds", *parts, "bracket"]
         frame = pd.DataFrame(rows, columns=names)
-        reasons = pd.DataFrame({"reason": [trial.reason for trial in trials]})
-        best = pd.DataFrame(
-            [trial.best_metrics for trial in trials],
-            columns=None if self.has_reports else [self.objective.metric],
-            index=frame.index,
-        )
-        best = best.add_prefix("best/")
-        taken = {*frame.columns, *best.columns, *reasons.columns}
-        metrics = metric_columns([trial.metrics for trial in trials], taken, frame.index)
-        configs = config_columns([trial.config for trial in trials])
-        return pd.concat([frame, configs, metrics, best, reasons], axis=1)
+        best = f"best/{self.objective.metric}"
+        values = [self.objective.value(trial.best_loss) for trial in trials]
+        ends = {
+            best: [value if math.isfinite(value) else math.nan for value in values],
+            "reason": [trial.reason for trial in trials],
+        }
+        shown = [t.best_metrics if metrics == "best" else t.metrics for t in trials]
+        parts_of_it = [
+            frame,
+            config_columns([trial.config for trial in trials]),
+            metric_columns(shown, {*frame.columns, *ends}, frame.index),
+            pd.DataFrame(ends, index=frame.index),
+        ]
+        return pd.concat(parts_of_it, axis=1)
 
     def history(self) -> pd.DataFrame:
         """Return a table with one row per report, in order of time.
@@ -315,7 +328,8 @@ class Result:
         for generation, until in self._ancestry(trial_id):
             inside = (numbers == generation.number) & (frame["resource"] <= until)
             parts.append(frame[inside].drop_duplicates("resource", keep="last"))
-        return pd.concat(parts).sort_values("resource", ignore_index=True)
+        together: pd.DataFrame = pd.concat(parts)
+        return together.sort_values("resource", ignore_index=True)
 
     def _ancestry(self, trial_id: TrialId | None) -> list[tuple[Generation, int]]:
         reports = self._reports()

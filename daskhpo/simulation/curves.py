@@ -132,13 +132,13 @@ class CurveTable:
         import pandas as pd
 
         try:
-            columns = [str(name) for name in pd.read_csv(path, nrows=0).columns]
-            as_text = {name: str for name in columns if name.startswith(CONFIG)}
-            frame = pd.read_csv(path, converters=as_text)
+            frame = pd.read_csv(path)
+            names = [name for name in frame.columns if str(name).startswith(CONFIG)]
+            cells = pd.read_csv(path, usecols=names, dtype=str, na_filter=False)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a valid CSV file: {error}") from None
-        for name in as_text:
-            frame[name] = column([decode_cell(text) for text in frame[name]])
+        for name in names:
+            frame[name] = column([decode_cell(text) for text in cells[name].tolist()])
         try:
             return cls.of(frame, metric or _only_metric(frame), mode or "min")
         except ValueError as error:

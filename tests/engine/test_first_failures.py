@@ -109,6 +109,13 @@ def test_a_metric_that_is_not_finite_is_no_error(desk):
     assert reason(study) is None
 
 
+def test_a_trial_that_reported_nothing_made_a_mistake(desk):
+    study = desk(max_failed_trials=2, num_trials=4)
+    study.slots(1)
+    fail(study, 0, 1, error="the function returned without a report()", retry=False)
+    assert reason(study) is not None
+
+
 def test_a_trial_that_is_tried_again_has_not_failed_yet(desk):
     study = desk(max_failed_trials=2, max_failures=1, num_trials=9)
     study.slots(2)

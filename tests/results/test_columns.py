@@ -47,11 +47,10 @@ def test_a_metric_with_the_name_of_a_column_is_refused_by_name(name):
 
 @pytest.mark.parametrize("name", ["life", "start", "until", "parent", "mean", "best", "index", "x"])
 def test_a_metric_with_any_other_name_is_in_each_table(name, tmp_path):
-    made = result([{"x": 0.5}] * 2, {"loss": 1.0, name: 7.0}, {"loss": 2.0, name: 8.0})
-    assert made.trials()[name].tolist() == [8.0, 8.0]
-    assert made.trials()[f"best/{name}"].tolist() == [7.0, 7.0]
+    made = result([{"x": 0.5}], {"loss": 1.0, name: 7.0}, {"loss": 2.0, name: 8.0})
+    assert made.trials()[name].tolist() == [8.0]
     for frame in (made.history(), made.curves(), made.training()):
-        assert frame[name].tolist()[:2] == [7.0, 8.0]
+        assert frame[name].tolist() == [7.0, 8.0]
         assert frame.columns.is_unique
 
 
@@ -62,16 +61,19 @@ def test_older_studies_with_such_a_metric_keep_their_columns(name, tmp_path):
     for frame in (old.trials(), old.history(), old.curves()):
         assert frame.columns.is_unique
     assert old.trials()["config/x"].tolist() == [0.5, 0.5]
-    assert old.trials()["seconds/useful"].tolist() == [1.0, 1.0]
+    plain = result([{"x": 0.5}] * 2, {"loss": 1.0}).trials()
+    assert old.trials().equals(plain)
     follow([CSVLogger()], made, info := an_info(tmp_path / "s", made)).end()
     assert "0.5" in (info.directory / "history.csv").read_text().splitlines()[1]
 
 
 def test_a_trial_has_all_metrics_of_its_best_report():
     made = result([{"x": 0.5}], {"loss": 2.0, "a": 1}, {"loss": 1.0, "a": 2}, {"loss": 1.0, "a": 3})
-    (row,) = made.trials().to_dict("records")
-    assert (row["loss"], row["a"]) == (1.0, 3)
-    assert (row["best/loss"], row["best/a"]) == (1.0, 2)
+    for report, a in (("last", 3), ("best", 2)):
+        (row,) = made.trials(metrics=report).to_dict("records")
+        assert (row["loss"], row["a"], row["best/loss"]) == (1.0, a, 1.0)
+    with pytest.raises(ValueError, match="metrics='first' must be 'last' or 'best'"):
+        made.trials("first")
 
 
 # -- types ---------------------------------------------------------------------------------------

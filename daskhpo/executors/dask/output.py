@@ -43,7 +43,7 @@ def collected_output() -> Iterator[dict[str, str]]:
 
 
 def send_output() -> None:
-    """Write to the pipe of the user's process from now on, if there is one; for a worker."""
+    """Let this worker write to the pipe of the user's process, if there is one."""
     if (path := os.environ.get(VARIABLE)) is None:
         return
     with contextlib.suppress(OSError):  # then the terminal remains

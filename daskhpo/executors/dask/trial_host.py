@@ -213,7 +213,7 @@ class TrialHost:
             return self._fail(job, traceback_of(error))
         ended = outcome is SegmentOutcome.ENDED
         if ended and not self._recorder.steps and job.resource == 0 and job.launch:
-            return self._fail(job, "the function returned without a report()")
+            return self._fail(job, "the function returned without a report()", retry=False)
         return self._channel.call(Happened((self._recorder.trained(outcome),)))
 
     def _restored(self, job: Train, peer: Peer | None) -> Any:
