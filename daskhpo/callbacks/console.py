@@ -8,19 +8,26 @@ from typing import Any
 
 from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.values import FrozenReport, FrozenTrial, StudyInfo, StudySummary
+from daskhpo.core.events import Failed, Record
+from daskhpo.core.printable import printable
+from daskhpo.core.tracebacks import headline, place
 from daskhpo.core.types import Status
-from daskhpo.results.progress import describe_search_wait
+from daskhpo.results.progress import StudyProgress, describe_search_wait
 
-LINE_SECONDS = 10.0  # between two plain lines, without a terminal
-PACE_SECONDS = 300.0  # window in which the pace is measured
+LINE_SECONDS = 10.0  # least time between two plain lines, without a terminal
+LINE_SHARE = 0.1  # of the elapsed time, between two plain lines
+MAX_LINE_SECONDS = 300.0
+PACE_TRIALS = 50  # the last trials, whose pace is shown
 
 
 class ConsoleProgress(Callback):
     """A live table in a terminal; plain lines elsewhere.
 
     It shows the number of trials per status, the best one so far, how many trials were judged at
-    each milestone, trials ended per minute, the time left, and the slot time lost waiting for the
-    searcher. Plain lines omit the milestones, and the lost time if it is 0.
+    each milestone, the pace of trials that ended, the time left, and the slot time lost waiting for
+    the searcher. Plain lines omit the milestones, and the lost time if it is 0; they come every 10
+    seconds, later more seldom. The first failure of a session is printed at once, with its error
+    and the line that raised it.
 
     Parameters
     ----------
@@ -36,11 +43,13 @@ class ConsoleProgress(Callback):
         from rich.console import Console
 
         self._info = info
-        self._console = Console(file=self._file or sys.stderr, highlight=False)
+        self._console = Console(
+            file=self._file or sys.stderr, highlight=False, markup=False, emoji=False
+        )
         self._live: Any = None
         self._milestones: Counter[int] = Counter()
-        self._ends: deque[float] = deque()
-        self._session = info.session
+        self._ends: deque[float] = deque(maxlen=PACE_TRIALS + 1)  # study time; first: a start
+        self._session, self._failed_session = info.session, 0
         self._began_at = time.monotonic()
         self._printed_at = self._began_at
         self._printed_best: int | None = None
@@ -52,14 +61,28 @@ class ConsoleProgress(Callback):
             self._live.start()
         else:
             link = f", dashboard {info.dashboard_link}" if info.dashboard_link else ""
-            self._print(f"{info.name}: {info.scheduler}, in {info.directory}{link}")
+            self._print(f"{self._name}: {info.scheduler}, in {info.directory}{link}")
+
+    @property
+    def _name(self) -> str:
+        return printable(self._info.name)
+
+    def on_record(self, record: Record, progress: StudyProgress) -> None:
+        is_first = self._failed_session < progress.n_sessions
+        if isinstance(record, Failed) and is_first and progress.n_sessions >= self._session:
+            self._failed_session = progress.n_sessions
+            self._print(f"{self._name}: trial {record.trial} failed: {headline(record.error)}")
+            if where := place(record.error):
+                self._print(where)
+            shown = f"`daskhpo status {self._info.directory} {record.trial}`"
+            self._print(f"its traceback: {shown}")
 
     def on_report(self, trial: FrozenTrial, report: FrozenReport) -> None:
         if report.decision is not None:
             self._milestones[report.resource] += 1
 
     def on_trial_end(self, trial: FrozenTrial) -> None:
-        if trial.session >= self._info.session and trial.ended is not None:
+        if trial.session >= self._session and trial.ended is not None:
             self._ends.append(trial.ended)
 
     def on_tick(self, study: StudySummary) -> None:
@@ -70,19 +93,20 @@ class ConsoleProgress(Callback):
         now = time.monotonic()
         if self._no_slots(study) and not self._no_slots_printed:
             self._no_slots_printed = True
-            self._print(f"{self._info.name}: no workers; waiting for some")
+            self._print(f"{self._name}: no workers; waiting for some")
         elif study.n_slots:
             self._no_slots_printed = False
-        if now - self._printed_at >= LINE_SECONDS:
+        pause = min(max(LINE_SECONDS, LINE_SHARE * self._elapsed()), MAX_LINE_SECONDS)
+        if now - self._printed_at >= pause:
             self._printed_at = now
             self._print(self._line(study))
 
     def on_study_end(self, study: StudySummary) -> None:
         self._close(study)
         if study.stop_reason:
-            self._print(f"{self._info.name}: stopped, because {study.stop_reason}")
+            self._print(f"{self._name}: stopped, because {printable(study.stop_reason)}")
         if unfinished := study.counts[Status.QUEUED] + study.counts[Status.RUNNING]:
-            self._print(f"{self._info.name}: {unfinished} trials are unfinished")
+            self._print(f"{self._name}: {unfinished} trials are unfinished")
         if study.stop_reason or unfinished:
             how = (
                 f"`daskhpo resume {self._info.directory}`"
@@ -96,49 +120,50 @@ class ConsoleProgress(Callback):
     def on_detach(self, study: StudySummary) -> None:
         self._close(study)
         path = self._info.directory
-        self._print(f"{self._info.name} continues; stop it with `daskhpo stop {path}`")
+        self._print(f"{self._name} continues; stop it with `daskhpo stop {path}`")
 
     def _set_clock(self, study: StudySummary) -> None:
         """Let the session begin when its first record was written, not when it was read."""
         now = time.monotonic()
         if study.session > self._session:
             self._session, self._began_at = study.session, now
+            self._ends.clear()
         self._began_at = min(self._began_at, now - study.session_seconds)
 
     def _close(self, study: StudySummary) -> None:
         if self._live is not None:
-            self._live.update(self._table(study))
+            self._live.update(self._table(study, over=True))
             self._live.stop()
         else:
-            self._print(self._line(study))
+            self._print(self._line(study, over=True))
 
     # -- what is shown ---------------------------------------------------------------------------
 
-    def _table(self, study: StudySummary) -> Any:
+    def _table(self, study: StudySummary, *, over: bool = False) -> Any:
         from rich.table import Table
 
         table = Table.grid(padding=(0, 2))
         table.add_column(style="bold")
         table.add_column(overflow="fold")
-        table.add_row(self._info.name, f"{self._info.scheduler}  {_clock(self._elapsed())}")
+        table.add_row(self._name, f"{self._info.scheduler}  {_clock(self._elapsed())}")
         table.add_row("trials", self._trials(study))
         table.add_row("best", self._best(study))
         table.add_row("judged at", self._rungs())
-        table.add_row("pace", self._pace(study))
+        table.add_row("pace", self._pace(study, over=over))
         table.add_row("waited", describe_search_wait(study.search_seconds, study.n_fallbacks))
         if self._info.dashboard_link:
             table.add_row("dashboard", self._info.dashboard_link)
         return table
 
-    def _line(self, study: StudySummary) -> str:
-        shown = f"{self._info.name} {_clock(self._elapsed())} | {self._trials(study)} | "
+    def _line(self, study: StudySummary, *, over: bool = False) -> str:
+        shown = f"{self._name} {_clock(self._elapsed())} | {self._trials(study)} | "
         best = study.best
         if best is not None and best.id == self._printed_best:  # do not repeat its configuration
             shown += f"best {self._value(best)} | "
         else:
             shown += f"best {self._best(study)} | "
             self._printed_best = None if best is None else best.id
-        shown += self._pace(study)
+        shown += self._pace(study, over=over)
         if study.search_seconds or study.n_fallbacks:
             shown += f" | {describe_search_wait(study.search_seconds, study.n_fallbacks)}"
         return shown
@@ -156,40 +181,51 @@ class ConsoleProgress(Callback):
     def _best(self, study: StudySummary) -> str:
         if study.best is None:
             return "none yet"
-        config = " ".join(f"{name}={_short(v)}" for name, v in study.best.config.items())
+        values = study.best.config.items()
+        config = " ".join(f"{printable(name)}={_short(value)}" for name, value in values)
         return f"{self._value(study.best)} (trial {study.best.id}: {config})"
 
     def _value(self, best: FrozenTrial) -> str:
-        return f"{self._info.objective.metric}={best.best_value:.5g}"
+        return f"{printable(self._info.objective.metric)}={best.best_value:.5g}"
 
     def _rungs(self) -> str:
         if not self._milestones:
             return "none yet"
         return "  ".join(f"{r}: {n} trials" for r, n in sorted(self._milestones.items()))
 
-    def _pace(self, study: StudySummary) -> str:
-        if self._no_slots(study):
+    def _pace(self, study: StudySummary, *, over: bool) -> str:
+        if self._no_slots(study) and not over:
             return "no workers; waiting for some"
-        session_zero = study.seconds - study.session_seconds
-        oldest = session_zero + max(0.0, self._elapsed() - PACE_SECONDS)
-        while self._ends and self._ends[0] < oldest:
-            self._ends.popleft()
-        span = min(PACE_SECONDS, self._elapsed())
-        per_minute = 60 * len(self._ends) / max(span, 1e-9)
         slots = f"{study.n_slots} slot{'s' * (study.n_slots != 1)}"
-        left = self._left(study, per_minute)
-        return f"{per_minute:.1f} trials/min on {slots}" + (
-            f", {_clock(left)} left" if left else ""
-        )
+        rate = self._rate(study)
+        if rate is None:
+            shown = "no trial has ended"
+        elif rate * 60 >= 1:
+            shown = f"{rate * 60:.1f} trials/min"
+        else:
+            shown = f"{rate * 3600:.2g} trials/h"
+        left = None if over or study.stop_reason else self._left(study, rate)
+        return f"{shown} on {slots}" + (f", {_clock(left)} left" if left else "")
 
-    def _left(self, study: StudySummary, per_minute: float) -> float | None:
+    def _rate(self, study: StudySummary) -> float | None:
+        """Return trials per second up to the last end of one; None: no trial has ended."""
+        if not self._ends:
+            return None
+        is_full = len(self._ends) > PACE_TRIALS
+        began = self._ends[0] if is_full else study.seconds - study.session_seconds
+        return (len(self._ends) - is_full) / max(self._ends[-1] - began, 1e-3)
+
+    def _left(self, study: StudySummary, rate: float | None) -> float | None:
+        """Return the seconds that are left, which pass like a clock's until a trial ends."""
         limits = self._info.limits
         guesses = []
         if limits.time_budget is not None:
             guesses.append(max(0.0, limits.time_budget - self._elapsed()))
-        if limits.num_trials is not None and per_minute > 0:
+        if limits.num_trials is not None and rate is not None:
             n_ended = sum(study.counts[status] for status in Status if status.ended)
-            guesses.append(60 * max(0, limits.num_trials - n_ended) / per_minute)
+            now = study.seconds - study.session_seconds + self._elapsed()
+            since = max(0.0, now - self._ends[-1])
+            guesses.append(max(0.0, max(0, limits.num_trials - n_ended) / rate - since))
         return min(guesses, default=None)
 
     def _no_slots(self, study: StudySummary) -> bool:
@@ -199,7 +235,7 @@ class ConsoleProgress(Callback):
         return time.monotonic() - self._began_at
 
     def _print(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, markup=False)
+        self._console.print(printable(text, lines=True), soft_wrap=True)
 
 
 def _clock(seconds: float) -> str:
@@ -209,4 +245,4 @@ def _clock(seconds: float) -> str:
 
 
 def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(value)

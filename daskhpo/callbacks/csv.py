@@ -8,14 +8,16 @@ from typing import Any
 
 from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.values import FrozenReport, FrozenTrial, StudyInfo, StudySummary
+from daskhpo.core.cells import encode_cell
 
 
 class CSVLogger(Callback):
     """A CSV file with one line per report, written as reports arrive.
 
-    The columns are those of ``Result.history()`` and the configuration. The first report fixes
-    them; a metric that appears later is omitted (it is in the journal). A session that resumes a
-    study rewrites the whole file.
+    The columns are those of ``Result.history()`` and the configuration. Its values are JSON; text
+    stands as it is, unless it could be taken for another value. The first report fixes the columns:
+    a metric that appears later is omitted (it is in the journal). A session that resumes a study
+    rewrites the whole file.
 
     Parameters
     ----------
@@ -31,14 +33,14 @@ class CSVLogger(Callback):
         self._writer: Any = None
 
     def on_report(self, trial: FrozenTrial, report: FrozenReport) -> None:
-        row = {
+        row: dict[str, Any] = {
             "trial": trial.id,
             "attempt": trial.attempt,
             "resource": report.resource,
             "seconds": round(report.seconds, 6),
-            **{f"config/{name}": value for name, value in trial.config.items()},
-            **report.metrics,
+            **{f"config/{name}": encode_cell(value) for name, value in trial.config.items()},
         }
+        row |= {name: value for name, value in report.metrics.items() if name not in row}
         if self._writer is None:
             self._writer = csv.DictWriter(self._file, list(row), extrasaction="ignore")
             self._writer.writeheader()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +16,10 @@ from daskhpo._version import __version__
 from daskhpo.cli import checkpoints, cost, doctor, jobs, plan, replay
 from daskhpo.cli.arguments import positive
 from daskhpo.cli.options import add_run_options, run_options
-from daskhpo.core.errors import DaskhpoError
+from daskhpo.cli.text import count, duration, show
+from daskhpo.core.errors import DaskhpoError, StudyFailed
+from daskhpo.core.printable import printable
+from daskhpo.core.tracebacks import place
 from daskhpo.engine.session import IfExists, read_manifest
 from daskhpo.results.progress import describe_search_wait
 from daskhpo.results.result import Result
@@ -28,14 +33,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns
     -------
-    int : exit status. 0: success; 1: nothing found, or a problem found; 2: invalid input.
+    int : exit status. 0: success; 1: nothing found, or a problem found; 2: invalid input; 3: the
+        study stopped because of errors, or every trial failed; 130: interrupted.
     """
-    options = _parser().parse_args(arguments)
     try:
-        return int(options.act(options) or 0)
+        try:
+            options = _parser().parse_args(arguments)
+            return int(options.act(options) or 0)
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe is expected
+    except BrokenPipeError:  # the reader, such as `head`, has what it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        return 0
+    except KeyboardInterrupt:
+        show("daskhpo: interrupted; what was reported until now is kept", file=sys.stderr)
+        return 130
     except (DaskhpoError, ValueError, TypeError, OSError) as error:
-        print(f"daskhpo: {error}", file=sys.stderr)
-        return 2
+        show(f"daskhpo: {error}", file=sys.stderr)
+        return int(options.failed) if isinstance(error, StudyFailed) else 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="daskhpo", description="Hyperparameter optimisation on Dask."
     )
     parser.add_argument("--version", action="version", version=f"daskhpo {__version__}")
+    parser.set_defaults(failed=2)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run a study that is defined in a Python file")
@@ -66,9 +82,22 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         help="Python file and name of the study; not needed if `daskhpo run` started it",
     )
-    resume.set_defaults(act=_resume)
+    resume.set_defaults(act=_resume, retry_failed=False)
 
-    for command in (run, resume):
+    retry = commands.add_parser(
+        "retry", help="continue a study, and run its failed trials again first"
+    )
+    retry.add_argument("path", type=Path, help="the study's directory")
+    retry.add_argument(
+        "study",
+        metavar="FILE.py:NAME",
+        nargs="?",
+        help="Python file and name of the study; not needed if `daskhpo run` started it",
+    )
+    retry.set_defaults(act=_resume, retry_failed=True)
+
+    for command in (run, resume, retry):
+        command.set_defaults(failed=jobs.STUDY_FAILED)
         add_run_options(command, gpu=0)
         command.add_argument(
             "--scheduler",
@@ -76,8 +105,14 @@ def _parser() -> argparse.ArgumentParser:
             help="address or scheduler file of a Dask scheduler (default: start a local one)",
         )
 
-    status = commands.add_parser("status", help="show the state of a study and of its trials")
+    status = commands.add_parser("status", help="show the state of a study, or of one trial")
     status.add_argument("path", type=Path, help="the study's directory")
+    status.add_argument(
+        "trial",
+        type=int,
+        nargs="?",
+        help="number of a trial: show its configuration, its state, and its traceback if it failed",
+    )
     status.set_defaults(act=_status)
 
     best = commands.add_parser("best", help="show the best trials of a study")
@@ -104,6 +139,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
+    from daskhpo.results.result import load_study
     from daskhpo.study.study import load_source
 
     manifest = read_manifest(options.path)
@@ -120,7 +156,12 @@ def _resume(options: argparse.Namespace) -> int:
             raise ValueError(f"{source} defines the study in {study.path}, not {options.path}")
         # A branch, or a moved directory: its manifest names this source, so use it where it is.
         study = study.at(options.path.absolute())
-    return _report(_session(study.resume, options))
+    if options.retry_failed:
+        if not (n_failed := load_study(options.path).num_failed):
+            show(f"daskhpo: no trial of {options.path} has failed", file=sys.stderr)
+            return 1
+        show(f"{count(n_failed, 'failed trial')} of {options.path} will run again", file=sys.stderr)
+    return _report(_session(partial(study.resume, retry_failed=options.retry_failed), options))
 
 
 def _session(method: Any, options: argparse.Namespace) -> Result:
@@ -142,11 +183,25 @@ def _limited(options: argparse.Namespace) -> None:
 
 def _report(result: Result) -> int:
     if result.num_trials == 0:
-        print("no trial was started")
+        show("no trial was started")
         return 0
     _print_best(result, 1)
-    print(f"results: {result.path}")
-    return 0
+    if result.has_failed:
+        _print_failures(result)
+    show(f"results: {result.path}")
+    return jobs.exit_status(result)
+
+
+def _print_failures(result: Result) -> None:
+    """Print how many trials failed, the first one's error, and what to do."""
+    trial = result.failed_trials()[0]
+    number = trial.id
+    show(f"{result.num_failed} of {count(result.num_trials, 'trial')} failed; trial {number}:")
+    show(f"  {printable(trial.reason)}")
+    if where := place(trial.error):
+        show(where)
+    show(f"its traceback:        daskhpo status {result.path} {number}")
+    show(f"run them again with:  daskhpo retry {result.path}")
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -154,31 +209,59 @@ def _status(options: argparse.Namespace) -> int:
     from daskhpo.results.result import load_study
 
     manifest = read_manifest(options.path)
-    now = run_status(options.path)
     result = load_study(options.path)
+    if options.trial is not None:
+        _print_trial(result, options.trial)
+        return 0
+    now = run_status(options.path)
     frame = result.trials()
     counts: dict[object, int] = frame["status"].value_counts().to_dict()
-    print(f"study     {options.path}")
-    print(f"metric    {manifest.metric} ({manifest.mode})")
-    print(f"scheduler {manifest.scheduler}")
-    print(f"searcher  {manifest.searcher}")
-    print(f"state     {_state(now, result)}")
+    show(f"study     {options.path}")
+    show(f"metric    {printable(manifest.metric)} ({manifest.mode})")
+    show(f"scheduler {manifest.scheduler}")
+    show(f"searcher  {manifest.searcher}")
+    show(f"state     {_state(now, result)}")
     for line in jobs.lines(options.path, now, result.num_slots):
-        print(line)
+        show(line)
     shown = ", ".join(f"{n} {status}" for status, n in counts.items()) or "none"
-    print(f"trials    {len(frame)}: {shown}")
+    show(f"trials    {len(frame)}: {shown}")
     cost = result.cost()
     useful = cost["useful_seconds"] / (cost["device_seconds"] or 1)
-    print(
+    show(
         f"cost      {cost['seconds']:.0f} s, {cost['device_seconds']:.0f} slot-seconds "
         f"({useful:.0%} useful), "
         f"{cost['checkpoint_files']:.0f} checkpoints ({cost['checkpoint_bytes'] / 1e6:.1f} MB)"
     )
-    print(f"waited    {describe_search_wait(cost['search_seconds'], int(cost['fallback_trials']))}")
+    show(f"waited    {describe_search_wait(cost['search_seconds'], int(cost['fallback_trials']))}")
     if result.has_reports:
         best = result.best_trial
-        print(f"best      {manifest.metric}={result.best_value:.6g} (trial {best.id})")
+        show(f"best      {_named(manifest.metric, result.best_value)} (trial {best.id})")
     return 0
+
+
+def _print_trial(result: Result, number: int) -> None:
+    trial = result.trial(number)
+    ended = f": {printable(trial.reason)}" if trial.reason else ""
+    show(f"trial     {number} of {result.path}")
+    show(f"state     {trial.status.value}{ended}")
+    show(f"resource  {trial.resource}, launched {count(trial.attempt, 'time')}")
+    show(f"time      {duration(trial.seconds)} in slots")
+    if trial.checkpoint is not None:
+        show(f"saved     at resource {trial.checkpoint.resource}")
+    for name, value in trial.metrics.items():
+        show(f"{'metrics' if name == next(iter(trial.metrics)) else '':<9} {_named(name, value)}")
+    if math.isfinite(trial.best_loss):
+        best = result.objective.value(trial.best_loss)
+        show(f"best      {_named(result.objective.metric, best)}")
+    for name, setting in trial.config.items():
+        first = name == next(iter(trial.config))
+        show(f"{'config' if first else '':<9} {printable(name)} = {setting!r}")
+    if trial.error:
+        show(f"\n{trial.error}")
+
+
+def _named(name: str, value: float) -> str:
+    return f"{printable(name)}={value:.6g}"
 
 
 def _state(now: RunStatus, result: Result) -> str:
@@ -187,7 +270,7 @@ def _state(now: RunStatus, result: Result) -> str:
     if now.jobs:
         return "waiting for its job"
     if result.stop_reason:
-        return f"not running; stopped, because {result.stop_reason}"
+        return f"not running; stopped, because {printable(result.stop_reason)}"
     return "not running"
 
 
@@ -196,13 +279,13 @@ def _best(options: argparse.Namespace) -> int:
 
     result = load_study(options.path)
     if not result.has_reports:
-        print(f"daskhpo: no trial of {options.path} has reported yet", file=sys.stderr)
+        show(f"daskhpo: no trial of {options.path} has reported yet", file=sys.stderr)
         return 1
     if options.json:
         for trial in result.best_trials(options.k):
             value = result.objective.value(trial.best_loss)
             row = {"trial": trial.id, result.objective.metric: value, "resource": trial.resource}
-            print(json.dumps(row | {"config": trial.config}))
+            show(json.dumps(row | {"config": trial.config}))
     else:
         _print_best(result, options.k)
     return 0
@@ -210,16 +293,16 @@ def _best(options: argparse.Namespace) -> int:
 
 def _print_best(result: Result, k: int) -> None:
     if not result.has_reports:
-        print(f"none of {result.num_trials} trials has reported a value")
+        show(f"none of {result.num_trials} trials has reported a value")
         return
     for trial in result.best_trials(k):
         value = result.objective.value(trial.best_loss)
-        print(
-            f"{result.objective.metric}={value:.6g}  trial {trial.id}, {trial.status.value} at "
+        show(
+            f"{_named(result.objective.metric, value)}  trial {trial.id}, {trial.status.value} at "
             f"{trial.resource}"
         )
         for name, setting in trial.config.items():
-            print(f"  {name} = {setting!r}")
+            show(f"  {printable(name)} = {setting!r}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskhpo.checkpoints import STORE, open_store
-from daskhpo.cli.text import columns, count, size
+from daskhpo.cli.text import columns, count, show, size
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing
 from daskhpo.core.types import CheckpointRef
 
@@ -76,12 +76,12 @@ def run(options: argparse.Namespace) -> int:
         problems = {row: problem for row, problem in problems.items() if row in still}
     if options.json:
         for ref in refs:
-            print(json.dumps(_as_json(ref, result, disk, problems if options.verify else None)))
+            show(json.dumps(_as_json(ref, result, disk, problems if options.verify else None)))
     else:
         _print_table(refs, result, disk, problems if options.verify else None)
         _print_totals(options.path, refs, disk)
     for problem in problems.values():
-        print(f"daskhpo: {problem}", file=sys.stderr)
+        show(f"daskhpo: {problem}", file=sys.stderr)
     return 1 if problems else 0
 
 
@@ -189,8 +189,8 @@ def _print_table(
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         lines.append([*line, files[0] + more if files else "missing"])
     texts = ("status", "state", "file")
-    print(columns(lines, [i for i, name in enumerate(lines[0]) if name in texts]))
-    print()
+    show(columns(lines, [i for i, name in enumerate(lines[0]) if name in texts]))
+    show()
 
 
 def _print_totals(path: Path, refs: Sequence[CheckpointRef], disk: Disk) -> None:
@@ -198,10 +198,10 @@ def _print_totals(path: Path, refs: Sequence[CheckpointRef], disk: Disk) -> None
 
     committed = {(ref.array, ref.id) for ref in refs}
     sizes = [n for place, files in disk.rows.items() if place in committed for _, n in files]
-    print(f"committed  {count(len(refs), 'checkpoint')}", end="")
-    print(f": {count(len(sizes), 'file')}, {size(sum(sizes))}")
+    show(f"committed  {count(len(refs), 'checkpoint')}", end="")
+    show(f": {count(len(sizes), 'file')}, {size(sum(sizes))}")
     if n_missing := len(committed - disk.rows.keys()):
-        print(f"missing    {n_missing} of them; a trial that resumes from one repeats training")
+        show(f"missing    {n_missing} of them; a trial that resumes from one repeats training")
     others = [files for place, files in disk.rows.items() if place not in committed]
     besides = []
     if others:
@@ -212,11 +212,11 @@ def _print_totals(path: Path, refs: Sequence[CheckpointRef], disk: Disk) -> None
         besides.append(f"{count(len(disk.litter), 'unfinished file')} ({size(n_bytes)})")
     if disk.n_empty:
         besides.append(f"{count(disk.n_empty, 'array')} without rows")
-    print(f"besides    {', '.join(besides) or 'nothing'}")
+    show(f"besides    {', '.join(besides) or 'nothing'}")
     if besides and holder_of(path) is None:
-        print(f"           remove with: daskhpo checkpoints {path} --collect")
+        show(f"           remove with: daskhpo checkpoints {path} --collect")
     elif besides:
-        print("           the study runs: it may still commit or remove these")
+        show("           the study runs: it may still commit or remove these")
 
 
 # -- export and clean up -------------------------------------------------------------------------
@@ -240,8 +240,8 @@ def _export(result: Result, trial: str, file: str, *, force: bool) -> int:
     except ModuleNotFoundError as error:
         raise ValueError(str(error)) from None
     assert record.checkpoint is not None, "exported without a checkpoint"
-    print(f"{path}: trial {record.id} at resource {record.checkpoint.resource}", end="")
-    print(f", {size(path.stat().st_size)}")
+    show(f"{path}: trial {record.id} at resource {record.checkpoint.resource}", end="")
+    show(f", {size(path.stat().st_size)}")
     return 0
 
 
@@ -256,5 +256,5 @@ def _collect(path: Path) -> int:
         cleaned = open_store(path).clean(keep=load_study(path).checkpoints())
     finally:
         lock.release()
-    print(f"removed {count(cleaned.n_files, 'file')} ({size(cleaned.n_bytes)})")
+    show(f"removed {count(cleaned.n_files, 'file')} ({size(cleaned.n_bytes)})")
     return 0

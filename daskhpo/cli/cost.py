@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskhpo.cli.text import columns, count, duration, size
+from daskhpo.cli.text import columns, count, duration, show, size
 from daskhpo.cluster.accounting import JobCost, slurm_cost
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
 
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     result = load_study(options.path)
     jobs, problem = _jobs(result)
     if options.json:
-        print(json.dumps(_as_json(result, jobs, problem, trials=options.trials)))
+        show(json.dumps(_as_json(result, jobs, problem, trials=options.trials)))
         return 0
     _print_slots(options.path, result)
     if options.trials:
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     if jobs:
         _print_jobs(jobs, result.jobs)
     elif problem:
-        print(f"jobs    {len(result.jobs)} in Slurm; their records were not read: {problem}")
+        show(f"jobs    {len(result.jobs)} in Slurm; their records were not read: {problem}")
     return 0
 
 
@@ -82,19 +82,19 @@ def _as_json(
 def _print_slots(path: Path, result: Result) -> None:
     cost = result.cost()
     total = cost["device_seconds"]
-    print(f"study   {path}: {duration(cost['seconds'])}, {count(result.num_trials, 'trial')}")
-    print(f"slots   {duration(total)} in all")
+    show(f"study   {path}: {duration(cost['seconds'])}, {count(result.num_trials, 'trial')}")
+    show(f"slots   {duration(total)} in all")
     lines = [
         [f"  {part}", duration(seconds), f"{seconds / (total or 1):.1%}", meaning]
         for part, meaning in PARTS.items()
         if (seconds := cost[f"{part}_seconds"]) or part in ("useful", "lost", "idle")
     ]
-    print(columns(lines, left=(0, 3)))
+    show(columns(lines, left=(0, 3)))
     if cost["search_seconds"]:
-        print(f"  of these, {duration(cost['search_seconds'])} were spent waiting for the searcher")
+        show(f"  of these, {duration(cost['search_seconds'])} were spent waiting for the searcher")
     if cost["queue_seconds"]:
-        print(f"none    {duration(cost['queue_seconds'])} without a slot: jobs queued, or ended")
-    print(
+        show(f"none    {duration(cost['queue_seconds'])} without a slot: jobs queued, or ended")
+    show(
         f"files   {count(int(cost['checkpoint_files']), 'checkpoint')} written "
         f"({size(cost['checkpoint_bytes'])}), {cost['stored_files']:,.0f} stored now "
         f"({size(cost['stored_bytes'])})"
@@ -107,7 +107,7 @@ def _print_trials(result: Result) -> None:
     for row in result.trials().to_dict("records"):
         spans = [duration(row[f"seconds/{part}"]) for part in parts]
         lines.append([f"  {row['trial']}", *spans, row["status"]])
-    print(columns(lines, left=(0, 5)))
+    show(columns(lines, left=(0, 5)))
 
 
 def _print_jobs(jobs: Sequence[JobCost], numbers: Sequence[str]) -> None:
@@ -116,8 +116,8 @@ def _print_jobs(jobs: Sequence[JobCost], numbers: Sequence[str]) -> None:
         waited = "" if job.waited is None else duration(job.waited)
         line = [f"  {job.job}", job.state, job.exit_code, waited, duration(job.seconds)]
         lines.append([*line, str(job.n_gpus), f"{job.gpu_hours:.2f}", job.account or "-"])
-    print(columns(lines, left=(0, 1, 7)))
+    show(columns(lines, left=(0, 1, 7)))
     hours, gpu_hours = sum(job.seconds for job in jobs) / 3600, sum(job.gpu_hours for job in jobs)
-    print(f"  in all {hours:.2f} job-hours, {gpu_hours:.2f} GPU-hours")
+    show(f"  in all {hours:.2f} job-hours, {gpu_hours:.2f} GPU-hours")
     if unknown := [number for number in numbers if number not in {job.job for job in jobs}]:
-        print(f"  sacct has no records of {', '.join(unknown)}")
+        show(f"  sacct has no records of {', '.join(unknown)}")

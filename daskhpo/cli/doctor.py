@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from daskhpo.cli.text import count
+from daskhpo.cli.text import count, show
 
 if TYPE_CHECKING:
     from daskhpo.cluster.doctor import Finding
@@ -126,19 +126,19 @@ def run(options: argparse.Namespace) -> int:
     ):
         counts[finding.verdict] += 1
         if options.json:
-            print(json.dumps(finding.to_json()), flush=True)
+            show(json.dumps(finding.to_json()), flush=True)
             continue
         if finding.location is not location:
             location = finding.location
-            print(_heading(finding), flush=True)
-        print(_lines(finding), flush=True)
+            show(_heading(finding), flush=True)
+        show(_lines(finding), flush=True)
     if not options.json:
-        print(_summary(counts))
+        show(_summary(counts))
     return 1 if counts[Verdict.PROBLEM] else 0
 
 
 def _log(message: str) -> None:
-    print(f"daskhpo: {message}", file=sys.stderr, flush=True)
+    show(f"daskhpo: {message}", file=sys.stderr, flush=True)
 
 
 def _heading(finding: Finding) -> str:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskhpo.cli.options import add_run_options, run_options
+from daskhpo.cli.text import show
 from daskhpo.cluster.jobs import jobs_named
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
 from daskhpo.cluster.times import slurm_time
+from daskhpo.core.printable import printable
 from daskhpo.remote.script import worker_job_name
 from daskhpo.remote.submission import JobDirectory, Submission, WorkerJobs
 from daskhpo.results.result import Result
@@ -20,6 +22,7 @@ from daskhpo.results.result import Result
 if TYPE_CHECKING:
     from daskhpo.remote.attach import RunStatus
 
+STUDY_FAILED = 3  # exit status: errors stopped the study, or every trial failed
 LISTS = ("job_extra_directives", "job_script_prologue", "worker_extra_args")
 
 
@@ -150,15 +153,15 @@ def _submit(options: argparse.Namespace) -> int:
         "job_script_prologue": options.prologue,
     }
     if options.dry_run:
-        print(study.job_script(**given), end="")
+        show(study.job_script(**given), end="")
         return 0
     job = study.submit(**given).job
     path = study.path
-    print(f"job {job} will run {path}; you may log out")
-    print(f"  status  daskhpo status {path}")
-    print(f"  follow  daskhpo attach {path}")
-    print(f"  stop    daskhpo stop {path}")
-    print(f"  log     {path}/job/{job}{'_*' if options.chain > 1 else ''}.log")
+    show(f"job {job} will run {path}; you may log out")
+    show(f"  status  daskhpo status {path}")
+    show(f"  follow  daskhpo attach {path}")
+    show(f"  stop    daskhpo stop {path}")
+    show(f"  log     {path}/job/{job}{'_*' if options.chain > 1 else ''}.log")
     return 0
 
 
@@ -179,23 +182,26 @@ def _stop(options: argparse.Namespace) -> int:
 
     study = attach(options.path, [ConsoleProgress()])
     study.stop("daskhpo stop")
-    print(
-        "stopping: trials are preempted at their next report, and can be resumed", file=sys.stderr
-    )
+    show("stopping: trials are preempted at their next report, and can be resumed", file=sys.stderr)
     try:
         result = study.wait()
     except KeyboardInterrupt:
-        print("the stop request was sent; the study stops without this command", file=sys.stderr)
+        show("the stop request was sent; the study stops without this command", file=sys.stderr)
         return 0
     return _ended(result)
 
 
 def _ended(result: Result) -> int:
     if result.has_reports:
-        trial = result.best_trial
-        print(f"best so far: {result.objective.metric}={result.best_value:.6g} (trial {trial.id})")
-    print(f"results: {result.path}")
-    return 0
+        trial, metric = result.best_trial, printable(result.objective.metric)
+        show(f"best so far: {metric}={result.best_value:.6g} (trial {trial.id})")
+    show(f"results: {result.path}")
+    return exit_status(result)
+
+
+def exit_status(result: Result) -> int:
+    """Return the exit status of a command that ran or followed a study."""
+    return STUDY_FAILED if result.has_failed else 0
 
 
 def _worker_options(given: Sequence[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskhpo.cli.arguments import numbers, positive
-from daskhpo.cli.text import columns, count, duration, size, spread
+from daskhpo.cli.text import columns, count, duration, show, size, spread
 from daskhpo.core.quantities import parse_bytes, parse_duration
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
     if options.path is not None:
         table = CurveTable.read(options.path, objective.metric, objective.mode)
     elif given.seconds_per_unit is None:
-        print("training a few units on this machine, to measure them ...", file=sys.stderr)
+        show("training a few units on this machine, to measure them ...", file=sys.stderr)
         found = profile(study, gpu=options.gpu if options.gpus and _has_gpu() else 0)
     frame = plan(
         study,
@@ -110,16 +110,16 @@ def run(options: argparse.Namespace) -> int:
     )
     assumptions = list(_assumptions(options, study, frame, given, table, found))
     if options.json:
-        print(json.dumps(_as_json(frame, study, given, assumptions), indent=1))
+        show(json.dumps(_as_json(frame, study, given, assumptions), indent=1))
         return 0
-    print(f"{study.name} on {given.place()}\n")
-    print(columns(_table(frame, given)))
-    print()
+    show(f"{study.name} on {given.place()}\n")
+    show(columns(_table(frame, given)))
+    show()
     schedulers = frame.drop_duplicates("method")[["method", "scheduler"]].values.tolist()
-    print(columns(schedulers, left=(0, 1)))
-    print()
+    show(columns(schedulers, left=(0, 1)))
+    show()
     for line in assumptions:
-        print(f"- {line}")
+        show(f"- {line}")
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskhpo.cli.arguments import numbers
-from daskhpo.cli.text import columns, count, duration, spread
+from daskhpo.cli.text import columns, count, duration, show, spread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,19 +79,19 @@ def run(options: argparse.Namespace) -> int:
         for row in frame.to_dict("records"):
             if row["seconds_to_target"] == math.inf:
                 row["seconds_to_target"] = None
-            print(json.dumps(row))
+            show(json.dumps(row))
         return 0
     _print_head(options, table, target)
     for n in workers:
-        print(f"{count(n, 'worker')}\n")
+        show(f"{count(n, 'worker')}\n")
         part = frame[frame["workers"] == n]
-        print(columns(_table(part)))
-        print(f"\n{_answer(part)}\n")
+        show(columns(_table(part)))
+        show(f"\n{_answer(part)}\n")
     described = [[n, repr(s)] for n, s in schedulers.items() if n not in given]
-    print(columns(described, left=(0, 1)))
-    print()
+    show(columns(described, left=(0, 1)))
+    show()
     for line in _explained(frame, table, schedulers):
-        print(f"- {line}")
+        show(f"- {line}")
     return 0
 
 
@@ -100,17 +100,17 @@ def _print_head(options: argparse.Namespace, table: CurveTable, target: float) -
 
     metric = table.objective.metric
     n_full = sum(curve.n_units == table.max_t for curve in table.curves)
-    print(
+    show(
         f"{options.path}: {count(len(table), 'learning curve')}, {n_full} of them with "
         f"{table.max_t} units, the maximum"
     )
     given = "as given" if options.target is not None else "the best recorded value"
-    print(f"target {metric}={target:.6g}, {given}", end="")
+    show(f"target {metric}={target:.6g}, {given}", end="")
     if options.path.is_dir():
         reached = load_study(options.path).time_to_solution(target)
         if reached is not None:
-            print(f"; the study itself reached it after {duration(reached)}", end="")
-    print("\n")
+            show(f"; the study itself reached it after {duration(reached)}", end="")
+    show("\n")
 
 
 def _table(frame: pd.DataFrame) -> list[list[str]]:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
+from typing import TextIO
+
+from daskhpo.core.printable import printable
+
+
+def show(
+    text: str = "", *, end: str = "\n", file: TextIO | None = None, flush: bool = False
+) -> None:
+    """Print text; what a terminal might obey is printed as escapes."""
+    print(printable(text, lines=True), end=end, file=file or sys.stdout, flush=flush)
 
 
 def columns(lines: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
     """Return a table as aligned lines; ``left``: numbers of left-aligned columns."""
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

@@ -85,6 +85,13 @@ class MetricError(DaskhpoError, ValueError):
     """A report is not a flat dict of numbers that contains the study's metric."""
 
 
+class NoSuchTrial(DaskhpoError, KeyError):
+    """The study has no trial with this number."""
+
+    def __str__(self) -> str:  # KeyError would show the repr of the message
+        return str(self.args[0]) if self.args else ""
+
+
 class NoSuitableWorkers(DaskhpoError, RuntimeError):
     """No worker offers the resources that a trial requests."""
 

@@ -38,11 +38,15 @@ class Step(
 
 @dataclass(frozen=True, slots=True)
 class SessionStarted:
-    """Start of a session; trials that ran in an earlier one were interrupted."""
+    """Start of a session; trials that ran in an earlier one were interrupted.
+
+    ``retry_failed``: trials that had failed run again.
+    """
 
     limits: Limits
     policy: CheckpointPolicy
     seconds: float
+    retry_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

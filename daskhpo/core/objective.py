@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 
 Mode = Literal["min", "max"]
 
-# Columns of a study's tables; a metric with such a name would hide one.
-RESERVED = frozenset({"trial", "attempt", "resource", "seconds", "status", "bracket", "reason"})
+# Columns of a study's tables and files; a metric with such a name would hide one.
+RESERVED = frozenset(
+    {"trial", "attempt", "resource", "seconds", "status", "bracket", "reason", "config"}
+)
+NOT_FINITE = "is not finite"  # ends the error of a trial whose metric is not finite
+RESERVED_PREFIXES = ("config/", "best/", "seconds/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +77,7 @@ class Objective:
                 raise MetricError(
                     f"reported {name!r} as an int that is larger than any float; scale it down"
                 )
-            if not name.isascii() and (reason := why_not_text(name)):
-                raise MetricError(f"the metric name {name!r} {reason}; rename the metric")
-            if name in RESERVED:
-                raise MetricError(
-                    f"the metric name {name!r} is reserved for a column of the study's tables; "
-                    "rename the metric"
-                )
+            check_metric_name(name)
             plain[name] = number
         if self.metric not in plain:
             raise MetricError(
@@ -110,6 +109,30 @@ class Objective:
     def reached(self, loss: float, target: float) -> bool:
         """Return True if a loss is at least as good as a target for the user's metric."""
         return loss <= (target if self.mode == "min" else -target)
+
+
+@lru_cache(maxsize=1000)  # each report has the same names
+def check_metric_name(name: str) -> None:
+    """Refuse the name of a metric that would hide a column of the study's tables.
+
+    Raises
+    ------
+    MetricError : the name is reserved, or begins with a reserved prefix, or is no text that a file
+        can hold.
+    """
+    if reason := why_not_text(name):
+        raise MetricError(f"the metric name {name!r} {reason}; rename the metric")
+    if name in RESERVED:
+        raise MetricError(
+            f"the metric name {name!r} is reserved for a column of the study's tables; "
+            "rename the metric"
+        )
+    if name.startswith(RESERVED_PREFIXES):
+        prefix = next(prefix for prefix in RESERVED_PREFIXES if name.startswith(prefix))
+        raise MetricError(
+            f"the metric name {name!r} begins with {prefix!r}, as columns of the study's tables "
+            "do; rename the metric"
+        )
 
 
 def _number(value: Any) -> float | None:

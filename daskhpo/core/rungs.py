@@ -226,6 +226,12 @@ class Rung:
         if trial in self._losses:
             self._settled.add(trial)
 
+    def reopen(self, trial: TrialId) -> None:
+        """Make a trial that was settled, because it ended, a candidate again."""
+        self._settled.discard(trial)
+        if trial in self._top:
+            heappush(self._candidates, (self._losses[trial], trial))
+
 
 def _negated(entry: RungEntry) -> RungEntry:
     return -entry[0], -entry[1]

@@ -90,6 +90,17 @@ class Scheduler(ABC):
     def on_end(self, trial: Trial) -> None:
         """Note that a trial ended: completed, stopped (also by a decision) or failed."""
 
+    def on_retry(self, trial: Trial) -> bool:
+        """Return True if a trial that ended as failed can finish its segment.
+
+        The user runs failed trials again. True: it trains until ``trial.until``, from its newest
+        state or its start, and then :meth:`on_report` follows. ``trial.decision``: it failed after
+        this decision, when its state was taken; the decision stands, and is carried out there.
+        False, the default: a later ``Start`` is used for this trial, in the place of a new one, and
+        it trains from its start.
+        """
+        return False
+
 
 def ranked_loss(report: Report, compare: Compare) -> float:
     """Return the loss by which a trial is ranked: its last one, or its best so far."""

@@ -270,6 +270,8 @@ class Limits:
     target : value of the user's metric at which the study stops.
     max_failures : number of retries of a trial whose code raised.
     fail_fast : True: stop the study at the first trial that fails for good.
+    max_failed_trials : number of trials that, if they are the session's first and all fail by the
+        same error, stop the study; 0: no limit.
     """
 
     num_trials: int | None = None
@@ -277,6 +279,7 @@ class Limits:
     target: float | None = None
     max_failures: int = 0
     fail_fast: bool = False
+    max_failed_trials: int = 0
 
 
 @dataclass(frozen=True, slots=True)

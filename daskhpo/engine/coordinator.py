@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,10 +31,12 @@ from daskhpo.core.events import (
     Suggested,
     Trained,
 )
-from daskhpo.core.objective import Objective
+from daskhpo.core.objective import NOT_FINITE, Objective
+from daskhpo.core.printable import printable
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
+from daskhpo.core.tracebacks import headline
 from daskhpo.core.types import (
     CheckpointPolicy,
     CheckpointRef,
@@ -62,8 +65,11 @@ from daskhpo.engine.checkpoint_policy import (
     next_checkpoint,
     reuse_probability,
 )
+from daskhpo.engine.first_failures import FirstFailures
 from daskhpo.engine.ledger import Ledger
 from daskhpo.engine.protocols import Executor, Journal
+
+logger = logging.getLogger("daskhpo")
 
 RETURNED = "its code returned"
 BUDGET_REACHED = "checkpoints take nine tenths of what max_bytes and max_files allow"
@@ -114,6 +120,8 @@ class Coordinator:
         self.idle = False  #: the scheduler had no work for a free slot
         self.n_slots = 0
         self._policy = CheckpointPolicy()
+        self._failures = FirstFailures(0)
+        self._standing: dict[TrialId, Decision] = {}  # of trials that failed while being saved
         self._exhausted = False
         self._flushed = False
         self._seconds = 0.0
@@ -183,6 +191,7 @@ class Coordinator:
     def _session_started(self, event: SessionStarted) -> None:
         self.journal.append(event)
         self.limits, self._policy = event.limits, event.policy
+        self._failures = FirstFailures(event.limits.max_failed_trials)
         self.stop_reason, self.fatal_error = None, None
         self.idle, self._exhausted, self._flushed, self.n_slots = False, False, False, 0
         self.ledger.n_retained = n_retained(event.policy)
@@ -194,7 +203,17 @@ class Coordinator:
                 self._apply(trial, trial.decision, in_slot=False)
             else:
                 self.ledger.requeue(trial, trial.until)
+        if event.retry_failed:
+            for trial in [*self.ledger.failed.values()]:
+                self._retry(trial)
         self._stop_at_target()
+
+    def _retry(self, trial: Trial) -> None:
+        """Let a failed trial wait again: in mid-segment, or for a new start."""
+        onward = self.scheduler.on_retry(trial)
+        if onward and trial.decision is not None:  # it stands, once its state is trained again
+            self._standing[trial.id] = trial.decision
+        self._delete_unreferenced(self.ledger.revive(trial, onward=onward))
 
     def _trained(self, event: Trained) -> None:
         trial = self.ledger.running(event.trial, event.attempt)
@@ -206,7 +225,8 @@ class Coordinator:
         trial = self.ledger.advance(trial, steps)
         decision: Decision | None = None
         if event.ended or trial.resource == trial.until:
-            decision = self._ask_scheduler(trial, event.ended)
+            decision = self._standing.pop(trial.id, None)
+            decision = decision or self._ask_scheduler(trial, event.ended)
         self.journal.append(
             Reported(
                 event.trial,
@@ -286,6 +306,7 @@ class Coordinator:
                 "for want of memory, the worker's log, dmesg or sacct say so"
             )
             self._end(trial, Status.FAILED, reason)
+            self._stop_if_all_fail(trial, reason)
         else:
             self.ledger.requeue(trial, trial.until, lost=int(event.blame))
 
@@ -317,12 +338,19 @@ class Coordinator:
             return
         if paused:  # its own state is of no use; it will exploit another trial
             self.ledger.pause(trial)
-            return
-        self._end(trial, Status.FAILED, (event.error.strip().splitlines() or [""])[-1])
-        if event.fatal:
-            self.fatal_error = event.error
-        if event.fatal or self.limits.fail_fast:
-            self._stop(f"trial {trial.id} failed")
+        else:
+            self._end(trial, Status.FAILED, headline(event.error))
+            if event.fatal:
+                self.fatal_error = event.error
+            if event.fatal or self.limits.fail_fast:
+                self._stop(f"trial {trial.id} failed")
+        if not event.error.endswith(NOT_FINITE):  # such a report is an outcome, not a mistake
+            self._stop_if_all_fail(trial, event.error)
+
+    def _stop_if_all_fail(self, trial: Trial, error: str) -> None:
+        self._failures.on_failure(trial, error)
+        if (reason := self._failures.reason_to_stop(self.ledger.trials.values())) is not None:
+            self._stop(reason)
 
     def _stop_at_target(self) -> None:
         target = self.limits.target
@@ -354,6 +382,8 @@ class Coordinator:
 
     def _apply(self, trial: Trial, decision: Decision, *, in_slot: bool) -> None:
         """Carry out a decision; the state that it needs is held by now, or given up."""
+        if in_slot:
+            self._failures.on_success()
         if isinstance(decision, Continue):
             self._continue(self.ledger.continue_until(trial, decision.until), in_slot=in_slot)
             return
@@ -452,9 +482,10 @@ class Coordinator:
                 else:
                     self._launch(trial, trial.until)
                 continue
-            can_start = not self._exhausted and (
-                self.limits.num_trials is None or ledger.n_trials < self.limits.num_trials
+            is_full = self.limits.num_trials is not None and (
+                ledger.n_trials >= self.limits.num_trials
             )
+            can_start = bool(ledger.to_restart) or not (self._exhausted or is_full)
             action = self.scheduler.next_action(ledger.trials, can_start)
             self.idle = isinstance(action, Wait)
             match action:
@@ -475,6 +506,10 @@ class Coordinator:
                     return
 
     def _start(self, until: int, bracket: int) -> None:
+        if self.ledger.to_restart:
+            trial = self.ledger.restart(until, bracket)
+            self.scheduler.on_launch(self._launch(trial, until))
+            return
         given = self.suggest(self.ledger.n_trials)
         if given is None:
             self._exhausted = True
@@ -504,6 +539,7 @@ class Coordinator:
         trial = self.ledger.launch(trial, until)
         self.journal.append(Launched(trial.id, trial.attempt, trial.resource, until, self._seconds))
         self._commands.append(self._train(trial, launch=True))
+        self._failures.on_launch(trial.id)
         return trial
 
     def _train(self, trial: Trial, *, launch: bool) -> Train:
@@ -547,5 +583,8 @@ def drive(
             deadline = None
         commands = [command for event in events for command in coordinator.handle(event)]
         journal.flush()
+        for event in events:
+            if isinstance(event, Erred):
+                logger.info("trial %s failed: %s", event.trial, printable(headline(event.error)))
         executor.perform(commands)
         after_turn(coordinator)

@@ -182,7 +182,8 @@ _KINDS: dict[str, Any] = {
     "deleted": Deleted,
 }
 _WORDS = {kind: word for word, kind in _KINDS.items()}
-_LEFT_OUT = {"waited", "fallback", "job"}  # fields that are not written while they are empty
+# Fields that are not written while they are empty.
+_LEFT_OUT = {"waited", "fallback", "job", "retry_failed"}
 
 
 def _encode(record: Any) -> dict[str, Any]:
@@ -202,7 +203,10 @@ def _plain(value: Any) -> Any:
         case CheckpointRef():
             return value.plain()
         case Limits() | CheckpointPolicy():
-            return {name: getattr(value, name) for name in value.__slots__}
+            fields = {name: getattr(value, name) for name in value.__slots__}
+            if not fields.get("max_failed_trials", True):  # as in journals before there was one
+                del fields["max_failed_trials"]
+            return fields
         case Status():
             return value.value
         case Mapping():

@@ -14,9 +14,10 @@ from daskhpo.engine.refcounts import CheckpointRefs
 class Ledger:
     """Trials that have not ended, the queue for slots, and retained checkpoints.
 
-    Of an ended trial the ledger keeps a count, its loss if it is the best, and its checkpoint if
-    that is retained. Its history is in the journal, so memory grows with the number of trials that
-    have not ended. Methods that release checkpoints return those without references.
+    Of an ended trial the ledger keeps a count, its loss if it is the best, its checkpoint if that
+    is retained, and its entry if it failed. Its history is in the journal, so memory grows with the
+    number of trials that have not ended or failed. Methods that release checkpoints return those
+    without references.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -31,6 +32,8 @@ class Ledger:
         self.best_trial: TrialId | None = None
         self.n_retained: float = 1  #: maximum number of ended trials whose checkpoint is kept
         self.retained: dict[TrialId, Trial] = {}  #: ended trials whose checkpoint is kept
+        self.failed: dict[TrialId, Trial] = {}  #: as they were; a user may run them again
+        self.to_restart: deque[TrialId] = deque()  #: queued for a start, not for their segment
         self._stateless = (math.inf, 0)  # rank of the best trial that had no state
 
     def running(self, trial: TrialId, attempt: int) -> Trial | None:
@@ -163,6 +166,8 @@ class Ledger:
         self.n_ended[status] += 1
         del self.trials[trial.id]
         ended = trial._replace(status=status)
+        if status is Status.FAILED:
+            self.failed[trial.id] = ended._replace(held=None, checkpoint=None, previous=None)
         if ended.newest is None or not self._should_retain(ended):
             return ended, self._release(ended, ended.held, ended.checkpoint, ended.previous)
         freed = self._release(ended, ended.previous)
@@ -172,6 +177,38 @@ class Ledger:
             del self.retained[worst.id]
             freed += self._release(worst, worst.held, worst.checkpoint)
         return ended, freed
+
+    def revive(self, trial: Trial, *, onward: bool) -> list[CheckpointRef]:
+        """Queue a failed trial.
+
+        ``onward``: it finishes its segment, from its retained state if it has one. Otherwise it
+        waits for :meth:`restart`.
+        """
+        del self.failed[trial.id]
+        self.n_ended[Status.FAILED] -= 1
+        kept = self.retained.pop(trial.id, None)
+        until = trial.until if trial.decision is None else trial.decided_at
+        trial = trial._replace(
+            status=Status.QUEUED, decision=None, preempting=False, n_lost=0, n_failed=0, lost_at=0
+        )
+        if onward:
+            self.queue.append(trial.id)
+            self._store(
+                trial._replace(
+                    until=until,
+                    held=kept.held if kept else None,
+                    checkpoint=kept.checkpoint if kept else None,
+                )
+            )
+            return []
+        self.to_restart.append(trial.id)
+        self._store(trial._replace(resource=0, since=0, decided_at=0, losses=()))
+        return self._release(kept, kept.held, kept.checkpoint) if kept else []
+
+    def restart(self, until: int, bracket: int) -> Trial:
+        """Take the next trial that waits for a start; it is launched at once."""
+        trial = self.trials[self.to_restart.popleft()]
+        return self._store(trial._replace(until=until, bracket=bracket))
 
     def would_retain(self, trial: Trial) -> bool:
         """Return True if the trial's checkpoint would be kept if it ended now.
@@ -316,8 +353,10 @@ class Ledger:
         assert statuses[Status.RUNNING] == self.n_running, (statuses, self.n_running)
         assert len(self.trials) + self.n_ended.total() == self.n_trials
         queued = {t.id for t in self.trials.values() if t.status is Status.QUEUED}
-        assert queued == set(self.queue), (queued, self.queue)
-        assert len(queued) == len(self.queue), "a trial is queued twice"
+        waiting = [*self.queue, *self.to_restart]
+        assert queued == set(waiting), (queued, waiting)
+        assert len(queued) == len(waiting), "a trial is queued twice"
+        assert len(self.failed) == self.n_ended[Status.FAILED], self.failed
         referred: dict[int, set[TrialId]] = {}
         for trial in (*self.trials.values(), *self.retained.values()):
             for ref in (trial.held, trial.checkpoint, trial.previous):

@@ -35,6 +35,7 @@ class RunKeywords(TypedDict, total=False):
     checkpoint: str | CheckpointPolicy
     fail_fast: bool
     max_failures: int
+    max_failed_trials: int
     reuse_actors: bool
     verify_reuse: bool
 
@@ -65,6 +66,8 @@ class RunOptions:
         memory and disk that they use.
     fail_fast : stop at the first trial that fails.
     max_failures : number of retries of a trial whose code raised, from its checkpoint.
+    max_failed_trials : stop the study if this many trials, the first of a session, all fail by the
+        same error, and no other trial gets further; 0: no limit.
     reuse_actors : let objects whose ``reset_config`` returns True serve many trials.
     verify_reuse : train each reused object's first segment also with a new object, and compare.
 
@@ -90,6 +93,7 @@ class RunOptions:
     checkpoint: CheckpointPolicy = field(default_factory=CheckpointPolicy)
     fail_fast: bool = False
     max_failures: int = 0
+    max_failed_trials: int = 5
     reuse_actors: bool = True
     verify_reuse: bool = False
 
@@ -107,6 +111,8 @@ class RunOptions:
             raise ValueError(f"max_concurrent={self.max_concurrent!r} must be at least 1")
         if self.max_failures < 0:
             raise ValueError(f"max_failures={self.max_failures!r} must be 0 or more")
+        if self.max_failed_trials < 0:
+            raise ValueError(f"max_failed_trials={self.max_failed_trials!r} must be 0 or more")
         vars(self).update(  # a frozen object cannot be assigned to
             time_budget=_parse_seconds("time_budget", self.time_budget),
             worker_timeout=_parse_seconds("worker_timeout", self.worker_timeout),
@@ -118,7 +124,12 @@ class RunOptions:
     def limits(self) -> Limits:
         """The options that end the session, or a trial that fails; the journal has them."""
         return Limits(
-            self.num_trials, self.time_budget, self.target, self.max_failures, self.fail_fast
+            self.num_trials,
+            self.time_budget,
+            self.target,
+            self.max_failures,
+            self.fail_fast,
+            self.max_failed_trials,
         )
 
     @property
@@ -156,6 +167,8 @@ class RunOptions:
         """Return the options as data that JSON can hold; limits and policy are nested."""
         data = asdict(self)
         limits = {name: data.pop(name) for name in asdict(self.limits)}
+        if self.max_failed_trials == RunOptions.max_failed_trials:  # as before there was one
+            del limits["max_failed_trials"]
         return {"limits": limits, "policy": data.pop("checkpoint")} | data
 
     @staticmethod

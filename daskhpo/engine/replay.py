@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from daskhpo.core.errors import JournalCorrupt
-from daskhpo.core.events import Record, Reported, SessionStarted, Suggested, event_of
+from daskhpo.core.events import Ended, Record, Reported, SessionStarted, Suggested, event_of
 from daskhpo.core.types import Suggestion, TrialId
 from daskhpo.engine.coordinator import Coordinator, Problem
 from daskhpo.engine.protocols import Journal
@@ -105,4 +105,6 @@ def _same(derived: Record, recorded: Record) -> bool:
             return True
         case (Suggested(), Suggested()):  # waits and fallbacks are measured, not derived
             derived = replace(derived, waited=recorded.waited, fallback=recorded.fallback)
+        case (Ended(), Ended()):  # reasons are for people: another version may word them otherwise
+            derived = replace(derived, reason=recorded.reason)
     return derived == recorded

@@ -41,6 +41,7 @@ class Session:
     directory : the study's directory; created if it does not exist.
     problem : the study's definition; must be the one for which the directory was created.
     resume : True: continue the study in the directory. False: the directory must hold no trial yet.
+    retry_failed : True: run failed trials again.
     ahead : True: prefetch the suggestions of a slow searcher in a separate thread. With one slot
         that would only make the study depend on how long they take.
     on_lock_lost : called if another process took the lock over; None: no call.
@@ -61,6 +62,7 @@ class Session:
         policy: CheckpointPolicy,
         *,
         resume: bool,
+        retry_failed: bool = False,
         source: str | None = None,
         on_lock_lost: Callable[[], None] | None = None,
         on_stop: Callable[[str], None] = lambda reason: None,
@@ -79,7 +81,7 @@ class Session:
                 last = _LastTime(read_journal(path))
                 self.coordinator: Coordinator = replay(problem, last, self.journal)
                 self.began_at: float = last.seconds
-                began = SessionStarted(limits, policy, self.began_at)
+                began = SessionStarted(limits, policy, self.began_at, retry_failed)
                 self.commands: list[Command] = self.coordinator.handle(began)
                 self.journal.flush()
                 if ahead:

@@ -40,6 +40,7 @@ def start(
     source: str | None,
     executor: MakeExecutor,
     callbacks: Sequence[Callback],
+    retry_failed: bool = False,
 ) -> StudyHandle:
     """Start a session of a study on an executor; see :meth:`daskhpo.Study.start`."""
     interrupts: _Interrupts = queue.SimpleQueue()
@@ -50,6 +51,7 @@ def start(
         options.limits,
         options.policy,
         resume=resume,
+        retry_failed=retry_failed,
         source=source,
         on_lock_lost=lambda: interrupts.put(taken_over),
         on_stop=interrupts.put,

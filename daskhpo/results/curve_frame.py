@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from daskhpo.core.types import Status, TrialId
+from daskhpo.results.columns import config_columns
 from daskhpo.results.lineage import Generation
 from daskhpo.results.progress import TrialRecord
 
@@ -59,10 +60,8 @@ def curve_frame(
     if any(trial.status is Status.FAILED for trial in trials.values()):
         frame = pd.concat([frame, _failures(frame, trials)], ignore_index=True)
         frame = frame.sort_values(["trial", "resource"], ignore_index=True)
-    names = dict.fromkeys(name for config in first.values() for name in config)
     configs = [first[trial] for trial in frame["trial"]]
-    values = {f"config/{name}": [config[name] for config in configs] for name in names}
-    return pd.concat([frame, pd.DataFrame(values, index=frame.index)], axis=1)
+    return pd.concat([frame, config_columns(configs, frame.index)], axis=1)
 
 
 def _failures(frame: pd.DataFrame, trials: Mapping[TrialId, TrialRecord]) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from daskhpo.core.events import (
     Suggested,
 )
 from daskhpo.core.objective import Objective
+from daskhpo.core.tracebacks import headline
 from daskhpo.core.types import CheckpointRef, Config, Continue, Metrics, Pause, Status, TrialId
 from daskhpo.results.slot_time import SlotTime, TrialTime
 from daskhpo.results.stored_checkpoints import StoredCheckpoints
@@ -40,6 +41,7 @@ class TrialRecord:
     id, config, bracket, attempt, resource : as in :class:`~daskhpo.core.types.Trial`.
     status : status once the last decision about it is carried out. Its state may still be taken.
     metrics : metrics of its last report; empty before the first.
+    best_metrics : metrics of its best report, the first if there are several.
     best_loss : best loss so far; inf before the first report.
     furthest : largest resource that it has reported since it last took over another trial's state.
     n_exploits : number of other trials' states that it has taken over.
@@ -54,6 +56,7 @@ class TrialRecord:
     status = Status.QUEUED
     attempt = resource = furthest = n_exploits = n_retrained = 0
     metrics: Metrics = MappingProxyType({})
+    best_metrics: Metrics = MappingProxyType({})
     best_loss = math.inf
     checkpoint: CheckpointRef | None = None
     reason = error = ""
@@ -62,6 +65,10 @@ class TrialRecord:
     def __init__(self, trial: TrialId, config: Config, bracket: int, started: float) -> None:
         self.id, self.config, self.bracket, self.started = trial, config, bracket, started
         self.time = TrialTime()
+
+    def __repr__(self) -> str:
+        best = f", best_loss={self.best_loss:.6g}" if math.isfinite(self.best_loss) else ""
+        return f"TrialRecord({self.id}, {self.status.value} at {self.resource}{best})"
 
     @property
     def seconds(self) -> float:
@@ -75,7 +82,7 @@ class StudyProgress:
     Parameters
     ----------
     keep_ended : True: keep ended trials. False: forget such a trial with the record after its
-        end, which saves memory in long studies.
+        end, unless it failed and may run again, which saves memory in long studies.
 
     Attributes
     ----------
@@ -93,6 +100,7 @@ class StudyProgress:
     search_seconds : slot-seconds lost waiting for the searcher.
     n_fallbacks : trials with a random configuration because the searcher was late.
     stop_reason : why the last session was stopped, or None.
+    stopped_by_failure : True if the last session was stopped because trials failed.
     """
 
     def __init__(self, objective: Objective, *, keep_ended: bool = True) -> None:
@@ -110,6 +118,8 @@ class StudyProgress:
         self.search_seconds = 0.0
         self.n_fallbacks = 0
         self.stop_reason: str | None = None
+        self.stopped_by_failure = False
+        self._failed_at = -1.0
         self._keep_ended = keep_ended
         self._last: Record | None = None
         self._target: float | None = None
@@ -143,7 +153,7 @@ class StudyProgress:
     def apply(self, record: Record) -> None:
         """Process the next record."""
         last, self._last = self._last, record
-        if isinstance(last, Ended) and not self._keep_ended:
+        if isinstance(last, Ended) and not self._keep_ended and last.status is not Status.FAILED:
             del self.trials[last.trial]
         if record.seconds > self.slot_time.now:
             self.slot_time.advance(record.seconds)
@@ -185,6 +195,7 @@ class StudyProgress:
             case AttemptLost(number, _, reason, bad_checkpoint=bad):
                 self._lose(self.trials[number], reason if bad else "")
             case Failed(number, _, error, paused=paused):
+                self._failed_at = record.seconds
                 self._lose(self.trials[number], error, paused=paused)
             case SlotsChanged(n_slots, job=job):
                 self.slot_time.n_slots = n_slots
@@ -192,6 +203,8 @@ class StudyProgress:
                     self.jobs.append(job)
             case StopRequested(reason):
                 self.stop_reason = reason
+                # A stop that follows from a failure is recorded with the time of that event.
+                self.stopped_by_failure = record.seconds == self._failed_at
                 self._stop_reporter(last)
             case SessionStarted():
                 self._session_started(record)
@@ -227,6 +240,7 @@ class StudyProgress:
             loss = self.objective.best_loss(steps)
             if loss < trial.best_loss:
                 trial.best_loss = loss
+                trial.best_metrics = min((step.metrics for step in steps), key=self.objective.loss)
                 if loss < self.best_loss:
                     self.best = trial
         self.n_preemptions += record.preempted
@@ -254,6 +268,10 @@ class StudyProgress:
     def _ended(self, record: Ended) -> None:
         trial = self.trials[record.trial]
         trial.reason, trial.ended = record.reason, record.seconds
+        if record.status is Status.FAILED:
+            self._failed_at = record.seconds
+        if record.status is Status.FAILED and trial.error.strip().endswith(record.reason):
+            trial.reason = headline(trial.error)  # older versions recorded a traceback's last line
         if trial.id in self.slot_time.holding:
             trial.time.save(self.slot_time.now)
         self._release(trial, record.status)
@@ -274,9 +292,15 @@ class StudyProgress:
     def _session_started(self, record: SessionStarted) -> None:
         self.n_sessions += 1
         self.session_began, self.stop_reason = record.seconds, None
+        self.stopped_by_failure = False
         self._target, self._takes_states = record.limits.target, record.policy.write != "never"
         for number in [*self.slot_time.holding]:
             self._lose(self.trials[number])
+        if record.retry_failed:
+            for trial in self.trials.values():
+                if trial.status is Status.FAILED:
+                    trial.reason, trial.ended = "", None
+                    self._release(trial, Status.QUEUED)
         self.slot_time.n_slots = 0
 
     def _lose(self, trial: TrialRecord, error: str = "", *, paused: bool = False) -> None:

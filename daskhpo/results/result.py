@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from daskhpo.checkpoints import open_store
-from daskhpo.core.errors import CheckpointMissing
+from daskhpo.core.errors import CheckpointMissing, NoSuchTrial
 from daskhpo.core.events import Launched, Record, Reported
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import CheckpointRef, Metrics, ScheduleSegment, TrialId
+from daskhpo.core.types import CheckpointRef, Metrics, ScheduleSegment, Status, TrialId
 from daskhpo.engine.session import read_manifest, study_records
+from daskhpo.results.columns import config_columns, metric_columns
 from daskhpo.results.curve_frame import curve_frame
 from daskhpo.results.lineage import Generation, Lineage
 from daskhpo.results.progress import StudyProgress, TrialRecord
@@ -71,7 +72,9 @@ class Result:
     def __repr__(self) -> str:
         metric = self.objective.metric
         if self._progress.best is None:
-            return f"Result({self.num_trials} trials, no report yet)"
+            n_failed = self._progress.counts[Status.FAILED]
+            failed = f", {n_failed} failed" if n_failed else ""
+            return f"Result({self.num_trials} trials{failed}, no report yet)"
         return f"Result({self.num_trials} trials, best {metric}={self.best_value:.6g})"
 
     @property
@@ -88,6 +91,22 @@ class Result:
     def stop_reason(self) -> str | None:
         """Reason for which the study was stopped; None: it finished, or still runs."""
         return self._progress.stop_reason
+
+    @property
+    def num_failed(self) -> int:
+        """Number of trials that failed."""
+        return self._progress.counts[Status.FAILED]
+
+    def failed_trials(self) -> list[TrialRecord]:
+        """Return the trials that failed, in order of their end."""
+        failed = [t for t in self._progress.trials.values() if t.status is Status.FAILED]
+        return sorted(failed, key=lambda trial: (trial.ended, trial.id))
+
+    @property
+    def has_failed(self) -> bool:
+        """True if trials' errors stopped the study, or if every trial failed."""
+        n_failed = self._progress.counts[Status.FAILED]
+        return self._progress.stopped_by_failure or 0 < n_failed == self.num_trials
 
     @property
     def num_slots(self) -> int:
@@ -120,7 +139,14 @@ class Result:
         ------
         KeyError : there is no such trial.
         """
+        self._check_trial(trial_id)
         return self._progress.trials[trial_id]
+
+    def _check_trial(self, trial_id: TrialId) -> None:
+        if trial_id not in self._progress.trials:
+            n = self.num_trials
+            there = f"trials are numbered from 0 to {n - 1}" if n else "no trial was started"
+            raise NoSuchTrial(f"there is no trial {trial_id!r}: {there}")
 
     @property
     def best_config(self) -> dict[str, Any]:
@@ -132,21 +158,30 @@ class Result:
         """The best value of the metric that any trial has reported."""
         return self.objective.value(self.best_trial.best_loss)
 
-    def trials(self) -> pd.DataFrame:
+    def trials(self, metrics: Literal["last", "best"] = "last") -> pd.DataFrame:
         """Return a table with one row per trial, in order of trial ids.
 
         Columns: ``trial``, ``status``, ``resource``, ``seconds`` (in slots, in total, up to the
         last report) and its parts (``seconds/useful``, ``seconds/lost``, ``seconds/saving``, see
         :class:`~daskhpo.results.slot_time.TrialTime`), ``seconds/queued`` (without a slot, ready
-        to continue), ``bracket``, ``config/<name>``, the last metrics, ``best/<metric>``,
+        to continue), ``bracket``, ``config/<name>``, the metrics, ``best/<metric>``,
         ``reason`` (why it ended).
+
+        Parameters
+        ----------
+        metrics : report whose metrics are shown: ``"last"``, or the ``"best"`` of the trial.
+
+        Raises
+        ------
+        ValueError : ``metrics`` is neither.
         """
+        if metrics not in ("last", "best"):
+            raise ValueError(f"metrics={metrics!r} must be 'last' or 'best'")
         import pandas as pd
 
-        best = f"best/{self.objective.metric}"
-        rows = []
-        for trial in self._progress.trials.values():
-            row: dict[str, Any] = {
+        trials = [*self._progress.trials.values()]
+        rows = [
+            {
                 "trial": trial.id,
                 "status": trial.status.value,
                 "resource": trial.resource,
@@ -157,15 +192,25 @@ class Result:
                 "seconds/queued": trial.time.queued,
                 "bracket": trial.bracket,
             }
-            row |= {f"config/{name}": value for name, value in trial.config.items()}
-            row |= trial.metrics
-            value = self.objective.value(trial.best_loss)
-            row[best] = value if math.isfinite(value) else math.nan
-            row["reason"] = trial.reason
-            rows.append(row)
+            for trial in trials
+        ]
         parts = [f"seconds/{part}" for part in ("useful", "lost", "saving", "queued")]
-        columns = ["trial", "status", "resource", "seconds", *parts, "bracket", best, "reason"]
-        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+        names = ["trial", "status", "resource", "seconds", *parts, "bracket"]
+        frame = pd.DataFrame(rows, columns=names)
+        best = f"best/{self.objective.metric}"
+        values = [self.objective.value(trial.best_loss) for trial in trials]
+        ends = {
+            best: [value if math.isfinite(value) else math.nan for value in values],
+            "reason": [trial.reason for trial in trials],
+        }
+        shown = [t.best_metrics if metrics == "best" else t.metrics for t in trials]
+        parts_of_it = [
+            frame,
+            config_columns([trial.config for trial in trials]),
+            metric_columns(shown, {*frame.columns, *ends}, frame.index),
+            pd.DataFrame(ends, index=frame.index),
+        ]
+        return pd.concat(parts_of_it, axis=1)
 
     def history(self) -> pd.DataFrame:
         """Return a table with one row per report, in order of time.
@@ -176,7 +221,7 @@ class Result:
         """
         import numpy as np
 
-        frame = self._frame().loc[np.array(self._is_new, bool)].drop(columns="life")
+        frame = self._frame().loc[np.array(self._is_new, bool)]
         return frame.sort_values("seconds", kind="stable", ignore_index=True)
 
     def curves(self) -> pd.DataFrame:
@@ -192,13 +237,12 @@ class Result:
         ValueError : trials changed their configurations or took over states, as in population
             based training: there is no curve of one configuration.
         """
-        reports = self._frame().drop(columns="life")
         return curve_frame(
-            reports, self._launched, self._lineage.generations, self._progress.trials
+            self._frame(), self._launched, self._lineage.generations, self._progress.trials
         )
 
     def _frame(self) -> pd.DataFrame:
-        """Return all reports as they arrived, with the numbers of their generations."""
+        """Return all reports as they arrived."""
         import pandas as pd
 
         columns = {
@@ -206,10 +250,9 @@ class Result:
             "attempt": self._attempt,
             "resource": self._resource,
             "seconds": self._seconds,
-            "life": self._generation,
         }
         frame = pd.DataFrame(columns)
-        return pd.concat([frame, pd.DataFrame(self._metrics, index=frame.index)], axis=1)
+        return pd.concat([frame, metric_columns(self._metrics, columns, frame.index)], axis=1)
 
     def lineage(self) -> pd.DataFrame:
         """Return the lineage: one row per generation, in order of time.
@@ -225,7 +268,7 @@ class Result:
         rows = []
         for generation, reports in zip(self._lineage.generations, self._reports(), strict=True):
             best = self.objective.value(min((loss for _, loss in reports), default=math.inf))
-            row = {
+            row: dict[str, Any] = {
                 "life": generation.number,
                 "trial": generation.trial,
                 "start": generation.start,
@@ -234,12 +277,11 @@ class Result:
                 "seconds": generation.seconds,
                 f"best/{self.objective.metric}": best if math.isfinite(best) else math.nan,
             }
-            rows.append(
-                row | {f"config/{name}": value for name, value in generation.config.items()}
-            )
+            rows.append(row)
         columns = ["life", "trial", "start", "until", "parent", "seconds"]
         frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
-        return frame.astype({"parent": "Int64"})
+        configs = config_columns([generation.config for generation in self._lineage.generations])
+        return pd.concat([frame.astype({"parent": "Int64"}), configs], axis=1)
 
     def schedule(self, trial_id: TrialId | None = None) -> Schedule:
         """Return the hyperparameters along the ancestry of a trial's newest state.
@@ -278,18 +320,21 @@ class Result:
         ------
         ValueError, KeyError : as for :meth:`schedule`.
         """
+        import numpy as np
         import pandas as pd
 
         parts = []
-        frame = self._frame()
+        frame, numbers = self._frame(), np.array(self._generation)
         for generation, until in self._ancestry(trial_id):
-            inside = (frame["life"] == generation.number) & (frame["resource"] <= until)
+            inside = (numbers == generation.number) & (frame["resource"] <= until)
             parts.append(frame[inside].drop_duplicates("resource", keep="last"))
-        return pd.concat(parts).sort_values("resource", ignore_index=True).drop(columns="life")
+        together: pd.DataFrame = pd.concat(parts)
+        return together.sort_values("resource", ignore_index=True)
 
     def _ancestry(self, trial_id: TrialId | None) -> list[tuple[Generation, int]]:
         reports = self._reports()
         if trial_id is not None:
+            self._check_trial(trial_id)
             number = self._lineage.current[trial_id]
         else:
             self.best_trial  # noqa: B018 - raises if there is none
@@ -299,7 +344,8 @@ class Result:
             number = min(trained, key=lambda number: self._standing(number, reports))
         ancestry = self._lineage.ancestry(number, self._until(number, reports))
         if not ancestry:
-            raise ValueError(f"trial {trial_id} has reported nothing: it has no schedule")
+            number = self._lineage.generations[number].trial
+            raise ValueError(f"trial {number} has reported nothing: it has no schedule")
         return ancestry
 
     def _until(self, number: int, reports: list[_Reports]) -> int:
@@ -432,7 +478,7 @@ class Result:
         ------
         CheckpointMissing : no checkpoint was written, or it is no longer kept.
         """
-        trial = self.best_trial if trial_id is None else self._progress.trials[trial_id]
+        trial = self.best_trial if trial_id is None else self.trial(trial_id)
         if trial.checkpoint is None or self.path is None:
             raise CheckpointMissing(
                 f"trial {trial.id} ({trial.status.value}) has no checkpoint; "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from daskhpo.core.types import ScheduleSegment
+from daskhpo.results.columns import config_columns
 from daskhpo.results.multistep import MultiStep, fit
 
 if TYPE_CHECKING:
@@ -132,11 +133,12 @@ class Schedule(Sequence[ScheduleSegment]):
         """Return a table: ``start``, ``until``, ``trial``, ``config/<name>`` per piece."""
         import pandas as pd
 
-        return pd.DataFrame(
+        rows = [
             {"start": piece.start, "until": piece.until, "trial": piece.trial}
-            | {f"config/{name}": value for name, value in piece.config.items()}
             for piece in self._pieces
-        )
+        ]
+        configs = config_columns([piece.config for piece in self._pieces])
+        return pd.concat([pd.DataFrame(rows), configs], axis=1)
 
     def stretch(self, max_t: int) -> Schedule:
         """Return the schedule for another length; drop pieces that become too short.

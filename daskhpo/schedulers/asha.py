@@ -127,6 +127,11 @@ class ASHA(Scheduler):
         for rung in self._ladders[trial.bracket].rungs.values():
             rung.settle(trial.id)
 
+    def on_retry(self, trial: Trial) -> bool:
+        if isinstance(trial.decision, Pause):  # it may be promoted again
+            self._ladders[trial.bracket].rungs[trial.decided_at].reopen(trial.id)
+        return True
+
     def _next_bracket(self) -> int:
         """Return the bracket that lags most behind its share of the trials.
 

@@ -35,3 +35,6 @@ class FIFO(Scheduler):
 
     def on_end(self, trial: Trial) -> None:
         pass
+
+    def on_retry(self, trial: Trial) -> bool:
+        return True

@@ -15,6 +15,7 @@ from daskhpo.core.types import (
     Report,
     Resume,
     Start,
+    Status,
     Stop,
     Trial,
     TrialId,
@@ -73,6 +74,8 @@ class MedianStopping(Scheduler):
         self._sums: dict[TrialId, tuple[float, int]] = {}  # sum and number of its state's losses
         self._unseen: dict[TrialId, tuple[float, ...]] = {}  # not yet reported to _inner
         self._until: dict[TrialId, int] = {}  # end of _inner's segment
+        # The three of each trial that failed and may run again.
+        self._failed: dict[TrialId, tuple[int, tuple[float, int], tuple[float, ...]]] = {}
         self._asked: Action = Wait()  # last action of _inner, for on_launch
 
     def __repr__(self) -> str:
@@ -138,10 +141,23 @@ class MedianStopping(Scheduler):
         return self._inner.on_failure(trial)
 
     def on_end(self, trial: Trial) -> None:
-        self._until.pop(trial.id, None)
-        self._sums.pop(trial.id, None)
-        self._unseen.pop(trial.id, None)
+        number = trial.id
+        until, sums = self._until.pop(number), self._sums.pop(number, (0.0, 0))
+        unseen = self._unseen.pop(number, ())
+        if trial.status is Status.FAILED:
+            self._failed[number] = until, sums, unseen
         self._inner.on_end(trial)
+
+    def on_retry(self, trial: Trial) -> bool:
+        until, sums, unseen = self._failed.pop(trial.id)
+        # A decision before the end of the other scheduler's segment is not its own.
+        decision = trial.decision if trial.decided_at == until else None
+        if not self._inner.on_retry(trial._replace(until=until, decision=decision)):
+            return False
+        self._until[trial.id], self._sums[trial.id] = until, sums
+        if unseen:
+            self._unseen[trial.id] = unseen
+        return True
 
     def _cut(self, resource: int, until: int) -> int:
         """Return the resource where the rule applies next, at most ``until``."""

@@ -258,6 +258,9 @@ class Population(Scheduler):
         ):
             each.pop(trial.id, None)
 
+    def on_retry(self, trial: Trial) -> bool:
+        return trial.decision is None  # else it was ranked, and may have no state of that report
+
     def _quantiles(self) -> tuple[list[TrialId], list[TrialId]]:
         """Return the best and the worst of the population by their newest reports."""
         ranked = sorted(self._scores, key=lambda member: (self._scores[member].loss, member))

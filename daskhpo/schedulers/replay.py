@@ -130,6 +130,9 @@ class PBTReplay(Scheduler):
         self._furthest.pop(trial.id, None)
         self._n_returns.pop(trial.id, None)
 
+    def on_retry(self, trial: Trial) -> bool:
+        return True
+
     def _config(self, config: Config, resource: int) -> dict[str, Any]:
         """Return the configuration of the unit that follows ``resource`` units."""
         place = bisect_right(self._starts, resource) - 1

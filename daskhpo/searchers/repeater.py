@@ -83,7 +83,9 @@ class Repeater(Searcher):
         self._group_of[trial] = group
 
     def on_end(self, trial: Trial) -> None:
-        group = self._group_of.pop(trial.id)
+        group = self._group_of.pop(trial.id, None)
+        if group is None:  # it ended as failed before, and counted then
+            return
         group.ended.append(trial)
         if len(group.ended) == self.n:
             self._tell(group)

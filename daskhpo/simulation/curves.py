@@ -9,14 +9,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from daskhpo.core.cells import decode_cell, encode_cell
 from daskhpo.core.objective import RESERVED, Mode, Objective
 from daskhpo.core.random import rng
 from daskhpo.core.space import Categorical, Space
 from daskhpo.core.types import Config
+from daskhpo.results.columns import column, config_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,8 +133,12 @@ class CurveTable:
 
         try:
             frame = pd.read_csv(path)
+            names = [name for name in frame.columns if str(name).startswith(CONFIG)]
+            cells = pd.read_csv(path, usecols=names, dtype=str, na_filter=False)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a valid CSV file: {error}") from None
+        for name in names:
+            frame[name] = column([decode_cell(text) for text in cells[name].tolist()])
         try:
             return cls.of(frame, metric or _only_metric(frame), mode or "min")
         except ValueError as error:
@@ -157,9 +163,9 @@ class CurveTable:
                 raise ValueError(f"the column {name!r} must hold numbers")
         names = [name for name in frame.columns if str(name).startswith(CONFIG)]
         configs, recorded = [], []
-        for trial, part in frame.sort_values("resource", kind="stable").groupby(
-            "trial", sort=False
-        ):
+        frame = frame.sort_values("resource", kind="stable", ignore_index=True)
+        settings = {name: frame[name].tolist() for name in names}  # a row would have one type
+        for trial, part in frame.groupby("trial", sort=False):
             resources, seconds = part["resource"].tolist(), part["seconds"].tolist()
             if resources != list(range(1, len(resources) + 1)):
                 raise ValueError(f"trial {trial}: resource must count 1, 2, 3, … without gaps")
@@ -172,8 +178,8 @@ class CurveTable:
             if seconds[-1] == 0:
                 raise ValueError(f"trial {trial}: the seconds of its last unit must be above 0")
             recorded.append((part[metric].astype(float).tolist(), seconds))
-            first = part.iloc[0]
-            configs.append({name.removeprefix(CONFIG): _plain(first[name]) for name in names})
+            first = part.index[0]
+            configs.append({name.removeprefix(CONFIG): settings[name][first] for name in names})
         shares = [_pace(times) / times[0] for _, times in recorded if times[1:] and times[0]]
         later = float(np.median(shares)) if shares else 1.0
         curves = (RecordedCurve(values, times, later) for values, times in recorded)
@@ -183,17 +189,25 @@ class CurveTable:
         """Return the table, with one row per unit; see :meth:`daskhpo.Result.curves`."""
         import pandas as pd
 
-        rows = []
+        rows, configs = [], []
         for trial, (config, curve) in enumerate(zip(self.configs, self.curves, strict=True)):
-            named = {f"{CONFIG}{name}": value for name, value in config.items()}
             for r in range(1, curve.n_units + 1):
                 row = {"trial": trial, "resource": r, "seconds": curve.seconds(r)}
-                rows.append(row | {self.objective.metric: curve.metric(r)} | named)
-        return pd.DataFrame(rows)
+                rows.append(row | {self.objective.metric: curve.metric(r)})
+                configs.append(config)
+        return pd.concat([pd.DataFrame(rows), config_columns(configs)], axis=1)
 
     def write(self, path: str | Path) -> None:
-        """Write a CSV file (``.csv.gz``: compressed), for :meth:`read`."""
-        self.frame().to_csv(path, index=False)
+        """Write a CSV file (``.csv.gz``: compressed), for :meth:`read`.
+
+        Values of hyperparameters are JSON; text stands as it is, unless it could be taken for
+        another value.
+        """
+        frame = self.frame()
+        for name in frame.columns:
+            if str(name).startswith(CONFIG):
+                frame[name] = [encode_cell(value) for value in frame[name].tolist()]
+        frame.to_csv(path, index=False)
 
     def numbered(self, config: Config) -> RecordedCurve:
         """Return the n-th curve for a configuration ``{"curve": n}``; usable as a source."""
@@ -291,10 +305,6 @@ def _only_metric(frame: pd.DataFrame) -> str:
     if len(metrics) != 1:
         raise ValueError(f"name the metric: the table has {metrics or 'no metrics'}")
     return metrics[0]
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _place(space: Space, config: Config) -> list[float]:

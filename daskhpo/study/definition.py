@@ -6,6 +6,7 @@ import copy
 import inspect
 from typing import Any
 
+from daskhpo.core.objective import check_metric_name
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.engine.coordinator import Problem
@@ -27,6 +28,7 @@ def check_parts(problem: Problem, trainable: Any) -> None:
         raise TypeError(f"searcher={problem.searcher!r} must be a searcher, such as RandomSearch()")
     if not isinstance(problem.seed, int) or isinstance(problem.seed, bool):
         raise TypeError(f"seed={problem.seed!r} must be an int")
+    check_metric_name(problem.objective.metric)
     for part in (problem.scheduler, problem.searcher):
         copy.deepcopy(part).setup(problem.space, problem.seed)
     _check_states(trainable, problem.scheduler)

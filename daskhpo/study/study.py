@@ -155,14 +155,28 @@ class Study:
         num_trials: int | None = None,
         time_budget: float | str | None = None,
         target: float | None = None,
+        *,
+        retry_failed: bool = False,
         **keywords: Unpack[ResumeKeywords],
     ) -> Result:
         """Continue a study that was stopped or killed; running trials are launched again.
 
         ``num_trials`` counts the trials of the whole study. Without any limit, the last session's
         number of trials and target apply again. The time budget is that of this session.
+
+        Parameters
+        ----------
+        retry_failed : run failed trials again, before new ones. They keep their numbers,
+            configurations and reports, and train from their newest checkpoint, or from the start.
         """
-        return self.start(num_trials, time_budget, target, if_exists="resume", **keywords).wait()
+        return self.start(
+            num_trials,
+            time_budget,
+            target,
+            if_exists="resume",
+            retry_failed=retry_failed,
+            **keywords,
+        ).wait()
 
     def extend(self, num_trials: int, **keywords: Unpack[ResumeKeywords]) -> Result:
         """Continue a study that has ended, until it has ``num_trials`` trials in all."""
@@ -180,6 +194,7 @@ class Study:
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
         if_exists: IfExists = "error",
+        retry_failed: bool = False,
         **keywords: Unpack[RunKeywords],
     ) -> StudyHandle:
         """Start the study and return at once.
@@ -189,7 +204,7 @@ class Study:
         num_trials, time_budget, target : as for :meth:`run`.
         **keywords : other options of :class:`daskhpo.RunOptions`: ``resources``,
             ``max_concurrent``, ``worker_timeout``, ``checkpoint``, ``fail_fast``,
-            ``max_failures``, ``reuse_actors``, ``verify_reuse``.
+            ``max_failures``, ``max_failed_trials``, ``reuse_actors``, ``verify_reuse``.
         options : all or some of these as one object; each may be given in one way only.
         client : a ``distributed.Client``, a Dask cluster, or None for worker processes on this
             machine, one per slot.
@@ -200,6 +215,7 @@ class Study:
         if_exists : what to do if the directory holds trials already. ``"error"``: raise
             StudyExists. ``"resume"``: continue them, as :meth:`resume` does. ``"new"``: begin anew
             beside them, under the next free name, such as ``name-2``; :attr:`name` then changes.
+        retry_failed : with ``if_exists="resume"``: run failed trials again, as :meth:`resume` does.
 
         Raises
         ------
@@ -214,6 +230,10 @@ class Study:
         if executor is not None and client is not None:
             raise TypeError("client= is for trials on Dask: it cannot be given with executor=")
         limits = {"num_trials": num_trials, "time_budget": time_budget, "target": target}
+        if retry_failed and if_exists != "resume":
+            raise TypeError(
+                "retry_failed=True needs if_exists='resume': a new study has no failed trial"
+            )
         options = merge_options("start", options, limits | dict(keywords))
         if if_exists not in get_args(IfExists):
             raise ValueError(f"if_exists={if_exists!r} must be 'error', 'resume' or 'new'")
@@ -235,6 +255,7 @@ class Study:
             trainable=self.trainable,
             options=options,
             resume=resume,
+            retry_failed=retry_failed,
             source=self.source,
             callbacks=following,
         )

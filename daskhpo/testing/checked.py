@@ -86,6 +86,10 @@ class CheckedScheduler(Scheduler):
     def on_failure(self, trial: Trial) -> bool:
         return self.inner.on_failure(trial)
 
+    def on_retry(self, trial: Trial) -> bool:
+        del self.ended[trial.id]
+        return self.inner.on_retry(trial)
+
     def on_end(self, trial: Trial) -> None:
         self.ended[trial.id] = (trial.status, trial.resource)
         self.inner.on_end(trial)

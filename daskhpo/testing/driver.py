@@ -144,13 +144,19 @@ class Driver:
 
     # -- the study -------------------------------------------------------------------------------
 
-    def extend(self, num_trials: int) -> Driver:
+    def retry(self, num_trials: int, mishaps: Mishaps = Mishaps()) -> Driver:
+        """Begin a session in which failed trials run again, with other mishaps."""
+        self._mishaps = mishaps
+        return self.extend(num_trials, retry_failed=True)
+
+    def extend(self, num_trials: int, *, retry_failed: bool = False) -> Driver:
         """Begin a session in which so many trials may have started in all."""
         self._jobs: dict[TrialId, Train] = {}
         self._saves: dict[TrialId, Save] = {}  # requested and not answered
         self._held: dict[int, Save] = {}  # states in memory, by checkpoint id
         self._ready: deque[Event] = deque()
-        self._handle(SessionStarted(Limits(num_trials), CheckpointPolicy(), self._seconds))
+        limits, policy = Limits(num_trials), CheckpointPolicy()
+        self._handle(SessionStarted(limits, policy, self._seconds, retry_failed))
         self._handle(SlotsChanged(self._n_slots, self._seconds))
         return self
 

@@ -104,6 +104,19 @@ class SchedulerContract:
         study.extend(30).run()
         assert sorted([*study.trials, *study.ended]) == list(range(30))
 
+    @pytest.mark.parametrize("seed", range(5))
+    def test_failed_trials_can_run_again(self, make: MakeScheduler, seed: int) -> None:
+        study = drive(make(), seed, num_trials=15, mishaps=EVERYTHING_GOES_WRONG)
+        study.retry(15, EVERYTHING_GOES_WRONG).run()
+        study.retry(30).run()
+        assert sorted([*study.trials, *study.ended]) == list(range(30))
+        assert Status.FAILED not in {status for status, _ in study.ended.values()}
+
+    def test_all_trials_can_run_again_if_all_failed(self, make: MakeScheduler) -> None:
+        study = drive(make(), mishaps=Mishaps(fails=1.0)).retry(30).run()
+        assert sorted([*study.trials, *study.ended]) == list(range(30))
+        assert Status.FAILED not in {status for status, _ in study.ended.values()}
+
     def test_the_same_events_give_the_same_decisions(self, make: MakeScheduler) -> None:
         first, second = (drive(make(), 5, mishaps=EVERYTHING_GOES_WRONG) for _ in range(2))
         assert first.records == second.records

@@ -123,11 +123,11 @@ def test_options_are_kept_as_they_are_used():
     options = RunOptions(
         num_trials=3, time_budget="1h", worker_timeout="10m", resources={"gpu": 1}, checkpoint="end"
     )
-    assert options.limits == Limits(3, 3600.0)
+    assert options.limits == Limits(3, 3600.0, max_failed_trials=5)
     assert options.worker_timeout == 600.0
     assert options.resources == {"cpu": 1, "gpu": 1}
     assert options.policy == CheckpointPolicy("end")
-    assert replace(options, target=0.5).limits == Limits(3, 3600.0, 0.5)
+    assert replace(options, target=0.5).limits == Limits(3, 3600.0, 0.5, max_failed_trials=5)
 
 
 def test_options_are_frozen():

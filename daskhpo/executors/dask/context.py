@@ -32,6 +32,9 @@ class Context:
         self.is_stopped = False  # nothing that it reports is wanted any more
         self._asked_to_stop = asked_to_stop
 
+    def __repr__(self) -> str:
+        return f"<trial {self.id} at resource {self.resource} of {self.max_t}>"
+
     @property
     def checkpoint(self) -> Any:
         self.checkpoint_was_read = True

@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import cloudpickle
-
 from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.follower import JournalFollower
 from daskhpo.callbacks.values import StudyInfo
@@ -23,6 +21,8 @@ from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.engine.session import study_records
 from daskhpo.executors.dask.local import local_cluster
+from daskhpo.executors.dask.output import collected_output
+from daskhpo.executors.dask.pickled_code import dump_code
 from daskhpo.executors.dask.protocol import CLIENT_MESSAGES, ClientMessage, Poll, StopStudy
 from daskhpo.results.progress import status_counts
 from daskhpo.results.result import Result
@@ -49,6 +49,9 @@ class StudyHandle:
         self._remote, self._follower, self._stack = remote, follower, stack
         self._closed = False
 
+    def __repr__(self) -> str:
+        return f"StudyHandle({self.directory.name!r}{', ended' if self._closed else ''})"
+
     def wait(self) -> Result:
         """Wait for the end.
 
@@ -59,18 +62,14 @@ class StudyHandle:
         StudyFailed, NoSuitableWorkers : the study could not continue; its directory has all that
             was reported.
         """
-        try:
-            self._wait_once()
-        except KeyboardInterrupt:
+        if self._is_interrupted():
             logger.warning(
                 "stopping: trials end at their next report and are kept (Ctrl-C again: at once)"
             )
             self.stop("Ctrl-C")
-            try:
-                self._wait_once()
-            except KeyboardInterrupt:
+            if self._is_interrupted():
                 self._close()
-                raise
+                raise KeyboardInterrupt  # here, not as a consequence of the first one
         self._close()
         if (error := self._remote.error) is not None:
             raise error
@@ -84,9 +83,14 @@ class StudyHandle:
         """Return the number of trials by status."""
         return status_counts(study_records(self.directory), self._objective)
 
-    def _wait_once(self) -> None:
-        while not self._remote.is_finished(0.25):
-            pass
+    def _is_interrupted(self) -> bool:
+        """Wait for the end; return True after Ctrl-C."""
+        try:
+            while not self._remote.is_finished(0.25):
+                pass
+        except KeyboardInterrupt:
+            return True
+        return False
 
     def _close(self) -> None:
         if not self._closed:
@@ -184,6 +188,7 @@ def start(
     source: str | None,
     client: Any,
     callbacks: Sequence[Callback],
+    retry_failed: bool = False,
 ) -> StudyHandle:
     """Start a session of a study; see :meth:`daskhpo.Study.start`."""
     from distributed import Scheduler
@@ -193,10 +198,12 @@ def start(
     pickled = _pickled(trainable)
     with contextlib.ExitStack() as stack:
         if client is None:
-            client = stack.enter_context(local_cluster(options.resources, options.max_concurrent))
+            env = stack.enter_context(collected_output())
+            cluster = local_cluster(options.resources, options.max_concurrent, env)
+            client = stack.enter_context(cluster)
             options = replace(options, max_concurrent=len(client.worker_spec))
         client = _client(client, stack)
-        spec = StudySpec(directory, store, problem, options, resume, source, pickled)
+        spec = StudySpec(directory, store, problem, options, resume, retry_failed, source, pickled)
         scheduler = getattr(client.cluster, "scheduler", None)
         remote: _RunningStudy
         if isinstance(scheduler, Scheduler):
@@ -230,7 +237,7 @@ def _dashboard(client: Any, scheduler: Any) -> str | None:
 
 def _pickled(trainable: Any) -> bytes:
     try:
-        return bytes(cloudpickle.dumps(trainable))
+        return dump_code(trainable)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise TypeError(
             f"trainable={trainable!r} cannot be sent to workers ({error}); create what it "

@@ -19,6 +19,7 @@ from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.executors.dask.channel import FETCH, DaskTransport, StudyChannel, send_notes
 from daskhpo.executors.dask.checkpoint_manager import CheckpointManager
 from daskhpo.executors.dask.context import device_of
+from daskhpo.executors.dask.pickled_code import load_code
 from daskhpo.executors.dask.protocol import ORDERS, CannotLoad
 from daskhpo.executors.dask.shutdown import shutdown_of
 from daskhpo.executors.dask.trial_host import TrialHost
@@ -101,9 +102,7 @@ def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
 @functools.lru_cache(maxsize=4)
 def _load(trainable: bytes) -> Any:
     """Unpickle a trainable once per process, so that class attributes exist once."""
-    import cloudpickle
-
-    return cloudpickle.loads(trainable)
+    return load_code(trainable)
 
 
 class Leases:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from daskhpo.cluster.gpus import visible_gpus
@@ -14,12 +16,22 @@ from daskhpo.core.errors import NoSuitableWorkers
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # BLAS and torch ask them
 
 
-def local_cluster(resources: dict[str, float], max_concurrent: int | None = None) -> Any:
+def local_cluster(
+    resources: dict[str, float],
+    max_concurrent: int | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
     """Start a Dask ``LocalCluster`` with as many one-slot workers as fit this machine.
 
     A trial's ``cpu`` is also the number of threads that BLAS, OpenMP and torch start in its worker.
     With ``gpu`` in the resources each worker sees only its own device (``CUDA_VISIBLE_DEVICES``);
     a fraction puts several workers on a device.
+
+    Parameters
+    ----------
+    resources : what one trial needs.
+    max_concurrent : maximum number of workers; None: as many as fit.
+    variables : environment variables of the workers.
 
     Raises
     ------
@@ -50,7 +62,7 @@ def local_cluster(resources: dict[str, float], max_concurrent: int | None = None
     if max_concurrent is not None:
         n_slots = min(n_slots, max_concurrent)
     threads = max(1, int(cpus))
-    env = dict.fromkeys(_THREADS, str(threads))  # Dask would set 1
+    env = dict.fromkeys(_THREADS, str(threads)) | dict(variables)  # Dask would set 1 thread
     preload = ["daskhpo.executors.dask.worker_setup"]
     if not gpus:
         return LocalCluster(

@@ -38,6 +38,7 @@ class StudySpec:
     problem: Problem
     options: RunOptions
     resume: bool
+    retry_failed: bool
     source: str | None
     trainable: bytes
 
@@ -67,6 +68,7 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
             spec.options.limits,
             spec.options.policy,
             resume=spec.resume,
+            retry_failed=spec.retry_failed,
             source=spec.source,
             on_lock_lost=self._on_lock_lost,
             on_stop=self.stop,

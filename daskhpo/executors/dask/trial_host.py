@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from typing import Any, Protocol
 
 from daskhpo.cluster.walltime import StepTimer
@@ -19,12 +18,12 @@ from daskhpo.core.errors import (
 )
 from daskhpo.core.events import Erred, Held, Step, Trained
 from daskhpo.core.objective import Objective
-from daskhpo.core.plain import readable
 from daskhpo.core.random import trial_seed
 from daskhpo.core.types import ReuseProbability, TrialId
 from daskhpo.executors.dask.channel import Channel
 from daskhpo.executors.dask.checkpoint_manager import CheckpointManager
 from daskhpo.executors.dask.context import Context
+from daskhpo.executors.dask.pickled_code import traceback_of
 from daskhpo.executors.dask.protocol import (
     Bye,
     CutOff,
@@ -205,13 +204,13 @@ class TrialHost:
             return self._fail(job, str(error), retry=False)
         except (CheckpointMissing, CheckpointCorrupt) as error:
             if job.checkpoint is None:  # the user's code raised it
-                return self._fail(job, _trimmed(traceback.format_exc()))
+                return self._fail(job, traceback_of(error))
             reason = f"{type(error).__name__}: {error}"
             return self._channel.call(Unreadable(job.checkpoint, reason))
         except (MetricError, ReuseMismatch, ShapeMismatch) as error:
             return self._fail(job, str(error), retry=False, fatal=True)
-        except BaseException:  # SystemExit and KeyboardInterrupt, too, fail only the trial
-            return self._fail(job, _trimmed(traceback.format_exc()))
+        except BaseException as error:  # SystemExit, KeyboardInterrupt, too, fail only the trial
+            return self._fail(job, traceback_of(error))
         ended = outcome is SegmentOutcome.ENDED
         if ended and not self._recorder.steps and job.resource == 0 and job.launch:
             return self._fail(job, "the function returned without a report()", retry=False)
@@ -254,8 +253,8 @@ class TrialHost:
                     self._unsaved_seconds = 0.0
         except StateNotSupported as error:
             return self._fail(command, str(error), retry=False, fatal=True)
-        except BaseException:
-            return self._fail(command, _trimmed(traceback.format_exc()))
+        except BaseException as error:
+            return self._fail(command, traceback_of(error))
         held = Held(
             command.trial, command.attempt, None if state is None else ref, time.monotonic()
         )
@@ -362,17 +361,3 @@ class SegmentRecorder:
 
 class NotFinite(BaseException):  # not an Exception, which user code may catch
     """The end of a trial whose metric is not finite."""
-
-
-def _trimmed(text: str) -> str:
-    """Return a traceback without the frames of ``daskhpo/executors/dask/``."""
-    lines = text.splitlines(keepends=True)
-    kept, skipping = [], False
-    for line in lines:
-        if line.startswith('  File "'):
-            skipping = "daskhpo/executors/dask/" in line.replace("\\", "/")
-        elif not line.startswith("    "):
-            skipping = False
-        if not skipping:
-            kept.append(line)
-    return readable("".join(kept).strip())

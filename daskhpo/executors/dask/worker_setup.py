@@ -6,10 +6,13 @@ import signal
 import threading
 from typing import Any
 
+from daskhpo.executors.dask.output import send_output
+
 
 def dask_setup(worker: Any) -> None:
     """Set up a worker process; Dask calls this before the worker takes tasks."""
     ignore_sigint()
+    send_output()
 
 
 def ignore_sigint() -> None:

@@ -48,12 +48,15 @@ class Dataset:
         self.version = 0
         self._pending: dict[TrialId, tuple[float, ...]] = {}
         self._reporting: set[TrialId] = set()
+        self._failed_at: dict[TrialId, tuple[float, ...]] = {}
 
     def started(self, trial: TrialId, unit: tuple[float, ...]) -> None:
         self._pending[trial] = unit
 
     def reported(self, trial: TrialId, row: Observation) -> None:
         self._pending.pop(trial, None)
+        if trial in self._failed_at:  # it ran again
+            self.failed.remove(self._failed_at.pop(trial))
         self.observations[trial, row.resource] = row
         self._count(trial)
 
@@ -61,6 +64,7 @@ class Dataset:
         self._pending.pop(trial, None)
         if failed:
             self.failed.append(unit)
+            self._failed_at[trial] = unit
             self._count(trial)
 
     def _count(self, trial: TrialId) -> None:
