@@ -54,6 +54,7 @@ clean:  ## remove the virtual environments and caches
 	rm -rf $(VENV) $(FOREIGN) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(SETUP): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): Python packages, about 1 GB with torch; this takes some minutes, once."
 	test -x $(PYTHON) || python3 -m venv $(VENV)
 	$(PIP) install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[experiments,dev]'

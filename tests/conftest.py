@@ -5,10 +5,14 @@ Each process runs a file at a time, the longest first.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as `nohup make test &` begins in a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests interrupt their children
 
 TIERS = ("slurm", "cluster", "slow")
 
