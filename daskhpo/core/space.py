@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -277,6 +277,10 @@ class Space(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"Space({self._items!r})"
+
+    def ordered(self, names: Iterable[str]) -> Space:
+        """Return the same space with its names in this order; it must be the same names."""
+        return Space({name: self._items[name] for name in names})
 
     def sample(self, generator: np.random.Generator) -> dict[str, Any]:
         """Draw a configuration; its keys are in the order of the space."""
