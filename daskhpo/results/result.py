@@ -494,6 +494,6 @@ def load_study(path: str | Path) -> Result:
     ------
     FileNotFoundError : the directory holds no study.
     """
-    directory = Path(path)
+    directory = Path(path).absolute()
     manifest = read_manifest(directory)
     return Result(study_records(directory), manifest.objective, directory)
