@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -201,23 +202,26 @@ class Categorical(Domain):
         if len({typed(value) for value in self.values}) < len(self.values):
             raise ValueError(f"{self}: a value is given twice")
 
+    @cached_property
+    def _places(self) -> dict[Any, int]:
+        return {typed(value): place for place, value in enumerate(self.values)}
+
     def from_unit(self, u: float) -> Any:
         return self.values[_slot(u, len(self.values))]
 
     def to_unit(self, value: Any) -> float:
-        places = [typed(v) for v in self.values]
-        return (places.index(typed(to_python(value))) + 0.5) / len(places)
+        return (self._places[typed(to_python(value))] + 0.5) / len(self.values)
 
     def contains(self, value: Any) -> bool:
         value = to_python(value)
-        return not why_not_plain(value) and typed(value) in {typed(v) for v in self.values}
+        return not why_not_plain(value) and typed(value) in self._places
 
     def grid(self, n: int) -> list[Any]:
         return [self.values[i] for i in _pick(n, len(self.values))]
 
     def perturb(self, value: Any, generator: np.random.Generator) -> Any:
-        others = [v for v in self.values if typed(v) != typed(to_python(value))]
-        return others[int(generator.integers(len(others)))]
+        here, other = self._places[typed(to_python(value))], generator.integers(len(self.values) - 1)
+        return self.values[int(other) + (other >= here)]
 
 
 def n_values(domain: Domain) -> int:

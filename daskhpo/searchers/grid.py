@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,14 +66,18 @@ class GridSearch(Searcher):
         )
 
     def __len__(self) -> int:
-        """Total number of trials; known after ``setup``."""
+        """Total number of trials, or the largest length that Python has; known after ``setup``."""
+        return min(self._n_trials, sys.maxsize)
+
+    @property
+    def _n_trials(self) -> int:
         n_grid = math.prod(len(axis) for axis in self._axes.values())
         return len(self._points) + n_grid - len(self._skipped)
 
     def suggest(self, trial: TrialId) -> dict[str, Any] | None:
         if trial < len(self._points):
             return dict(self._points[trial])  # a copy, which the caller may change
-        if trial >= len(self):
+        if trial >= self._n_trials:
             return None
         place = trial - len(self._points)
         for skipped in self._skipped:  # sorted: each one up to `place` shifts it by one

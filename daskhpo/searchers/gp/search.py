@@ -178,16 +178,16 @@ class GPSearch(Searcher):
             return value
 
         def score_and_slope(units: Array) -> tuple[Array, Array]:
-            value, slope = np.zeros(len(units)), np.zeros((len(units), len(encoding.owner)))
+            value, slope = np.zeros(len(units)), np.zeros(units.shape)
             if surrogate is not None:
                 mean, sd, d_mean, d_sd = posterior.slopes(surrogate.at(units))
                 value, by_mean, by_sd = acquisition(mean, sd)
                 full = by_mean[:, None] * d_mean + by_sd[:, None] * d_sd
-                slope = full[:, : len(encoding.owner)]
+                slope = full[:, : units.shape[1]]
             if feasibility is not None:
                 more, by_feature = feasibility.log_weight_and_slope(units)
                 value, slope = value + more, slope + by_feature
-            return value, slope[:, encoding.first_column]
+            return value, slope
 
         if encoding.n_configs <= MAX_GRID:
             pool = encoding.grid()
@@ -200,7 +200,8 @@ class GPSearch(Searcher):
                 part[np.argsort(-values, kind="stable")[:N_STARTS]]
                 for part, values in zip(parts, scored, strict=True)
             ]
-            polished = climb(encoding, np.concatenate(starts), score, score_and_slope)
+            known = self._evidence.known
+            polished = climb(encoding, np.concatenate(starts), known, score, score_and_slope)
             pool = np.concatenate([*parts, polished])
             scores = np.concatenate([*scored, score(polished)])
         return self._first_new(pool[np.argsort(-scores, kind="stable")])
