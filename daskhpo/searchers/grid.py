@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from daskhpo.core.searcher import Searcher, checked_points, described_points
+from daskhpo.core.arguments import check_int, check_mapping
+from daskhpo.core.searcher import Searcher, check_points, checked_points, described_points
 from daskhpo.core.space import Categorical, Ordinal, Space
 from daskhpo.core.types import Config, TrialId
 
@@ -34,11 +35,15 @@ class GridSearch(Searcher):
         num_points: int | Mapping[str, int] = 5,
         points_to_evaluate: Sequence[Config] | None = None,
     ) -> None:
-        counts = num_points.values() if isinstance(num_points, Mapping) else [num_points]
-        if any(not isinstance(count, int) or count < 1 for count in counts):
-            raise ValueError(f"num_points={num_points!r}: all numbers must be ints of at least 1")
-        self.num_points = num_points
-        self.points_to_evaluate = points_to_evaluate
+        self.num_points: int | dict[str, int]
+        if isinstance(num_points, Mapping):
+            self.num_points = {
+                name: check_int(f"num_points[{name!r}]", count, at_least=1)
+                for name, count in check_mapping("num_points", num_points).items()
+            }
+        else:
+            self.num_points = check_int("num_points", num_points, at_least=1)
+        self.points_to_evaluate = check_points(points_to_evaluate)
 
     def __repr__(self) -> str:
         options = [f"num_points={self.num_points!r}", *described_points(self.points_to_evaluate)]

@@ -15,6 +15,16 @@ from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.console import ConsoleProgress
 from daskhpo.checkpoints import open_store
 from daskhpo.cluster.jobs import is_over
+from daskhpo.core.arguments import (
+    check_bool,
+    check_callable,
+    check_choice,
+    check_int,
+    check_kind,
+    check_list,
+    check_path,
+    check_text,
+)
 from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
@@ -40,7 +50,7 @@ from daskhpo.remote.submit import SubmitKeywords, prepare, submit
 from daskhpo.results.result import Result
 from daskhpo.searchers.random import RandomSearch
 from daskhpo.study.asktell import AskedTrial, AskTellSession
-from daskhpo.study.definition import check_name, check_parts, check_trainable
+from daskhpo.study.definition import check_name, check_parts, check_seed, check_trainable
 from daskhpo.study.loader import check_not_loading, load, source_of
 from daskhpo.trainable import Trainable
 
@@ -107,10 +117,12 @@ class Study:
     ) -> None:
         self.trainable = check_trainable(trainable)
         self.name = check_name(_unused_name() if name is None else name)
-        self.storage = Path(storage)
+        self.storage = check_path("storage", storage)
         space = space if isinstance(space, Space) else Space(space)
         searcher = RandomSearch() if searcher is None else searcher
-        self.problem = Problem(space, Objective(metric, mode), scheduler, searcher, seed)
+        self.problem = Problem(
+            space, Objective(metric, mode), scheduler, searcher, check_seed(seed)
+        )
         check_parts(self.problem, self.trainable)
         self._asktell: AskTellSession | None = None
         self._opening = threading.Lock()
@@ -140,9 +152,9 @@ class Study:
 
         ``source``: the file that defines it, ``FILE.py:NAME``; None: as before.
         """
-        other, path = copy.copy(self), Path(path)
+        other, path = copy.copy(self), check_path("path", path)
         other.storage, other.name = path.parent, path.name
-        other.source = self.source if source is None else source
+        other.source = self.source if source is None else check_text("source", source)
         return other
 
     def run(
@@ -196,7 +208,7 @@ class Study:
 
     def extend(self, num_trials: int, **keywords: Unpack[ResumeKeywords]) -> Result:
         """Continue a study that has ended, until it has ``num_trials`` trials in all."""
-        return self.resume(num_trials, **keywords)
+        return self.resume(check_int("num_trials", num_trials, at_least=1), **keywords)
 
     def start(
         self,
@@ -243,22 +255,26 @@ class Study:
         check_not_loading("start")
         if executor is None and self.trainable is None:
             raise TypeError("this study has no trainable: run its trials with ask() and tell()")
+        if executor is not None:
+            check_callable("executor", executor, "a class or function: executor(session)")
+        if_exists = check_choice("if_exists", if_exists, get_args(IfExists))
+        retry_failed = check_bool("retry_failed", retry_failed)
         if executor is not None and client is not None:
             raise TypeError("client= is for trials on Dask: it cannot be given with executor=")
+        handle.check_client(client)
         limits = {"num_trials": num_trials, "time_budget": time_budget, "target": target}
         if retry_failed and if_exists != "resume":
             raise TypeError(
                 "retry_failed=True needs if_exists='resume': a new study has no failed trial"
             )
         options = merge_options("start", options, limits | dict(keywords))
-        if if_exists not in get_args(IfExists):
-            raise ValueError(f"if_exists={if_exists!r} must be 'error', 'resume' or 'new'")
         if if_exists == "new":
             self.name = free_name(self.storage, self.name)
         resume = if_exists == "resume"
         if resume:
             options = with_last_limits(options, self._fixed_path())
         options.check_ends(self.problem.scheduler, self.problem.searcher)
+        options.warn_if_too_few(self.problem.scheduler)
         following = _followers(callbacks, progress)
         directory = self._fixed_path()
         check_startable(directory, self.problem, resume=resume, job_is_over=is_over)
@@ -372,6 +388,7 @@ class Study:
         MetricError : the metrics are not a flat dict of numbers with the study's metric in it.
         ValueError : the trial is finished, or was not asked for in this session.
         """
+        check_kind("trial", trial, AskedTrial, "a trial that ask() returned")
         session = self._asktell
         if session is None:
             raise ValueError(f"{trial!r} was not asked for in this session: call ask() first")
@@ -429,7 +446,7 @@ def load_source(source: str) -> Study:
 
 
 def _followers(callbacks: Sequence[Callback], progress: bool) -> list[Callback]:
-    for callback in callbacks:
-        if not isinstance(callback, Callback):
-            raise TypeError(f"callbacks: {callback!r} must be a Callback")
-    return [ConsoleProgress(), *callbacks] if progress else [*callbacks]
+    given = check_list("callbacks", callbacks, of="Callback objects")
+    for number, callback in enumerate(given):
+        check_kind(f"callbacks[{number}]", callback, Callback, "a Callback")
+    return [ConsoleProgress(), *given] if check_bool("progress", progress) else given
