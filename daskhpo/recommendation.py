@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf, prod
 from textwrap import wrap
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
-from daskhpo.core.quantities import parse_duration
+from daskhpo.core.arguments import check_choice, check_int, check_list
+from daskhpo.core.quantities import check_duration
 from daskhpo.core.rungs import milestones
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
@@ -286,14 +287,14 @@ variant='promotion', compare='best')
     """
     question = Question(
         space if isinstance(space, Space) else Space(space),
-        parse_duration(budget, "budget"),
-        _at_least_one(workers, "workers"),
-        parse_duration(seconds_per_unit, "seconds_per_unit"),
-        _at_least_one(max_t, "max_t"),
-        early,
-        tuple(schedule),
-        tuple(architecture),
-        _at_least_one(models, "models"),
+        check_duration("budget", budget),
+        check_int("workers", workers, at_least=1),
+        check_duration("seconds_per_unit", seconds_per_unit),
+        check_int("max_t", max_t, at_least=1),
+        check_choice("early", early, get_args(Early)),
+        tuple(check_list("schedule", schedule, of="names of hyperparameters")),
+        tuple(check_list("architecture", architecture, of="names of hyperparameters")),
+        check_int("models", models, at_least=1),
     )
     _check(question)
     scheduler_rule = next(rule for rule in SCHEDULER_RULES if rule.applies(question))
@@ -310,8 +311,6 @@ variant='promotion', compare='best')
 
 
 def _check(question: Question) -> None:
-    if question.early not in GRACE_SHARES:
-        raise ValueError(f"early={question.early!r} must be 'unknown', 'telling' or 'misleading'")
     known = question.space.domains
     for name, given in (("schedule", question.schedule), ("architecture", question.architecture)):
         if unknown := [each for each in given if each not in known]:
@@ -328,12 +327,6 @@ def _check(question: Question) -> None:
             f"schedule: {both} are in architecture as well; hyperparameters that change the shape "
             "of the model cannot change during training"
         )
-
-
-def _at_least_one(value: int, name: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}={value!r} must be an int of at least 1")
-    return value
 
 
 def _size(domain: Domain) -> float:

@@ -130,7 +130,7 @@ def test_a_category_alone_is_mutated_by_pbt_however_small_the_population():
     ("changes", "message"),
     [
         ({"budget": "soon"}, "budget='soon'"),
-        ({"workers": 0}, "workers=0 must be an int of at least 1"),
+        ({"workers": 0}, "workers=0 must be at least 1"),
         ({"workers": 1.5}, "workers=1.5"),
         ({"seconds_per_unit": 0}, "seconds_per_unit=0 must be positive"),
         ({"seconds_per_unit": float("inf")}, "finite"),

@@ -8,6 +8,8 @@ from typing import Any
 
 from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.values import FrozenReport, FrozenTrial, StudyInfo, StudySummary
+from daskhpo.core.arguments import shown
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.events import Failed, Record
 from daskhpo.core.printable import printable
 from daskhpo.core.tracebacks import headline, place
@@ -35,6 +37,8 @@ class ConsoleProgress(Callback):
     """
 
     def __init__(self, file: Any = None) -> None:
+        if file is not None and not hasattr(file, "write"):
+            raise InvalidArgument(f"file={shown(file)} must be an open text file, or None")
         self._file = file
 
     def on_study_start(self, info: StudyInfo) -> None:

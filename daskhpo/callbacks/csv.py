@@ -8,6 +8,7 @@ from typing import Any
 
 from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.values import FrozenReport, FrozenTrial, StudyInfo, StudySummary
+from daskhpo.core.arguments import check_path
 from daskhpo.core.cells import encode_cell
 
 
@@ -25,10 +26,10 @@ class CSVLogger(Callback):
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self._path = path
+        self._path = None if path is None else check_path("path", path).absolute()
 
     def on_study_start(self, info: StudyInfo) -> None:
-        path = Path(self._path) if self._path is not None else info.directory / "history.csv"
+        path = info.directory / "history.csv" if self._path is None else self._path
         self._file = path.open("w", newline="")
         self._writer: Any = None
 

@@ -40,6 +40,7 @@ import numpy as np
 from daskhpo.atomic_files import PARTIAL, flush_folder
 from daskhpo.checkpoints import codec
 from daskhpo.checkpoints.tree import ByteArray
+from daskhpo.core.arguments import check_path
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing, CheckpointNotWritten
 from daskhpo.core.types import CheckpointRef
 
@@ -90,7 +91,8 @@ class ZarrStore:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).absolute()  # a worker may have another working directory
+        # Absolute: a worker may have another working directory.
+        self.path = check_path("path", path).absolute()
         self._layouts: dict[str, codec.Layout] = {}  # by name; names are hashes, so never stale
         self._made: set[str] = set()  # arrays known to be durable on disk
 

@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit status."""
     from daskhpo.cluster.doctor import JobRequest, Verdict
     from daskhpo.cluster.doctor.checks import run_checks
-    from daskhpo.core.quantities import parse_duration
+    from daskhpo.core.quantities import check_duration
 
     given: dict[str, Any] = {one.name: getattr(options, one.name) for one in fields(JobRequest)}
     lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
@@ -121,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
         options.shared,
         options.interface,
         fast=options.fast,
-        wait=parse_duration(options.wait, "--wait"),
+        wait=check_duration("--wait", options.wait),
         log=_log,
     ):
         counts[finding.verdict] += 1

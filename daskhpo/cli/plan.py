@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from daskhpo.cli.arguments import numbers, positive
 from daskhpo.cli.text import columns, count, duration, show, size, spread
-from daskhpo.core.quantities import parse_bytes, parse_duration
+from daskhpo.core.arguments import optional
+from daskhpo.core.quantities import check_bytes, check_duration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,9 +142,9 @@ class _Given:
                 f"--gpus {options.gpus} is too few for --gpu {options.gpu:g} per trial"
             )
         self.walltime = (
-            parse_duration(options.walltime, "--walltime") if options.walltime else math.inf
+            check_duration("--walltime", options.walltime) if options.walltime else math.inf
         )
-        self.queue = 0.0 if options.queue == "0" else parse_duration(options.queue, "--queue")
+        self.queue = 0.0 if options.queue == "0" else check_duration("--queue", options.queue)
         self.launch_seconds: float | None = options.launch_seconds
         paces = options.seconds_per_unit
         self.seconds_per_unit = (
@@ -151,7 +152,7 @@ class _Given:
         )
         self.has_state = options.state_size != "none"
         stated = options.state_size if self.has_state else None
-        self.state_bytes: int | None = parse_bytes(stated, "--state-size")
+        self.state_bytes: int | None = optional(check_bytes, "--state-size", stated)
         if self.walltime == math.inf and options.num_trials is options.time_budget is None:
             raise ValueError("give --walltime, --num-trials or --time-budget (or several)")
 
@@ -199,7 +200,7 @@ def _table(frame: pd.DataFrame, given: _Given) -> list[list[str]]:
         if not (most := frame[column].max()):
             return []
         unit = size(most).split()[1]
-        return [row(f"{name}, {unit}", column, 1 / parse_bytes(f"1 {unit}", unit), whole=False)]
+        return [row(f"{name}, {unit}", column, 1 / check_bytes(unit, f"1 {unit}"), whole=False)]
 
     def held(name: str, column: str) -> list[str]:
         return row(name, column, scale * given.per_slot, whole=False)

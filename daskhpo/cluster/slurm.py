@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import uuid
+import warnings
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,18 @@ from typing import Any
 from daskhpo.cluster.network import named_address, reachable_address
 from daskhpo.cluster.security import credentials
 from daskhpo.cluster.times import parse_walltime, slurm_time
-from daskhpo.core.quantities import parse_duration
+from daskhpo.core.arguments import (
+    check_int,
+    check_lines,
+    check_number,
+    check_path,
+    check_text,
+    check_word,
+    optional,
+    shown,
+)
+from daskhpo.core.errors import InvalidArgument
+from daskhpo.core.quantities import check_duration
 
 logger = logging.getLogger("daskhpo")
 
@@ -79,7 +91,7 @@ def slurm_cluster(
         or text such as ``"5m"``.
     interface : network interface by which workers reach this machine; None: found automatically.
     security : True: encrypted and authenticated by certificates made for this cluster. None: open
-        to every user who can reach this machine. Or a ``distributed.Security``.
+        to every user who can reach this machine, with a warning. Or a ``distributed.Security``.
     job_extra_directives : more ``#SBATCH`` lines, such as ``["-C gpu"]``. One that requests GPUs
         replaces ``--gres=gpu:N``.
     job_script_prologue : lines of the job script before the workers start.
@@ -103,16 +115,27 @@ def slurm_cluster(
             study.run(num_trials=500, client=cluster, resources={"cpu": 8, "gpu": 1})
     """
     options = _checked(options)
-    _check_int("jobs", jobs, 1)
-    _check_int("gpus_per_job", gpus_per_job, 0)
-    _check_int("trials_per_gpu", trials_per_gpu, 1)
+    jobs = check_int("jobs", jobs, at_least=1)
+    gpus_per_job = check_int("gpus_per_job", gpus_per_job, at_least=0)
+    trials_per_gpu = check_int("trials_per_gpu", trials_per_gpu, at_least=1)
+    processes = optional(check_int, "processes", processes, at_least=1)
+    cores = optional(check_int, "cores", cores, at_least=1)
+    if memory is not None:
+        memory_size("memory", memory)
+    queue = optional(check_word, "queue", queue)
+    account = optional(check_word, "account", account)
+    interface = optional(check_word, "interface", interface)
+    job_extra_directives = check_directives(job_extra_directives)
+    job_script_prologue = check_lines("job_script_prologue", job_script_prologue, multiline=True)
+    logs = check_path("log_directory", log_directory).absolute()
+    shared = optional(check_path, "shared_temp_directory", shared_temp_directory)
+    _check_security(security)
     if gpus_per_job and processes is not None:
         raise ValueError(
             f"processes={processes!r} is for jobs without GPUs; a job with GPUs has gpus_per_job * "
             f"trials_per_gpu = {gpus_per_job * trials_per_gpu} worker processes"
         )
     n_slots = gpus_per_job * trials_per_gpu or (1 if processes is None else processes)
-    _check_int("processes", n_slots, 1)
     if cores is not None and cores < n_slots:
         raise ValueError(f"cores={cores!r} must be at least {n_slots}: one for each worker process")
     from daskhpo.cluster.scaling import ScalingLimits
@@ -123,10 +146,11 @@ def slurm_cluster(
         n_slots,
         gpus_per_job or 1,
         seconds,
-        None if max_gpu_hours is None else _check_positive("max_gpu_hours", max_gpu_hours) * 3600,
-        parse_duration(idle_timeout, "idle_timeout"),
+        None
+        if (hours := optional(check_number, "max_gpu_hours", max_gpu_hours, above=0)) is None
+        else hours * 3600,
+        check_duration("idle_timeout", idle_timeout),
     )
-    logs = Path(log_directory).expanduser().absolute()
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     job_name = options.pop("job_name", "daskhpo-workers")
     more_arguments = options.pop("worker_extra_args", [])
@@ -144,8 +168,7 @@ def slurm_cluster(
     listen = _address(interface, queue, options) | options.pop("scheduler_options", {})
     folder = None
     if security is True:
-        shared = Path(shared_temp_directory or "~/.daskhpo").expanduser().absolute()
-        folder = shared / f"tls-{uuid.uuid4().hex[:12]}"
+        folder = (shared or Path.home() / ".daskhpo").absolute() / f"tls-{uuid.uuid4().hex[:12]}"
         security = credentials(folder)
     cluster = slurm_class(
         queue=queue,
@@ -159,7 +182,7 @@ def slurm_cluster(
         python=f"exec {shlex.quote(sys.executable)}",  # Slurm's signals reach Python, not a shell
         worker_command="daskhpo.executors.dask.slurm_worker",
         job_extra_directives=directives,
-        job_script_prologue=list(job_script_prologue),
+        job_script_prologue=job_script_prologue,
         **{"name": "daskhpo", "death_timeout": DEATH_TIMEOUT, "silence_logs": "error"}
         | of_walltime(seconds)
         | options,
@@ -222,18 +245,48 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     for name, why in UNSUPPORTED_OPTIONS.items():
         if name in options:
             raise TypeError(f"slurm_cluster does not take {name}=: {why}")
+    for name, value in options.items():  # they become words and lines of the job script
+        if isinstance(value, str):
+            check_text(name, value)
+        elif isinstance(value, list | tuple):
+            for number, item in enumerate(value):
+                if isinstance(item, str):
+                    check_text(f"{name}[{number}]", item, lines=True)
     return dict(options)
 
 
-def _check_int(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
+def check_directives(given: Any) -> list[str]:
+    """Return options of ``sbatch``, without ``#SBATCH``; each is one line of a job script."""
+    lines = check_lines("job_extra_directives", given)
+    return [line.removeprefix("#SBATCH ").strip() for line in lines]
 
 
-def _check_positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ValueError(f"{name}={value!r} must be a number above 0, or None")
-    return float(value)
+def memory_size(name: str, memory: Any) -> int:
+    """Return memory in bytes, from text such as ``"32GB"``, as dask-jobqueue reads it."""
+    from dask.utils import parse_bytes
+
+    check_text(name, memory, why="text such as '32GB'")
+    try:
+        n_bytes = int(parse_bytes(memory))
+    except (ValueError, TypeError, AttributeError):
+        raise InvalidArgument(
+            f"{name}={memory!r} is not understood; give text like '4GB'"
+        ) from None
+    return check_int(name, n_bytes, at_least=1, why="bytes")
+
+
+def _check_security(security: Any) -> None:
+    if security is None or security is False:
+        warnings.warn(
+            f"security={security!r}: the cluster is neither encrypted nor authenticated. Every "
+            "user who can reach this machine can run code as you: leave security=True, unless "
+            "nobody else can",
+            stacklevel=3,
+        )
+    elif security is not True and not hasattr(security, "get_connection_args"):
+        raise InvalidArgument(
+            f"security={shown(security)} must be True, None or a distributed.Security"
+        )
 
 
 def _address(interface: str | None, queue: str | None, options: dict[str, Any]) -> dict[str, Any]:
@@ -253,9 +306,7 @@ def _address(interface: str | None, queue: str | None, options: dict[str, Any]) 
 
 
 def _directives(given: Sequence[str], gpus: int, logs: Path, job_name: str) -> list[str]:
-    if isinstance(given, str) or not all(isinstance(line, str) for line in given):
-        raise TypeError(f"job_extra_directives={given!r} must be a list of lines")
-    lines = [line.removeprefix("#SBATCH ").strip() for line in given]
+    lines = check_directives(given)
     log = f"{str(logs).replace('%', '%%')}/{job_name.replace('%', '%%')}-%j.log"
     own = [f'--output="{log}"' if re.search(r"\s", log) else f"--output={log}"]
     if gpus and not any(ASKS_FOR_GPUS.search(line) for line in lines):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from daskhpo.core.quantities import parse_duration
+from daskhpo.core.quantities import check_duration
 
 
 def slurm_time(seconds: float) -> str:
@@ -40,7 +40,7 @@ def parse_walltime(walltime: float | str) -> float:
                 f"walltime={walltime!r} is not understood; give '12h', '1h30m', or D-HH:MM:SS"
             )
         walltime = seconds
-    seconds = parse_duration(walltime, "walltime")
+    seconds = check_duration("walltime", walltime)
     if seconds < 60:
         raise ValueError(f"walltime={walltime!r} must be at least a minute")
     return seconds

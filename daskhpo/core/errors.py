@@ -12,6 +12,13 @@ class DaskhpoError(Exception):
     """Base class of all errors that daskhpo itself raises."""
 
 
+class InvalidArgument(DaskhpoError, TypeError, ValueError):
+    """An argument is not valid; the message says what was given and what is allowed.
+
+    It is a ``TypeError`` and a ``ValueError``: callers need not know which of both was wrong.
+    """
+
+
 class CheckpointMissing(DaskhpoError, KeyError):
     """The store has no committed checkpoint for a reference."""
 

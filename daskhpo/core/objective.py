@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from daskhpo.core.errors import MetricError
+from daskhpo.core.arguments import check_choice, check_text
+from daskhpo.core.errors import InvalidArgument, MetricError
 from daskhpo.core.plain import LARGEST_INT, short, to_python, why_not_text
 from daskhpo.core.types import Metrics
 
@@ -43,10 +44,15 @@ class Objective:
     mode: Mode = "min"
 
     def __post_init__(self) -> None:
-        if self.mode not in ("min", "max"):
-            raise ValueError(f"mode={self.mode!r} must be 'min' or 'max'")
-        if not isinstance(self.metric, str) or not self.metric:
-            raise ValueError(f"metric={self.metric!r} must be the name of a reported metric")
+        mode = check_choice("mode", self.mode, ("min", "max"))
+        metric = check_text("metric", self.metric, why="the name of a reported number")
+        if metric in RESERVED:
+            raise InvalidArgument(
+                f"metric={metric!r} is the name of a column of the study's tables: report the "
+                f"number under another name. Reserved are {', '.join(sorted(RESERVED))}"
+            )
+        object.__setattr__(self, "mode", mode)  # a frozen object cannot be assigned to
+        object.__setattr__(self, "metric", metric)
 
     def check(self, metrics: Any) -> dict[str, float]:
         """Return the metrics of one unit as plain Python numbers.

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from heapq import heappop, heappush, heappushpop
 from math import ceil
 
+from daskhpo.core.arguments import check_int
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.types import TrialId
+
+RESOURCE = "resources count units of training"
 
 
 def milestones(max_t: int, grace_period: int, reduction_factor: int) -> tuple[int, ...]:
@@ -22,7 +26,7 @@ def milestones(max_t: int, grace_period: int, reduction_factor: int) -> tuple[in
     ------
     TypeError, ValueError : values that are not ints, or that give no ladder.
     """
-    check_ladder(max_t, grace_period, reduction_factor)
+    max_t, grace_period, reduction_factor = check_ladder(max_t, grace_period, reduction_factor)
     levels = []
     level = grace_period
     while level < max_t:
@@ -52,7 +56,7 @@ def hyperband_brackets(
     ----------
     Li et al. 2018, *Hyperband*, JMLR 18(185), Algorithm 1 and Table 1.
     """
-    check_ladder(max_t, grace_period, reduction_factor)
+    max_t, grace_period, reduction_factor = check_ladder(max_t, grace_period, reduction_factor)
     eta = reduction_factor
     s_max = 0
     while grace_period * eta ** (s_max + 1) <= max_t:
@@ -70,27 +74,22 @@ def halving_levels(n_trials: int, max_t: int, s: int, eta: int) -> tuple[Level, 
     return tuple(levels)
 
 
-def check_ladder(max_t: int, grace_period: int, reduction_factor: int) -> None:
-    """Check that the values give a ladder; an error's message says what is allowed."""
-    for name, value in (
-        ("max_t", max_t),
-        ("grace_period", grace_period),
-        ("reduction_factor", reduction_factor),
-    ):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name}={value!r} must be an int: resources count units of training")
-    if grace_period < 1:
-        raise ValueError(f"grace_period={grace_period} must be at least 1")
+def check_ladder(max_t: int, grace_period: int, reduction_factor: int) -> tuple[int, int, int]:
+    """Return the values if they give a ladder; an error's message says what is allowed."""
+    max_t = check_int("max_t", max_t, at_least=1, why=RESOURCE)
+    grace_period = check_int("grace_period", grace_period, at_least=1, why=RESOURCE)
+    check_int(
+        "reduction_factor",
+        reduction_factor,
+        at_least=2,
+        why="about 1/reduction_factor of the trials survive each milestone",
+    )
     if max_t < grace_period:
-        raise ValueError(
+        raise InvalidArgument(
             f"max_t={max_t} is below grace_period={grace_period}; "
             "a trial could never reach its first milestone"
         )
-    if reduction_factor < 2:
-        raise ValueError(
-            f"reduction_factor={reduction_factor} must be at least 2: "
-            "about 1/reduction_factor of the trials survive each milestone"
-        )
+    return max_t, grace_period, int(reduction_factor)
 
 
 RungEntry = tuple[float, TrialId]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
+from daskhpo.core.arguments import check_choice
 from daskhpo.core.space import Space
 from daskhpo.core.types import Action, Decision, Report, Trial, TrialId
 
@@ -39,6 +40,13 @@ class Scheduler(ABC):
         ------
         ValueError : the scheduler does not fit the space.
         """
+
+    def is_enough(self, num_trials: int) -> bool:
+        """Return False if so few trials may leave none that is fully trained.
+
+        A study then begins with a warning. The default is True.
+        """
+        return True
 
     @abstractmethod
     def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
@@ -114,8 +122,5 @@ def check_compare(compare: str) -> Compare:
     ------
     ValueError : any other value.
     """
-    if compare == "last":
-        return "last"
-    if compare == "best":
-        return "best"
-    raise ValueError(f"compare={compare!r} must be 'last' or 'best' (the best report so far)")
+    chosen: Compare = check_choice("compare", compare, get_args(Compare))
+    return chosen

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from daskhpo.core.arguments import check_each, check_list, check_mapping
+from daskhpo.core.errors import InvalidArgument
+from daskhpo.core.plain import to_python
 from daskhpo.core.space import Space
 from daskhpo.core.types import Config, Report, Trial, TrialId
 
@@ -62,17 +65,34 @@ class Searcher(ABC):
         """Release processes and connections; no method is called afterwards."""
 
 
+def check_points(points: Any) -> list[dict[str, Any]] | None:
+    """Return a searcher's ``points_to_evaluate``, as it keeps them; `setup` checks their values.
+
+    Raises
+    ------
+    InvalidArgument : not a list of configurations.
+    """
+    if points is None:
+        return None
+    name, of = "points_to_evaluate", "dicts, one for each trial"
+    given = check_each(name, check_list(name, points, of=of), check_mapping)
+    return [{key: to_python(value) for key, value in point.items()} for point in given]
+
+
 def checked_points(points: Sequence[Config] | None, space: Space) -> list[dict[str, Any]]:
     """Return the user's first points, each completed and checked against the space.
 
     Raises
     ------
-    TypeError : not a list of configurations.
     ValueError : a point that is not in the space.
     """
-    if isinstance(points, Mapping) or any(not isinstance(point, Mapping) for point in points or ()):
-        raise TypeError(f"points_to_evaluate={points!r} must be a list of dicts, one per trial")
-    return [space.complete(point) for point in points or ()]
+    completed = []
+    for number, point in enumerate(check_points(points) or ()):
+        try:
+            completed.append(space.complete(point))
+        except ValueError as error:
+            raise InvalidArgument(f"points_to_evaluate[{number}]: {error}") from None
+    return completed
 
 
 def described_points(points: Sequence[Config] | None) -> list[str]:

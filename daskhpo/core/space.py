@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from daskhpo.core.plain import is_number, short, to_python, typed, why_not_plain
+from daskhpo.core.arguments import check_bool, check_list, check_mapping, shown
+from daskhpo.core.errors import InvalidArgument
+from daskhpo.core.plain import is_number, to_python, typed, why_not_plain
 from daskhpo.core.types import Config
 
 
@@ -64,8 +68,7 @@ class Real(Domain):
     log: bool = False
 
     def __post_init__(self) -> None:
-        _plain_bounds(self)
-        _check_bounds(self, self.low, self.high, self.log)
+        _check_bounds(self)
 
     def from_unit(self, u: float) -> float:
         value = _stretch(u, self.low, self.high, self.log)
@@ -101,12 +104,13 @@ class Integer(Domain):
     log: bool = False
 
     def __post_init__(self) -> None:
-        _plain_bounds(self)
         for name in ("low", "high"):
             bound = getattr(self, name)
-            if type(bound) is not int:
-                raise TypeError(f"{self}: {name}={bound!r} must be an int; use Real for floats")
-        _check_bounds(self, self.low, self.high, self.log)
+            if type(to_python(bound)) is not int:
+                raise InvalidArgument(
+                    f"Integer: {name}={shown(bound)} must be an int; use Real for floats"
+                )
+        _check_bounds(self)
 
     # Each int owns [k - 1/2, k + 1/2) of the scale, so the two ends are as likely as the others.
     def from_unit(self, u: float) -> int:
@@ -150,10 +154,14 @@ class Ordinal(Domain):
     values: tuple[float, ...]
 
     def __init__(self, values: Sequence[float]) -> None:
-        object.__setattr__(self, "values", tuple(to_python(value) for value in values))
+        given = check_list("values", values, of="numbers, such as Ordinal([16, 32, 64])")
+        object.__setattr__(self, "values", tuple(map(to_python, given)))
         for value in self.values:
             if not is_number(value):
-                raise TypeError(f"{self}: {value!r} is not a number; use Categorical")
+                raise InvalidArgument(
+                    f"Ordinal(values={shown(given)}): {shown(value)} is not a number; use "
+                    "Categorical"
+                )
         if len(self.values) < 2:
             raise ValueError(f"{self} needs at least two values; give a constant as a plain value")
         if any(b <= a for a, b in zip(self.values, self.values[1:], strict=False)):
@@ -189,35 +197,46 @@ class Categorical(Domain):
     values: tuple[Any, ...]
 
     def __init__(self, values: Sequence[Any]) -> None:
-        object.__setattr__(self, "values", tuple(to_python(value) for value in values))
+        given = check_list("values", values, of="values, such as Categorical(['sgd', 'adam'])")
+        object.__setattr__(self, "values", tuple(map(to_python, given)))
         for value in self.values:
             if reason := why_not_plain(value):
-                raise TypeError(
-                    f"Categorical: {short(value)} {reason}. Give names and look the objects up in "
-                    "the trainable"
+                raise InvalidArgument(
+                    f"Categorical: values has {shown(value)}, which {reason}. Give names and look "
+                    "the objects up in the trainable"
                 )
         if len(self.values) < 2:
             raise ValueError(f"{self} needs at least two values; give a constant as a plain value")
         if len({typed(value) for value in self.values}) < len(self.values):
             raise ValueError(f"{self}: a value is given twice")
 
+    @cached_property
+    def _places(self) -> dict[Any, int]:
+        return {typed(value): place for place, value in enumerate(self.values)}
+
+    def _place(self, value: Any) -> int:
+        try:
+            return self._places[typed(to_python(value))]
+        except (KeyError, TypeError):
+            raise ValueError(f"{shown(value)} is not in {self}") from None
+
     def from_unit(self, u: float) -> Any:
         return self.values[_slot(u, len(self.values))]
 
     def to_unit(self, value: Any) -> float:
-        places = [typed(v) for v in self.values]
-        return (places.index(typed(to_python(value))) + 0.5) / len(places)
+        return (self._place(value) + 0.5) / len(self.values)
 
     def contains(self, value: Any) -> bool:
         value = to_python(value)
-        return not why_not_plain(value) and typed(value) in {typed(v) for v in self.values}
+        return not why_not_plain(value) and typed(value) in self._places
 
     def grid(self, n: int) -> list[Any]:
         return [self.values[i] for i in _pick(n, len(self.values))]
 
     def perturb(self, value: Any, generator: np.random.Generator) -> Any:
-        others = [v for v in self.values if typed(v) != typed(to_python(value))]
-        return others[int(generator.integers(len(others)))]
+        here = self._place(value)
+        other = int(generator.integers(len(self.values) - 1))
+        return self.values[other + (other >= here)]
 
 
 def n_values(domain: Domain) -> int:
@@ -246,24 +265,31 @@ class Space(Mapping[str, Any]):
     """
 
     def __init__(self, space: Mapping[str, Any]) -> None:
-        if not isinstance(space, Mapping):
-            raise TypeError(f"space={space!r} must be a dict of names to domains")
-        if not space:
+        given = check_mapping("space", space, of="names to domains, such as {'lr': Real(0, 1)}")
+        if not given:
             raise ValueError("space={} is empty: give at least one hyperparameter")
-        self._items = {name: to_python(item) for name, item in space.items()}
-        for name, domain in self._items.items():
-            if type(name) is not str or not name or why_not_plain(name):
-                raise TypeError(f"space: the name {name!r} must be a non-empty string")
-            if not isinstance(domain, Domain) and (reason := why_not_plain(domain)):
-                raise TypeError(
-                    f"space[{name!r}]={short(domain)} {reason}. A domain is a Real, Integer, "
-                    "Ordinal or Categorical"
+        for name, item in given.items():
+            given[name] = item = to_python(item)
+            if not isinstance(item, Domain) and (reason := why_not_plain(item)):
+                raise InvalidArgument(
+                    f"space[{name!r}]={shown(item)} {reason}. {_instead(name, item)}"
                 )
+            if _looks_like_a_range(item):
+                low, high = item
+                warnings.warn(
+                    f"space[{name!r}]={item!r} is a constant, the same tuple in every trial: to "
+                    f"search between its numbers, give Real({low!r}, {high!r})",
+                    stacklevel=3,  # who makes the study
+                )
+        self._hold(given)
+
+    def _hold(self, items: dict[str, Any]) -> None:
+        self._items = items
         self.domains: dict[str, Domain] = {
-            name: item for name, item in self._items.items() if isinstance(item, Domain)
+            name: item for name, item in items.items() if isinstance(item, Domain)
         }
         self.constants: dict[str, Any] = {
-            name: item for name, item in self._items.items() if name not in self.domains
+            name: item for name, item in items.items() if name not in self.domains
         }
 
     def __getitem__(self, name: str) -> Any:
@@ -277,6 +303,12 @@ class Space(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"Space({self._items!r})"
+
+    def ordered(self, names: Iterable[str]) -> Space:
+        """Return the same space with its names in this order; it must be the same names."""
+        other = Space.__new__(Space)
+        other._hold({name: self._items[name] for name in names})
+        return other
 
     def sample(self, generator: np.random.Generator) -> dict[str, Any]:
         """Draw a configuration; its keys are in the order of the space."""
@@ -299,7 +331,8 @@ class Space(Mapping[str, Any]):
     def complete(self, config: Config) -> dict[str, Any]:
         """Return a checked configuration with the space's constants, in its order.
 
-        Numbers are converted to the type in the space: 40 for ``40.0`` or ``np.int64(40)``.
+        Values are compared, not types, and become those of the space: 40 for ``40.0`` or
+        ``np.int64(40)``.
 
         Raises
         ------
@@ -312,13 +345,17 @@ class Space(Mapping[str, Any]):
                 f"configuration {dict(config)!r}: unknown names {unknown}, missing names {missing};"
                 f" the space has {list(self._items)}"
             )
+        own = {}
         for name, domain in self.domains.items():
-            if not domain.contains(config[name]):
-                raise ValueError(f"{name}={config[name]!r} is not in {domain}")
+            try:
+                own[name] = own_value(domain, config[name])
+            except ValueError:
+                raise ValueError(f"{name}={shown(config[name])} is not in {domain}") from None
         for name, constant in self.constants.items():
-            if name in config and typed(to_python(config[name])) != typed(constant):
-                raise ValueError(f"{name}={config[name]!r} but the space fixes it at {constant!r}")
-        own = {name: _own(domain, config[name]) for name, domain in self.domains.items()}
+            if name in config and not is_same(config[name], constant):
+                raise ValueError(
+                    f"{name}={shown(config[name])} but the space fixes it at {constant!r}"
+                )
         return {name: own.get(name, self._items[name]) for name in self._items}
 
 
@@ -354,25 +391,79 @@ def _pick(n: int, available: int) -> list[int]:
     return sorted({round(float(u) * (available - 1)) for u in _spread(n)})
 
 
-def _own(domain: Domain, value: Any) -> Any:
-    """Return the domain's own object for a value that it contains."""
+def own_value(domain: Domain, value: Any) -> Any:
+    """Return the domain's own object for an equal value: 40 for 40.0 in an Integer.
+
+    Raises
+    ------
+    ValueError : the domain has no such value.
+    """
+    plain = _tuples(to_python(value))
     match domain:
-        case Real():
-            return float(value)
-        case Integer():
-            return int(value)
-        case _:
-            return domain.from_unit(domain.to_unit(value))
+        case Real(low=low, high=high) if is_number(plain):
+            kind = type(value) if isinstance(value, np.floating) else float
+            if kind(low) <= kind(value) <= kind(high):  # bounds as exact as the value
+                return min(max(float(plain), float(low)), float(high))
+        case Integer(low=low, high=high) if is_number(plain) and plain == int(plain):
+            if low <= plain <= high:
+                return int(plain)
+        case Ordinal(values=values) if is_number(plain) and plain in values:
+            return values[values.index(plain)]
+        case Categorical(values=values):
+            if domain.contains(plain):
+                return domain.from_unit(domain.to_unit(plain))
+            if len(equal := [each for each in values if is_same(plain, each)]) == 1:
+                return equal[0]
+        case Real() | Integer() | Ordinal():
+            pass
+        case _ if domain.contains(plain):
+            return domain.from_unit(domain.to_unit(plain))
+    raise ValueError(f"{shown(value)} is not in {domain}")
 
 
-def _plain_bounds(domain: Real | Integer) -> None:
-    object.__setattr__(domain, "low", to_python(domain.low))
-    object.__setattr__(domain, "high", to_python(domain.high))
+def is_same(one: Any, other: Any) -> bool:
+    """Return True if two plain values are equal, whatever kind of number each is."""
+    one, other = _tuples(to_python(one)), _tuples(to_python(other))
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    return type(one) is type(other) and one == other if not is_number(one) else one == other
 
 
-def _check_bounds(domain: Domain, low: float, high: float, log: bool) -> None:
+def _tuples(value: Any) -> Any:
+    """Convert lists to tuples: JSON has no tuples."""
+    return tuple(map(_tuples, map(to_python, value))) if isinstance(value, list | tuple) else value
+
+
+def _instead(name: str, item: Any) -> str:
+    """Return what a user may have meant by something that no space can hold."""
+    if isinstance(item, list):
+        return f"To try each of its values, give Categorical({shown(item)}) or Ordinal"
+    if isinstance(item, Mapping):
+        return f"A space is flat: give each of its names, such as {name + '.x'!r}, a domain"
+    if isinstance(item, type) and issubclass(item, Domain):
+        return f"Give an object, such as {item.__name__}(…), not the class"
+    return "A domain is a Real, Integer, Ordinal or Categorical"
+
+
+def _looks_like_a_range(item: Any) -> bool:
+    if not isinstance(item, tuple) or len(item) != 2 or not all(map(is_number, item)):
+        return False
+    return bool(item[0] < item[1])
+
+
+def _check_bounds(domain: Real | Integer) -> None:
+    """Check a domain's bounds and its ``log``, and keep them as Python's own."""
+    kind = type(domain).__name__
+    low, high = to_python(domain.low), to_python(domain.high)
+    log = check_bool(f"{kind}: log", domain.log)
+    vars(domain).update(low=low, high=high, log=log)  # a frozen object cannot be assigned to
     if not (is_number(low) and is_number(high) and is_number(high - low)):
-        raise ValueError(f"{domain}: low={low!r} and high={high!r} must be finite numbers")
+        raise ValueError(
+            f"{kind}: low={shown(low)} and high={shown(high)} must be finite numbers, and so must "
+            "their distance"
+        )
     if low == high:
         raise ValueError(f"{domain}: low equals high; give a constant as a plain value")
     if low > high:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from daskhpo.atomic_files import flush_folder
 from daskhpo.checkpoints import open_store
+from daskhpo.core.arguments import check_number, optional
 from daskhpo.core.errors import (
     CheckpointCorrupt,
     CheckpointMissing,
@@ -48,9 +49,7 @@ def branch(source: Path, target: Path, problem: Problem, seconds: float | None =
     StudyExists : ``target`` exists already.
     OSError : the disk is full, read-only or unreachable; no partial directory is left.
     """
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if seconds is not None and not (is_number and seconds >= 0):
-        raise ValueError(f"seconds={seconds!r} must be a number of 0 or more, or None")
+    seconds = optional(check_number, "seconds", seconds, at_least=0, at_most=math.inf)
     read_manifest(source)  # raises if there is no study
     check_manifest(source, problem)
     if target.exists():

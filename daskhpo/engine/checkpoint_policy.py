@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, get_args
 
-from daskhpo.core.quantities import parse_bytes
+from daskhpo.core.arguments import (
+    check_int,
+    check_kind,
+    check_number,
+    check_path,
+    optional,
+    shown,
+)
+from daskhpo.core.errors import InvalidArgument
+from daskhpo.core.quantities import check_bytes
 from daskhpo.core.types import (
     CheckpointPolicy,
     CheckpointRef,
@@ -19,6 +30,7 @@ from daskhpo.core.types import (
     WritePolicy,
 )
 
+WRITES = get_args(WritePolicy)
 HIGH_WATER = 0.9  # fraction of a budget; the rest is for writes in progress
 
 
@@ -29,51 +41,55 @@ def check_policy(given: str | CheckpointPolicy) -> CheckpointPolicy:
     ------
     TypeError, ValueError : the policy is invalid; the message says what is allowed.
     """
-    policy = _parse_policy(given) if isinstance(given, str) else given
-    if not isinstance(policy, CheckpointPolicy):
-        raise TypeError(
-            f"checkpoint={given!r} must be a name, such as 'auto', or a CheckpointPolicy"
-        )
-    known = get_args(WritePolicy)
-    if policy.write not in known:
-        raise ValueError(
-            f"checkpoint={policy.write!r} must be one of {', '.join(map(repr, known))} "
-            "(or 'every:N': also after every N units)"
-        )
+    if isinstance(given, str):
+        policy = _parse_policy(given)
+    else:
+        such_as = "a name, such as 'auto', or a CheckpointPolicy"
+        policy = check_kind("checkpoint", given, CheckpointPolicy, such_as)
+    write = policy.write
+    if write not in WRITES:
+        raise InvalidArgument(f"checkpoint: write={shown(write)} must be one of {list(WRITES)}")
     every = policy.every
-    if policy.write == "every":
-        every = _check_int("every", 1 if every is None else every, 1)
+    if write == "every":
+        every = check_int("every", 1 if every is None else every, at_least=1)
     elif every is not None:
-        raise ValueError(f"every={every!r} is allowed with write='every' only")
-    if not isinstance(policy.durability, int | float) or not policy.durability > 0:
-        raise ValueError(f"durability={policy.durability!r} must be a number above 0")
+        raise InvalidArgument(
+            f"checkpoint: every={shown(every)} is allowed with write='every' only"
+        )
     return replace(
         policy,
         every=every,
-        keep_best=_check_int("keep_best", policy.keep_best, 0),
-        max_bytes=_check_int("max_bytes", parse_bytes(policy.max_bytes, "max_bytes"), 1),
-        max_files=_check_int("max_files", policy.max_files, 1),
-        memory=_check_int("memory", parse_bytes(policy.memory, "memory"), 0),
+        keep_best=optional(check_int, "keep_best", policy.keep_best, at_least=0),
+        max_bytes=optional(check_bytes, "max_bytes", policy.max_bytes, at_least=1),
+        max_files=optional(check_int, "max_files", policy.max_files, at_least=1),
+        durability=check_number("durability", policy.durability, above=0, at_most=math.inf),
+        memory=optional(check_bytes, "memory", policy.memory),
+        staging=optional(_check_staging, "staging", policy.staging),
     )
 
 
 def _parse_policy(text: str) -> CheckpointPolicy:
-    name, colon, number = text.partition(":")
-    if not colon:
+    if text in WRITES and text != "every":
         return CheckpointPolicy(text)  # type: ignore[arg-type]
-    if name != "every" or not number.isdecimal():
-        raise ValueError(f"checkpoint={text!r} must be a name, or 'every:N' with a whole number N")
-    return CheckpointPolicy("every", every=int(number))
+    name, _, number = text.partition(":")
+    if name == "every" and number.isascii() and number.isdecimal():
+        if int(number) == 0:
+            raise InvalidArgument(f"checkpoint={shown(text)}: every=0 must be at least 1")
+        return CheckpointPolicy("every", every=int(number))
+    if name == "every":
+        raise InvalidArgument(
+            f"checkpoint={shown(text)} must say after how many units: 'every:N', such as 'every:5'"
+        )
+    names = ", ".join(repr(write) for write in WRITES if write != "every")
+    raise InvalidArgument(
+        f"checkpoint={shown(text)} must be one of {names} or 'every:N' (also after every N units)"
+    )
 
 
-def _check_int(name: str, value: Any, least: int) -> Any:
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}={value!r} must be an int or None")
-    if value < least:
-        raise ValueError(f"{name}={value!r} must be at least {least}")
-    return value
+def _check_staging(name: str, value: Any) -> str:
+    """Return a folder on the worker's machine, on which its variables are expanded."""
+    check_path(name, value)
+    return str(os.fspath(value))
 
 
 def reuse_probability(

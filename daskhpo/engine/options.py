@@ -6,16 +6,26 @@ new option is a field of `RunOptions`, a line in its docstring, and a line in a 
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from daskhpo.core.quantities import parse_duration
+from daskhpo.core.arguments import (
+    check_bool,
+    check_int,
+    check_kind,
+    check_mapping,
+    check_number,
+    optional,
+)
+from daskhpo.core.quantities import check_duration
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.checkpoint_policy import check_policy
+
+logger = logging.getLogger("daskhpo")
 
 
 class LimitKeywords(TypedDict, total=False):
@@ -102,22 +112,19 @@ class RunOptions:
         def __init__(self, **given: Unpack[OptionKeywords]) -> None: ...
 
     def __post_init__(self) -> None:
-        n = self.num_trials
-        if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
-            raise ValueError(f"num_trials={n!r} must be an int of at least 1, or None")
-        if self.target is not None and not math.isfinite(self.target):
-            raise ValueError(f"target={self.target!r} must be finite")
-        if self.max_concurrent is not None and self.max_concurrent < 1:
-            raise ValueError(f"max_concurrent={self.max_concurrent!r} must be at least 1")
-        if self.max_failures < 0:
-            raise ValueError(f"max_failures={self.max_failures!r} must be 0 or more")
-        if self.max_failed_trials < 0:
-            raise ValueError(f"max_failed_trials={self.max_failed_trials!r} must be 0 or more")
         vars(self).update(  # a frozen object cannot be assigned to
-            time_budget=_parse_seconds("time_budget", self.time_budget),
-            worker_timeout=_parse_seconds("worker_timeout", self.worker_timeout),
-            checkpoint=check_policy(self.checkpoint),
+            num_trials=optional(check_int, "num_trials", self.num_trials, at_least=1),
+            time_budget=optional(check_duration, "time_budget", self.time_budget),
+            target=optional(check_number, "target", self.target),
             resources=_check_resources(self.resources),
+            max_concurrent=optional(check_int, "max_concurrent", self.max_concurrent, at_least=1),
+            worker_timeout=optional(check_duration, "worker_timeout", self.worker_timeout),
+            checkpoint=check_policy(self.checkpoint),
+            fail_fast=check_bool("fail_fast", self.fail_fast),
+            max_failures=check_int("max_failures", self.max_failures, at_least=0),
+            max_failed_trials=check_int("max_failed_trials", self.max_failed_trials, at_least=0),
+            reuse_actors=check_bool("reuse_actors", self.reuse_actors),
+            verify_reuse=check_bool("verify_reuse", self.verify_reuse),
         )
 
     @property
@@ -157,10 +164,29 @@ class RunOptions:
                 "nothing would end this study: give at least one of num_trials, time_budget and "
                 "target"
             )
-        if self.num_trials is None and scheduler.is_population:
+        if not scheduler.is_population:
+            return
+        if self.num_trials is None:
             raise ValueError(
                 "num_trials is required for population-based schedulers: no member continues "
                 "before all have started"
+            )
+        if self.num_trials < 2:
+            raise ValueError(
+                f"num_trials={self.num_trials} is the size of the population: a member takes over "
+                "from another one, so give at least 2"
+            )
+
+    def warn_if_too_few(self, scheduler: Scheduler) -> None:
+        """Log a warning if so few trials as ``num_trials`` may leave none fully trained."""
+        n = self.num_trials
+        if n is not None and not scheduler.is_enough(n):
+            logger.warning(
+                "num_trials=%s may be too few for %r: perhaps no trial reaches max_t=%s. Give more "
+                "trials, a larger grace_period, or variant='stopping'",
+                n,
+                scheduler,
+                scheduler.max_t,
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -200,8 +226,7 @@ def merge_options(
                 f"{', '.join(RunKeywords.__annotations__)}"
             )
     base, defaults = RunOptions() if options is None else options, RunOptions()
-    if not isinstance(base, RunOptions):
-        raise TypeError(f"options={options!r} must be a daskhpo.RunOptions")
+    check_kind("options", base, RunOptions, "a daskhpo.RunOptions")
     given = {name: value for name, value in keywords.items() if value is not None}
     for name in given:
         if (set_already := getattr(base, name)) != getattr(defaults, name):
@@ -212,15 +237,12 @@ def merge_options(
     return replace(base, **given)
 
 
-def _parse_seconds(name: str, duration: float | str | None) -> float | None:
-    return None if duration is None else parse_duration(duration, name)
-
-
 def _check_resources(resources: Mapping[str, float] | None) -> dict[str, float]:
-    asked = {"cpu": 1.0} | dict(resources or {})
-    for name, amount in asked.items():
-        if not isinstance(amount, (int, float)) or amount < 0:
-            raise ValueError(f"resources[{name!r}]={amount!r} must be a number of 0 or more")
+    of = "names to amounts, such as {'cpu': 2, 'gpu': 1}"
+    given = {} if resources is None else check_mapping("resources", resources, of=of)
+    asked = {"cpu": 1.0} | given
+    for name, amount in given.items():
+        asked[name] = check_number(f"resources[{name!r}]", amount, at_least=0)
     if asked["cpu"] != int(asked["cpu"]) or asked["cpu"] < 1:
         raise ValueError(
             f"resources['cpu']={asked['cpu']!r} must be a whole number of at least 1: each trial "

@@ -69,13 +69,14 @@ class Session:
         job_is_over: JobIsOver = no_job_is_over,
         ahead: bool = False,
     ) -> None:
-        self.directory = directory
+        self.directory = directory = directory.absolute()  # the process may change its folder
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.lock = StudyLock(directory, on_lock_lost, job_is_over)
         try:
             path = directory / "journal.jsonl"
             _check_contents(directory, problem, resume=resume)
             _write_manifest(directory, problem, source)
+            problem = as_recorded(directory, problem)
             self.journal = FileJournal(path)
             try:
                 last = _LastTime(read_journal(path))
@@ -162,7 +163,7 @@ def create_directory(directory: Path, problem: Problem, source: str | None) -> N
 def has_work(directory: Path, problem: Problem, limits: Limits, policy: CheckpointPolicy) -> bool:
     """Return True if a session with these limits would have work; write nothing."""
     last = _LastTime(study_records(directory))
-    coordinator = replay(problem, last, _NullJournal())
+    coordinator = replay(as_recorded(directory, problem), last, _NullJournal())
     with contextlib.closing(coordinator.searcher):
         coordinator.handle(SessionStarted(limits, policy, last.seconds))
         return not coordinator.is_over
@@ -281,6 +282,20 @@ def check_manifest(directory: Path, problem: Problem) -> None:
                 f"{directory} belongs to a study with {name}={there}, but this one has "
                 f"{name}={here}; give this study another name=, or define it as before"
             )
+
+
+def as_recorded(directory: Path, problem: Problem) -> Problem:
+    """Return the problem with its space in the order of the directory's study.
+
+    The order of the names decides what is drawn, and how a grid is walked. The one that began the
+    study applies for good, however the space is written in a later session.
+    """
+    if not (directory / "study.json").exists():
+        return problem
+    names = read_manifest(directory).space
+    if list(names) == list(problem.space):
+        return problem
+    return replace(problem, space=problem.space.ordered(names))
 
 
 def manifest_of(problem: Problem, source: str | None) -> Manifest:

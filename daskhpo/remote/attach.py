@@ -15,6 +15,7 @@ from daskhpo.callbacks.values import StudyInfo
 from daskhpo.cluster import jobs
 from daskhpo.cluster.jobs import SlurmJob
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
+from daskhpo.core.arguments import check_text
 from daskhpo.core.errors import StudyNotRunning
 from daskhpo.core.events import SessionStarted
 from daskhpo.core.types import Limits
@@ -114,6 +115,7 @@ class AttachedStudy:
         ------
         StudyNotRunning : no process runs the study, and no job will.
         """
+        reason = check_text("reason", reason)
         now = run_status(self.directory)
         if not now:
             raise not_running_error(self.directory)

@@ -16,8 +16,16 @@ from typing import Any, Unpack
 from daskhpo.cluster import jobs
 from daskhpo.cluster.jobs import is_over
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
-from daskhpo.cluster.slurm import known_options, slurm_cluster
+from daskhpo.cluster.slurm import check_directives, known_options, memory_size, slurm_cluster
 from daskhpo.cluster.times import parse_walltime, slurm_time
+from daskhpo.core.arguments import (
+    check_bool,
+    check_int,
+    check_lines,
+    check_mapping,
+    check_word,
+    optional,
+)
 from daskhpo.core.errors import StudyExists, StudyLocked
 from daskhpo.core.events import SessionStarted
 from daskhpo.engine.coordinator import Problem
@@ -110,6 +118,7 @@ def prepare(
     directory : directory of the study.
     source : location of the study's definition, ``FILE.py:NAME``.
     """
+    one_allocation = check_bool("one_allocation", one_allocation)
     if one_allocation and (cores is not None or memory is not None):
         raise ValueError(
             "cores= and memory= cannot be given with one_allocation, where there is one job for "
@@ -119,21 +128,22 @@ def prepare(
         raise TypeError(
             "callbacks cannot be sent to a job: follow the study with study.attach(callbacks=[...])"
         )
-    worker_options = dict(workers or {})
+    worker_options = {} if workers is None else check_mapping("workers", workers)
     kind = _steps(worker_options) if one_allocation else _jobs(worker_options)
     limits = {"num_trials": num_trials, "time_budget": time_budget, "target": target}
     asked = merge_options("submit", options, limits | dict(keywords))
     asked = _fitted(with_last_limits(asked, directory), kind)
     asked.check_ends(problem.scheduler, problem.searcher)
+    asked.warn_if_too_few(problem.scheduler)
     job = ControllerJob(
         walltime=parse_walltime(walltime),
-        queue=queue,
-        account=account,
-        cores=_check_int("cores", CORES if cores is None else cores, 1),
-        memory=f"{_megabytes('memory', memory or MEMORY)}M",
-        directives=tuple(_lines("job_extra_directives", job_extra_directives)),
-        prologue=tuple(_lines("job_script_prologue", job_script_prologue)),
-        n_jobs=_check_int("chain", chain, 1),
+        queue=optional(check_word, "queue", queue),
+        account=optional(check_word, "account", account),
+        cores=check_int("cores", CORES if cores is None else cores, at_least=1),
+        memory=f"{_megabytes('memory', MEMORY if memory is None else memory)}M",
+        directives=tuple(check_directives(job_extra_directives)),
+        prologue=tuple(check_lines("job_script_prologue", job_script_prologue, multiline=True)),
+        n_jobs=check_int("chain", chain, at_least=1),
     )
     seconds = _check_directory(problem, directory, asked)
     login = socket.gethostname()
@@ -237,9 +247,14 @@ def _jobs(worker_options: dict[str, Any]) -> WorkerJobs:
         if name in RESERVED_OPTIONS:
             raise ValueError(f"workers[{name!r}] cannot be given: the controller job sets it")
     shape = _defaults() | worker_options
-    _check_int("workers['jobs']", worker_options.get("jobs"), 1)
-    gpus = _check_int("workers['gpus_per_job']", shape["gpus_per_job"], 0)
-    per_gpu = _check_int("workers['trials_per_gpu']", shape["trials_per_gpu"], 1)
+    check_int("workers['jobs']", worker_options.get("jobs"), at_least=1)
+    gpus = check_int("workers['gpus_per_job']", shape["gpus_per_job"], at_least=0)
+    per_gpu = check_int("workers['trials_per_gpu']", shape["trials_per_gpu"], at_least=1)
+    optional(check_int, "workers['processes']", shape["processes"], at_least=1)
+    for name in ("queue", "account", "interface"):
+        optional(check_word, f"workers[{name!r}]", shape[name])
+    check_lines("workers['job_extra_directives']", shape["job_extra_directives"])
+    check_lines("workers['job_script_prologue']", shape["job_script_prologue"], multiline=True)
     if gpus and shape["processes"] is not None:
         raise ValueError(
             "workers['processes'] is for jobs without GPUs: give trials_per_gpu instead"
@@ -252,7 +267,8 @@ def _jobs(worker_options: dict[str, Any]) -> WorkerJobs:
                 "memory='32GB'"
             )
     n = gpus * per_gpu or (shape["processes"] or 1)
-    if shape["cores"] is not None and _check_int("workers['cores']", shape["cores"], 1) < n:
+    cores = optional(check_int, "workers['cores']", shape["cores"], at_least=1)
+    if cores is not None and cores < n:
         raise ValueError(
             f"workers['cores']={shape['cores']} must be at least {n}: one for each worker of a job"
         )
@@ -271,10 +287,14 @@ def _steps(worker_options: dict[str, Any]) -> WorkerSteps:
                 f"workers[{name!r}] cannot be given with one_allocation, where there is one job: "
                 f"give it to submit() itself. workers= takes {', '.join(ONE_ALLOCATION_OPTIONS)}"
             )
-    gpus = _check_int("workers['gpus_per_job']", worker_options.get("gpus_per_job", 1), 0)
-    per_gpu = _check_int("workers['trials_per_gpu']", worker_options.get("trials_per_gpu", 1), 1)
-    per_node = gpus or _check_int("workers['processes']", worker_options.get("processes", 1), 1)
-    cores = _check_int("workers['cores']", worker_options.get("cores", per_node * per_gpu), 1)
+
+    def count(name: str, default: int, at_least: int = 1) -> int:
+        value = worker_options.get(name, default)
+        return check_int(f"workers[{name!r}]", value, at_least=at_least)
+
+    gpus, per_gpu = count("gpus_per_job", 1, at_least=0), count("trials_per_gpu", 1)
+    per_node = gpus or count("processes", 1)
+    cores = count("cores", per_node * per_gpu)
     if cores < per_node:
         raise ValueError(
             f"workers['cores']={cores} must be at least {per_node}: one for each worker of a node"
@@ -285,37 +305,19 @@ def _steps(worker_options: dict[str, Any]) -> WorkerSteps:
             "'64GB', which its workers share evenly"
         )
     return WorkerSteps(
-        nodes=_check_int("workers['jobs']", worker_options.get("jobs", 1), 1),
+        nodes=count("jobs", 1),
         per_node=per_node,
         gpus=1 if gpus else 0,
         processes=per_gpu if gpus else 1,
         cores=cores // per_node,
         megabytes=_megabytes("workers['memory']", worker_options["memory"]) // per_node,
-        interface=worker_options.get("interface"),
+        interface=optional(check_word, "workers['interface']", worker_options.get("interface")),
     )
-
-
-def _check_int(name: str, value: Any, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
-    return value
-
-
-def _lines(name: str, given: Sequence[str]) -> Sequence[str]:
-    if isinstance(given, str) or not all(isinstance(line, str) for line in given):
-        raise TypeError(f"{name}={given!r} must be a list of lines")
-    return [line.removeprefix("#SBATCH ").strip() for line in given]
 
 
 def _megabytes(name: str, memory: Any) -> int:
     """Return memory in Slurm's megabytes of 2**20 bytes, rounded up."""
-    from dask.utils import parse_bytes
-
-    try:
-        n_bytes = parse_bytes(memory)
-    except (ValueError, TypeError, AttributeError):
-        raise ValueError(f"{name}={memory!r} is not understood; give text like '4GB'") from None
-    return max(1, math.ceil(int(n_bytes) / 2**20))
+    return max(1, math.ceil(memory_size(name, memory) / 2**20))
 
 
 # -- directory and partition ---------------------------------------------------------------------

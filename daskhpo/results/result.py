@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from daskhpo.checkpoints import open_store
+from daskhpo.core.arguments import check_int, check_number, check_path
 from daskhpo.core.errors import CheckpointMissing, NoSuchTrial
 from daskhpo.core.events import Launched, Record, Reported
 from daskhpo.core.objective import Objective
@@ -129,6 +130,7 @@ class Result:
 
     def best_trials(self, k: int = 1) -> list[TrialRecord]:
         """Return the ``k`` trials with the best values so far, the best first."""
+        k = check_int("k", k, at_least=1)
         reported = [t for t in self._progress.trials.values() if math.isfinite(t.best_loss)]
         return sorted(reported, key=lambda trial: (trial.best_loss, trial.id))[:k]
 
@@ -376,6 +378,7 @@ class Result:
 
     def time_to_solution(self, target: float) -> float | None:
         """Return the seconds from the study's start until the target; None: not reached."""
+        target = check_number("target", target)
         reached = [
             seconds
             for seconds, metrics in zip(self._seconds, self._metrics, strict=True)
@@ -393,8 +396,7 @@ class Result:
         import numpy as np
         import pandas as pd
 
-        if k < 1:
-            raise ValueError(f"k={k!r} must be at least 1")
+        k = check_int("k", k, at_least=1)
         best: dict[int, float] = {}
         top: list[tuple[float, int]] = []  # the k best, sorted
         rows = []
@@ -494,6 +496,6 @@ def load_study(path: str | Path) -> Result:
     ------
     FileNotFoundError : the directory holds no study.
     """
-    directory = Path(path)
+    directory = check_path("path", path).absolute()
     manifest = read_manifest(directory)
     return Result(study_records(directory), manifest.objective, directory)

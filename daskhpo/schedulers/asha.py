@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, final, get_args
 
-from daskhpo.core.rungs import Rung, milestones
+from daskhpo.core.arguments import check_choice, check_int
+from daskhpo.core.rungs import Rung, check_ladder, milestones
 from daskhpo.core.scheduler import Compare, Scheduler, check_compare, ranked_loss
 from daskhpo.core.types import (
     Action,
@@ -62,18 +63,19 @@ class ASHA(Scheduler):
         variant: Variant = "stopping",
         compare: Compare = "last",
     ) -> None:
+        max_t, grace_period, reduction_factor = check_ladder(max_t, grace_period, reduction_factor)
         ladder = milestones(max_t, grace_period, reduction_factor)
-        if not isinstance(brackets, int) or not 1 <= brackets <= len(ladder):
-            raise ValueError(
-                f"brackets={brackets!r} must be between 1 and {len(ladder)}, "
-                f"the number of milestones {ladder}"
-            )
-        if variant not in ("stopping", "promotion"):
-            raise ValueError(f"variant={variant!r} must be 'stopping' or 'promotion'")
+        brackets = check_int(
+            "brackets",
+            brackets,
+            at_least=1,
+            at_most=len(ladder),
+            why=f"there are {len(ladder)} milestones, {ladder}",
+        )
         self.max_t = max_t
         self.grace_period, self.reduction_factor = grace_period, reduction_factor
-        self._variant: Variant = variant
-        self._compare = check_compare(compare)
+        variant = self._variant = check_choice("variant", variant, get_args(Variant))
+        compare = self._compare = check_compare(compare)
         self._described = (
             f"ASHA(max_t={max_t}, grace_period={grace_period}, "
             f"reduction_factor={reduction_factor}, brackets={brackets}, "
@@ -84,6 +86,18 @@ class ASHA(Scheduler):
 
     def __repr__(self) -> str:
         return self._described
+
+    def is_enough(self, num_trials: int) -> bool:
+        if self._variant == "stopping":
+            return True  # the first to arrive at a rung continues
+        started = [0] * len(self._ladders)
+        for _ in range(min(num_trials, self.reduction_factor ** len(self._ladders[0].rungs))):
+            bracket = self._next_bracket(started)
+            started[bracket] += 1
+            # Of n trials in a rung ⌊n/η⌋ continue, so that the top needs η for each rung.
+            if started[bracket] >= self.reduction_factor ** len(self._ladders[bracket].rungs):
+                return True
+        return False
 
     def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
         if self._variant == "promotion":
@@ -96,7 +110,7 @@ class ASHA(Scheduler):
                     return action
         if not can_start:
             return Wait()
-        bracket = self._next_bracket()
+        bracket = self._next_bracket(self._n_started)
         return Start(until=self._ladders[bracket].first, bracket=bracket)
 
     def on_launch(self, trial: Trial) -> None:
@@ -132,7 +146,7 @@ class ASHA(Scheduler):
             self._ladders[trial.bracket].rungs[trial.decided_at].reopen(trial.id)
         return True
 
-    def _next_bracket(self) -> int:
+    def _next_bracket(self, n_started: Sequence[int]) -> int:
         """Return the bracket that lags most behind its share of the trials.
 
         Hyperband starts about ``η^s / (s+1)`` trials in the bracket with ``s`` halvings (Li et
@@ -144,7 +158,7 @@ class ASHA(Scheduler):
 
         def load(bracket: int) -> float:
             s = len(self._ladders[bracket].next_of) - 1
-            return (self._n_started[bracket] + 1) * (s + 1) / float(self.reduction_factor**s)
+            return (n_started[bracket] + 1) * (s + 1) / float(self.reduction_factor**s)
 
         return min(range(len(self._ladders)), key=load)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from daskhpo.core.rungs import check_ladder
+from daskhpo.core.arguments import check_int
+from daskhpo.core.rungs import RESOURCE
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.types import Action, Decision, Report, Start, Stop, Trial, TrialId, Wait
 
@@ -18,8 +19,7 @@ class FIFO(Scheduler):
     """
 
     def __init__(self, max_t: int) -> None:
-        check_ladder(max_t, 1, 2)
-        self.max_t = max_t
+        self.max_t = check_int("max_t", max_t, at_least=1, why=RESOURCE)
 
     def __repr__(self) -> str:
         return f"FIFO(max_t={self.max_t})"

@@ -6,7 +6,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
-from daskhpo.core.rungs import Level, halving_levels, hyperband_brackets
+from daskhpo.core.arguments import check_int, optional
+from daskhpo.core.rungs import Level, check_ladder, halving_levels, hyperband_brackets
 from daskhpo.core.scheduler import Compare, Scheduler, check_compare, ranked_loss
 from daskhpo.core.types import (
     Action,
@@ -118,16 +119,14 @@ class SuccessiveHalving(SynchronousHalving):
         num_configs: int | None = None,
         compare: Compare = "last",
     ) -> None:
+        max_t, grace_period, reduction_factor = check_ladder(max_t, grace_period, reduction_factor)
         self.grace_period, self.reduction_factor = grace_period, reduction_factor
         n_halvings = len(hyperband_brackets(max_t, grace_period, reduction_factor)) - 1
         least = reduction_factor**n_halvings
-        n_trials = least if num_configs is None else num_configs
-        if not isinstance(n_trials, int):
-            raise TypeError(f"num_configs={num_configs!r} must be an int or None")
-        if n_trials < least:
-            raise ValueError(
-                f"num_configs={num_configs} leaves no trial at max_t={max_t}; give at least {least}"
-            )
+        few = f"fewer leave no trial at max_t={max_t}"
+        given = optional(check_int, "num_configs", num_configs, at_least=least, why=few)
+        n_trials = least if given is None else given
+        compare = check_compare(compare)
         described = (
             f"SuccessiveHalving(max_t={max_t}, grace_period={grace_period}, "
             f"reduction_factor={reduction_factor}, num_configs={n_trials}, compare={compare!r})"
@@ -161,6 +160,8 @@ class Hyperband(SynchronousHalving):
         reduction_factor: int = 3,
         compare: Compare = "last",
     ) -> None:
+        max_t, grace_period, reduction_factor = check_ladder(max_t, grace_period, reduction_factor)
+        compare = check_compare(compare)
         self.grace_period, self.reduction_factor = grace_period, reduction_factor
         described = (
             f"Hyperband(max_t={max_t}, grace_period={grace_period}, "

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from daskhpo.core.arguments import check_int, check_kind
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.medians import RunningMedian
+from daskhpo.core.rungs import RESOURCE
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Space
 from daskhpo.core.types import (
@@ -56,15 +59,15 @@ class MedianStopping(Scheduler):
         interval: int = 1,
         min_samples: int = 3,
     ) -> None:
-        if not isinstance(scheduler, Scheduler):
-            raise TypeError(f"scheduler={scheduler!r} must be a scheduler, such as FIFO(max_t=27)")
-        for name, value in (
-            ("grace_period", grace_period),
-            ("interval", interval),
-            ("min_samples", min_samples),
-        ):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r} must be an int of at least 1")
+        check_kind("scheduler", scheduler, Scheduler, "a scheduler, such as FIFO(max_t=27)")
+        grace_period = check_int("grace_period", grace_period, at_least=1, why=RESOURCE)
+        interval = check_int("interval", interval, at_least=1, why=RESOURCE)
+        min_samples = check_int("min_samples", min_samples, at_least=1)
+        if grace_period > scheduler.max_t:
+            raise InvalidArgument(
+                f"grace_period={grace_period} is above the scheduler's max_t={scheduler.max_t}: "
+                "no trial would ever be stopped"
+            )
         self.max_t, self.mutates = scheduler.max_t, scheduler.mutates
         self.is_population = scheduler.is_population
         self._inner = scheduler
@@ -86,6 +89,9 @@ class MedianStopping(Scheduler):
 
     def setup(self, space: Space, seed: int) -> None:
         self._inner.setup(space, seed)
+
+    def is_enough(self, num_trials: int) -> bool:
+        return self._inner.is_enough(num_trials)
 
     def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
         self._asked = self._inner.next_action(trials, can_start)

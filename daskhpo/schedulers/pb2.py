@@ -16,7 +16,7 @@ from daskhpo.core.scheduler import Compare
 from daskhpo.core.space import Domain, Integer, Real
 from daskhpo.core.types import Array, Config, Report, Trial, TrialId
 from daskhpo.schedulers.explore import Explorer, Perturb
-from daskhpo.schedulers.pbt import Population
+from daskhpo.schedulers.pbt import Population, check_interval
 
 N_NEWEST = 100  # segments in the model, so that an exploit costs milliseconds
 N_EVERYWHERE, N_NEARBY = 256, 64  # candidates: at first, and in each round of refinement
@@ -82,7 +82,7 @@ class PB2(Population):
         compare: Compare = "last",
     ) -> None:
         super().__init__(
-            Bandit(perturbation_interval),
+            Bandit(check_interval(perturbation_interval)),
             {},
             max_t,
             perturbation_interval,

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil
 from typing import Any
 
+from daskhpo.core.arguments import (
+    check_bool,
+    check_each,
+    check_int,
+    check_kind,
+    check_list,
+    check_mapping,
+    check_number,
+    check_text,
+    shown,
+)
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.random import rng
+from daskhpo.core.rungs import RESOURCE
 from daskhpo.core.scheduler import Compare, Scheduler, check_compare
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Space
 from daskhpo.core.types import (
@@ -63,22 +76,17 @@ class Population(Scheduler):
         synchronous: bool,
         compare: Compare,
     ) -> None:
-        for name, value in (("max_t", max_t), ("perturbation_interval", perturbation_interval)):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(
-                    f"{name}={value!r} must be an int: resources count units of training"
-                )
-        if not 1 <= perturbation_interval < max_t:
-            raise ValueError(
-                f"perturbation_interval={perturbation_interval} must be at least 1 and below "
-                f"max_t={max_t}, or no member would ever be ranked"
+        self.max_t = check_int("max_t", max_t, at_least=1, why=RESOURCE)
+        self._interval = check_interval(perturbation_interval)
+        if self._interval >= self.max_t:
+            raise InvalidArgument(
+                f"perturbation_interval={self._interval} must be at least 1 and below "
+                f"max_t={self.max_t}, or no member would ever be ranked"
             )
-        if not 0 < quantile_fraction <= 0.5:
-            raise ValueError(f"quantile_fraction={quantile_fraction!r} must be in (0, 0.5]")
-        self.max_t, self._interval = max_t, perturbation_interval
         self._mutations = _checked(mutations)
         self.mutates = tuple(self._mutations)
-        self._quantile, self._synchronous = quantile_fraction, synchronous
+        self._quantile = check_number("quantile_fraction", quantile_fraction, above=0, at_most=0.5)
+        self._synchronous = check_bool("synchronous", synchronous)
         self._compare = check_compare(compare)
         self._explorer, self._described = explorer, dict(described)
         self._seed = 0
@@ -322,8 +330,9 @@ class PBT(Population):
         synchronous: bool = False,
         compare: Compare = "last",
     ) -> None:
-        if not 0 <= resample_probability <= 1:
-            raise ValueError(f"resample_probability={resample_probability!r} must be in [0, 1]")
+        resample_probability = check_number(
+            "resample_probability", resample_probability, at_least=0, at_most=1
+        )
         super().__init__(
             Perturb(resample_probability),
             {"resample_probability": resample_probability},
@@ -348,14 +357,19 @@ def _is_whole(domain: Domain) -> bool:
 
 
 def _checked(mutations: Any) -> tuple[str, ...] | dict[str, Domain]:
-    if isinstance(mutations, str) or not isinstance(mutations, Iterable) or not mutations:
-        raise TypeError(
-            f"mutations={mutations!r} must be names of hyperparameters, such as ['lr'], or a "
-            "mapping from names to domains"
-        )
-    if not isinstance(mutations, Mapping):
-        return tuple(mutations)
-    for name, domain in mutations.items():
-        if not isinstance(domain, Domain):
-            raise TypeError(f"mutations[{name!r}]={domain!r} must be a domain, such as Real(0, 1)")
-    return dict(mutations)
+    of = "names of hyperparameters, such as ['lr'], or a dict of names to domains"
+    if isinstance(mutations, Mapping):
+        named = check_mapping("mutations", mutations)
+        for name, domain in named.items():
+            check_kind(f"mutations[{name!r}]", domain, Domain, "a domain, such as Real(0, 1)")
+        names = list(named)
+    else:
+        names = check_each("mutations", check_list("mutations", mutations, of=of), check_text)
+    if not names or len(set(names)) < len(names):
+        raise InvalidArgument(f"mutations={shown(mutations)} must be {of}, each once")
+    return named if isinstance(mutations, Mapping) else tuple(names)
+
+
+def check_interval(interval: int) -> int:
+    """Return a population's ``perturbation_interval``, checked."""
+    return check_int("perturbation_interval", interval, at_least=1, why=RESOURCE)

@@ -6,6 +6,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from daskhpo.core.arguments import check_list, shown
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Space
 from daskhpo.core.types import (
@@ -55,10 +57,10 @@ class PBTReplay(Scheduler):
     """
 
     def __init__(self, schedule: Iterable[ScheduleSegment]) -> None:
-        pieces = list(schedule)
+        pieces = check_list("schedule", schedule, of="its pieces, as Result.schedule() returns")
         if not pieces or not all(isinstance(piece, ScheduleSegment) for piece in pieces):
-            raise TypeError(
-                f"schedule={schedule!r} must be a schedule, such as Result.schedule() returns"
+            raise InvalidArgument(
+                f"schedule={shown(schedule)} must be a schedule, such as Result.schedule() returns"
             )
         ends = [0, *(piece.until for piece in pieces)]
         if [piece.start for piece in pieces] != ends[:-1] or sorted({*ends}) != ends:

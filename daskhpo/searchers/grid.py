@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from daskhpo.core.searcher import Searcher, checked_points, described_points
+from daskhpo.core.arguments import check_int, check_mapping
+from daskhpo.core.searcher import Searcher, check_points, checked_points, described_points
 from daskhpo.core.space import Categorical, Ordinal, Space
 from daskhpo.core.types import Config, TrialId
 
@@ -33,11 +35,15 @@ class GridSearch(Searcher):
         num_points: int | Mapping[str, int] = 5,
         points_to_evaluate: Sequence[Config] | None = None,
     ) -> None:
-        counts = num_points.values() if isinstance(num_points, Mapping) else [num_points]
-        if any(not isinstance(count, int) or count < 1 for count in counts):
-            raise ValueError(f"num_points={num_points!r}: all numbers must be ints of at least 1")
-        self.num_points = num_points
-        self.points_to_evaluate = points_to_evaluate
+        self.num_points: int | dict[str, int]
+        if isinstance(num_points, Mapping):
+            self.num_points = {
+                name: check_int(f"num_points[{name!r}]", count, at_least=1)
+                for name, count in check_mapping("num_points", num_points).items()
+            }
+        else:
+            self.num_points = check_int("num_points", num_points, at_least=1)
+        self.points_to_evaluate = check_points(points_to_evaluate)
 
     def __repr__(self) -> str:
         options = [f"num_points={self.num_points!r}", *described_points(self.points_to_evaluate)]
@@ -65,14 +71,18 @@ class GridSearch(Searcher):
         )
 
     def __len__(self) -> int:
-        """Total number of trials; known after ``setup``."""
+        """Total number of trials, or the largest length that Python has; known after ``setup``."""
+        return min(self._n_trials, sys.maxsize)
+
+    @property
+    def _n_trials(self) -> int:
         n_grid = math.prod(len(axis) for axis in self._axes.values())
         return len(self._points) + n_grid - len(self._skipped)
 
     def suggest(self, trial: TrialId) -> dict[str, Any] | None:
         if trial < len(self._points):
             return dict(self._points[trial])  # a copy, which the caller may change
-        if trial >= len(self):
+        if trial >= self._n_trials:
             return None
         place = trial - len(self._points)
         for skipped in self._skipped:  # sorted: each one up to `place` shifts it by one

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from daskhpo.core.random import rng
-from daskhpo.core.searcher import Searcher, checked_points, described_points
+from daskhpo.core.searcher import Searcher, check_points, checked_points, described_points
 from daskhpo.core.space import Space
 from daskhpo.core.types import Config, TrialId
 
@@ -26,7 +26,7 @@ class RandomSearch(Searcher):
     """
 
     def __init__(self, points_to_evaluate: Sequence[Config] | None = None) -> None:
-        self.points_to_evaluate = points_to_evaluate
+        self.points_to_evaluate = check_points(points_to_evaluate)
 
     def __repr__(self) -> str:
         return f"RandomSearch({', '.join(described_points(self.points_to_evaluate))})"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from daskhpo.core.arguments import check_int, check_kind
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import Config, Report, Status, Trial, TrialId
@@ -35,11 +36,10 @@ class Repeater(Searcher):
     """
 
     def __init__(self, searcher: Searcher, n: int) -> None:
-        if not isinstance(searcher, Searcher):
-            raise TypeError(f"searcher={searcher!r} must be a searcher, such as RandomSearch()")
-        if not isinstance(n, int) or n < 2:
-            raise ValueError(f"n={n!r} must be an int of at least 2")
-        self.searcher, self.n = searcher, n
+        self.searcher = check_kind(
+            "searcher", searcher, Searcher, "a searcher, such as RandomSearch()"
+        )
+        self.n = check_int("n", n, at_least=2)
         self.finite, self.slow = searcher.finite, searcher.slow
 
     def __repr__(self) -> str:

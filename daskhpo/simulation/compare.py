@@ -6,6 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from daskhpo.core.arguments import (
+    check_each,
+    check_int,
+    check_kind,
+    check_list,
+    check_mapping,
+    check_number,
+    check_text,
+    optional,
+)
 from daskhpo.core.parsing import parse_call
 from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Scheduler
@@ -75,9 +85,15 @@ def compare_schedulers(
     """
     import pandas as pd
 
-    for name, value in (("seeds", seeds), *(("workers", n) for n in workers)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r} must be an int of at least 1")
+    check_kind("table", table, CurveTable, "a CurveTable")
+    seeds = check_int("seeds", seeds, at_least=1)
+    given = check_list("workers", workers, of="numbers of slots, such as (1, 4, 16)")
+    workers = check_each("workers", given, check_int, at_least=1)
+    target = optional(check_number, "target", target)
+    if schedulers is not None:
+        schedulers = check_mapping("schedulers", schedulers, of="names to schedulers")
+        for name, scheduler in schedulers.items():
+            check_kind(f"schedulers[{name!r}]", scheduler, Scheduler, "a scheduler")
     schedulers = standard_schedulers(table.max_t) if schedulers is None else schedulers
     target = table.best if target is None else target
     space = Space({"curve": Integer(0, len(table) - 1)})
@@ -119,7 +135,7 @@ def parse_scheduler(text: str) -> Scheduler:
     ------
     ValueError : the text is no call in `PARSEABLE_SCHEDULERS`, or has invalid arguments.
     """
-    found = parse_call(text, PARSEABLE_SCHEDULERS)
+    found = parse_call(check_text("text", text), PARSEABLE_SCHEDULERS)
     if not isinstance(found, Scheduler):
         raise ValueError(
             f"{text!r} is not a scheduler; write a call of one of {', '.join(PARSEABLE_SCHEDULERS)}"

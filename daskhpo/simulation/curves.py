@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from daskhpo.core.arguments import check_choice, check_each, check_int, check_list, check_number
 from daskhpo.core.cells import decode_cell, encode_cell
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.objective import RESERVED, Mode, Objective
 from daskhpo.core.random import rng
 from daskhpo.core.space import Categorical, Space
@@ -261,12 +263,15 @@ class SyntheticCurves:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.seconds_per_unit or not all(0 < s < math.inf for s in self.seconds_per_unit):
-            raise ValueError(
-                f"seconds_per_unit={self.seconds_per_unit!r} must be one or more numbers above 0"
-            )
-        if not 0 <= self.rank_correlation <= 1:
-            raise ValueError(f"rank_correlation={self.rank_correlation!r} must be between 0 and 1")
+        paces = check_list("seconds_per_unit", self.seconds_per_unit, of="numbers above 0")
+        if not paces:
+            raise InvalidArgument("seconds_per_unit=() must be one or more numbers above 0")
+        check_each("seconds_per_unit", paces, check_number, above=0)
+        check_int("max_t", self.max_t, at_least=1)
+        check_choice("mode", self.mode, ("min", "max"))
+        check_number("rank_correlation", self.rank_correlation, at_least=0, at_most=1)
+        check_number("trend", self.trend)
+        check_int("seed", self.seed, at_least=0)
 
     def __call__(self, config: Config) -> _SyntheticCurve:
         key = f"curve {sorted(config.items(), key=repr)!r}"  # equal configs: the same curve

@@ -12,6 +12,7 @@ from math import inf
 from typing import Protocol
 
 from daskhpo.checkpoints.write_policy import WriteCost, should_write
+from daskhpo.core.arguments import check_number, optional
 from daskhpo.core.commands import Command, Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.errors import StudyFailed
 from daskhpo.core.events import (
@@ -65,12 +66,11 @@ class ClusterModel:
     durability: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.walltime > 0:
-            raise ValueError(f"walltime={self.walltime!r} must be above 0 (seconds)")
-        for name in ("requeue_seconds", "launch_seconds", "state_bytes"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < inf:
-                raise ValueError(f"{name}={value!r} must be at least 0 and finite")
+        check_number("walltime", self.walltime, above=0, at_most=inf, why="seconds")
+        for name in ("requeue_seconds", "launch_seconds"):
+            check_number(name, getattr(self, name), at_least=0)
+        optional(check_number, "state_bytes", self.state_bytes, at_least=0)
+        optional(check_number, "durability", self.durability, above=0, at_most=inf)
 
 
 IDEAL_CLUSTER = ClusterModel()

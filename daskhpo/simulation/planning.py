@@ -8,6 +8,15 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from daskhpo.core.arguments import (
+    check_each,
+    check_int,
+    check_kind,
+    check_list,
+    check_number,
+    optional,
+    plain_number,
+)
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.engine.checkpoint_policy import check_policy
@@ -86,10 +95,16 @@ def plan(
 
     if (seconds_per_unit is None) == (curves is None):
         raise ValueError("give seconds_per_unit or curves (recorded ones), not both")
-    if seeds is not None and (not isinstance(seeds, int) or seeds < 1):
-        raise ValueError(f"seeds={seeds!r} must be an int of at least 1, or None")
-    if num_workers < 1:
-        raise ValueError(f"num_workers={num_workers!r} must be at least 1")
+    seeds = optional(check_int, "seeds", seeds, at_least=1)
+    num_workers = check_int("num_workers", num_workers, at_least=1)
+    num_trials = optional(check_int, "num_trials", num_trials, at_least=1)
+    optional(check_kind, "curves", curves, kind=CurveTable, such_as="a CurveTable")
+    check_kind("cluster", cluster, ClusterModel, "a ClusterModel")
+    if seconds_per_unit is not None and plain_number(seconds_per_unit) is None:
+        paces = check_list("seconds_per_unit", seconds_per_unit, of="numbers above 0")
+        check_each("seconds_per_unit", paces, check_number, above=0)
+    elif seconds_per_unit is not None:
+        check_number("seconds_per_unit", seconds_per_unit, above=0)
     problem = study.problem
     if problem.scheduler.mutates and num_trials is None:
         raise ValueError(
@@ -156,7 +171,7 @@ def _limits(
 
 def _synthetic(seconds: Any, problem: Problem, seed: int, seeds: int) -> SyntheticCurves:
     return SyntheticCurves(
-        (seconds,) if isinstance(seconds, int | float) else tuple(seconds),
+        (seconds,) if plain_number(seconds) is not None else tuple(seconds),
         problem.scheduler.max_t,
         problem.objective.mode,
         rank_correlation=seed / (seeds - 1) if seeds > 1 else 0.5,

@@ -7,6 +7,8 @@ import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from daskhpo.core.arguments import check_int, check_number
+from daskhpo.core.quantities import check_duration
 from daskhpo.schedulers.fifo import FIFO
 
 if TYPE_CHECKING:
@@ -52,6 +54,10 @@ def profile(
     """
     from daskhpo.study.study import Study
 
+    check_int("n_configs", n_configs, at_least=1)
+    check_int("n_units", n_units, at_least=1)
+    check_duration("time_budget", time_budget)
+    check_number("gpu", gpu, at_least=0)
     if study.trainable is None:
         raise ValueError("this study has no trainable to measure: give the seconds per unit")
     objective = study.problem.objective

@@ -8,6 +8,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+from daskhpo.core.arguments import (
+    check_callable,
+    check_int,
+    check_kind,
+    check_list,
+    check_number,
+    shown,
+)
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.events import SessionStarted
 from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
@@ -19,6 +28,7 @@ from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import Journal
 from daskhpo.results.result import Result
 from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, Curve, SimulatedExecutor
+from daskhpo.study.definition import check_parts, check_seed
 
 __all__ = ["ClusterModel", "Curve", "Simulation"]
 
@@ -74,17 +84,24 @@ class Simulation:
         resizes: Sequence[tuple[float, int]] = (),
         cluster: ClusterModel = IDEAL_CLUSTER,
     ) -> None:
-        if num_workers < 1:
-            raise ValueError(f"num_workers={num_workers!r} must be at least 1")
+        check_callable("curve", curve, "a function or class: curve(config)")
+        num_workers = check_int("num_workers", num_workers, at_least=1)
         self._problem = Problem(
             space if isinstance(space, Space) else Space(space),
             Objective(metric, mode),
             scheduler,
             searcher,
-            seed,
+            check_seed(seed),
         )
+        check_parts(self._problem, None)
+        check_kind("cluster", cluster, ClusterModel, "a ClusterModel")
         self._executor = partial(
-            SimulatedExecutor, curve, self._problem.objective, num_workers, resizes, cluster
+            SimulatedExecutor,
+            curve,
+            self._problem.objective,
+            num_workers,
+            _checked_resizes(resizes),
+            cluster,
         )
 
     def run(
@@ -116,6 +133,17 @@ class Simulation:
         journal = ResultJournal(result)
         simulate(problem, self._executor(), options.limits, options.policy, journal)
         return result
+
+
+def _checked_resizes(resizes: Any) -> list[tuple[float, int]]:
+    pairs = []
+    for number, pair in enumerate(check_list("resizes", resizes, of="(seconds, num_workers)")):
+        name = f"resizes[{number}]"
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise InvalidArgument(f"{name}={shown(pair)} must be a pair: (seconds, num_workers)")
+        seconds, n = pair
+        pairs.append((check_number(name, seconds, at_least=0), check_int(name, n, at_least=0)))
+    return pairs
 
 
 def simulate(

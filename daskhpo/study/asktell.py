@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import deque
 from pathlib import Path
@@ -40,7 +41,8 @@ class AskTellSession:
     """A session whose slots are the trials that a user has asked for.
 
     Nothing is checkpointed. A user who gets a paused trial again restores its state, or trains it
-    again up to ``trial.resource`` without reporting.
+    again up to ``trial.resource`` without reporting. Threads may share a session: it does one thing
+    after another.
 
     Raises
     ------
@@ -77,6 +79,7 @@ class AskTellSession:
                 f"the scheduler continues states with another {names}, but with ask() and tell() "
                 "the study has no states: give a trainable and use run(), or use another scheduler"
             )
+        self._turn, self._closed = threading.Lock(), False
         self._asked_to_stop: list[str] = []  # reasons that other processes gave
         self._session = Session(
             directory,
@@ -101,6 +104,12 @@ class AskTellSession:
 
         None: the study first needs reports of running trials, or it has no further trial.
         """
+        with self._turn:
+            if self._closed:
+                raise ValueError("the session was closed meanwhile by another thread")
+            return self._ask()
+
+    def _ask(self) -> AskedTrial | None:
         self._handle_stop_requests()
         if not self._ready:  # slots exist only while a user asks: no trial starts earlier
             self._handle(SlotsChanged(len(self._asked) + 1, self._now()))
@@ -120,6 +129,10 @@ class AskTellSession:
         MetricError : the metrics are not a flat dict of numbers with the study's metric in it.
         ValueError : the trial is finished, or was never asked for.
         """
+        with self._turn:
+            return self._tell(trial, metrics)
+
+    def _tell(self, trial: AskedTrial, metrics: Any) -> bool:
         if trial.id not in self._asked or self._asked[trial.id][0] is not trial:
             raise ValueError(f"{trial!r} does not run: it is finished, or was never asked for")
         plain = self._objective.check(metrics)
@@ -137,7 +150,10 @@ class AskTellSession:
 
     def close(self) -> None:
         """End the session; a later one gives out its unfinished trials again."""
-        self._session.close()
+        with self._turn:
+            self._closed = True
+            self._asked.clear()  # nothing may be told from now on
+            self._session.close()
 
     def _handle_stop_requests(self) -> None:
         if self._asked_to_stop:

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
+from daskhpo.core.arguments import check_int, check_kind, check_text, shown
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.objective import check_metric_name
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.engine.coordinator import Problem
 from daskhpo.trainable import Trainable, n_arguments
+
+LONGEST_NAME = 200  # bytes; a folder's name has at most 255, and a branch in the making has more
+
+# What is called on an object of a trainable, with as many arguments.
+CALLED = {
+    "setup": ("config",),
+    "step": (),
+    "save_checkpoint": (),
+    "load_checkpoint": ("state",),
+    "reset_config": ("config",),
+    "cleanup": (),
+}
 
 
 def check_parts(problem: Problem, trainable: Any) -> None:
@@ -18,16 +34,10 @@ def check_parts(problem: Problem, trainable: Any) -> None:
 
     Raises
     ------
-    TypeError, ValueError : a part is not valid; the message says what it must be.
+    InvalidArgument : a part is not valid; the message says what it must be.
     """
-    if not isinstance(problem.scheduler, Scheduler):
-        raise TypeError(
-            f"scheduler={problem.scheduler!r} must be a scheduler, such as ASHA(max_t=27)"
-        )
-    if not isinstance(problem.searcher, Searcher):
-        raise TypeError(f"searcher={problem.searcher!r} must be a searcher, such as RandomSearch()")
-    if not isinstance(problem.seed, int) or isinstance(problem.seed, bool):
-        raise TypeError(f"seed={problem.seed!r} must be an int")
+    check_kind("scheduler", problem.scheduler, Scheduler, "a scheduler, such as ASHA(max_t=27)")
+    check_kind("searcher", problem.searcher, Searcher, "a searcher, such as RandomSearch()")
     check_metric_name(problem.objective.metric)
     for part in (problem.scheduler, problem.searcher):
         copy.deepcopy(part).setup(problem.space, problem.seed)
@@ -43,13 +53,22 @@ def check_parts(problem: Problem, trainable: Any) -> None:
     _check_mutations(trainable, problem.scheduler)
 
 
-def check_name(name: str) -> str:
+def check_seed(seed: Any) -> int:
+    """Return a study's seed: an int of 0 or more, below 2**63."""
+    return check_int("seed", seed, at_least=0)
+
+
+def check_name(name: Any) -> str:
     """Return a study's name, if it is a plain folder name."""
-    if not isinstance(name, str):
-        raise TypeError(f"name={name!r} must be a str")
-    if not name or "/" in name or name.startswith("."):
-        raise ValueError(f"name={name!r} must be a plain folder name")
-    return name
+    plain = check_text("name", name, why="a plain folder name")
+    if "/" in plain or plain.startswith(".") or plain != plain.strip():
+        raise InvalidArgument(
+            f"name={plain!r} must be a plain folder name: without '/', a leading '.' or outer "
+            "spaces"
+        )
+    if len(plain.encode()) > LONGEST_NAME:
+        raise InvalidArgument(f"name={shown(plain)} must have at most {LONGEST_NAME} bytes")
+    return plain
 
 
 def _check_states(trainable: Any, scheduler: Scheduler) -> None:
@@ -85,25 +104,80 @@ def _check_mutations(trainable: Any, scheduler: Scheduler) -> None:
 
 
 def check_trainable(trainable: Any) -> Any:
+    """Return a trainable whose methods can be called as a worker will call them."""
     if trainable is None:
         return None
     if isinstance(trainable, type):
-        if not issubclass(trainable, Trainable):
-            raise TypeError(
-                f"trainable={trainable.__name__} must be a subclass of daskhpo.Trainable"
-            )
-        missing = sorted(getattr(trainable, "__abstractmethods__", ()))
-        if missing:
-            raise TypeError(f"trainable={trainable.__name__} does not define {', '.join(missing)}")
+        _check_class(trainable)
         return trainable
     if not callable(trainable):
-        raise TypeError(
-            f"trainable={trainable!r} must be a daskhpo.Trainable subclass, or a function "
-            "f(config, trial) that reports"
+        made = " (an object: give the class)" if isinstance(trainable, Trainable) else ""
+        raise InvalidArgument(
+            f"trainable={shown(trainable)} must be a daskhpo.Trainable subclass, or a function "
+            f"f(config, trial) that reports{made}"
         )
+    _check_plain(f"trainable={shown(trainable)}", trainable)
     if n_arguments(trainable) == 0:
-        raise TypeError(
-            f"trainable={trainable!r} must take (config, trial), or config alone: it takes "
+        raise InvalidArgument(
+            f"trainable={shown(trainable)} must take (config, trial), or config alone: it takes "
             f"{inspect.signature(trainable)}"
         )
     return trainable
+
+
+def _check_class(trainable: type) -> None:
+    name = trainable.__name__
+    if not issubclass(trainable, Trainable):
+        raise InvalidArgument(f"trainable={name} must be a subclass of daskhpo.Trainable")
+    missing = sorted(getattr(trainable, "__abstractmethods__", ()))
+    if missing:
+        raise InvalidArgument(f"trainable={name} does not define {', '.join(missing)}")
+    if (error := _refusal(trainable, ())) is not None:
+        raise InvalidArgument(
+            f"trainable={name} has an __init__ that needs arguments ({error}), but a worker calls "
+            f"{name}(): move what it does to setup(config), or give its arguments defaults"
+        )
+    for method, arguments in CALLED.items():
+        function = inspect.getattr_static(trainable, method)
+        is_static = isinstance(function, (staticmethod, classmethod))
+        function = getattr(trainable, method)
+        _check_plain(f"trainable={name}: {method}", function)
+        given = arguments if is_static else ("self", *arguments)
+        if (error := _refusal(function, given)) is not None:
+            raise InvalidArgument(
+                f"trainable={name}: its {method} is called as {method}({', '.join(arguments)}), "
+                f"which it does not take: {error}. Define it as def "
+                f"{method}({', '.join(('self', *arguments))})"
+            )
+
+
+def _check_plain(what: str, function: Callable[..., Any]) -> None:
+    """Refuse functions whose call only makes a coroutine or a generator, and runs nothing."""
+    call: Any = function
+    while isinstance(call, functools.partial):
+        call = call.func
+    if not inspect.isroutine(call):  # an object that can be called
+        call = type(call).__call__
+    if inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call):
+        raise InvalidArgument(
+            f"{what} is an async function, which nothing would await: define it with def; inside, "
+            "asyncio.run(...) runs what must be awaited"
+        )
+    if inspect.isgeneratorfunction(call):
+        raise InvalidArgument(
+            f"{what} is a generator, whose call runs nothing of it: report with "
+            "trial.report({...}) instead of yield"
+        )
+
+
+def _refusal(function: Callable[..., Any], arguments: tuple[str, ...]) -> TypeError | None:
+    """Return why a call with so many arguments would fail; None: it would not, or is not known."""
+    try:
+        signature = inspect.signature(function, follow_wrapped=False)  # what is really called
+    except (TypeError, ValueError):  # of a builtin
+        return None
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        return error
+    return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import secrets
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,6 +15,16 @@ from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.console import ConsoleProgress
 from daskhpo.checkpoints import open_store
 from daskhpo.cluster.jobs import is_over
+from daskhpo.core.arguments import (
+    check_bool,
+    check_callable,
+    check_choice,
+    check_int,
+    check_kind,
+    check_list,
+    check_path,
+    check_text,
+)
 from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
@@ -38,7 +50,7 @@ from daskhpo.remote.submit import SubmitKeywords, prepare, submit
 from daskhpo.results.result import Result
 from daskhpo.searchers.random import RandomSearch
 from daskhpo.study.asktell import AskedTrial, AskTellSession
-from daskhpo.study.definition import check_name, check_parts, check_trainable
+from daskhpo.study.definition import check_name, check_parts, check_seed, check_trainable
 from daskhpo.study.loader import check_not_loading, load, source_of
 from daskhpo.trainable import Trainable
 
@@ -74,6 +86,7 @@ class Study:
     scheduler : decides how far each trial trains, e.g. ``ASHA(max_t=81, grace_period=3)``.
     searcher : proposes configurations; default: random search.
     storage, name : directory of studies, and this study's name in it (default: from the time).
+        A relative directory is that of the working directory when the study is first used.
     seed : the same seed and the same order of events give the same decisions.
 
     Attributes
@@ -103,13 +116,23 @@ class Study:
         seed: int = 0,
     ) -> None:
         self.trainable = check_trainable(trainable)
-        self.name = check_name(time.strftime("study-%Y%m%d-%H%M%S") if name is None else name)
-        self.storage = Path(storage)
+        self.name = check_name(_unused_name() if name is None else name)
+        self.storage = check_path("storage", storage)
         space = space if isinstance(space, Space) else Space(space)
         searcher = RandomSearch() if searcher is None else searcher
-        self.problem = Problem(space, Objective(metric, mode), scheduler, searcher, seed)
+        self.problem = Problem(
+            space, Objective(metric, mode), scheduler, searcher, check_seed(seed)
+        )
         check_parts(self.problem, self.trainable)
         self._asktell: AskTellSession | None = None
+        self._opening = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what defines the study: a copy has no open session of :meth:`ask`."""
+        return vars(self) | {"_asktell": None, "_opening": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _opening=threading.Lock())
 
     def __repr__(self) -> str:
         return f"Study({self.name!r}, {self.problem.scheduler!r}, {self.problem.searcher!r})"
@@ -119,14 +142,19 @@ class Study:
         """The study's directory."""
         return self.storage / self.name
 
+    def _fixed_path(self) -> Path:
+        """Return the directory, which a change of the working directory no longer moves."""
+        self.storage = self.storage.absolute()
+        return self.path
+
     def at(self, path: str | Path, source: str | None = None) -> Study:
         """Return the same study in another directory, such as one that was moved.
 
         ``source``: the file that defines it, ``FILE.py:NAME``; None: as before.
         """
-        other, path = copy.copy(self), Path(path)
-        other.storage, other.name, other._asktell = path.parent, path.name, None
-        other.source = self.source if source is None else source
+        other, path = copy.copy(self), check_path("path", path)
+        other.storage, other.name = path.parent, path.name
+        other.source = self.source if source is None else check_text("source", source)
         return other
 
     def run(
@@ -180,7 +208,7 @@ class Study:
 
     def extend(self, num_trials: int, **keywords: Unpack[ResumeKeywords]) -> Result:
         """Continue a study that has ended, until it has ``num_trials`` trials in all."""
-        return self.resume(num_trials, **keywords)
+        return self.resume(check_int("num_trials", num_trials, at_least=1), **keywords)
 
     def start(
         self,
@@ -227,25 +255,29 @@ class Study:
         check_not_loading("start")
         if executor is None and self.trainable is None:
             raise TypeError("this study has no trainable: run its trials with ask() and tell()")
+        if executor is not None:
+            check_callable("executor", executor, "a class or function: executor(session)")
+        if_exists = check_choice("if_exists", if_exists, get_args(IfExists))
+        retry_failed = check_bool("retry_failed", retry_failed)
         if executor is not None and client is not None:
             raise TypeError("client= is for trials on Dask: it cannot be given with executor=")
+        handle.check_client(client)
         limits = {"num_trials": num_trials, "time_budget": time_budget, "target": target}
         if retry_failed and if_exists != "resume":
             raise TypeError(
                 "retry_failed=True needs if_exists='resume': a new study has no failed trial"
             )
         options = merge_options("start", options, limits | dict(keywords))
-        if if_exists not in get_args(IfExists):
-            raise ValueError(f"if_exists={if_exists!r} must be 'error', 'resume' or 'new'")
         if if_exists == "new":
             self.name = free_name(self.storage, self.name)
         resume = if_exists == "resume"
         if resume:
-            options = with_last_limits(options, self.path)
+            options = with_last_limits(options, self._fixed_path())
         options.check_ends(self.problem.scheduler, self.problem.searcher)
+        options.warn_if_too_few(self.problem.scheduler)
         following = _followers(callbacks, progress)
-        check_startable(self.path, self.problem, resume=resume, job_is_over=is_over)
-        directory = self.path.absolute()
+        directory = self._fixed_path()
+        check_startable(directory, self.problem, resume=resume, job_is_over=is_over)
         on_dask = partial(handle.start, client=client)
         begin = on_dask if executor is None else partial(thread.start, executor=executor)
         return begin(
@@ -299,7 +331,7 @@ class Study:
         """
         given = self._prepare(num_trials, time_budget, target, walltime=walltime, **keywords)
         submit(self.problem, self.path, given)
-        return AttachedStudy(self.path.absolute(), _followers((), progress=True))
+        return AttachedStudy(self.path, _followers((), progress=True))
 
     def job_script(
         self,
@@ -312,13 +344,13 @@ class Study:
     ) -> str:
         """Return the script that :meth:`submit` would submit; write and start nothing."""
         given = self._prepare(num_trials, time_budget, target, walltime=walltime, **keywords)
-        return controller_script(given, JobDirectory(self.path.absolute()))
+        return controller_script(given, JobDirectory(self.path))
 
     def _prepare(self, *limits: Any, **keywords: Any) -> Submission:
         check_not_loading("submit")
         if self.trainable is None:
             raise TypeError("this study has no trainable: a job would have nothing to train")
-        return prepare(self.problem, self.path, source_of(self), *limits, **keywords)
+        return prepare(self.problem, self._fixed_path(), source_of(self), *limits, **keywords)
 
     def attach(self, callbacks: Sequence[Callback] = (), progress: bool = True) -> AttachedStudy:
         """Follow the study while another process runs it, on any machine.
@@ -331,20 +363,22 @@ class Study:
         FileNotFoundError : the directory holds no study.
         StudyNotRunning : no process runs the study, and no job is going to.
         """
-        return attach(self.path.absolute(), _followers(callbacks, progress))
+        return attach(self._fixed_path(), _followers(callbacks, progress))
 
     def ask(self) -> AskedTrial | None:
         """Return the next trial for you to run.
 
         None: the study first needs reports of running trials, or it has no further trial. The
         first call opens the study's directory and continues what it holds; :meth:`close` closes
-        it. The trainable may be None.
+        it. The trainable may be None. Threads may call this and :meth:`tell` at the same time.
         """
-        if self._asktell is None:
-            self._asktell = AskTellSession(
-                self.path, self.problem, resume=True, job_is_over=is_over
-            )
-        return self._asktell.ask()
+        with self._opening:
+            if self._asktell is None:
+                self._asktell = AskTellSession(
+                    self._fixed_path(), self.problem, resume=True, job_is_over=is_over
+                )
+            session = self._asktell
+        return session.ask()
 
     def tell(self, trial: AskedTrial, metrics: Mapping[str, Any]) -> bool:
         """Report one unit of training. True: train on; False: ask for another trial.
@@ -354,15 +388,18 @@ class Study:
         MetricError : the metrics are not a flat dict of numbers with the study's metric in it.
         ValueError : the trial is finished, or was not asked for in this session.
         """
-        if self._asktell is None:
+        check_kind("trial", trial, AskedTrial, "a trial that ask() returned")
+        session = self._asktell
+        if session is None:
             raise ValueError(f"{trial!r} was not asked for in this session: call ask() first")
-        return self._asktell.tell(trial, metrics)
+        return session.tell(trial, metrics)
 
     def close(self) -> None:
         """End the session of :meth:`ask`; another process may then continue the study."""
-        if self._asktell is not None:
-            self._asktell.close()
-            self._asktell = None
+        with self._opening:
+            if self._asktell is not None:
+                self._asktell.close()
+                self._asktell = None
 
     def branch(self, name: str, seconds: float | None = None) -> Study:
         """Create a study in ``storage/name`` that begins as a copy of this one.
@@ -387,13 +424,20 @@ class Study:
         StudyExists : ``storage/name`` exists.
         StudyMismatch : the study in this one's directory has another definition.
         """
+        source = self._fixed_path()
         other = self.at(self.storage / check_name(name))
-        branch(self.path, other.path, self.problem, seconds)
+        branch(source, other.path, self.problem, seconds)
         return other
 
     def result(self) -> Result:
         """Return the results so far; the study may be running."""
-        return Result(study_records(self.path), self.problem.objective, self.path)
+        directory = self._fixed_path()
+        return Result(study_records(directory), self.problem.objective, directory)
+
+
+def _unused_name() -> str:
+    """Return a name from the time that no other study has, of this process or another one."""
+    return f"{time.strftime('study-%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
 
 
 def load_source(source: str) -> Study:
@@ -402,7 +446,7 @@ def load_source(source: str) -> Study:
 
 
 def _followers(callbacks: Sequence[Callback], progress: bool) -> list[Callback]:
-    for callback in callbacks:
-        if not isinstance(callback, Callback):
-            raise TypeError(f"callbacks: {callback!r} must be a Callback")
-    return [ConsoleProgress(), *callbacks] if progress else [*callbacks]
+    given = check_list("callbacks", callbacks, of="Callback objects")
+    for number, callback in enumerate(given):
+        check_kind(f"callbacks[{number}]", callback, Callback, "a Callback")
+    return [ConsoleProgress(), *given] if check_bool("progress", progress) else given

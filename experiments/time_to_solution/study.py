@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 from distributed import Client
 
 from daskhpo.cluster.gpus import visible_gpus
-from daskhpo.core.quantities import parse_duration
+from daskhpo.core.quantities import check_duration
 from daskhpo.executors.dask.local import local_cluster
 from experiments.adsorption.data import prepare
 from experiments.time_to_solution.profiles import PROFILES, Profile
@@ -124,7 +125,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="default: 3")
     parser.add_argument(
         "--time-budget",
-        type=parse_duration,
+        type=partial(check_duration, "--time-budget"),
         help="time of each method, such as 8m; default: the profile's",
     )
     parser.add_argument("--workers", type=int, help="default: the profile's")

@@ -117,7 +117,7 @@ def test_a_study_that_stopped_trials_early_tells_what_it_does_not_know(capsys, f
         ((*TABLE, "--scheduler", "__import__('os')"), "is not allowed"),
         ((*TABLE, "--scheduler", "ASHA(max_t=9, brackets=7)"), "brackets=7 must be between"),
         ((*TABLE[:3], "--workers", "1;4"), "--workers 1;4 must be a number"),
-        ((*TABLE[:3], "--workers", "0"), "workers=0 must be"),
+        ((*TABLE[:3], "--workers", "0"), "workers[0]=0 must be"),
         ((*TABLE[:3], "--seeds", "0"), "seeds=0 must be"),
     ],
 )

@@ -49,7 +49,7 @@ def test_milestones_increase_by_at_most_eta_and_end_at_max_t(max_t, grace_period
         ((5, 9, 3), ValueError, "max_t=5 is below grace_period=9; a trial could never reach"),
         ((9, 0, 3), ValueError, "grace_period=0 must be at least 1"),
         ((9, 1, 1), ValueError, "reduction_factor=1 must be at least 2"),
-        ((9.0, 1, 3), TypeError, "max_t=9.0 must be an int: resources count units"),
+        ((9.0, 1, 3), TypeError, "max_t=9.0 must be an int of at least 1: resources count units"),
         ((9, True, 3), TypeError, "grace_period=True must be an int"),
         ((9, 1, "3"), TypeError, "reduction_factor='3' must be an int"),
     ],

@@ -74,7 +74,12 @@ def test_half_of_a_log_range_is_its_geometric_mean():
 
 @pytest.mark.parametrize(
     ("domain", "n_values"),
-    [(Integer(3, 7), 5), (Integer(-1, 1), 3), (Ordinal([1, 10, 11]), 3), (Categorical("abcd"), 4)],
+    [
+        (Integer(3, 7), 5),
+        (Integer(-1, 1), 3),
+        (Ordinal([1, 10, 11]), 3),
+        (Categorical([*"abcd"]), 4),
+    ],
 )
 def test_each_value_has_the_same_share(domain, n_values):
     n = 1000 * n_values
@@ -203,7 +208,7 @@ def test_a_grid_has_at_most_so_many_distinct_values_in_order(domain, n):
         (lambda: Categorical(["a", "b", "a"]), ValueError, "a value is given twice"),
         (lambda: Categorical([print, len]), TypeError, "Give names and look the objects up"),
         (lambda: Categorical([[1], [2]]), TypeError, "is a list; allowed are str"),
-        (lambda: Categorical([1.0, float("nan")]), TypeError, "nan is not equal to itself"),
+        (lambda: Categorical([1.0, float("nan")]), TypeError, "nan, which is not equal to itself"),
         (lambda: Space({}), ValueError, "is empty: give at least one hyperparameter"),
         (lambda: Space([("x", 1)]), TypeError, "must be a dict of names to domains"),
         (lambda: Space({1: Real(0, 1)}), TypeError, "the name 1 must be a non-empty string"),
@@ -273,7 +278,7 @@ def test_complete_gives_numbers_as_the_space_would():
     ("change", "message"),
     [
         ({"lr": 1.0}, "lr=1.0 is not in Real"),
-        ({"layers": 2.0}, "layers=2.0 is not in Integer"),
+        ({"layers": 2.5}, "layers=2.5 is not in Integer"),
         ({"batch_size": 41}, "batch_size=41 is not in Ordinal"),
         ({"kernel": (7, 7)}, r"kernel=\(7, 7\) is not in Categorical"),
         ({"loss": "mse"}, "loss='mse' but the space fixes it at 'mae'"),
@@ -298,8 +303,52 @@ def test_complete_does_not_touch_what_it_was_given():
 
 @pytest.mark.parametrize(
     ("domain", "n"),
-    [(Real(0, 1), 0), (Integer(3, 5), 3), (Ordinal([1, 10]), 2), (Categorical("abc"), 3)],
+    [(Real(0, 1), 0), (Integer(3, 5), 3), (Ordinal([1, 10]), 2), (Categorical([*"abc"]), 3)],
     ids=repr,
 )
 def test_values_are_counted_where_that_can_be_done(domain, n):
     assert n_values(domain) == n
+
+
+@pytest.mark.parametrize(
+    ("domain", "value", "own"),
+    [
+        (Integer(1, 50), 40.0, 40),
+        (Integer(1, 50), np.float32(40), 40),
+        (Real(0, 0.1), np.float32(0.1), 0.1),  # a bound, as exactly as a float32 holds it
+        (Real(0, 1), 1, 1.0),
+        (Real(0, 1), np.float16(0.5), 0.5),
+        (Ordinal([1, 2.5]), 1.0, 1),
+        (Ordinal([1, 2.5]), np.float32(2.5), 2.5),
+        (Categorical([1, 2, "a"]), 2.0, 2),
+        (Categorical([1, True]), 1.0, 1),
+        (Categorical([(1, 2), (3,)]), [1, 2.0], (1, 2)),
+        (Categorical([1, 1.0]), 1.0, 1.0),
+    ],
+)
+def test_a_value_becomes_the_domains_own(domain, value, own):
+    found = Space({"x": domain}).complete({"x": value})["x"]
+    assert (found, type(found)) == (own, type(own))
+
+
+@pytest.mark.parametrize(
+    ("domain", "value"),
+    [
+        *((Integer(1, 50), value) for value in (40.5, 0.0, True, "40", None, float("nan"))),
+        *((Real(0, 1), value) for value in (1.5, True, "1", None, np.float32(1.0001))),
+        *((Categorical([1, 2]), value) for value in (True, "1", None, 3.0, [1])),
+        (Ordinal([1, 2]), True),
+    ],
+)
+def test_another_value_is_no_value_of_the_domain(domain, value):
+    with pytest.raises(ValueError, match="is not in"):
+        Space({"x": domain}).complete({"x": value})
+
+
+def test_a_constant_is_compared_by_value():
+    space = Space({"x": Real(0, 1), "n": 3, "t": (2, 1), "b": True})
+    found = space.complete({"x": 1, "n": np.float64(3), "t": [2, 1.0], "b": np.True_})
+    assert found == {"x": 1.0, "n": 3, "t": (2, 1), "b": True}
+    for change in ({"n": 4}, {"n": "3"}, {"b": 1}, {"t": (1,)}):
+        with pytest.raises(ValueError, match="the space fixes it"):
+            space.complete({"x": 1} | change)

@@ -138,18 +138,18 @@ def test_options_are_frozen():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"num_trials": 0}, "num_trials=0 must be an int of at least 1"),
+        ({"num_trials": 0}, "num_trials=0 must be at least 1"),
         ({"num_trials": True}, "num_trials=True must be an int"),
         ({"time_budget": "soon"}, "time_budget='soon' is not understood"),
         ({"time_budget": -1}, "time_budget=-1 must be positive"),
         ({"target": float("nan")}, "target=nan must be finite"),
         ({"resources": {"cpu": 0.5}}, r"resources\['cpu'\]=0.5 must be a whole number"),
         ({"resources": {"gpu": 1.5}}, r"resources\['gpu'\]=1.5 must be a whole number if above"),
-        ({"resources": {"tpu": -1}}, r"resources\['tpu'\]=-1 must be a number of 0 or more"),
+        ({"resources": {"tpu": -1}}, r"resources\['tpu'\]=-1 must be at least 0"),
         ({"max_concurrent": 0}, "max_concurrent=0 must be at least 1"),
         ({"worker_timeout": "x"}, "worker_timeout='x' is not understood"),
         ({"checkpoint": "always"}, "checkpoint='always' must be one of"),
-        ({"max_failures": -1}, "max_failures=-1 must be 0 or more"),
+        ({"max_failures": -1}, "max_failures=-1 must be at least 0"),
     ],
     ids=str,
 )

@@ -13,27 +13,28 @@ from daskhpo.core.commands import Train
 from daskhpo.core.errors import JournalCorrupt, StudyExists, StudyLocked, StudyMismatch
 from daskhpo.core.events import SlotsChanged, Step, Trained
 from daskhpo.core.objective import Objective
-from daskhpo.core.space import Integer, Real, Space
+from daskhpo.core.space import Categorical, Integer, Real, Space
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.engine import requests
+from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.journal import read_journal
 from daskhpo.engine.session import (
     DIRECTORY_FORMAT,
     Session,
+    as_recorded,
     check_startable,
+    has_work,
     read_manifest,
     study_records,
 )
 from daskhpo.schedulers import ASHA, FIFO
-from daskhpo.searchers import GridSearch, RandomSearch
+from daskhpo.searchers import GPSearch, GridSearch, RandomSearch
 
 PROBLEM_SPACE = Space({"x": Real(0.0, 1.0), "n": 3})
 
 
 @pytest.fixture
 def problem():
-    from daskhpo.engine.coordinator import Problem
-
     return Problem(PROBLEM_SPACE, Objective("loss"), FIFO(4), RandomSearch(), 0)
 
 
@@ -198,3 +199,43 @@ def test_an_edited_journal_is_refused_and_the_directory_unlocked(tmp_path, probl
         begin(tmp_path, problem, resume=True)
     path.write_text(whole)
     begin(tmp_path, problem, resume=True).close()
+
+
+@pytest.mark.parametrize("searcher", [RandomSearch(), GridSearch(3), GPSearch(n_initial_points=2)])
+def test_the_first_order_of_the_names_applies_for_good(tmp_path, searcher):
+    """The order decides what is drawn; a later session may write the space in another one."""
+    space = {"a": Integer(1, 3), "b": Real(0.0, 1.0), "c": 7, "d": Categorical(["x", "y", "z"])}
+
+    def suggested(directory, spaces):
+        configs = []
+        for space in spaces:
+            problem = Problem(Space(space), Objective("loss"), FIFO(1), searcher, 0)
+            limits, policy = Limits(num_trials=len(configs) + 4), CheckpointPolicy("never")
+            session = Session(directory, problem, limits, policy, resume=True)
+            commands = session.coordinator.handle(SlotsChanged(1, session.began_at))
+            for _ in range(4):
+                [train] = (command for command in commands if isinstance(command, Train))
+                steps = (Step(1, {"loss": float(train.trial)}, session.began_at),)
+                trained = Trained(train.trial, train.attempt, steps, session.began_at)
+                commands = session.coordinator.handle(trained)
+                configs.append(train.config)
+            session.journal.flush()
+            session.close()
+        return configs
+
+    turned = dict(reversed(space.items()))
+    same = suggested(tmp_path / "same", [space] * 3)
+    other = suggested(tmp_path / "other", [space, turned, space])
+    assert other == same
+    assert [list(config) for config in other] == [list(space)] * 12
+
+
+def test_what_a_finished_study_has_left_does_not_depend_on_the_order(tmp_path):
+    space = {"a": Integer(1, 3), "b": Integer(1, 2)}
+    problem = Problem(Space(space), Objective("loss"), FIFO(1), GridSearch(), 0)
+    begin(tmp_path, problem).close()
+    turned = replace(problem, space=Space(dict(reversed(space.items()))))
+    assert has_work(tmp_path, turned, Limits(), CheckpointPolicy())
+    assert list(as_recorded(tmp_path, turned).space) == ["a", "b"]
+    assert as_recorded(tmp_path, problem) is problem
+    assert as_recorded(tmp_path / "nowhere", turned) is turned

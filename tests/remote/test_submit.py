@@ -152,9 +152,9 @@ def test_a_step_is_a_worker_with_a_gpu_of_its_own(tmp_path):
         ({"walltime": "30s"}, ValueError, "at least a minute"),
         ({"num_trials": 0}, ValueError, "num_trials=0 must be"),
         ({"num_trials": None}, ValueError, "nothing would end this study"),
-        ({"chain": 0}, ValueError, "chain=0 must be a whole number"),
+        ({"chain": 0}, ValueError, "chain=0 must be at least 1"),
         ({"memory": "much"}, ValueError, "memory='much' is not understood"),
-        ({"cores": 0.5}, ValueError, "cores=0.5 must be a whole number"),
+        ({"cores": 0.5}, ValueError, "cores=0.5 must be an int of at least 1"),
         ({"workers": {"queue": "gpu"}}, ValueError, r"workers\['jobs'\]=None must be"),
         ({"workers": WORKERS | {"gpus": 1}}, ValueError, r"workers\['gpus'\] is not an option of"),
         (

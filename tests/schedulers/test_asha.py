@@ -355,7 +355,7 @@ def test_asking_twice_gives_the_same_answer_and_the_same_future():
         ({"reduction_factor": 2.5}, TypeError, "reduction_factor=2.5 must be an int"),
         ({"brackets": 0}, ValueError, "brackets=0 must be between 1 and 4"),
         ({"brackets": 5}, ValueError, "brackets=5 must be between 1 and 4"),
-        ({"brackets": 1.5}, ValueError, "brackets=1.5 must be between 1 and 4"),
+        ({"brackets": 1.5}, ValueError, "brackets=1.5 must be an int between 1 and 4"),
         ({"variant": "pausing"}, ValueError, "variant='pausing' must be"),
         ({"compare": "first"}, ValueError, "compare='first' must be"),
     ],

@@ -37,7 +37,7 @@ def test_every_trial_is_fully_trained():
 @pytest.mark.parametrize(
     ("max_t", "error", "message"),
     [
-        (0, ValueError, "max_t=0 is below grace_period=1"),
+        (0, ValueError, "max_t=0 must be at least 1"),
         (-3, ValueError, "max_t=-3"),
         (2.5, TypeError, "max_t=2.5 must be an int"),
         (True, TypeError, "max_t=True must be an int"),

@@ -284,7 +284,7 @@ def test_its_repr_is_its_constructor():
         ({"mutations": ["depth"]}, ValueError, "'depth' is not in the space"),
         ({"mutations": []}, TypeError, "names of hyperparameters"),
         ({"perturbation_interval": 0}, ValueError, "must be at least 1"),
-        ({"quantile_fraction": 0.6}, ValueError, "(0, 0.5]"),
+        ({"quantile_fraction": 0.6}, ValueError, "must be above 0 and at most 0.5"),
         ({"compare": "first"}, ValueError, "'last' or 'best'"),
     ],
 )

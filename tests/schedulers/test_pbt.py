@@ -325,7 +325,7 @@ def test_explored_values_stay_in_their_domains_and_constants_stay():
 
 def test_where_nothing_is_drawn_anew_all_move_to_their_neighbours():
     space = Space(
-        {"n": Integer(1, 64), "batch": Ordinal([16, 32, 64, 128]), "kind": Categorical("abc")}
+        {"n": Integer(1, 64), "batch": Ordinal([16, 32, 64, 128]), "kind": Categorical([*"abc"])}
     )
     scheduler = PBT(20, 5, list(space), resample_probability=0.0)
     scheduler.setup(space, 0)
@@ -496,8 +496,8 @@ def test_in_step_nobody_goes_on_before_all_were_ranked(n_workers):
     [
         ({"perturbation_interval": 20}, ValueError, "below max_t=20"),
         ({"perturbation_interval": 2.0}, TypeError, "must be an int"),
-        ({"quantile_fraction": 0.6}, ValueError, "(0, 0.5]"),
-        ({"resample_probability": -0.1}, ValueError, "[0, 1]"),
+        ({"quantile_fraction": 0.6}, ValueError, "must be above 0 and at most 0.5"),
+        ({"resample_probability": -0.1}, ValueError, "must be between 0 and 1"),
         ({"mutations": "lr"}, TypeError, "such as ['lr']"),
         ({"mutations": []}, TypeError, "names of hyperparameters"),
         ({"mutations": {"lr": 0.1}}, TypeError, "must be a domain"),

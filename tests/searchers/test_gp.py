@@ -358,7 +358,7 @@ def test_a_suggestion_is_made_on_one_thread_of_blas_and_leaves_the_others(monkey
     ("options", "message"),
     [
         ({"acq": "UCB"}, "acq='UCB' must be 'EI', 'LCB' or 'PI'"),
-        ({"n_initial_points": 0}, "n_initial_points=0 must be an int of at least 1"),
+        ({"n_initial_points": 0}, "n_initial_points=0 must be at least 1"),
         ({"n_initial_points": 2.5}, "n_initial_points=2.5"),
         ({"kappa": -1.0}, "kappa=-1.0"),
         ({"xi": math.nan}, "xi=nan"),

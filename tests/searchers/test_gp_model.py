@@ -13,8 +13,9 @@ from daskhpo.searchers.gp.dataset import Observation, most_telling
 from daskhpo.searchers.gp.model import Hyperparameters, Likelihood, Posterior, fit, standardised
 from daskhpo.searchers.gp.surrogate import Fitted
 
-HYPER = Hyperparameters(np.array([0.3, 0.9]), 1.7, 1e-2)
-GROUPS = np.array([0, 0, 1])  # two columns of one category share a length scale
+HYPER = Hyperparameters(np.array([0.3, 0.5, 0.9]), 1.7, 1e-2)
+ORDERED = np.zeros(3, bool)
+ONE_CATEGORY = np.array([False, True, False])
 
 
 @pytest.fixture(autouse=True)
@@ -30,38 +31,37 @@ def data(n=30):
 
 
 def theirs(features, losses):
-    kernel = ConstantKernel(1.7) * Matern([0.3, 0.3, 0.9], nu=2.5) + WhiteKernel(1e-2)
+    kernel = ConstantKernel(1.7) * Matern([0.3, 0.5, 0.9], nu=2.5) + WhiteKernel(1e-2)
     return GaussianProcessRegressor(kernel, optimizer=None).fit(features, losses)
 
 
 def test_it_predicts_as_scikit_optimize_does():
     features, losses = data()
     points = np.random.default_rng(1).random((100, 3))
-    mean, sd = Posterior(features, losses, GROUPS, HYPER).predict(points)
+    mean, sd = Posterior(features, losses, ORDERED, HYPER).predict(points)
     expected, total = theirs(features, losses).predict(points, return_std=True)
     np.testing.assert_allclose(mean, expected, rtol=1e-6)
-    np.testing.assert_allclose(Posterior(features, losses, GROUPS, HYPER).mean(points), mean)
+    np.testing.assert_allclose(Posterior(features, losses, ORDERED, HYPER).mean(points), mean)
     np.testing.assert_allclose(sd**2 + HYPER.noise, total**2, rtol=1e-5)
 
 
 def test_its_likelihood_differs_from_scikit_optimizes_by_the_prior_alone():
     features, losses = data()
-    likelihood = Likelihood(features, losses, GROUPS)
+    likelihood = Likelihood(features, losses, ORDERED)
     regressor = theirs(features, losses)
 
     def difference(theta):
-        a, b = theta[:2]
-        by_them = regressor.log_marginal_likelihood(np.r_[theta[2], a, a, b, theta[3]])
-        z = (theta - likelihood.median) / np.array([1.0, 1.0, 1.5, 3.0])
+        by_them = regressor.log_marginal_likelihood(np.r_[theta[3], theta[:3], theta[4]])
+        z = (theta - likelihood.median) / np.array([1.0, 1.0, 1.0, 1.5, 3.0])
         return likelihood(theta)[0] + by_them - 0.5 * z @ z
 
-    thetas = [HYPER.logs, HYPER.logs + 0.3, HYPER.logs - [0.5, 1.0, 0.1, 2.0]]
+    thetas = [HYPER.logs, HYPER.logs + 0.3, HYPER.logs - [0.5, 1.0, 0.2, 0.1, 2.0]]
     constants = [difference(theta) for theta in thetas]
     assert constants == pytest.approx([-0.5 * 30 * np.log(2 * np.pi)] * 3, rel=1e-6)
 
 
 def test_the_gradient_of_the_likelihood_is_its_slope():
-    likelihood = Likelihood(*data(), GROUPS)
+    likelihood = Likelihood(*data(), ORDERED)
     _, gradient = likelihood(HYPER.logs)
     numeric = approx_fprime(HYPER.logs, lambda theta: likelihood(theta)[0], 1e-7)
     np.testing.assert_allclose(gradient, numeric, rtol=1e-4)
@@ -71,13 +71,13 @@ def test_a_fit_finds_which_features_matter_and_how_noisy_losses_are():
     generator = np.random.default_rng(2)
     features = generator.random((80, 3))
     losses = standardised(np.sin(6 * features[:, 2]) + 0.1 * generator.standard_normal(80))
-    found = fit(features, losses, GROUPS)
-    assert found.lengths[1] < 1 < found.lengths[0]
+    found = fit(features, losses, ORDERED)
+    assert found.lengths[2] < 1 < min(found.lengths[:2])
     assert found.noise == pytest.approx(0.1**2 / 0.5, rel=0.5)
 
 
 def test_the_slopes_of_a_prediction_are_right():
-    posterior = Posterior(*data(), GROUPS, HYPER)
+    posterior = Posterior(*data(), ORDERED, HYPER)
     points = np.random.default_rng(3).random((4, 3))
     mean, sd, d_mean, d_sd = posterior.slopes(points)
     np.testing.assert_allclose(np.stack([mean, sd]), np.stack(posterior.predict(points)))
@@ -89,12 +89,48 @@ def test_the_slopes_of_a_prediction_are_right():
             np.testing.assert_allclose(slope[i], numeric, rtol=1e-4, atol=1e-6)
 
 
+def test_different_categories_are_one_apart():
+    """A column of numbers gives what a column for each category would."""
+    features, losses = data()
+    places = np.random.default_rng(5).integers(4, size=(100, 1))
+    numbered = np.c_[features[:, :1], places[:30], features[:, 2:]]
+    flags = np.eye(4) / np.sqrt(2.0)
+    one_hot = np.c_[features[:, :1], flags[places[:30, 0]], features[:, 2:]]
+    same = Hyperparameters(np.array([0.3, *[0.5] * 4, 0.9]), 1.7, 1e-2)
+    ours = Posterior(numbered, losses, ONE_CATEGORY, HYPER)
+    theirs = Posterior(one_hot, losses, np.zeros(6, bool), same)
+    reals = np.random.default_rng(6).random((100, 2))
+    points = np.c_[reals[:, :1], places, reals[:, 1:]]
+    wide = np.c_[reals[:, :1], flags[places[:, 0]], reals[:, 1:]]
+    np.testing.assert_allclose(ours.predict(points), theirs.predict(wide), rtol=1e-6)
+    np.testing.assert_allclose(ours.mean(points), theirs.mean(wide), rtol=1e-6)
+    *_, d_mean, d_sd = ours.slopes(points)
+    *_, wide_mean, wide_sd = theirs.slopes(wide)
+    np.testing.assert_allclose(d_mean[:, [0, 2]], wide_mean[:, [0, 5]], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(d_sd[:, [0, 2]], wide_sd[:, [0, 5]], rtol=1e-5, atol=1e-9)
+    assert not d_mean[:, 1].any()
+    believed = ours.believe(points[:5]).predict(points[5:])
+    expected = theirs.believe(wide[:5]).predict(wide[5:])
+    np.testing.assert_allclose(believed, expected, rtol=1e-6)
+
+
+def test_the_likelihood_counts_equal_categories():
+    features, losses = data()
+    features[:, 1] = np.random.default_rng(5).integers(4, size=30)
+    likelihood = Likelihood(features, losses, ONE_CATEGORY)
+    value, gradient = likelihood(HYPER.logs)
+    numeric = approx_fprime(HYPER.logs, lambda theta: likelihood(theta)[0], 1e-7)
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-4)
+    features[:, 1] = 7 - 2 * features[:, 1]  # other numbers for the same categories
+    assert Likelihood(features, losses, ONE_CATEGORY)(HYPER.logs)[0] == pytest.approx(value)
+
+
 def test_believing_its_own_mean_is_conditioning_on_it():
     features, losses = data()
-    posterior = Posterior(features, losses, GROUPS, HYPER)
+    posterior = Posterior(features, losses, ORDERED, HYPER)
     believed, points = np.random.default_rng(4).random((2, 20, 3))
     means, _ = posterior.predict(believed)
-    anew = Posterior(np.r_[features, believed], np.r_[losses, means], GROUPS, HYPER)
+    anew = Posterior(np.r_[features, believed], np.r_[losses, means], ORDERED, HYPER)
     extended = posterior.believe(believed)
     np.testing.assert_allclose(extended.predict(points), anew.predict(points), rtol=1e-6)
     np.testing.assert_allclose(extended.predict(points)[0], posterior.predict(points)[0])
@@ -105,7 +141,7 @@ def test_hyperparameters_are_fitted_on_a_schedule_that_grows():
     features, losses = data()
     fitted, changes, before = Fitted(), [], None
     for n in range(95, 150):
-        found = fitted.to(features, losses, GROUPS, n)
+        found = fitted.to(features, losses, ORDERED, n)
         if found is not before:
             changes.append(n)
         before = found

@@ -6,12 +6,14 @@ import json
 import math
 from statistics import median
 
+import numpy as np
 import pytest
 
 from daskhpo import Study
 from daskhpo.core.types import Report, Status, Trial
 from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.searchers import GPSearch, RandomSearch
+from daskhpo.searchers.gp.warm_start import checked_past, past_rows
 from daskhpo.space import Categorical, Integer, Real, Space
 
 PLANE = Space({"x": Real(0, 1), "y": Real(0, 1)})
@@ -194,3 +196,32 @@ def test_a_study_with_a_warm_start_resumes_without_the_past(tmp_path):
     manifest = json.loads((study.path / "study.json").read_text())
     assert f"warm_start={str(path)!r}" in manifest["searcher"]
     assert study.result().num_trials == 1
+
+
+def test_results_are_compared_by_value_and_constants_count() -> None:
+    space = Space({"n": Integer(1, 50), "x": Real(0, 1), "opt": "sgd", "layers": 3})
+    past = [
+        ({"n": 40.0, "x": np.float32(0.5), "opt": "sgd", "layers": 3.0}, np.float32(1.5)),
+        ({"n": np.int64(7), "x": 1, "opt": "sgd"}, 2),  # it does not say with how many layers
+        ({"n": 3, "x": 0.5, "opt": "adam", "layers": 3}, 0.0),  # another study's constant
+        ({"n": 3.5, "x": 0.5, "opt": "sgd", "layers": 3}, 0.0),
+    ]
+    found, failed = past_rows(checked_past(past), space)
+    assert not failed
+    assert [row.loss for row in found] == [1.5, 2.0]
+    assert [space.from_unit(row.unit)["n"] for row in found] == [40, 7]
+
+
+def test_no_result_with_the_same_constants_is_said() -> None:
+    space = Space({"x": Real(0, 1), "opt": "sgd"})
+    with pytest.raises(ValueError, match="none of its 1 results lies in"):
+        past_rows(checked_past([({"x": 0.5, "opt": "adam"}, 1.0)]), space)
+
+
+def test_a_relative_directory_is_that_of_the_moment(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    searcher = GPSearch(warm_start="runs/other")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert searcher._past == tmp_path / "runs/other"
+    assert "warm_start='runs/other'" in repr(searcher)

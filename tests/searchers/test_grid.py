@@ -98,7 +98,7 @@ def test_a_space_of_constants_has_one_configuration():
 
 @pytest.mark.parametrize("num_points", [0, -1, 2.5, {"x": 0}, {"x": 1.5}])
 def test_wrong_counts_are_refused(num_points):
-    with pytest.raises(ValueError, match="must be ints of at least 1"):
+    with pytest.raises(ValueError, match=r"num_points.* must be .*at least 1"):
         GridSearch(num_points=num_points)
 
 

@@ -142,7 +142,7 @@ def test_a_study_repeats_each_configuration():
 
 @pytest.mark.parametrize("n", [1, 0, 2.0])
 def test_once_is_no_repetition(n):
-    with pytest.raises(ValueError, match="must be an int of at least 2"):
+    with pytest.raises(ValueError, match=r"must be .*at least 2"):
         Repeater(RandomSearch(), n)
 
 

@@ -233,8 +233,8 @@ def test_a_trial_of_a_single_unit_has_a_curve():
     ("given", "message"),
     [
         ({"seconds_per_unit": ()}, "must be one or more numbers above 0"),
-        ({"seconds_per_unit": (1.0, 0.0)}, "must be one or more numbers above 0"),
-        ({"seconds_per_unit": (math.inf,)}, "must be one or more numbers above 0"),
+        ({"seconds_per_unit": (1.0, 0.0)}, "must be above 0"),
+        ({"seconds_per_unit": (math.inf,)}, "must be finite"),
         ({"rank_correlation": 1.5}, r"rank_correlation=1.5 must be between 0 and 1"),
     ],
 )

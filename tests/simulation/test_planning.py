@@ -210,7 +210,7 @@ def test_a_study_that_makes_no_way_is_given_up_and_that_is_told():
     [
         ({}, "give seconds_per_unit or curves"),
         ({"seconds_per_unit": 1, "curves": object()}, "give seconds_per_unit or curves"),
-        ({"seconds_per_unit": 0, "num_trials": 3}, "must be one or more numbers above 0"),
+        ({"seconds_per_unit": 0, "num_trials": 3}, "seconds_per_unit=0 must be above 0"),
         ({"seconds_per_unit": 1}, "nothing would end this study"),
         ({"seconds_per_unit": 1, "num_trials": 0}, "num_trials=0"),
         ({"seconds_per_unit": 1, "num_trials": 3, "seeds": 0}, "seeds=0"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from daskhpo.cluster.times import parse_walltime, slurm_time
+from daskhpo.core.arguments import check_int, check_lines, check_text, optional
 
 _GPU_OPTIONS = ("--gres", "--gpus", "-G", "--gpus-per-node", "--gpus-per-task", "--gpus-per-socket")
 _GRES = re.compile(  # NAME, NAME:COUNT, NAME:TYPE or NAME:TYPE:COUNT
@@ -47,11 +48,13 @@ class JobRequest:
     python: str = sys.executable
 
     def __post_init__(self) -> None:
-        if self.gpus_per_job < 0:
-            raise ValueError(f"gpus_per_job={self.gpus_per_job!r} must be 0 or more")
-        if self.cores is not None and self.cores < 1:
-            raise ValueError(f"cores={self.cores!r} must be at least 1")
-        for directive in self.job_extra_directives:
+        for name in ("queue", "account", "memory", "gres"):
+            optional(check_text, name, getattr(self, name))
+        check_text("python", self.python)
+        check_int("gpus_per_job", self.gpus_per_job, at_least=0)
+        optional(check_int, "cores", self.cores, at_least=1)
+        check_lines("job_script_prologue", self.job_script_prologue, multiline=True)
+        for directive in check_lines("job_extra_directives", self.job_extra_directives):
             if not directive.startswith("-"):
                 raise ValueError(
                     f"{directive!r} is not an option of sbatch; write it as in a job script after "

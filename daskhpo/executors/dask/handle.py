@@ -16,6 +16,8 @@ from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.follower import JournalFollower
 from daskhpo.callbacks.values import StudyInfo
 from daskhpo.cluster.network import ssh_tunnel
+from daskhpo.core.arguments import check_text, shown
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
@@ -77,7 +79,7 @@ class StudyHandle:
 
     def stop(self, reason: str = "stopped by the user") -> None:
         """Ask the study to end: running trials are preempted at their next report."""
-        self._remote.stop(reason)
+        self._remote.stop(check_text("reason", reason))
 
     def status(self) -> dict[str, int]:
         """Return the number of trials by status."""
@@ -245,16 +247,25 @@ def _pickled(trainable: Any) -> bytes:
         ) from error
 
 
-def _client(given: Any, stack: contextlib.ExitStack) -> Any:
+def check_client(given: Any) -> None:
+    """Check what a user gives as ``client``; None: workers on this machine."""
+    if given is None:
+        return
     from distributed import Client
 
     if isinstance(given, Client):
         if given.asynchronous:
-            raise TypeError("client= is asynchronous; give a Client(asynchronous=False)")
-        return given
-    if not hasattr(given, "scheduler_address"):
-        raise TypeError(
-            f"client={given!r} must be a distributed.Client, a Dask cluster, or None for worker "
-            "processes on this machine"
+            raise InvalidArgument("client= is asynchronous; give a Client(asynchronous=False)")
+    elif isinstance(given, type) or not hasattr(given, "scheduler_address"):
+        raise InvalidArgument(
+            f"client={shown(given)} must be a distributed.Client, a Dask cluster, or None for "
+            "worker processes on this machine"
         )
+
+
+def _client(given: Any, stack: contextlib.ExitStack) -> Any:
+    from distributed import Client
+
+    if isinstance(given, Client):
+        return given
     return stack.enter_context(Client(given, set_as_default=False))

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from daskhpo.core.errors import MissingLibrary
 from daskhpo.core.random import rng
-from daskhpo.core.searcher import Searcher, checked_points, described_points
+from daskhpo.core.searcher import Searcher, check_points, checked_points, described_points
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Config, Report, Status, Trial, TrialId
 
@@ -94,7 +94,7 @@ class AskTellSearcher(Searcher):
     slow = True
 
     def __init__(self, points_to_evaluate: Sequence[Config] | None = None) -> None:
-        self.points_to_evaluate = points_to_evaluate
+        self.points_to_evaluate = check_points(points_to_evaluate)
 
     @abstractmethod
     def described(self) -> list[str]:

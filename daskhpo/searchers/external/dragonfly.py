@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from daskhpo.core.arguments import check_mapping, check_number
 from daskhpo.core.errors import OptimiserLost
 from daskhpo.core.space import Space
 from daskhpo.core.types import Config
@@ -59,13 +60,12 @@ class DragonflySearch(AskTellSearcher):
         timeout: float = 600.0,
     ) -> None:
         super().__init__(points_to_evaluate)
-        if not timeout > 0:
-            raise ValueError(f"timeout={timeout!r} must be above 0 (seconds)")
+        self.timeout = check_number("timeout", timeout, above=0, why="seconds")
+        self.options = {} if options is None else check_mapping("options", options)
         try:
             self.python = interpreter(python)
         except ValueError as error:
             raise ValueError(f"{error}\n{RECIPE}") from None
-        self.options, self.timeout = dict(options or {}), timeout
 
     def described(self) -> list[str]:
         return [f"options={self.options!r}"] if self.options else []

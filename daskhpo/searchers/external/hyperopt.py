@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from daskhpo.core.arguments import check_int
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
@@ -48,10 +49,8 @@ class HyperOptSearch(AskTellSearcher):
         self, n_startup_trials: int = 20, points_to_evaluate: Sequence[Config] | None = None
     ) -> None:
         super().__init__(points_to_evaluate)
-        if not isinstance(n_startup_trials, int) or n_startup_trials < 1:
-            raise ValueError(f"n_startup_trials={n_startup_trials!r} must be an int of at least 1")
+        self.n_startup_trials = check_int("n_startup_trials", n_startup_trials, at_least=1)
         need("hyperopt", "hyperopt")
-        self.n_startup_trials = n_startup_trials
 
     def described(self) -> list[str]:
         return [f"n_startup_trials={self.n_startup_trials}"]

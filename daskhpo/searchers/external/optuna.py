@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
+from daskhpo.core.arguments import check_choice
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
@@ -57,15 +58,13 @@ class OptunaSearch(AskTellSearcher):
         self, sampler: Sampler = "tpe", points_to_evaluate: Sequence[Config] | None = None
     ) -> None:
         super().__init__(points_to_evaluate)
-        if sampler not in get_args(Sampler):
-            raise ValueError(f"sampler={sampler!r} must be one of {list(get_args(Sampler))}")
+        self.sampler: Sampler = check_choice("sampler", sampler, get_args(Sampler))
         need("optuna", "optuna")
-        match sampler:
+        match self.sampler:
             case "gp":
                 need("torch", "torch")
             case "cmaes":
                 need("cmaes", "optuna")
-        self.sampler = sampler
 
     def described(self) -> list[str]:
         return [f"sampler={self.sampler!r}"]

@@ -13,9 +13,9 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import IO, Any
 
+from daskhpo.core.arguments import check_mapping, check_number, check_path
 from daskhpo.core.errors import OptimiserLost
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Config
@@ -68,13 +68,12 @@ class OutOfProcess(AskTellSearcher):
         timeout: float = 600.0,
     ) -> None:
         super().__init__(points_to_evaluate)
-        if not timeout > 0:
-            raise ValueError(f"timeout={timeout!r} must be above 0 (seconds)")
-        self.script = Path(script).expanduser().absolute()
+        self.timeout = check_number("timeout", timeout, above=0, why="seconds")
+        self.options = {} if options is None else check_mapping("options", options)
+        self.script = check_path("script", script).absolute()
         if not self.script.is_file():
             raise ValueError(f"script={str(script)!r} is not a file; give the path of a script")
         self.python = sys.executable if python is None else interpreter(python)
-        self.options, self.timeout = dict(options or {}), timeout
 
     def described(self) -> list[str]:
         return [f"script={self.script.name!r}", f"options={self.options!r}"]
@@ -93,6 +92,7 @@ def interpreter(python: str | os.PathLike[str]) -> str:
     ------
     ValueError : no such program.
     """
+    check_path("python", python)
     found = shutil.which(os.path.expanduser(python))
     if found is None:
         raise ValueError(f"python={str(python)!r} is not the path of a program")

@@ -13,7 +13,8 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from daskhpo.core.errors import OptimiserLost
+from daskhpo.core.arguments import check_number, check_text, optional, unprintable
+from daskhpo.core.errors import InvalidArgument, OptimiserLost
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
@@ -66,11 +67,14 @@ class SigOptSearch(AskTellSearcher):
         timeout: float = 60.0,
     ) -> None:
         super().__init__(points_to_evaluate)
+        self.address = check_text("address", address)
         if urlsplit(address).scheme not in ("http", "https"):
-            raise ValueError(f"address={address!r} must begin with http:// or https://")
-        if not token:
-            raise ValueError("token is empty; give an API token of the server")
-        self.address, self.token, self.project, self.timeout = address, token, project, timeout
+            raise InvalidArgument(f"address={address!r} must begin with http:// or https://")
+        if not isinstance(token, str) or not token.strip() or unprintable(token):
+            raise InvalidArgument("token is not given: give an API token of the server, one line")
+        self.token = token
+        self.project = optional(check_text, "project", project)
+        self.timeout = check_number("timeout", timeout, above=0, why="seconds")
 
     def described(self) -> list[str]:
         return []

@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
-from daskhpo.core.errors import MissingLibrary
+from daskhpo.core.arguments import check_choice, check_int, shown
+from daskhpo.core.errors import InvalidArgument, MissingLibrary
 from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
@@ -84,28 +85,24 @@ class SkoptSearch(AskTellSearcher):
     ) -> None:
         super().__init__(points_to_evaluate)
         _check_estimator(base_estimator, acq_optimizer)
-        if acq_func in UNUSABLE:
-            raise ValueError(
+        if isinstance(acq_func, str) and acq_func in UNUSABLE:
+            raise InvalidArgument(
                 f"acq_func={acq_func!r} {UNUSABLE[acq_func]}; use one of "
                 f"{list(get_args(AcquisitionFunction))}"
             )
-        for name, value, allowed in (
-            ("acq_func", acq_func, AcquisitionFunction),
-            ("initial_point_generator", initial_point_generator, InitialPoints),
-            ("acq_optimizer", acq_optimizer, AcquisitionOptimizer),
-        ):
-            if value not in get_args(allowed):
-                raise ValueError(f"{name}={value!r} must be one of {list(get_args(allowed))}")
-        if not isinstance(n_initial_points, int) or n_initial_points < 1:
-            raise ValueError(f"n_initial_points={n_initial_points!r} must be an int of at least 1")
+        self.base_estimator = base_estimator
+        self.acq_func = check_choice("acq_func", acq_func, get_args(AcquisitionFunction))
+        self.n_initial_points = check_int("n_initial_points", n_initial_points, at_least=1)
+        self.initial_point_generator = check_choice(
+            "initial_point_generator", initial_point_generator, get_args(InitialPoints)
+        )
+        self.acq_optimizer = check_choice(
+            "acq_optimizer", acq_optimizer, get_args(AcquisitionOptimizer)
+        )
         if importlib.util.find_spec("skopt") is None:
             raise MissingLibrary(
                 "skopt is not installed; install it with: pip install scikit-optimize"
             )
-        self.base_estimator, self.acq_func = base_estimator, acq_func
-        self.n_initial_points = n_initial_points
-        self.initial_point_generator = initial_point_generator
-        self.acq_optimizer = acq_optimizer
 
     def described(self) -> list[str]:
         estimator = " ".join(repr(self.base_estimator).split())  # scikit-learn breaks lines
@@ -210,7 +207,7 @@ def _check_estimator(estimator: Any, acq_optimizer: str) -> None:
     names = get_args(Estimator)
     if isinstance(estimator, str):
         if estimator not in names:
-            raise ValueError(
+            raise InvalidArgument(
                 f"base_estimator={estimator!r} must be one of {list(names)}, or a regressor"
             )
         if estimator != "GP" and acq_optimizer == "lbfgs":
@@ -221,8 +218,8 @@ def _check_estimator(estimator: Any, acq_optimizer: str) -> None:
         return
     predict = getattr(estimator, "predict", None)
     if isinstance(estimator, type) or predict is None:
-        raise TypeError(
-            f"base_estimator={estimator!r} must be one of {list(names)}, or a regressor object"
+        raise InvalidArgument(
+            f"base_estimator={shown(estimator)} must be one of {list(names)}, or a regressor object"
         )
     if "return_std" not in inspect.signature(predict).parameters:
         raise ValueError(

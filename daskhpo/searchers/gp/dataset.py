@@ -79,6 +79,12 @@ class Dataset:
         newest = islice(reversed(self._pending.values()), MAX_PENDING)
         return np.array(list(newest))
 
+    @property
+    def known(self) -> Array:
+        """All points with a loss, a failure or a trial that runs, (n, n_domains)."""
+        observed = (row.unit for row in self.observations.values())
+        return np.array([*observed, *self.failed, *self._pending.values()])
+
 
 def most_telling(rows: Sequence[Observation], n: int) -> Array:
     """Select the ``n`` most informative observations; return increasing indices.

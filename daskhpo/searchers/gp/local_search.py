@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 import numpy as np
 from scipy.optimize import minimize
@@ -17,6 +18,7 @@ N_GLOBAL, N_LOCAL = 512, 32
 RADII = (0.2, 0.05, 0.01, 0.001)  # step sizes around good points, in widths of the cube
 N_STARTS = 3  # starts of the local search among global candidates, and as many among local ones
 MAX_NEIGHBOURS = 8  # values of a countable hyperparameter to try around a point
+MAX_CATEGORIES = 64  # up to this number of categories, each is tried
 
 
 def candidates(
@@ -45,8 +47,16 @@ def candidates(
     return anywhere, np.concatenate(near) if near else np.empty((0, n))
 
 
-def climb(encoding: Encoding, starts: Array, score: Score, score_and_slope: ScoreAndSlope) -> Array:
+def climb(
+    encoding: Encoding,
+    starts: Array,
+    known: Array,
+    score: Score,
+    score_and_slope: ScoreAndSlope,
+) -> Array:
     """Improve the starts by local search; return points of shape (m, n_domains).
+
+    ``known``: the points in the model, (n, n_domains).
 
     First the reals of all starts follow the gradient, as one optimisation problem. Then the best
     point takes the best value of each countable hyperparameter in turn. Finally its reals follow
@@ -57,7 +67,7 @@ def climb(encoding: Encoding, starts: Array, score: Score, score_and_slope: Scor
         return points
     best = points[int(np.argmax(score(points)))]
     for domain in np.flatnonzero(encoding.sizes):
-        options = _neighbours(encoding, best, int(domain))
+        options = _neighbours(encoding, best, int(domain), known)
         best = options[int(np.argmax(score(options)))]
     last = _along_reals(encoding, best[None], score_and_slope)
     return np.concatenate([points, best[None], last])
@@ -84,14 +94,22 @@ def _along_reals(encoding: Encoding, starts: Array, score_and_slope: ScoreAndSlo
     return moved(np.clip(found.x, 0.0, 1.0))
 
 
-def _neighbours(encoding: Encoding, point: Array, domain: int) -> Array:
-    """Return the point, and copies with other values of one countable hyperparameter."""
-    size = int(encoding.sizes[domain])
-    places = np.arange(size)
-    if size > MAX_NEIGHBOURS:
+def _neighbours(encoding: Encoding, point: Array, domain: int, known: Array) -> Array:
+    """Return the point, and copies with other values of one countable hyperparameter.
+
+    Of a long list of categories, those are taken that were seen. For a model all others are alike,
+    but for some that may have been suggested meanwhile: a few of them are enough.
+    """
+    size = encoding.sizes[domain]
+    places: Sequence[int] = range(int(min(size, MAX_CATEGORIES)))
+    if encoding.ordered[domain] and size > MAX_NEIGHBOURS:
         here = int(encoding.places(point[None])[0, domain])
-        if encoding.ordered[domain]:
-            places = places[max(here - MAX_NEIGHBOURS // 2, 0) : here + MAX_NEIGHBOURS // 2 + 1]
+        first = max(here - MAX_NEIGHBOURS // 2, 0)
+        places = range(first, int(min(here + MAX_NEIGHBOURS // 2 + 1, size)))
+    elif size > MAX_CATEGORIES:
+        seen = {int(place) for place in encoding.places(known)[:, domain]}
+        unseen = (place for place in range(int(size)) if place not in seen)
+        places = sorted({*seen, *islice(unseen, MAX_NEIGHBOURS)})
     options = np.repeat(point[None], len(places) + 1, axis=0)
     options[1:, domain] = [encoding.unit_at(domain, int(place)) for place in places]
     return options

@@ -29,7 +29,7 @@ class Hyperparameters:
 
     Attributes
     ----------
-    lengths : one length scale per group of features, shape (n_groups,), in widths of the unit cube.
+    lengths : length scale of each feature, shape (n_features,), in widths of the unit cube.
     signal, noise : variance of the surface; variance of a single loss around it.
     """
 
@@ -60,29 +60,31 @@ class Likelihood:
     ----------
     features : shape (n, n_features).
     losses : shape (n,), with mean 0 and variance 1.
-    groups : index of each feature's length scale, shape (n_features,).
+    unordered : True for features that are numbers of categories, shape (n_features,): any two
+        different ones are 1 apart.
 
     References
     ----------
     Rasmussen and Williams 2006, *Gaussian Processes for Machine Learning*, eq. 5.8 and 5.9.
     """
 
-    def __init__(self, features: Array, losses: Array, groups: Array) -> None:
-        n_groups = int(groups.max(initial=-1)) + 1
+    def __init__(self, features: Array, losses: Array, unordered: Array) -> None:
+        n_features = len(unordered)
         self._n, self._losses = len(features), losses
-        self._squares = np.zeros((n_groups, self._n**2))  # squared distances, group by group
-        for column, group in zip(features.T, groups, strict=True):
-            self._squares[group] += np.subtract.outer(column, column).ravel() ** 2
+        self._squares = np.empty((n_features, self._n**2))  # squared distances in each feature
+        for column, squares, is_category in zip(features.T, self._squares, unordered, strict=True):
+            apart = (np.not_equal if is_category else np.subtract).outer(column, column)
+            squares[:] = apart.ravel() ** 2.0
         # Typical distances in a cube grow with the root of its dimension, and so should length
         # scales (Hvarfner et al. 2024, Sec. 4). The fourth root is between that and no growth.
-        length = LENGTH[0] * max(n_groups, 1) ** 0.25
-        median = [*[length] * n_groups, SIGNAL[0], NOISE[0]]
+        length = LENGTH[0] * max(n_features, 1) ** 0.25
+        median = [*[length] * n_features, SIGNAL[0], NOISE[0]]
         self.median = np.log(median)
-        self._sd = np.array([*[LENGTH[1]] * n_groups, SIGNAL[1], NOISE[1]])
-        self.bounds = np.log([*[LENGTH_BOUNDS] * n_groups, SIGNAL_BOUNDS, NOISE_BOUNDS])
+        self._sd = np.array([*[LENGTH[1]] * n_features, SIGNAL[1], NOISE[1]])
+        self.bounds = np.log([*[LENGTH_BOUNDS] * n_features, SIGNAL_BOUNDS, NOISE_BOUNDS])
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
-        """Return value and gradient at the hyperparameters' logarithms, (n_groups + 2,)."""
+        """Return value and gradient at the hyperparameters' logarithms, (n_features + 2,)."""
         n = self._n
         weights, signal, noise = np.exp(-2.0 * theta[:-2]), np.exp(theta[-2]), np.exp(theta[-1])
         q = weights @ self._squares
@@ -106,14 +108,14 @@ class Likelihood:
 
 
 def fit(
-    features: Array, losses: Array, groups: Array, previous: Hyperparameters | None = None
+    features: Array, losses: Array, unordered: Array, previous: Hyperparameters | None = None
 ) -> Hyperparameters:
     """Find the most probable hyperparameters, from several starts.
 
     There are several starts because the likelihood has many peaks; ``previous`` is another one.
     Each of some hundred evaluations takes O(n³).
     """
-    objective = Likelihood(features, losses, groups)
+    objective = Likelihood(features, losses, unordered)
     starts = [objective.median]
     for length, noise in ((0.1, NOISE[0]), (1.0, 1e-2)):  # rugged, no noise; smooth, noisy
         starts.append(objective.median.copy())
@@ -143,26 +145,27 @@ class Posterior:
     ----------
     features : shape (n, n_features).
     losses : shape (n,).
-    groups : shape (n_features,), as for :func:`fit`.
+    unordered : shape (n_features,), as for :class:`Likelihood`.
     hyperparameters : result of :func:`fit` for these or earlier data.
     """
 
     def __init__(
-        self, features: Array, losses: Array, groups: Array, hyperparameters: Hyperparameters
+        self, features: Array, losses: Array, unordered: Array, hyperparameters: Hyperparameters
     ) -> None:
         self._signal = hyperparameters.signal
-        self._scale = 1.0 / hyperparameters.lengths[groups]
-        self._data = features * self._scale
+        self._categories = np.flatnonzero(unordered)
+        self._weights = hyperparameters.lengths[unordered] ** -2.0  # of each category
+        self._scale = np.where(unordered, 0.0, 1.0 / hyperparameters.lengths)
+        self._data = features
         covariance = self._covariance(self._data, self._data)
         self._process = GaussianProcess(covariance, hyperparameters.noise + JITTER, losses)
 
     def believe(self, features: Array) -> Posterior:
         """Condition also on the mean at ``features``: see :meth:`GaussianProcess.believe`."""
-        points = features * self._scale
         more = copy.copy(self)
-        more._data = np.concatenate([self._data, points])
+        more._data = np.concatenate([self._data, features])
         more._process = self._process.believe(
-            self._covariance(self._data, points), self._covariance(points, points)
+            self._covariance(self._data, features), self._covariance(features, features)
         )
         return more
 
@@ -171,19 +174,23 @@ class Posterior:
         mean, variance = np.empty(len(features)), np.empty(len(features))
         for at in range(0, len(features), CHUNK):
             chunk = slice(at, at + CHUNK)
-            cross = self._covariance(self._data, features[chunk] * self._scale)
+            cross = self._covariance(self._data, features[chunk])
             mean[chunk] = self._process.mean(cross)
             variance[chunk] = self._signal - self._process.explained(cross)
         return mean, _root(variance)
 
     def mean(self, features: Array) -> Array:
         """Return only the mean, (m,); a standard deviation takes O(n²) more per point."""
-        return self._process.mean(self._covariance(self._data, features * self._scale))
+        return self._process.mean(self._covariance(self._data, features))
 
     def slopes(self, features: Array) -> tuple[Array, Array, Array, Array]:
-        """Return mean and standard deviation, (m,), and gradients, (m, n_features)."""
-        apart = (features * self._scale)[:, None, :] - self._data  # (m, n, n_features)
-        r = np.sqrt(5.0 * np.einsum("mnf,mnf->mn", apart, apart))
+        """Return mean and standard deviation, (m,), and gradients, (m, n_features).
+
+        The gradient is 0 along a category.
+        """
+        apart = features[:, None, :] * self._scale - self._data * self._scale  # (m, n, n_features)
+        squares = np.einsum("mnf,mnf->mn", apart, apart) + self._differing(features, self._data)
+        r = np.sqrt(5.0 * squares)
         decay = self._signal * np.exp(-r)
         cross = ((1.0 + r + r * r / 3.0) * decay).T
         slope = (-5.0 / 3.0) * (1.0 + r) * decay  # dk/dx = slope · (x - x_i)
@@ -194,10 +201,19 @@ class Posterior:
         return self._process.mean(cross), sd, by_mean, by_sd
 
     def _covariance(self, a: Array, b: Array) -> Array:
-        r = np.sqrt(5.0 * squared_distances(a, b))
+        squares = squared_distances(a * self._scale, b * self._scale) + self._differing(a, b)
+        r = np.sqrt(5.0 * squares)
         covariance: Array = (r * (r / 3.0 + 1.0) + 1.0) * np.exp(-r)
         covariance *= self._signal
         return covariance
+
+    def _differing(self, a: Array, b: Array) -> Array | float:
+        """Return what different categories add to the squared distances, (n, m)."""
+        parts = (
+            weight * (a[:, column, None] != b[:, column])
+            for column, weight in zip(self._categories, self._weights, strict=True)
+        )
+        return sum(parts, start=0.0)
 
 
 def _root(variance: Array) -> Array:

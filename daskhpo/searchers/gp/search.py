@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy.stats import qmc
 
+from daskhpo.core.arguments import check_choice, check_int, check_number
 from daskhpo.core.random import rng
-from daskhpo.core.searcher import Searcher, checked_points, described_points
+from daskhpo.core.searcher import Searcher, check_points, checked_points, described_points
 from daskhpo.core.space import Space
 from daskhpo.core.types import Array, Config, Report, Status, Trial, TrialId
 from daskhpo.searchers.gp.acquisition import (
@@ -24,6 +26,8 @@ from daskhpo.searchers.gp.encoding import Encoding
 from daskhpo.searchers.gp.local_search import N_STARTS, candidates, climb
 from daskhpo.searchers.gp.surrogate import Feasibility, Fitted, Surrogate
 from daskhpo.searchers.gp.warm_start import WarmStart, checked_past, described_past, past_rows
+
+Acq = Literal["EI", "LCB", "PI"]
 
 MAX_GRID = 1024  # up to this number of configurations, each is scored
 APART = 0.01  # smallest distance to a pending point, in some feature; 1: its whole range
@@ -53,7 +57,7 @@ class GPSearch(Searcher):
     xi : smallest improvement that PI counts, in standard deviations of the losses.
     warm_start : the directory of another study with a comparable metric, or pairs of a
         configuration and its loss; None: none. Their relevance is learned. Results outside this
-        space are ignored.
+        space, or with another value of one of its constants, are ignored.
     points_to_evaluate : configurations to try first, in this order.
 
     Raises
@@ -73,22 +77,21 @@ class GPSearch(Searcher):
 
     def __init__(
         self,
-        acq: Literal["EI", "LCB", "PI"] = "EI",
+        acq: Acq = "EI",
         n_initial_points: int = 8,
         kappa: float = 1.96,
         xi: float = 0.01,
         warm_start: WarmStart | None = None,
         points_to_evaluate: Sequence[Config] | None = None,
     ) -> None:
-        if acq not in ("EI", "LCB", "PI"):
-            raise ValueError(f"acq={acq!r} must be 'EI', 'LCB' or 'PI'")
-        if not isinstance(n_initial_points, int) or n_initial_points < 1:
-            raise ValueError(f"n_initial_points={n_initial_points!r} must be an int of at least 1")
-        if not kappa >= 0 or not xi >= 0:
-            raise ValueError(f"kappa={kappa!r} and xi={xi!r} must not be negative")
-        self.acq, self.n_initial_points, self.kappa, self.xi = acq, n_initial_points, kappa, xi
-        self.warm_start = checked_past(warm_start)
-        self.points_to_evaluate = points_to_evaluate
+        self.acq: Acq = check_choice("acq", acq, get_args(Acq))
+        self.n_initial_points = check_int("n_initial_points", n_initial_points, at_least=1)
+        self.kappa = check_number("kappa", kappa, at_least=0)
+        self.xi = check_number("xi", xi, at_least=0)
+        self.warm_start = self._past = checked_past(warm_start)
+        if isinstance(self.warm_start, Path):  # the process may change its folder before `setup`
+            self._past = self.warm_start.absolute()
+        self.points_to_evaluate = check_points(points_to_evaluate)
 
     def __repr__(self) -> str:
         options = [
@@ -105,7 +108,7 @@ class GPSearch(Searcher):
         self._space, self._seed = space, seed
         self._points = checked_points(self.points_to_evaluate, space)
         self._encoding = Encoding(space)
-        past = ([], []) if self.warm_start is None else past_rows(self.warm_start, space)
+        past = ([], []) if self._past is None else past_rows(self._past, space)
         self._evidence = Dataset(*past)
         self._tried: set[bytes] = set()
         self._design = np.empty((0, len(space.domains)))
@@ -178,16 +181,16 @@ class GPSearch(Searcher):
             return value
 
         def score_and_slope(units: Array) -> tuple[Array, Array]:
-            value, slope = np.zeros(len(units)), np.zeros((len(units), len(encoding.owner)))
+            value, slope = np.zeros(len(units)), np.zeros(units.shape)
             if surrogate is not None:
                 mean, sd, d_mean, d_sd = posterior.slopes(surrogate.at(units))
                 value, by_mean, by_sd = acquisition(mean, sd)
                 full = by_mean[:, None] * d_mean + by_sd[:, None] * d_sd
-                slope = full[:, : len(encoding.owner)]
+                slope = full[:, : units.shape[1]]
             if feasibility is not None:
                 more, by_feature = feasibility.log_weight_and_slope(units)
                 value, slope = value + more, slope + by_feature
-            return value, slope[:, encoding.first_column]
+            return value, slope
 
         if encoding.n_configs <= MAX_GRID:
             pool = encoding.grid()
@@ -200,7 +203,8 @@ class GPSearch(Searcher):
                 part[np.argsort(-values, kind="stable")[:N_STARTS]]
                 for part, values in zip(parts, scored, strict=True)
             ]
-            polished = climb(encoding, np.concatenate(starts), score, score_and_slope)
+            known = self._evidence.known
+            polished = climb(encoding, np.concatenate(starts), known, score, score_and_slope)
             pool = np.concatenate([*parts, polished])
             scores = np.concatenate([*scored, score(polished)])
         return self._first_new(pool[np.argsort(-scores, kind="stable")])

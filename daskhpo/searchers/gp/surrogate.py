@@ -30,15 +30,14 @@ class Fitted:
         self._value: Hyperparameters | None = None
         self._n = 0
 
-    def to(self, features: Array, losses: Array, groups: Array, n: int) -> Hyperparameters:
+    def to(self, features: Array, losses: Array, unordered: Array, n: int) -> Hyperparameters:
         """Return hyperparameters; refit them to this data if due.
 
         ``n``: number of all observations; the data may be a part of them.
         """
-        n_groups = int(groups.max(initial=-1)) + 1
         due = n != self._n if n <= 100 else 10 * n >= 11 * self._n
-        if self._value is None or len(self._value.lengths) != n_groups or due:
-            self._value = fit(features, losses, groups, self._value)
+        if self._value is None or len(self._value.lengths) != len(unordered) or due:
+            self._value = fit(features, losses, unordered, self._value)
             self._n = n
         return self._value
 
@@ -68,12 +67,11 @@ class Surrogate:
         units = np.array([row.unit for row in kept])
         features = self._features(units, resources, np.array([PAST * row.past for row in kept]))
         losses = standardised([row.loss for row in kept])
-        n_domains = len(encoding.sizes)
-        extra = features.shape[1] - len(encoding.owner)
-        groups = np.r_[encoding.owner, n_domains + np.arange(extra)].astype(int)
+        unordered = np.zeros(features.shape[1], bool)  # resource and study have an order
+        unordered[: len(encoding.ordered)] = ~encoding.ordered
         few = most_telling(kept, MAX_FIT_ROWS)
-        hyperparameters = fitted.to(features[few], losses[few], groups, len(rows))
-        self.posterior = Posterior(features, losses, groups, hyperparameters)
+        hyperparameters = fitted.to(features[few], losses[few], unordered, len(rows))
+        self.posterior = Posterior(features, losses, unordered, hyperparameters)
         tried = np.unique(units, axis=0)
         means = self.posterior.mean(self.at(tried))
         order = np.argsort(means, kind="stable")[:3]
@@ -116,8 +114,8 @@ class Feasibility:
         features = encoding.features(np.array([*bad, *good]))
         labels = np.r_[np.ones(len(bad)), np.zeros(len(good))]
         n = len(rows) + len(failed)
-        hyperparameters = fitted.to(features, labels, encoding.owner, n)
-        self._posterior = Posterior(features, labels, encoding.owner, hyperparameters)
+        hyperparameters = fitted.to(features, labels, ~encoding.ordered, n)
+        self._posterior = Posterior(features, labels, ~encoding.ordered, hyperparameters)
         self._below = log_probability_of_improvement(0.5)
 
     def log_weight(self, units: Array) -> Array:

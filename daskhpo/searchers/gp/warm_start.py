@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from daskhpo.core.arguments import check_list, check_path, plain_number, shown
+from daskhpo.core.errors import InvalidArgument
+from daskhpo.core.plain import to_python
 from daskhpo.core.space import Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.gp.dataset import Observation
@@ -28,6 +32,7 @@ class Past(NamedTuple):
     resource: int = 0
 
 
+PAIRS = "pairs of a configuration and its loss, such as [({'lr': 0.1}, 0.5)]"
 WarmStart = str | Path | Iterable[tuple[Config, float]]
 
 
@@ -38,17 +43,20 @@ def checked_past(warm_start: WarmStart | None) -> Path | list[Past] | None:
     ------
     TypeError : it is neither a path nor pairs of a dict and a number.
     """
-    if warm_start is None or isinstance(warm_start, (str, Path)):
-        return None if warm_start is None else Path(warm_start)
+    if warm_start is None:
+        return None
+    if isinstance(warm_start, (str, os.PathLike)):
+        return check_path("warm_start", warm_start)
     results = []
-    for pair in warm_start:
+    for pair in check_list("warm_start", warm_start, of=PAIRS):
         match pair:
-            case (Mapping() as config, int() | float() as loss):
-                results.append(Past(dict(config), float(loss)))
+            case (Mapping() as config, loss) if (number := plain_number(loss)) is not None:
+                plain = {name: to_python(value) for name, value in config.items()}
+                results.append(Past(plain, float(number)))
             case _:
-                raise TypeError(
-                    f"warm_start: {pair!r} is no pair of a configuration and its loss; give the "
-                    "directory of a study, or such pairs (negate a metric that is maximised)"
+                raise InvalidArgument(
+                    f"warm_start: {shown(pair)} is no pair of a configuration and its loss; give "
+                    f"the directory of a study, or {PAIRS} (negate a metric that is maximised)"
                 )
     return results
 
@@ -70,8 +78,9 @@ def past_rows(
 ) -> tuple[list[Observation], list[tuple[float, ...]]]:
     """Return the results as observations, and the points of failed trials.
 
-    Results with a value outside its domain in ``space`` are ignored. Hyperparameters that are not
-    in ``space`` must be constant in the results.
+    Results with a value outside its domain in ``space`` are ignored, and so are those with another
+    value of a constant: they say nothing about this space. Hyperparameters that are not in
+    ``space`` must be constant in the results.
 
     Raises
     ------
@@ -93,12 +102,15 @@ def past_rows(
         )
     rows, failed = [], []
     for config, loss, resource in results:
-        if all(domain.contains(config[name]) for name, domain in space.domains.items()):
-            unit = tuple(space.to_unit(config))
-            if math.isfinite(loss):
-                rows.append(Observation(unit, resource, loss, past=True))
-            else:
-                failed.append(unit)
+        try:
+            own = space.complete({name: value for name, value in config.items() if name in space})
+        except ValueError:
+            continue
+        unit = tuple(space.to_unit(own))
+        if math.isfinite(loss):
+            rows.append(Observation(unit, resource, loss, past=True))
+        else:
+            failed.append(unit)
     if not rows and not failed:
         raise ValueError(f"{where}: none of its {len(results)} results lies in {space!r}")
     return rows, failed

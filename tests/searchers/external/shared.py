@@ -34,7 +34,7 @@ EVERY_KIND = Space(
         "batch_size": Ordinal([16, 64, 1024]),
         "norm": Categorical([None, True, 1, 1.0, "True", (1, "a")]),
         "none": None,
-        "pair": (1, 2.5),
+        "pair": (2.5, 1),
     }
 )
 

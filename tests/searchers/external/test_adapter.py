@@ -12,7 +12,7 @@ from daskhpo.searchers.external.adapter import AskTellSearcher, Optimiser, Trial
 from daskhpo.space import Categorical, Domain, Ordinal, Real, Space
 from tests.searchers.external.shared import report, start
 
-SPACE = Space({"x": Real(0.0, 10.0), "kind": Categorical([1, True, "1"]), "constant": (1, 2)})
+SPACE = Space({"x": Real(0.0, 10.0), "kind": Categorical([1, True, "1"]), "constant": (2, 1)})
 
 
 class Counting(Optimiser):
@@ -85,7 +85,7 @@ def config_at(x, kind=True):
 
 
 def test_a_proposal_gets_the_spaces_constants(searcher):
-    assert searcher.suggest(0) == {"x": 0.0, "kind": True, "constant": (1, 2)}
+    assert searcher.suggest(0) == {"x": 0.0, "kind": True, "constant": (2, 1)}
 
 
 def test_a_proposal_is_told_by_its_own_handle(searcher, told):

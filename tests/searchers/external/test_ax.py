@@ -88,7 +88,7 @@ def test_it_learns_from_an_earlier_session():
 
 
 def test_a_space_that_was_tried_all_over_is_drawn_from_at_random():
-    space = Space({"n": Integer(1, 2), "kind": Categorical("ab")})
+    space = Space({"n": Integer(1, 2), "kind": Categorical([*"ab"])})
     searcher = AxSearch()
     searcher.setup(space, 0)
     found = []

@@ -53,7 +53,7 @@ def test_hyperopt_records_what_is_trained():
     searcher = ready()
     config = {
         "lr": 1e-3, "shift": 0.5, "fc size (α)": -2, "layers": 70, "momentum": 0.9,
-        "batch_size": 64, "norm": True, "none": None, "pair": (1, 2.5),
+        "batch_size": 64, "norm": True, "none": None, "pair": (2.5, 1),
     }  # fmt: skip
     start(searcher, 0)
     report(searcher, 0, config, loss=1.0)
@@ -84,5 +84,5 @@ def test_it_learns_from_an_earlier_session():
 
 
 def test_no_trial_at_random_is_no_way_to_begin():
-    with pytest.raises(ValueError, match="n_startup_trials=0 must be an int of at least 1"):
+    with pytest.raises(ValueError, match="n_startup_trials=0 must be at least 1"):
         HyperOptSearch(n_startup_trials=0)

@@ -220,7 +220,7 @@ def test_neither_address_nor_token_is_part_of_a_study():
     ("address", "token", "message"),
     [
         ("sigopt.example.org", TOKEN, "must begin with http:// or https://"),
-        ("http://sigopt.example.org", "", "token is empty"),
+        ("http://sigopt.example.org", "", "token is not given"),
     ],
 )
 def test_a_wrong_address_or_no_token_is_refused(address, token, message):

@@ -185,10 +185,13 @@ def test_its_repr_is_one_line_that_names_the_regressor():
         ({"acq_func": "PIps"}, "acq_func='PIps' needs the seconds of each trial"),
         ({"acq_func": "MES"}, "acq_func='MES' draws from numpy's global generator"),
         ({"acq_func": "PVRS"}, "acq_func='PVRS' takes minutes"),
-        ({"acq_func": "UCB"}, r"acq_func='UCB' must be one of \['LCB', 'EI', 'PI', 'gp_hedge'\]"),
-        ({"n_initial_points": 0}, "n_initial_points=0 must be an int of at least 1"),
-        ({"initial_point_generator": "latin"}, "initial_point_generator='latin' must be one of"),
-        ({"acq_optimizer": "adam"}, "acq_optimizer='adam' must be one of"),
+        ({"acq_func": "UCB"}, r"acq_func='UCB' must be 'LCB', 'EI', 'PI' or 'gp_hedge'"),
+        ({"n_initial_points": 0}, "n_initial_points=0 must be at least 1"),
+        (
+            {"initial_point_generator": "latin"},
+            "initial_point_generator='latin' must be 'random', 'sobol'",
+        ),
+        ({"acq_optimizer": "adam"}, "acq_optimizer='adam' must be 'auto'"),
         ({"base_estimator": "RF", "acq_optimizer": "lbfgs"}, "'lbfgs' needs gradients"),
     ],
 )
