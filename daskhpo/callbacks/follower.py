@@ -18,6 +18,7 @@ from daskhpo.results.progress import StudyProgress
 logger = logging.getLogger("daskhpo")
 
 JOURNAL_POLL_SECONDS = 0.2
+END_SECONDS = 60.0  # for callbacks to finish, such as uploads, after the end
 SESSION_LINE = b'{"record":"began"'  # begins the line of each `SessionStarted`
 
 
@@ -28,10 +29,12 @@ class CallbackList:
     ----------
     callbacks : those that are still called.
     progress : the study so far.
+    running : the callback that is being called, or None.
     """
 
     def __init__(self, callbacks: Sequence[Callback], info: StudyInfo) -> None:
         self.callbacks = list(callbacks)
+        self.running: Callback | None = None
         self.progress = StudyProgress(info.objective, keep_ended=False)
         self._n_reports = 0
         self._each("on_study_start", info)
@@ -79,11 +82,13 @@ class CallbackList:
 
     def _each(self, hook: str, *values: object) -> None:
         for callback in [*self.callbacks]:
+            self.running = callback
             try:
                 getattr(callback, hook)(*values)
-            except Exception:
+            except BaseException:  # SystemExit, too, ends no other callback
                 logger.exception("%r raised and will not be called again", callback)
                 self.callbacks.remove(callback)
+            self.running = None
 
 
 def _by_unit(record: Record) -> Iterator[Record]:
@@ -106,6 +111,7 @@ class JournalFollower:
         self._info, self._callbacks = info, callbacks
         self._path = info.directory / "journal.jsonl"
         self._offset = 0
+        self._list: CallbackList | None = None
         self._damaged = False
         self._detaching = False
         self._over = threading.Event()
@@ -124,12 +130,16 @@ class JournalFollower:
 
     def _end(self) -> None:
         self._over.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        if self._thread.ident is None:
+            return
+        self._thread.join(END_SECONDS)
+        if self._thread.is_alive():
+            what = "the callback %r still works %g s after the end; it is not waited for"
+            logger.warning(what, self._list.running if self._list else None, END_SECONDS)
 
     def _run(self) -> None:
         session = _n_sessions(self._path)
-        callbacks = CallbackList(self._callbacks, replace(self._info, session=session))
+        callbacks = self._list = CallbackList(self._callbacks, replace(self._info, session=session))
         while not self._over.wait(JOURNAL_POLL_SECONDS):
             self._read(callbacks)
         self._read(callbacks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import replace
 
 import pytest
@@ -117,6 +118,32 @@ def test_a_callback_that_raises_is_left_out_and_logged_once(follow, caplog, meth
     assert logged.exc_info[0] is ZeroDivisionError
     assert good.records == EARLIER + LATER
     assert good.told[-1] == "end"
+
+
+def test_a_callback_may_not_even_end_the_others_by_system_exit(follow, caplog):
+    class Leaves(Notes):
+        def on_record(self, record, progress):
+            raise SystemExit(3)
+
+    good = Notes()
+    follow(Leaves(), good)
+    assert good.records == EARLIER + LATER
+
+
+def test_a_callback_that_does_not_return_is_not_waited_for_without_end(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(follower_module, "END_SECONDS", 0.1)
+    leave = threading.Event()
+
+    class Hangs(Notes):
+        def on_study_end(self, study):
+            leave.wait()
+
+    info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
+    JournalFollower(info, [Hangs()]).finish()
+    leave.set()
+    assert "the callback Notes() still works 0.1 s after the end" in caplog.text
 
 
 def test_a_line_that_is_not_finished_is_told_when_it_is(tmp_path, monkeypatch):

@@ -19,7 +19,9 @@ from distributed import Client, LocalCluster, Nanny, SpecCluster
 
 from daskhpo import Study, Trainable, load_study
 from daskhpo.core.errors import NoSuitableWorkers, StudyFailed, StudyLocked, StudyMismatch
+from daskhpo.executors.dask import channel, executor, lease_manager
 from daskhpo.schedulers import ASHA, FIFO
+from daskhpo.searchers import GPSearch
 from daskhpo.space import Real
 
 pytestmark = pytest.mark.cluster
@@ -367,6 +369,113 @@ def test_workers_of_one_host_that_see_all_devices_are_told_different_ones(
         )
     assert (frame.status == "completed").all(), frame.reason.tolist()
     assert frame.groupby("device").process.nunique().tolist() == [1, 1]
+
+
+def test_a_trials_cpus_are_the_threads_of_its_process(make_study: Any) -> None:
+    def report(config: Any, trial: Any) -> None:
+        trial.report({"loss": 0.0, "threads": int(os.environ["OMP_NUM_THREADS"])})
+
+    run = make_study(report, FIFO(1)).run
+    result = run(num_trials=1, resources={"cpu": 2}, progress=False)
+    assert result.trials().threads.tolist() == [2]
+
+
+# -- code that does not come back, and what no message can hold ----------------------------------
+
+
+class Hangs(Trainable):
+    def setup(self, config: Any) -> None:
+        self.n = 0
+
+    def step(self) -> float:
+        self.n += 1
+        while self.n == 3:
+            time.sleep(0.01)
+        return 1.0
+
+    def save_checkpoint(self) -> Any:
+        return self.n
+
+    def load_checkpoint(self, state: Any) -> None:
+        self.n = state
+
+
+@pytest.mark.parametrize("how", ["time_budget", "stop"])
+def test_a_study_ends_without_code_that_does_not_return(
+    how: str, make_study: Any, monkeypatch: pytest.MonkeyPatch, wait_for: Any
+) -> None:
+    monkeypatch.setattr(executor, "INTERRUPT_SECONDS", 0.3)
+    monkeypatch.setattr(lease_manager, "LEASE_END_SECONDS", 0.3)
+    study = make_study(Hangs, FIFO(9))
+    options = {"time_budget": 2.0} if how == "time_budget" else {}
+    handle = study.start(2, max_concurrent=1, checkpoint="every:1", progress=False, **options)
+    if how == "stop":
+        wait_for(lambda: len(handle_history(study)) >= 2, "two units are reported")
+        handle.stop("enough")
+    result = handle.wait()
+    assert result.trials().status.tolist() == ["queued"]
+    assert result.trial(0).resource == 2
+    assert [ref.resource for ref in result.checkpoints()] == [2]  # it goes on from there
+
+
+def handle_history(study: Study) -> Any:
+    return load_study(study.path).history() if study.path.exists() else []
+
+
+def test_what_is_raised_while_replies_are_sent_ends_the_study(
+    make_study: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Any, command: Any) -> None:
+        raise ZeroDivisionError("cannot be sent")
+
+    monkeypatch.setattr(channel.SocketReply, "send", refuse)
+    monkeypatch.setattr(lease_manager, "LEASE_END_SECONDS", 0.3)
+    with pytest.raises(ZeroDivisionError, match="cannot be sent"):
+        make_study(Hangs).run(num_trials=2, max_concurrent=1, progress=False)
+
+
+def test_a_function_that_catches_its_stop_holds_no_slot(client: Client, make_study: Any) -> None:
+    def train(config: Any, trial: Any) -> None:
+        for _ in range(trial.max_t):
+            try:
+                trial.report(config["x"])
+            except:  # noqa: E722
+                continue
+
+    result = make_study(train, ASHA(9)).run(num_trials=12, client=client, progress=False)
+    assert set(result.trials().status) == {"completed", "stopped"}
+
+
+def test_numbers_of_any_size_and_any_text_arrive(client: Client, make_study: Any) -> None:
+    def train(config: Any, trial: Any) -> None:
+        if trial.id == 1:
+            raise ValueError("cannot read t\udce9l\udce9.csv")
+        trial.report({"loss": config["x"], "flops": 3 * 10**20 + 1})
+
+    result = make_study(train, FIFO(1)).run(num_trials=2, client=client, progress=False)
+    assert result.trial(0).metrics["flops"] == 3 * 10**20 + 1
+    assert result.trial(1).reason == r"ValueError: cannot read t\udce9l\udce9.csv"
+
+
+def test_one_slot_gives_the_same_study_each_time(tmp_path: Path) -> None:
+    def train(config: Any, trial: Any) -> None:
+        trial.report((config["x"] - 0.3) ** 2)
+
+    def configs(name: str) -> Any:
+        study = Study(
+            train,
+            {"x": Real(0, 1)},
+            "loss",
+            scheduler=FIFO(1),
+            searcher=GPSearch(n_initial_points=3),
+            storage=tmp_path,
+            name=name,
+        )
+        result = study.run(num_trials=12, max_concurrent=1, progress=False)
+        assert result.cost()["fallback_trials"] == 0
+        return result.trials()["config/x"].tolist()
+
+    assert configs("first") == configs("second")
 
 
 # -- the coordinator's process -------------------------------------------------------------------
