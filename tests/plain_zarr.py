@@ -56,11 +56,20 @@ def files(path: Path, ref: CheckpointRef) -> list[Path]:
     return sorted(chunks, key=lambda chunk: int(chunk.suffix[1:]))
 
 
+def encode_state(
+    state: Any, trial: int = 0, resource: int = 0
+) -> tuple[codec.ByteArray, codec.Layout]:
+    """Return a state's row, with its checksum, and its layout."""
+    taken = codec.snapshot(state, trial, resource)
+    codec.seal([taken.buffer])
+    return taken.buffer, taken.layout
+
+
 def write_in_chunks(
     store: ZarrStore, ref: CheckpointRef, state: Any, n_chunk: int
 ) -> CheckpointRef:
     """Write a row in several chunks, by zarr; for rows above 1 GiB older versions did so."""
-    row, one = codec.encode_state(state, ref.trial, ref.resource)
+    row, one = encode_state(state, ref.trial, ref.resource)
     layout = codec.Layout.of(one.tree, one.n_header, one.n_bytes, n_chunk)
     with zarr.config.set({"array.write_empty_chunks": True}):
         group = zarr.open_group(store.path, mode="a", attributes={"daskhpo": {"format": 1}})

@@ -226,13 +226,6 @@ def in_pieces(state: Any, trial: int, resource: int) -> tuple[list[ByteArray], L
     return pieces, layout
 
 
-def encode_state(state: Any, trial: int = 0, resource: int = 0) -> tuple[ByteArray, Layout]:
-    """Return a state's row, with its checksum, and its layout."""
-    taken = snapshot(state, trial, resource)
-    seal([taken.buffer])
-    return taken.buffer, taken.layout
-
-
 def seal(pieces: Sequence[ByteArray]) -> int:
     """Write a row's checksum into its first piece, and return it."""
     crc = checksum(pieces[0])

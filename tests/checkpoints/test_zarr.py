@@ -21,7 +21,7 @@ from daskhpo.checkpoints import CleanupResult, ZarrStore, codec
 from daskhpo.checkpoints.local_store import is_local
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing
 from daskhpo.testing.stores import CheckpointStoreContract, a_ref, a_state, assert_same_state
-from tests.plain_zarr import check, write_in_chunks
+from tests.plain_zarr import check, encode_state, write_in_chunks
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_any_zarr_reader_sees_the_same_bytes(store):
     assert [name for name, _ in group.arrays()] == [refs[0].array]
     array = group[refs[0].array]
     for ref in refs:
-        assert array[ref.id].tobytes() == codec.encode_state(a_state(ref.id), 0, 1)[0].tobytes()
+        assert array[ref.id].tobytes() == encode_state(a_state(ref.id), 0, 1)[0].tobytes()
 
 
 def test_rows_from_10_000_on_are_in_arrays_of_their_own(store):
@@ -112,7 +112,7 @@ def test_a_tensor_is_found_from_zarr_alone_by_the_arrays_attributes(store):
 
 def test_what_zarr_itself_writes_is_read(store, tmp_path):
     ref = store.write(a_ref(row=0), a_state(1))
-    row, _ = codec.encode_state(a_state(2))
+    row, _ = encode_state(a_state(2))
     with zarr.config.set({"array.write_empty_chunks": True}):
         zarr.open_group(store.path, mode="r+")[ref.array][3] = row
     copied = codec.complete_ref(a_ref(row=3), ref.array, row.nbytes, codec.checksum(row))

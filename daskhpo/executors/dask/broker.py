@@ -95,10 +95,6 @@ class Broker:
             if (holder := self._holder.get(worker)) is not None:
                 holder.give_back(worker)
 
-    def is_retiring(self, worker: str) -> bool:
-        """True if the worker is about to leave."""
-        return worker in self._retiring
-
     def forget(self, worker: str) -> None:
         """Remove a worker that has left the cluster."""
         self._retiring.discard(worker)

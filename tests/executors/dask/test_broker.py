@@ -47,7 +47,8 @@ def test_a_worker_that_goes_is_asked_back_and_given_to_nobody(workers: dict[str,
     assert study.asked_back == ["a"]
     leave(broker, study, "a")
     assert study.workers == ["b"]
-    assert broker.is_retiring("a")
+    broker.share()
+    assert study.workers == ["b"]
 
 
 def test_a_worker_that_comes_at_the_address_of_one_that_went_is_given_out(
