@@ -18,7 +18,7 @@ from daskhpo.results.progress import StudyProgress
 logger = logging.getLogger("daskhpo")
 
 JOURNAL_POLL_SECONDS = 0.2
-END_SECONDS = 60.0  # for callbacks to finish, such as uploads, after the end
+CALLBACK_END_SECONDS = 60.0  # for callbacks to finish, such as uploads, after the end
 SESSION_LINE = b'{"record":"began"'  # begins the line of each `SessionStarted`
 
 
@@ -132,10 +132,10 @@ class JournalFollower:
         self._over.set()
         if self._thread.ident is None:
             return
-        self._thread.join(END_SECONDS)
+        self._thread.join(CALLBACK_END_SECONDS)
         if self._thread.is_alive():
             what = "the callback %r still works %g s after the end; it is not waited for"
-            logger.warning(what, self._list.running if self._list else None, END_SECONDS)
+            logger.warning(what, self._list.running if self._list else None, CALLBACK_END_SECONDS)
 
     def _run(self) -> None:
         session = _n_sessions(self._path)

@@ -319,7 +319,7 @@ class ExecutorContract:
         first = run(study, 1, time_budget=0.3)
         assert first.stop_reason == "the time budget is spent"
         assert first.trials()["status"].tolist() == ["queued"]
-        second = run(study, 1, resume=True)
+        second = run(study, 1, if_exists="resume")
         assert second.trials()["status"].tolist() == ["completed"]
         assert second.cost()["retrained_units"] == 0
         assert second.history()["seconds"].max() >= 1.0, "100 units of 0.01 s"

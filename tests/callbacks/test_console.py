@@ -125,7 +125,7 @@ def test_names_are_no_markup(file, name):
 
 def test_control_characters_are_shown_and_not_obeyed():
     file, name = io.StringIO(), "a\x1b[2J\nb"
-    _, followers = followed(file, [Suggested(0, {name: name}, 0, 0.0)], name=name, metric=name)
+    _, followers = followed(file, [Suggested(0, {name: name}, 0, 0.0)], name=name)
     followers.apply(StopRequested("\x1b[31mbad", 2.0))
     followers.end()
     assert "\x1b" not in file.getvalue()

@@ -133,7 +133,7 @@ def test_a_callback_may_not_even_end_the_others_by_system_exit(follow, caplog):
 def test_a_callback_that_does_not_return_is_not_waited_for_without_end(
     tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(follower_module, "END_SECONDS", 0.1)
+    monkeypatch.setattr(follower_module, "CALLBACK_END_SECONDS", 0.1)
     leave = threading.Event()
 
     class Hangs(Notes):

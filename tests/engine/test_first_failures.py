@@ -159,5 +159,5 @@ def test_each_session_counts_for_itself(desk):
 def test_a_negative_number_is_refused(number):
     from daskhpo import RunOptions
 
-    with pytest.raises(ValueError, match=f"max_failed_trials={number} must be 0 or more"):
+    with pytest.raises(ValueError, match=f"max_failed_trials={number} must be at least 0"):
         RunOptions(max_failed_trials=number)

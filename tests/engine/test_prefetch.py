@@ -771,7 +771,7 @@ def test_a_study_on_workers_searches_ahead(tmp_path):
         storage=tmp_path,
         name="study",
     )
-    result = study.run(num_trials=6, max_concurrent=1, progress=False)
+    result = study.run(num_trials=6, max_concurrent=2, progress=False)
     configs = [result.trial(number).config for number in range(6)]
     assert [config for config in configs if config.get("ahead")]
     assert not [config for config in configs if config.get("ahead") is False]

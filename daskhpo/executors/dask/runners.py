@@ -189,20 +189,20 @@ class TrialStopped(BaseException):  # not an Exception, which user code may catc
 
 
 @dataclass(frozen=True, slots=True)
-class _Raised:
+class _ErrorAnswer:
     """What the function, its `state` or its report raised."""
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class _StateAnswer:
     """What the function's `state` returned."""
 
     value: Any
 
 
-_Answer = SegmentOutcome | _Raised | _State
+_Answer = SegmentOutcome | _ErrorAnswer | _StateAnswer
 
 
 class FunctionRunner:
@@ -256,9 +256,9 @@ class FunctionRunner:
 
         def order() -> bool:
             try:
-                self._answers.put(_State(make()))
+                self._answers.put(_StateAnswer(make()))
             except BaseException as error:
-                self._answers.put(_Raised(error))
+                self._answers.put(_ErrorAnswer(error))
             return False
 
         self._orders.put(order)
@@ -285,9 +285,9 @@ class FunctionRunner:
 
     def _answer(self) -> Any:
         match self._answers.get():
-            case _State(value):
+            case _StateAnswer(value):
                 return value
-            case _Raised(error):
+            case _ErrorAnswer(error):
                 try:
                     raise error
                 finally:  # else a reference cycle would remain: error, traceback, frame
@@ -308,7 +308,7 @@ class FunctionRunner:
             if self._closing:
                 self._thread_failed = error
             else:
-                self._answers.put(_Raised(error))
+                self._answers.put(_ErrorAnswer(error))
         else:
             if not self._closing:
                 self._answers.put(SegmentOutcome.ENDED)
@@ -336,7 +336,7 @@ class FunctionRunner:
                 context.checkpoint = None  # free it: it may be large
             segment.add(context.resource + 1, metrics)
         except BaseException as error:
-            self._wait(_Raised(error))
+            self._wait(_ErrorAnswer(error))
         context.resource += 1
         self._state = state
         if context.is_complete:

@@ -415,7 +415,7 @@ def test_a_study_ends_without_code_that_does_not_return(
     result = handle.wait()
     assert result.trials().status.tolist() == ["queued"]
     assert result.trial(0).resource == 2
-    assert [ref.resource for ref in result.checkpoints()] == [2]  # it goes on from there
+    assert max(ref.resource for ref in result.checkpoints()) == 2  # it goes on from there
 
 
 def handle_history(study: Study) -> Any:
