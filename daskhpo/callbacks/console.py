@@ -209,7 +209,7 @@ class ConsoleProgress(Callback):
         else:
             shown = f"{rate * 3600:.2g} trials/h"
         left = None if over or study.stop_reason else self._left(study, rate)
-        return f"{shown} on {slots}" + (f", {_clock(left)} left" if left else "")
+        return f"{shown} on {slots}" + (f", {_clock(left)} left" if left and left >= 1 else "")
 
     def _rate(self, study: StudySummary) -> float | None:
         """Return trials per second up to the last end of one; None: no trial has ended."""
