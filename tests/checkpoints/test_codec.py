@@ -44,6 +44,7 @@ def test_checkpoints_of_one_architecture_share_a_layout_whatever_their_values():
     assert len({layout.n_bytes for layout in layouts}) == 1
 
 
+@pytest.mark.slow
 def test_a_history_that_grows_makes_few_layouts():
     names = {encode_state([np.ones(3), [0.1234567] * n])[1].name for n in range(0, 6000, 50)}
     assert len(names) <= 20
@@ -126,6 +127,7 @@ def test_a_snapshot_travels_as_bytes_and_json(use_list, tmp_path):
     assert_same_state(ZarrStore(tmp_path).read(ref), state)
 
 
+@pytest.mark.slow
 def test_a_large_snapshot_outlives_the_state_and_what_is_restored_outlives_it():
     state = {"w": np.arange(10**6), "t": torch.arange(10**6)}
     taken = snapshot(state, 0, 1)

@@ -79,6 +79,7 @@ def containers(children):
     return st.one_of(dicts, dicts.map(OrderedDict), lists, lists.map(tuple))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.recursive(leaves, containers, max_leaves=12))
 def test_any_state_comes_back_equal_in_value_type_and_dtype(state):

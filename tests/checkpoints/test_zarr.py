@@ -80,6 +80,7 @@ def test_the_check_that_follows_each_test_can_fail(store):
         check(store.path)
 
 
+@pytest.mark.slow
 def test_zarr_is_loaded_to_write_and_read_and_torch_is_not(tmp_path):
     code = (
         "import sys, numpy as np\n"
@@ -129,6 +130,7 @@ def test_a_checkpoint_is_one_file(store):
     assert set(files_of(store)) == before
 
 
+@pytest.mark.slow
 def test_zarr_is_loaded_beside_the_training_and_only_for_a_state(store):
     code = (
         "import pickle, sys, threading\n"
@@ -143,6 +145,7 @@ def test_zarr_is_loaded_beside_the_training_and_only_for_a_state(store):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_threads_that_write_while_zarr_is_loaded_wait_for_it(store):
     code = f"""
 import pickle, threading
@@ -454,6 +457,7 @@ def test_cleaning_leaves_what_is_not_its_own(store):
     assert files_of(store) == sorted(kept)
 
 
+@pytest.mark.slow
 def test_every_trial_may_have_another_architecture(store):
     refs = [store.write(a_ref(row, trial=row), {"w": np.ones(row)}) for row in range(100)]
     assert len(files_of(store)) == 1 + 2 * 100
@@ -514,6 +518,7 @@ def test_a_row_is_copied_to_another_file_system(store):
 # -- other processes -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_threads_may_use_one_store(store):
     def there_and_back(row):
         state = {f"w{row % 40}": np.full(1000, row)}
@@ -524,6 +529,7 @@ def test_threads_may_use_one_store(store):
     assert len(store.list()) == 200
 
 
+@pytest.mark.slow
 def test_tensors_come_back_from_disk(store):
     net = torch.nn.Linear(3, 4)
     optimizer = torch.optim.Adam(net.parameters())

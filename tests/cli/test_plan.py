@@ -127,6 +127,7 @@ def test_without_times_a_few_units_are_trained(capsys, folder):
     assert not (folder / "runs").exists()
 
 
+@pytest.mark.slow
 def test_trials_without_a_state_train_again(capsys):
     limits = ("--walltime", "55m", "--num-trials", "8", "--state-size", "none")
     out = output(capsys, "tune.py:told", "--seconds-per-unit", "600", "--workers", "1", *limits)

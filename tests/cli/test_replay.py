@@ -36,6 +36,7 @@ def output(capsys, *arguments, status=0):
 TABLE = ("curves.csv", "--metric", "loss", "--workers", "1", "--seeds", "8")
 
 
+@pytest.mark.slow
 def test_each_number_of_workers_has_a_table_and_an_answer(capsys):
     out = output(capsys, "curves.csv", "--metric", "loss", "--workers", "1,4", "--seeds", "8")
     assert "curves.csv: 30 learning curves, 30 of them with 9 units, the maximum" in out

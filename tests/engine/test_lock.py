@@ -160,6 +160,7 @@ def test_the_holder_notices_that_it_was_succeeded_and_leaves_the_new_lock_alone(
     assert json.loads(first.path.read_text())["token"] == "other"
 
 
+@pytest.mark.slow
 def test_of_many_processes_after_a_dead_holder_exactly_one_wins(tmp_path):
     n = 4
     for round_ in range(3):

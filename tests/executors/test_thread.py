@@ -139,6 +139,7 @@ def test_a_stop_from_this_process_ends_it(waiting, study):
     assert holder_of(study.path) is None
 
 
+@pytest.mark.slow
 def test_a_stop_from_another_process_ends_it(waiting, study):
     request_stop(study.path, holder_of(study.path)["token"], "enough of it")
     assert waiting.wait().stop_reason == "enough of it"

@@ -221,6 +221,7 @@ def test_a_file_that_begins_its_study_while_it_is_imported_is_refused(folder, ca
     assert not (folder / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_study_that_depends_on_who_imports_its_file_is_refused(folder):
     text = FILE.replace("scheduler=FIFO(3)", "scheduler=FIFO(3 + (__name__ == '__main__'))")
     text += "if __name__ == '__main__':\n"
@@ -231,6 +232,7 @@ def test_a_study_that_depends_on_who_imports_its_file_is_refused(folder):
     assert "is another study when the file is imported again" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_script_that_submits_the_study_it_defines_is_found(folder):
     text = FILE + (
         "if __name__ == '__main__':\n"

@@ -203,6 +203,7 @@ def an_optimizer(torch, lr=7.0):
     return torch.optim.SGD([{"params": [parameter]}], lr=lr)
 
 
+@pytest.mark.slow
 def test_torch_trains_each_epoch_at_its_rate():
     torch = pytest.importorskip("torch")
     optimizer = an_optimizer(torch)

@@ -234,6 +234,7 @@ class PaperAsha:
         return self.n_trials - 1, 0
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 10**6),

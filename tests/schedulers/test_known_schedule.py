@@ -46,6 +46,7 @@ def make(kind, **options):
     return kind(N_UNITS, 4, ["lr"], **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("synchronous", [False, True])
 def test_pbt_comes_near_the_best_schedule_and_beats_every_constant_rate(

@@ -66,6 +66,7 @@ def test_a_failed_trial_is_marked_so():
     assert [status for status, _ in recorded(searcher)] == ["FAILED"]
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_after_it_reported_has_the_worst_loss():
     searcher = ready()
     for number, loss in enumerate([7.0, 3.0]):

@@ -154,6 +154,7 @@ def test_it_learns_from_an_earlier_session():
     assert taught(SkoptSearch(), 40, n_proposals=5) < 0.6 * at_random
 
 
+@pytest.mark.slow
 def test_a_regressor_without_a_seed_gets_that_of_the_study():
     forest = ExtraTreesRegressor(n_estimators=5)
     found = []
