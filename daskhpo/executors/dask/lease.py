@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import multiprocessing
 import os
 import traceback
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
     from distributed import get_worker
 
     worker = get_worker()
+    _allow_children()
     shutdown = shutdown_of(worker)
     leases = leases_of(worker)
     try:
@@ -97,6 +99,15 @@ def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
             host.serve(worker.address, os.environ.get("SLURM_JOB_ID", ""))
     except OSError as error:  # the scheduler is gone, or closing
         logger.info("lease %s of %s ends: %r", slot, spec.study, error)
+
+
+def _allow_children() -> None:
+    """Let trials start processes, such as those of torch's DataLoader.
+
+    A nanny starts its worker as a daemon, to which multiprocessing forbids that. The flag is only
+    read in the worker itself; the nanny ends the worker all the same.
+    """
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
 
 
 @functools.lru_cache(maxsize=4)

@@ -345,3 +345,16 @@ def test_leases_talk_over_other_connections_than_plain_tcp(how: Any, make_study:
         result = study.run(num_trials=12, client=cluster, progress=False)
     assert len(result.trials()) == 12
     assert result.trials().resource.max() == 9
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn", "forkserver"])
+def test_a_trial_may_start_processes(how: str, client: Client, make_study: Any) -> None:
+    def train(config: Any, trial: Any) -> None:
+        import multiprocessing
+        from math import sqrt
+
+        with multiprocessing.get_context(how).Pool(2) as pool:
+            trial.report(sum(pool.map(sqrt, [1.0, 4.0])))
+
+    result = make_study(train, FIFO(1)).run(num_trials=2, client=client, progress=False)
+    assert result.trials().loss.tolist() == [3.0, 3.0], result.trials().reason.tolist()
