@@ -38,7 +38,8 @@ def check_parts(problem: Problem, trainable: Any) -> None:
     """
     check_kind("scheduler", problem.scheduler, Scheduler, "a scheduler, such as ASHA(max_t=27)")
     check_kind("searcher", problem.searcher, Searcher, "a searcher, such as RandomSearch()")
-    check_metric_name(problem.objective.metric)
+    metric = problem.objective.metric
+    check_metric_name(check_text("metric", metric, why="the name of a reported number"))
     for part in (problem.scheduler, problem.searcher):
         copy.deepcopy(part).setup(problem.space, problem.seed)
     _check_states(trainable, problem.scheduler)

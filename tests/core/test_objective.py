@@ -51,7 +51,7 @@ def test_a_target_is_reached_at_least_as_well(mode, value, reached):
     [
         ("acc", "maximise", "mode='maximise' must be 'min' or 'max'"),
         ("acc", None, "mode=None must be"),
-        ("", "min", "metric='' must not be empty: the name of a reported number"),
+        ("", "min", "metric='' must be a str: the name of a reported number"),
         (None, "min", "metric=None must be a str: the name"),
     ],
 )
