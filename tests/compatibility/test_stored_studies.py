@@ -189,7 +189,7 @@ def test_the_definition_is_that_of_the_directory(define):
 @STUDIES
 def test_a_manifest_is_written_as_it_was(define, tmp_path):
     study = define(tmp_path)
-    study.ask() if define is asha else study.start(1, progress=False).wait()
+    study.ask() if define is asha else study.start(2, progress=False).wait()
     study.close()
     then = json.loads((FIXTURES / study.name / "study.json").read_text())
     assert json.loads((study.path / "study.json").read_text()) == then
