@@ -21,7 +21,7 @@ from daskhpo import Study, Trainable, load_study
 from daskhpo.core.errors import NoSuitableWorkers, StudyFailed, StudyLocked, StudyMismatch
 from daskhpo.executors.dask import channel, executor, lease_manager
 from daskhpo.schedulers import ASHA, FIFO
-from daskhpo.searchers import GPSearch
+from daskhpo.searchers import GPSearch, RandomSearch
 from daskhpo.space import Real
 
 pytestmark = pytest.mark.cluster
@@ -476,6 +476,77 @@ def test_one_slot_gives_the_same_study_each_time(tmp_path: Path) -> None:
         return result.trials()["config/x"].tolist()
 
     assert configs("first") == configs("second")
+
+
+# -- the parts of a study, and its cluster ---------------------------------------------------------
+
+
+class Breaks(FIFO):
+    """A scheduler that raises in one of its methods."""
+
+    def __init__(self, method: str, error: BaseException) -> None:
+        super().__init__(3)
+        self.method, self.error = method, error
+
+    def next_action(self, trials: Any, can_start: bool) -> Any:
+        if self.method == "next_action" and trials:
+            raise self.error
+        return super().next_action(trials, can_start)
+
+    def on_report(self, trial: Any, report: Any) -> Any:
+        if self.method == "on_report":
+            raise self.error
+        return super().on_report(trial, report)
+
+
+class Bad(RandomSearch):
+    """A searcher that raises."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def suggest(self, trial: int) -> Any:
+        if trial:
+            raise self.error
+        return super().suggest(trial)
+
+
+def good(config: Any, trial: Any) -> None:
+    for _ in range(trial.resource, trial.max_t):
+        trial.report(config["x"])
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("odd"), SystemExit(3), KeyboardInterrupt("x")])
+@pytest.mark.parametrize("part", ["next_action", "on_report", "suggest"])
+def test_a_part_that_raises_ends_the_study_with_its_error(
+    part: str, error: BaseException, client: Client, tmp_path: Path
+) -> None:
+    is_search = part == "suggest"
+    study = Study(
+        good,
+        {"x": Real(0, 1)},
+        "loss",
+        scheduler=FIFO(3) if is_search else Breaks(part, error),
+        searcher=Bad(error) if is_search else None,
+        storage=tmp_path,
+        name="study",
+    )
+    handle = study.start(8, client=client, progress=False)
+    with pytest.raises(type(error), match=str(error)):
+        handle.wait()
+    assert study.path.exists()
+
+
+def test_a_cluster_that_is_closed_ends_the_study_with_an_error(
+    make_study: Any, wait_for: Any
+) -> None:
+    study = make_study(slow)
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as own:
+        handle = study.start(1000, client=own, progress=False)
+        wait_for(lambda: len(handle_history(study)) >= 1, "a unit is reported")
+    with pytest.raises(StudyFailed, match="the Dask cluster was closed while the study ran"):
+        handle.wait()
 
 
 # -- the coordinator's process -------------------------------------------------------------------
