@@ -106,14 +106,15 @@ def check_main_guard() -> None:
 
     if dask.config.get("distributed.worker.multiprocessing-method", "spawn") == "fork":
         return
+    path = getattr(sys.modules["__main__"], "__file__", None)
+    if path is None:  # a prompt, a notebook, `python -c`: workers have nothing to run again
+        return
     frame = sys._getframe()
-    while frame.f_code.co_name != "<module>" or frame.f_globals.get("__name__") != "__main__":
+    while frame.f_code.co_name != "<module>" or frame.f_code.co_filename != path:
         if frame.f_back is None:  # called in another thread than the script's
             return
         frame = frame.f_back
-    path, line = frame.f_globals.get("__file__"), frame.f_lineno
-    if path is None:  # a prompt, a notebook, `python -c`: workers have nothing to run again
-        return
+    line = frame.f_lineno
     try:
         statements = ast.parse(Path(path).read_bytes()).body
     except (OSError, SyntaxError, ValueError):
