@@ -267,8 +267,8 @@ def recommend(
 
     Raises
     ------
-    TypeError, ValueError : an argument is out of range; a name is no hyperparameter of the space;
-        a hyperparameter of the architecture is in ``schedule``.
+    TypeError, ValueError : an argument is out of range; the budget is too short for one full
+        training; a name is no hyperparameter of the space; a hyperparameter of the architecture is in ``schedule``.
 
     Examples
     --------
@@ -311,6 +311,13 @@ variant='promotion', compare='best')
 
 
 def _check(question: Question) -> None:
+    training = question.seconds_per_unit * question.max_t
+    if question.seconds < training:
+        raise ValueError(
+            f"budget: {question.seconds:g} s is {question.seconds / training:.0%} of one full "
+            f"training (max_t * seconds_per_unit = {training:g} s), so no trial would come to its "
+            "end: give more time, or a smaller max_t"
+        )
     known = question.space.domains
     for name, given in (("schedule", question.schedule), ("architecture", question.architecture)):
         if unknown := [each for each in given if each not in known]:

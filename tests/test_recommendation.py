@@ -102,9 +102,12 @@ def test_what_is_recommended_fits_the_space():
 @pytest.mark.parametrize("max_t", [1, 2, 3, 4, 5, 9, 27, 50, 81, 1000])
 @pytest.mark.parametrize("early", ["unknown", "telling", "misleading"])
 def test_every_length_of_training_has_a_recommendation(max_t, early):
-    assert ask(max_t=max_t, early=early).scheduler.max_t == max_t
+    assert ask(max_t=max_t, seconds_per_unit=20.0, early=early).scheduler.max_t == max_t
     if max_t >= 4:
-        assert ask(max_t=max_t, early=early, schedule=["lr"]).scheduler.max_t == max_t
+        assert (
+            ask(max_t=max_t, early=early, seconds_per_unit=20.0, schedule=["lr"]).scheduler.max_t
+            == max_t
+        )
 
 
 def test_a_grid_is_recommended_from_the_budget_on_that_finishes_it():
@@ -130,6 +133,7 @@ def test_a_category_alone_is_mutated_by_pbt_however_small_the_population():
     ("changes", "message"),
     [
         ({"budget": "soon"}, "budget='soon'"),
+        ({"budget": "27m"}, "budget: 1620 s is 33% of one full training"),
         ({"workers": 0}, "workers=0 must be at least 1"),
         ({"workers": 1.5}, "workers=1.5"),
         ({"seconds_per_unit": 0}, "seconds_per_unit=0 must be positive"),
