@@ -314,9 +314,13 @@ def manifest_of(problem: Problem, source: str | None) -> Manifest:
 def _write_manifest(directory: Path, problem: Problem, source: str | None) -> None:
     path = directory / "study.json"
     if path.exists():
-        return
-    manifest = vars(manifest_of(problem, source))
-    data = {"format": DIRECTORY_FORMAT, "version": __version__, **manifest}
+        data = json.loads(path.read_text())
+        if data["source"] is not None or source is None:
+            return
+        data["source"] = source  # a script began it, the command line continues it
+    else:
+        manifest = vars(manifest_of(problem, source))
+        data = {"format": DIRECTORY_FORMAT, "version": __version__, **manifest}
     write_file(path, json.dumps(data, indent=1))
     flush_folder(directory)
 

@@ -62,6 +62,18 @@ def test_a_session_makes_its_directory(tmp_path, problem):
     assert not (directory / "lock.json").exists()
 
 
+def test_a_study_that_a_script_began_knows_its_file_once_the_command_line_continues_it(
+    tmp_path, problem
+):
+    begin(tmp_path, problem).close()
+    before = json.loads((tmp_path / "study.json").read_text())
+    begin(tmp_path, problem, resume=True, source="train.py:study").close()
+    begin(tmp_path, problem, resume=True, source="other.py:study").close()
+    begin(tmp_path, problem, resume=True).close()
+    after = json.loads((tmp_path / "study.json").read_text())
+    assert after == before | {"source": "train.py:study"}
+
+
 def test_a_directory_that_was_there_keeps_its_mode(tmp_path, problem):
     directory = tmp_path / "shared"
     directory.mkdir()
