@@ -16,6 +16,7 @@ from distributed import Client, LocalCluster
 from daskhpo import Study
 from daskhpo.schedulers import FIFO
 from daskhpo.space import Real
+from tests.executors.dask.lease_tools import Lease
 
 
 def _wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
@@ -94,3 +95,17 @@ def make_study(tmp_path: Path) -> Callable[..., Study]:
         return Study(trainable, scheduler=scheduler or FIFO(3), name=name, **options)
 
     return make
+
+
+@pytest.fixture
+def lease() -> Iterator[Callable[..., Lease]]:
+    """``lease(trainable, *commands, **options)``: a lease on a scripted channel."""
+    made: list[Lease] = []
+
+    def make(trainable: Any, *commands: Any, **options: Any) -> Lease:
+        made.append(Lease(trainable, *commands, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

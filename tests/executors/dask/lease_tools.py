@@ -8,7 +8,7 @@ from typing import Any
 from daskhpo.checkpoints.codec import Snapshot
 from daskhpo.checkpoints.memory import MemoryStore
 from daskhpo.core.commands import Save, Train
-from daskhpo.core.events import Trained
+from daskhpo.core.events import Erred, Trained
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointPolicy, CheckpointRef, ReuseProbability
 from daskhpo.executors.dask.checkpoint_manager import CheckpointManager
@@ -129,3 +129,11 @@ def job(
 
 def save(ref: CheckpointRef, probability: ReuseProbability = ReuseProbability.LIKELY) -> Save:
     return Save(ref.trial, 1, ref, probability)
+
+
+def erred(said: Any) -> Erred:
+    """Return the failure that a lease has told."""
+    assert isinstance(said, Happened), said
+    error = said.events[-1]
+    assert isinstance(error, Erred), error
+    return error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from daskhpo.checkpoints.codec import snapshot
 from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Write
 from daskhpo.core.errors import CheckpointMissing
-from daskhpo.core.events import Dropped, Erred, Held, Saved, Trained
+from daskhpo.core.events import Dropped, Held, Saved, Trained
 from daskhpo.core.types import CheckpointRef, ReuseProbability
 from daskhpo.executors.dask import trial_host
 from daskhpo.executors.dask.protocol import (
@@ -27,7 +27,7 @@ from daskhpo.executors.dask.protocol import (
     Unreadable,
 )
 from daskhpo.trainable import Trainable
-from tests.executors.dask.lease_tools import Lease, job, save
+from tests.executors.dask.lease_tools import Lease, erred, job, save
 
 REF = CheckpointRef(7, 0, 2)
 PEER = Peer("tcp://other", 3)
@@ -77,28 +77,8 @@ def log() -> list[str]:
     return Count.log
 
 
-@pytest.fixture
-def lease() -> Iterator[Callable[..., Lease]]:
-    made: list[Lease] = []
-
-    def make(trainable: Any, *commands: Any, **options: Any) -> Lease:
-        made.append(Lease(trainable, *commands, **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
 def resources(trained: Trained) -> list[int]:
     return [step.resource for step in trained.steps]
-
-
-def erred(said: Any) -> Erred:
-    assert isinstance(said, Happened), said
-    error = said.events[-1]
-    assert isinstance(error, Erred), error
-    return error
 
 
 @pytest.fixture(params=[Count, count], ids=["class", "function"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,29 +15,9 @@ from daskhpo.core.types import CheckpointRef, ReuseProbability
 from daskhpo.executors.dask import runners
 from daskhpo.executors.dask.protocol import Happened
 from daskhpo.trainable import Trainable
-from tests.executors.dask.lease_tools import Lease, job, save
+from tests.executors.dask.lease_tools import Lease, erred, job, save
 
 REF = CheckpointRef(7, 0, 2)
-
-
-@pytest.fixture
-def lease() -> Iterator[Callable[..., Lease]]:
-    made: list[Lease] = []
-
-    def make(trainable: Any, *commands: Any, **options: Any) -> Lease:
-        made.append(Lease(trainable, *commands, **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-def erred(said: Any) -> Erred:
-    assert isinstance(said, Happened), said
-    error = said.events[-1]
-    assert isinstance(error, Erred), error
-    return error
 
 
 # -- a function that returns early -----------------------------------------------------------------
