@@ -413,7 +413,7 @@ DOORS = [
             "architecture": ([(), ["x"]], ["x", ["y"], 3, {"x": 1}, None]),
             "models": COUNTS,
         },
-        {"space": X, "budget": "8h", "workers": 4, "seconds_per_unit": 60, "max_t": 27},
+        {"space": X, "budget": "90d", "workers": 4, "seconds_per_unit": 0.01, "max_t": 27},
     ),
     Door(
         CheckpointPolicy,
