@@ -82,7 +82,7 @@ def submit(folder: Path, *arguments: str) -> str:
     assert done.returncode == 0, done.stderr
     number = JobDirectory(folder / "runs/first").number()
     assert number is not None
-    assert f"job {number} will run runs/first" in done.stdout
+    assert f"job {number} will run {folder / 'runs/first'}" in done.stdout
     return number
 
 
