@@ -404,18 +404,22 @@ class Hangs(Trainable):
 def test_a_study_ends_without_code_that_does_not_return(
     how: str, make_study: Any, monkeypatch: pytest.MonkeyPatch, wait_for: Any
 ) -> None:
-    monkeypatch.setattr(executor, "INTERRUPT_SECONDS", 0.3)
+    monkeypatch.setattr(executor, "INTERRUPT_SECONDS", 2.0)
     monkeypatch.setattr(lease_manager, "LEASE_END_SECONDS", 0.3)
     study = make_study(Hangs, FIFO(9))
-    options = {"time_budget": 2.0} if how == "time_budget" else {}
+    options = {"time_budget": 4.0} if how == "time_budget" else {}
     handle = study.start(2, max_concurrent=1, checkpoint="every:1", progress=False, **options)
     if how == "stop":
-        wait_for(lambda: len(handle_history(study)) >= 2, "two units are reported")
+        wait_for(lambda: 2 in saved(study), "the second unit's state is saved")
         handle.stop("enough")
     result = handle.wait()
     assert result.trials().status.tolist() == ["queued"]
     assert result.trial(0).resource == 2
     assert max(ref.resource for ref in result.checkpoints()) == 2  # it goes on from there
+
+
+def saved(study: Study) -> list[int]:
+    return [ref.resource for ref in study.result().checkpoints()]
 
 
 def handle_history(study: Study) -> Any:
