@@ -268,7 +268,8 @@ def recommend(
     Raises
     ------
     TypeError, ValueError : an argument is out of range; the budget is too short for one full
-        training; a name is no hyperparameter of the space; a hyperparameter of the architecture is in ``schedule``.
+        training; a name is no hyperparameter of the space; a hyperparameter of the architecture is
+        in ``schedule``.
 
     Examples
     --------

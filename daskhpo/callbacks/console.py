@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter, deque
 from typing import Any
@@ -78,7 +79,7 @@ class ConsoleProgress(Callback):
             self._print(f"{self._name}: trial {record.trial} failed: {headline(record.error)}")
             if where := place(record.error):
                 self._print(where)
-            shown = f"`daskhpo status {self._info.directory} {record.trial}`"
+            shown = f"`daskhpo status {shlex.quote(str(self._info.directory))} {record.trial}`"
             self._print(f"its traceback: {shown}")
 
     def on_report(self, trial: FrozenTrial, report: FrozenReport) -> None:
@@ -110,16 +111,24 @@ class ConsoleProgress(Callback):
         if study.stop_reason:
             self._print(f"{self._name}: stopped, because {printable(study.stop_reason)}")
         if unfinished := study.counts[Status.QUEUED] + study.counts[Status.RUNNING]:
-            self._print(f"{self._name}: {unfinished} trials are unfinished")
+            what = "1 trial is" if unfinished == 1 else f"{unfinished} trials are"
+            self._print(f"{self._name}: {what} unfinished")
+        path = shlex.quote(str(self._info.directory))
         if study.stop_reason or unfinished:
             how = (
-                f"`daskhpo resume {self._info.directory}`"
+                f"`daskhpo resume {path}`"
                 if self._info.source
                 else "study.resume() in the script that started it"
             )
-            self._print(
-                f"resume it with {how}; inspect it with `daskhpo status {self._info.directory}`"
+            self._print(f"resume it with {how}; inspect it with `daskhpo status {path}`")
+        if n_failed := study.counts[Status.FAILED]:
+            how = (
+                f"`daskhpo retry {path}`"
+                if self._info.source
+                else "study.resume(retry_failed=True)"
             )
+            what = "failed trial" if n_failed == 1 else f"{n_failed} failed trials"
+            self._print(f"after the mistake is mended, run the {what} again with {how}")
 
     def on_detach(self, study: StudySummary) -> None:
         self._close(study)

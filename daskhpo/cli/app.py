@@ -147,7 +147,7 @@ def _resume(options: argparse.Namespace) -> int:
     if source is None:
         raise ValueError(
             f"{options.path} was not started by `daskhpo run`, so the file that defines its study "
-            f"is unknown: give it, `daskhpo resume {options.path} FILE.py:NAME`, or call "
+            f"is unknown: name it after the directory, `{options.path} FILE.py:NAME`, or call "
             "study.resume() in the script that started it"
         )
     study = load_source(source)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 WritePolicy = Literal["auto", "every", "rung", "end", "never"]
 
 
-class Status(Enum):
-    """Status of a trial; only the ledger sets it."""
+class Status(StrEnum):
+    """Status of a trial; only the ledger sets it. Equal to its word, such as ``"failed"``."""
 
     QUEUED = "queued"  # has a segment to run and waits for a slot
     RUNNING = "running"  # holds a slot
@@ -32,7 +32,7 @@ class Status(Enum):
     STOPPED = "stopped"  # ended early by a decision
     FAILED = "failed"  # its code raised or gave a non-finite metric, or it was lost too often
 
-    __hash__ = object.__hash__  # members are singletons; Enum's own hash is slower Python code
+    __hash__ = str.__hash__  # that of its word; Enum's own is slower Python code
 
     @property
     def ended(self) -> bool:

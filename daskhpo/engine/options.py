@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from daskhpo.core.arguments import (
@@ -222,8 +223,8 @@ def merge_options(
     for name in keywords:
         if name not in OptionKeywords.__annotations__:
             raise TypeError(
-                f"{method}() has no {name}=; besides its own parameters it takes "
-                f"{', '.join(RunKeywords.__annotations__)}"
+                f"{method}() has no {name}=;{_meant(name)} besides its own parameters it takes "
+                f"{', '.join(OptionKeywords.__annotations__)}"
             )
     base, defaults = RunOptions() if options is None else options, RunOptions()
     check_kind("options", base, RunOptions, "a daskhpo.RunOptions")
@@ -235,6 +236,11 @@ def merge_options(
                 f"given: give {name} once"
             )
     return replace(base, **given)
+
+
+def _meant(name: str) -> str:
+    close = get_close_matches(name, OptionKeywords.__annotations__, 1)
+    return f" did you mean {close[0]}=?" if close else ""
 
 
 def _check_resources(resources: Mapping[str, float] | None) -> dict[str, float]:

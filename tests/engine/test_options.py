@@ -200,7 +200,7 @@ def test_an_option_given_both_ways_is_refused():
 
 
 def test_an_unknown_option_is_named_with_those_that_there_are():
-    message = r"run\(\) has no num_workers=; .* it takes resources, max_concurrent"
+    message = r"run\(\) has no num_workers=; .* it takes num_trials, time_budget"
     with pytest.raises(TypeError, match=message):
         merge_options("run", None, {"num_workers": None})
 

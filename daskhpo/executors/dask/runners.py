@@ -351,7 +351,7 @@ class FunctionRunner:
         if self._resumed and not self.context.checkpoint_was_read:
             name = getattr(self._function, "__name__", "the function")
             segment.warn(
-                f"{name} was resumed at resource {self.context.resource}, but did not read "
+                f"{name} was resumed in mid-training, but did not read "
                 "trial.checkpoint: it reports units that it trained from its start. Begin with the "
                 "state in trial.checkpoint, if that is not None"
             )
