@@ -103,7 +103,10 @@ class ZarrStore:
         return f"ZarrStore({str(self.path)!r})"
 
     def prepare(self) -> None:
-        """Load zarr in a thread: the first write may be the last thing its process has time for."""
+        """Load zarr in a thread.
+
+        The first write may be the last thing that its process has time for.
+        """
         threading.Thread(target=_load_zarr, daemon=True).start()
 
     def write(self, ref: CheckpointRef, state: Any) -> CheckpointRef:

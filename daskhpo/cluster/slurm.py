@@ -256,7 +256,7 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_directives(given: Any) -> list[str]:
-    """Return options of ``sbatch``, without ``#SBATCH``; each is one line of a job script."""
+    """Return options of ``sbatch``, without ``#SBATCH``, each a line of a script."""
     lines = check_lines("job_extra_directives", given)
     return [line.removeprefix("#SBATCH ").strip() for line in lines]
 
@@ -280,7 +280,7 @@ def _check_security(security: Any) -> None:
         warnings.warn(
             f"security={security!r}: the cluster is neither encrypted nor authenticated. Every "
             "user who can reach this machine can run code as you: leave security=True, unless "
-            "nobody else can",
+            "no user else can",
             stacklevel=3,
         )
     elif security is not True and not hasattr(security, "get_connection_args"):

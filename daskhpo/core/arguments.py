@@ -1,4 +1,4 @@
-"""Checks of arguments: the one way in which constructors, options and commands refuse values.
+"""Checks of arguments of constructors, options and commands.
 
 Each function returns the value that is kept: Python's own type for one of numpy, else what was
 given. Else it raises `InvalidArgument`, a ``TypeError`` and ``ValueError``, whose message says what
@@ -93,9 +93,9 @@ def check_bool(name: str, value: Any) -> bool:
 
 
 def check_text(name: str, value: Any, *, lines: bool = False, why: str = "") -> str:
-    """Return a text that is not empty, has no control characters, and can be written to a file.
+    """Return a text without control characters that a file can hold.
 
-    ``lines``: it may have several lines, and tabs.
+    It must not be empty.     ``lines``: it may have several lines, and tabs.
     """
     if not isinstance(value, str):
         raise InvalidArgument(f"{name}={shown(value)} must be a str{_because(why)}")
@@ -141,14 +141,14 @@ def check_mapping(name: str, value: Any, *, of: str = "names to values") -> dict
 
 
 def check_list(name: str, value: Any, *, of: str) -> list[Any]:
-    """Return the items of a list, tuple or other iterable with an order; a text is none."""
+    """Return the items of a list or another ordered iterable; a text is none."""
     if isinstance(value, UNLISTED) or not isinstance(value, Iterable):
         raise InvalidArgument(f"{name}={shown(value)} must be a list of {of}")
     return list(value)
 
 
 def check_lines(name: str, value: Any, *, multiline: bool = False) -> list[str]:
-    """Return the lines of a list; a str is not a list of lines, and an item is one line."""
+    """Return the lines of a list; a str is none, and an item is one line."""
     lines = check_list(name, value, of="lines, such as ['-C gpu']")
     return [check_text(f"{name}[{n}]", line, lines=multiline) for n, line in enumerate(lines)]
 
@@ -193,7 +193,7 @@ def plain_number(value: Any) -> int | float | None:
 
 
 def unprintable(text: str, allowed: str = "") -> str:
-    """Return the first character that a terminal, a file or a script could misread; else ``""``.
+    """Return the first character that could be misread; ``""`` if there is none.
 
     These are control characters, line separators, halves of surrogate pairs (which no encoding
     can write), and marks that reverse the order of what is shown.

@@ -21,7 +21,7 @@ _short.maxother = _short.maxstring = _short.maxlong = 120
 
 
 def to_python(value: Any) -> Any:
-    """Convert a numpy number, bool or string to Python's; return anything else unchanged."""
+    """Convert numpy's numbers, bools and strings; return anything else unchanged."""
     if isinstance(value, np.generic) and value.dtype.kind in "biufU":
         plain = value.item()  # a np.longdouble is its own item
         return float(plain) if value.dtype.kind == "f" else plain
@@ -62,7 +62,7 @@ def why_not_text(text: str) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Return True for a finite int or float, numpy's too, that floats can be compared with."""
+    """Return True for a finite number, numpy's too, that floats compare with."""
     value = to_python(value)
     return (
         isinstance(value, (int, float))

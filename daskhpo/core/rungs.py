@@ -75,7 +75,7 @@ def halving_levels(n_trials: int, max_t: int, s: int, eta: int) -> tuple[Level, 
 
 
 def check_ladder(max_t: int, grace_period: int, reduction_factor: int) -> tuple[int, int, int]:
-    """Return the values if they give a ladder; an error's message says what is allowed."""
+    """Return the values if they give a ladder; else say what is allowed."""
     max_t = check_int("max_t", max_t, at_least=1, why=RESOURCE)
     grace_period = check_int("grace_period", grace_period, at_least=1, why=RESOURCE)
     check_int(

@@ -66,7 +66,7 @@ class Searcher(ABC):
 
 
 def check_points(points: Any) -> list[dict[str, Any]] | None:
-    """Return a searcher's ``points_to_evaluate``, as it keeps them; `setup` checks their values.
+    """Return a searcher's ``points_to_evaluate``; `setup` checks their values.
 
     Raises
     ------

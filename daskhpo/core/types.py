@@ -23,7 +23,7 @@ WritePolicy = Literal["auto", "every", "rung", "end", "never"]
 
 
 class Status(StrEnum):
-    """Status of a trial; only the ledger sets it. Equal to its word, such as ``"failed"``."""
+    """Status of a trial, equal to its word; only the ledger sets it."""
 
     QUEUED = "queued"  # has a segment to run and waits for a slot
     RUNNING = "running"  # holds a slot

@@ -94,7 +94,10 @@ class CheckpointStore(Protocol):
     """
 
     def prepare(self) -> None:
-        """Load what a write needs, without waiting for it; called when there is a first state."""
+        """Load what a write needs, without waiting for it.
+
+        Called when there is a first state.
+        """
 
     def write(self, ref: CheckpointRef, state: Any) -> CheckpointRef:
         """Write a state to its row; return the complete reference once it is durable.

@@ -198,7 +198,7 @@ def check_startable(
 
 
 def free_name(storage: Path, name: str) -> str:
-    """Return ``name``, or ``name-2`` and so on: the first whose directory holds no trial."""
+    """Return the first of ``name``, ``name-2``, ... whose directory holds no trial."""
     names = (f"{name}-{n}" if n > 1 else name for n in count(1))
     return next(each for each in names if not _has_trials(storage / each))
 

@@ -71,7 +71,7 @@ class GridSearch(Searcher):
         )
 
     def __len__(self) -> int:
-        """Total number of trials, or the largest length that Python has; known after ``setup``."""
+        """Total number of trials, at most Python's longest; known after ``setup``."""
         return min(self._n_trials, sys.maxsize)
 
     @property

@@ -73,7 +73,7 @@ def check_name(name: Any) -> str:
 
 
 def _check_states(trainable: Any, scheduler: Scheduler) -> None:
-    """Refuse a population of objects without states: no member could take over another one's."""
+    """Refuse a population of objects without states."""
     if (
         scheduler.is_population
         and isinstance(trainable, type)
@@ -153,7 +153,7 @@ def _check_class(trainable: type) -> None:
 
 
 def _check_plain(what: str, function: Callable[..., Any]) -> None:
-    """Refuse functions whose call only makes a coroutine or a generator, and runs nothing."""
+    """Refuse functions whose call makes a coroutine or a generator, and runs nothing."""
     call: Any = function
     while isinstance(call, functools.partial):
         call = call.func
@@ -172,7 +172,7 @@ def _check_plain(what: str, function: Callable[..., Any]) -> None:
 
 
 def _refusal(function: Callable[..., Any], arguments: tuple[str, ...]) -> TypeError | None:
-    """Return why a call with so many arguments would fail; None: it would not, or is not known."""
+    """Return why a call with so many arguments would fail, or None."""
     try:
         signature = inspect.signature(function, follow_wrapped=False)  # what is really called
     except (TypeError, ValueError):  # of a builtin

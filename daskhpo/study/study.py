@@ -241,8 +241,9 @@ class Study:
         callbacks : objects that follow the study's journal.
         progress : show progress in the terminal.
         if_exists : what to do if the directory holds trials already. ``"error"``: raise
-            StudyExists. ``"resume"``: continue them, as :meth:`resume` does. ``"new"``: begin anew
-            beside them, under the next free name, such as ``name-2``; :attr:`name` then changes.
+            StudyExists. ``"resume"``: continue them, as :meth:`resume` does. ``"new"``: begin
+            another study beside them, under the next free name, such as ``name-2``; :attr:`name`
+            then changes.
         retry_failed : with ``if_exists="resume"``: run failed trials again, as :meth:`resume` does.
 
         Raises
@@ -436,7 +437,7 @@ class Study:
 
 
 def _unused_name() -> str:
-    """Return a name from the time that no other study has, of this process or another one."""
+    """Return a name from the time that no other study has."""
     return f"{time.strftime('study-%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
 
 

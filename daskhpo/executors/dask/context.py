@@ -29,7 +29,7 @@ class Context:
         self._checkpoint: Any = None
         self.checkpoint_was_read = False
         self.is_complete = False  # by its own decision
-        self.is_stopped = False  # nothing that it reports is wanted any more
+        self.is_stopped = False  # what it reports is not wanted
         self._asked_to_stop = asked_to_stop
 
     def __repr__(self) -> str:

@@ -429,7 +429,7 @@ class DaskExecutor:
     # -- commands to replies ---------------------------------------------------------------------
 
     def _warn_if_trained_again(self, launch: Train) -> None:
-        """Warn when a paused trial is resumed from its start, because its code gave no state."""
+        """Warn when a resumed trial trains again, because its code gave no state."""
         if launch.checkpoint is None and launch.trial in self._stateless and not self._warned_again:
             self._warned_again = True
             logger.warning(

@@ -96,7 +96,7 @@ def local_cluster(
 
 
 def check_main_guard() -> None:
-    """Check that worker processes, which import the user's script, do not run it again.
+    """Check that workers, which import the user's script, do not run it again.
 
     Raises
     ------

@@ -137,7 +137,7 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True)
 class Warn:
-    """What the user should know of a trial's code."""
+    """A warning for the user about a trial's code."""
 
     slot: int
     text: str

@@ -190,14 +190,14 @@ class TrialStopped(BaseException):  # not an Exception, which user code may catc
 
 @dataclass(frozen=True, slots=True)
 class _ErrorAnswer:
-    """What the function, its `state` or its report raised."""
+    """An error of the function, its `state` or its report."""
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
 class _StateAnswer:
-    """What the function's `state` returned."""
+    """The result of the function's `state`."""
 
     value: Any
 

@@ -67,7 +67,7 @@ class Shutdown(Protocol):
         """True if ``seconds`` of training, and then preemption, still fit here."""
 
     def start(self, reason: str, *, restart: bool = False) -> None:
-        """Stop taking work. ``restart``: begin anew in a new process, if a nanny starts one."""
+        """Stop taking work; ``restart``: begin again in a new process."""
 
 
 class TrialHost:

@@ -72,7 +72,7 @@ class Codec(Generic[WireMessage]):
         return message
 
     def reader(self) -> Callable[[bytes], list[WireMessage]]:
-        """Return a function that takes bytes of a stream and returns the messages they complete."""
+        """Return a function from bytes of a stream to the messages they complete."""
         unpacker = msgpack.Unpacker(
             use_list=False,
             strict_map_key=False,
@@ -147,7 +147,7 @@ class _Source:
         return f"({''.join(f'{part}, ' for part in (*before, *each))})"
 
     def _decoded(self, kind: Any, data: str, first: int = 0) -> str:
-        """Return an expression of the value that ``data``, an expression, is the plain data of.
+        """Return an expression of the value with the plain data ``data``.
 
         ``first``: index of a dataclass's first field.
         """

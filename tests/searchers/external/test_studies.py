@@ -77,9 +77,7 @@ def test_dragonfly_runs_a_study_and_goes_on_with_it(tmp_path, cluster):
 
     assert not running("dragonfly_child.py")  # making a study starts nothing
     for mode, n in [("error", 10), ("resume", 14)]:
-        handle = study.start(
-            time_budget="100s", client=cluster, progress=False, if_exists=if_exists
-        )
+        handle = study.start(time_budget="100s", client=cluster, progress=False, if_exists=mode)
         wait_for(lambda n=n: n_own(study.path) >= n, f"{n} suggestions of Dragonfly")
         handle.stop("enough was seen")
         handle.wait()
