@@ -169,7 +169,7 @@ def test_a_step_is_a_worker_with_a_gpu_of_its_own(tmp_path):
         ({"job_extra_directives": "--qos=x"}, TypeError, "must be a list of lines"),
         ({"callbacks": []}, TypeError, "study.attach"),
         ({"client": None}, TypeError, "submit.. has no client="),
-        ({"num_workers": 3}, TypeError, "it takes resources, max_concurrent"),
+        ({"num_workers": 3}, TypeError, "it takes num_trials, time_budget"),
         ({"checkpoint": "sometimes"}, ValueError, "checkpoint='sometimes' must be one of"),
         ({"resources": {"gpu": 2}}, ValueError, "asks for 2 GPUs per trial, but a worker has 1"),
         ({"resources": {"cpu": 9}}, ValueError, "asks for 9 CPUs per trial, but a worker has 8"),
