@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections import Counter, deque
 from typing import Any
@@ -12,7 +11,7 @@ from daskhpo.callbacks.values import FrozenReport, FrozenTrial, StudyInfo, Study
 from daskhpo.core.arguments import shown
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.events import Failed, Record
-from daskhpo.core.printable import printable
+from daskhpo.core.printable import printable, shell_word
 from daskhpo.core.tracebacks import headline, place
 from daskhpo.core.types import Status
 from daskhpo.results.progress import StudyProgress, describe_search_wait
@@ -72,6 +71,10 @@ class ConsoleProgress(Callback):
     def _name(self) -> str:
         return printable(self._info.name)
 
+    @property
+    def _path(self) -> str:
+        return shell_word(self._info.directory)
+
     def on_record(self, record: Record, progress: StudyProgress) -> None:
         is_first = self._failed_session < progress.n_sessions
         if isinstance(record, Failed) and is_first and progress.n_sessions >= self._session:
@@ -79,8 +82,7 @@ class ConsoleProgress(Callback):
             self._print(f"{self._name}: trial {record.trial} failed: {headline(record.error)}")
             if where := place(record.error):
                 self._print(where)
-            shown = f"`daskhpo status {shlex.quote(str(self._info.directory))} {record.trial}`"
-            self._print(f"its traceback: {shown}")
+            self._print(f"its traceback: `daskhpo status {self._path} {record.trial}`")
 
     def on_report(self, trial: FrozenTrial, report: FrozenReport) -> None:
         if report.decision is not None:
@@ -113,7 +115,7 @@ class ConsoleProgress(Callback):
         if unfinished := study.counts[Status.QUEUED] + study.counts[Status.RUNNING]:
             what = "1 trial is" if unfinished == 1 else f"{unfinished} trials are"
             self._print(f"{self._name}: {what} unfinished")
-        path = shlex.quote(str(self._info.directory))
+        path = self._path
         if study.stop_reason or unfinished:
             how = (
                 f"`daskhpo resume {path}`"
@@ -132,8 +134,7 @@ class ConsoleProgress(Callback):
 
     def on_detach(self, study: StudySummary) -> None:
         self._close(study)
-        path = self._info.directory
-        self._print(f"{self._name} continues; stop it with `daskhpo stop {path}`")
+        self._print(f"{self._name} continues; stop it with `daskhpo stop {self._path}`")
 
     def _set_clock(self, study: StudySummary) -> None:
         """Let the session begin when its first record was written, not when it was read."""

@@ -18,7 +18,7 @@ from daskhpo.cli.arguments import positive
 from daskhpo.cli.options import add_run_options, run_options
 from daskhpo.cli.text import count, duration, show
 from daskhpo.core.errors import DaskhpoError, StudyFailed
-from daskhpo.core.printable import printable
+from daskhpo.core.printable import printable, shell_word
 from daskhpo.core.tracebacks import place
 from daskhpo.engine.session import IfExists, read_manifest
 from daskhpo.results.progress import describe_search_wait
@@ -75,26 +75,20 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(act=_run)
 
     resume = commands.add_parser("resume", help="continue a study that was stopped or killed")
-    resume.add_argument("path", type=Path, help="the study's directory")
-    resume.add_argument(
-        "study",
-        metavar="FILE.py:NAME",
-        nargs="?",
-        help="Python file and name of the study; not needed if `daskhpo run` started it",
-    )
-    resume.set_defaults(act=_resume, retry_failed=False)
-
+    resume.set_defaults(retry_failed=False)
     retry = commands.add_parser(
         "retry", help="continue a study, and run its failed trials again first"
     )
-    retry.add_argument("path", type=Path, help="the study's directory")
-    retry.add_argument(
-        "study",
-        metavar="FILE.py:NAME",
-        nargs="?",
-        help="Python file and name of the study; not needed if `daskhpo run` started it",
-    )
-    retry.set_defaults(act=_resume, retry_failed=True)
+    retry.set_defaults(retry_failed=True)
+    for command in (resume, retry):
+        command.add_argument("path", type=Path, help="the study's directory")
+        command.add_argument(
+            "study",
+            metavar="FILE.py:NAME",
+            nargs="?",
+            help="Python file and name of the study; not needed if `daskhpo run` started it",
+        )
+        command.set_defaults(act=_resume)
 
     for command in (run, resume, retry):
         command.set_defaults(failed=jobs.STUDY_FAILED)
@@ -145,10 +139,12 @@ def _resume(options: argparse.Namespace) -> int:
     manifest = read_manifest(options.path)
     source = options.study or manifest.source
     if source is None:
+        verb, argument = ("retry", "retry_failed=True") if options.retry_failed else ("resume", "")
+        command = f"daskhpo {verb} {shell_word(options.path)} FILE.py:NAME"
         raise ValueError(
             f"{options.path} was not started by `daskhpo run`, so the file that defines its study "
-            f"is unknown: name it after the directory, `{options.path} FILE.py:NAME`, or call "
-            "study.resume() in the script that started it"
+            f"is unknown: give it, `{command}`, or call study.resume({argument}) in the script "
+            "that started it"
         )
     study = load_source(source)
     if study.path.resolve() != options.path.resolve():
@@ -200,8 +196,9 @@ def _print_failures(result: Result) -> None:
     show(f"  {printable(trial.reason)}")
     if where := place(trial.error):
         show(where)
-    show(f"its traceback:        daskhpo status {result.path} {number}")
-    show(f"run them again with:  daskhpo retry {result.path}")
+    path = shell_word(result.path)
+    show(f"its traceback:        daskhpo status {path} {number}")
+    show(f"run them again with:  daskhpo retry {path}")
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from daskhpo.checkpoints import STORE, open_store
 from daskhpo.cli.text import columns, count, show, size
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing
+from daskhpo.core.printable import shell_word
 from daskhpo.core.types import CheckpointRef
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ def _print_totals(path: Path, refs: Sequence[CheckpointRef], disk: Disk) -> None
         besides.append(f"{count(disk.n_empty, 'array')} without rows")
     show(f"besides    {', '.join(besides) or 'nothing'}")
     if besides and holder_of(path) is None:
-        show(f"           remove with: daskhpo checkpoints {path} --collect")
+        show(f"           remove with: daskhpo checkpoints {shell_word(path)} --collect")
     elif besides:
         show("           the study runs: it may still commit or remove these")
 

@@ -14,7 +14,7 @@ from daskhpo.cli.text import show
 from daskhpo.cluster.jobs import jobs_named
 from daskhpo.cluster.shell import CommandFailed, CommandMissing
 from daskhpo.cluster.times import slurm_time
-from daskhpo.core.printable import printable
+from daskhpo.core.printable import printable, shell_word
 from daskhpo.remote.script import worker_job_name
 from daskhpo.remote.submission import JobDirectory, Submission, WorkerJobs
 from daskhpo.results.result import Result
@@ -156,7 +156,7 @@ def _submit(options: argparse.Namespace) -> int:
         show(study.job_script(**given), end="")
         return 0
     job = study.submit(**given).job
-    path = study.path
+    path = shell_word(study.path)
     show(f"job {job} will run {path}; you may log out")
     show(f"  status  daskhpo status {path}")
     show(f"  follow  daskhpo attach {path}")

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.plain import short, to_python
+from daskhpo.core.printable import printable
 
 Given = TypeVar("Given")
 
@@ -208,7 +209,7 @@ def unprintable(text: str, allowed: str = "") -> str:
 
 def shown(value: Any) -> str:
     """Return a value's repr for a message: short, and safe to print."""
-    return "".join(ascii(c)[1:-1] if unprintable(c) else c for c in short(value))
+    return printable(short(value))
 
 
 def _is_outside(value: float, at_least: float | None, at_most: float | None) -> bool:

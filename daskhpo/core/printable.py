@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 
 def printable(text: object, *, lines: bool = False) -> str:
     r"""Return text with escapes for its control characters, and others without a shape.
@@ -19,3 +21,12 @@ def printable(text: object, *, lines: bool = False) -> str:
     """
     kept = "\n\t" if lines else ""
     return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in str(text))
+
+
+def shell_word(value: object) -> str:
+    """Return text, such as a path, as one word of a command to paste.
+
+    >>> shell_word("runs/my study")
+    "'runs/my study'"
+    """
+    return shlex.quote(printable(value))

@@ -18,6 +18,7 @@ from daskhpo.cluster.shell import CommandFailed, CommandMissing
 from daskhpo.core.arguments import check_text
 from daskhpo.core.errors import StudyNotRunning
 from daskhpo.core.events import SessionStarted
+from daskhpo.core.printable import shell_word
 from daskhpo.core.types import Limits
 from daskhpo.engine.lock import holder_of
 from daskhpo.engine.requests import request_stop
@@ -185,7 +186,8 @@ def attach(directory: Path, callbacks: Sequence[Callback] = ()) -> AttachedStudy
 
 def not_running_error(directory: Path) -> StudyNotRunning:
     """Return the error for a study that no process runs."""
+    path = shell_word(directory)
     return StudyNotRunning(
-        f"{directory} is not running: `daskhpo status {directory}` shows its state, and "
-        f"`daskhpo resume {directory}` continues it"
+        f"{directory} is not running: `daskhpo status {path}` shows its state, and "
+        f"`daskhpo resume {path}` continues it"
     )

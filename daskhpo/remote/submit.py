@@ -28,6 +28,7 @@ from daskhpo.core.arguments import (
 )
 from daskhpo.core.errors import StudyExists, StudyLocked
 from daskhpo.core.events import SessionStarted
+from daskhpo.core.printable import shell_word
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunKeywords, RunOptions, merge_options
 from daskhpo.engine.session import (
@@ -162,9 +163,10 @@ def submit(problem: Problem, directory: Path, submission: Submission) -> str:
     """
     folder = JobDirectory(directory.absolute())
     if (number := folder.number()) is not None and (there := jobs.jobs_of(number)):
+        path = shell_word(directory)
         raise StudyLocked(
             f"{directory} is already submitted as job {there[0].name} ({there[0].state}): wait for "
-            f"it (`daskhpo attach {directory}`), or cancel it (`daskhpo stop {directory}`)"
+            f"it (`daskhpo attach {path}`), or cancel it (`daskhpo stop {path}`)"
         )
     _check_walltime("walltime", submission.job.walltime, submission.job.queue)
     if isinstance(submission.workers, WorkerJobs):

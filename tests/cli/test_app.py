@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from daskhpo import load_study
+from tests.cli.command import daskhpo
 
 FILE = """
 from daskhpo import Study, Trainable
@@ -34,18 +34,6 @@ other = 3
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "mine.py").write_text(FILE)
     return tmp_path
-
-
-def daskhpo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "daskhpo.cli", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-    )
 
 
 @pytest.mark.cluster

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
-from daskhpo.core.printable import printable
+from daskhpo.core.printable import printable, shell_word
 
 
 @pytest.mark.parametrize("text", ["loss", "größe/η² 損失 🙂", "[red]a[/red]", "a b", ":smile:"])
@@ -32,3 +34,8 @@ def test_what_a_terminal_obeys_is_escaped(text, shown):
 
 def test_lines_can_be_kept():
     assert printable("a\n\tb\r\x1b", lines=True) == "a\n\tb\\r\\x1b"
+
+
+@pytest.mark.parametrize("path", ["runs/first", "runs/my study", "it's", "a;rm -rf b", "$HOME"])
+def test_a_path_in_a_command_is_one_word(path):
+    assert shlex.split(f"daskhpo status {shell_word(path)} 0") == ["daskhpo", "status", path, "0"]

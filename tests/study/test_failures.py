@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from daskhpo import Study, load_study
 from daskhpo.schedulers import FIFO
 from daskhpo.space import Real
+from tests.cli.command import daskhpo
 
 SCRIPT = """
 from daskhpo import Study
@@ -28,18 +24,6 @@ def train(config, trial):
 study = Study(train, {"learning_rate": Real(0, 1)}, "loss", scheduler=FIFO(3),
               storage="runs", name="typo")
 """
-
-
-def daskhpo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "daskhpo.cli", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-    )
 
 
 @pytest.mark.cluster
