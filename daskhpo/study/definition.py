@@ -43,14 +43,7 @@ def check_parts(problem: Problem, trainable: Any) -> None:
     for part in (problem.scheduler, problem.searcher):
         copy.deepcopy(part).setup(problem.space, problem.seed)
     _check_states(trainable, problem.scheduler)
-    if not isinstance(trainable, type) and trainable is not None and n_arguments(trainable) == 1:
-        max_t = problem.scheduler.max_t
-        if max_t > 1:
-            raise ValueError(
-                f"trainable={trainable!r} takes config alone, so it reports once, at its end, but "
-                f"max_t={max_t}: let it take (config, trial) and report each unit, or give "
-                "scheduler=FIFO(1)"
-            )
+    _check_units(trainable, problem.scheduler)
     _check_mutations(trainable, problem.scheduler)
 
 
@@ -72,6 +65,17 @@ def check_name(name: Any) -> str:
     return plain
 
 
+def _check_units(trainable: Any, scheduler: Scheduler) -> None:
+    """Refuse several units of a function that reports once, at its end."""
+    is_function = trainable is not None and not isinstance(trainable, type)
+    if scheduler.max_t > 1 and is_function and n_arguments(trainable) == 1:
+        raise InvalidArgument(
+            f"trainable={shown(trainable)} takes config alone, so it reports once, at its end, but "
+            f"max_t={scheduler.max_t}: let it take (config, trial) and report each unit, or give "
+            "scheduler=FIFO(1)"
+        )
+
+
 def _check_states(trainable: Any, scheduler: Scheduler) -> None:
     """Refuse a population of objects without states."""
     if (
@@ -80,7 +84,7 @@ def _check_states(trainable: Any, scheduler: Scheduler) -> None:
         and issubclass(trainable, Trainable)
         and trainable.save_checkpoint is Trainable.save_checkpoint
     ):
-        raise ValueError(
+        raise InvalidArgument(
             f"trainable={trainable.__name__} has no save_checkpoint, but {scheduler!r} lets "
             "members continue from the states of others: define save_checkpoint and "
             "load_checkpoint"
@@ -123,7 +127,21 @@ def check_trainable(trainable: Any) -> Any:
             f"trainable={shown(trainable)} must take (config, trial), or config alone: it takes "
             f"{inspect.signature(trainable)}"
         )
+    _check_order(trainable)
     return trainable
+
+
+def _check_order(function: Callable[..., Any]) -> None:
+    """Refuse a function that has its two arguments in the other order."""
+    try:
+        names = [*inspect.signature(function).parameters]
+    except ValueError:  # it does not tell
+        return
+    if names[:2] == ["trial", "config"]:
+        raise InvalidArgument(
+            f"trainable={shown(function)} takes (trial, config), but is called with (config, "
+            "trial): swap them"
+        )
 
 
 def _check_class(trainable: type) -> None:

@@ -301,6 +301,7 @@ def test_making_a_study_checks_what_it_is_given(tmp_path: Path) -> None:
     bad: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"trainable": 3}, TypeError, "subclass, or a function"),
         ({"trainable": lambda: 0}, TypeError, "must take"),
+        ({"trainable": lambda trial, config: 0}, TypeError, "swap them"),
         ({"trainable": dict}, TypeError, "subclass of daskhpo.Trainable"),
         ({"mode": "lower"}, ValueError, "'min' or 'max'"),
         ({"scheduler": "asha"}, TypeError, "must be a scheduler"),
