@@ -344,7 +344,8 @@ class Coordinator:
                 self.fatal_error = event.error
             if event.fatal or self.limits.fail_fast:
                 self._stop(f"trial {trial.id} failed")
-        if not event.error.endswith(NOT_FINITE):  # such a report is an outcome, not a mistake
+        # A metric that is not finite is an outcome. What the user's code raises may be retried.
+        if event.retry or not event.error.endswith(NOT_FINITE):
             self._stop_if_all_fail(trial, event.error)
 
     def _stop_if_all_fail(self, trial: Trial, error: str) -> None:

@@ -120,8 +120,7 @@ class DaskExecutor:
         self._later: list[Event] = []
         self._replies: list[tuple[Reply, LeaseCommand]] = []
         self._longest_unit = 0.0  # seconds
-        self._warned: set[str] = set()  # warnings are logged once
-        self._warned_again = False
+        self._warned: set[str] = set()  # kinds of warnings that were logged
         self._stateless: set[TrialId] = set()  # trials that had no state when it was wanted
         self._deleter = ThreadPoolExecutor(1, thread_name_prefix="daskhpo-delete")
 
@@ -216,9 +215,7 @@ class DaskExecutor:
     def _on_news(self, news: Live | Notes | Warn, at: float) -> list[Event]:
         match news:
             case Warn(_, text):
-                if text not in self._warned:
-                    self._warned.add(text)
-                    logger.warning("%s", text)
+                self._warn_once(text, text)
                 return []
             case Live(number, trained):
                 slot = self._slots.get(number)
@@ -430,13 +427,17 @@ class DaskExecutor:
 
     def _warn_if_trained_again(self, launch: Train) -> None:
         """Warn when a resumed trial trains again, because its code gave no state."""
-        if launch.checkpoint is None and launch.trial in self._stateless and not self._warned_again:
-            self._warned_again = True
-            logger.warning(
-                "trial %s is resumed, but gave no state: it trains again from its start, as will "
-                "others. Let report(..., state=...) or save_checkpoint() return one",
-                launch.trial,
+        if launch.checkpoint is None and launch.trial in self._stateless:
+            self._warn_once(
+                "no state",
+                f"trial {launch.trial} is resumed, but gave no state: it trains again from its "
+                "start, as will others. Let report(..., state=...) or save_checkpoint() return one",
             )
+
+    def _warn_once(self, kind: str, text: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            logger.warning("%s", text)
 
     def _assign(self) -> None:
         while self._waiting and self._idle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,8 +20,9 @@ from distributed import Client, LocalCluster, Nanny, SpecCluster
 
 from daskhpo import Study, Trainable, load_study
 from daskhpo.core.errors import NoSuitableWorkers, StudyFailed, StudyLocked, StudyMismatch
-from daskhpo.executors.dask import channel, executor, lease_manager
-from daskhpo.schedulers import ASHA, FIFO
+from daskhpo.core.types import Stop
+from daskhpo.executors.dask import channel, executor, lease_manager, runners
+from daskhpo.schedulers import ASHA, FIFO, MedianStopping
 from daskhpo.searchers import GPSearch, RandomSearch
 from daskhpo.space import Real
 
@@ -448,6 +450,34 @@ def test_a_function_that_catches_its_stop_holds_no_slot(client: Client, make_stu
 
     result = make_study(train, ASHA(9)).run(num_trials=12, client=client, progress=False)
     assert set(result.trials().status) == {"completed", "stopped"}
+
+
+def test_a_process_whose_code_never_returns_is_replaced(make_study: Any) -> None:
+    def train(config: Any, trial: Any) -> None:
+        if trial.id == 0:
+            runners.STOP_SECONDS = 0.5  # in this worker
+            while True:
+                with contextlib.suppress(BaseException):
+                    trial.report({"loss": 2.0, "process": os.getpid()})
+        trial.report({"loss": 1.0, "process": os.getpid()})
+
+    study = make_study(train, Ends(FIFO(9)))
+    result = study.run(num_trials=4, max_concurrent=1, progress=False)
+    assert result.trials().status.tolist() == ["stopped", "completed", "completed", "completed"]
+    first, *others = result.trials().process.tolist()
+    assert len(set(others)) == 1
+    assert first not in others
+
+
+class Ends(MedianStopping):
+    """A scheduler that stops trial 0 after two units."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner, interval=1)
+
+    def on_report(self, trial: Any, report: Any) -> Any:
+        decision = super().on_report(trial, report)
+        return Stop("it is trial 0") if (trial.id, trial.resource) == (0, 2) else decision
 
 
 def test_numbers_of_any_size_and_any_text_arrive(client: Client, make_study: Any) -> None:
