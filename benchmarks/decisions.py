@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from daskhpo.core.commands import Command, Save
+from daskhpo.core.domains import Real
 from daskhpo.core.events import Launched, Record, Reported, Saved, SessionStarted, Suggested
 from daskhpo.core.objective import Objective
-from daskhpo.core.space import Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Continue, Limits, Pause
 from daskhpo.engine.coordinator import Coordinator, Problem, drive
 from daskhpo.schedulers import ASHA

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from daskhpo.core.domains import Real
 from daskhpo.core.events import SessionStarted
 from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
-from daskhpo.core.space import Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import (
     CheckpointPolicy,
     Continue,

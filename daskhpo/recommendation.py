@@ -13,11 +13,12 @@ from textwrap import wrap
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 from daskhpo.core.arguments import check_choice, check_int, check_list
+from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.quantities import check_duration
 from daskhpo.core.rungs import milestones
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
-from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.schedulers.asha import ASHA
 from daskhpo.schedulers.fifo import FIFO
 from daskhpo.schedulers.median import MedianStopping

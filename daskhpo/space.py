@@ -1,5 +1,6 @@
 """Search spaces: the names that users import."""
 
-from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
+from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
+from daskhpo.core.space import Space
 
 __all__ = ["Categorical", "Domain", "Integer", "Ordinal", "Real", "Space"]

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from daskhpo.core.domains import Domain
 from daskhpo.core.random import rng
-from daskhpo.core.space import Domain
 from daskhpo.core.types import Config, Report, Trial, TrialId
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from daskhpo.core.domains import Domain, Integer, Real
 from daskhpo.core.gp import GaussianProcess, squared_distances
 from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Compare
-from daskhpo.core.space import Domain, Integer, Real
 from daskhpo.core.types import Array, Config, Report, Trial, TrialId
 from daskhpo.schedulers.explore import Explorer, Perturb
 from daskhpo.schedulers.pbt import Population, check_interval

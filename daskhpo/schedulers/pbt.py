@@ -19,11 +19,12 @@ from daskhpo.core.arguments import (
     check_text,
     shown,
 )
+from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.random import rng
 from daskhpo.core.rungs import RESOURCE
 from daskhpo.core.scheduler import Compare, Scheduler, check_compare
-from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import (
     Action,
     Config,

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from daskhpo.core.arguments import check_int, check_mapping
+from daskhpo.core.domains import Categorical, Ordinal
 from daskhpo.core.searcher import Searcher, check_points, checked_points, described_points
-from daskhpo.core.space import Categorical, Ordinal, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import Config, TrialId
 
 

@@ -16,10 +16,11 @@ from daskhpo.core.arguments import (
     check_text,
     optional,
 )
+from daskhpo.core.domains import Integer
 from daskhpo.core.parsing import parse_call
 from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Scheduler
-from daskhpo.core.space import Integer, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.engine.coordinator import Problem
 from daskhpo.schedulers import (

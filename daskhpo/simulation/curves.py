@@ -15,10 +15,11 @@ import numpy as np
 
 from daskhpo.core.arguments import check_choice, check_each, check_int, check_list, check_number
 from daskhpo.core.cells import decode_cell, encode_cell
+from daskhpo.core.domains import Categorical
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.objective import RESERVED, Mode, Objective
 from daskhpo.core.random import rng
-from daskhpo.core.space import Categorical, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import Config
 from daskhpo.results.columns import column, config_columns
 

@@ -23,6 +23,7 @@ import pytest
 
 from daskhpo.callbacks.base import Callback
 from daskhpo.checkpoints import CheckpointPolicy, open_store
+from daskhpo.core.domains import Ordinal, Real
 from daskhpo.core.errors import StudyFailed
 from daskhpo.core.events import (
     Exploited,
@@ -36,7 +37,6 @@ from daskhpo.core.events import (
 )
 from daskhpo.core.random import trial_seed
 from daskhpo.core.scheduler import Scheduler
-from daskhpo.core.space import Ordinal, Real
 from daskhpo.core.types import Config, Metrics, Status
 from daskhpo.engine.replay import replay
 from daskhpo.engine.session import study_records

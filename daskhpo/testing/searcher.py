@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from daskhpo.core.domains import Categorical, Integer, Ordinal, Real
 from daskhpo.core.searcher import Searcher
-from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import Report, Status, Trial
 
 MakeSearcher = Callable[..., Searcher]

@@ -11,8 +11,9 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+from daskhpo.core.domains import Integer
 from daskhpo.core.events import Record, Reported
-from daskhpo.core.space import Integer, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.engine.coordinator import Problem
 from daskhpo.searchers import RandomSearch

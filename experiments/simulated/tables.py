@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from daskhpo.core.domains import Integer, Real
 from daskhpo.core.objective import Objective
-from daskhpo.core.space import Integer, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.simulation.curves import CurveTable, RecordedCurve
 
 HERE = Path(__file__).parent

@@ -8,9 +8,10 @@ import math
 import pytest
 
 from daskhpo.callbacks import Callback, FrozenReport, FrozenTrial, StudySummary
+from daskhpo.core.domains import Integer, Real
 from daskhpo.core.events import Ended, Launched, Reported, SessionStarted, Step, Suggested
 from daskhpo.core.objective import Objective
-from daskhpo.core.space import Integer, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Continue, Limits, Status, Stop
 from daskhpo.engine.checkpoint_policy import check_policy
 from daskhpo.engine.coordinator import Problem

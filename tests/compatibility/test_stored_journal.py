@@ -32,6 +32,7 @@ from pathlib import Path
 import pytest
 
 from daskhpo import load_study
+from daskhpo.core.domains import Categorical, Real
 from daskhpo.core.events import (
     AttemptLost,
     Deleted,
@@ -42,7 +43,7 @@ from daskhpo.core.events import (
     SessionStarted,
 )
 from daskhpo.core.objective import Objective
-from daskhpo.core.space import Categorical, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.replay import replay
 from daskhpo.engine.session import check_manifest, study_records

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from daskhpo.core.domains import Categorical, Integer, Ordinal, Real
 from daskhpo.core.errors import MetricError
 from daskhpo.core.objective import Objective
 from daskhpo.core.plain import LARGEST_INT, LONGEST_TEXT, readable, short, why_not_plain
-from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space
+from daskhpo.core.space import Space
 
 
 class Kind(enum.StrEnum):

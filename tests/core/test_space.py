@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daskhpo.core.domains import Categorical, Integer, Ordinal, Real, n_values
 from daskhpo.core.random import rng
-from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space, n_values
+from daskhpo.core.space import Space
 
 UNIT = st.floats(0.0, 1.0)
 FINITE = st.floats(-1e9, 1e9)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from daskhpo.core.commands import Delete, Save
+from daskhpo.core.domains import Categorical, Real
 from daskhpo.core.events import (
     AttemptLost,
     Dropped,
@@ -23,7 +24,7 @@ from daskhpo.core.events import (
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
-from daskhpo.core.space import Categorical, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import (
     Continue,
     Exploit,

@@ -12,11 +12,12 @@ import traceback
 import pytest
 
 from daskhpo import Study
+from daskhpo.core.domains import Real
 from daskhpo.core.events import SessionStarted, SlotsChanged, Step, Suggested, Trained
 from daskhpo.core.objective import Objective
 from daskhpo.core.random import rng
 from daskhpo.core.searcher import Searcher
-from daskhpo.core.space import Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits, Report, Status, Suggestion, Trial
 from daskhpo.engine.coordinator import Coordinator, Problem
 from daskhpo.engine.journal import decode_record, encode_record

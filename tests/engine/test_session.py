@@ -10,10 +10,11 @@ import pytest
 
 from daskhpo import __version__
 from daskhpo.core.commands import Train
+from daskhpo.core.domains import Categorical, Integer, Real
 from daskhpo.core.errors import JournalCorrupt, StudyExists, StudyLocked, StudyMismatch
 from daskhpo.core.events import SlotsChanged, Step, Trained
 from daskhpo.core.objective import Objective
-from daskhpo.core.space import Categorical, Integer, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.engine import requests
 from daskhpo.engine.coordinator import Problem

@@ -18,6 +18,7 @@ from daskhpo.callbacks import Callback, StudyInfo
 from daskhpo.callbacks.follower import CallbackList
 from daskhpo.callbacks.values import freeze, summarise
 from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train, Write
+from daskhpo.core.domains import Categorical, Real
 from daskhpo.core.events import (
     AttemptLost,
     Dropped,
@@ -36,7 +37,7 @@ from daskhpo.core.events import (
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
-from daskhpo.core.space import Categorical, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import (
     CheckpointPolicy,
     Continue,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from daskhpo.callbacks import CSVLogger
+from daskhpo.core.domains import Categorical, Integer, Real
 from daskhpo.core.errors import MetricError
 from daskhpo.core.events import Ended, Launched, Reported, SessionStarted, Step, Suggested
 from daskhpo.core.objective import RESERVED, RESERVED_PREFIXES, Objective
-from daskhpo.core.space import Categorical, Integer, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits, Status, Stop
 from daskhpo.results.columns import column
 from daskhpo.results.result import Result

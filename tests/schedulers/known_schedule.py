@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from daskhpo.core.commands import Command, Delete, Flush, Release, Save, Train
+from daskhpo.core.domains import Real
 from daskhpo.core.events import Dropped, Event, Held, SessionStarted, SlotsChanged, Step, Trained
 from daskhpo.core.objective import Objective
 from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Scheduler
-from daskhpo.core.space import Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits, TrialId
 from daskhpo.engine.coordinator import Coordinator, Problem, drive
 from daskhpo.schedulers import PB2, PBT

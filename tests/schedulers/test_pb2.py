@@ -7,9 +7,10 @@ from math import inf
 import numpy as np
 import pytest
 
+from daskhpo.core.domains import Categorical, Integer, Ordinal, Real
 from daskhpo.core.events import Exploited, Failed
 from daskhpo.core.gp import GaussianProcess
-from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import Pause, Report, Status, Trial
 from daskhpo.schedulers import PB2
 from daskhpo.schedulers.explore import Perturb

@@ -6,9 +6,10 @@ from math import ceil
 
 import pytest
 
+from daskhpo.core.domains import Categorical, Integer, Ordinal, Real
 from daskhpo.core.events import Exploited, Failed, Launched, Reported
 from daskhpo.core.scheduler import Scheduler
-from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import (
     CheckpointRef,
     Continue,

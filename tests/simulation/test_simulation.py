@@ -6,9 +6,10 @@ import gc
 
 import pytest
 
+from daskhpo.core.domains import Integer, Real
 from daskhpo.core.events import AttemptLost, Dropped, Failed, SessionStarted
 from daskhpo.core.objective import Objective
-from daskhpo.core.space import Integer, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import Limits, Status, Trial
 from daskhpo.engine.checkpoint_policy import check_policy
 from daskhpo.engine.coordinator import Coordinator, Problem, drive

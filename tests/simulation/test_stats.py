@@ -6,9 +6,10 @@ import math
 
 import pytest
 
+from daskhpo.core.domains import Integer, Real
 from daskhpo.core.events import Deleted, Reported, Saved, SlotsChanged
 from daskhpo.core.objective import Objective
-from daskhpo.core.space import Integer, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointRef, Limits, Status
 from daskhpo.engine.checkpoint_policy import check_policy
 from daskhpo.engine.coordinator import Problem

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.errors import MissingLibrary
 from daskhpo.core.random import rng
 from daskhpo.core.searcher import Searcher, check_points, checked_points, described_points
-from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import Config, Report, Status, Trial, TrialId
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space, n_values
+from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real, n_values
+from daskhpo.core.space import Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
     AskTellSearcher,

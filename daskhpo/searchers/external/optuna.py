@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from daskhpo.core.arguments import check_choice
-from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
+from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
+from daskhpo.core.space import Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
     AskTellSearcher,

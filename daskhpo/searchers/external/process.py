@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from daskhpo.core.arguments import check_mapping, check_number, check_path
+from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.errors import OptimiserLost
-from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
     AskTellSearcher,

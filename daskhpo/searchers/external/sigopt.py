@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from daskhpo.core.arguments import check_number, check_text, optional, unprintable
+from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.errors import InvalidArgument, OptimiserLost
-from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
     AskTellSearcher,

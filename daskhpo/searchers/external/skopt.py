@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
 from daskhpo.core.arguments import check_choice, check_int, shown
+from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.errors import InvalidArgument, MissingLibrary
-from daskhpo.core.space import Categorical, Domain, Integer, Ordinal, Real, Space
+from daskhpo.core.space import Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
     AskTellSearcher,

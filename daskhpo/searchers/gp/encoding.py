@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from daskhpo.core.space import Categorical, Integer, Ordinal, Real, Space, n_values
+from daskhpo.core.domains import Categorical, Integer, Ordinal, Real, n_values
+from daskhpo.core.space import Space
 from daskhpo.core.types import Array, Config
 
 
