@@ -15,6 +15,7 @@ from daskhpo.core.errors import MetricError
 from daskhpo.core.objective import Objective
 from daskhpo.core.plain import LARGEST_INT, LONGEST_TEXT, readable, short, why_not_plain
 from daskhpo.core.space import Space
+from daskhpo.core.types import Status
 
 
 class Kind(enum.StrEnum):
@@ -163,3 +164,12 @@ def test_the_text_of_an_error_can_be_written_and_is_not_endless() -> None:
     assert len(readable(long)) < LONGEST_TEXT + 100
     assert readable(long).startswith("first")
     assert readable(long).endswith("last")
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_a_status_is_its_word_in_every_way(status: Status) -> None:
+    assert status == status.value
+    assert {status: 1}[status.value] == 1  # type: ignore[index]
+    assert f"{status}" == status.value
+    assert json.loads(json.dumps({"status": status})) == {"status": status.value}
+    assert Status(status.value) is status
