@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statistics import fmean
+from statistics import fmean, median
 
 import pytest
 from sklearn.ensemble import BaggingRegressor
@@ -145,7 +145,7 @@ def test_the_first_proposals_are_those_of_the_generator(generator):
 )
 def test_every_model_and_every_acquisition_function_learns(estimator, acq_func):
     losses = regret(SkoptSearch(estimator, acq_func), 30)
-    assert fmean(losses[-5:]) < 0.7 * fmean(losses[:10])
+    assert median(losses[-10:]) < 0.7 * fmean(losses[:10])  # some are explorations
 
 
 @pytest.mark.slow
