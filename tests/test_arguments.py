@@ -343,6 +343,12 @@ def method(name: str, rows: Rows, /, **others: Any) -> Door:
     )
 
 
+def or_none(values: tuple[list[Any], list[Any]]) -> tuple[list[Any], list[Any]]:
+    """Values of which None is a good one."""
+    good, bad = values
+    return [None, *good], [value for value in bad if value is not None]
+
+
 def of_options(**given: Any) -> Any:
     return check_policy(CheckpointPolicy(**given))
 
@@ -580,7 +586,7 @@ DOORS = [
             "jobs": COUNTS,
             "queue": WORDS_OR_NONE,
             "account": WORDS_OR_NONE,
-            "walltime": SUBMIT["walltime"],
+            "walltime": or_none(SUBMIT["walltime"]),
             "cores": COUNTS_OR_NONE,
             "memory": SUBMIT["memory"],
             "gpus_per_job": FROM_ZERO,
@@ -590,9 +596,9 @@ DOORS = [
             "idle_timeout": DURATIONS,
             "interface": ([None, "ib0"], ["a b", "a\nb", *NO_TEXTS]),
             "security": ([True], ["yes", 1, 3, []]),
-            "job_extra_directives": LINES,
-            "job_script_prologue": PROLOGUE,
-            "log_directory": (["logs"], [None, *NO_PATHS]),
+            "job_extra_directives": or_none(LINES),
+            "job_script_prologue": or_none(PROLOGUE),
+            "log_directory": ([None, "logs"], NO_PATHS),
             "shared_temp_directory": ([None, "shared"], NO_PATHS),
             "job_name": (["a-b"], ["", "a\nb"]),  # one of SLURMCluster's
         },
@@ -793,7 +799,7 @@ def doors_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("daskhpo.study.study.check_startable", reached)
     monkeypatch.setattr("daskhpo.remote.submit.check_startable", reached)
-    monkeypatch.setattr("daskhpo.cluster.slurm._import_jobqueue", reached)
+    monkeypatch.setattr("daskhpo.cluster.slurm.cluster_class", reached)
     monkeypatch.setattr("daskhpo.remote.submit.known_options", lambda: {*WORKERS, *WORKER_WORDS})
     return tmp_path
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from daskhpo.cli.text import columns, count, duration, show, size
 from daskhpo.cluster.accounting import JobCost, slurm_cost
-from daskhpo.cluster.shell import CommandFailed, CommandMissing
+from daskhpo.cluster.shell import CommandError
 
 if TYPE_CHECKING:
     from daskhpo.results.result import Result
@@ -61,7 +61,7 @@ def _jobs(result: Result) -> tuple[list[JobCost], str]:
         return [], ""
     try:
         jobs = slurm_cost(result.jobs)
-    except (CommandMissing, CommandFailed, ValueError) as error:
+    except (CommandError, ValueError) as error:
         return [], str(error)
     return jobs, "" if jobs else "sacct has no records of them"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from daskhpo.cli.options import add_run_options, run_options
 from daskhpo.cli.text import show
 from daskhpo.cluster.jobs import jobs_named
-from daskhpo.cluster.shell import CommandFailed, CommandMissing
+from daskhpo.cluster.shell import CommandError
 from daskhpo.cluster.times import slurm_time
 from daskhpo.core.printable import printable, shell_word
 from daskhpo.remote.script import worker_job_name
@@ -130,9 +130,12 @@ def _worker_jobs(path: Path, submission: Submission, number: str) -> str:
         return ", in the same job"
     try:
         listed = jobs_named(worker_job_name(path.absolute().name, number))
-    except (CommandMissing, CommandFailed):
+    except CommandError:
         return ""
-    states = Counter(job.state for job in listed)
+    states = Counter(
+        f"{job.state} ({job.reason})" if job.is_pending and job.reason else job.state
+        for job in listed
+    )
     return "; jobs: " + (", ".join(f"{n} {state}" for state, n in states.items()) or "none")
 
 

@@ -23,7 +23,7 @@ from daskhpo.callbacks import ConsoleProgress
 from daskhpo.callbacks.base import Callback
 from daskhpo.checkpoints import open_store
 from daskhpo.cluster import jobs
-from daskhpo.cluster.shell import CommandFailed, CommandMissing
+from daskhpo.cluster.shell import CommandError
 from daskhpo.cluster.walltime import StepTimer, find_job_end
 from daskhpo.core.events import Ended, Launched, Record, Reported
 from daskhpo.engine.lock import STALE_SECONDS, holder_of
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     deadline = JobDeadline(submission.job.walltime)
     end = run(directory, submission, own_job, deadline)
     if submission.job.n_jobs > 1 and not should_continue(end):
-        _log_errors(jobs.cancel, own_job, waiting_only=True)
+        _log_errors(jobs.cancel, [own_job], waiting_only=True)
     return int(isinstance(end, Crashed))
 
 
@@ -240,7 +240,7 @@ def _log_errors(command: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """
     try:
         return command(*args, **options)
-    except (CommandMissing, CommandFailed) as error:
+    except CommandError as error:
         logger.warning("%s", error)
         return None
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from daskhpo.cluster.shell import call
+from daskhpo.cluster.commands import JOBS_PER_CALL, ask
+
+logger = logging.getLogger("daskhpo")
 
 FIELDS = (
     "JobIDRaw",
@@ -21,7 +25,6 @@ FIELDS = (
     "Partition",
     "NodeList",
 )
-JOBS_PER_CALL = 200  # the length of a command line is limited
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def slurm_cost(jobs: Iterable[str]) -> list[JobCost]:
 
     Raises
     ------
-    CommandMissing, CommandFailed : ``sacct`` is missing here, or this Slurm has no accounting.
+    CommandError : ``sacct`` is missing here, or this Slurm has no accounting.
     """
     numbers = list(dict.fromkeys(jobs))
     costs = []
@@ -80,24 +83,21 @@ def slurm_cost(jobs: Iterable[str]) -> list[JobCost]:
             f"--format={','.join(FIELDS)}",
             f"--jobs={','.join(numbers[first : first + JOBS_PER_CALL])}",
         ]
-        costs += parse_sacct(call(argv))
+        costs += parse_sacct(ask(argv))
     return costs
 
 
 def parse_sacct(text: str) -> list[JobCost]:
     """Parse what ``sacct --noheader --parsable2`` printed for :func:`slurm_cost`.
 
-    Raises
-    ------
-    ValueError : a line has other columns; the message shows it.
+    Lines of another form, such as a site's banner, are skipped.
     """
-    costs = []
+    costs, skipped = [], 0
     for line in text.splitlines():
-        if not line.strip():
-            continue
         values = line.split("|")
-        if len(values) != len(FIELDS):
-            raise ValueError(f"sacct printed {line!r}; the format must be {'|'.join(FIELDS)}")
+        if len(values) != len(FIELDS) or not re.fullmatch(r"\d+", values[0]):
+            skipped += bool(line.strip())
+            continue
         field = dict(zip(FIELDS, values, strict=True))
         resources = _resources(field["AllocTRES"])
         submitted, started = _time(field["Submit"]), _time(field["Start"])
@@ -106,15 +106,17 @@ def parse_sacct(text: str) -> list[JobCost]:
                 job=field["JobIDRaw"],
                 state=field["State"].split(" ")[0],  # "CANCELLED by 1000"
                 exit_code=field["ExitCode"],
-                seconds=float(field["ElapsedRaw"] or 0),
+                seconds=_number(field["ElapsedRaw"]),
                 waited=started - submitted if started and submitted else None,
                 n_gpus=_gpus(resources),
-                n_cpus=int(resources.get("cpu", 0)),
+                n_cpus=int(_number(resources.get("cpu", ""))),
                 account=field["Account"],
                 partition=field["Partition"],
                 nodes=field["NodeList"] if field["NodeList"] != "None assigned" else "",
             )
         )
+    if skipped:
+        logger.warning("sacct printed %d lines of another form, which are not counted", skipped)
     return costs
 
 
@@ -127,8 +129,13 @@ def _resources(text: str) -> dict[str, str]:
 def _gpus(resources: dict[str, str]) -> int:
     """Return the number of GPUs: the recorded total, else the sum over types."""
     if "gres/gpu" in resources:
-        return int(resources["gres/gpu"])
-    return sum(int(n) for name, n in resources.items() if name.startswith("gres/gpu:"))
+        return int(_number(resources["gres/gpu"]))
+    return sum(int(_number(n)) for name, n in resources.items() if name.startswith("gres/gpu:"))
+
+
+def _number(text: str) -> float:
+    """Return a number that Slurm printed; 0: there is none."""
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else 0.0
 
 
 def _time(text: str) -> float | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
-import re
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,9 @@ from distributed import SchedulerPlugin, Status
 from tornado.ioloop import PeriodicCallback
 
 from daskhpo.cluster import jobs
+from daskhpo.cluster.parsers import SlurmJob, split_job_id
+from daskhpo.cluster.reasons import explain
+from daskhpo.cluster.registry import JobRegistry
 from daskhpo.cluster.scaling import (
     ClusterState,
     JobPhase,
@@ -25,17 +26,27 @@ from daskhpo.cluster.scaling import (
     WorkerJob,
     plan_scaling,
 )
-from daskhpo.cluster.shell import CommandFailed, CommandMissing
+from daskhpo.cluster.shell import CommandError, in_thread
+from daskhpo.cluster.sightings import (
+    JobEnded,
+    JobLost,
+    JobPending,
+    JobRunning,
+    JobUnseen,
+    Sightings,
+    judge,
+)
+from daskhpo.cluster.supply import SUPPLY, WorkerOutlook
 
 logger = logging.getLogger("daskhpo")
 
 WORKER_CHECK_SECONDS = 5.0  # between two checks of the workers
 SQUEUE_SECONDS = 30.0  # between two calls of squeue, unless a job lost its workers
+START_SECONDS = 60.0  # between two questions when the first job will start
 SUBMIT_RETRY_SECONDS = 30.0  # after a rejected or failed job; doubled for each in a row
 MAX_RETRY_SECONDS = 1800.0
 LOG_LINES = 15
-# what dask-jobqueue raises
-SBATCH_FAILURE = r"Exit code: (-?\d+)\nCommand:\n(.*?)\nstdout:\n(.*)stderr:\n(.*)"
+MAX_DESCRIBED = 20  # jobs that scontrol is asked about, each by a call, after one of squeue
 
 
 @dataclass(slots=True)
@@ -43,12 +54,12 @@ class _TrackedJob:
     """A job of workers. Times are in seconds of the monotonic clock."""
 
     name: str
-    number: str
+    id: str
     walltime: float
-    submitted: float
+    sightings: Sightings
     state: JobPhase = JobPhase.PENDING
+    reason: str = ""  # why it waits, as Slurm names it
     ran: float = 0.0  # seconds that it had run when last seen
-    seen: float = 0.0
     connected: bool = False  # it has workers, or had some
     has_workers: bool = False
     busy: float = 0.0  # time at which something last ran there
@@ -77,19 +88,24 @@ class SlurmAutoscaler:
 
     Parameters
     ----------
+    registry : the cluster's jobs.
     options : returns dask-jobqueue's options of a job, given its walltime in seconds.
+    log_directory : directory of the jobs' logs.
+    requeues : True: Slurm may put jobs back into the queue.
     """
 
     def __init__(
         self,
         cluster: Any,
+        registry: JobRegistry,
         rules: ScalingLimits,
         options: Callable[[float], dict[str, Any]],
-        job_name: str,
         log_directory: Path,
+        requeues: bool = False,
     ) -> None:
-        self._cluster, self._rules, self._options = cluster, rules, options
-        self._job_name, self._log_directory = job_name, log_directory
+        self._cluster, self._registry = cluster, registry
+        self._rules, self._options = rules, options
+        self._log_directory, self._requeues = log_directory, requeues
         self._jobs: dict[str, _TrackedJob] = {}
         self._spent = 0.0  # GPU-seconds of jobs that have ended
         self._wanted: deque[tuple[float, float]] = deque()  # time, slots
@@ -97,6 +113,30 @@ class SlurmAutoscaler:
         self._not_before = 0.0
         self._asked = 0.0
         self._warned: set[str] = set()
+        self._starts = ""  # when Slurm expects a job to start, if no worker is there
+        self._asked_start = -math.inf
+        self._trouble = ""  # what went wrong last, if no worker has come since
+
+    def outlook(self) -> WorkerOutlook:
+        """Return why no worker is there, from what Slurm says of the jobs."""
+        reasons = Counter(job.reason for job in self._waiting())
+        said = [
+            f"{n} worker {'job is' if n == 1 else 'jobs are'} pending"
+            + (f" ({reason}): {explain(reason)[0]}" if reason else "")
+            for reason, n in reasons.most_common(3)
+        ]
+        if self._starts:
+            said.append(f"Slurm expects one to start at {self._starts}")
+        running = [job.id for job in list(self._jobs.values()) if job.state is JobPhase.RUNNING]
+        if running:
+            said.append(f"job {running[0]} runs, and its workers have not connected yet")
+        if self._trouble:
+            said.append(self._trouble)
+        is_spent = not self._jobs and self._exhausted() in self._warned
+        return WorkerOutlook("; ".join(said), is_spent)
+
+    def _waiting(self) -> list[_TrackedJob]:
+        return [job for job in list(self._jobs.values()) if job.state is JobPhase.PENDING]
 
     @property
     def gpu_hours(self) -> float:
@@ -109,7 +149,7 @@ class SlurmAutoscaler:
 
         Raises
         ------
-        CommandMissing, CommandFailed : Slurm's commands are missing; it rejects the first job.
+        CommandError : Slurm's commands are missing; it rejects the first job.
         """
         steps = plan_scaling(self._rules, ClusterState())
         if not steps.submit:
@@ -117,8 +157,9 @@ class SlurmAutoscaler:
         await self._submit(steps.submit[:1])
         try:
             await self._submit(steps.submit[1:])
-        except CommandFailed as error:  # such as a limit on jobs: use those that were submitted
+        except CommandError as error:  # such as a limit on jobs: use those that were submitted
             self._failed(f"Slurm rejected a job: {error}")
+        self._cluster.scheduler.extensions[SUPPLY] = self
         self._cluster.scheduler.add_plugin(_WorkerArrivals(self._worker_arrived))
         check = PeriodicCallback(self._tick, WORKER_CHECK_SECONDS * 1000)
         self._cluster.periodic_callbacks["daskhpo-autoscaler"] = check
@@ -128,8 +169,10 @@ class SlurmAutoscaler:
         """Record that a job has a worker, which may leave before the next check."""
         job = self._jobs.get(name)
         if job is not None and not job.connected:
-            job.connected, job.state, job.busy = True, JobPhase.RUNNING, time.monotonic()
-            self._n_failures, self._not_before = 0, 0.0
+            now = time.monotonic()
+            job.connected, job.state, job.busy = True, JobPhase.RUNNING, now
+            job.sightings = replace(job.sightings, seen=now, absences=0)
+            self._n_failures, self._not_before, self._trouble = 0, 0.0, ""
 
     # -- observe ---------------------------------------------------------------------------------
 
@@ -169,39 +212,73 @@ class SlurmAutoscaler:
 
     async def _observe_jobs(self) -> None:
         """Ask Slurm which jobs are pending, run, or have ended."""
-        self._asked = now = time.monotonic()
+        self._asked = time.monotonic()
         known = list(self._jobs.values())
         try:
-            found = {one.number: one for one in await asyncio.to_thread(self._listed)}
-        except (CommandFailed, CommandMissing) as error:  # it may be unavailable for a while
+            listed, described = await in_thread(_look, [job.id for job in known])
+        except CommandError as error:  # it may be unavailable for a while
             logger.info("the jobs could not be listed: %s", error)
+            self._trouble = f"Slurm does not answer: {error}".splitlines()[0]
             return
+        now = time.monotonic()
         for job in known:
-            one = found.get(job.number)
-            if one is None or one.state == "COMPLETING":
-                if not job.has_workers:
-                    self._is_over(job, now)
-            elif one.is_pending:  # possibly after a requeue
-                job.state = JobPhase.PENDING
+            verdict, job.sightings = judge(
+                job.sightings,
+                listed.get(job.id),
+                described.get(job.id),
+                now,
+                connected=job.has_workers,
+                requeues=self._requeues,
+            )
+            match verdict:
+                case JobPending(reason):
+                    self._waits(job, reason)
+                case JobRunning(seconds_left):
+                    job.state, job.reason = JobPhase.RUNNING, ""
+                    if seconds_left is not None:
+                        job.ran = max(0.0, job.walltime - seconds_left)
+                case JobEnded(state):
+                    self._registry.forget(job.id)
+                    self._is_over(job, now, f"ended ({state})")
+                case JobLost():
+                    if await self._registry.cancel(job.id):
+                        self._is_over(job, now, "is no longer in Slurm's queue")
+                case JobUnseen():
+                    logger.debug("Slurm does not show job %s", job.id)
+        await self._registry.cancel_late()
+        await self._observe_start(now)
+
+    async def _observe_start(self, now: float) -> None:
+        """Ask Slurm when a job will start, if none has yet."""
+        waiting = self._waiting()
+        if not waiting or len(waiting) < len(self._jobs):
+            self._starts = ""
+        elif now - self._asked_start >= START_SECONDS:
+            self._asked_start = now
+            try:
+                start = await in_thread(jobs.expected_start, waiting[0].id)
+            except CommandError as error:
+                logger.info("the start of job %s is not known: %s", waiting[0].id, error)
             else:
-                job.state = JobPhase.RUNNING
-                if one.seconds_left is not None:
-                    job.ran = max(0.0, job.walltime - one.seconds_left)
-            job.seen = now
+                self._starts = start or ""
 
-    def _listed(self) -> list[jobs.SlurmJob]:
-        return jobs.jobs_named(self._job_name)
+    def _waits(self, job: _TrackedJob, reason: str) -> None:
+        """Record that a job is pending, possibly again after Slurm has put it back."""
+        self._spent += job.ran * self._rules.gpus_per_job
+        job.state, job.reason, job.ran = JobPhase.PENDING, reason, 0.0
 
-    def _is_over(self, job: _TrackedJob, now: float) -> None:
+    def _is_over(self, job: _TrackedJob, now: float, how: str) -> None:
+        if self._jobs.get(job.name) is not job:  # forgotten meanwhile
+            return
         # It may have run all of the time since it was last seen: count that.
-        since = job.seen or job.submitted
+        since = job.sightings.submitted if job.sightings.seen is None else job.sightings.seen
         ran = min(job.walltime, job.ran + now - since)
         self._spent += ran * self._rules.gpus_per_job
         self._forget(job.name)
         if not job.connected and not job.retiring:
-            self._failed(f"job {job.number} ended before its workers connected: {self._log(job)}")
+            self._failed(f"job {job.id} {how} before its workers connected: {self._log(job)}")
         elif not job.retiring:
-            logger.info("worker job %s has ended", job.number)
+            logger.info("worker job %s %s", job.id, how)
 
     def _seen(self, now: float) -> ClusterState:
         found = tuple(
@@ -233,7 +310,7 @@ class SlurmAutoscaler:
     async def _act(self, steps: ScalingPlan) -> None:
         for name in steps.retire:
             self._jobs[name].retiring = True
-            logger.info("worker job %s is idle: its workers are retired", self._jobs[name].number)
+            logger.info("worker job %s is idle: its workers are retired", self._jobs[name].id)
             for worker in list(self._cluster.scheduler.workers.values()):
                 if _job_of(worker) == name:
                     self._broker.retire(worker.address)
@@ -245,7 +322,7 @@ class SlurmAutoscaler:
         if steps.submit:
             try:
                 await self._submit(steps.submit)
-            except (CommandFailed, CommandMissing) as error:
+            except CommandError as error:
                 self._failed(f"Slurm rejected a job: {error}")
         if steps.exhausted:
             self._warn_once(self._exhausted())
@@ -266,13 +343,13 @@ class SlurmAutoscaler:
         problem: BaseException | None = None
         try:
             await cluster._correct_state()
-        except (RuntimeError, OSError, ValueError) as error:
-            problem = _refusal(error)
+        except Exception as error:  # Dask may wrap it
+            problem = error
         now = time.monotonic()
         for name, walltime in added.items():
             job = cluster.workers.get(name)
             if job is not None and job.job_id is not None:
-                self._jobs[name] = _TrackedJob(name, job.job_id, walltime, now)
+                self._jobs[name] = _TrackedJob(name, job.job_id, walltime, Sightings(now))
             else:
                 if job is not None:
                     job.status = Status.failed
@@ -290,6 +367,7 @@ class SlurmAutoscaler:
         wait = min(MAX_RETRY_SECONDS, SUBMIT_RETRY_SECONDS * 2**self._n_failures)
         self._n_failures += 1
         self._not_before = time.monotonic() + wait
+        self._trouble = what.splitlines()[0]
         logger.warning("%s\nretrying in %d s", what, wait)
 
     def _warn_once(self, what: str) -> None:
@@ -306,20 +384,19 @@ class SlurmAutoscaler:
 
     def _log(self, job: _TrackedJob) -> str:
         """Return the last lines of a job's log."""
-        found = sorted(self._log_directory.glob(f"*-{job.number}.log"))
+        number, _ = split_job_id(job.id)
+        found = sorted(self._log_directory.glob(f"*-{number}.log"))
         if not found:
             return f"no log was found in {self._log_directory}"
         lines = found[-1].read_text(errors="replace").splitlines()
         return "\n".join([f"{found[-1]}:", *lines[-LOG_LINES:]])
 
 
-def _refusal(error: BaseException) -> BaseException:
-    """Convert dask-jobqueue's error of a failed command to one of ours."""
-    if isinstance(error, FileNotFoundError):
-        return CommandMissing("sbatch was not found; is it on the PATH?")
-    found = re.search(SBATCH_FAILURE, str(error), re.DOTALL)
-    if found is None:
-        return error
-    code, command, *printed = found.groups()
-    output = "\n".join(part.strip() for part in printed if part.strip())
-    return CommandFailed([command.split()[0], "JOB_SCRIPT"], int(code), output)
+def _look(known: Sequence[str]) -> tuple[dict[str, SlurmJob], dict[str, list[SlurmJob]]]:
+    """Ask ``squeue`` for jobs, and ``scontrol`` for those that it does not show."""
+    listed = dict(jobs.list_jobs(known))
+    described = {}
+    for job in [job for job in known if job not in listed][:MAX_DESCRIBED]:
+        if (found := jobs.described(job)) is not None:
+            described[job] = found
+    return listed, described

@@ -8,7 +8,9 @@ import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from daskhpo.cluster.shell import CommandFailed, CommandMissing, call
+from daskhpo.cluster.commands import ask
+from daskhpo.cluster.parsers import parse_addresses
+from daskhpo.cluster.shell import CommandError
 
 logger = logging.getLogger("daskhpo")
 
@@ -103,11 +105,11 @@ def node_addresses(queue: str | None) -> list[str]:
     """Return addresses or names of a few nodes of a partition; empty: not known."""
     which = [] if queue is None else [f"--partition={queue}"]
     try:
-        lines = call(["sinfo", "--noheader", "--Node", "--format=%o", *which]).splitlines()
-    except (CommandFailed, CommandMissing) as error:
+        printed = ask(["sinfo", "--noheader", "--Node", "--format=%o", *which])
+    except CommandError as error:
         logger.info("the addresses of nodes could not be read from Slurm: %s", error)
         return []
-    return list(dict.fromkeys(line.strip() for line in lines))[:N_NODES]
+    return parse_addresses(printed)[:N_NODES]
 
 
 def way_to(host: str) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import re
 import shlex
 import shutil
@@ -17,8 +16,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from daskhpo.cluster.directives import asks_for_gpus, check_directives, check_worker_directives
 from daskhpo.cluster.network import named_address, reachable_address
+from daskhpo.cluster.registry import JobRegistry
 from daskhpo.cluster.security import credentials
+from daskhpo.cluster.site_config import (
+    check_skipped,
+    check_worker_arguments,
+    configured,
+    configured_lines,
+)
 from daskhpo.cluster.times import parse_walltime, slurm_time
 from daskhpo.core.arguments import (
     check_int,
@@ -33,10 +40,8 @@ from daskhpo.core.arguments import (
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.quantities import check_duration
 
-logger = logging.getLogger("daskhpo")
-
 DEATH_TIMEOUT = 300  # seconds; a scheduler may be slow, but a GPU must not wait for long
-ASKS_FOR_GPUS = re.compile(r"(^|\s)(-G|--gpus|--gres|--tres-per)")
+WALLTIME = "30m"
 UNSUPPORTED_OPTIONS = {
     "adapt": "jobs= limits the number of jobs",
     "asynchronous": "use the cluster from another thread",
@@ -50,7 +55,7 @@ def slurm_cluster(
     *,
     queue: str | None = None,
     account: str | None = None,
-    walltime: float | str = "30m",
+    walltime: float | str | None = None,
     cores: int | None = None,
     memory: str | None = None,
     gpus_per_job: int = 1,
@@ -60,9 +65,9 @@ def slurm_cluster(
     idle_timeout: float | str = "5m",
     interface: str | None = None,
     security: Any = True,
-    job_extra_directives: Sequence[str] = (),
-    job_script_prologue: Sequence[str] = (),
-    log_directory: str = "slurm-logs",
+    job_extra_directives: Sequence[str] | None = None,
+    job_script_prologue: Sequence[str] | None = None,
+    log_directory: str | None = None,
     shared_temp_directory: str | None = None,
     **options: Any,
 ) -> Any:
@@ -70,14 +75,16 @@ def slurm_cluster(
 
     Its first jobs are submitted at once. While it is open, it keeps up to ``jobs`` jobs pending or
     running: it replaces jobs that end, and cancels jobs that the study does not need. Closing it
-    cancels all jobs. Options that dask-jobqueue has too mean the same there.
+    cancels all jobs. Options that dask-jobqueue has too mean the same there. What a call leaves
+    open is as the user or the site has set it in ``jobqueue.yaml``.
 
     Parameters
     ----------
     jobs : largest number of jobs at a time.
     queue : the partition; None: the site's default.
     account : account that is charged for the jobs; None: the user's default.
-    walltime : time limit of each job: ``"4h"``, ``"04:00:00"``, ``"1-00:00:00"``, or seconds.
+    walltime : time limit of each job: ``"4h"``, ``"04:00:00"``, ``"1-00:00:00"``, or seconds;
+        default: 30 minutes.
     cores, memory : those of each job in total; its worker processes share them evenly.
     gpus_per_job : GPUs of each job. 1: the job starts soonest, and its failure affects no other
         GPU. More (a whole node): one worker process per GPU, which sees only that one. 0: no GPU.
@@ -93,17 +100,18 @@ def slurm_cluster(
     security : True: encrypted and authenticated by certificates made for this cluster. None: open
         to every user who can reach this machine, with a warning. Or a ``distributed.Security``.
     job_extra_directives : more ``#SBATCH`` lines, such as ``["-C gpu"]``. One that requests GPUs
-        replaces ``--gres=gpu:N``.
+        replaces ``--gres=gpu:N``. Those that say what daskhpo counts, such as ``--time``, are
+        refused.
     job_script_prologue : lines of the job script before the workers start.
-    log_directory : directory for the jobs' output.
+    log_directory : directory for the jobs' output; default: ``slurm-logs``.
     shared_temp_directory : directory for the certificates, on a file system that the jobs share;
-        None: ``~/.daskhpo``.
+        default: ``~/.daskhpo``.
     **options : other options of ``SLURMCluster``.
 
     Raises
     ------
     TypeError, ValueError : invalid arguments; the message says what is allowed.
-    CommandMissing, CommandFailed : Slurm's commands are missing here; Slurm rejects the first job.
+    CommandError : Slurm's commands are missing here; Slurm rejects the first job.
     RuntimeError : the first call was not made in the main thread, in which dask-jobqueue must be
         imported.
 
@@ -115,19 +123,31 @@ def slurm_cluster(
             study.run(num_trials=500, client=cluster, resources={"cpu": 8, "gpu": 1})
     """
     options = _checked(options)
+    section = options.get("config_name") or "slurm"
     jobs = check_int("jobs", jobs, at_least=1)
     gpus_per_job = check_int("gpus_per_job", gpus_per_job, at_least=0)
     trials_per_gpu = check_int("trials_per_gpu", trials_per_gpu, at_least=1)
+    if processes is None and not gpus_per_job:
+        processes = configured("processes", section)
     processes = optional(check_int, "processes", processes, at_least=1)
     cores = optional(check_int, "cores", cores, at_least=1)
     if memory is not None:
         memory_size("memory", memory)
-    queue = optional(check_word, "queue", queue)
+    queue = optional(check_word, "queue", configured("queue", section) if queue is None else queue)
     account = optional(check_word, "account", account)
     interface = optional(check_word, "interface", interface)
+    if job_extra_directives is None:
+        job_extra_directives = configured_lines("job-extra-directives", section)
     job_extra_directives = check_directives(job_extra_directives)
+    check_worker_directives(job_extra_directives, gpus_per_job)
+    if job_script_prologue is None:
+        job_script_prologue = configured_lines("job-script-prologue", section)
     job_script_prologue = check_lines("job_script_prologue", job_script_prologue, multiline=True)
+    if log_directory is None:
+        log_directory = configured("log-directory", section) or "slurm-logs"
     logs = check_path("log_directory", log_directory).absolute()
+    if shared_temp_directory is None:
+        shared_temp_directory = configured("shared-temp-directory", section)
     shared = optional(check_path, "shared_temp_directory", shared_temp_directory)
     _check_security(security)
     if gpus_per_job and processes is not None:
@@ -140,7 +160,7 @@ def slurm_cluster(
         raise ValueError(f"cores={cores!r} must be at least {n_slots}: one for each worker process")
     from daskhpo.cluster.scaling import ScalingLimits
 
-    seconds = -(-parse_walltime(walltime) // 60) * 60  # Slurm counts minutes
+    seconds = -(-worker_walltime(walltime, section) // 60) * 60  # Slurm counts minutes
     rules = ScalingLimits(
         jobs,
         n_slots,
@@ -151,9 +171,18 @@ def slurm_cluster(
         else hours * 3600,
         check_duration("idle_timeout", idle_timeout),
     )
+    job_name = options.pop("job_name", None) or configured("name", section) or "daskhpo-workers"
+    more_arguments = options.pop("worker_extra_args", None)
+    if more_arguments is None:
+        more_arguments = configured_lines("worker-extra-args", section)
+    more_arguments = check_worker_arguments(more_arguments)
+    skip = options.pop("job_directives_skip", None)
+    if skip is None:
+        skip = configured_lines("job-directives-skip", section)
+    skip = check_skipped(skip, [f"#SBATCH -t {slurm_time(seconds)}", f"#SBATCH -J {job_name}"])
+    python = options.pop("python", None) or configured("python", section)
+    slurm_class = cluster_class()
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-    job_name = options.pop("job_name", "daskhpo-workers")
-    more_arguments = options.pop("worker_extra_args", [])
 
     def of_walltime(seconds: float) -> dict[str, Any]:
         """Return dask-jobqueue's options for a job with this walltime, in seconds."""
@@ -162,15 +191,21 @@ def slurm_cluster(
         return {"walltime": slurm_time(seconds), "worker_extra_args": [*own, *more_arguments]}
 
     directives = _directives(job_extra_directives, gpus_per_job, logs, job_name)
-    slurm_class = _import_jobqueue()
     from daskhpo.cluster.autoscaler import SlurmAutoscaler
 
-    listen = _address(interface, queue, options) | options.pop("scheduler_options", {})
+    own_scheduler = options.pop("scheduler_options", None)
+    if own_scheduler is None:
+        own_scheduler = configured("scheduler-options", section) or {}
+    if interface is None:
+        interface = configured("interface", section)
+    listen = _address(interface, queue, own_scheduler) | own_scheduler
     folder = None
     if security is True:
         folder = (shared or Path.home() / ".daskhpo").absolute() / f"tls-{uuid.uuid4().hex[:12]}"
         security = credentials(folder)
+    registry = JobRegistry()
     cluster = slurm_class(
+        registry=registry,
         queue=queue,
         account=account,
         cores=cores,
@@ -179,11 +214,18 @@ def slurm_cluster(
         interface=interface,
         security=security or None,
         job_name=job_name,
-        python=f"exec {shlex.quote(sys.executable)}",  # Slurm's signals reach Python, not a shell
+        # Slurm's signals reach Python, not a shell
+        python=f"exec {shlex.quote(sys.executable) if python is None else python}",
         worker_command="daskhpo.executors.dask.slurm_worker",
         job_extra_directives=directives,
+        # else dask-jobqueue's lines would send errors to another file
+        job_directives_skip=["#SBATCH -e ", "#SBATCH -o ", *skip],
         job_script_prologue=job_script_prologue,
-        **{"name": "daskhpo", "death_timeout": DEATH_TIMEOUT, "silence_logs": "error"}
+        **{
+            "name": "daskhpo",
+            "death_timeout": configured("death-timeout", section) or DEATH_TIMEOUT,
+            "silence_logs": "error",
+        }
         | of_walltime(seconds)
         | options,
         scheduler_options=listen,
@@ -193,7 +235,8 @@ def slurm_cluster(
         cluster._job_kwargs["security"] = _shell_quoted(security)
     # In a group: Dask does not end the job of a lost worker, and its nanny restarts the worker.
     cluster.new_spec["group"] = [f"-{number}" for number in range(n_slots)]
-    cluster.autoscaler = SlurmAutoscaler(cluster, rules, of_walltime, job_name, logs)
+    requeues = any("requeue" in line and "no-requeue" not in line for line in directives)
+    cluster.autoscaler = SlurmAutoscaler(cluster, registry, rules, of_walltime, logs, requeues)
     try:
         cluster.sync(cluster.autoscaler.start)
     except BaseException:
@@ -202,10 +245,17 @@ def slurm_cluster(
     return cluster
 
 
+def worker_walltime(walltime: float | str | None, section: str = "slurm") -> float:
+    """Return the time limit of worker jobs in seconds; None: as configured."""
+    if walltime is None:
+        walltime = configured("walltime", section) or WALLTIME
+    return parse_walltime(walltime)
+
+
 def known_options() -> set[str]:
     """Return all options of :func:`slurm_cluster`, also those for ``SLURMCluster``."""
     takers: list[Any] = [slurm_cluster]
-    takers += [kind.__init__ for kind in (*_import_jobqueue().__mro__, *_job_kinds())]
+    takers += [kind.__init__ for kind in (*cluster_class().__mro__, *_job_kinds())]
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     names = {
         parameter.name
@@ -213,7 +263,8 @@ def known_options() -> set[str]:
         for parameter in inspect.signature(taker).parameters.values()
         if parameter.kind in named
     }
-    return names - {"self", "scheduler", "worker", "workers", *UNSUPPORTED_OPTIONS}
+    own = {"self", "scheduler", "worker", "workers", "registry"}
+    return names - {*own, *UNSUPPORTED_OPTIONS}
 
 
 def _job_kinds() -> Sequence[type]:
@@ -223,8 +274,8 @@ def _job_kinds() -> Sequence[type]:
     return kinds
 
 
-def _import_jobqueue() -> Any:
-    """Import ``SLURMCluster``, and restore the handler of SIGINT that this replaces."""
+def cluster_class() -> Any:
+    """Import our ``SLURMCluster``; restore the handler of SIGINT it replaces."""
     if "dask_jobqueue" not in sys.modules:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError(
@@ -236,9 +287,9 @@ def _import_jobqueue() -> Any:
             import dask_jobqueue  # noqa: F401
         finally:
             signal.signal(signal.SIGINT, handler)
-    from dask_jobqueue import SLURMCluster
+    from daskhpo.cluster.jobqueue import RegisteredCluster
 
-    return SLURMCluster
+    return RegisteredCluster
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
@@ -253,12 +304,6 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
                 if isinstance(item, str):
                     check_text(f"{name}[{number}]", item, lines=True)
     return dict(options)
-
-
-def check_directives(given: Any) -> list[str]:
-    """Return options of ``sbatch``, without ``#SBATCH``, each a line of a script."""
-    lines = check_lines("job_extra_directives", given)
-    return [line.removeprefix("#SBATCH ").strip() for line in lines]
 
 
 def memory_size(name: str, memory: Any) -> int:
@@ -289,27 +334,26 @@ def _check_security(security: Any) -> None:
         )
 
 
-def _address(interface: str | None, queue: str | None, options: dict[str, Any]) -> dict[str, Any]:
+def _address(interface: str | None, queue: str | None, own: dict[str, Any]) -> dict[str, Any]:
     """Return the scheduler's options for the addresses on which it listens.
 
     The dashboard asks for no password, so it listens on loopback only.
-    """
-    import dask
 
+    Parameters
+    ----------
+    own : options that the user gave.
+    """
     listens: dict[str, Any] = {"dashboard_address": "127.0.0.1:0"}
-    own = options.get("scheduler_options", {})
     if "host" in own or "interface" in own:
         return listens
-    if interface is None:
-        interface = dask.config.get("jobqueue.slurm.interface", None)
     return listens | {"host": named_address(interface) if interface else reachable_address(queue)}
 
 
 def _directives(given: Sequence[str], gpus: int, logs: Path, job_name: str) -> list[str]:
-    lines = check_directives(given)
+    lines = list(given)
     log = f"{str(logs).replace('%', '%%')}/{job_name.replace('%', '%%')}-%j.log"
     own = [f'--output="{log}"' if re.search(r"\s", log) else f"--output={log}"]
-    if gpus and not any(ASKS_FOR_GPUS.search(line) for line in lines):
+    if gpus and not asks_for_gpus(lines):
         own.append(f"--gres=gpu:{gpus}")
     if not any("requeue" in line for line in lines):
         own.append("--no-requeue")  # a new job follows, with other names of workers

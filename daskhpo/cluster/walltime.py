@@ -117,10 +117,10 @@ def find_job_end(walltime: float | None = None) -> float | None:
     now, left = time.time(), None
     if END_TIME not in os.environ:
         from daskhpo.cluster.jobs import own_seconds_left
-        from daskhpo.cluster.shell import CommandFailed, CommandMissing
+        from daskhpo.cluster.shell import CommandError
 
         try:
             left = own_seconds_left()
-        except (CommandFailed, CommandMissing) as error:
+        except CommandError as error:
             logger.info("the end of this job could not be read from Slurm: %s", error)
     return job_end(os.environ, left, walltime, now, time.time())

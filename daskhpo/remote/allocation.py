@@ -15,12 +15,13 @@ from typing import Any
 from daskhpo.atomic_files import write_private
 from daskhpo.cluster.network import named_address, reachable_address
 from daskhpo.cluster.security import credentials
+from daskhpo.cluster.supply import SUPPLY, WorkerOutlook
 from daskhpo.remote.submission import JobDirectory, WorkerSteps
 
 logger = logging.getLogger("daskhpo")
 
 STEP_POLL_SECONDS = 1.0
-MAX_RESTARTS = 5  # of each step
+RESTART_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # pauses before the restarts of each step
 END_SECONDS = 20.0  # for a step to end before it is terminated
 
 
@@ -47,6 +48,7 @@ def allocation_cluster(
         write_private(folder.scheduler_file, json.dumps(address) + "\n")
         numbers = range(steps.nodes * steps.per_node)
         running = StepSupervisor([step_command(steps, folder, number) for number in numbers])
+        cluster.scheduler.extensions[SUPPLY] = running
         try:
             yield cluster
         finally:
@@ -58,7 +60,7 @@ def allocation_cluster(
 
 
 class StepSupervisor:
-    """One process per step, such as ``srun``; steps that fail are restarted.
+    """One process per step, such as ``srun``; failed ones restart after a pause.
 
     Parameters
     ----------
@@ -68,10 +70,18 @@ class StepSupervisor:
     def __init__(self, commands: Sequence[Sequence[str]]) -> None:
         self._commands = commands
         self._running = {number: _start(argv) for number, argv in enumerate(commands)}
-        self._restarts_left = [MAX_RESTARTS] * len(commands)
+        self._restarts: dict[int, float] = {}  # by step: the time of its next start
+        self._n_failures = [0] * len(commands)
+        self._last = ""  # how a step failed last
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="daskhpo-steps", daemon=True)
         self._thread.start()
+
+    def outlook(self) -> WorkerOutlook:
+        """Return why no worker is there; hopeless: no step runs or will."""
+        is_hopeless = not self._running and not self._restarts
+        why = "every worker step of this job has ended" if is_hopeless else ""
+        return WorkerOutlook("; ".join(filter(None, (why, self._last))), is_hopeless)
 
     def stop_restarting(self) -> None:
         """Stop restarting steps that end."""
@@ -90,18 +100,25 @@ class StepSupervisor:
 
     def _watch(self) -> None:
         while not self._closed.wait(STEP_POLL_SECONDS):
+            now = time.monotonic()
             for number, step in list(self._running.items()):
-                if not step.poll():
-                    continue  # running, or ended without error
-                if not self._restarts_left[number]:
-                    logger.warning("worker step %s failed too often: not restarted", number)
+                if (code := step.poll()) is not None:
+                    if code:
+                        self._failed(number, code, now)
                     del self._running[number]
-                    continue
-                self._restarts_left[number] -= 1
-                logger.warning(
-                    "worker step %s failed with exit code %s: restarted", number, step.returncode
-                )
+            for number in [number for number, at in self._restarts.items() if at <= now]:
                 self._running[number] = _start(self._commands[number])
+                del self._restarts[number]
+
+    def _failed(self, number: int, code: int, now: float) -> None:
+        self._last = f"worker step {number} failed with exit code {code}"
+        n = self._n_failures[number]
+        self._n_failures[number] += 1
+        if n >= len(RESTART_SECONDS):
+            logger.warning("%s, too often: it is given up", self._last)
+            return
+        logger.warning("%s: restarted in %g s", self._last, RESTART_SECONDS[n])
+        self._restarts[number] = now + RESTART_SECONDS[n]
 
 
 def step_command(steps: WorkerSteps, folder: JobDirectory, number: int) -> list[str]:

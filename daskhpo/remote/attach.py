@@ -13,8 +13,8 @@ from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.follower import JournalFollower
 from daskhpo.callbacks.values import StudyInfo
 from daskhpo.cluster import jobs
-from daskhpo.cluster.jobs import SlurmJob
-from daskhpo.cluster.shell import CommandFailed, CommandMissing
+from daskhpo.cluster.parsers import SlurmJob
+from daskhpo.cluster.shell import CommandError
 from daskhpo.core.arguments import check_text
 from daskhpo.core.errors import StudyNotRunning
 from daskhpo.core.events import SessionStarted
@@ -58,7 +58,7 @@ def run_status(directory: Path) -> RunStatus:
     try:
         listed = [] if number is None else jobs.jobs_of(number)
         return RunStatus(holder, tuple(sorted(listed, key=lambda job: job.is_pending)))
-    except (CommandMissing, CommandFailed) as error:
+    except CommandError as error:
         logger.info("cannot query Slurm about job %s: %s", number, error)
         return RunStatus(holder, ())
 
@@ -125,7 +125,7 @@ class AttachedStudy:
         if (number := self.job) is not None:
             request_stop(self.directory, submission_name(number), reason)
             if any(job.is_pending for job in now.jobs):
-                jobs.cancel(number, waiting_only=True)
+                jobs.cancel([number], waiting_only=True)
 
     def status(self) -> dict[str, int]:
         """Return the number of trials in each status."""

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from daskhpo.cluster import jobs
+from daskhpo.cluster.directives import check_directives, check_worker_directives
 from daskhpo.cluster.jobs import is_over
-from daskhpo.cluster.shell import CommandFailed, CommandMissing
-from daskhpo.cluster.slurm import check_directives, known_options, memory_size, slurm_cluster
+from daskhpo.cluster.shell import CommandError
+from daskhpo.cluster.site_config import configured
+from daskhpo.cluster.slurm import known_options, memory_size, slurm_cluster, worker_walltime
 from daskhpo.cluster.times import parse_walltime, slurm_time
 from daskhpo.core.arguments import (
     check_bool,
@@ -156,7 +158,7 @@ def submit(problem: Problem, directory: Path, submission: Submission) -> str:
 
     Raises
     ------
-    CommandMissing, CommandFailed : there is no Slurm here, or it refuses the job. Nothing is left
+    CommandError : there is no Slurm here, or it refuses the job. Nothing is left
         behind.
     ValueError : a walltime is longer than its partition allows: the job would never start.
     StudyLocked : an earlier submission runs the study, or will.
@@ -171,8 +173,9 @@ def submit(problem: Problem, directory: Path, submission: Submission) -> str:
     _check_walltime("walltime", submission.job.walltime, submission.job.queue)
     if isinstance(submission.workers, WorkerJobs):
         worker_options = _defaults() | submission.workers.options
-        seconds = parse_walltime(worker_options["walltime"])
-        _check_walltime("workers['walltime']", seconds, worker_options["queue"])
+        seconds = worker_walltime(worker_options["walltime"])
+        queue = worker_options["queue"] or configured("queue")
+        _check_walltime("workers['walltime']", seconds, queue)
     script = controller_script(submission, folder)
     with contextlib.ExitStack() as undo:
         if not folder.study.exists():
@@ -181,7 +184,7 @@ def submit(problem: Problem, directory: Path, submission: Submission) -> str:
         folder.create()
         folder.write(submission)
         folder.script.write_text(script)
-        number = jobs.submit_script(script)
+        number = jobs.submit(folder.script)
         undo.pop_all()
     folder.write_number(number)
     return number
@@ -255,13 +258,18 @@ def _jobs(worker_options: dict[str, Any]) -> WorkerJobs:
     optional(check_int, "workers['processes']", shape["processes"], at_least=1)
     for name in ("queue", "account", "interface"):
         optional(check_word, f"workers[{name!r}]", shape[name])
-    check_lines("workers['job_extra_directives']", shape["job_extra_directives"])
-    check_lines("workers['job_script_prologue']", shape["job_script_prologue"], multiline=True)
+    directives = check_directives(
+        shape["job_extra_directives"] or (), "workers['job_extra_directives']"
+    )
+    check_worker_directives(directives, gpus)
+    check_lines(
+        "workers['job_script_prologue']", shape["job_script_prologue"] or (), multiline=True
+    )
     if gpus and shape["processes"] is not None:
         raise ValueError(
             "workers['processes'] is for jobs without GPUs: give trials_per_gpu instead"
         )
-    parse_walltime(shape["walltime"])
+    worker_walltime(shape["walltime"])
     for name in ("cores", "memory"):
         if shape[name] is None and dask.config.get(f"jobqueue.slurm.{name}", None) is None:
             raise ValueError(
@@ -345,7 +353,7 @@ def _check_walltime(name: str, seconds: float, queue: str | None) -> None:
     """Refuse a walltime for which Slurm would accept the job, but never start it."""
     try:
         limit = jobs.longest_walltime(queue)
-    except (CommandFailed, CommandMissing):
+    except CommandError:
         return  # sbatch reports the problem
     if limit is not None and seconds > limit:
         raise ValueError(

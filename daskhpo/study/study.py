@@ -328,7 +328,7 @@ class Study:
         StudyExists : nothing is left to do.
         StudyLocked : the study is running, or was submitted already.
         StudyMismatch : the directory belongs to another study.
-        CommandMissing, CommandFailed : Slurm is not available here, or refuses the job.
+        CommandError : Slurm is not available here, or refuses the job.
         """
         given = self._prepare(num_trials, time_budget, target, walltime=walltime, **keywords)
         submit(self.problem, self.path, given)

@@ -54,6 +54,15 @@ def test_of_many_jobs_each_is_a_line_and_empty_lines_are_none():
     assert [cost.seconds for cost in parse_sacct(f"{text}\n")] == [0.0, 1.0, 2.0]
 
 
-def test_a_line_of_another_form_is_shown():
-    with pytest.raises(ValueError, match=r"'1\|COMPLETED'; the format must be JobIDRaw"):
-        parse_sacct("1|COMPLETED\n")
+def test_lines_of_another_form_are_skipped_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    good = LINE.format(4, "COMPLETED", "0:0", "x", "x", 7, "", "", "n1")
+    broken = LINE.format("total", "COMPLETED", "0:0", "x", "x", "seven", "", "", "n1")
+    text = f"Welcome to Cluster3 | news: none\n1|COMPLETED\n{broken}{good}"
+    assert [(cost.job, cost.seconds) for cost in parse_sacct(text)] == [("4", 7.0)]
+    assert "sacct printed 3 lines of another form" in caplog.text
+
+
+def test_a_number_that_is_none_counts_as_zero() -> None:
+    text = LINE.format(4, "RUNNING", "0:0", "x", "x", "", "cpu=many,gres/gpu=?", "", "n1")
+    (cost,) = parse_sacct(text)
+    assert (cost.seconds, cost.n_gpus, cost.n_cpus) == (0.0, 0, 0)

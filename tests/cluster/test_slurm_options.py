@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from daskhpo.cluster.directives import check_directives
 from daskhpo.cluster.security import check_private
 from daskhpo.cluster.slurm import _directives, slurm_cluster
 
@@ -29,6 +30,12 @@ from daskhpo.cluster.slurm import _directives, slurm_cluster
         ({"n_workers": 3}, TypeError, "does not take n_workers=: give jobs="),
         ({"asynchronous": True}, TypeError, "does not take asynchronous="),
         ({"job_extra_directives": "-C gpu"}, TypeError, "must be a list of lines"),
+        ({"job_extra_directives": ["-t 5"]}, ValueError, "'-t 5' cannot be given: give walltime="),
+        ({"job_extra_directives": ["-G 2"]}, ValueError, "give gpus_per_job=2"),
+        ({"worker_extra_args": ["--lifetime 50m"]}, ValueError, "have no --lifetime .they leave"),
+        ({"worker_extra_args": ["--preload=x"]}, ValueError, "have no --preload"),
+        ({"job_directives_skip": ["-t"]}, ValueError, "'-t' would leave out '#SBATCH -t 0-00:30"),
+        ({"job_directives_skip": ["-J daskhpo"]}, ValueError, "would leave out '#SBATCH -J"),
         (
             {"interface": "ib99"},
             ValueError,
@@ -55,7 +62,8 @@ def test_what_cannot_be_is_refused(
     "line", ["-G 1", "--gpus=1", "--gres=gpu:a100:1", "--gpus-per-task=1", "--gpus-per-node 4"]
 )
 def test_a_directive_that_asks_for_gpus_replaces_ours(line: str, tmp_path: Path) -> None:
-    lines = _directives(["-C gpu", f"#SBATCH {line}"], 1, tmp_path, "w")
+    given = check_directives(["-C gpu", f"#SBATCH {line}"])
+    lines = _directives(given, 1, tmp_path, "w")
     assert lines[1:] == ["--no-requeue", "-C gpu", line]
     assert "--gres=gpu:2" in _directives(["-C gpu"], 2, tmp_path, "w")
 
@@ -79,10 +87,10 @@ def test_importing_the_package_of_clusters_loads_none_of_them() -> None:
 def test_control_c_is_left_as_it_was() -> None:
     code = """
 import signal
-from daskhpo.cluster.slurm import _import_jobqueue
+from daskhpo.cluster.slurm import cluster_class
 mine = lambda *_: None
 signal.signal(signal.SIGINT, mine)
-assert _import_jobqueue().__name__ == "SLURMCluster"
+assert cluster_class().__mro__[1].__name__ == "SLURMCluster"
 print(signal.getsignal(signal.SIGINT) is mine)
 """
     assert run(code).strip() == "True"
@@ -91,10 +99,10 @@ print(signal.getsignal(signal.SIGINT) is mine)
 def test_in_a_thread_it_says_what_to_do() -> None:
     code = """
 import threading
-from daskhpo.cluster.slurm import _import_jobqueue
+from daskhpo.cluster.slurm import cluster_class
 def call():
     try:
-        _import_jobqueue()
+        cluster_class()
     except RuntimeError as error:
         print(error)
 thread = threading.Thread(target=call)

@@ -7,13 +7,14 @@ import time
 import pytest
 
 from daskhpo.remote import allocation
-from daskhpo.remote.allocation import MAX_RESTARTS, StepSupervisor
+from daskhpo.remote.allocation import RESTART_SECONDS, StepSupervisor
 
 
 @pytest.fixture(autouse=True)
 def in_haste(monkeypatch):
     monkeypatch.setattr(allocation, "STEP_POLL_SECONDS", 0.01)
     monkeypatch.setattr(allocation, "END_SECONDS", 0.0)
+    monkeypatch.setattr(allocation, "RESTART_SECONDS", [0.01 * s for s in RESTART_SECONDS])
 
 
 def supervised(*commands):
@@ -25,13 +26,14 @@ def test_a_step_that_fails_is_restarted_five_times_and_the_others_run_on(tmp_pat
     log = tmp_path / "log"
     steps = supervised(f"echo started >> {log}; exit 3", "exec sleep 600")
     deadline = time.monotonic() + 60
-    while "worker step 0 failed too often" not in caplog.text:
+    while "worker step 0 failed with exit code 3, too often" not in caplog.text:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     steps.stop_restarting()
-    assert log.read_text().count("started") == 1 + MAX_RESTARTS == 6
-    assert caplog.text.count("failed with exit code 3: restarted") == MAX_RESTARTS
+    assert log.read_text().count("started") == 1 + len(RESTART_SECONDS) == 6
+    assert caplog.text.count("failed with exit code 3: restarted in") == len(RESTART_SECONDS)
     assert caplog.text.count("too often") == 1
+    assert not steps.outlook().is_hopeless  # the other one runs
     steps.close()  # the second one runs until then
 
 
@@ -39,9 +41,16 @@ def test_a_step_that_ends_well_is_not_restarted(tmp_path, caplog):
     log = tmp_path / "log"
     steps = supervised(f"echo ended >> {log}", f"until [ -e {log} ]; do :; done; exit 3")
     deadline = time.monotonic() + 60
-    while "worker step 1 failed too often" not in caplog.text:
+    while "worker step 1 failed with exit code 3, too often" not in caplog.text:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     steps.stop_restarting()
     steps.close()
     assert log.read_text() == "ended\n"
+    assert steps.outlook().is_hopeless
+    assert "every worker step of this job has ended; worker step 1" in steps.outlook().why
+
+
+def test_pauses_between_restarts_grow():
+    assert sorted(RESTART_SECONDS) == list(RESTART_SECONDS)
+    assert RESTART_SECONDS[-1] >= 10 * RESTART_SECONDS[0]

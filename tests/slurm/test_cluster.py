@@ -284,7 +284,7 @@ def test_jobs_that_end_before_their_workers_come_are_not_submitted_on_and_on(
 ) -> None:
     with cluster_of(1, job_script_prologue=["echo the module is missing", "exit 3"]):
         until(lambda: warnings, "a warning")
-        assert "ended before its workers connected" in warnings[0]
+        assert "ended (FAILED) before its workers connected" in warnings[0]
         assert "the module is missing" in warnings[0]
         assert "retrying in 30 s" in warnings[0]
         assert slurm.jobs() == {}

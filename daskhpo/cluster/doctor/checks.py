@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from daskhpo.cluster import network
+from daskhpo.cluster.commands import ask, sbatch, user_name
 from daskhpo.cluster.doctor import slurm_checks
 from daskhpo.cluster.doctor.finding import CheckLocation, Finding, Verdict, ok, problem, skipped
 from daskhpo.cluster.doctor.gpu_checks import check_gpus
@@ -30,7 +30,8 @@ from daskhpo.cluster.doctor.probe import CHECK_SECONDS, within
 from daskhpo.cluster.doctor.probe_job import run_probe
 from daskhpo.cluster.doctor.quota import Quota, check_room, parse_quota
 from daskhpo.cluster.gpus import visible_gpus
-from daskhpo.cluster.shell import CommandFailed, CommandMissing, call
+from daskhpo.cluster.parsers import parse_records
+from daskhpo.cluster.shell import CommandError, CommandFailed, call
 
 NEEDED = ("sinfo", "sbatch", "squeue", "scontrol", "scancel")
 WAIT = 600.0
@@ -102,17 +103,17 @@ _FULL_SIZE = ("walltime", "nodes")  # the doctor's small job may run in spite of
 
 def _check_request(request: JobRequest) -> Iterator[Finding]:
     try:
-        version = call(["sinfo", "--version"]).strip()
-        config = call(["scontrol", "show", "config"])
-        shown = call(["scontrol", "--all", "--oneliner", "show", "partition"])
+        version = _version(ask(["sinfo", "--version"]))
+        config = ask(["scontrol", "show", "config"])
+        shown = ask(["scontrol", "--all", "--oneliner", "show", "partition"])
         nodes = slurm_checks.parse_sinfo(
-            call(["sinfo", "--all", "--noheader", f"--format={slurm_checks.SINFO_FORMAT}"])
+            ask(["sinfo", "--all", "--noheader", f"--format={slurm_checks.SINFO_FORMAT}"])
         )
     except CommandFailed as error:
         hint = "check slurmctld with scontrol ping; at some sites only login nodes can reach it"
         yield problem("slurm", f"Slurm does not answer: {error}", hint)
         return
-    partitions = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in shown.splitlines()]
+    partitions = [fields for fields in parse_records(shown) if "PartitionName" in fields]
     found = re.search(r"^ClusterName\s*=\s*(\S+)", config, re.MULTILINE)
     cluster = found[1] if found else ""
     yield ok("slurm", f"{version}, cluster {cluster}: the controller answers")
@@ -138,16 +139,21 @@ def _check_request(request: JobRequest) -> Iterator[Finding]:
         yield _ask_to_take(request, accounts)
 
 
+def _version(printed: str) -> str:
+    found = re.search(r"^slurm[\w-]* \S+", printed, re.MULTILINE)
+    return printed.strip() if found is None else found[0]
+
+
 def _accounts(cluster: str) -> slurm_checks.Accounts:
     """Return the user's accounts; empty where Slurm keeps none."""
-    ask = ["sacctmgr", "--noheader", "--parsable2", "show"]
-    user = ["user", "where", f"name={getpass.getuser()}", f"cluster={cluster}", "withassoc"]
+    show = ["sacctmgr", "--noheader", "--parsable2", "show"]
+    user = ["user", "where", f"name={user_name()}", f"cluster={cluster}", "withassoc"]
     try:
         return slurm_checks.Accounts.parse(
-            call([*ask, *user, f"format={slurm_checks.ASSOCIATION_FORMAT}"]),
-            call([*ask, "qos", f"format={slurm_checks.QOS_FORMAT}"]),
+            ask([*show, *user, f"format={slurm_checks.ASSOCIATION_FORMAT}"]),
+            ask([*show, "qos", f"format={slurm_checks.QOS_FORMAT}"]),
         )
-    except (CommandFailed, CommandMissing):
+    except CommandError:
         return slurm_checks.Accounts()
 
 
@@ -155,7 +161,7 @@ def _ask_to_take(request: JobRequest, accounts: slurm_checks.Accounts) -> Findin
     lines = [f"#SBATCH {option}" for option in request.options(request.seconds)]
     script = "\n".join(["#!/bin/sh", *lines, "#SBATCH --output=/dev/null\n"])
     try:
-        printed = call(["sbatch", "--test-only"], text=script, with_errors=True)
+        printed = sbatch("--test-only", script=script, text=script)
     except CommandFailed as error:
         return slurm_checks.check_refusal(error.output, accounts)
     terms = accounts.account(request), accounts.qos(request)
@@ -222,10 +228,10 @@ def _quotas(path: Path) -> list[Quota]:
     for owner, argv in commands:
         try:
             quotas += parse_quota(call(argv, timeout=20), owner)
-        except CommandMissing:
-            continue
         except CommandFailed as error:  # "quota" fails if a quota is exceeded, but prints it
             quotas += parse_quota(error.output, owner)
+        except CommandError:
+            continue
     return quotas
 
 

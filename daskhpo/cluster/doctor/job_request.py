@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from daskhpo.cluster.directives import (
+    Option,
+    asks_for_gpus,
+    check_directives,
+    is_gpu,
+    parse_gres,
+    parse_options,
+    requested_devices,
+)
 from daskhpo.cluster.times import parse_walltime, slurm_time
 from daskhpo.core.arguments import check_int, check_lines, check_text, optional
-
-_GPU_OPTIONS = ("--gres", "--gpus", "-G", "--gpus-per-node", "--gpus-per-task", "--gpus-per-socket")
-_GRES = re.compile(  # NAME, NAME:COUNT, NAME:TYPE or NAME:TYPE:COUNT
-    r"(?:gres[:/])?([\w.+-]+(?::(?!\d+[KMG]?$)[\w.+-]+)?)(?::(\d+)([KMG]?))?", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,8 @@ class JobRequest:
         check_int("gpus_per_job", self.gpus_per_job, at_least=0)
         optional(check_int, "cores", self.cores, at_least=1)
         check_lines("job_script_prologue", self.job_script_prologue, multiline=True)
-        for directive in check_lines("job_extra_directives", self.job_extra_directives):
-            if not directive.startswith("-"):
-                raise ValueError(
-                    f"{directive!r} is not an option of sbatch; write it as in a job script after "
-                    "#SBATCH, such as '--constraint=gpu' or '-C gpu'"
-                )
+        lines = check_directives(self.job_extra_directives)
+        object.__setattr__(self, "job_extra_directives", tuple(lines))
         if self.walltime is not None:
             parse_walltime(self.walltime)
         self.devices  # noqa: B018 - raises if a gres cannot be read
@@ -72,25 +71,19 @@ class JobRequest:
     @cached_property
     def devices(self) -> list[tuple[str, int]]:
         """Requested generic resources and their counts: ``[("gpu:a100", 2)]``."""
-        texts = [
-            part if name == "--gres" else f"gpu:{part}"
-            for name, value in self._directives()
-            if name in _GPU_OPTIONS
-            for part in value.split(",")
-        ]
-        if not texts and (gres := self._gres()):
-            texts = gres.split(",")
-        return [parse_gres(text) for text in texts]
+        if (own := requested_devices(self._options())) or not (gres := self._gres()):
+            return own
+        return [parse_gres(text) for text in gres.split(",")]
 
     @property
     def n_gpus(self) -> int:
         """Total number of requested GPUs."""
-        return sum(n for device, n in self.devices if device.partition(":")[0] == "gpu")
+        return sum(n for device, n in self.devices if is_gpu(device))
 
     @property
     def qos(self) -> str | None:
         """Quality of service that a directive names; None: none."""
-        return next((value for name, value in self._directives() if name in ("-q", "--qos")), None)
+        return next((value for name, value in self._options() if name in ("-q", "--qos")), None)
 
     def options(self, seconds: float | None) -> list[str]:
         """Return the options of ``sbatch``, each as after ``#SBATCH``.
@@ -99,7 +92,7 @@ class JobRequest:
         ----------
         seconds : time limit of the job; None: the site's default.
         """
-        own_gres = any(name in _GPU_OPTIONS for name, _ in self._directives())
+        own_gres = asks_for_gpus(self.job_extra_directives)
         named = {
             "partition": self.queue,
             "account": self.account,
@@ -116,26 +109,5 @@ class JobRequest:
             return self.gres
         return f"gpu:{self.gpus_per_job}" if self.gpus_per_job else None
 
-    def _directives(self) -> Iterator[tuple[str, str]]:
-        """Yield the name and value of ``-C gpu``, ``-Cgpu`` or ``--constraint=gpu``."""
-        for directive in self.job_extra_directives:
-            match = re.fullmatch(r"(--[\w-]+|-\w)(?:[=\s]\s*)?(.*)", directive.strip())
-            if match is not None:
-                yield match[1], match[2].strip("\"'")
-
-
-def parse_gres(text: str) -> tuple[str, int]:
-    """Parse one generic resource, as ``sbatch`` reads it.
-
-    >>> parse_gres("gpu:a100:4")
-    ('gpu:a100', 4)
-
-    Raises
-    ------
-    ValueError : the text has another form.
-    """
-    found = _GRES.fullmatch(text.strip())
-    if found is None:
-        raise ValueError(f"{text!r} is not a generic resource; give NAME:COUNT or NAME:TYPE:COUNT")
-    device, count, unit = found.groups("")
-    return device, int(count or 1) * 1024 ** " KMG".index(unit.upper() or " ")
+    def _options(self) -> list[Option]:
+        return [option for line in self.job_extra_directives for option in parse_options(line)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import shlex
 import shutil
@@ -15,13 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from daskhpo.cluster import jobs
+from daskhpo.cluster.commands import ask
 from daskhpo.cluster.doctor.finding import Finding, ok, problem, skipped
 from daskhpo.cluster.doctor.job_request import JobRequest
 from daskhpo.cluster.doctor.machine_checks import digest, type_of, versions
 from daskhpo.cluster.doctor.probe import CONNECT_SECONDS, FIREWALL, Probe
-from daskhpo.cluster.doctor.queue import GONE, JobState, Outlook, check_wait, explain, parse_job
+from daskhpo.cluster.doctor.queue import GONE, JobState, check_wait, parse_job
 from daskhpo.cluster.doctor.slurm_checks import Accounts, check_refusal
-from daskhpo.cluster.shell import CommandFailed, call
+from daskhpo.cluster.parsers import split_job_id
+from daskhpo.cluster.reasons import Outlook, explain
+from daskhpo.cluster.shell import CommandError, CommandFailed
+
+logger = logging.getLogger("daskhpo")
 
 JOB_SECONDS = 300.0  # the time limit of the job
 POLL_SECONDS = 0.5  # between two queries: the controller has other clients
@@ -54,8 +60,10 @@ def run_probe(
         server = stack.enter_context(socket.create_server(("", 0), backlog=16))
         port = server.getsockname()[1]  # the kernel completes connections, and nothing is read
         probe = Probe(addresses, port, interface, versions()[0], digest(), request.n_gpus)
+        file = output.with_name("script.sh")
+        file.write_text(script(request, output, probe))
         try:
-            job = jobs.submit_script(script(request, output, probe))
+            job = jobs.submit(file)
         except CommandFailed as error:
             yield check_refusal(error.output, Accounts())
             return
@@ -206,8 +214,9 @@ def _await_start(job: str, wait: float, log: Callable[[str], None]) -> tuple[Job
 
 
 def _state(job: str) -> JobState:
+    number, _ = split_job_id(job)
     try:
-        return parse_job(call(["scontrol", "--oneliner", "show", "job", job]))
+        return parse_job(ask(["scontrol", "--oneliner", "show", "job", number]), number)
     except CommandFailed as error:
         if "Invalid job id" in error.output:
             return GONE
@@ -215,8 +224,10 @@ def _state(job: str) -> JobState:
 
 
 def _cancel(job: str) -> None:
-    with suppress(CommandFailed):  # it has ended
-        jobs.cancel(job)
+    try:
+        jobs.cancel([job])
+    except CommandError as error:
+        logger.warning("the doctor's job could not be cancelled: %s", error)
 
 
 def _read(path: Path) -> str:

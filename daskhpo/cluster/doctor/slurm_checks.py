@@ -78,7 +78,8 @@ class Nodes(NamedTuple):
 
 def parse_sinfo(text: str) -> list[Nodes]:
     """Parse the output of ``sinfo --noheader --format`` with :data:`SINFO_FORMAT`."""
-    return [Nodes(*line.strip().split("|")) for line in text.splitlines() if line.count("|") == 6]
+    rows = [line.strip().split("|") for line in text.splitlines()]
+    return [Nodes(*row) for row in rows if len(row) == 7 and row[4].isdecimal()]
 
 
 def chosen(nodes: Iterable[Nodes], queue: str | None) -> list[Nodes]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from daskhpo.cluster.doctor.job_request import JobRequest, parse_gres
+from daskhpo.cluster.directives import parse_gres
+from daskhpo.cluster.doctor.job_request import JobRequest
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from daskhpo.cluster.doctor.finding import Verdict
-from daskhpo.cluster.doctor.queue import GONE, JobState, Outlook, check_wait, explain, parse_job
+from daskhpo.cluster.doctor.queue import GONE, JobState, check_wait, parse_job
+from daskhpo.cluster.reasons import Outlook, explain
 
 # `scontrol --oneliner show job`, 22.05 and 24.05 (which has more fields)
 WAITING = (
@@ -25,13 +26,13 @@ RUNNING = (
 
 
 def test_a_job_that_waits_has_a_reason_and_no_nodes():
-    job = parse_job(WAITING)
+    job = parse_job(WAITING, "812")
     assert (job.state, job.waits, job.is_over) == ("PENDING", True, False)
     assert (job.reason, job.nodes) == ("ReqNodeNotAvail, UnavailableNodes:n[1-3]", "")
 
 
 def test_a_job_that_runs_has_started_on_a_node():
-    job = parse_job(RUNNING)
+    job = parse_job(RUNNING, "813")
     assert (job.waits, job.is_over, job.nodes) == (False, False, "gpu-q-48")
     assert job.exit_code == "0:0"
 
@@ -41,11 +42,11 @@ def test_a_job_that_runs_has_started_on_a_node():
     [("COMPLETING", False), ("COMPLETED", True), ("TIMEOUT", True), ("OUT_OF_MEMORY", True)],
 )
 def test_a_state_says_whether_a_job_is_over(state, is_over):
-    assert parse_job(RUNNING.replace("RUNNING", state)).is_over is is_over
+    assert parse_job(RUNNING.replace("RUNNING", state), "813").is_over is is_over
 
 
 def test_a_job_that_slurm_has_forgotten_is_over():
-    assert parse_job("") == GONE
+    assert parse_job("", "813") == GONE
     assert GONE.is_over
 
 
@@ -101,7 +102,7 @@ def test_a_reason_says_whether_to_wait(text, outlook):
 
 
 def test_a_job_that_did_not_start_shows_its_reason():
-    finding = check_wait("812", parse_job(WAITING), 600)
+    finding = check_wait("812", parse_job(WAITING, "812"), 600)
     assert finding.verdict is Verdict.PROBLEM
     assert "job 812 did not start within 600 s and was cancelled" in finding.message
     assert "ReqNodeNotAvail, UnavailableNodes:n[1-3]" in finding.message

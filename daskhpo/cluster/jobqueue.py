@@ -1,0 +1,50 @@
+"""dask-jobqueue's cluster and job, with daskhpo's calls of Slurm's commands.
+
+Importing dask-jobqueue replaces the handler of SIGINT: import this module by
+:func:`daskhpo.cluster.slurm.cluster_class`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dask_jobqueue.slurm import SLURMCluster, SLURMJob
+from distributed import Status
+
+from daskhpo.cluster.registry import JobRegistry
+
+
+class RegisteredJob(SLURMJob):  # type: ignore[misc]
+    """A job that a registry submits and cancels."""
+
+    def __init__(self, *args: Any, registry: JobRegistry, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._registry = registry
+
+    async def _submit_job(self, script_filename: str) -> str:
+        return await self._registry.submit(Path(script_filename))
+
+    def _job_id_from_submit_output(self, out: str) -> str:
+        return out
+
+    async def close(self) -> None:
+        if self.job_id:
+            await self._registry.cancel(self.job_id)
+        self.status = Status.closed
+
+
+class RegisteredCluster(SLURMCluster):  # type: ignore[misc]
+    """A cluster that leaves no job behind when it closes."""
+
+    job_cls = RegisteredJob
+
+    def __init__(self, *args: Any, registry: JobRegistry, **options: Any) -> None:
+        self._registry = registry
+        super().__init__(*args, registry=registry, **options)
+
+    async def _close(self) -> None:
+        try:
+            await super()._close()
+        finally:
+            await self._registry.cancel_all()
