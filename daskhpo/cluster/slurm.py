@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from daskhpo.cluster.network import named_address, reachable_address
-from daskhpo.cluster.security import credentials
+from daskhpo.cluster.security import credentials, removing_on_error
 from daskhpo.cluster.times import parse_walltime, slurm_time
 from daskhpo.core.arguments import (
     check_int,
@@ -170,6 +170,7 @@ def slurm_cluster(
     if security is True:
         folder = (shared or Path.home() / ".daskhpo").absolute() / f"tls-{uuid.uuid4().hex[:12]}"
         security = credentials(folder)
+        slurm_class = removing_on_error(slurm_class, folder)
     cluster = slurm_class(
         queue=queue,
         account=account,
@@ -198,6 +199,8 @@ def slurm_cluster(
         cluster.sync(cluster.autoscaler.start)
     except BaseException:
         cluster.close()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
         raise
     return cluster
 
