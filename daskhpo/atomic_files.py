@@ -15,6 +15,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PARTIAL = ".partial"
+# No hard link: other file system, links not supported, too many links, or not permitted.
+NO_LINKS = (
+    *(errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS),
+    *(errno.EACCES, errno.EINVAL),
+)
 
 
 @contextlib.contextmanager
@@ -56,15 +61,23 @@ def write_private(path: Path, text: str) -> None:
 
 
 def create_file(path: Path, text: str) -> bool:
-    """Create a file atomically, also on NFS; return False if it exists already."""
+    """Create a file atomically, also on NFS; return False if it exists already.
+
+    On a file system without hard links (CIFS, exFAT, sshfs) one process alone creates it, too, but
+    others may see it empty for a moment, or for good if that process dies then.
+    """
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     _write_new(aside, text, 0o666)
     try:
         os.link(aside, path)
     except FileExistsError:
         return aside.stat().st_nlink == 2  # NFS may lose the reply and repeat the link
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return _create_without_link(path, aside)
     finally:
-        aside.unlink()
+        aside.unlink(missing_ok=True)
     return True
 
 
@@ -78,6 +91,20 @@ def flush_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def _create_without_link(path: Path, aside: Path) -> bool:
+    """Create a file exclusively, then put the complete file ``aside`` in its place."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    except FileExistsError:
+        return False
+    try:
+        aside.replace(path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def _write_new(path: Path, data: str | bytes, mode: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -70,10 +72,61 @@ def test_of_several_files_the_first_is_named_last_and_an_interrupt_leaves_none(
     assert os.listdir(tmp_path) == ["first"]
 
 
-def test_one_of_many_creates_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_links", [True, False])
+def test_one_of_many_creates_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    if not has_links:
+        monkeypatch.setattr(atomic_files.os, "link", refuse(errno.EOPNOTSUPP))
     path = tmp_path / "lock"
     with ThreadPoolExecutor(16) as pool:
         won = list(pool.map(lambda n: create_file(path, str(n)), range(64)))
     assert won.count(True) == 1
     assert path.read_text() == str(won.index(True))
     assert os.listdir(tmp_path) == ["lock"]
+
+
+def refuse(number: int) -> Callable[..., None]:
+    """A call of the system that fails with an error number."""
+
+    def call(*args: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+def test_without_links_nobody_sees_a_part_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, seen = tmp_path / "lock", []
+    replace = Path.replace
+
+    def look(self: Path, target: Path) -> Path:
+        seen.append(path.read_text())
+        assert not create_file(path, "another")
+        return replace(self, target)
+
+    monkeypatch.setattr(atomic_files.os, "link", refuse(errno.EPERM))
+    monkeypatch.setattr(Path, "replace", look)
+    assert create_file(path, "mine")
+    assert (seen, path.read_text()) == ([""], "mine")
+    assert os.listdir(tmp_path) == ["lock"]
+
+
+def test_a_file_that_cannot_be_put_in_its_place_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic_files.os, "link", refuse(errno.ENOSYS))
+    monkeypatch.setattr(Path, "replace", refuse(errno.EIO))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        create_file(tmp_path / "lock", "mine")
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_error_that_is_not_about_links_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic_files.os, "link", refuse(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space"):
+        create_file(tmp_path / "lock", "mine")
+    assert os.listdir(tmp_path) == []

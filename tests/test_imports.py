@@ -36,7 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "recommendation": {"core", "schedulers", "searchers"},
     "remote": {"core", "atomic_files", "cluster", "engine", "results", "callbacks"},
     "executors": {
-        *("core", "trainable", "checkpoints", "cluster", "engine", "results", "callbacks"),
+        *("_version", "core", "trainable", "checkpoints", "cluster", "engine", "results"),
+        "callbacks",
     },
     "study": {
         *("core", "trainable", "searchers", "checkpoints", "cluster", "engine", "results"),

@@ -7,7 +7,6 @@ files that it has written there.
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import os
 import re
@@ -21,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 from zarr.storage import LocalStore
 
-from daskhpo.atomic_files import replacing
+from daskhpo.atomic_files import NO_LINKS, replacing
 from daskhpo.checkpoints.codec import HUGE, METADATA_FILE, fresh_row
 from daskhpo.checkpoints.tree import ByteArray
 from daskhpo.core.errors import CheckpointMissing
@@ -30,8 +29,6 @@ _CHUNK_KEY = re.compile(r"(.*/)?[0-9]+\.[0-9]+")
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"}
 _IOV_MAX = 1024  # pieces in one call, a limit of Linux
 _AT_ONCE = 2**20  # bytes in one call; with far more some writes took three times as long
-# No hard link: other file system, links not supported, too many links, or not permitted.
-_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
 
 
 class DurableStore(LocalStore):  # type: ignore[misc]
@@ -153,7 +150,7 @@ def _link_or_copy(source: Path, partial: Path) -> None:
         partial.hardlink_to(source)
         return
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in NO_LINKS:
             raise
     with open(source, "rb") as original, open(partial, "xb") as file:
         shutil.copyfileobj(original, file, 2**20)

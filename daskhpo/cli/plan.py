@@ -326,4 +326,4 @@ def _as_json(
 def _has_gpu() -> bool:
     from daskhpo.cluster.gpus import visible_gpus
 
-    return bool(visible_gpus())
+    return bool(visible_gpus().names)

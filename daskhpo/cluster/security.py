@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from daskhpo.atomic_files import write_private
+
+VALID_BEFORE = datetime.timedelta(days=1)  # a worker's clock may be behind, or in another zone
+VALID_FOR = datetime.timedelta(days=365)
 
 
 def credentials(folder: Path) -> Any:
@@ -21,13 +27,19 @@ def credentials(folder: Path) -> Any:
     """
     from distributed import Security
 
-    made = Security.temporary()
-    folder.mkdir(exist_ok=True, parents=True, mode=0o700)
-    check_private(folder)
     certificate, key = folder / "certificate.pem", folder / "key.pem"
-    write_private(certificate, made.tls_ca_file)
-    write_private(key, made.tls_worker_key)
-    check_private(key)
+    is_new = not folder.exists()
+    folder.mkdir(exist_ok=True, parents=True, mode=0o700)
+    try:
+        check_private(folder)
+        made = new_certificate()
+        write_private(certificate, made[0])
+        write_private(key, made[1])
+        check_private(key)
+    except BaseException:
+        if is_new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     sides = ("client", "scheduler", "worker")
     return Security(
         require_encryption=True,
@@ -35,6 +47,53 @@ def credentials(folder: Path) -> Any:
         **{f"tls_{side}_cert": str(certificate) for side in sides},
         **{f"tls_{side}_key": str(key) for side in sides},
     )
+
+
+def new_certificate() -> tuple[str, str]:
+    """Return a self-signed certificate and its key.
+
+    They are as ``Security.temporary`` makes them, but the certificate is valid from a day ago: a
+    machine whose clock is behind would reject one that is valid from now on.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.x509.oid import NameOID
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = "dask-internal"
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - VALID_BEFORE)
+        .not_valid_after(now + VALID_FOR)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM).decode(), secret.decode()
+
+
+def removing_on_error(make: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    """Return a function that calls ``make``, and removes the folder if that raises."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        try:
+            return make(*args, **options)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    return call
 
 
 def check_private(path: Path) -> None:

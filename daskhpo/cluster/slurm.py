@@ -19,7 +19,7 @@ from typing import Any
 from daskhpo.cluster.directives import asks_for_gpus, check_directives, check_worker_directives
 from daskhpo.cluster.network import named_address, reachable_address
 from daskhpo.cluster.registry import JobRegistry
-from daskhpo.cluster.security import credentials
+from daskhpo.cluster.security import credentials, removing_on_error
 from daskhpo.cluster.site_config import (
     check_skipped,
     check_worker_arguments,
@@ -203,6 +203,7 @@ def slurm_cluster(
     if security is True:
         folder = (shared or Path.home() / ".daskhpo").absolute() / f"tls-{uuid.uuid4().hex[:12]}"
         security = credentials(folder)
+        slurm_class = removing_on_error(slurm_class, folder)
     registry = JobRegistry()
     cluster = slurm_class(
         registry=registry,
@@ -241,6 +242,8 @@ def slurm_cluster(
         cluster.sync(cluster.autoscaler.start)
     except BaseException:
         cluster.close()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
         raise
     return cluster
 

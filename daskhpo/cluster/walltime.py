@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 logger = logging.getLogger("daskhpo.worker")
 
+START_TIME = "SLURM_JOB_START_TIME"  # by the same clock
 END_TIME = "SLURM_JOB_END_TIME"  # seconds since 1970; set by newer Slurms, else by our workers
 STEP_MARGIN = 1.2  # a step may take longer than the longest recent one by this factor
 
@@ -88,7 +89,9 @@ def job_end(
 ) -> float | None:
     """Return the end of a job, in seconds since 1970; None: not known.
 
-    The first of these that is known: the environment, Slurm's answer, the requested walltime.
+    The first of these that is known: the environment, Slurm's answer, the requested walltime. The
+    first two are by the clock of another machine; this one may be behind it. But the job lasts no
+    longer than its time limit from now on.
 
     Parameters
     ----------
@@ -98,11 +101,15 @@ def job_end(
     walltime : seconds that were requested for the job; None: not known.
     started, now : start of the job's process and current time, in seconds since 1970.
     """
+    latest = None if walltime is None else started + walltime
     if environ.get(END_TIME, "").isdecimal():
-        return float(environ[END_TIME])
+        end = float(environ[END_TIME])
+        if environ.get(START_TIME, "").isdecimal():
+            return min(end, now + end - float(environ[START_TIME]))
+        return end
     if left is not None:
-        return now + left
-    return None if walltime is None else started + walltime
+        return now + left if latest is None else min(now + left, latest)
+    return latest
 
 
 def find_job_end(walltime: float | None = None) -> float | None:

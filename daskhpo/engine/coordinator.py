@@ -141,9 +141,12 @@ class Coordinator:
 
     @property
     def n_slots_wanted(self) -> float:
-        """Slots that have work; infinite unless the scheduler has nothing to add."""
+        """Slots that have work, for all trials that may still run; infinite: no limit."""
         if self.stop_reason is None and not self.idle:
-            return math.inf
+            ledger = self.ledger
+            limit = ledger.n_trials if self._exhausted else self.limits.num_trials
+            ended = ledger.n_ended.total()
+            return math.inf if limit is None else max(limit, ledger.n_trials) - ended
         queued = len(self.ledger.queue) if self.stop_reason is None else 0
         return self.ledger.n_running + queued
 

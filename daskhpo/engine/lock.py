@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -21,6 +22,7 @@ logger = logging.getLogger("daskhpo")
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
+RUNNING = "running"
 SILENT_SECONDS = 15.0  # without a heartbeat, if the holder's Slurm job has ended
 
 JobIsOver = Callable[[str], bool]
@@ -35,11 +37,12 @@ def no_job_is_over(job: str) -> bool:
 class StudyLock:
     """The lock of a study: the file ``lock.json`` in its directory.
 
-    Creation with ``O_EXCL`` is atomic, also on NFS. The holder touches the file every
+    Its creation is atomic, also on NFS (see `create_file`). The holder touches the file every
     ``HEARTBEAT_SECONDS``. A lock is stale if one of these holds:
 
     - The file was not touched for ``STALE_SECONDS``.
-    - Its process ran on this host and has exited.
+    - Its process ran on this machine, under the same kernel and in the same PID namespace, and has
+      exited. A host's name does not identify it: containers and clones have the same.
     - Its Slurm job has ended and the file was not touched for ``SILENT_SECONDS``. The age is
       needed because a process can outlive its job.
 
@@ -91,6 +94,7 @@ class StudyLock:
         holder = {
             "token": self.token,
             "host": socket.gethostname(),
+            "machine": _machine(),
             "pid": os.getpid(),
             "process_started": _started(os.getpid()),
             "job": _own_job(),
@@ -202,7 +206,7 @@ def _age(path: Path) -> float | None:
     except FileNotFoundError:
         return None
     except OSError:  # another user's study, or a read-only disk: use the local clock
-        return time.time() - touched
+        return max(0.0, time.time() - touched)
     finally:
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
@@ -227,11 +231,32 @@ def _is_dead(holder: dict[str, Any], age: float, job_is_over: JobIsOver) -> bool
 
 
 def _is_gone(holder: dict[str, Any]) -> bool:
-    """Return True if the holder was a process of this host and has exited."""
+    """Return True if the holder was a process of this machine and has exited.
+
+    A lock of an earlier version does not say which machine; its heartbeat decides alone.
+    """
+    if (machine := _machine()) is None or holder.get("machine") != machine:
+        return False
     if holder.get("host") != socket.gethostname():
         return False
-    started = _started(holder.get("pid", 0))
-    return started is None or started != holder.get("process_started")
+    started, then = _started(holder.get("pid", 0)), holder.get("process_started")
+    return started is None or (started != then and RUNNING not in (started, then))
+
+
+def _machine() -> str | None:
+    """Return a name of the space in which a process number is unique; None: not known.
+
+    It consists of the boot of the kernel and the namespace of process numbers.
+    """
+    if not Path("/proc").exists():
+        return sys.platform  # one space a host
+    try:
+        if os.readlink("/proc/self") != str(os.getpid()):  # /proc shows another namespace
+            return None
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
 
 
 def _own_job() -> str | None:
@@ -241,7 +266,10 @@ def _own_job() -> str | None:
 
 
 def _started(pid: int) -> str | None:
-    """Return the start time of a local process in clock ticks; None if it has exited."""
+    """Return the start time of a local process in clock ticks; None if it has exited.
+
+    `RUNNING`: there is one, and it does not show when it started.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -251,6 +279,6 @@ def _started(pid: int) -> str | None:
             return None
         except PermissionError:
             pass
-        return "running"  # a system without /proc
+        return RUNNING  # a system without /proc, or another user's process that it hides
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] == "Z" else fields[19]  # a zombie has exited

@@ -93,7 +93,7 @@ def _client(profile: Profile, slurm: dict[str, Any]) -> Iterator[Client]:
         cluster = import_module("daskhpo.cluster").slurm_cluster(**options)
     else:
         if n_workers is None:
-            n_workers = len(visible_gpus()) if profile.gpus else os.cpu_count() or 1
+            n_workers = len(visible_gpus().names) if profile.gpus else os.cpu_count() or 1
         if not profile.gpus and n_workers > (n_cpus := os.cpu_count() or 1):
             raise ValueError(
                 f"--workers {n_workers} is more than this machine's {n_cpus} CPUs; give at most "

@@ -17,6 +17,10 @@ STARTED, NOW = 1000.0, 1010.0
         ({}, None, 600.0, STARTED + 600),  # Slurm could not be asked, but the script knows
         ({}, None, None, None),
         ({"SLURM_JOB_END_TIME": "unknown"}, None, 600.0, STARTED + 600),
+        # The clock here is an hour behind Slurm's, or some minutes before it.
+        ({"SLURM_JOB_START_TIME": "4590", "SLURM_JOB_END_TIME": "5190"}, None, 600.0, NOW + 600),
+        ({"SLURM_JOB_START_TIME": "600", "SLURM_JOB_END_TIME": "1200"}, None, 600.0, 1200.0),
+        ({}, 4200.0, 600.0, STARTED + 600),
     ],
 )
 def test_the_end_of_a_job(environ, left, walltime, end):

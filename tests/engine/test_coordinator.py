@@ -435,10 +435,24 @@ def test_a_trial_that_has_done_nothing_yet_hands_over_without_a_state(desk):
     assert study.slots(1).only(Train).checkpoint is None
 
 
+def test_slots_are_wanted_without_limit_by_a_study_without_a_number_of_trials(desk):
+    study = desk(FIFO(1), num_trials=None, policy="never")
+    study.slots(2)
+    assert study.coordinator.n_slots_wanted == float("inf")
+
+
+def test_slots_are_not_wanted_for_trials_that_have_ended(desk):
+    study = desk(FIFO(1), num_trials=9, policy="never")
+    study.slots(1)
+    for trial in range(5):
+        study.report(trial, until=1)
+    assert study.coordinator.n_slots_wanted == 4
+
+
 def test_slots_are_wanted_for_all_there_is_until_the_scheduler_has_nothing_to_add(desk):
     study = desk(FIFO(1), num_trials=3, policy="never")
     study.slots(2)
-    assert study.coordinator.n_slots_wanted == float("inf")
+    assert study.coordinator.n_slots_wanted == 3  # never more than trials that may run
     study.report(0, until=1)  # the third begins
     study.slots(3)
     assert study.coordinator.n_slots_wanted == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -108,9 +109,80 @@ def test_a_killed_holder_nobody_has_waited_for_is_succeeded(tmp_path):
         StudyLock(tmp_path).release()
 
 
+def own_lock(directory):
+    """What this process writes into a lock."""
+    lock = StudyLock(directory)
+    holder = json.loads(lock.path.read_text())
+    lock.release()
+    return holder
+
+
 def test_another_process_with_the_same_number_is_not_the_holder(tmp_path):
-    write_lock(tmp_path, host=socket.gethostname(), pid=os.getpid(), process_started="1")
+    write_lock(tmp_path, **own_lock(tmp_path) | {"process_started": "1"})
     StudyLock(tmp_path).release()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"machine": None},
+        {"machine": "9f1d-0000 pid:[4026531836]"},  # a clone, or this one before it was booted
+        {"host": "elsewhere"},
+    ],
+)
+def test_a_process_that_may_run_on_another_machine_is_not_looked_for_here(tmp_path, other):
+    holder = own_lock(tmp_path) | {"pid": 2**22 + 1} | other  # no such process here
+    write_lock(tmp_path, **holder)
+    with pytest.raises(StudyLocked, match="is in use by process"):
+        StudyLock(tmp_path)
+    write_lock(tmp_path, age=STALE_SECONDS + 1, **holder)
+    StudyLock(tmp_path).release()
+
+
+def test_a_lock_of_the_former_version_expires_by_its_heartbeat(tmp_path):
+    holder = own_lock(tmp_path) | {"pid": 2**22 + 1}
+    del holder["machine"]
+    write_lock(tmp_path, **holder)
+    with pytest.raises(StudyLocked, match=f"process {2**22 + 1} on {socket.gethostname()}"):
+        StudyLock(tmp_path)
+    write_lock(tmp_path, age=STALE_SECONDS + 1, **holder)
+    StudyLock(tmp_path).release()
+
+
+def test_a_process_that_does_not_show_when_it_started_is_believed(tmp_path):
+    write_lock(tmp_path, **own_lock(tmp_path) | {"process_started": lock_module.RUNNING})
+    with pytest.raises(StudyLocked, match=f"process {os.getpid()}"):
+        StudyLock(tmp_path)
+
+
+def test_where_proc_shows_other_processes_no_process_is_looked_for(tmp_path, monkeypatch):
+    holder = own_lock(tmp_path)
+    real = os.readlink
+    monkeypatch.setattr(os, "readlink", lambda path: "1" if path == "/proc/self" else real(path))
+    assert own_lock(tmp_path)["machine"] is None
+    write_lock(tmp_path, **holder | {"pid": 2**22 + 1})
+    with pytest.raises(StudyLocked):
+        StudyLock(tmp_path)
+
+
+def no_links(number):
+    def link(source, target, **options):
+        raise OSError(number, os.strerror(number), str(source), None, str(target))
+
+    return link
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK])
+def test_a_lock_needs_no_hard_links(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(os, "link", no_links(number))
+    lock = StudyLock(tmp_path)
+    with pytest.raises(StudyLocked, match=f"process {os.getpid()} on"):
+        StudyLock(tmp_path)
+    assert files(tmp_path) == ["lock.json"]
+    lock.release()
+    write_lock(tmp_path, **own_lock(tmp_path) | {"process_started": "1"})
+    StudyLock(tmp_path).release()  # taken over from a process that has exited
+    assert files(tmp_path) == []
 
 
 def test_a_holder_on_another_host_is_believed_while_it_shows_signs_of_life(tmp_path):
@@ -204,8 +276,8 @@ def test_who_looked_before_another_took_over_removes_nothing(tmp_path, monkeypat
 
 
 def test_who_died_while_taking_over_is_no_hindrance(tmp_path):
+    claim = own_lock(tmp_path) | {"token": "dead", "pid": 2**22 + 1}
     write_lock(tmp_path, age=STALE_SECONDS + 1)
-    claim = {"token": "dead", "host": socket.gethostname(), "pid": 2**22 + 1}
     (tmp_path / "lock.after.other").write_text(json.dumps(claim))
     StudyLock(tmp_path).release()
     assert files(tmp_path) == []

@@ -243,7 +243,7 @@ def _mount_of(path: Path) -> Path:
 
 def _check_machine() -> Iterator[Finding]:
     """Check a machine without Slurm: its Python, GPUs and scratch directory."""
-    n_gpus = len(visible_gpus())
+    n_gpus = len(visible_gpus().names)
     yield from check_python(versions()[0], digest())
     if n_gpus:
         yield from within(CHECK_SECONDS, "gpu computing", lambda: check_gpus(n_gpus))

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from daskhpo.cluster.doctor.finding import Finding, ok, problem, skipped, warning
-
-VISIBLE = (
-    "CUDA_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES",
-    "HIP_VISIBLE_DEVICES",
-    "ZE_AFFINITY_MASK",
-)
-
+from daskhpo.cluster.gpus import CUDA, NO_SOURCE, Gpus, visible_gpus
 
 Devices = list[tuple[str, bool]]  # names, and whether their results are right
 
@@ -55,28 +47,24 @@ def check_gpus(n_gpus: int) -> Iterator[Finding]:
         if one.devices:
             break
     driver = Path("/proc/driver/nvidia/version").exists() or Path("/dev/kfd").exists()
-    yield from judge_gpus(n_gpus, os.environ, tried, driver)
+    yield from judge_gpus(n_gpus, visible_gpus(), tried, driver)
 
 
-def judge_gpus(
-    n_gpus: int, environ: Mapping[str, str], tried: Sequence[Tried], driver: bool
-) -> Iterator[Finding]:
-    """Judge the number of visible GPUs, and what was computed on them."""
+def judge_gpus(n_gpus: int, found: Gpus, tried: Sequence[Tried], driver: bool) -> Iterator[Finding]:
+    """Judge the GPUs that a worker would see, and what was computed on them."""
     computed = next((one for one in tried if one.devices), None)
-    name = next((name for name in VISIBLE if name in environ), None)
-    n_visible = len(computed.devices) if computed else 0
-    shown = f"{n_visible} found"
-    if name is not None:
-        n_visible = sum(bool(device.strip()) for device in environ[name].split(","))
-        shown = f"{n_visible} visible: {name}={environ[name]}"
-    if n_visible >= n_gpus:
+    shown = f"{len(found.names)} visible: {found.source}"
+    if len(found.names) >= n_gpus:
         yield ok("gpu", shown)
-    elif name is not None:
+    elif found.source:
         hint = "check --gres, and GresTypes in slurm.conf"
         yield problem("gpu", f"{n_gpus} requested, but {shown}", hint)
+    elif computed is not None:
+        message = f"{computed.name} finds {len(computed.devices)}, but workers: {NO_SOURCE}"
+        yield problem("gpu", message, f"set {CUDA} in the job: --prologue 'export {CUDA}=0'")
     else:
         hint = "Slurm allocated none: check --gres, or how to request GPUs at your site"
-        yield problem("gpu", f"no GPU is visible: {VISIBLE[0]} is not set", hint)
+        yield problem("gpu", f"no GPU is visible: {CUDA} is not set", hint)
     yield _judge_computing(computed, tried, driver)
 
 

@@ -45,6 +45,7 @@ class Broker:
         self._holder: dict[str, Tenant] = {}
         self._promised: dict[str, Tenant] = {}
         self._retiring: set[str] = set()  # workers that are not assigned again
+        self._spare: set[str] = set()  # ... only to a study that wants more workers than it has
         self.n_joined = 0  #: studies that have joined so far
 
     @property
@@ -95,21 +96,31 @@ class Broker:
             if (holder := self._holder.get(worker)) is not None:
                 holder.give_back(worker)
 
+    def spare(self, worker: str) -> None:
+        """Free a worker that its study does not need, so that the cluster may close it."""
+        if worker not in self._retiring | self._promised.keys():
+            self._spare.add(worker)
+            self._holder[worker].give_back(worker)
+
     def forget(self, worker: str) -> None:
         """Remove a worker that has left the cluster."""
         self._retiring.discard(worker)
+        self._spare.discard(worker)
 
     def share(self) -> None:
         """Assign each free worker to the study that has fewest and can use it."""
         for worker, state in list(self._workers.items()):
             if worker in self._holder or worker in self._retiring:
                 continue
+            is_spare = worker in self._spare
             takers = [
                 tenant
                 for tenant in self._tenants
-                if self._held(tenant) < tenant.max_slots and tenant.can_use(state)
+                if self._held(tenant) < (tenant.wanted if is_spare else tenant.max_slots)
+                and tenant.can_use(state)
             ]
             if takers:
+                self._spare.discard(worker)
                 self._give(worker, min(takers, key=self._held))
 
     def _rebalance(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -57,22 +56,3 @@ class Context:
 
     def remaining_walltime(self) -> float | None:
         return remaining_walltime()
-
-
-def device_of(gpus: float, index: int) -> str:
-    """Return the device that a slot owns: ``"cuda:N"`` or ``"cpu"``.
-
-    Parameters
-    ----------
-    gpus : number of GPUs, or part of one, that a trial requests.
-    index : position of the slot's first device among those of its host that serve slots. A worker
-        that was started with its own device (``CUDA_VISIBLE_DEVICES`` names one) sees only that
-        one, as number 0.
-    """
-    if gpus <= 0:
-        return "cpu"
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return f"cuda:{index}"
-    names = [name for name in visible.split(",") if name.strip()]
-    return f"cuda:{index % len(names)}" if names else "cpu"

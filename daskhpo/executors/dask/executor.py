@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
 from daskhpo.core.commands import Command, Delete, Flush, Interrupt, Release, Save, Train, Write
-from daskhpo.core.errors import StudyFailed
 from daskhpo.core.events import (
     AttemptLost,
     Erred,
@@ -74,6 +73,9 @@ class LeaseOrders(Protocol):
     def set_idle(self, slots: frozenset[int]) -> None:
         """Receive the slots that wait for a trial, whenever they change."""
 
+    def refuse(self, slot: int, why: str, error: str, *, fatal: bool) -> None:
+        """Use a slot's worker no more. ``fatal``: the study fails if no other worker fits."""
+
 
 @dataclass(slots=True)
 class _Slot:
@@ -110,6 +112,7 @@ class DaskExecutor:
         self._zero = time.monotonic() - began_at
         self._slots: dict[int, _Slot] = {}
         self._slot_of: dict[TrialId, int] = {}
+        self._has_had_slots = False
         self._lost_before_hello: set[int] = set()  # slots lost before their `Hello` arrived
         self._locations = StateLocations()
         self._logged_reasons: set[str] = set()  # of deletions
@@ -226,16 +229,20 @@ class DaskExecutor:
     def _on_call(self, received: Received) -> list[Event]:
         at, number, call = received.at - self._zero, received.slot, received.call
         match call.message:
-            case CannotLoad(worker, error):
+            case CannotLoad(error=error):
                 self._replies.append((received.reply, Exit()))
-                raise StudyFailed(
-                    f"the trainable cannot be loaded in worker {worker}:\n{error}\n"
-                    "Install its module where the workers run, or define it in the script itself"
+                why = (
+                    "the trainable cannot be loaded there. Install its module where the workers "
+                    "run, or define it in the script itself"
                 )
+                fatal = not self._has_had_slots
+                self._leases.refuse(number, why, f":\n{error}", fatal=fatal)
+                return []
             case Hello() if number in self._lost_before_hello:
                 self._replies.append((received.reply, Exit()))
                 return []
             case Hello(worker, job):
+                self._has_had_slots = True
                 self._slots[number] = _Slot(worker, received.reply, leaving=call.leaving)
                 self._locations.open(number)
                 if call.leaving:  # the worker leaves before it could train

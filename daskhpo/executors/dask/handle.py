@@ -22,6 +22,7 @@ from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.engine.session import study_records
+from daskhpo.executors.dask.environment import environment
 from daskhpo.executors.dask.local import local_cluster
 from daskhpo.executors.dask.output import collected_output
 from daskhpo.executors.dask.pickled_code import dump_code
@@ -205,7 +206,17 @@ def start(
             client = stack.enter_context(cluster)
             options = replace(options, max_concurrent=len(client.worker_spec))
         client = _client(client, stack)
-        spec = StudySpec(directory, store, problem, options, resume, retry_failed, source, pickled)
+        spec = StudySpec(
+            directory,
+            store,
+            problem,
+            options,
+            resume,
+            retry_failed,
+            source,
+            environment(),
+            pickled,
+        )
         scheduler = getattr(client.cluster, "scheduler", None)
         remote: _RunningStudy
         if isinstance(scheduler, Scheduler):

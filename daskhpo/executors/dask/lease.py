@@ -19,7 +19,8 @@ from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.executors.dask.channel import FETCH, DaskTransport, StudyChannel, send_notes
 from daskhpo.executors.dask.checkpoint_manager import CheckpointManager
-from daskhpo.executors.dask.context import device_of
+from daskhpo.executors.dask.devices import SeenGpus, see_gpus
+from daskhpo.executors.dask.environment import check_environment
 from daskhpo.executors.dask.pickled_code import load_code
 from daskhpo.executors.dask.protocol import ORDERS, CannotLoad
 from daskhpo.executors.dask.shutdown import shutdown_of
@@ -39,6 +40,7 @@ class LeaseSpec:
     """Data of a study that each of its leases needs."""
 
     study: str  # name of its handler on the scheduler, and topic of one-way messages
+    environment: str  # see `daskhpo.executors.dask.environment`
     trainable: bytes
     objective: Objective
     seed: int
@@ -47,7 +49,21 @@ class LeaseSpec:
     options: RunOptions
 
 
-def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
+async def introduce(environment: str, with_gpus: bool) -> SeenGpus | None:
+    """Return the GPUs that this worker sees, if ``with_gpus``; runs before a lease.
+
+    A worker that cannot load a task loses its connection to the scheduler, so this comes as bytes.
+
+    Raises
+    ------
+    WrongEnvironment : it has other software than the study.
+    NoGpu : it sees no GPU.
+    """
+    check_environment(environment)
+    return await asyncio.to_thread(see_gpus) if with_gpus else None
+
+
+def lease(spec: LeaseSpec, slot: int, device: str) -> None:
     """Hold a slot until the study releases it; the body of a Dask task."""
     from distributed import get_worker
 
@@ -87,7 +103,7 @@ def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
                 objective=spec.objective,
                 seed=spec.seed,
                 max_t=spec.max_t,
-                device=device_of(spec.options.resources.get("gpu", 0), device_index),
+                device=device,
                 reuse=spec.options.reuse_actors,
                 verify_reuse=spec.options.verify_reuse,
             )

@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
+import re
 import time
+from dataclasses import dataclass
 from typing import Any
 
-from daskhpo.core.errors import NoSuitableWorkers
+from distributed import Status
+from distributed.scheduler import KilledWorker
+
+from daskhpo._version import __version__
+from daskhpo.core.errors import NoSuitableWorkers, StudyFailed
 from daskhpo.executors.dask.broker import Broker
 from daskhpo.executors.dask.channel import FatalError, Inbox, LeaseLost, ReleaseSlot, RequestStop
-from daskhpo.executors.dask.lease import TELL, LeaseSpec, lease
+from daskhpo.executors.dask.demand import Demand, is_adaptive
+from daskhpo.executors.dask.devices import GpuShares, NoGpu
+from daskhpo.executors.dask.environment import WrongEnvironment
+from daskhpo.executors.dask.lease import TELL, LeaseSpec, introduce, lease
 from daskhpo.executors.dask.protocol import ORDERS, LeaseOrder
 
 logger = logging.getLogger("daskhpo")
 
 LEASE_END_SECONDS = 10.0  # longest wait for leases to end, at the end of a study
+TEND_SECONDS = 0.2  # between two looks at what the study wants and has
+SURPLUS_SECONDS = 2.0  # idle slots are freed for adaptive scaling after so long without work
+NEIGHBOUR_SECONDS = 5.0  # longest wait for what other workers of a host see
+# The worker went, or the cluster was restarted: this says nothing about the worker's software.
+_PASSING = (OSError, KilledWorker, concurrent.futures.CancelledError)
+
+
+@dataclass
+class _Lease:
+    worker: str
+    future: Any = None  # None: the worker's GPUs are not known yet
+    has_begun: bool = False  # the study has heard from it
+    is_ending: bool = False  # its slot was asked back
 
 
 class LeaseManager:
@@ -36,34 +59,43 @@ class LeaseManager:
         self._spec, self._inbox = spec, inbox
         self._resources = spec.options.resources
         self._loop = asyncio.get_running_loop()
-        self._leases: dict[int, tuple[str, Any]] = {}  # slot: (worker, future)
+        self._leases: dict[int, _Lease] = {}  # by slot
         self._slot_of: dict[str, int] = {}  # by worker
         self._n_leases = 0
         self._ended: dict[int, asyncio.Event] = {}  # set when the slot's lease has ended
         self._tasks: set[asyncio.Task[None]] = set()  # one for each lease
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
+        self._unfit: dict[str, str] = {}  # why a worker cannot run trials, by its address
+        self._surplus_since: float | None = None
+        self._has_had_slots = False
         self._idle: frozenset[int] = frozenset()
         self.wanted = float("inf")  #: slots that the study could fill now
         self.max_slots = spec.options.max_concurrent or float("inf")
-        self._broker = scheduler.extensions.setdefault("daskhpo", Broker(scheduler.workers))
+        self._broker: Broker = scheduler.extensions.setdefault("daskhpo", Broker(scheduler.workers))
+        self._gpus: GpuShares = scheduler.extensions.setdefault(
+            "daskhpo-gpus", GpuShares(scheduler.workers)
+        )
+        self._demand = Demand(scheduler, client, spec.study)
 
     def open(self) -> None:
         """Begin to take workers."""
         self._broker.join(self)
-        self._watch = self._loop.create_task(self._watch_worker_count())
+        watches = (self._watch_worker_count(), self._tend())
+        self._watches = [self._loop.create_task(watch) for watch in watches]
 
     async def close(self) -> None:
         """Take no more workers, and wait `LEASE_END_SECONDS` for the leases to end."""
         self._broker.leave(self)
-        if self._watch is not None:
-            self._watch.cancel()
+        for watch in self._watches:
+            watch.cancel()
+        self._demand.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=LEASE_END_SECONDS)
 
     @property
     def busy_workers(self) -> list[str]:
         """Addresses of workers whose lease has not ended."""
-        return [worker for worker, _ in self._leases.values()]
+        return [lease.worker for lease in self._leases.values()]
 
     async def wait(self) -> None:
         """Wait for code that does not return; until then no other study gets its worker."""
@@ -76,6 +108,21 @@ class LeaseManager:
     def end_of(self, slot: int) -> asyncio.Event:
         """Return an event that is set when the lease of a slot has ended."""
         return self._ended[slot]
+
+    def on_begun(self, slot: int) -> None:
+        """Handle the first message of a lease."""
+        self._leases[slot].has_begun = self._has_had_slots = True
+
+    def removable(self, workers: list[Any]) -> list[Any]:
+        """Return the workers (their states on the scheduler) that no trial needs.
+
+        The workers of one job of a job queue end together: one that is needed keeps all of them.
+        """
+        needed = {_job_of(w) for w in self._scheduler.workers.values() if self._is_held(w)}
+        return [w for w in workers if not self._is_held(w) and _job_of(w) not in needed - {None}]
+
+    def _is_held(self, worker: Any) -> bool:
+        return self._broker.is_held(worker.address)
 
     # -- for the coordinator's thread ------------------------------------------------------------
 
@@ -91,8 +138,12 @@ class LeaseManager:
         """Receive the number of slots that the study could fill now."""
         self.wanted = min(self.max_slots, n_slots)
 
+    def refuse(self, slot: int, why: str, error: str, *, fatal: bool) -> None:
+        """Use a slot's worker no more. ``fatal``: the study fails if no other worker fits."""
+        self._loop.call_soon_threadsafe(self._refuse, slot, why, error, fatal)
+
     def _send(self, slot: int, order: Any) -> None:
-        worker, _ = self._leases.get(slot, (None, None))
+        worker = self._leases[slot].worker if slot in self._leases else None
         if worker in self._scheduler.stream_comms:
             message = {"op": TELL, "study": self._spec.study, "slot": slot, "order": order}
             self._scheduler.stream_comms[worker].send(message)
@@ -102,18 +153,19 @@ class LeaseManager:
     def on_worker_added(self) -> None:
         """Let the broker assign the new worker."""
         self._broker.share()
+        self._ask()
 
     def on_worker_removed(self, worker: str) -> None:
         """Handle the loss of a worker."""
         if (slot := self._slot_of.get(worker)) is not None:
             self._end(slot, f"worker {worker} was lost")
         self._broker.forget(worker)
+        self._unfit.pop(worker, None)
 
     def on_leaving(self, slot: int) -> None:
         """Handle a worker that is about to leave."""
-        worker, _ = self._leases.get(slot, (None, None))
-        if worker is not None:
-            self._broker.retire(worker)
+        if slot in self._leases:
+            self._broker.retire(self._leases[slot].worker)
 
     # -- a `Tenant` of the broker ----------------------------------------------------------------
 
@@ -124,89 +176,150 @@ class LeaseManager:
         self._inbox.put(RequestStop(reason))
 
     def can_use(self, worker: Any) -> bool:
-        return worker.nthreads >= self._resources.get("cpu", 1) and all(
-            worker.resources.get(name, 0) >= amount
-            for name, amount in _dask_resources(self._resources).items()
+        return (
+            worker.address not in self._unfit
+            and worker.status is not Status.closing_gracefully  # Dask is about to close it
+            and worker.nthreads >= self._resources.get("cpu", 1)
+            and all(
+                worker.resources.get(name, 0) >= amount
+                for name, amount in _dask_resources(self._resources).items()
+            )
         )
 
     def take(self, worker: str) -> None:
         slot = self._n_leases
         self._n_leases += 1
-        future = self._client.submit(
-            lease,
-            self._spec,
-            slot,
-            self._device_index(worker),
-            key=f"{self._spec.study}-slot-{slot}",
-            workers=[worker],
-            allow_other_workers=False,
-            resources=_dask_resources(self._resources) or None,
-            pure=False,
-            retries=0,
-        )
-        self._leases[slot] = (worker, future)
+        self._leases[slot] = _Lease(worker)
         self._slot_of[worker] = slot
         self._ended[slot] = asyncio.Event()
-        task = self._loop.create_task(self._watch_lease(slot, future))
+        task = self._loop.create_task(self._run_lease(slot, worker))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def give_back(self, worker: str) -> None:
-        self._inbox.put(ReleaseSlot(self._slot_of[worker]))
+        slot = self._slot_of[worker]
+        self._leases[slot].is_ending = True
+        self._inbox.put(ReleaseSlot(slot))
 
     # -- leases ----------------------------------------------------------------------------------
 
-    async def _watch_lease(self, slot: int, future: Any) -> None:
+    async def _run_lease(self, slot: int, worker: str) -> None:
         try:
+            device = await self._device_of(worker)
+            if slot not in self._leases:  # its worker is gone
+                return
+            future = self._client.submit(
+                lease,
+                self._spec,
+                slot,
+                device,
+                key=f"{self._spec.study}-slot-{slot}",
+                workers=[worker],
+                allow_other_workers=False,
+                resources=_dask_resources(self._resources) or None,
+                pure=False,
+                retries=0,
+            )
+            self._leases[slot].future = future
             await future
             reason = "its lease ended"
         except Exception as error:
             reason = f"its lease failed: {error!r}"
+            held = self._leases.get(slot)
+            if held is not None and not held.has_begun and not isinstance(error, _PASSING):
+                self._refuse(slot, _cannot_run(error))
         self._end(slot, reason)
 
     def _end(self, slot: int, reason: str) -> None:
         if slot not in self._leases:
             return
-        worker, future = self._leases.pop(slot)
+        held = self._leases.pop(slot)
         self._ended.pop(slot).set()
-        del self._slot_of[worker]
-        future.release()  # else Dask waits for the worker to return
+        del self._slot_of[held.worker]
+        if held.future is not None:
+            held.future.release()  # else Dask waits for the worker to return
         self._inbox.put(LeaseLost(slot, reason))
-        self._broker.release(worker)
+        self._broker.release(held.worker)
 
-    def _device_index(self, worker: str) -> int:
-        """Return the index of a worker's first device, among those of its host.
+    def _refuse(self, slot: int, why: str, error: str = "", fatal: bool = False) -> None:
+        """Use a slot's worker no more, and say so."""
+        if slot not in self._leases:
+            return
+        worker = self._leases[slot].worker
+        self._unfit[worker] = why
+        message = f"worker {worker} is not used: {why}{error}"
+        if fatal and not any(map(self.can_use, self._scheduler.workers.values())):
+            self._inbox.put(FatalError(StudyFailed(message)))
+        else:
+            logger.warning("%s", message)
 
-        Each worker of a host gets the lowest share that no other worker there has.
+    async def _device_of(self, worker: str) -> str:
+        """Return the device of a worker's trials, when its host's workers told theirs.
+
+        A worker that cannot run trials raises an error that says why.
         """
-        gpus = self._resources.get("gpu", 0)
+        state, gpus = self._scheduler.workers[worker], self._resources.get("gpu", 0)
+        asked = self._client.run(introduce, self._spec.environment, gpus > 0, workers=[worker])
+        answers = await asked
         if not gpus:
-            return 0
-        taken: dict[str, tuple[str, int]] = self._scheduler.extensions.setdefault(
-            "daskhpo-devices", {}
-        )
+            return "cpu"
+        if worker not in answers:
+            raise OSError(f"{worker} is gone")
+        self._gpus.learn(worker, state.host, answers[worker], state.resources.get("GPU", gpus))
+        until = time.monotonic() + NEIGHBOUR_SECONDS
+        while self._awaits_neighbour(state.host) and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        return self._gpus.choose(worker)
+
+    def _awaits_neighbour(self, host: str) -> bool:
+        """True if another worker of a host has not told yet which GPUs it sees."""
         workers = self._scheduler.workers
-        host = workers[worker].host
-        used = {
-            share
-            for other, (its_host, share) in taken.items()
-            if its_host == host and other in workers and other != worker
-        }
-        if worker not in taken:
-            share = next(n for n in range(len(used) + 1) if n not in used)
-            taken[worker] = (host, share)
-        per_worker = workers[worker].resources.get("GPU", gpus)
-        return int(taken[worker][1] * per_worker)
+        asked = {lease.worker for lease in self._leases.values() if lease.future is None}
+        return any(w in workers and workers[w].host == host and w not in self._gpus for w in asked)
+
+    # -- what the study wants, and what it has ---------------------------------------------------
+
+    async def _tend(self) -> None:
+        """Tell Dask how many workers the study lacks, and free those it does not need."""
+        while True:
+            if self._ask() > 0:
+                self._broker.share()
+            self._free_surplus()
+            await asyncio.sleep(TEND_SECONDS)
+
+    def _ask(self) -> float:
+        """Ask for the workers that the study could fill and has not; return their number."""
+        held = len(self._leases)
+        missing = self.wanted - sum(not lease.is_ending for lease in self._leases.values())
+        workers = self._scheduler.workers.values()
+        if workers and not any(map(self.can_use, workers)):
+            missing = min(missing, len(workers))  # more of their kind would not help
+        self._demand.set(missing, held, time.monotonic())
+        return missing
+
+    def _free_surplus(self) -> None:
+        """Free idle workers for adaptive scaling, which closes none that has a lease."""
+        staying = {n: lease.worker for n, lease in self._leases.items() if not lease.is_ending}
+        surplus = len(staying) - self.wanted
+        idle = [worker for slot, worker in staying.items() if slot in self._idle]
+        now = time.monotonic()
+        if surplus <= 0 or not idle or not is_adaptive(self._scheduler):
+            self._surplus_since = None
+        elif self._surplus_since is None:
+            self._surplus_since = now
+        elif now - self._surplus_since >= SURPLUS_SECONDS:
+            for worker in idle[-int(surplus) :]:
+                self._broker.spare(worker)
 
     async def _watch_worker_count(self) -> None:
         """Warn if no worker can run a trial, and give up after ``worker_timeout``."""
         limit = self._spec.options.worker_timeout
         began, has_warned = time.monotonic(), False
-        while not self._leases:
-            if limit is not None and time.monotonic() - began >= limit:
+        while not self._has_had_slots:
+            if limit is not None and time.monotonic() - began >= limit and not self._leases:
                 self._inbox.put(FatalError(NoSuitableWorkers(self._shortage())))
                 return
-            if not has_warned:
+            if not has_warned and not self._leases:
                 logger.warning("%s; waiting for workers", self._shortage())
                 has_warned = True
             await asyncio.sleep(min(0.2, limit or 0.2))
@@ -214,6 +327,7 @@ class LeaseManager:
     def _shortage(self) -> str:
         offers = [
             f"{address} ({state.nthreads} threads, resources {dict(state.resources)})"
+            + (f" is not used: {self._unfit[address]}" if address in self._unfit else "")
             for address, state in self._scheduler.workers.items()
         ]
         shown = "; ".join(offers[:8]) + (f"; and {len(offers) - 8} more" if offers[8:] else "")
@@ -221,6 +335,23 @@ class LeaseManager:
             f"no worker offers what a trial needs: resources={self._resources}. "
             f"Workers: {shown or 'none yet'}"
         )
+
+
+def _cannot_run(error: Exception) -> str:
+    """Return why a lease did not begin on a worker."""
+    if isinstance(error, NoGpu | WrongEnvironment):
+        return str(error)
+    shown = str(error) if type(error) is Exception else f"{type(error).__name__}: {error}"
+    return (
+        f"daskhpo {__version__} cannot be loaded there ({shown}). Install it in the environment of "
+        "the workers, in the same version as here"
+    )
+
+
+def _job_of(worker: Any) -> str | None:
+    """Return the job of a worker named ``"<cluster>-<job>-<process>"``; else None."""
+    found = re.fullmatch(r"(.*-\d+)-\d+", str(worker.name))
+    return found and found[1]
 
 
 def _dask_resources(resources: dict[str, float]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from daskhpo.cluster.gpus import visible_gpus
+from daskhpo.cluster.gpus import NO_SOURCE, Gpus, visible_gpus
 from daskhpo.core.errors import NoSuitableWorkers
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # BLAS and torch ask them
@@ -24,8 +24,8 @@ def local_cluster(
     """Start a Dask ``LocalCluster`` with as many one-slot workers as fit this machine.
 
     A trial's ``cpu`` is also the number of threads that BLAS, OpenMP and torch start in its worker.
-    With ``gpu`` in the resources each worker sees only its own device (``CUDA_VISIBLE_DEVICES``);
-    a fraction puts several workers on a device.
+    With ``gpu`` in the resources each worker sees only its own device (``CUDA_VISIBLE_DEVICES``, or
+    its like); a fraction puts several workers on a device.
 
     Parameters
     ----------
@@ -45,7 +45,8 @@ def local_cluster(
     cpus, gpus = resources.get("cpu", 1), resources.get("gpu", 0)
     n_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     n_slots = int((n_cpus or 1) // max(cpus, 1))
-    devices = visible_gpus() if gpus else []
+    found = visible_gpus() if gpus else Gpus()
+    devices = list(found.names)
     if gpus:
         per_device = int(1 / gpus) if gpus <= 1 else 0
         n_devices_each = 1 if gpus <= 1 else int(gpus)
@@ -55,9 +56,9 @@ def local_cluster(
     extra = [name for name in resources if name not in ("cpu", "gpu")]
     if n_slots < 1 or extra:
         raise NoSuitableWorkers(
-            f"resources={resources} do not fit this machine, which has {n_cpus} CPUs and "
-            f"{len(devices) if gpus else len(visible_gpus())} GPUs; request less, or pass "
-            "a Dask cluster that has them as client="
+            f"resources={resources} do not fit this machine, which has {n_cpus} CPUs"
+            + (f" and {len(devices)} GPUs ({found.source or NO_SOURCE})" if gpus else "")
+            + "; request less, or pass a Dask cluster that has them as client="
         )
     if max_concurrent is not None:
         n_slots = min(n_slots, max_concurrent)
@@ -87,7 +88,7 @@ def local_cluster(
             "options": {
                 "nthreads": threads,
                 "resources": {"GPU": share},
-                "env": env | {"CUDA_VISIBLE_DEVICES": ",".join(mine)},
+                "env": env | found.environment(mine),
                 "preload": preload,
             },
         }

@@ -21,6 +21,7 @@ from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.engine.session import Session
 from daskhpo.executors.dask.channel import FatalError, Inbox, RequestStop
+from daskhpo.executors.dask.environment import WrongEnvironment, check_environment
 from daskhpo.executors.dask.executor import DaskExecutor
 from daskhpo.executors.dask.lease import LeaseSpec
 from daskhpo.executors.dask.lease_manager import LeaseManager
@@ -40,6 +41,7 @@ class StudySpec:
     resume: bool
     retry_failed: bool
     source: str | None
+    environment: str  # of the process that began the session
     trainable: bytes
 
 
@@ -55,6 +57,10 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
     async def start(self, scheduler: Any) -> None:
         """Open the study and begin; raise an error if its directory cannot be used."""
         spec = self.spec
+        try:
+            check_environment(spec.environment)
+        except WrongEnvironment as error:
+            raise StudyFailed(f"the scheduler cannot run this study: {error}") from None
         self._scheduler = scheduler
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox()
@@ -88,6 +94,7 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
             raise
         lease_spec = LeaseSpec(
             self.name,
+            spec.environment,
             spec.trainable,
             spec.problem.objective,
             spec.problem.seed,
@@ -112,6 +119,10 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
 
     def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
         self._leases.on_worker_removed(worker)
+
+    def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:
+        """Return the workers that adaptive scaling may close: those without a lease."""
+        return self._leases.removable(workers)
 
     def log_event(self, topic: str, msg: Any) -> None:
         if topic == self.name:

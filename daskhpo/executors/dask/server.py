@@ -74,6 +74,7 @@ class Server:
 
     async def _serve_lease(self, comm: Any, slot: int) -> None:
         ended = self._leases.end_of(slot)
+        self._leases.on_begun(slot)
         # The lease sends nothing before this reply, so this loop's buffers hold none of it.
         await comm.write(is_plain := type(comm) is TCP and not self._closing)
         if is_plain and (end := socket_of(comm)) is not None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from daskhpo.cluster.gpus import NO_SOURCE, Gpus, visible_gpus
 from daskhpo.cluster.walltime import END_TIME, find_job_end
 
 logger = logging.getLogger("daskhpo.worker")
@@ -31,7 +32,7 @@ class WorkerSlot:
 
     Attributes
     ----------
-    device : GPU that the process sees, as ``CUDA_VISIBLE_DEVICES`` names it; "": none.
+    device : GPU that the process sees, as its environment names it; "": none.
     gpu : part of that device that a trial gets.
     """
 
@@ -41,27 +42,28 @@ class WorkerSlot:
 
 
 def worker_slots(
-    name: str, gpus: int, trials_per_gpu: int, processes: int, visible: Sequence[str]
+    name: str, gpus: int, trials_per_gpu: int, processes: int, found: Gpus
 ) -> list[WorkerSlot]:
     """List the worker processes of a job, with the names that Dask's cluster expects.
 
     Parameters
     ----------
-    visible : GPUs that the job has.
+    found : GPUs that the job has.
 
     Raises
     ------
-    ValueError : ``visible`` has fewer than ``gpus``.
+    ValueError : there are fewer than ``gpus``.
     """
     if not gpus:
         return [WorkerSlot(f"{name}-{number}") for number in range(processes)]
-    if len(visible) < gpus:
-        shown = ",".join(visible) or "none"
+    if len(found.names) < gpus:
+        shown = ",".join(found.names) or "none"
         raise ValueError(
-            f"{gpus} GPUs are to be used, and this job sees {len(visible)} ({shown}): request "
-            f"them in the job's script, for example with --gres=gpu:{gpus}"
+            f"{gpus} GPUs are to be used, and this job sees {len(found.names)} ({shown}), by "
+            f"{found.source or NO_SOURCE}: request them in the job's script, for example with "
+            f"--gres=gpu:{gpus}"
         )
-    devices = [device for device in visible[:gpus] for _ in range(trials_per_gpu)]
+    devices = [device for device in found.names[:gpus] for _ in range(trials_per_gpu)]
     return [
         WorkerSlot(f"{name}-{n}", device, 1 / trials_per_gpu) for n, device in enumerate(devices)
     ]
@@ -90,19 +92,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logger.setLevel(logging.INFO)
     args = _parser().parse_args(argv)
-    from daskhpo.cluster.gpus import visible_gpus
-
-    visible = visible_gpus() if args.gpus else []
+    found = visible_gpus() if args.gpus else Gpus()
     try:
-        places = worker_slots(args.name, args.gpus, args.trials_per_gpu, args.processes, visible)
+        places = worker_slots(args.name, args.gpus, args.trials_per_gpu, args.processes, found)
     except ValueError as error:
         logger.error("%s", error)
         return 2
     end = find_job_end(args.walltime)
-    return asyncio.run(_serve(args, places, end))
+    variables = [_environment(place, found, end) for place in places]
+    return asyncio.run(_serve(args, places, variables))
 
 
-async def _serve(args: argparse.Namespace, places: Sequence[WorkerSlot], end: float | None) -> int:
+async def _serve(
+    args: argparse.Namespace,
+    places: Sequence[WorkerSlot],
+    variables: Sequence[dict[str, str]],
+) -> int:
     import dask
     from distributed import Nanny, Security
 
@@ -127,9 +132,9 @@ async def _serve(args: argparse.Namespace, places: Sequence[WorkerSlot], end: fl
             security=security,
             dashboard=False,  # not needed, and it would be open to all users
             preload=[__spec__.name],
-            env=_environment(place, end),
+            env=env,
         )
-        for place in places
+        for place, env in zip(places, variables, strict=True)
     ]
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _forward_sigterm, nannies)
     started = await asyncio.gather(*nannies, return_exceptions=True)
@@ -140,9 +145,9 @@ async def _serve(args: argparse.Namespace, places: Sequence[WorkerSlot], end: fl
     return int(all(isinstance(outcome, BaseException) for outcome in started))
 
 
-def _environment(place: WorkerSlot, end: float | None) -> dict[str, str]:
+def _environment(place: WorkerSlot, found: Gpus, end: float | None) -> dict[str, str]:
     environment = {} if end is None else {END_TIME: str(int(end))}
-    return environment | ({"CUDA_VISIBLE_DEVICES": place.device} if place.device else {})
+    return environment | (found.environment([place.device]) if place.device else {})
 
 
 def _has_begun(nanny: Any) -> bool:

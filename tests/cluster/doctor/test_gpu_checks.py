@@ -6,6 +6,7 @@ import pytest
 
 from daskhpo.cluster.doctor.finding import Verdict
 from daskhpo.cluster.doctor.gpu_checks import Tried, check_gpus, judge_gpus
+from daskhpo.cluster.gpus import visible_gpus
 
 A100 = ("NVIDIA A100", True)
 TORCH = Tried("torch 2.9.0", [A100], seconds=1.2)
@@ -15,9 +16,10 @@ BROKEN = Tried("cupy", error="fails: CUDARuntimeError: no driver")
 WRONG = Tried("torch 2.9.0", [A100, ("NVIDIA A100", False)])
 
 
-def gpus(visible="0", asked=1, tried=(TORCH,), driver=True):
+def gpus(visible="0", asked=1, tried=(TORCH,), driver=True, listed=None):
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    return list(judge_gpus(asked, environment, tried, driver))
+    found = visible_gpus(environment, lambda argv: listed if argv[0] == "nvidia-smi" else None)
+    return list(judge_gpus(asked, found, tried, driver))
 
 
 def test_a_device_that_is_visible_and_computes_is_well():
@@ -27,9 +29,23 @@ def test_a_device_that_is_visible_and_computes_is_well():
     assert visible.verdict is computing.verdict is Verdict.OK
 
 
-def test_a_site_that_sets_no_variable_is_judged_by_what_computes():
-    visible, _ = gpus(visible=None)
-    assert (visible.verdict, visible.message) == (Verdict.OK, "1 found")
+def test_a_site_that_sets_no_variable_is_judged_by_what_its_driver_lists():
+    visible, _ = gpus(visible=None, listed="GPU 0: NVIDIA A100 (UUID: GPU-1a-2b)\n")
+    assert (visible.verdict, visible.message) == (Verdict.OK, "1 visible: nvidia-smi")
+
+
+def test_a_device_that_only_a_library_finds_is_a_problem_as_a_worker_would_refuse_it():
+    visible, computing = gpus(visible=None)
+    assert (visible.verdict, computing.verdict) == (Verdict.PROBLEM, Verdict.OK)
+    assert "torch 2.9.0 finds 1, but workers: no CUDA_VISIBLE_DEVICES" in visible.message
+    assert "export CUDA_VISIBLE_DEVICES=0" in visible.hint
+
+
+@pytest.mark.parametrize("visible", ["-1", "NoDevFiles", "0,0"])
+def test_variables_that_hide_all_devices_are_a_problem(visible):
+    finding, _ = gpus(visible=visible)
+    assert finding.verdict is Verdict.PROBLEM
+    assert f"0 visible: CUDA_VISIBLE_DEVICES={visible}" in finding.message
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,46 @@ def test_a_worker_that_goes_breaks_its_promise_to_another_study(workers: dict[st
     assert second.workers == []
 
 
+def test_a_worker_that_is_not_needed_is_freed_and_taken_again_when_it_is_wanted(
+    workers: dict[str, str],
+) -> None:
+    broker, study = Broker(workers), Study(wanted=1)
+    broker.join(study)
+    broker.spare("b")
+    assert study.asked_back == ["b"]
+    leave(broker, study, "b")
+    broker.share()
+    assert not broker.is_held("b")
+    study.wanted = 2
+    broker.share()
+    assert study.workers == ["a", "b"]
+
+
+def test_a_worker_that_one_study_does_not_need_goes_to_another_that_does(
+    workers: dict[str, str],
+) -> None:
+    broker, first, second = Broker(workers), Study(wanted=1), Study(max_slots=0, wanted=0)
+    broker.join(first)
+    broker.join(second)
+    broker.spare("b")
+    second.max_slots = second.wanted = 1
+    leave(broker, first, "b")
+    assert second.workers == ["b"]
+
+
+def test_a_worker_that_is_promised_or_goes_is_not_freed_a_second_time(
+    workers: dict[str, str],
+) -> None:
+    broker, study = Broker(workers), Study()
+    broker.join(study)
+    broker.retire("a")
+    broker.spare("a")
+    broker.join(Study(wanted=1))
+    assert study.asked_back == ["a", "b"]
+    broker.spare("b")
+    assert study.asked_back == ["a", "b"]
+
+
 def test_what_is_wanted_is_the_sum_over_all_studies(workers: dict[str, str]) -> None:
     broker = Broker(workers)
     assert broker.wanted == 0

@@ -36,6 +36,7 @@ from daskhpo.executors.dask.executor import DaskExecutor
 from daskhpo.executors.dask.protocol import (
     Bye,
     Call,
+    CannotLoad,
     CutOff,
     Exit,
     Flushed,
@@ -75,6 +76,7 @@ class Desk:
         self.replies: deque[tuple[str, LeaseCommand]] = deque()
         self.told: list[tuple[int, LeaseOrder]] = []
         self.idle: frozenset[int] = frozenset()
+        self.refused: list[tuple[int, str, bool]] = []
         self.deleted: list[CheckpointRef] = []
         self.executor = DaskExecutor(self.inbox, self, self.deleted.append, began_at=10.0)
 
@@ -87,6 +89,9 @@ class Desk:
 
     def set_idle(self, slots: frozenset[int]) -> None:
         self.idle = slots
+
+    def refuse(self, slot: int, why: str, error: str, *, fatal: bool) -> None:
+        self.refused.append((slot, error, fatal))
 
     def hear(self, *messages: Any) -> list[Any]:
         for message in messages:
@@ -598,3 +603,19 @@ def test_what_became_of_a_state_follows_when_it_is_said_to_be_held(
     events = saving.hear(said)
     assert kinds(events) == expected
     assert {event.seconds for event in events} == {events[0].seconds}
+
+
+# -- workers that cannot load the trainable ------------------------------------------------------
+
+
+def test_a_worker_that_cannot_load_is_refused_and_its_lease_ends(desk: Desk) -> None:
+    desk.ignore(desk.say(0, CannotLoad("tcp://worker-0", "no module")))
+    assert desk.refused == [(0, ":\nno module", True)]
+    assert desk.answered == [("CannotLoad-0", Exit)]
+
+
+def test_a_worker_that_cannot_load_is_no_reason_to_end_after_another_could(desk: Desk) -> None:
+    desk.hear(desk.hello(0))
+    desk.hear(LeaseLost(0, "gone"))
+    desk.ignore(desk.say(1, CannotLoad("tcp://worker-1", "no module")))
+    assert desk.refused == [(1, ":\nno module", False)]

@@ -274,8 +274,34 @@ def test_a_worker_that_cannot_load_the_trainable_is_reported(
     study = Study(
         only_here.train, {"x": Real(0, 1)}, "loss", scheduler=FIFO(1), storage=tmp_path, name="s"
     )
-    with pytest.raises(StudyFailed, match=r"cannot be loaded in worker(?s:.*)only_here"):
+    with pytest.raises(
+        StudyFailed, match=r"worker tcp://.* cannot be loaded there(?s:.*)only_here"
+    ):
         study.run(num_trials=2, client=client, progress=False)
+
+
+def test_a_worker_with_other_software_is_named_and_not_used(
+    make_study: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    without = "import sys; sys.modules['daskhpo'] = None\n"
+    older = "import daskhpo.executors.dask.environment as it; it.__version__ = '0.0.7'\n"
+    preloads = {0: [without], 1: [older], 2: []}
+    with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+        assert isinstance(cluster, SpecCluster)
+        for number, preload in preloads.items():
+            options = {"nthreads": 1, "preload": preload}
+            cluster.worker_spec[number] = {"cls": Nanny, "options": options}
+        cluster.sync(cluster._correct_state)
+        address = {w.name: w.address for w in cluster.scheduler.workers.values()}
+        frame = make_study(slow, FIFO(1)).run(2, client=cluster, progress=False).trials()
+        study = make_study(slow, FIFO(1), name="poor")
+        only_bad = {"max_concurrent": 1, "worker_timeout": 0.5}
+        cluster.scale(2)
+        with pytest.raises(NoSuitableWorkers, match=r"not used: it has daskhpo 0\.0\.7, Python 3"):
+            study.run(2, client=cluster, progress=False, **only_bad)
+    assert frame.status.tolist() == ["completed"] * 2
+    said = [line for line in caplog.messages if "is not used" in line and address[0] in line]
+    assert "cannot be loaded there (ModuleNotFoundError" in said[0]
 
 
 def test_what_cannot_be_pickled_is_refused_before_anything_starts(
