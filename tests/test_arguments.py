@@ -190,6 +190,10 @@ PROLOGUE = (
     [(), ["module load cuda"], ["if true; then\n\techo\nfi"]],
     ["x", [3], 3, {"a": 1}, ["a\x1b"], ["a\x00"], [None], None],
 )
+CONTAINERS = (
+    [None, "docker://python", ["--nv", "/"]],
+    ["missing.sif", "--nv", [], ["--nv"], ["--bind", "/a", "/"], 3, True, "a\nb", ""],
+)
 COMPARES = (["last", "best"], ["Last", "", None, 3, [], "mean"])
 POINTS = (
     [None, [], [{"x": 0.5}], ({"x": 1},), [{"x": np.float32(0.25)}]],
@@ -596,6 +600,8 @@ DOORS = [
             "idle_timeout": DURATIONS,
             "interface": ([None, "ib0"], ["a b", "a\nb", *NO_TEXTS]),
             "security": ([True], ["yes", 1, 3, []]),
+            "python": ([None, "python3"], NO_TEXTS),
+            "container": CONTAINERS,
             "job_extra_directives": or_none(LINES),
             "job_script_prologue": or_none(PROLOGUE),
             "log_directory": ([None, "logs"], NO_PATHS),
@@ -616,7 +622,8 @@ DOORS = [
             "gres": ([None, "gpu:a100:1"], NO_TEXTS),
             "job_extra_directives": LINES,
             "job_script_prologue": PROLOGUE,
-            "python": (["/usr/bin/python"], [None, *NO_TEXTS]),
+            "python": ([None, "/usr/bin/python"], NO_TEXTS),
+            "container": CONTAINERS,
         },
         {},
     ),

@@ -82,6 +82,11 @@ def add_to(commands: Any) -> None:
         default=sys.executable,
         help="Python interpreter of the workers (default: the one that runs this command)",
     )
+    job.add_argument(
+        "--container",
+        metavar="IMAGE",
+        help="image of Apptainer or Singularity in which the workers run",
+    )
     parser.add_argument(
         "--shared",
         metavar="PATH",
@@ -112,6 +117,8 @@ def run(options: argparse.Namespace) -> int:
     from daskhpo.core.quantities import check_duration
 
     given: dict[str, Any] = {one.name: getattr(options, one.name) for one in fields(JobRequest)}
+    if options.container is not None and options.python == sys.executable:
+        given["python"] = None  # the container's
     lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     request = JobRequest(**given | lists)
     counts: Counter[Verdict] = Counter()

@@ -10,9 +10,11 @@ import os
 import pwd
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from daskhpo.cluster.container import container_around
 from daskhpo.cluster.directives import script_options
-from daskhpo.cluster.shell import call
+from daskhpo.cluster.shell import CommandMissing, call
 
 JOBS_PER_CALL = 200  # the length of a command line is limited
 
@@ -44,7 +46,7 @@ def ask(argv: Sequence[str]) -> str:
     ------
     CommandError : it is missing here, failed, or did not answer in time.
     """
-    return call(argv, environ=query_environment(os.environ))
+    return _run(argv, environ=query_environment(os.environ))
 
 
 def sbatch(*argv: str, script: str, text: str | None = None) -> str:
@@ -61,7 +63,19 @@ def sbatch(*argv: str, script: str, text: str | None = None) -> str:
     CommandError : it is missing here, failed, or did not answer in time.
     """
     environ = submission_environment(os.environ, script)
-    return call(["sbatch", *argv], environ=environ, text=text, with_errors=True)
+    return _run(["sbatch", *argv], environ=environ, text=text, with_errors=True)
+
+
+def _run(argv: Sequence[str], **how: Any) -> str:
+    try:
+        return call(argv, **how)
+    except CommandMissing as error:
+        if (image := container_around(os.environ)) is None:
+            raise
+        raise CommandMissing(
+            f"{error} This process runs in the container {image}, where Slurm's commands are not: "
+            "start it outside, and give container= to let the workers run in one"
+        ) from error
 
 
 def user_name() -> str:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from daskhpo.cluster.container import check_container, interpreter
 from daskhpo.cluster.directives import asks_for_gpus, check_directives, check_worker_directives
 from daskhpo.cluster.network import named_address, reachable_address
 from daskhpo.cluster.registry import JobRegistry
@@ -65,6 +66,8 @@ def slurm_cluster(
     idle_timeout: float | str = "5m",
     interface: str | None = None,
     security: Any = True,
+    python: str | None = None,
+    container: str | Sequence[str] | None = None,
     job_extra_directives: Sequence[str] | None = None,
     job_script_prologue: Sequence[str] | None = None,
     log_directory: str | None = None,
@@ -99,6 +102,11 @@ def slurm_cluster(
     interface : network interface by which workers reach this machine; None: found automatically.
     security : True: encrypted and authenticated by certificates made for this cluster. None: open
         to every user who can reach this machine, with a warning. Or a ``distributed.Security``.
+    python : Python of the workers, as words of a shell such as ``"~/env/bin/python"``; None: the
+        one that runs this.
+    container : image of Apptainer or Singularity in which the workers run, with daskhpo installed:
+        ``"image.sif"``, or options of ``apptainer exec`` and the image. It sees the job's GPUs, the
+        current directory, and the folders that are named here; None: no container.
     job_extra_directives : more ``#SBATCH`` lines, such as ``["-C gpu"]``. One that requests GPUs
         replaces ``--gres=gpu:N``. Those that say what daskhpo counts, such as ``--time``, are
         refused.
@@ -180,7 +188,11 @@ def slurm_cluster(
     if skip is None:
         skip = configured_lines("job-directives-skip", section)
     skip = check_skipped(skip, [f"#SBATCH -t {slurm_time(seconds)}", f"#SBATCH -J {job_name}"])
-    python = options.pop("python", None) or configured("python", section)
+    if python is None and container is None:
+        python = configured("python", section)
+    python = optional(check_text, "python", python)
+    if container is not None:
+        container = check_container(container)
     slurm_class = cluster_class()
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -204,6 +216,8 @@ def slurm_cluster(
         folder = (shared or Path.home() / ".daskhpo").absolute() / f"tls-{uuid.uuid4().hex[:12]}"
         security = credentials(folder)
         slurm_class = removing_on_error(slurm_class, folder)
+    folders = [logs, *([] if folder is None else [folder])]
+    program = interpreter(python, container, gpus_per_job, folders)
     registry = JobRegistry()
     cluster = slurm_class(
         registry=registry,
@@ -215,13 +229,12 @@ def slurm_cluster(
         interface=interface,
         security=security or None,
         job_name=job_name,
-        # Slurm's signals reach Python, not a shell
-        python=f"exec {shlex.quote(sys.executable) if python is None else python}",
+        python=f"exec {program.command}",  # Slurm's signals reach Python, not a shell
         worker_command="daskhpo.executors.dask.slurm_worker",
         job_extra_directives=directives,
         # else dask-jobqueue's lines would send errors to another file
         job_directives_skip=["#SBATCH -e ", "#SBATCH -o ", *skip],
-        job_script_prologue=job_script_prologue,
+        job_script_prologue=[*job_script_prologue, *program.prologue],
         **{
             "name": "daskhpo",
             "death_timeout": configured("death-timeout", section) or DEATH_TIMEOUT,

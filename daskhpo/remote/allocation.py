@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from daskhpo.atomic_files import write_private
+from daskhpo.cluster.container import interpreter
 from daskhpo.cluster.network import named_address, reachable_address
 from daskhpo.cluster.security import credentials
 from daskhpo.cluster.supply import SUPPLY, WorkerOutlook
@@ -124,6 +125,10 @@ class StepSupervisor:
 def step_command(steps: WorkerSteps, folder: JobDirectory, number: int) -> list[str]:
     """Return the command line of one step: ``srun`` and a Dask worker."""
     tls = folder.path / "tls"
+    program = [sys.executable, "-m"]
+    if steps.python is not None or steps.container is not None:
+        own = interpreter(steps.python, steps.container, steps.gpus, [folder.path])
+        program = own.argv("-m")
     share = f"--resources=GPU={1 / steps.processes:g}"
     return [
         "srun",
@@ -136,8 +141,7 @@ def step_command(steps: WorkerSteps, folder: JobDirectory, number: int) -> list[
         "--export=ALL",
         f"--output={str(folder.path).replace('%', '%%')}/%j-worker-{number}.log",
         "--open-mode=append",
-        sys.executable,
-        "-m",
+        *program,
         "distributed.cli.dask_worker",
         f"--scheduler-file={folder.scheduler_file}",
         f"--tls-ca-file={tls / 'certificate.pem'}",

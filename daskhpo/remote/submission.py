@@ -56,6 +56,7 @@ class WorkerSteps:
     cores, megabytes : CPUs and memory (2**20 bytes) of each step.
     interface : network interface through which steps on other nodes reach the first node; None:
         chosen automatically.
+    python, container : Python of the steps, and their container, as in ``slurm_cluster``.
     """
 
     nodes: int
@@ -65,6 +66,8 @@ class WorkerSteps:
     cores: int
     megabytes: int
     interface: str | None = None
+    python: str | None = None
+    container: tuple[str, ...] | None = None
 
 
 Workers = WorkerJobs | WorkerSteps
@@ -101,7 +104,7 @@ class Submission:
         return asdict(self) | {
             "options": self.options.to_json(),
             "job": _renamed(asdict(self.job), KEYS),
-            "workers": [type(self.workers).__name__, _renamed(asdict(self.workers), KEYS)],
+            "workers": [type(self.workers).__name__, _without_none(self.workers)],
         }
 
     @staticmethod
@@ -111,6 +114,8 @@ class Submission:
         job = _renamed(data["job"], fields)
         kind, workers = data["workers"]
         workers = _renamed(workers, fields)
+        if kind == "WorkerSteps" and workers.get("container") is not None:
+            workers["container"] = tuple(workers["container"])
         return Submission(
             **{
                 **data,
@@ -206,6 +211,13 @@ class ControllerAddress:
     def tunnel(self, login: str) -> str:
         """Return an ssh command that forwards the dashboard to the user by ``login``."""
         return ssh_tunnel(self.host, self.dashboard_port, login)
+
+
+def _without_none(workers: Workers) -> dict[str, Any]:
+    """Return the fields of workers; what was added later is left out while it is None."""
+    data = _renamed(asdict(workers), KEYS)
+    later = ("python", "container")
+    return {name: value for name, value in data.items() if value is not None or name not in later}
 
 
 def _renamed(data: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

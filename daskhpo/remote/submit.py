@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from daskhpo.cluster import jobs
+from daskhpo.cluster.container import check_container
 from daskhpo.cluster.directives import check_directives, check_worker_directives
 from daskhpo.cluster.jobs import is_over
 from daskhpo.cluster.shell import CommandError
@@ -25,6 +26,7 @@ from daskhpo.core.arguments import (
     check_int,
     check_lines,
     check_mapping,
+    check_text,
     check_word,
     optional,
 )
@@ -61,6 +63,8 @@ ONE_ALLOCATION_OPTIONS = (
     "trials_per_gpu",
     "processes",
     "interface",
+    "python",
+    "container",
 )
 
 
@@ -270,6 +274,9 @@ def _jobs(worker_options: dict[str, Any]) -> WorkerJobs:
             "workers['processes'] is for jobs without GPUs: give trials_per_gpu instead"
         )
     worker_walltime(shape["walltime"])
+    optional(check_text, "workers['python']", shape["python"])
+    if shape["container"] is not None:
+        check_container(shape["container"])
     for name in ("cores", "memory"):
         if shape[name] is None and dask.config.get(f"jobqueue.slurm.{name}", None) is None:
             raise ValueError(
@@ -309,6 +316,7 @@ def _steps(worker_options: dict[str, Any]) -> WorkerSteps:
         raise ValueError(
             f"workers['cores']={cores} must be at least {per_node}: one for each worker of a node"
         )
+    container = worker_options.get("container")
     if worker_options.get("memory") is None:
         raise ValueError(
             "workers['memory'] must be given with one_allocation: the memory of a node, such as "
@@ -322,6 +330,8 @@ def _steps(worker_options: dict[str, Any]) -> WorkerSteps:
         cores=cores // per_node,
         megabytes=_megabytes("workers['memory']", worker_options["memory"]) // per_node,
         interface=optional(check_word, "workers['interface']", worker_options.get("interface")),
+        python=optional(check_text, "workers['python']", worker_options.get("python")),
+        container=None if container is None else tuple(check_container(container)),
     )
 
 

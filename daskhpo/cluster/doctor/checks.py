@@ -65,7 +65,9 @@ def run_checks(
     request = JobRequest() if request is None else request
     path = Path(shared).absolute()
     missing = [name for name in NEEDED if shutil.which(name) is None]
-    if missing == list(NEEDED) and request == JobRequest(python=request.python):
+    if missing == list(NEEDED) and request == JobRequest(
+        python=request.python, container=request.container
+    ):
         yield skipped("slurm", "there is no Slurm here; only this machine is checked")
     elif missing:
         none = "there is no Slurm here: " if missing == list(NEEDED) else ""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from daskhpo.cluster.container import check_container
 from daskhpo.cluster.directives import (
     Option,
     asks_for_gpus,
@@ -32,7 +32,7 @@ class JobRequest:
     gres : generic resources instead of ``gpus_per_job``, such as ``"gpu:a100:1"``; None: not used.
     job_extra_directives : more options of ``sbatch``. One that requests GPUs replaces ``--gres``.
     job_script_prologue : lines of the job script before Python starts.
-    python : Python interpreter of the workers.
+    python, container : Python of the workers, and their container, as in ``slurm_cluster``.
 
     Raises
     ------
@@ -48,12 +48,15 @@ class JobRequest:
     gres: str | None = None
     job_extra_directives: Sequence[str] = ()
     job_script_prologue: Sequence[str] = ()
-    python: str = sys.executable
+    python: str | None = None
+    container: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("queue", "account", "memory", "gres"):
             optional(check_text, name, getattr(self, name))
-        check_text("python", self.python)
+        optional(check_text, "python", self.python)
+        if self.container is not None:
+            object.__setattr__(self, "container", tuple(check_container(self.container)))
         check_int("gpus_per_job", self.gpus_per_job, at_least=0)
         optional(check_int, "cores", self.cores, at_least=1)
         check_lines("job_script_prologue", self.job_script_prologue, multiline=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 from daskhpo.cluster import jobs
 from daskhpo.cluster.commands import ask
+from daskhpo.cluster.container import interpreter
 from daskhpo.cluster.doctor.finding import Finding, ok, problem, skipped
 from daskhpo.cluster.doctor.job_request import JobRequest
 from daskhpo.cluster.doctor.machine_checks import digest, type_of, versions
@@ -80,6 +81,7 @@ def run_probe(
 def script(request: JobRequest, output: Path, probe: Probe) -> str:
     """Return the job's script."""
     folder = shlex.quote(str(output.parent))
+    program = interpreter(request.python, request.container, request.n_gpus, [output.parent])
     return "\n".join(
         [
             "#!/usr/bin/env bash",
@@ -90,7 +92,8 @@ def script(request: JobRequest, output: Path, probe: Probe) -> str:
             f"echo >> {folder}/{output.name} || exit {NOT_WRITABLE[:2]}",
             f"exec >> {folder}/{output.name} 2>&1",
             *request.job_script_prologue,
-            f"{request.python} -m daskhpo.cluster.doctor.probe <<'DASKHPO_PROBE'",
+            *program.prologue,
+            f"{program.command} -m daskhpo.cluster.doctor.probe <<'DASKHPO_PROBE'",
             json.dumps(asdict(probe)),
             "DASKHPO_PROBE\n",
         ]
