@@ -132,8 +132,7 @@ class SlurmAutoscaler:
             said.append(f"job {running[0]} runs, and its workers have not connected yet")
         if self._trouble:
             said.append(self._trouble)
-        is_spent = not self._jobs and self._exhausted() in self._warned
-        return WorkerOutlook("; ".join(said), is_spent)
+        return WorkerOutlook("; ".join(said))
 
     def _waiting(self) -> list[_TrackedJob]:
         return [job for job in list(self._jobs.values()) if job.state is JobPhase.PENDING]

@@ -196,6 +196,7 @@ def start(
     """Start a session of a study; see :meth:`daskhpo.Study.start`."""
     from distributed import Scheduler
 
+    from daskhpo.executors.dask.respawn import WorkerRespawner
     from daskhpo.executors.dask.scheduler_plugin import StudySpec
 
     pickled = _pickled(trainable)
@@ -204,6 +205,7 @@ def start(
             env = stack.enter_context(collected_output())
             cluster = local_cluster(options.resources, options.max_concurrent, env)
             client = stack.enter_context(cluster)
+            WorkerRespawner(client)
             options = replace(options, max_concurrent=len(client.worker_spec))
         client = _client(client, stack)
         spec = StudySpec(

@@ -19,11 +19,13 @@ from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.executors.dask.channel import FETCH, DaskTransport, StudyChannel, send_notes
 from daskhpo.executors.dask.checkpoint_manager import CheckpointManager
+from daskhpo.executors.dask.children import allow_children, child_processes
 from daskhpo.executors.dask.devices import SeenGpus, see_gpus
 from daskhpo.executors.dask.environment import check_environment
 from daskhpo.executors.dask.pickled_code import load_code
 from daskhpo.executors.dask.protocol import ORDERS, CannotLoad
 from daskhpo.executors.dask.shutdown import shutdown_of
+from daskhpo.executors.dask.threads import set_threads
 from daskhpo.executors.dask.trial_host import TrialHost
 
 if TYPE_CHECKING:
@@ -68,7 +70,11 @@ def lease(spec: LeaseSpec, slot: int, device: str) -> None:
     from distributed import get_worker
 
     worker = get_worker()
-    _allow_children()
+    allow_children()
+    # without a nanny this may be the user's own process
+    is_own = worker.nanny is not None and multiprocessing.parent_process() is not None
+    if is_own:
+        set_threads(int(spec.options.resources["cpu"]))
     shutdown = shutdown_of(worker)
     leases = leases_of(worker)
     try:
@@ -106,6 +112,7 @@ def lease(spec: LeaseSpec, slot: int, device: str) -> None:
                 device=device,
                 reuse=spec.options.reuse_actors,
                 verify_reuse=spec.options.verify_reuse,
+                children=child_processes(is_own),
             )
             stack.enter_context(leases.registered(spec.study, slot, host))
             shutdown.register(host)
@@ -115,15 +122,6 @@ def lease(spec: LeaseSpec, slot: int, device: str) -> None:
             host.serve(worker.address, os.environ.get("SLURM_JOB_ID", ""))
     except OSError as error:  # the scheduler is gone, or closing
         logger.info("lease %s of %s ends: %r", slot, spec.study, error)
-
-
-def _allow_children() -> None:
-    """Let trials start processes, such as those of torch's DataLoader.
-
-    A nanny starts its worker as a daemon, to which multiprocessing forbids that. The flag is only
-    read in the worker itself; the nanny ends the worker all the same.
-    """
-    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
 
 
 @functools.lru_cache(maxsize=4)

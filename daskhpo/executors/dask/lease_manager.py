@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from distributed import Status
 from distributed.scheduler import KilledWorker
 
 from daskhpo._version import __version__
+from daskhpo.cluster.supply import SUPPLY, WorkerOutlook, WorkerSupply
 from daskhpo.core.errors import NoSuitableWorkers, StudyFailed
 from daskhpo.executors.dask.broker import Broker
 from daskhpo.executors.dask.channel import FatalError, Inbox, LeaseLost, ReleaseSlot, RequestStop
@@ -28,6 +30,7 @@ logger = logging.getLogger("daskhpo")
 LEASE_END_SECONDS = 10.0  # longest wait for leases to end, at the end of a study
 TEND_SECONDS = 0.2  # between two looks at what the study wants and has
 SURPLUS_SECONDS = 2.0  # idle slots are freed for adaptive scaling after so long without work
+QUIET_SECONDS = 10.0  # between two words on why no worker is there
 NEIGHBOUR_SECONDS = 5.0  # longest wait for what other workers of a host see
 # The worker went, or the cluster was restarted: this says nothing about the worker's software.
 _PASSING = (OSError, KilledWorker, concurrent.futures.CancelledError)
@@ -312,28 +315,41 @@ class LeaseManager:
                 self._broker.spare(worker)
 
     async def _watch_worker_count(self) -> None:
-        """Warn if no worker can run a trial, and give up after ``worker_timeout``."""
+        """Say why no worker runs a trial; give up if none will, or after `worker_timeout`."""
         limit = self._spec.options.worker_timeout
-        began, has_warned = time.monotonic(), False
-        while not self._has_had_slots:
-            if limit is not None and time.monotonic() - began >= limit and not self._leases:
-                self._inbox.put(FatalError(NoSuitableWorkers(self._shortage())))
+        since, said, said_at = time.monotonic(), "", -math.inf
+        while True:
+            now = time.monotonic()
+            if self._leases or not self.wanted:
+                since, said = now, ""
+            elif (outlook := self._outlook()).is_hopeless or (
+                limit is not None and now - since >= limit and not self._has_had_slots
+            ):
+                self._inbox.put(FatalError(NoSuitableWorkers(self._shortage(outlook))))
                 return
-            if not has_warned and not self._leases:
-                logger.warning("%s; waiting for workers", self._shortage())
-                has_warned = True
-            await asyncio.sleep(min(0.2, limit or 0.2))
+            elif not self._has_had_slots or now - since >= QUIET_SECONDS:
+                message = self._shortage(outlook)
+                if message != said and now - said_at >= QUIET_SECONDS:
+                    logger.warning("%s; waiting for workers", message)
+                    said, said_at = message, now
+            await asyncio.sleep(min(TEND_SECONDS, limit or TEND_SECONDS))
 
-    def _shortage(self) -> str:
+    def _outlook(self) -> WorkerOutlook:
+        supply: WorkerSupply | None = self._scheduler.extensions.get(SUPPLY)
+        return WorkerOutlook() if supply is None else supply.outlook()
+
+    def _shortage(self, outlook: WorkerOutlook) -> str:
         offers = [
             f"{address} ({state.nthreads} threads, resources {dict(state.resources)})"
             + (f" is not used: {self._unfit[address]}" if address in self._unfit else "")
             for address, state in self._scheduler.workers.items()
         ]
+        if not offers and outlook.why:
+            return f"there is no worker: {outlook.why}"
         shown = "; ".join(offers[:8]) + (f"; and {len(offers) - 8} more" if offers[8:] else "")
         return (
             f"no worker offers what a trial needs: resources={self._resources}. "
-            f"Workers: {shown or 'none yet'}"
+            f"Workers: {shown or 'none yet'}" + (f". {outlook.why}" if outlook.why else "")
         )
 
 

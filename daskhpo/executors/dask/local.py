@@ -12,8 +12,8 @@ from typing import Any
 
 from daskhpo.cluster.gpus import NO_SOURCE, Gpus, visible_gpus
 from daskhpo.core.errors import NoSuitableWorkers
-
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # BLAS and torch ask them
+from daskhpo.executors.dask.threads import THREAD_VARIABLES
+from daskhpo.executors.dask.worker_setup import configured_preload
 
 
 def local_cluster(
@@ -63,8 +63,8 @@ def local_cluster(
     if max_concurrent is not None:
         n_slots = min(n_slots, max_concurrent)
     threads = max(1, int(cpus))
-    env = dict.fromkeys(_THREADS, str(threads)) | dict(variables)  # Dask would set 1 thread
-    preload = ["daskhpo.executors.dask.worker_setup"]
+    env = dict.fromkeys(THREAD_VARIABLES, str(threads)) | dict(variables)  # Dask would set 1 thread
+    preload = [*configured_preload(), "daskhpo.executors.dask.worker_setup"]
     if not gpus:
         return LocalCluster(
             n_workers=n_slots,

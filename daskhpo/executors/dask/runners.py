@@ -84,6 +84,7 @@ class ClassRunner:
     used : an object of an earlier trial, for reuse; None: make a new one.
     verify : compare a reused object with a new one during its first segment.
     taken_over : True if the context's checkpoint is another trial's.
+    on_drop : called after a used object was cleaned up, because it cannot be reset.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class ClassRunner:
         used: Trainable | None,
         verify: bool,
         taken_over: bool = False,
+        on_drop: Callable[[], object] = lambda: None,
     ) -> None:
         self.context = context
         self._cls, self._taken_over = cls, taken_over
@@ -103,6 +105,7 @@ class ClassRunner:
                 used.trial = context
                 if not used.reset_config(context.config):
                     made.close()
+                    on_drop()
                     used = None
             self.object = self._fresh(made) if used is None else used
             if used is not None and verify:

@@ -19,11 +19,11 @@ from typing import Any
 
 from daskhpo.cluster.gpus import NO_SOURCE, Gpus, visible_gpus
 from daskhpo.cluster.walltime import END_TIME, find_job_end
+from daskhpo.executors.dask.threads import THREAD_VARIABLES
 
 logger = logging.getLogger("daskhpo.worker")
 
 SCRATCH = ("SLURM_TMPDIR", "TMPDIR", "TMP")  # variables that name a folder on the node's disk
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,13 @@ async def _serve(
     import dask
     from distributed import Nanny, Security
 
+    from daskhpo.executors.dask.worker_setup import configured_preload
+
     given = {"tls_ca_file": args.tls_ca_file, "tls_worker_cert": args.tls_cert}
     given |= {"tls_worker_key": args.tls_key}
     tls = {name: value for name, value in given.items() if value is not None}
     security = Security(**tls, require_encryption=True) if tls else None
-    for name in THREADS:  # a trial may use all the cores of its process
+    for name in THREAD_VARIABLES:  # a trial may use all the cores of its process
         dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": args.nthreads})
     nannies = [
         Nanny(
@@ -125,13 +127,15 @@ async def _serve(
             nthreads=args.nthreads,
             memory_limit=args.memory_limit,
             resources={"GPU": place.gpu} if place.gpu else None,
-            local_directory=args.local_directory or scratch_directory(os.environ),
+            local_directory=args.local_directory
+            or dask.config.get("temporary-directory", None)
+            or scratch_directory(os.environ),
             death_timeout=args.death_timeout,
             interface=args.interface,
             protocol=args.protocol,
             security=security,
             dashboard=False,  # not needed, and it would be open to all users
-            preload=[__spec__.name],
+            preload=[*configured_preload(), __spec__.name],
             env=env,
         )
         for place, env in zip(places, variables, strict=True)

@@ -22,6 +22,7 @@ from daskhpo.core.random import trial_seed
 from daskhpo.core.types import ReuseProbability, TrialId
 from daskhpo.executors.dask.channel import Channel
 from daskhpo.executors.dask.checkpoint_manager import CheckpointManager
+from daskhpo.executors.dask.children import ChildProcesses
 from daskhpo.executors.dask.context import Context
 from daskhpo.executors.dask.pickled_code import traceback_of
 from daskhpo.executors.dask.protocol import (
@@ -82,6 +83,7 @@ class TrialHost:
     objective, seed, max_t : of the study.
     device : the device that a trial may use, such as ``"cuda:0"``.
     reuse, verify_reuse : reuse objects for several trials; compare them with new ones.
+    children : processes that trials start; None: they are left alone.
     """
 
     def __init__(
@@ -97,12 +99,14 @@ class TrialHost:
         device: str = "cpu",
         reuse: bool = True,
         verify_reuse: bool = False,
+        children: ChildProcesses | None = None,
     ) -> None:
         self._channel, self._shutdown = channel, shutdown
         self.checkpoints = checkpoints
         self._trainable, self._objective = trainable, objective
         self._seed, self._max_t, self._device = seed, max_t, device
         self._reuse, self._verify_reuse = reuse, verify_reuse
+        self._children = children or ChildProcesses(is_own=False)
         self._runner: Runner | None = None
         self._used: Trainable | None = None
         self._recorder: SegmentRecorder
@@ -175,6 +179,7 @@ class TrialHost:
         if self._used is not None:
             used, self._used = self._used, None
             log_errors(used.cleanup)
+            self._children.end()
 
     def _train(self, job: Train, peer: Peer | None) -> LeaseCommand:
         try:
@@ -238,7 +243,8 @@ class TrialHost:
             return FunctionRunner(self._trainable, context)
         used, self._used = self._used, None
         taken_over = job.checkpoint is not None and job.checkpoint.trial != job.trial
-        return ClassRunner(self._trainable, context, used, self._verify_reuse, taken_over)
+        end = self._children.end
+        return ClassRunner(self._trainable, context, used, self._verify_reuse, taken_over, end)
 
     def _save(self, command: Save) -> LeaseCommand:
         assert self._runner is not None, command
@@ -269,6 +275,7 @@ class TrialHost:
             log_errors(runner.object.cleanup)
         if runner is not None:
             self._close(runner)
+        self._children.end()
         trained = self._recorder.trained(SegmentOutcome.UNTIL)
         if retry and self._shutdown.signalled:  # its own processes may have got SIGTERM, too
             return self._channel.call(CutOff(trained, error))
@@ -280,11 +287,12 @@ class TrialHost:
         if runner is None:
             return
         self._close(runner)
+        if isinstance(runner, ClassRunner) and self._reuse:
+            self._used = runner.object  # with the processes that it has started
+            return
         if isinstance(runner, ClassRunner):
-            if self._reuse:
-                self._used = runner.object
-            else:
-                log_errors(runner.object.cleanup)
+            log_errors(runner.object.cleanup)
+        self._children.end()
 
     def _close(self, runner: Runner) -> None:
         try:

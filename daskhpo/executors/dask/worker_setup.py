@@ -15,6 +15,14 @@ def dask_setup(worker: Any) -> None:
     send_output()
 
 
+def configured_preload() -> list[str]:
+    """Return what the user or the site lets workers load first, by Dask's configuration."""
+    import dask
+
+    given = dask.config.get("distributed.worker.preload", None) or []
+    return [given] if isinstance(given, str) else list(given)
+
+
 def ignore_sigint() -> None:
     """Ignore SIGINT: Ctrl-C in the terminal must only reach the study's own process."""
     if threading.current_thread() is threading.main_thread():
