@@ -117,7 +117,7 @@ def visible_gpus(
 def cuda_devices(text: str) -> tuple[str, ...]:
     """Return the devices that CUDA sees by its variable.
 
-    The list ends at the first word that is no device, such as ``-1`` or Slurm's ``NoDevFiles``, or
+    The list ends at the first word that is no device, such as ``-1`` or Slurm's "NoDevFiles", or
     that is of another form than the first. If it names a device twice, CUDA sees none.
     """
     names: list[str] = []

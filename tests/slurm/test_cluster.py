@@ -273,10 +273,13 @@ def test_jobs_that_the_study_has_no_use_for_are_given_back(
         assert records(study, AttemptLost) == []
 
 
-def test_a_job_that_is_refused_is_an_error_at_once(slurm: Slurm, cluster_of: Any) -> None:
+def test_a_job_that_is_refused_is_an_error_at_once(
+    slurm: Slurm, cluster_of: Any, tmp_path: Path
+) -> None:
     with pytest.raises(CommandFailed, match="invalid partition specified: nosuch"):
         cluster_of(4, queue="nosuch")
     assert slurm.jobs() == {}
+    assert not list(tmp_path.glob("tls-*"))  # nor is a key left
 
 
 def test_jobs_that_end_before_their_workers_come_are_not_submitted_on_and_on(

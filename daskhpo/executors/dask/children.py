@@ -23,7 +23,13 @@ from daskhpo.executors.dask import guardian
 logger = logging.getLogger("daskhpo.worker")
 
 TERMINATE_SECONDS = 1.0  # for processes to end on SIGTERM, before they are killed
+MAX_ROUNDS = 4
 KILL_SECONDS = 5.0  # for the kernel to end them
+HELPERS = (  # module, object in it, and where that has the number of its process
+    ("multiprocessing.resource_tracker", "_resource_tracker", "_pid"),
+    ("multiprocessing.forkserver", "_forkserver", "_forkserver_pid"),
+    ("joblib.externals.loky.backend.resource_tracker", "_resource_tracker", "_pid"),
+)
 PR_SET_CHILD_SUBREAPER = 36  # Linux: orphans among its descendants become its children
 
 
@@ -53,19 +59,21 @@ class ChildProcesses:
         They get SIGTERM, and SIGKILL after `TERMINATE_SECONDS`. Without any this takes a
         microsecond.
         """
-        if not self._is_own or not _has_children():
-            return 0
-        found = _descendants()
-        for process in found:
-            with contextlib.suppress(psutil.Error):
-                process.terminate()
-        alive = _await(found, TERMINATE_SECONDS)
-        for process in alive:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        if left := _await(alive, KILL_SECONDS):
-            logger.warning("processes of a trial do not end: %s", [p.pid for p in left])
-        return len(found)
+        n = 0
+        for _ in range(MAX_ROUNDS):  # one that ends may have started another meanwhile
+            if not self._is_own or not _has_children() or not (found := _descendants()):
+                break
+            n += len(found)
+            for process in found:
+                with contextlib.suppress(psutil.Error):
+                    process.terminate()
+            alive = _await(found, TERMINATE_SECONDS)
+            for process in alive:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            if left := _await(alive, KILL_SECONDS):
+                logger.warning("processes of a trial do not end: %s", [p.pid for p in left])
+        return n
 
     def use(self) -> tuple[int, float]:
         """Return memory in bytes and CPU seconds of this process and its children."""
@@ -137,12 +145,11 @@ def _descendants() -> list[psutil.Process]:
 
 
 def _helpers() -> set[Any]:
-    """Return processes that belong to libraries and not to a trial, such as trackers."""
+    """Return processes of libraries, such as trackers, which serve all trials of this process."""
     found = set()
-    loky = "joblib.externals.loky.backend.resource_tracker"
-    for name in ("multiprocessing.resource_tracker", loky):
-        tracker = getattr(sys.modules.get(name), "_resource_tracker", None)
-        found.add(getattr(tracker, "_pid", None))
+    for module, name, attribute in HELPERS:
+        holder = getattr(sys.modules.get(module), name, None)
+        found.add(getattr(holder, attribute, None))
     return found
 
 

@@ -8,6 +8,8 @@ study lacks is therefore a task, too, with a Dask resource that no worker offers
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 WAITING = "daskhpo-waiting"  # first part of the tasks' keys; dashboards show it
@@ -49,9 +51,12 @@ class Demand:
         self._tasks: list[Any] = []  # futures
         self._n_made = 0
         self._made_at = 0.0
+        self._is_closed = False
 
     def set(self, missing: float, held: int, now: float) -> None:
         """Ask Dask for ``missing`` more workers than the ``held`` ones."""
+        if self._is_closed:
+            return
         workers = self._scheduler.workers
         n_threads = sum(worker.nthreads for worker in workers.values())
         n_tasks = n_waiting_tasks(missing, held, len(workers), n_threads)
@@ -75,6 +80,7 @@ class Demand:
 
     def close(self) -> None:
         """Ask for nothing more."""
+        self._is_closed = True
         for task in self._tasks:
             task.release()
         self._tasks = []
@@ -93,3 +99,29 @@ def is_adaptive(scheduler: Any) -> bool:
     """Return True if something that scales the cluster asked for its target lately."""
     calls = scheduler.counters["op"].components[0]  # lose a fifth every five seconds
     return bool(calls.get("adaptive_target", 0) > 0.01)
+
+
+def removable(
+    candidates: list[Any], workers: Iterable[Any], is_held: Callable[[str], bool]
+) -> list[Any]:
+    """Return the candidates that no study needs; pure.
+
+    The workers of one job of a job queue end together: one that is needed keeps all of them.
+
+    Parameters
+    ----------
+    candidates, workers : workers that may be closed, and all: their states on the scheduler.
+    is_held : returns True for the address of a worker with a lease.
+    """
+    needed = {_job_of(worker) for worker in workers if is_held(worker.address)} - {None}
+    return [
+        worker
+        for worker in candidates
+        if not is_held(worker.address) and _job_of(worker) not in needed
+    ]
+
+
+def _job_of(worker: Any) -> str | None:
+    """Return the job of a worker named ``"<cluster>-<job>-<process>"``; else None."""
+    found = re.fullmatch(r"(.*-\d+)-\d+", str(worker.name))
+    return found and found[1]

@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import logging
 import math
-import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from daskhpo.cluster.supply import SUPPLY, WorkerOutlook, WorkerSupply
 from daskhpo.core.errors import NoSuitableWorkers, StudyFailed
 from daskhpo.executors.dask.broker import Broker
 from daskhpo.executors.dask.channel import FatalError, Inbox, LeaseLost, ReleaseSlot, RequestStop
-from daskhpo.executors.dask.demand import Demand, is_adaptive
+from daskhpo.executors.dask.demand import Demand, is_adaptive, removable
 from daskhpo.executors.dask.devices import GpuShares, NoGpu
 from daskhpo.executors.dask.environment import WrongEnvironment
 from daskhpo.executors.dask.lease import TELL, LeaseSpec, introduce, lease
@@ -116,16 +115,9 @@ class LeaseManager:
         """Handle the first message of a lease."""
         self._leases[slot].has_begun = self._has_had_slots = True
 
-    def removable(self, workers: list[Any]) -> list[Any]:
-        """Return the workers (their states on the scheduler) that no trial needs.
-
-        The workers of one job of a job queue end together: one that is needed keeps all of them.
-        """
-        needed = {_job_of(w) for w in self._scheduler.workers.values() if self._is_held(w)}
-        return [w for w in workers if not self._is_held(w) and _job_of(w) not in needed - {None}]
-
-    def _is_held(self, worker: Any) -> bool:
-        return self._broker.is_held(worker.address)
+    def removable(self, candidates: list[Any]) -> list[Any]:
+        """Return those of some workers (states on the scheduler) that no study needs."""
+        return removable(candidates, self._scheduler.workers.values(), self._broker.is_held)
 
     # -- for the coordinator's thread ------------------------------------------------------------
 
@@ -362,12 +354,6 @@ def _cannot_run(error: Exception) -> str:
         f"daskhpo {__version__} cannot be loaded there ({shown}). Install it in the environment of "
         "the workers, in the same version as here"
     )
-
-
-def _job_of(worker: Any) -> str | None:
-    """Return the job of a worker named ``"<cluster>-<job>-<process>"``; else None."""
-    found = re.fullmatch(r"(.*-\d+)-\d+", str(worker.name))
-    return found and found[1]
 
 
 def _dask_resources(resources: dict[str, float]) -> dict[str, float]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from distributed import LocalCluster
 
-from daskhpo.executors.dask.demand import MOST_WORKERS, n_waiting_tasks
+from daskhpo.executors.dask.demand import MOST_WORKERS, n_waiting_tasks, removable
 from daskhpo.schedulers import FIFO
 
 
@@ -43,6 +44,25 @@ def test_a_study_without_limit_asks_for_some_more_than_it_has() -> None:
 
 def test_a_study_with_one_trial_left_and_no_threads_anywhere_still_asks() -> None:
     assert n_waiting_tasks(1, 0, 1, 0) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "held", "removable_names"),
+    [
+        ([0, 1, 2], {1}, [0, 2]),
+        (["tcp://1.2.3.4:80", "gpu-1", "gpu-2"], {"gpu-1"}, ["tcp://1.2.3.4:80", "gpu-2"]),
+        (["SLURMCluster-0", "SLURMCluster-1"], {"SLURMCluster-0"}, ["SLURMCluster-1"]),
+        (["c-0-0", "c-0-1", "c-1-0", "c-1-1"], {"c-0-1"}, ["c-1-0", "c-1-1"]),
+        (["c-0-0", "c-0-1"], {}, ["c-0-0", "c-0-1"]),
+    ],
+)
+def test_a_worker_is_closed_if_no_worker_of_its_job_is_needed(
+    names: list[Any], held: set[Any], removable_names: list[Any]
+) -> None:
+    workers = [SimpleNamespace(name=name, address=f"at {name}") for name in names]
+    left = removable(workers, workers, {f"at {name}" for name in held}.__contains__)
+    assert [worker.name for worker in left] == removable_names
+    assert removable(workers[:1], workers, lambda address: True) == []
 
 
 @pytest.mark.cluster
