@@ -23,6 +23,17 @@ NO_LINKS = (
 
 
 @contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error name its file; that of a write, as to a full disk, does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextlib.contextmanager
 def replacing(paths: Sequence[Path]) -> Iterator[list[Path]]:
     """Yield temporary names to write to; they then replace ``paths``, the first last.
 
@@ -33,7 +44,8 @@ def replacing(paths: Sequence[Path]) -> Iterator[list[Path]]:
     partials = [path.with_name(path.name + mark) for path in paths]
     litter = list(partials)
     try:
-        yield partials
+        with naming(paths[0]):
+            yield partials
         for partial, path in reversed(list(zip(partials, paths, strict=True))):
             partial.replace(path)
             litter.append(path)
@@ -67,7 +79,8 @@ def create_file(path: Path, text: str) -> bool:
     others may see it empty for a moment, or for good if that process dies then.
     """
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
-    _write_new(aside, text, 0o666)
+    with naming(path):
+        _write_new(aside, text, 0o666)
     try:
         os.link(aside, path)
     except FileExistsError:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from daskhpo import atomic_files
-from daskhpo.atomic_files import create_file, replacing, write_file, write_private
+from daskhpo.atomic_files import create_file, naming, replacing, write_file, write_private
 
 
 def fill(paths: list[Path], error: BaseException | None = None) -> None:
@@ -130,3 +130,20 @@ def test_an_error_that_is_not_about_links_is_raised(
     with pytest.raises(OSError, match="No space"):
         create_file(tmp_path / "lock", "mine")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES])
+def test_an_error_of_a_write_names_its_file(number: int, tmp_path: Path) -> None:
+    path = tmp_path / "results" / "journal.jsonl"
+    with pytest.raises(OSError, match=r"results/journal\.jsonl") as raised, naming(path):
+        raise OSError(number, os.strerror(number))
+    assert raised.value.errno == number
+    assert type(raised.value) is type(OSError(number, ""))
+    with pytest.raises(OSError, match="other") as raised, naming(path):
+        raise OSError(number, os.strerror(number), "other")
+
+
+def test_a_file_on_a_full_disk_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"No space left.*full") as raised, naming(tmp_path / "full"):
+        os.write(os.open("/dev/full", os.O_WRONLY), b"x")
+    assert raised.value.errno == errno.ENOSPC

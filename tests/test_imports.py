@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cluster": {"core", "atomic_files", "_lazy"},
     "engine": {"core", "atomic_files", "checkpoints", "_version"},
     "results": {"core", "checkpoints", "engine"},
-    "callbacks": {"core", "engine", "results"},
+    "callbacks": {"core", "atomic_files", "engine", "results"},
     "recommendation": {"core", "schedulers", "searchers"},
     "remote": {"core", "atomic_files", "cluster", "engine", "results", "callbacks"},
     "executors": {

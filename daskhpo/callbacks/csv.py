@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from daskhpo.atomic_files import naming
 from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.values import FrozenReport, FrozenTrial, StudyInfo, StudySummary
 from daskhpo.core.arguments import check_path
@@ -30,7 +31,7 @@ class CSVLogger(Callback):
 
     def on_study_start(self, info: StudyInfo) -> None:
         path = info.directory / "history.csv" if self._path is None else self._path
-        self._file = path.open("w", newline="")
+        self._file, self._name = path.open("w", newline=""), path
         self._writer: Any = None
 
     def on_report(self, trial: FrozenTrial, report: FrozenReport) -> None:
@@ -45,10 +46,13 @@ class CSVLogger(Callback):
         if self._writer is None:
             self._writer = csv.DictWriter(self._file, list(row), extrasaction="ignore")
             self._writer.writeheader()
-        self._writer.writerow(row)
+        with naming(self._name):
+            self._writer.writerow(row)
 
     def on_tick(self, study: StudySummary) -> None:
-        self._file.flush()
+        with naming(self._name):
+            self._file.flush()
 
     def on_study_end(self, study: StudySummary) -> None:
-        self._file.close()
+        with naming(self._name):
+            self._file.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,15 @@ VALID_BEFORE = datetime.timedelta(days=1)  # a worker's clock may be behind, or 
 VALID_FOR = datetime.timedelta(days=365)
 
 
-def credentials(folder: Path) -> Any:
+def credentials(folder: Path, option: str = "shared_temp_directory=") -> Any:
     """Create credentials for a cluster, in files that its workers can read.
 
     Returns a ``distributed.Security``. The files replace those of an earlier job, whose credentials
     are then no longer valid.
+
+    Parameters
+    ----------
+    option : name of what the user may set to have another folder.
 
     Raises
     ------
@@ -31,11 +36,11 @@ def credentials(folder: Path) -> Any:
     is_new = not folder.exists()
     folder.mkdir(exist_ok=True, parents=True, mode=0o700)
     try:
-        check_private(folder)
+        check_private(folder, option)
         made = new_certificate()
         write_private(certificate, made[0])
         write_private(key, made[1])
-        check_private(key)
+        check_private(key, option)
     except BaseException:
         if is_new:
             shutil.rmtree(folder, ignore_errors=True)
@@ -96,8 +101,12 @@ def removing_on_error(make: Callable[..., Any], folder: Path) -> Callable[..., A
     return call
 
 
-def check_private(path: Path) -> None:
+def check_private(path: Path, option: str) -> None:
     """Check that no other user can read a file, or replace the files in a folder.
+
+    Parameters
+    ----------
+    option : name of what the user may set to have another folder.
 
     Raises
     ------
@@ -108,11 +117,11 @@ def check_private(path: Path) -> None:
     if found.st_uid != os.geteuid():
         raise PermissionError(
             f"{path} belongs to user {found.st_uid}: a user who has the key can run code as "
-            "you. Set shared_temp_directory= to a folder of your own"
+            f"you. Set {option} to a folder of your own"
         )
     if mode & 0o077:
         raise PermissionError(
             f"{path} has mode {mode:03o}: a user who has the key can run code as you. Run `chmod "
-            f"go= {path}`, or set shared_temp_directory= to a folder on a file system that keeps "
-            "file modes"
+            f"go= {shlex.quote(str(path))}`, or set {option} to a folder on a file system that "
+            "keeps file modes"
         )

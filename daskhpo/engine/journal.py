@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from daskhpo.atomic_files import naming
 from daskhpo.core.errors import JournalCorrupt
 from daskhpo.core.events import (
     AttemptLost,
@@ -81,8 +82,9 @@ class FileJournal:
         self._buffer.append("")
         data = "\n".join(self._buffer).encode()
         self._buffer.clear()
-        while data:  # a signal or a full disk may cut a write short
-            data = data[os.write(self._fd, data) :]
+        with naming(self.path):
+            while data:  # a signal or a full disk may cut a write short
+                data = data[os.write(self._fd, data) :]
         self._unsynced.set()
 
     def close(self) -> None:
@@ -99,11 +101,12 @@ class FileJournal:
 
     def _sync(self) -> None:
         try:
-            while not self._closing.wait(SYNC_SECONDS):
-                self._unsynced.wait()
-                self._unsynced.clear()
+            with naming(self.path):
+                while not self._closing.wait(SYNC_SECONDS):
+                    self._unsynced.wait()
+                    self._unsynced.clear()
+                    os.fsync(self._fd)
                 os.fsync(self._fd)
-            os.fsync(self._fd)
         except OSError as error:
             self._problem = error
 

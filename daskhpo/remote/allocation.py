@@ -37,7 +37,7 @@ def allocation_cluster(
     """
     from distributed import LocalCluster
 
-    security = credentials(folder.path / "tls")
+    security = credentials(folder.path / "tls", "the study's storage=")
     with LocalCluster(
         n_workers=0,
         host=_host(steps, queue),

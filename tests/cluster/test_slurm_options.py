@@ -115,6 +115,6 @@ thread.join()
 def test_a_folder_that_others_may_look_into_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     with pytest.raises(PermissionError, match=r"has mode 755.*`chmod go="):
-        check_private(tmp_path)
+        check_private(tmp_path, "storage=")
     tmp_path.chmod(0o700)
-    check_private(tmp_path)
+    check_private(tmp_path, "storage=")

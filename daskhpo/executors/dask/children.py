@@ -145,7 +145,7 @@ def _descendants() -> list[psutil.Process]:
 
 
 def _helpers() -> set[Any]:
-    """Return processes of libraries, such as trackers, which serve all trials of this process."""
+    """Return processes of libraries, such as trackers, which serve all trials."""
     found = set()
     for module, name, attribute in HELPERS:
         holder = getattr(sys.modules.get(module), name, None)

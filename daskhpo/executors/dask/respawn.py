@@ -1,4 +1,4 @@
-"""Replacement of workers of the embedded cluster, which nothing else would bring back."""
+"""Replacement of workers of the embedded cluster that have ended."""
 
 from __future__ import annotations
 

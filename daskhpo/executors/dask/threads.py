@@ -11,7 +11,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 def set_threads(n: int) -> None:
-    """Let libraries of this process start ``n`` threads, also those that are loaded already."""
+    """Let libraries of this process start ``n`` threads, loaded or not."""
     for name in THREAD_VARIABLES:
         os.environ[name] = str(n)
     with contextlib.suppress(ImportError):

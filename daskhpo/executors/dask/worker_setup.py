@@ -16,7 +16,7 @@ def dask_setup(worker: Any) -> None:
 
 
 def configured_preload() -> list[str]:
-    """Return what the user or the site lets workers load first, by Dask's configuration."""
+    """Return what Dask's configuration lets workers load first."""
     import dask
 
     given = dask.config.get("distributed.worker.preload", None) or []
