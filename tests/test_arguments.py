@@ -245,6 +245,11 @@ RUN = {
     "fail_fast": BOOLS,
     "max_failures": FROM_ZERO,
     "max_failed_trials": FROM_ZERO,
+    "step_timeout": DURATIONS_OR_NONE,
+    "memory_limit": (
+        [None, "8 GB", "512MiB", 2**30, np.int64(2**30)],
+        [0, 1000, -1, "much", "8 GHz", 1.5, NAN, True, [], "1e30 TB"],
+    ),
     "reuse_actors": BOOLS,
     "verify_reuse": BOOLS,
 }

@@ -20,7 +20,7 @@ from daskhpo.core.arguments import (
     check_number,
     optional,
 )
-from daskhpo.core.quantities import check_duration
+from daskhpo.core.quantities import check_bytes, check_duration
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.types import CheckpointPolicy, Limits
@@ -47,6 +47,8 @@ class RunKeywords(TypedDict, total=False):
     fail_fast: bool
     max_failures: int
     max_failed_trials: int
+    step_timeout: float | str | None
+    memory_limit: int | str | None
     reuse_actors: bool
     verify_reuse: bool
 
@@ -79,6 +81,11 @@ class RunOptions:
     max_failures : number of retries of a trial whose code raised, from its checkpoint.
     max_failed_trials : stop the study if this many trials, the first of a session, all fail by the
         same error, and no other trial gets further; 0: no limit.
+    step_timeout : seconds, or text such as ``"10m"``, that a trial's code may run without a report;
+        then the trial fails, with its stack as the error, and its process is replaced. It is also
+        the limit for ``setup`` and for saving. None: no limit.
+    memory_limit : bytes, or text such as ``"8 GB"``, that a trial's process and its children may
+        use; then the trial fails, and its process is replaced. None: only the worker's own limit.
     reuse_actors : let objects whose ``reset_config`` returns True serve many trials.
     verify_reuse : train each reused object's first segment also with a new object, and compare.
 
@@ -105,6 +112,8 @@ class RunOptions:
     fail_fast: bool = False
     max_failures: int = 0
     max_failed_trials: int = 5
+    step_timeout: float | None = None
+    memory_limit: int | None = None
     reuse_actors: bool = True
     verify_reuse: bool = False
 
@@ -124,6 +133,8 @@ class RunOptions:
             fail_fast=check_bool("fail_fast", self.fail_fast),
             max_failures=check_int("max_failures", self.max_failures, at_least=0),
             max_failed_trials=check_int("max_failed_trials", self.max_failed_trials, at_least=0),
+            step_timeout=optional(check_duration, "step_timeout", self.step_timeout),
+            memory_limit=optional(check_bytes, "memory_limit", self.memory_limit, at_least=2**20),
             reuse_actors=check_bool("reuse_actors", self.reuse_actors),
             verify_reuse=check_bool("verify_reuse", self.verify_reuse),
         )
@@ -196,6 +207,9 @@ class RunOptions:
         limits = {name: data.pop(name) for name in asdict(self.limits)}
         if self.max_failed_trials == RunOptions.max_failed_trials:  # as before there was one
             del limits["max_failed_trials"]
+        for name in ("step_timeout", "memory_limit"):  # as before there were these
+            if data[name] is None:
+                del data[name]
         return {"limits": limits, "policy": data.pop("checkpoint")} | data
 
     @staticmethod

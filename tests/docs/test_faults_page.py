@@ -37,6 +37,13 @@ TESTS = {  # the beginning of a row: tests by name, in tests/ or daskhpo/testing
         "test_a_paused_trial_that_trains_again_for_want_of_a_state_is_warned_of_once"
     ),
     "its code does not reach another": "test_a_study_ends_without_code_that_does_not_return",
+    "its code runs longer than": (
+        "test_a_step_that_hangs_fails_with_its_stack_and_its_process_is_replaced"
+    ),
+    "its processes use more": "test_a_trial_that_takes_too_much_memory_fails_alone",
+    "processes that it started": "test_at_the_end_of_a_trial_all_end",
+    "a worker process of the embedded": "test_a_worker_that_was_terminated_is_replaced",
+    "with `--one-allocation`, a worker step": "test_a_job_whose_steps_all_fail_ends",
     "an object after `reset_config`": "test_an_object_that_was_not_reset_well_ends_the_study",
     "a worker is lost": "test_a_killed_worker_loses_no_trial",
     "a worker's Slurm job is about": (

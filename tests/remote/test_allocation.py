@@ -5,9 +5,15 @@ from __future__ import annotations
 import time
 
 import pytest
+from distributed import LocalCluster
 
+from daskhpo import Study
+from daskhpo.cluster.supply import SUPPLY
+from daskhpo.core.errors import NoSuitableWorkers
 from daskhpo.remote import allocation
 from daskhpo.remote.allocation import RESTART_SECONDS, StepSupervisor
+from daskhpo.schedulers import FIFO
+from daskhpo.space import Real
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +60,27 @@ def test_a_step_that_ends_well_is_not_restarted(tmp_path, caplog):
 def test_pauses_between_restarts_grow():
     assert sorted(RESTART_SECONDS) == list(RESTART_SECONDS)
     assert RESTART_SECONDS[-1] >= 10 * RESTART_SECONDS[0]
+
+
+@pytest.mark.cluster
+def test_a_job_whose_steps_all_fail_ends(tmp_path, monkeypatch):
+    """Nothing else can bring a worker; the study ends with what a step said."""
+    steps = supervised("exit 3", "exit 4")
+    deadline = time.monotonic() + 60
+    while not steps.outlook().is_hopeless:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    steps.stop_restarting()
+    steps.close()
+    with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+        cluster.scheduler.extensions[SUPPLY] = steps
+        study = Study(
+            lambda config: 1.0,
+            {"x": Real(0, 1)},
+            "loss",
+            scheduler=FIFO(1),
+            storage=tmp_path,
+            name="s",
+        )
+        with pytest.raises(NoSuitableWorkers, match="every worker step of this job has ended"):
+            study.run(num_trials=1, client=cluster, progress=False)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from daskhpo.core.events import Trained
+from daskhpo.core.events import Erred, Trained
 from daskhpo.executors.dask.protocol import (
     CALLS,
     CLIENT_MESSAGES,
@@ -35,6 +35,7 @@ from daskhpo.executors.dask.protocol import (
     Live,
     Note,
     Notes,
+    Overrun,
     Peer,
     StateEvent,
     Warn,
@@ -66,6 +67,9 @@ class Channel(Protocol):
 
     def push_warning(self, text: str) -> None:
         """Send what the user should know of a trial's code; may be lost."""
+
+    def push_overrun(self, trained: Trained, erred: Erred) -> None:
+        """Send that the trial has broken a limit; it does not return. Thread-safe."""
 
     def push_leaving(self) -> None:
         """Say ahead of the next call that the worker is about to leave. Thread-safe."""
@@ -137,6 +141,9 @@ class StudyChannel:
 
     def push_warning(self, text: str) -> None:
         self._send(Warn(self._slot, text))
+
+    def push_overrun(self, trained: Trained, erred: Erred) -> None:
+        self._send(Overrun(self._slot, trained, erred))
 
     def push_leaving(self) -> None:
         self._send(Leaving(self._slot))
@@ -331,7 +338,7 @@ class Received:
 class ReceivedNews:
     """A one-way message of a lease."""
 
-    news: Live | Notes | Warn
+    news: Live | Notes | Warn | Overrun
     at: float
 
 

@@ -75,6 +75,12 @@ class ChildProcesses:
                 logger.warning("processes of a trial do not end: %s", [p.pid for p in left])
         return n
 
+    def end_process(self, reason: str) -> None:
+        """End this process at once, if it serves only trials; its nanny starts another one."""
+        logger.error("this process ends: %s", reason)
+        if self._is_own:
+            os._exit(1)  # its guardian ends what the trial has started
+
     def use(self) -> tuple[int, float]:
         """Return memory in bytes and CPU seconds of this process and its children."""
         processes = [psutil.Process(), *(_descendants() if self._is_own else ())]

@@ -22,6 +22,7 @@ from daskhpo.core.events import (
     StopRequested,
     Trained,
 )
+from daskhpo.core.tracebacks import headline
 from daskhpo.core.types import CheckpointRef, TrialId
 from daskhpo.executors.dask.channel import (
     FatalError,
@@ -38,6 +39,7 @@ from daskhpo.executors.dask.protocol import (
     Bye,
     CannotLoad,
     CutOff,
+    EndProcess,
     Exit,
     Flushed,
     Happened,
@@ -48,6 +50,7 @@ from daskhpo.executors.dask.protocol import (
     Live,
     Note,
     Notes,
+    Overrun,
     Peer,
     Ready,
     Refused,
@@ -88,6 +91,7 @@ class _Slot:
     lacks: str | None = None  # why its job's state is missing; it may yet reach the store
     deadline: float | None = None  # its trial was interrupted, and should have handed over by then
     is_overdue: bool = False  # ... but has not; its worker now writes what it holds
+    overrun: Erred | None = None  # its trial has broken a limit, and is given up for that
 
 
 class DaskExecutor:
@@ -215,7 +219,7 @@ class DaskExecutor:
             case FatalError(error):
                 raise error
 
-    def _on_news(self, news: Live | Notes | Warn, at: float) -> list[Event]:
+    def _on_news(self, news: Live | Notes | Warn | Overrun, at: float) -> list[Event]:
         match news:
             case Warn(_, text):
                 self._warn_once(text, text)
@@ -225,6 +229,17 @@ class DaskExecutor:
                 return [] if slot is None else [self._trained(slot, trained, at)]
             case Notes(number, notes):
                 return self._on_notes(number, notes, at)
+            case Overrun(number, trained, erred):
+                return self._on_overrun(number, trained, erred, at)
+
+    def _on_overrun(self, number: int, trained: Trained, erred: Erred, at: float) -> list[Event]:
+        """Give a slot up whose trial has broken a limit, after its states are written."""
+        if self._slot_running(erred.trial, erred.attempt) != number:
+            return []
+        slot = self._slots[number]
+        events: list[Event] = [self._trained(slot, trained, at)] if trained.steps else []
+        slot.overrun, slot.deadline = arrived(erred, at), at
+        return events + self._give_up_overdue()
 
     def _on_call(self, received: Received) -> list[Event]:
         at, number, call = received.at - self._zero, received.slot, received.call
@@ -334,6 +349,7 @@ class DaskExecutor:
         if slot.job is not None:
             del self._slot_of[slot.job.trial]
             slot.job, slot.lacks, slot.deadline, slot.is_overdue = None, None, None, False
+            slot.overrun = None
 
     def _trained(self, slot: _Slot, trained: Trained, at: float) -> Trained:
         """Return the event as it arrives; the units of a slot stay in order."""
@@ -357,6 +373,11 @@ class DaskExecutor:
                 slot.is_overdue, slot.deadline = True, now + INTERRUPT_SECONDS
                 for ref in unsaved:
                     self._leases.tell(number, Write(ref))
+                continue
+            if (erred := slot.overrun) is not None:
+                self._vacate(slot)
+                self._leases.tell(number, EndProcess(headline(erred.error)))
+                events += [erred, *self._on_lease_lost(number, "its trial broke a limit")]
                 continue
             reason = "its code did not reach another report after the study was stopped"
             logger.warning("trial %s is given up: %s", slot.job.trial, reason)

@@ -113,6 +113,8 @@ def lease(spec: LeaseSpec, slot: int, device: str) -> None:
                 reuse=spec.options.reuse_actors,
                 verify_reuse=spec.options.verify_reuse,
                 children=child_processes(is_own),
+                step_timeout=spec.options.step_timeout,
+                memory_limit=spec.options.memory_limit,
             )
             stack.enter_context(leases.registered(spec.study, slot, host))
             shutdown.register(host)

@@ -143,7 +143,16 @@ class Warn:
     text: str
 
 
-LeaseNews = Live | Notes | Leaving | Warn  # one-way
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """The slot's trial has broken a limit, and its code does not return."""
+
+    slot: int
+    trained: Trained
+    erred: Erred
+
+
+LeaseNews = Live | Notes | Leaving | Warn | Overrun  # one-way
 
 # -- from a study to its leases ------------------------------------------------------------------
 
@@ -175,8 +184,15 @@ class Exit:
     write: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class EndProcess:
+    """End this worker process at once: the study has given up the code that runs in it."""
+
+    reason: str
+
+
 LeaseCommand = Job | Save | Release | Flush | Exit  # replies to a call
-LeaseOrder = Interrupt | Write | Delete  # one-way, for a lease that may be busy
+LeaseOrder = Interrupt | Write | Delete | EndProcess  # one-way, for a lease that may be busy
 
 # -- from a user's process to a study ------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from daskhpo.cluster.walltime import StepTimer
@@ -28,6 +29,7 @@ from daskhpo.executors.dask.pickled_code import traceback_of
 from daskhpo.executors.dask.protocol import (
     Bye,
     CutOff,
+    EndProcess,
     Exit,
     Flushed,
     Happened,
@@ -48,6 +50,7 @@ from daskhpo.executors.dask.runners import (
     SegmentOutcome,
     log_errors,
 )
+from daskhpo.executors.dask.watchdog import Watchdog
 from daskhpo.trainable import Trainable
 
 logger = logging.getLogger("daskhpo.worker")
@@ -84,6 +87,7 @@ class TrialHost:
     device : the device that a trial may use, such as ``"cuda:0"``.
     reuse, verify_reuse : reuse objects for several trials; compare them with new ones.
     children : processes that trials start; None: they are left alone.
+    step_timeout, memory_limit : see `Watchdog`.
     """
 
     def __init__(
@@ -100,6 +104,8 @@ class TrialHost:
         reuse: bool = True,
         verify_reuse: bool = False,
         children: ChildProcesses | None = None,
+        step_timeout: float | None = None,
+        memory_limit: int | None = None,
     ) -> None:
         self._channel, self._shutdown = channel, shutdown
         self.checkpoints = checkpoints
@@ -107,6 +113,7 @@ class TrialHost:
         self._seed, self._max_t, self._device = seed, max_t, device
         self._reuse, self._verify_reuse = reuse, verify_reuse
         self._children = children or ChildProcesses(is_own=False)
+        self._watchdog = Watchdog(step_timeout, memory_limit, self._children)
         self._runner: Runner | None = None
         self._used: Trainable | None = None
         self._recorder: SegmentRecorder
@@ -128,9 +135,10 @@ class TrialHost:
         command: LeaseCommand = Exit()
         try:
             try:
-                command = self._channel.call(Hello(worker, job))
-                while not isinstance(command, Exit):
-                    command = self.execute(command)
+                with self._watchdog.watching(self):
+                    command = self._channel.call(Hello(worker, job))
+                    while not isinstance(command, Exit):
+                        command = self.execute(command)
             finally:
                 self.close()
         finally:
@@ -164,6 +172,12 @@ class TrialHost:
                 self.checkpoints.write(ref.id)
             case Delete(ref):
                 self.checkpoints.discard(ref.id)
+            case EndProcess(reason):
+                self._children.end_process(reason)
+
+    def on_breach(self, error: str, *, retry: bool) -> None:
+        """Tell the study that the trial has broken a limit. Thread-safe."""
+        self._recorder.overrun(error, retry)
 
     def on_shutdown(self) -> None:
         """Tell the study that this slot is about to end. Thread-safe."""
@@ -193,17 +207,21 @@ class TrialHost:
                     self._timer,
                     self._shutdown,
                     self._interrupts,
+                    self._watchdog.unit_ended,
                 )
                 self._recorder.should_preempt()  # checks the time left
                 if self._shutdown.started:
                     return self._channel.call(Refused())
-                self._runner = self._begin(job, self._restored(job, peer))
+                state = self._restored(job, peer)
+                with self._watchdog.code_runs():
+                    self._runner = self._begin(job, state)
             assert self._runner is not None, job
             self._recorder.begin(job.until)
             began = time.monotonic()
             outcome = SegmentOutcome.PREEMPTED
             if not self._recorder.should_preempt():  # else preempted, or no time for a unit
-                outcome = self._runner.run(self._recorder)
+                with self._watchdog.code_runs():
+                    outcome = self._runner.run(self._recorder)
             self._unsaved_seconds += time.monotonic() - began
         except NotFinite as error:
             return self._fail(job, str(error), retry=False)
@@ -250,7 +268,8 @@ class TrialHost:
         assert self._runner is not None, command
         ref, probability = command.ref, command.probability
         try:
-            state = self._runner.state()
+            with self._watchdog.code_runs():
+                state = self._runner.state()
             if state is not None:
                 self.checkpoints.save(
                     ref, command.attempt, state, probability, self._unsaved_seconds
@@ -316,10 +335,12 @@ class SegmentRecorder:
         timer: StepTimer,
         shutdown: Shutdown,
         interrupts: set[tuple[TrialId, int]],
+        on_unit: Callable[[], None] = lambda: None,
     ) -> None:
         self._key = (trial, attempt)
         self._objective, self._channel = objective, channel
         self._timer, self._shutdown, self._interrupts = timer, shutdown, interrupts
+        self._on_unit = on_unit
         self._sent_at = 0.0
         self.begin(0)
 
@@ -339,6 +360,7 @@ class SegmentRecorder:
         self._timer.observe(now - self._unit_began)
         self._unit_began = now
         self.steps.append(Step(resource, plain, now))
+        self._on_unit()
         if resource < self.until and now - self._sent_at >= LIVE_SECONDS:
             self._sent_at = now
             fresh, self._n_sent = tuple(self.steps[self._n_sent :]), len(self.steps)
@@ -352,6 +374,11 @@ class SegmentRecorder:
         if not self._shutdown.fits(self._timer.longest):
             self._shutdown.start("its Slurm job ends before another unit of training would")
         return self.asked_to_stop()
+
+    def overrun(self, error: str, retry: bool) -> None:
+        """Send that a limit was broken, with all units of the segment. Thread-safe."""
+        erred = Erred(*self._key, error, time.monotonic(), retry, False)
+        self._channel.push_overrun(self.trained(SegmentOutcome.UNTIL), erred)
 
     def warn(self, text: str) -> None:
         self._channel.push_warning(text)

@@ -33,6 +33,7 @@ class ScriptedChannel:
         self.live: list[Trained] = []
         self.notes: list[StateEvent] = []
         self.warnings: list[str] = []
+        self.overruns: list[tuple[Trained, Erred]] = []
         self.n_leaving = 0
         self.is_gone = False
         self.peers: dict[tuple[Peer, int], tuple[Snapshot, float] | OSError] = {}
@@ -48,6 +49,9 @@ class ScriptedChannel:
 
     def push_warning(self, text: str) -> None:
         self.warnings.append(text)
+
+    def push_overrun(self, trained: Trained, erred: Erred) -> None:
+        self.overruns.append((trained, erred))
 
     def push_leaving(self) -> None:
         self.n_leaving += 1

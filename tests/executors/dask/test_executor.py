@@ -15,6 +15,7 @@ from daskhpo.core.errors import StudyFailed
 from daskhpo.core.events import (
     AttemptLost,
     Dropped,
+    Erred,
     Held,
     Saved,
     SaveFailed,
@@ -38,6 +39,7 @@ from daskhpo.executors.dask.protocol import (
     Call,
     CannotLoad,
     CutOff,
+    EndProcess,
     Exit,
     Flushed,
     Happened,
@@ -49,6 +51,7 @@ from daskhpo.executors.dask.protocol import (
     Live,
     Note,
     Notes,
+    Overrun,
     Peer,
     Ready,
     Refused,
@@ -278,6 +281,32 @@ def test_code_that_does_not_return_is_given_up_when_the_study_stops(
     assert list(desk.replies) == [(f"Happened-{slots[0]}", Exit(write=True))]
 
 
+def overrun(trial: int, slot: int = 0) -> ReceivedNews:
+    error = Erred(trial, 1, "StepTimeout: 9 s without a report", 0.0, retry=True)
+    return ReceivedNews(Overrun(slot, trained(trial), error), 0.0)
+
+
+def test_a_trial_that_broke_a_limit_fails_with_its_units_and_its_process_ends(desk: Desk) -> None:
+    desk.hear(desk.hello(0))
+    desk.executor.perform([train(0)])
+    reported, erred, changed = desk.hear(overrun(0))
+    assert (type(reported), reported.steps[-1].resource) == (Trained, 3)
+    assert (erred.error, erred.retry) == ("StepTimeout: 9 s without a report", True)
+    assert (type(changed), changed.n_slots) == (SlotsChanged, 0)
+    assert desk.told == [(0, EndProcess("StepTimeout: 9 s without a report"))]
+    desk.executor.perform([Release(0, 1), train(1)])  # no slot is left for it
+    desk.ignore(overrun(0), LeaseLost(0, "its worker is gone"))
+
+
+def test_a_limit_that_is_told_too_late_is_ignored(desk: Desk) -> None:
+    desk.hear(desk.hello(0))
+    desk.executor.perform([train(0)])
+    desk.hear(desk.say(0, report(0)))
+    desk.executor.perform([Release(0, 1), train(1)])
+    desk.ignore(overrun(0))
+    assert desk.told == []
+
+
 def test_an_interrupted_trial_has_the_time_of_two_of_its_units(desk: Desk) -> None:
     desk.hear(desk.hello(0))
     desk.executor.perform([train(0)])
@@ -394,6 +423,19 @@ def test_a_worker_whose_code_hangs_writes_its_states_before_it_is_given_up(
     events = holder.executor.poll(None)
     assert holder.told == [(0, Interrupt(0, 1)), (0, Write(REF))]
     assert kinds(list(events)) == [SlotsChanged, Dropped, AttemptLost]
+
+
+def test_a_worker_whose_trial_broke_a_limit_writes_its_states_first(
+    holder: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_module, "INTERRUPT_SECONDS", 0.05)
+    holder.executor.perform([train(0, launch=False)])
+    (reported,) = holder.hear(overrun(0))
+    assert isinstance(reported, Trained)
+    assert holder.told == [(0, Write(REF))]
+    events = holder.executor.poll(None)
+    assert kinds(list(events)) == [Erred, SlotsChanged, Dropped]
+    assert isinstance(holder.told[-1][1], EndProcess)
 
 
 def test_states_go_with_their_slot(holder: Desk) -> None:

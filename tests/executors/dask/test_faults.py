@@ -446,6 +446,65 @@ def test_a_study_ends_without_code_that_does_not_return(
     assert max(ref.resource for ref in result.checkpoints()) == 2  # it goes on from there
 
 
+class HangsOnce(Hangs):
+    def step(self) -> float:
+        if self.n == 2 and not self.trial.config["flag"].exists():
+            self.trial.config["flag"].touch()
+            while True:
+                time.sleep(0.01)
+        self.n += 1
+        return float(os.getpid())
+
+
+def test_a_step_that_hangs_fails_with_its_stack_and_its_process_is_replaced(
+    make_study: Any,
+) -> None:
+    result = make_study(Hangs, FIFO(4)).run(
+        2, max_concurrent=1, step_timeout="1s", checkpoint="every:1", progress=False
+    )
+    assert result.trials().status.tolist() == ["failed", "failed"]
+    for trial in (0, 1):
+        found = result.trial(trial)
+        assert found.resource == 2
+        assert found.reason.startswith("StepTimeout: "), found.reason
+        assert "while self.n == 3" in found.error or "time.sleep(0.01)" in found.error
+
+
+def test_a_step_that_hung_once_is_tried_again_in_another_process(
+    make_study: Any, tmp_path: Path
+) -> None:
+    flag = tmp_path / "hung"
+
+    class Once(HangsOnce):
+        def setup(self, config: Any) -> None:
+            super().setup(config)
+            self.trial.config = {"flag": flag}
+
+    options = {"max_failures": 1, "checkpoint": "every:1", "progress": False}
+    result = make_study(Once, FIFO(4)).run(
+        num_trials=1, max_concurrent=1, step_timeout=1, **options
+    )
+    assert result.trials().status.tolist() == ["completed"]
+    assert result.history()["loss"].nunique() == 2, "it went on in another process"
+
+
+def test_a_trial_that_takes_too_much_memory_fails_alone(client: Client, make_study: Any) -> None:
+    def train(config: Any, trial: Any) -> None:
+        if trial.id == 1:
+            import subprocess
+            import sys
+
+            code = "x = bytearray(400_000_000); import time; time.sleep(600)"
+            subprocess.run([sys.executable, "-c", code])
+        trial.report({"loss": 1.0})
+
+    result = make_study(train, FIFO(1)).run(
+        num_trials=4, client=client, memory_limit="450 MB", progress=False
+    )
+    assert sorted(result.trials().status) == ["completed"] * 3 + ["failed"]
+    assert "MemoryLimit: the trial's processes use" in result.trial(1).reason
+
+
 def saved(study: Study) -> list[int]:
     return [ref.resource for ref in study.result().checkpoints()]
 
