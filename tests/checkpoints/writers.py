@@ -113,7 +113,7 @@ def kill_at_each_call(path: Path) -> None:
 
 
 def kill_at_random(path: Path) -> None:
-    """Kill 200 writers of small, middling and large rows at random moments.
+    """Kill 100 writers of small, middling and large rows at random moments.
 
     A writer says each reference as soon as its write returns: what was said is committed.
     """
@@ -121,7 +121,7 @@ def kill_at_random(path: Path) -> None:
     sizes = (1000, 300_000, 8_000_000)
     committed: list[CheckpointRef] = []
     n_cut = n_files = 0
-    for trial in range(200):
+    for trial in range(100):
         reader, writer = os.pipe()
 
         def body(trial: int = trial, writer: int = writer) -> None:

@@ -558,7 +558,7 @@ TRY = settings(
 
 @pytest.mark.slow
 @given(script=scripts)
-@settings(TRY, max_examples=1000)
+@settings(TRY, max_examples=400)
 def test_a_study_survives_everything_and_its_journal_tells_all_of_it(script):
     with a_study(script) as (chaos, records):
         coordinator = chaos.coordinator
