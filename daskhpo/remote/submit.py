@@ -367,7 +367,8 @@ def _check_walltime(name: str, seconds: float, queue: str | None) -> None:
         return  # sbatch reports the problem
     if limit is not None and seconds > limit:
         raise ValueError(
-            f"{name}={slurm_time(seconds)} is longer than partition {queue or 'default'} allows, "
+            f"{name}={slurm_time(seconds)} is longer than "
+            f"{f'partition {queue}' if queue else 'the default partition'} allows, "
             f"{slurm_time(limit)}: the job would never start"
         )
 

@@ -101,9 +101,10 @@ def _check_mutations(trainable: Any, scheduler: Scheduler) -> None:
     refused = [name for name in scheduler.mutates if name in trainable.shape_hyperparameters]
     if refused:
         others = [name for name in scheduler.mutates if name not in refused]
+        instead = f"Mutate only {', '.join(others)}" if others else "Mutate others"
         raise ValueError(
             f"mutations: {', '.join(refused)} would change the shape of {trainable.__name__}'s "
-            f"state, so that no member could take over another one's. Mutate only {others}, "
+            f"state, so that no member could take over another one's. {instead}, "
             "or make load_checkpoint adapt such a state and set adapts_checkpoints = True"
         )
 

@@ -375,3 +375,35 @@ def test_the_job_script_says_all_that_a_job_is(cluster_of: Any, tmp_path: Path) 
         "--tls-cert": "",
         "--tls-key": "",
     }
+
+
+# -- containers ----------------------------------------------------------------------------------
+
+STAND_IN = f"""#!/bin/sh
+# apptainer exec [options] IMAGE COMMAND...: another PATH and home, as in a container
+while [ "${{1##*.}}" != sif ]; do case "$1" in exec|--nv|--bind=*) shift;; *) exit 9;; esac; done
+image=$1; shift
+export APPTAINER_CONTAINER=$image HOME=/nonexistent
+export PATH={Path(sys.executable).parent}:/usr/bin:/bin
+exec "$@"
+"""
+
+
+def where(config: Any, trial: Any) -> None:
+    inside = os.environ.get("APPTAINER_CONTAINER", "")
+    trial.report({"loss": 1.0, "is_inside": float(inside.endswith("my image.sif"))})
+
+
+def test_workers_run_in_a_container(
+    cluster_of: Any, make_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in: no container runtime is here."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "apptainer").write_text(STAND_IN)
+    (tmp_path / "bin" / "apptainer").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    image = tmp_path / "my image.sif"
+    image.touch()
+    with cluster_of(1, container=str(image)) as cluster:
+        frame = completed(make_study(where, FIFO(1)), cluster, 2)
+    assert frame.is_inside.tolist() == [1.0, 1.0]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from daskhpo.cluster import jobs
 from daskhpo.cluster.shell import CommandFailed, CommandMissing, call
-from tests.slurm.slurm import until
+from tests.slurm.slurm import Slurm, until
 
 pytestmark = pytest.mark.slurm
 
@@ -37,3 +40,24 @@ def test_a_command_that_is_not_there_says_so():
 def test_a_command_that_takes_too_long_is_ended():
     with pytest.raises(CommandFailed, match="sleep 60 did not answer in time"):
         call(["sleep", "60"], timeout=0.1)
+
+
+def test_a_job_is_found_by_its_number_its_script_and_its_name(slurm: Slurm, tmp_path: Path) -> None:
+    script = tmp_path / "a job.sh"
+    script.write_text("#!/bin/sh\n#SBATCH -J known --mem=100M -o /dev/null\nsleep 600\n")
+    job = jobs.submit(script)
+    until(lambda: dict(jobs.list_jobs([job]))[job].nodes, "it runs")
+    assert jobs.find_script(script) == []  # a blank ends the command that Slurm shows
+    plain = tmp_path / "job.sh"
+    plain.write_text(script.read_text())
+    other = jobs.submit(plain)
+    assert jobs.find_script(plain) == [other]
+    assert {one.number for one in jobs.jobs_named("known")} == {job, other}
+    assert [one.number for one in jobs.described(job) or []] == [job]
+    jobs.cancel([job, other, "999999"])
+    until(lambda: not jobs.jobs_of(job) and not jobs.jobs_of(other), "both have ended")
+    (one,) = jobs.described(job) or []
+    assert (one.state, one.is_over) == ("CANCELLED", True)
+    assert dict(jobs.list_jobs([job]))[job].is_over
+    assert jobs.is_over(f"{job}.0")
+    assert jobs.jobs_of("999999") == []
