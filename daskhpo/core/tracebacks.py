@@ -1,9 +1,14 @@
-"""Reading of Python's tracebacks: the error itself, and where it was raised."""
+"""Python's tracebacks: the error itself, its place, and a short one for Ctrl-C."""
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
 
 HEADER = "Traceback"
 GROUP_HEADER = "+ Exception Group Traceback"
@@ -15,6 +20,20 @@ _MEMBER = re.compile(r"  (?:\+-|  )\+-+ (?:\d+|\.\.\.) -+")  # begins a member o
 _FRAME = re.compile(r'  File "(.*)", line \d+')
 _LIBRARY = re.compile(r"[/\\](?:site-packages|dist-packages|python3\.\d+)[/\\]|^<frozen ")
 _VALUE = re.compile(r"0x[0-9a-f]+|\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE)
+
+
+def brief_interrupts(method: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
+    """Let Ctrl-C leave a user's call without a traceback of all calls below it."""
+
+    @functools.wraps(method)
+    def called(*args: Arguments.args, **keywords: Arguments.kwargs) -> Returned:
+        try:
+            return method(*args, **keywords)
+        except KeyboardInterrupt as interrupt:
+            reason = interrupt.args
+        raise KeyboardInterrupt(*reason)  # here, where it has no context
+
+    return called
 
 
 def headline(error: str) -> str:

@@ -19,6 +19,7 @@ from daskhpo.core.arguments import check_text
 from daskhpo.core.errors import StudyNotRunning
 from daskhpo.core.events import SessionStarted
 from daskhpo.core.printable import shell_word
+from daskhpo.core.tracebacks import brief_interrupts
 from daskhpo.core.types import Limits
 from daskhpo.engine.lock import holder_of
 from daskhpo.engine.requests import request_stop
@@ -92,6 +93,7 @@ class AttachedStudy:
     def job(self) -> str | None:
         return self._folder.number()
 
+    @brief_interrupts
     def wait(self) -> Result:
         """Follow the study to its end, through all jobs of a chain.
 

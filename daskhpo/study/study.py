@@ -29,6 +29,7 @@ from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
+from daskhpo.core.tracebacks import brief_interrupts
 from daskhpo.engine.branch import branch
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunKeywords, RunOptions, merge_options
@@ -157,6 +158,7 @@ class Study:
         other.source = self.source if source is None else check_text("source", source)
         return other
 
+    @brief_interrupts
     def run(
         self,
         num_trials: int | None = None,
@@ -178,6 +180,7 @@ class Study:
         """
         return self.start(num_trials, time_budget, target, **keywords).wait()
 
+    @brief_interrupts
     def resume(
         self,
         num_trials: int | None = None,
@@ -206,10 +209,12 @@ class Study:
             **keywords,
         ).wait()
 
+    @brief_interrupts
     def extend(self, num_trials: int, **keywords: Unpack[ResumeKeywords]) -> Result:
         """Continue a study that has ended, until it has ``num_trials`` trials in all."""
         return self.resume(check_int("num_trials", num_trials, at_least=1), **keywords)
 
+    @brief_interrupts
     def start(
         self,
         num_trials: int | None = None,
