@@ -20,6 +20,7 @@ from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.objective import RESERVED, Mode, Objective
 from daskhpo.core.random import rng
 from daskhpo.core.space import Space
+from daskhpo.core.study_folders import nearby_studies
 from daskhpo.core.types import Config
 from daskhpo.results.columns import column, config_columns
 
@@ -131,7 +132,10 @@ class CurveTable:
             objective = Objective(metric or result.objective.metric, mode or result.objective.mode)
             return cls.of(result.curves(), objective.metric, objective.mode)
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is neither a study's directory nor a table of curves")
+            raise FileNotFoundError(
+                f"{path} is neither a study's directory nor a table of curves. "
+                f"{nearby_studies(path)}"
+            )
         import pandas as pd
 
         try:

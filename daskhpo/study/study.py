@@ -32,12 +32,13 @@ from daskhpo.core.space import Space
 from daskhpo.core.tracebacks import brief_interrupts
 from daskhpo.engine.branch import branch
 from daskhpo.engine.coordinator import Problem
-from daskhpo.engine.options import RunKeywords, RunOptions, merge_options
+from daskhpo.engine.options import LimitKeywords, RunKeywords, RunOptions, merge_options
 from daskhpo.engine.protocols import MakeExecutor
 from daskhpo.engine.session import (
     IfExists,
     check_startable,
     free_name,
+    read_manifest,
     study_records,
     with_last_limits,
 )
@@ -199,12 +200,15 @@ class Study:
         ----------
         retry_failed : run failed trials again, before new ones. They keep their numbers,
             configurations and reports, and train from their newest checkpoint, or from the start.
+
+        Raises
+        ------
+        FileNotFoundError : there is no such study; ``run(if_exists="resume")`` would begin it.
         """
-        return self.start(
-            num_trials,
-            time_budget,
-            target,
+        return self._start(
+            LimitKeywords(num_trials=num_trials, time_budget=time_budget, target=target),
             if_exists="resume",
+            must_exist=True,
             retry_failed=retry_failed,
             **keywords,
         ).wait()
@@ -258,6 +262,32 @@ class Study:
             study, or is in use.
         NoSuitableWorkers : no worker can run a trial (after ``worker_timeout``, from ``wait``).
         """
+        return self._start(
+            LimitKeywords(num_trials=num_trials, time_budget=time_budget, target=target),
+            options=options,
+            client=client,
+            executor=executor,
+            callbacks=callbacks,
+            progress=progress,
+            if_exists=if_exists,
+            retry_failed=retry_failed,
+            **keywords,
+        )
+
+    def _start(
+        self,
+        limits: LimitKeywords,
+        *,
+        options: RunOptions | None = None,
+        client: Any = None,
+        executor: MakeExecutor | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+        if_exists: IfExists = "error",
+        must_exist: bool = False,
+        retry_failed: bool = False,
+        **keywords: Unpack[RunKeywords],
+    ) -> StudyHandle:
         check_not_loading("start")
         if executor is None and self.trainable is None:
             raise TypeError("this study has no trainable: run its trials with ask() and tell()")
@@ -268,12 +298,14 @@ class Study:
         if executor is not None and client is not None:
             raise TypeError("client= is for trials on Dask: it cannot be given with executor=")
         handle.check_client(client)
-        limits = {"num_trials": num_trials, "time_budget": time_budget, "target": target}
         if retry_failed and if_exists != "resume":
             raise TypeError(
                 "retry_failed=True needs if_exists='resume': a new study has no failed trial"
             )
-        options = merge_options("start", options, limits | dict(keywords))
+        options = merge_options("start", options, {**limits, **keywords})
+        following = _followers(callbacks, progress)
+        if must_exist:
+            read_manifest(self._fixed_path())
         if if_exists == "new":
             self.name = free_name(self.storage, self.name)
         resume = if_exists == "resume"
@@ -281,7 +313,6 @@ class Study:
             options = with_last_limits(options, self._fixed_path())
         options.check_ends(self.problem.scheduler, self.problem.searcher)
         options.warn_if_too_few(self.problem.scheduler)
-        following = _followers(callbacks, progress)
         directory = self._fixed_path()
         check_startable(directory, self.problem, resume=resume, job_is_over=is_over)
         on_dask = partial(handle.start, client=client)
