@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from daskhpo.core.errors import NoSuitableWorkers
+from daskhpo.core.resource_names import hint, meant
 from daskhpo.executors.dask.broker import Broker
 from daskhpo.executors.dask.channel import FatalError, Inbox, LeaseLost, ReleaseSlot, RequestStop
 from daskhpo.executors.dask.lease import TELL, LeaseSpec, lease
@@ -201,6 +202,9 @@ class LeaseManager:
     async def _watch_worker_count(self) -> None:
         """Warn if no worker can run a trial, and give up after ``worker_timeout``."""
         limit = self._spec.options.worker_timeout
+        if any(meant(name) for name in self._unknown()):  # waiting would not help
+            self._inbox.put(FatalError(NoSuitableWorkers(self._shortage())))
+            return
         began, has_warned = time.monotonic(), False
         while not self._leases:
             if limit is not None and time.monotonic() - began >= limit:
@@ -216,11 +220,20 @@ class LeaseManager:
             f"{address} ({state.nthreads} threads, resources {dict(state.resources)})"
             for address, state in self._scheduler.workers.items()
         ]
+        meaning = hint(self._unknown(), self._offered())
         shown = "; ".join(offers[:8]) + (f"; and {len(offers) - 8} more" if offers[8:] else "")
         return (
             f"no worker offers what a trial needs: resources={self._resources}. "
-            f"Workers: {shown or 'none yet'}"
+            f"Workers: {shown or 'none yet'}{'; ' * bool(meaning)}{meaning}"
         )
+
+    def _offered(self) -> set[str]:
+        return {name for worker in self._scheduler.workers.values() for name in worker.resources}
+
+    def _unknown(self) -> list[str]:
+        """Return the names of resources that no worker offers."""
+        own = {"cpu", "gpu"} | self._offered()
+        return [name for name in self._resources if name not in own]
 
 
 def _dask_resources(resources: dict[str, float]) -> dict[str, float]:

@@ -12,9 +12,11 @@ from typing import Any
 
 from daskhpo.cluster.gpus import visible_gpus
 from daskhpo.core.errors import NoSuitableWorkers
+from daskhpo.core.resource_names import hint
 from daskhpo.executors.dask.interrupts import completed
 from daskhpo.executors.dask.main_module import check_main_guard, hidden_main
 
+OTHER_RESOURCES = "pass a Dask cluster whose workers offer it as client="
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # BLAS and torch ask them
 
 
@@ -69,8 +71,12 @@ def _devices_of_slots(
     elif gpus:
         shares = [[device] for device in devices for _ in range(int(1 / gpus))]
     shares = shares[: min(n_slots, max_concurrent or n_slots)]
-    extra = [name for name in resources if name not in ("cpu", "gpu")]
-    if extra or not shares:
+    if extra := [name for name in resources if name not in ("cpu", "gpu")]:
+        raise NoSuitableWorkers(
+            f"resources={resources}: worker processes on this machine offer cpu and gpu, and no "
+            f"{extra[0]!r}; {hint(extra) or OTHER_RESOURCES}"
+        )
+    if not shares:
         raise NoSuitableWorkers(
             f"resources={resources} do not fit this machine, which has {n_cpus} CPUs and "
             f"{len(visible_gpus())} GPUs; request less, or pass a Dask cluster that has them as "
