@@ -9,12 +9,11 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from daskhpo._version import __version__
 from daskhpo.cli import checkpoints, cost, doctor, jobs, plan, replay
-from daskhpo.cli.arguments import positive
+from daskhpo.cli.arguments import add_study_path, positive, scheduler_address
 from daskhpo.cli.options import add_run_options, run_options
 from daskhpo.cli.text import count, duration, show
 from daskhpo.core.errors import DaskhpoError, StudyFailed
@@ -81,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     retry.set_defaults(retry_failed=True)
     for command in (resume, retry):
-        command.add_argument("path", type=Path, help="the study's directory")
+        add_study_path(command)
         command.add_argument(
             "study",
             metavar="FILE.py:NAME",
@@ -96,11 +95,12 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--scheduler",
             metavar="ADDRESS|FILE.json",
+            type=scheduler_address,
             help="address or scheduler file of a Dask scheduler (default: start a local one)",
         )
 
     status = commands.add_parser("status", help="show the state of a study, or of one trial")
-    status.add_argument("path", type=Path, help="the study's directory")
+    add_study_path(status)
     status.add_argument(
         "trial",
         type=int,
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(act=_status)
 
     best = commands.add_parser("best", help="show the best trials of a study")
-    best.add_argument("path", type=Path, help="the study's directory")
+    add_study_path(best)
     best.add_argument("-k", type=positive, default=1, help="number of trials to show (default: 1)")
     best.add_argument("--json", action="store_true", help="print JSON, one line per trial")
     best.set_defaults(act=_best)
@@ -136,6 +136,7 @@ def _resume(options: argparse.Namespace) -> int:
     from daskhpo.results.result import load_study
     from daskhpo.study.study import load_source
 
+    run_options(options)  # checks them first
     manifest = read_manifest(options.path)
     source = options.study or manifest.source
     if source is None:

@@ -4,9 +4,47 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
+
+from daskhpo.core.arguments import check_path
 
 Number = TypeVar("Number", int, float)
+
+
+def add_study_path(parser: argparse.ArgumentParser) -> None:
+    """Add the argument for a study's directory."""
+    parser.add_argument("path", type=path, help="the study's directory")
+
+
+def path(text: str) -> Path:
+    """Parse a path of this machine; a type of arguments."""
+    try:
+        return check_path("path", text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def scheduler_address(text: str) -> str:
+    """Parse what names a Dask scheduler; a type of arguments.
+
+    Dask itself would wait without end for a file that does not exist.
+    """
+    if text.endswith(".json"):
+        if not Path(text).is_file():
+            raise argparse.ArgumentTypeError(f"there is no file {text!r}")
+        return text
+    try:
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        is_complete = bool(parts.hostname and parts.port and not text.split()[1:])
+    except ValueError:
+        is_complete = False
+    if not is_complete:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be HOST:PORT, such as tcp://10.0.0.5:8786, or a scheduler's FILE.json"
+        )
+    return text
 
 
 def positive(text: str) -> int:

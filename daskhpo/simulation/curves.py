@@ -143,7 +143,8 @@ class CurveTable:
             names = [name for name in frame.columns if str(name).startswith(CONFIG)]
             cells = pd.read_csv(path, usecols=names, dtype=str, na_filter=False)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a valid CSV file: {error}") from None
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path} is not a valid CSV file: {reason}") from None
         for name in names:
             frame[name] = column([decode_cell(text) for text in cells[name].tolist()])
         try:

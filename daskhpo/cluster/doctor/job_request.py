@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from daskhpo.cluster.times import parse_walltime, slurm_time
-from daskhpo.core.arguments import check_int, check_lines, check_text, optional
+from daskhpo.core.arguments import check_int, check_lines, check_text, check_word, optional
 
 _GPU_OPTIONS = ("--gres", "--gpus", "-G", "--gpus-per-node", "--gpus-per-task", "--gpus-per-socket")
 _GRES = re.compile(  # NAME, NAME:COUNT, NAME:TYPE or NAME:TYPE:COUNT
@@ -48,7 +48,9 @@ class JobRequest:
     python: str = sys.executable
 
     def __post_init__(self) -> None:
-        for name in ("queue", "account", "memory", "gres"):
+        for name in ("queue", "account"):
+            optional(check_word, name, getattr(self, name))
+        for name in ("memory", "gres"):
             optional(check_text, name, getattr(self, name))
         check_text("python", self.python)
         check_int("gpus_per_job", self.gpus_per_job, at_least=0)
