@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable, Sequence
-from typing import ParamSpec, TypeVar
-
-Arguments = ParamSpec("Arguments")
-Returned = TypeVar("Returned")
+from collections.abc import Sequence
 
 HEADER = "Traceback"
 GROUP_HEADER = "+ Exception Group Traceback"
@@ -22,18 +17,18 @@ _LIBRARY = re.compile(r"[/\\](?:site-packages|dist-packages|python3\.\d+)[/\\]|^
 _VALUE = re.compile(r"0x[0-9a-f]+|\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE)
 
 
-def brief_interrupts(method: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
-    """Let Ctrl-C leave a user's call without a traceback of all calls below it."""
+class BriefInterrupt:
+    """A ``with`` block that Ctrl-C leaves without a traceback of the calls in it.
 
-    @functools.wraps(method)
-    def called(*args: Arguments.args, **keywords: Arguments.kwargs) -> Returned:
-        try:
-            return method(*args, **keywords)
-        except KeyboardInterrupt as interrupt:
-            reason = interrupt.args
-        raise KeyboardInterrupt(*reason)  # here, where it has no context
+    It stands in the methods that users call: their traceback ends at their own line.
+    """
 
-    return called
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            error.__traceback__ = error.__context__ = None
 
 
 def headline(error: str) -> str:

@@ -29,7 +29,7 @@ from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
-from daskhpo.core.tracebacks import brief_interrupts
+from daskhpo.core.tracebacks import BriefInterrupt
 from daskhpo.engine.branch import branch
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import LimitKeywords, RunKeywords, RunOptions, merge_options
@@ -159,7 +159,6 @@ class Study:
         other.source = self.source if source is None else check_text("source", source)
         return other
 
-    @brief_interrupts
     def run(
         self,
         num_trials: int | None = None,
@@ -179,9 +178,9 @@ class Study:
         -------
         Result : also after Ctrl-C, with all reports until then.
         """
-        return self.start(num_trials, time_budget, target, **keywords).wait()
+        with BriefInterrupt():
+            return self.start(num_trials, time_budget, target, **keywords).wait()
 
-    @brief_interrupts
     def resume(
         self,
         num_trials: int | None = None,
@@ -205,20 +204,20 @@ class Study:
         ------
         FileNotFoundError : there is no such study; ``run(if_exists="resume")`` would begin it.
         """
-        return self._start(
-            LimitKeywords(num_trials=num_trials, time_budget=time_budget, target=target),
-            if_exists="resume",
-            must_exist=True,
-            retry_failed=retry_failed,
-            **keywords,
-        ).wait()
+        with BriefInterrupt():
+            return self._start(
+                LimitKeywords(num_trials=num_trials, time_budget=time_budget, target=target),
+                if_exists="resume",
+                must_exist=True,
+                retry_failed=retry_failed,
+                **keywords,
+            ).wait()
 
-    @brief_interrupts
     def extend(self, num_trials: int, **keywords: Unpack[ResumeKeywords]) -> Result:
         """Continue a study that has ended, until it has ``num_trials`` trials in all."""
-        return self.resume(check_int("num_trials", num_trials, at_least=1), **keywords)
+        with BriefInterrupt():
+            return self.resume(check_int("num_trials", num_trials, at_least=1), **keywords)
 
-    @brief_interrupts
     def start(
         self,
         num_trials: int | None = None,
@@ -262,17 +261,18 @@ class Study:
             study, or is in use.
         NoSuitableWorkers : no worker can run a trial (after ``worker_timeout``, from ``wait``).
         """
-        return self._start(
-            LimitKeywords(num_trials=num_trials, time_budget=time_budget, target=target),
-            options=options,
-            client=client,
-            executor=executor,
-            callbacks=callbacks,
-            progress=progress,
-            if_exists=if_exists,
-            retry_failed=retry_failed,
-            **keywords,
-        )
+        with BriefInterrupt():
+            return self._start(
+                LimitKeywords(num_trials=num_trials, time_budget=time_budget, target=target),
+                options=options,
+                client=client,
+                executor=executor,
+                callbacks=callbacks,
+                progress=progress,
+                if_exists=if_exists,
+                retry_failed=retry_failed,
+                **keywords,
+            )
 
     def _start(
         self,

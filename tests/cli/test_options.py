@@ -282,3 +282,12 @@ def test_bad_texts_are_refused_by_name_before_anything_starts(
         assert [
             path for path in sorted(folder.rglob("*")) if "__pycache__" not in str(path)
         ] == there
+
+
+@pytest.mark.parametrize("text", ["tune.py", "tune", "tune:study", "tune.py:"])
+def test_a_part_that_was_left_out_of_a_studys_name_is_suggested(
+    text: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", text, "--num-trials=2"]) == 2
+    said = capsys.readouterr().err
+    assert "did you mean tune.py:study?" in said or "it has ['study']" in said

@@ -19,7 +19,7 @@ from daskhpo.callbacks.values import StudyInfo
 from daskhpo.cluster.network import ssh_tunnel
 from daskhpo.core.arguments import check_text, shown
 from daskhpo.core.errors import InvalidArgument
-from daskhpo.core.tracebacks import brief_interrupts
+from daskhpo.core.tracebacks import BriefInterrupt
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
@@ -57,7 +57,6 @@ class StudyHandle:
     def __repr__(self) -> str:
         return f"StudyHandle({self.directory.name!r}{', ended' if self._closed else ''})"
 
-    @brief_interrupts
     def wait(self) -> Result:
         """Wait for the end.
 
@@ -68,16 +67,18 @@ class StudyHandle:
         StudyFailed, NoSuitableWorkers : the study could not continue; its directory has all that
             was reported.
         """
-        try:
-            if self._is_interrupted():
-                logger.warning(
-                    "stopping: trials end at their next report and are kept (Ctrl-C again: at once)"
-                )
-                self.stop("Ctrl-C")
+        with BriefInterrupt():
+            try:
                 if self._is_interrupted():
-                    raise KeyboardInterrupt
-        finally:
-            self._close()
+                    logger.warning(
+                        "stopping: trials end at their next report and are kept "
+                        "(Ctrl-C again: at once)"
+                    )
+                    self.stop("Ctrl-C")
+                    if self._is_interrupted():
+                        raise KeyboardInterrupt
+            finally:
+                self._close()
         if (error := self._remote.error) is not None:
             raise error
         return Result(study_records(self.directory), self._objective, self.directory)

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from daskhpo.core.tracebacks import brief_interrupts
+from daskhpo.core.tracebacks import BriefInterrupt
 from daskhpo.executors.dask.interrupts import completed
 
 SCRIPT = """
@@ -87,19 +87,23 @@ def test_processes_that_start_do_not_see_the_signal() -> None:
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-def test_an_interrupt_leaves_a_method_with_one_frame_of_ours() -> None:
-    def deep(n: int) -> None:
-        if n == 0:
-            raise KeyboardInterrupt("why")
-        try:
-            deep(n - 1)
-        finally:
-            [].clear()
+def test_an_interrupt_leaves_a_call_without_frames_of_ours() -> None:
+    def called(error: BaseException, n: int = 5) -> None:
+        with BriefInterrupt():
+            if n == 0:
+                raise error
+            try:
+                called(error, n - 1)
+            except ValueError as cause:
+                raise cause from None
 
     with pytest.raises(KeyboardInterrupt, match="why") as caught:
-        brief_interrupts(deep)(5)
-    assert len(caught.traceback) == 2  # this one, and the wrapper
+        called(KeyboardInterrupt("why"))
+    assert len(caught.traceback) == 1  # this one
     assert caught.value.__context__ is None
+    with pytest.raises(ValueError, match="why") as other:
+        called(ValueError("why"), 0)
+    assert len(other.traceback) == 2
 
 
 def begin(folder: Path, arguments: list[str]) -> subprocess.Popen[str]:
@@ -139,7 +143,7 @@ def check_end(kind: str, process: subprocess.Popen[str]) -> None:
         assert lines.pop() == "KeyboardInterrupt"
         began = lines.index("Traceback (most recent call last):")
         assert 'slow.py", line ' in lines[began + 1]
-        assert sum("  File " in line for line in lines[began:]) == 2
+        assert sum("  File " in line for line in lines[began:]) == 1
         del lines[began:]
     assert lines == []
 
