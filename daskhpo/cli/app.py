@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from daskhpo._version import __version__
 from daskhpo.cli import checkpoints, cost, doctor, jobs, plan, replay
-from daskhpo.cli.arguments import add_study_path, positive, scheduler_address
+from daskhpo.cli.arguments import add_study_path, check_scheduler_address, positive
 from daskhpo.cli.options import add_run_options, run_options
 from daskhpo.cli.text import count, duration, show
 from daskhpo.core.errors import DaskhpoError, StudyFailed
@@ -95,7 +95,6 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--scheduler",
             metavar="ADDRESS|FILE.json",
-            type=scheduler_address,
             help="address or scheduler file of a Dask scheduler (default: start a local one)",
         )
 
@@ -127,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     from daskhpo.study.study import load_source
 
+    _check(options)
     study = load_source(options.study)
     _limited(options)
     return _report(_session(partial(study.run, if_exists=options.if_exists), options))
@@ -136,7 +136,7 @@ def _resume(options: argparse.Namespace) -> int:
     from daskhpo.results.result import load_study
     from daskhpo.study.study import load_source
 
-    run_options(options)  # checks them first
+    _check(options)
     manifest = read_manifest(options.path)
     source = options.study or manifest.source
     if source is None:
@@ -171,6 +171,13 @@ def _session(method: Any, options: argparse.Namespace) -> Result:
         client = Client(**where, set_as_default=False)
     result: Result = method(client=client, **run_options(options))
     return result
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Check the options of a session, before a study is looked at."""
+    run_options(options)
+    if options.scheduler is not None:
+        check_scheduler_address(options.scheduler)
 
 
 def _limited(options: argparse.Namespace) -> None:

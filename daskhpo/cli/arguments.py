@@ -26,25 +26,28 @@ def path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def scheduler_address(text: str) -> str:
-    """Parse what names a Dask scheduler; a type of arguments.
+def check_scheduler_address(text: str) -> None:
+    """Check what names a Dask scheduler.
 
-    Dask itself would wait without end for a file that does not exist.
+    Raises
+    ------
+    ValueError : it is no address, or a file that does not exist, for which Dask would wait without
+        end.
     """
     if text.endswith(".json"):
         if not Path(text).is_file():
-            raise argparse.ArgumentTypeError(f"there is no file {text!r}")
-        return text
+            raise ValueError(f"--scheduler {text!r}: there is no such file")
+        return
     try:
         parts = urlsplit(text if "://" in text else f"//{text}")
         is_complete = bool(parts.hostname and parts.port and not text.split()[1:])
     except ValueError:
         is_complete = False
     if not is_complete:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} must be HOST:PORT, such as tcp://10.0.0.5:8786, or a scheduler's FILE.json"
+        raise ValueError(
+            f"--scheduler {text!r} must be HOST:PORT, such as tcp://10.0.0.5:8786, or a "
+            "scheduler's FILE.json"
         )
-    return text
 
 
 def positive(text: str) -> int:
