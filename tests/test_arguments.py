@@ -27,10 +27,17 @@ from daskhpo.checkpoints import CheckpointPolicy, ZarrStore
 from daskhpo.cluster import slurm_cluster
 from daskhpo.cluster.doctor.job_request import JobRequest
 from daskhpo.core import arguments
-from daskhpo.core.errors import InvalidArgument, MissingLibrary, StudyNotRunning
+from daskhpo.core.errors import (
+    CheckpointMissing,
+    InvalidArgument,
+    MissingLibrary,
+    StudyNotRunning,
+)
+from daskhpo.core.events import Launched, Reported, SessionStarted, Step, Suggested
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import ScheduleSegment
+from daskhpo.core.types import Limits, ScheduleSegment, Stop
 from daskhpo.engine.checkpoint_policy import check_policy
+from daskhpo.results.schedule import Schedule
 from daskhpo.schedulers import (
     ASHA,
     FIFO,
@@ -170,6 +177,7 @@ NO_NUMBERS = ["1", True, [], NAN, INF, -INF, 1j, b"1", 10**400]
 AT_LEAST_ZERO = ([0, 2.5, np.float32(1.5), np.int64(2)], [-1, -0.1, None, *NO_NUMBERS])
 ABOVE_ZERO = ([1, 2.5, np.float32(1.5)], [0, -1, None, *NO_NUMBERS])
 NUMBERS_OR_NONE = ([None, 1, -2.5, np.float64(0.1)], NO_NUMBERS)
+TRIAL_OR_NONE = ([None, 0, np.int64(0)], NO_INTS)
 BOOLS = ([True, False, np.True_], ["no", "False", 0, 1, None, [], 1.0])
 UNREADABLE = ["", "  ", "a\nb", "a\rb", "a\x1b[31mb", "a\x00b", "a\x85b", "a\u2028b", "a\u202eb"]
 NO_TEXTS = [3, b"x", ["x"], True, 1.5, "a\ud800b", *UNREADABLE]
@@ -230,8 +238,17 @@ RESOURCES = (
     [None, {}, {"cpu": 2}, {"gpu": 0.5}, {"cpu": np.int64(2), "gpu": 1, "fpga": 1.0}],
     [
         *({"gpu": NAN}, {"gpu": INF}, {"gpu": -1}, {"gpu": "1"}, {"gpu": True}, {"gpu": 1.5}),
-        *({"cpu": 0}, {"cpu": 1.5}, {"cpu": 10**400}, {"gpu": None}, {3: 1}, {"": 1}, {"a\n": 1}),
-        *([("gpu", 1)], "gpu", 3),
+        *(
+            {"GPU": 1},
+            {"cpu": 0},
+            {"cpu": 1.5},
+            {"cpu": 10**400},
+            {"gpu": None},
+            {3: 1},
+            {"": 1},
+            {"a\n": 1},
+        ),
+        *({"GPU": 1}, [("gpu", 1)], "gpu", 3),
     ],
 )
 RUN = {
@@ -360,6 +377,20 @@ def or_none(values: tuple[list[Any], list[Any]]) -> tuple[list[Any], list[Any]]:
 
 def of_options(**given: Any) -> Any:
     return check_policy(CheckpointPolicy(**given))
+
+
+def a_result() -> Result:
+    records = [
+        SessionStarted(Limits(), CheckpointPolicy(), 0.0),
+        Suggested(0, {"x": 0.5}, 0, 0.0),
+        Launched(0, 1, 0, 1, 0.0),
+        Reported(0, 1, (Step(1, {"loss": 2.0}, 1.0),), 1.0, decision=Stop("done")),
+    ]
+    return Result(records, Objective("loss"))
+
+
+def a_schedule() -> Schedule:
+    return Schedule([ScheduleSegment(0, 2, {"x": 0.5}, 0), ScheduleSegment(2, 3, {"x": 0.1}, 0)])
 
 
 LIMITED = {"num_trials": 2, "target": -1.0}
@@ -728,15 +759,40 @@ DOORS = [
     # -- results
     *(
         Door(
-            getattr(Result, name),
+            getattr(of, act),
             rows,
             {},
-            lambda name=name, **given: getattr(Result((), Objective("loss")), name)(**given),
+            lambda make=make, act=act, **given: getattr(make(), act)(**given),
         )
-        for name, rows in (
-            ("best_trials", {"k": COUNTS}),
-            ("top_k_curve", {"k": COUNTS}),
-            ("time_to_solution", {"target": ([1, -2.5], [None, *NO_NUMBERS])}),
+        for of, make, act, rows in (
+            (Result, a_result, "best_trials", {"k": COUNTS}),
+            (Result, a_result, "top_k_curve", {"k": COUNTS}),
+            (Result, a_result, "time_to_solution", {"target": ([1, -2.5], [None, *NO_NUMBERS])}),
+            (Result, a_result, "trial", {"trial_id": ([0, np.int64(0)], [None, *NO_INTS])}),
+            (Result, a_result, "trials", {"metrics": COMPARES}),
+            (Result, a_result, "schedule", {"trial_id": TRIAL_OR_NONE}),
+            (Result, a_result, "training", {"trial_id": TRIAL_OR_NONE}),
+            (Result, a_result, "checkpoint", {"trial_id": TRIAL_OR_NONE}),
+            (Schedule, a_schedule, "at", {"unit": ([1, np.int64(3)], [0, 4, None, *NO_INTS])}),
+            (Schedule, a_schedule, "values", {"name": (["x"], [None, *NO_TEXTS])}),
+            (Schedule, a_schedule, "stretch", {"max_t": COUNTS}),
+            (
+                Schedule,
+                a_schedule,
+                "save",
+                {"path": (["s.json", Path("s.json")], [None, *NO_PATHS])},
+            ),
+            (Schedule, a_schedule, "load", {"path": (["no.json"], [None, *NO_PATHS])}),
+            (
+                Schedule,
+                a_schedule,
+                "fit_multistep",
+                {
+                    "name": (["x"], NO_TEXTS),
+                    "max_steps": ([0, np.int64(2)], [-1, None, *NO_INTS]),
+                    "tolerance": ([0.1, np.float32(1)], [0, -1, None, *NO_NUMBERS]),
+                },
+            ),
         )
     ),
 ]
@@ -748,6 +804,7 @@ WITHOUT_VALUES = {
     *("StudyInfo", "FrozenTrial", "FrozenReport", "StudySummary", "Curve", "MemoryStore"),
     *("CleanupResult", "Snapshot", "snapshot", "restore"),  # any state: tested where it is written
 }
+WITH_OBJECTS = {Study.tell, Result.apply}  # of ask(), of a journal
 UNCHECKED = {
     (plan, "study"): "an object of this package, as in `self`",
     (profile, "study"): "the same",
@@ -765,9 +822,11 @@ def public() -> Iterator[tuple[str, Callable[..., Any]]]:
             found = getattr(module, name)
             if callable(found) and not name.startswith("_") and name not in WITHOUT_VALUES:
                 yield name, found
-    for name, found in vars(Study).items():
-        if inspect.isfunction(found) and not name.startswith("_") and name != "tell":
-            yield f"Study.{name}", found
+    for of in (Study, Result, Schedule):
+        for name in vars(of):
+            found = getattr(of, name)
+            if inspect.isroutine(found) and not name.startswith("_") and found not in WITH_OBJECTS:
+                yield f"{of.__name__}.{name}", found
 
 
 def parameters(of: Callable[..., Any]) -> set[str]:
@@ -798,7 +857,7 @@ def test_every_public_parameter_has_a_row(name: str, of: Callable[..., Any]) -> 
 
 CASES = [(door, name) for door in DOORS for name in door.rows]
 IDS = [f"{door.of.__qualname__}-{name}" for door, name in CASES]
-ACCEPTED = (Reached, MissingLibrary, FileNotFoundError, StudyNotRunning)
+ACCEPTED = (Reached, MissingLibrary, FileNotFoundError, StudyNotRunning, CheckpointMissing)
 
 
 @pytest.fixture(autouse=True)

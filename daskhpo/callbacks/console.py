@@ -7,6 +7,7 @@ from collections import Counter, deque
 from typing import Any
 
 from daskhpo.callbacks.base import Callback
+from daskhpo.callbacks.notebook import NotebookLine, is_notebook
 from daskhpo.callbacks.values import FrozenReport, FrozenTrial, StudyInfo, StudySummary
 from daskhpo.core.arguments import shown
 from daskhpo.core.errors import InvalidArgument
@@ -17,13 +18,14 @@ from daskhpo.core.types import Status
 from daskhpo.results.progress import StudyProgress, describe_search_wait
 
 LINE_SECONDS = 10.0  # least time between two plain lines, without a terminal
+NOTEBOOK_SECONDS = 1.0  # least time between two updates in a notebook
 LINE_SHARE = 0.1  # of the elapsed time, between two plain lines
 MAX_LINE_SECONDS = 300.0
 PACE_TRIALS = 50  # the last trials, whose pace is shown
 
 
 class ConsoleProgress(Callback):
-    """A live table in a terminal; plain lines elsewhere.
+    """A live table in a terminal, a live line in a notebook, plain lines elsewhere.
 
     It shows the number of trials per status, the best one so far, how many trials were judged at
     each milestone, the pace of trials that ended, the time left, and the slot time lost waiting for
@@ -51,6 +53,7 @@ class ConsoleProgress(Callback):
             file=self._file or sys.stderr, highlight=False, markup=False, emoji=False
         )
         self._live: Any = None
+        self._notebook = NotebookLine() if self._file is None and is_notebook() else None
         self._milestones: Counter[int] = Counter()
         self._ends: deque[float] = deque(maxlen=PACE_TRIALS + 1)  # study time; first: a start
         self._session, self._failed_session = info.session, 0
@@ -98,6 +101,11 @@ class ConsoleProgress(Callback):
             self._live.update(self._table(study))
             return
         now = time.monotonic()
+        if self._notebook is not None:
+            if now - self._printed_at >= NOTEBOOK_SECONDS:
+                self._printed_at = now
+                self._notebook.show(self._line(study))
+            return
         if self._no_slots(study) and not self._no_slots_printed:
             self._no_slots_printed = True
             self._print(f"{self._name}: no workers; waiting for some")
@@ -148,6 +156,8 @@ class ConsoleProgress(Callback):
         if self._live is not None:
             self._live.update(self._table(study, over=True))
             self._live.stop()
+        elif self._notebook is not None:
+            self._notebook.show(self._line(study, over=True))
         else:
             self._print(self._line(study, over=True))
 
@@ -172,7 +182,8 @@ class ConsoleProgress(Callback):
     def _line(self, study: StudySummary, *, over: bool = False) -> str:
         shown = f"{self._name} {_clock(self._elapsed())} | {self._trials(study)} | "
         best = study.best
-        if best is not None and best.id == self._printed_best:  # do not repeat its configuration
+        is_known = best is not None and best.id == self._printed_best and self._notebook is None
+        if best is not None and is_known:  # do not repeat its configuration
             shown += f"best {self._value(best)} | "
         else:
             shown += f"best {self._best(study)} | "

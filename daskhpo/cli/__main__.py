@@ -2,7 +2,7 @@
 
 import sys
 
-from daskhpo.cli.app import main
+from daskhpo.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

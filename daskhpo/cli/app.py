@@ -9,12 +9,11 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from daskhpo._version import __version__
 from daskhpo.cli import checkpoints, cost, doctor, jobs, plan, replay
-from daskhpo.cli.arguments import positive
+from daskhpo.cli.arguments import add_study_path, check_scheduler_address, positive
 from daskhpo.cli.options import add_run_options, run_options
 from daskhpo.cli.text import count, duration, show
 from daskhpo.core.errors import DaskhpoError, StudyFailed
@@ -81,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     retry.set_defaults(retry_failed=True)
     for command in (resume, retry):
-        command.add_argument("path", type=Path, help="the study's directory")
+        add_study_path(command)
         command.add_argument(
             "study",
             metavar="FILE.py:NAME",
@@ -100,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     status = commands.add_parser("status", help="show the state of a study, or of one trial")
-    status.add_argument("path", type=Path, help="the study's directory")
+    add_study_path(status)
     status.add_argument(
         "trial",
         type=int,
@@ -110,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(act=_status)
 
     best = commands.add_parser("best", help="show the best trials of a study")
-    best.add_argument("path", type=Path, help="the study's directory")
+    add_study_path(best)
     best.add_argument("-k", type=positive, default=1, help="number of trials to show (default: 1)")
     best.add_argument("--json", action="store_true", help="print JSON, one line per trial")
     best.set_defaults(act=_best)
@@ -127,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     from daskhpo.study.study import load_source
 
+    _check(options)
     study = load_source(options.study)
     _limited(options)
     return _report(_session(partial(study.run, if_exists=options.if_exists), options))
@@ -136,6 +136,7 @@ def _resume(options: argparse.Namespace) -> int:
     from daskhpo.results.result import load_study
     from daskhpo.study.study import load_source
 
+    _check(options)
     manifest = read_manifest(options.path)
     source = options.study or manifest.source
     if source is None:
@@ -170,6 +171,13 @@ def _session(method: Any, options: argparse.Namespace) -> Result:
         client = Client(**where, set_as_default=False)
     result: Result = method(client=client, **run_options(options))
     return result
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Check the options of a session, before a study is looked at."""
+    run_options(options)
+    if options.scheduler is not None:
+        check_scheduler_address(options.scheduler)
 
 
 def _limited(options: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskhpo.checkpoints import STORE, open_store
+from daskhpo.cli.arguments import add_study_path
 from daskhpo.cli.text import columns, count, show, size
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing
 from daskhpo.core.printable import shell_word
@@ -30,7 +31,7 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "checkpoints", help="list, verify, export or clean up the checkpoints of a study"
     )
-    parser.add_argument("path", type=Path, help="the study's directory")
+    add_study_path(parser)
     acts = parser.add_mutually_exclusive_group()
     acts.add_argument(
         "--verify",

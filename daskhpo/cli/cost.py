@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daskhpo.cli.arguments import add_study_path
 from daskhpo.cli.text import columns, count, duration, show, size
 from daskhpo.cluster.accounting import JobCost, slurm_cost
 from daskhpo.cluster.shell import CommandError
@@ -30,7 +31,7 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "cost", help="show how the time of a study's slots was used, and the cost of its Slurm jobs"
     )
-    parser.add_argument("path", type=Path, help="the study's directory")
+    add_study_path(parser)
     parser.add_argument("--trials", action="store_true", help="also show the time of each trial")
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
     parser.set_defaults(act=run)

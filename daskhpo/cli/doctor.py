@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from daskhpo.cli.text import count, show
+from daskhpo.core.arguments import check_path, check_word, optional
 
 if TYPE_CHECKING:
     from daskhpo.cluster.doctor import Finding
@@ -121,12 +122,14 @@ def run(options: argparse.Namespace) -> int:
         given["python"] = None  # the container's
     lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     request = JobRequest(**given | lists)
+    shared = check_path("--shared", options.shared)
+    interface = optional(check_word, "--interface", options.interface)
     counts: Counter[Verdict] = Counter()
     location = None
     for finding in run_checks(
         request,
-        options.shared,
-        options.interface,
+        shared,
+        interface,
         fast=options.fast,
         wait=check_duration("--wait", options.wait),
         log=_log,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daskhpo.cli.arguments import add_study_path
 from daskhpo.cli.options import add_run_options, run_options
 from daskhpo.cli.text import show
 from daskhpo.cluster.jobs import jobs_named
@@ -91,13 +92,13 @@ def add_to(commands: Any) -> None:
     submit.set_defaults(act=_submit)
 
     attach = commands.add_parser("attach", help="follow a running study; Ctrl-C leaves it running")
-    attach.add_argument("path", type=Path, help="the study's directory")
+    add_study_path(attach)
     attach.set_defaults(act=_attach)
 
     stop = commands.add_parser(
         "stop", help="stop a running study: its trials are preempted at their next report"
     )
-    stop.add_argument("path", type=Path, help="the study's directory")
+    add_study_path(stop)
     stop.set_defaults(act=_stop)
 
 

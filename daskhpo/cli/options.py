@@ -7,7 +7,7 @@ import inspect
 import re
 from typing import Any, get_args, get_type_hints
 
-from daskhpo.engine.options import OptionKeywords, RunOptions
+from daskhpo.engine.options import OptionKeywords, RunOptions, merge_options
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, gpu: float | None, **about: str) -> None:
@@ -47,10 +47,17 @@ def add_run_options(parser: argparse.ArgumentParser, *, gpu: float | None, **abo
 
 
 def run_options(parsed: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of a parsed command line, as keywords of ``Study.start``."""
+    """Return the options of a parsed command line, as keywords of ``Study.start``.
+
+    Raises
+    ------
+    TypeError, ValueError : one is not valid.
+    """
     resources = {"cpu": parsed.cpu} | ({} if parsed.gpu is None else {"gpu": parsed.gpu})
     others = (name for name in OptionKeywords.__annotations__ if name != "resources")
-    return {name: getattr(parsed, name) for name in others} | {"resources": resources}
+    given = {name: getattr(parsed, name) for name in others} | {"resources": resources}
+    merge_options("start", None, given)  # checks them, before a study is looked at
+    return given
 
 
 def _descriptions() -> dict[str, str]:

@@ -7,10 +7,9 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskhpo.cli.arguments import numbers, positive
+from daskhpo.cli.arguments import numbers, path, positive
 from daskhpo.cli.text import columns, count, duration, show, size, spread
 from daskhpo.core.arguments import optional
 from daskhpo.core.quantities import check_bytes, check_duration
@@ -58,7 +57,7 @@ def add_to(commands: Any) -> None:
     times.add_argument(
         "--from",
         dest="path",
-        type=Path,
+        type=path,
         help="learning curves to use: the directory of an earlier study, or a CSV table",
     )
     times.add_argument(
@@ -141,9 +140,8 @@ class _Given:
             raise ValueError(
                 f"--gpus {options.gpus} is too few for --gpu {options.gpu:g} per trial"
             )
-        self.walltime = (
-            check_duration("--walltime", options.walltime) if options.walltime else math.inf
-        )
+        walltime = optional(check_duration, "--walltime", options.walltime)
+        self.walltime = math.inf if walltime is None else walltime
         self.queue = 0.0 if options.queue == "0" else check_duration("--queue", options.queue)
         self.launch_seconds: float | None = options.launch_seconds
         paces = options.seconds_per_unit

@@ -6,11 +6,11 @@ import argparse
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskhpo.cli.arguments import numbers
+from daskhpo.cli.arguments import numbers, path
 from daskhpo.cli.text import columns, count, duration, show, spread
+from daskhpo.core.arguments import check_text, optional
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ def add_to(commands: Any) -> None:
         "replay", help="replay a finished study's learning curves under other schedulers"
     )
     parser.add_argument(
-        "path", type=Path, help="the study's directory, or a CSV table of learning curves"
+        "path", type=path, help="the study's directory, or a CSV table of learning curves"
     )
     parser.add_argument(
         "--scheduler",
@@ -69,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
     )
     from daskhpo.simulation.curves import CurveTable
 
-    given = {text: parse_scheduler(text) for text in options.scheduler}
+    given = {text: parse_scheduler(check_text("--scheduler", text)) for text in options.scheduler}
+    optional(check_text, "--metric", options.metric)
     workers = numbers("--workers", options.workers, int)
     table = CurveTable.read(options.path, options.metric, options.mode)
     schedulers = standard_schedulers(table.max_t) | given

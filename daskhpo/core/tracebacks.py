@@ -1,4 +1,4 @@
-"""Reading of Python's tracebacks: the error itself, and where it was raised."""
+"""Python's tracebacks: the error itself, its place, and a short one for Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,6 +15,20 @@ _MEMBER = re.compile(r"  (?:\+-|  )\+-+ (?:\d+|\.\.\.) -+")  # begins a member o
 _FRAME = re.compile(r'  File "(.*)", line \d+')
 _LIBRARY = re.compile(r"[/\\](?:site-packages|dist-packages|python3\.\d+)[/\\]|^<frozen ")
 _VALUE = re.compile(r"0x[0-9a-f]+|\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE)
+
+
+class BriefInterrupt:
+    """A ``with`` block that Ctrl-C leaves without a traceback of the calls in it.
+
+    It stands in the methods that users call: their traceback ends at their own line.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            error.__traceback__ = error.__context__ = None
 
 
 def headline(error: str) -> str:

@@ -20,7 +20,9 @@ from daskhpo.core.arguments import (
     check_number,
     optional,
 )
+from daskhpo.core.plain import short
 from daskhpo.core.quantities import check_bytes, check_duration
+from daskhpo.core.resource_names import hint
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.types import CheckpointPolicy, Limits
@@ -69,7 +71,7 @@ class RunOptions:
     time_budget : seconds of this session, or text such as ``"8h"`` or ``"1h30m"``; None: no limit.
     target : value of the metric at which the study stops; None: no limit.
     resources : what one trial needs: ``cpu`` (threads, 1 by default), ``gpu`` (the worker's ``GPU``
-        resource; may be a fraction), or any other Dask resource.
+        resource; may be a fraction), or any other Dask resource that workers offer.
     max_concurrent : maximum number of trials at a time; None: as many as fit.
     worker_timeout : seconds, or text such as ``"10m"``, to wait for the first worker that can run a
         trial; None: no limit, with a warning.
@@ -261,6 +263,8 @@ def _check_resources(resources: Mapping[str, float] | None) -> dict[str, float]:
     of = "names to amounts, such as {'cpu': 2, 'gpu': 1}"
     given = {} if resources is None else check_mapping("resources", resources, of=of)
     asked = {"cpu": 1.0} | given
+    if "GPU" in given:  # with it, a trial would get a worker with a GPU, and no device
+        raise ValueError(f"resources={short(dict(given))}: {hint(['GPU'])}")
     for name, amount in given.items():
         asked[name] = check_number(f"resources[{name!r}]", amount, at_least=0)
     if asked["cpu"] != int(asked["cpu"]) or asked["cpu"] < 1:

@@ -17,6 +17,7 @@ from daskhpo.core.commands import Command
 from daskhpo.core.errors import StudyExists, StudyFailed, StudyMismatch
 from daskhpo.core.events import Record, SessionStarted, Suggested
 from daskhpo.core.objective import Objective
+from daskhpo.core.study_folders import MANIFEST, no_study
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.coordinator import Coordinator, Problem, drive
 from daskhpo.engine.journal import FileJournal, read_journal
@@ -255,9 +256,9 @@ def read_manifest(directory: Path) -> Manifest:
     FileNotFoundError : the directory holds no study.
     StudyMismatch : another version wrote it, in another format.
     """
-    path = directory / "study.json"
+    path = directory / MANIFEST
     if not path.exists():
-        raise FileNotFoundError(f"{directory} holds no study: it contains no {path.name}")
+        raise FileNotFoundError(no_study(directory))
     data = json.loads(path.read_text())
     if data.pop("format") != DIRECTORY_FORMAT:
         raise StudyMismatch(f"{path} was written in another format; use the version that wrote it")
@@ -272,7 +273,7 @@ def check_manifest(directory: Path, problem: Problem) -> None:
     ------
     StudyMismatch : the definitions differ; the message shows both values.
     """
-    if not (directory / "study.json").exists():
+    if not (directory / MANIFEST).exists():
         return
     found, given = read_manifest(directory), manifest_of(problem, None)
     for name in ("space", "metric", "mode", "seed", "scheduler", "searcher"):
@@ -290,7 +291,7 @@ def as_recorded(directory: Path, problem: Problem) -> Problem:
     The order of the names decides what is drawn, and how a grid is walked. The one that began the
     study applies for good, however the space is written in a later session.
     """
-    if not (directory / "study.json").exists():
+    if not (directory / MANIFEST).exists():
         return problem
     names = read_manifest(directory).space
     if list(names) == list(problem.space):
@@ -312,7 +313,7 @@ def manifest_of(problem: Problem, source: str | None) -> Manifest:
 
 
 def _write_manifest(directory: Path, problem: Problem, source: str | None) -> None:
-    path = directory / "study.json"
+    path = directory / MANIFEST
     if path.exists():
         data = json.loads(path.read_text())
         if data["source"] is not None or source is None:

@@ -19,6 +19,7 @@ from daskhpo.core.arguments import check_text
 from daskhpo.core.errors import StudyNotRunning
 from daskhpo.core.events import SessionStarted
 from daskhpo.core.printable import shell_word
+from daskhpo.core.tracebacks import BriefInterrupt
 from daskhpo.core.types import Limits
 from daskhpo.engine.lock import holder_of
 from daskhpo.engine.requests import request_stop
@@ -97,15 +98,16 @@ class AttachedStudy:
 
         Ctrl-C leaves the study running.
         """
-        self._await_session()
-        follower = JournalFollower(self._info(), self._callbacks)
-        try:
-            self._await_end()
-        except BaseException:
-            follower.detach()
-            raise
-        follower.finish()
-        return Result(study_records(self.directory), self._manifest.objective, self.directory)
+        with BriefInterrupt():
+            self._await_session()
+            follower = JournalFollower(self._info(), self._callbacks)
+            try:
+                self._await_end()
+            except BaseException:
+                follower.detach()
+                raise
+            follower.finish()
+            return Result(study_records(self.directory), self._manifest.objective, self.directory)
 
     def stop(self, reason: str = "stopped by the user") -> None:
         """Ask the study to stop: running trials are preempted at their next report.

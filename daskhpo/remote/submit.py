@@ -33,6 +33,7 @@ from daskhpo.core.arguments import (
 from daskhpo.core.errors import StudyExists, StudyLocked
 from daskhpo.core.events import SessionStarted
 from daskhpo.core.printable import shell_word
+from daskhpo.core.resource_names import hint, meant
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunKeywords, RunOptions, merge_options
 from daskhpo.engine.session import (
@@ -204,6 +205,10 @@ def _fitted(options: RunOptions, workers: Workers) -> RunOptions:
     ------
     ValueError : a trial needs more than a worker has.
     """
+    extra = workers.options.get("worker_extra_args", ()) if isinstance(workers, WorkerJobs) else ()
+    for name in options.resources:
+        if meant(name) and f"{name}=" not in " ".join(extra):
+            raise ValueError(f"resources={options.resources}: {hint([name])}")
     gpus, processes = _offer(workers)
     if gpus:
         options = replace(options, resources={"gpu": gpus} | options.resources)

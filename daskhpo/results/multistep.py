@@ -112,10 +112,6 @@ def fit(
     ----------
     lengths, values : units of training and value of each piece, in order.
     """
-    if not isinstance(max_steps, int) or max_steps < 0:
-        raise ValueError(f"max_steps={max_steps!r} must be an int of at least 0")
-    if not 0 < tolerance < math.inf:
-        raise ValueError(f"tolerance={tolerance!r} must be a number above 0")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
             raise ValueError(f"{name}={value!r} must be a positive number: its logarithm is fitted")

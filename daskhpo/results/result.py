@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from daskhpo.checkpoints import open_store
-from daskhpo.core.arguments import check_int, check_number, check_path
+from daskhpo.core.arguments import check_choice, check_int, check_number, check_path
 from daskhpo.core.errors import CheckpointMissing, NoSuchTrial
 from daskhpo.core.events import Launched, Record, Reported
 from daskhpo.core.objective import Objective
@@ -141,14 +141,14 @@ class Result:
         ------
         KeyError : there is no such trial.
         """
-        self._check_trial(trial_id)
-        return self._progress.trials[trial_id]
+        return self._progress.trials[self._known(trial_id)]
 
-    def _check_trial(self, trial_id: TrialId) -> None:
-        if trial_id not in self._progress.trials:
+    def _known(self, trial_id: TrialId) -> TrialId:
+        if check_int("trial_id", trial_id) not in self._progress.trials:
             n = self.num_trials
             there = f"trials are numbered from 0 to {n - 1}" if n else "no trial was started"
             raise NoSuchTrial(f"there is no trial {trial_id!r}: {there}")
+        return trial_id
 
     @property
     def best_config(self) -> dict[str, Any]:
@@ -177,8 +177,7 @@ class Result:
         ------
         ValueError : ``metrics`` is neither.
         """
-        if metrics not in ("last", "best"):
-            raise ValueError(f"metrics={metrics!r} must be 'last' or 'best'")
+        metrics = check_choice("metrics", metrics, ("last", "best"))
         import pandas as pd
 
         trials = [*self._progress.trials.values()]
@@ -336,8 +335,7 @@ class Result:
     def _ancestry(self, trial_id: TrialId | None) -> list[tuple[Generation, int]]:
         reports = self._reports()
         if trial_id is not None:
-            self._check_trial(trial_id)
-            number = self._lineage.current[trial_id]
+            number = self._lineage.current[self._known(trial_id)]
         else:
             self.best_trial  # noqa: B018 - raises if there is none
             trained = [n for n in self._lineage.current.values() if self._until(n, reports)]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from daskhpo.core.arguments import check_int, check_number, check_path, check_text, shown
 from daskhpo.core.types import ScheduleSegment
 from daskhpo.results.columns import config_columns
 from daskhpo.results.multistep import MultiStep, fit
@@ -103,10 +104,9 @@ class Schedule(Sequence[ScheduleSegment]):
         ------
         ValueError : there is no such unit.
         """
-        for piece in self._pieces:
-            if piece.start < unit <= piece.until:
-                return dict(piece.config)
-        raise ValueError(f"unit={unit!r} must be an int from 1 to {self.max_t}")
+        if not 1 <= check_int("unit", unit) <= self.max_t:
+            raise ValueError(f"unit={unit!r} must be an int from 1 to {self.max_t}")
+        return next(dict(piece.config) for piece in self._pieces if unit <= piece.until)
 
     def only_name(self) -> str:
         """Return the only hyperparameter that changes.
@@ -127,7 +127,13 @@ class Schedule(Sequence[ScheduleSegment]):
         ------
         KeyError : there is no such hyperparameter.
         """
+        name = self._known(name)
         return [p.config[name] for p in self._pieces for _ in range(p.start, p.until)]
+
+    def _known(self, name: str) -> str:
+        if check_text("name", name) not in self.initial:
+            raise KeyError(f"name={shown(name)} is none of {', '.join(self.initial)}")
+        return name
 
     def frame(self) -> pd.DataFrame:
         """Return a table: ``start``, ``until``, ``trial``, ``config/<name>`` per piece."""
@@ -147,8 +153,7 @@ class Schedule(Sequence[ScheduleSegment]):
         ------
         ValueError : ``max_t`` is below 1.
         """
-        if max_t < 1:
-            raise ValueError(f"max_t={max_t!r} must be at least 1")
+        max_t = check_int("max_t", max_t, at_least=1)
         ends = [stretched(piece.until, self.max_t, max_t) for piece in self._pieces]
         pieces, resource = [], 0
         for piece, end in zip(self._pieces, ends, strict=True):
@@ -186,7 +191,9 @@ class Schedule(Sequence[ScheduleSegment]):
         Schwarz 1978, *Estimating the Dimension of a Model*; Yao 1988, *Estimating the number of
         change-points via Schwarz' criterion*.
         """
-        name = self.only_name() if name is None else name
+        name = self.only_name() if name is None else self._known(name)
+        max_steps = check_int("max_steps", max_steps, at_least=0)
+        tolerance = check_number("tolerance", tolerance, above=0)
         lengths = [piece.until - piece.start for piece in self._pieces]
         values = [piece.config[name] for piece in self._pieces]
         return fit(name, lengths, values, max_steps=max_steps, tolerance=tolerance)
@@ -197,7 +204,9 @@ class Schedule(Sequence[ScheduleSegment]):
             {"start": p.start, "until": p.until, "config": dict(p.config), "trial": p.trial}
             for p in self._pieces
         ]
-        Path(path).write_text(json.dumps({"pieces": pieces}, indent=1) + "\n", encoding="utf-8")
+        check_path("path", path).write_text(
+            json.dumps({"pieces": pieces}, indent=1) + "\n", encoding="utf-8"
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Schedule:
@@ -207,8 +216,9 @@ class Schedule(Sequence[ScheduleSegment]):
         ------
         ValueError : the file holds something else.
         """
+        path = check_path("path", path)
         try:
-            pieces = json.loads(Path(path).read_text(encoding="utf-8"))["pieces"]
+            pieces = json.loads(path.read_text(encoding="utf-8"))["pieces"]
             for piece in pieces:
                 piece["config"] = {name: _plain(value) for name, value in piece["config"].items()}
             return cls([ScheduleSegment(**piece) for piece in pieces])

@@ -20,6 +20,7 @@ from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.objective import RESERVED, Mode, Objective
 from daskhpo.core.random import rng
 from daskhpo.core.space import Space
+from daskhpo.core.study_folders import nearby_studies
 from daskhpo.core.types import Config
 from daskhpo.results.columns import column, config_columns
 
@@ -131,7 +132,10 @@ class CurveTable:
             objective = Objective(metric or result.objective.metric, mode or result.objective.mode)
             return cls.of(result.curves(), objective.metric, objective.mode)
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is neither a study's directory nor a table of curves")
+            raise FileNotFoundError(
+                f"{path} is neither a study's directory nor a table of curves. "
+                f"{nearby_studies(path)}"
+            )
         import pandas as pd
 
         try:
@@ -139,7 +143,8 @@ class CurveTable:
             names = [name for name in frame.columns if str(name).startswith(CONFIG)]
             cells = pd.read_csv(path, usecols=names, dtype=str, na_filter=False)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a valid CSV file: {error}") from None
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path} is not a valid CSV file: {reason}") from None
         for name in names:
             frame[name] = column([decode_cell(text) for text in cells[name].tolist()])
         try:

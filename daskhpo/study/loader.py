@@ -45,7 +45,9 @@ def load(source: str, kind: type[S]) -> S:
     file, _, name = source.rpartition(":")
     path = Path(file)
     if not file or not path.is_file():
-        raise ValueError(f"{source!r} must be FILE.py:NAME, with a file that exists")
+        raise ValueError(
+            f"{source!r} must be FILE.py:NAME, with a file that exists{_meant(source)}"
+        )
     if (folder := str(path.parent.absolute())) not in sys.path:
         sys.path.insert(0, folder)
     module_name = f"daskhpo_study_{path.stem}"  # no other module has this name
@@ -65,6 +67,13 @@ def load(source: str, kind: type[S]) -> S:
         there = [key for key, value in vars(module).items() if isinstance(value, kind)]
         raise ValueError(f"{path} has no {kind.__name__} named {name!r}; it has {there or 'none'}")
     return study.at(study.path, f"{path.absolute()}:{name}")
+
+
+def _meant(source: str) -> str:
+    """Return a hint for a name or a suffix that was left out."""
+    file, _, name = source.partition(":")
+    found = next((path for path in (file, f"{file}.py") if Path(path).is_file()), None)
+    return "" if found is None else f": did you mean {found}:{name or 'study'}?"
 
 
 def source_of(study: Definition) -> str:

@@ -29,14 +29,16 @@ from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
+from daskhpo.core.tracebacks import BriefInterrupt
 from daskhpo.engine.branch import branch
 from daskhpo.engine.coordinator import Problem
-from daskhpo.engine.options import RunKeywords, RunOptions, merge_options
+from daskhpo.engine.options import LimitKeywords, RunKeywords, RunOptions, merge_options
 from daskhpo.engine.protocols import MakeExecutor
 from daskhpo.engine.session import (
     IfExists,
     check_startable,
     free_name,
+    read_manifest,
     study_records,
     with_last_limits,
 )
@@ -176,7 +178,8 @@ class Study:
         -------
         Result : also after Ctrl-C, with all reports until then.
         """
-        return self.start(num_trials, time_budget, target, **keywords).wait()
+        with BriefInterrupt():
+            return self.start(num_trials, time_budget, target, **keywords).wait()
 
     def resume(
         self,
@@ -196,19 +199,24 @@ class Study:
         ----------
         retry_failed : run failed trials again, before new ones. They keep their numbers,
             configurations and reports, and train from their newest checkpoint, or from the start.
+
+        Raises
+        ------
+        FileNotFoundError : there is no such study; ``run(if_exists="resume")`` would begin it.
         """
-        return self.start(
-            num_trials,
-            time_budget,
-            target,
-            if_exists="resume",
-            retry_failed=retry_failed,
-            **keywords,
-        ).wait()
+        with BriefInterrupt():
+            return self._start(
+                LimitKeywords(num_trials=num_trials, time_budget=time_budget, target=target),
+                if_exists="resume",
+                must_exist=True,
+                retry_failed=retry_failed,
+                **keywords,
+            ).wait()
 
     def extend(self, num_trials: int, **keywords: Unpack[ResumeKeywords]) -> Result:
         """Continue a study that has ended, until it has ``num_trials`` trials in all."""
-        return self.resume(check_int("num_trials", num_trials, at_least=1), **keywords)
+        with BriefInterrupt():
+            return self.resume(check_int("num_trials", num_trials, at_least=1), **keywords)
 
     def start(
         self,
@@ -253,6 +261,33 @@ class Study:
             study, or is in use.
         NoSuitableWorkers : no worker can run a trial (after ``worker_timeout``, from ``wait``).
         """
+        with BriefInterrupt():
+            return self._start(
+                LimitKeywords(num_trials=num_trials, time_budget=time_budget, target=target),
+                options=options,
+                client=client,
+                executor=executor,
+                callbacks=callbacks,
+                progress=progress,
+                if_exists=if_exists,
+                retry_failed=retry_failed,
+                **keywords,
+            )
+
+    def _start(
+        self,
+        limits: LimitKeywords,
+        *,
+        options: RunOptions | None = None,
+        client: Any = None,
+        executor: MakeExecutor | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+        if_exists: IfExists = "error",
+        must_exist: bool = False,
+        retry_failed: bool = False,
+        **keywords: Unpack[RunKeywords],
+    ) -> StudyHandle:
         check_not_loading("start")
         if executor is None and self.trainable is None:
             raise TypeError("this study has no trainable: run its trials with ask() and tell()")
@@ -263,12 +298,14 @@ class Study:
         if executor is not None and client is not None:
             raise TypeError("client= is for trials on Dask: it cannot be given with executor=")
         handle.check_client(client)
-        limits = {"num_trials": num_trials, "time_budget": time_budget, "target": target}
         if retry_failed and if_exists != "resume":
             raise TypeError(
                 "retry_failed=True needs if_exists='resume': a new study has no failed trial"
             )
-        options = merge_options("start", options, limits | dict(keywords))
+        options = merge_options("start", options, {**limits, **keywords})
+        following = _followers(callbacks, progress)
+        if must_exist:
+            read_manifest(self._fixed_path())
         if if_exists == "new":
             self.name = free_name(self.storage, self.name)
         resume = if_exists == "resume"
@@ -276,7 +313,6 @@ class Study:
             options = with_last_limits(options, self._fixed_path())
         options.check_ends(self.problem.scheduler, self.problem.searcher)
         options.warn_if_too_few(self.problem.scheduler)
-        following = _followers(callbacks, progress)
         directory = self._fixed_path()
         check_startable(directory, self.problem, resume=resume, job_is_over=is_over)
         on_dask = partial(handle.start, client=client)

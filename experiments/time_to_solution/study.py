@@ -101,7 +101,7 @@ def _client(profile: Profile, slurm: dict[str, Any]) -> Iterator[Client]:
             )
         resources = {"cpu": 1.0} | ({"gpu": profile.gpus} if profile.gpus else {})
         cluster = local_cluster(resources, n_workers)
-    with cluster, Client(cluster, set_as_default=False) as client:
+    with cluster as running, Client(running, set_as_default=False) as client:
         say(f"waiting for {n_workers} workers")
         client.wait_for_workers(n_workers)
         yield client

@@ -75,6 +75,9 @@ TESTS = {  # the beginning of a row: tests by name, in tests/ or daskhpo/testing
     "Ctrl-C | trials end": "test_control_c_once_stops_cleanly_and_says_how_to_go_on",
     "`daskhpo stop PATH`": "test_a_stop_from_another_process_ends_it",
     "Ctrl-C again": "test_a_second_interrupt_ends_the_command_in_one_line",
+    "Ctrl-C while the workers start": (
+        "test_control_c_while_workers_start_leaves_neither_noise_nor_processes"
+    ),
     "the process is killed": "test_a_killed_coordinator_loses_no_reported_result",
     "the job of a [submitted]": "test_a_head_that_slurm_kills_is_followed_by_the_next_link",
     "your process ends while": (

@@ -17,7 +17,7 @@ from daskhpo.cluster.directives import (
     requested_devices,
 )
 from daskhpo.cluster.times import parse_walltime, slurm_time
-from daskhpo.core.arguments import check_int, check_lines, check_text, optional
+from daskhpo.core.arguments import check_int, check_lines, check_text, check_word, optional
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ class JobRequest:
     container: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("queue", "account", "memory", "gres"):
+        for name in ("queue", "account"):
+            optional(check_word, name, getattr(self, name))
+        for name in ("memory", "gres"):
             optional(check_text, name, getattr(self, name))
         optional(check_text, "python", self.python)
         if self.container is not None:

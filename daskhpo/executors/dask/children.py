@@ -76,7 +76,7 @@ class ChildProcesses:
         return n
 
     def end_process(self, reason: str) -> None:
-        """End this process at once, if it serves only trials; its nanny starts another one."""
+        """End this process at once, if it serves only trials; its nanny replaces it."""
         logger.error("this process ends: %s", reason)
         if self._is_own:
             os._exit(1)  # its guardian ends what the trial has started

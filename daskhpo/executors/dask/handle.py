@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,11 +19,13 @@ from daskhpo.callbacks.values import StudyInfo
 from daskhpo.cluster.network import ssh_tunnel
 from daskhpo.core.arguments import check_text, shown
 from daskhpo.core.errors import InvalidArgument
+from daskhpo.core.tracebacks import BriefInterrupt
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.engine.session import study_records
 from daskhpo.executors.dask.environment import environment
+from daskhpo.executors.dask.interrupts import completed
 from daskhpo.executors.dask.local import local_cluster
 from daskhpo.executors.dask.output import collected_output
 from daskhpo.executors.dask.pickled_code import dump_code
@@ -65,15 +68,18 @@ class StudyHandle:
         StudyFailed, NoSuitableWorkers : the study could not continue; its directory has all that
             was reported.
         """
-        if self._is_interrupted():
-            logger.warning(
-                "stopping: trials end at their next report and are kept (Ctrl-C again: at once)"
-            )
-            self.stop("Ctrl-C")
-            if self._is_interrupted():
+        with BriefInterrupt():
+            try:
+                if self._is_interrupted():
+                    logger.warning(
+                        "stopping: trials end at their next report and are kept "
+                        "(Ctrl-C again: at once)"
+                    )
+                    self.stop("Ctrl-C")
+                    if self._is_interrupted():
+                        raise KeyboardInterrupt
+            finally:
                 self._close()
-                raise KeyboardInterrupt  # here, not as a consequence of the first one
-        self._close()
         if (error := self._remote.error) is not None:
             raise error
         return Result(study_records(self.directory), self._objective, self.directory)
@@ -98,8 +104,8 @@ class StudyHandle:
     def _close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._follower.finish()
-            self._stack.close()
+            with self._stack:
+                self._follower.finish()
 
 
 class _RunningStudy(Protocol):
@@ -119,13 +125,17 @@ class _RunningStudy(Protocol):
 class _LocalStudy:
     """A study plugin in this process."""
 
-    def __init__(self, scheduler: Any, spec: StudySpec) -> None:
+    def __init__(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+
+    def begin(self, spec: StudySpec) -> None:
         from distributed.utils import sync
 
         from daskhpo.executors.dask.scheduler_plugin import StudyPlugin
 
         self._plugin = StudyPlugin(spec)
-        sync(scheduler.loop, scheduler.register_scheduler_plugin, self._plugin, idempotent=False)
+        register = self._scheduler.register_scheduler_plugin
+        sync(self._scheduler.loop, register, self._plugin, idempotent=False)
 
     @property
     def error(self) -> BaseException | None:
@@ -141,13 +151,15 @@ class _LocalStudy:
 class _RemoteStudy:
     """A study plugin in another process, the scheduler's, and a connection to it."""
 
-    def __init__(self, client: Any, spec: StudySpec) -> None:
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.error: BaseException | None = None
+
+    def begin(self, spec: StudySpec) -> None:
         from daskhpo.executors.dask.scheduler_plugin import StudyPlugin
 
         plugin = StudyPlugin(spec)
-        self._client = client
-        self.error: BaseException | None = None
-        client.register_plugin(plugin, name=plugin.name)
+        self._client.register_plugin(plugin, name=plugin.name)
         self._comm = self._sync(self._connect, plugin.name)
 
     def is_finished(self, seconds: float) -> bool:
@@ -220,11 +232,13 @@ def start(
             pickled,
         )
         scheduler = getattr(client.cluster, "scheduler", None)
-        remote: _RunningStudy
-        if isinstance(scheduler, Scheduler):
-            remote = _LocalStudy(scheduler, spec)
-        else:
-            remote = _RemoteStudy(client, spec)
+        is_here = isinstance(scheduler, Scheduler)
+        remote = _LocalStudy(scheduler) if is_here else _RemoteStudy(client)
+        try:
+            completed(partial(remote.begin, spec))
+        except KeyboardInterrupt:
+            remote.stop("Ctrl-C")
+            raise
         info = StudyInfo(
             directory.name,
             directory,
@@ -281,4 +295,6 @@ def _client(given: Any, stack: contextlib.ExitStack) -> Any:
 
     if isinstance(given, Client):
         return given
-    return stack.enter_context(Client(given, set_as_default=False))
+    client = completed(partial(Client, given, set_as_default=False))
+    stack.callback(completed, client.close)  # half closed, it would wait for the cluster's end
+    return client

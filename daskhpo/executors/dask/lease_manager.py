@@ -16,6 +16,7 @@ from distributed.scheduler import KilledWorker
 from daskhpo._version import __version__
 from daskhpo.cluster.supply import SUPPLY, WorkerOutlook, WorkerSupply
 from daskhpo.core.errors import NoSuitableWorkers, StudyFailed
+from daskhpo.core.resource_names import hint, meant
 from daskhpo.executors.dask.broker import Broker
 from daskhpo.executors.dask.channel import FatalError, Inbox, LeaseLost, ReleaseSlot, RequestStop
 from daskhpo.executors.dask.demand import Demand, is_adaptive, removable
@@ -309,6 +310,9 @@ class LeaseManager:
     async def _watch_worker_count(self) -> None:
         """Say why no worker runs a trial; give up if none will, or after `worker_timeout`."""
         limit = self._spec.options.worker_timeout
+        if any(meant(name) for name in self._unknown()):  # waiting would not help
+            self._inbox.put(FatalError(NoSuitableWorkers(self._shortage(self._outlook()))))
+            return
         since, said, said_at = time.monotonic(), "", -math.inf
         while True:
             now = time.monotonic()
@@ -336,13 +340,21 @@ class LeaseManager:
             + (f" is not used: {self._unfit[address]}" if address in self._unfit else "")
             for address, state in self._scheduler.workers.items()
         ]
-        if not offers and outlook.why:
+        meaning = hint(self._unknown(), self._offered())
+        if not (offers or meaning) and outlook.why:
             return f"there is no worker: {outlook.why}"
         shown = "; ".join(offers[:8]) + (f"; and {len(offers) - 8} more" if offers[8:] else "")
-        return (
-            f"no worker offers what a trial needs: resources={self._resources}. "
-            f"Workers: {shown or 'none yet'}" + (f". {outlook.why}" if outlook.why else "")
+        return f"no worker offers what a trial needs: resources={self._resources}. " + "; ".join(
+            filter(None, (f"Workers: {shown or 'none yet'}", meaning, outlook.why))
         )
+
+    def _offered(self) -> set[str]:
+        return {name for worker in self._scheduler.workers.values() for name in worker.resources}
+
+    def _unknown(self) -> list[str]:
+        """Return the names of resources that no worker offers."""
+        own = {"cpu", "gpu"} | self._offered()
+        return [name for name in self._resources if name not in own]
 
 
 def _cannot_run(error: Exception) -> str:

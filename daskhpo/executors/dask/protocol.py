@@ -186,7 +186,7 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class EndProcess:
-    """End this worker process at once: the study has given up the code that runs in it."""
+    """End this worker process at once: the study has given up the code in it."""
 
     reason: str
 

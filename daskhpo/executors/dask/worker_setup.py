@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from typing import Any
@@ -13,6 +14,7 @@ def dask_setup(worker: Any) -> None:
     """Set up a worker process; Dask calls this before the worker takes tasks."""
     ignore_sigint()
     send_output()
+    keep_end_quiet(worker)
 
 
 def configured_preload() -> list[str]:
@@ -27,3 +29,13 @@ def ignore_sigint() -> None:
     """Ignore SIGINT: Ctrl-C in the terminal must only reach the study's own process."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def keep_end_quiet(worker: Any) -> None:
+    """Keep back what Dask logs while the worker closes, such as cancelled tasks."""
+
+    def is_open(record: logging.LogRecord) -> bool:
+        return worker.status.name not in ("closing", "closing_gracefully", "closed")
+
+    for handler in logging.getLogger("distributed").handlers:
+        handler.addFilter(is_open)

@@ -14,6 +14,7 @@ from daskhpo.core.arguments import check_list, check_path, plain_number, shown
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.plain import to_python
 from daskhpo.core.space import Space
+from daskhpo.core.study_folders import MANIFEST, no_study
 from daskhpo.core.types import Config
 from daskhpo.searchers.gp.dataset import Observation
 
@@ -118,6 +119,8 @@ def past_rows(
 
 def _read(directory: Path) -> list[Past]:
     """Read results of a study: a loss at each decision on a trial, and at its end."""
+    if not (directory / MANIFEST).exists():
+        raise ValueError(f"warm_start={str(directory)!r}: {no_study(directory)}")
     try:
         manifest = json.loads((directory / "study.json").read_text())
         lines = (directory / "journal.jsonl").read_text().splitlines()

@@ -321,12 +321,23 @@ def test_a_resource_that_no_worker_offers_is_named_with_what_they_offer(
         )
 
 
+def test_a_misspelt_resource_is_not_waited_for(client: Client, make_study: Any) -> None:
+    with pytest.raises(NoSuitableWorkers, match="did you mean 'gpu' in the place of 'gpus'"):
+        make_study(slow).run(num_trials=1, resources={"gpus": 1}, client=client, progress=False)
+
+
 def test_an_embedded_cluster_says_at_once_that_a_trial_does_not_fit(
     make_study: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    for resources in ({"gpu": 1}, {"cpu": 10_000}, {"tpu": 1}):
-        with pytest.raises(NoSuitableWorkers, match="do not fit this machine"):
+    for resources, said in (
+        ({"gpu": 1}, "do not fit this machine"),
+        ({"cpu": 10_000}, "do not fit this machine"),
+        ({"tpu": 1}, "offer cpu and gpu, and no 'tpu'; pass a Dask cluster"),
+        ({"cpus": 1}, "did you mean 'cpu' in the place of 'cpus'"),
+        ({"mem": 8}, "a trial has the memory of its worker"),
+    ):
+        with pytest.raises(NoSuitableWorkers, match=said):
             make_study(slow).run(num_trials=1, resources=resources, progress=False)
 
 

@@ -1,16 +1,25 @@
-"""A script without a main guard is told so in one sentence, before any process starts."""
+"""A script without a main guard is told so in one sentence, before any process starts.
+
+What was piped or typed needs no guard: there is no file that workers could run again.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import types
+from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from daskhpo.executors.dask.main_module import hidden_main
+
 HEAD = """
 import multiprocessing
-from daskhpo.executors.dask.local import check_main_guard
+from daskhpo.executors.dask.main_module import check_main_guard
 
 def main():
     check_main_guard()
@@ -56,9 +65,64 @@ def test_a_script_without_a_guard_is_refused_in_one_sentence(end: str, tmp_path:
     )
 
 
-def test_code_without_a_file_passes() -> None:
-    code = HEAD + "main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+STUDY = """
+import atexit, time
+from daskhpo import Study
+from daskhpo.schedulers import FIFO
+from daskhpo.space import Real
+
+def train(config, trial):
+    atexit.register(time.sleep, 60)
+    trial.report({"loss": config["x"]})
+
+study = Study(train, {"x": Real(0, 1)}, "loss", scheduler=FIFO(1), name="piped")
+print(study.run(2, max_concurrent=1).num_trials, "trials")
+"""
+
+
+def without_file(code: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        input=code,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        **options,
     )
+
+
+@pytest.mark.parametrize("arguments", [["-"], [], ["-c", HEAD + "main()"]], ids=["-", "", "-c"])
+def test_code_without_a_file_passes(arguments: list[str]) -> None:
+    done = without_file(HEAD + "main()", *arguments)
     assert done.stdout == "passed\n", done.stderr
+
+
+@pytest.mark.parametrize("path", ["<stdin>", "/dev/fd/63", "/nowhere/deleted.py"])
+def test_workers_do_not_look_for_a_script_that_is_no_file(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = types.ModuleType("__main__")
+    main.__file__ = path
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    with hidden_main():
+        assert "init_main_from_path" not in get_preparation_data("worker")
+    assert main.__file__ == path
+
+
+def test_workers_find_a_script_that_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = types.ModuleType("__main__")
+    main.__file__ = __file__
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    with hidden_main():
+        assert get_preparation_data("worker")["init_main_from_path"] == __file__
+
+
+@pytest.mark.cluster
+def test_a_piped_study_runs_and_prints_nothing_of_dask_though_its_worker_is_slow_to_end(
+    tmp_path: Path,
+) -> None:
+    done = without_file(STUDY, "-", cwd=tmp_path)
+    assert done.stdout == "2 trials\n", done.stderr
+    assert all(line.startswith("piped") for line in done.stderr.splitlines()), done.stderr
