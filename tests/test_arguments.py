@@ -265,7 +265,7 @@ RUN = {
     "step_timeout": DURATIONS_OR_NONE,
     "memory_limit": (
         [None, "8 GB", "512MiB", 2**30, np.int64(2**30)],
-        [0, 1000, -1, "much", "8 GHz", 1.5, NAN, True, [], "1e30 TB"],
+        [0, -1, "much", "8 GHz", 1.5, NAN, True, [], "1e30 TB"],
     ),
     "reuse_actors": BOOLS,
     "verify_reuse": BOOLS,

@@ -88,6 +88,16 @@ class StudyFailed(DaskhpoError, RuntimeError):
     """A study could not continue; the message gives the cause, and what was kept."""
 
 
+class JournalNotWritten(OSError, StudyFailed):
+    """A study's journal cannot be written; what it has is intact."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.filename} cannot be written: {self.strerror}. What was reported before is in "
+            "it: make the file system work again, then resume the study"
+        )
+
+
 class MetricError(DaskhpoError, ValueError):
     """A report is not a flat dict of numbers that contains the study's metric."""
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from daskhpo.atomic_files import naming
-from daskhpo.core.errors import JournalCorrupt
+from daskhpo.atomic_files import naming, write_file
+from daskhpo.core.errors import JournalCorrupt, JournalNotWritten, StudyFailed
 from daskhpo.core.events import (
     AttemptLost,
     Deleted,
@@ -42,7 +46,14 @@ from daskhpo.core.types import (
     Stop,
 )
 
+logger = logging.getLogger("daskhpo")
+
 SYNC_SECONDS = 1.0
+WAIT_SECONDS = 60.0  # for a file system to work again
+PASSING = {  # errors that a file server, a quota or a full disk may cause for a while
+    *(errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOSPC, errno.EDQUOT),
+    *(errno.EBUSY, errno.ENOLCK, errno.EREMOTEIO, errno.EHOSTDOWN, errno.ENETDOWN),
+}
 
 
 class FileJournal:
@@ -53,20 +64,25 @@ class FileJournal:
 
     Parameters
     ----------
-    path : the file; created if it does not exist. A last line that a crash cut short is removed.
+    path : the file; created if it does not exist. One that exists is replaced by a copy without a
+        last line that a crash cut short: a process that has it open, and was asleep when it lost
+        the study, then writes to a file without a name.
 
     Raises
     ------
-    OSError : by :meth:`flush` and :meth:`close`: the file cannot be written, or the last sync
-        failed. Records that were read back before are valid.
+    JournalNotWritten : by :meth:`flush` and :meth:`close`: the file cannot be written for
+        `WAIT_SECONDS`, or the last sync failed.
+    StudyFailed : by :meth:`flush`: another process took the study over, or the file is gone.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        _cut_torn_line(path)
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        if path.exists():
+            whole, _, _ = path.read_bytes().rpartition(b"\n")
+            write_file(path, whole + b"\n" * bool(whole), path.stat().st_mode & 0o777)
+        self._open()
         self._buffer: list[str] = []
-        self._problem: OSError | None = None
+        self._problem: JournalNotWritten | None = None
         self._unsynced, self._closing = threading.Event(), threading.Event()
         self._syncer = threading.Thread(target=self._sync, name="daskhpo-sync", daemon=True)
         self._syncer.start()
@@ -82,9 +98,7 @@ class FileJournal:
         self._buffer.append("")
         data = "\n".join(self._buffer).encode()
         self._buffer.clear()
-        with naming(self.path):
-            while data:  # a signal or a full disk may cut a write short
-                data = data[os.write(self._fd, data) :]
+        self._write(data)
         self._unsynced.set()
 
     def close(self) -> None:
@@ -99,6 +113,58 @@ class FileJournal:
         if self._problem is not None:
             raise self._problem
 
+    def _open(self) -> None:
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        found = os.fstat(self._fd)
+        self._file, self._size = (found.st_dev, found.st_ino), found.st_size
+
+    def _write(self, data: bytes) -> None:
+        """Append data; wait for a file system that fails for a while."""
+        began, pause, written, has_warned = time.monotonic(), 0.05, 0, False
+        while True:
+            try:
+                self._check_place()
+                while written < len(data):  # a signal or a full disk may cut a write short
+                    written += os.write(self._fd, data[written:])
+                self._size += len(data)
+                return
+            except OSError as error:
+                if error.errno not in PASSING or time.monotonic() - began >= WAIT_SECONDS:
+                    raise JournalNotWritten(error.errno, error.strerror, str(self.path)) from error
+                if not has_warned:
+                    logger.warning(
+                        "%s cannot be written: %s; the study waits", self.path, error.strerror
+                    )
+                has_warned = True
+                time.sleep(pause)
+                pause = min(2 * pause, 5.0)
+                self._cut_back(self._size + written)
+
+    def _check_place(self) -> None:
+        """Check that the name still belongs to the file that is open here."""
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            raise StudyFailed(
+                f"{self.path} is gone: the study's directory was moved or removed. Move it back "
+                "and resume the study, or resume it where it is now"
+            ) from None
+        if (found.st_dev, found.st_ino) != self._file:
+            raise StudyFailed(f"another process took over {self.path.parent}")
+
+    def _cut_back(self, size: int) -> None:
+        """Remove what a failed write may have left after so many bytes."""
+        try:
+            if os.fstat(self._fd).st_size != size:
+                os.ftruncate(self._fd, size)
+        except OSError as error:
+            if error.errno == errno.ESTALE:  # a server that restarted no longer knows the handle
+                with contextlib.suppress(OSError):
+                    whole, file = self._size, self._file
+                    os.close(self._fd)
+                    self._open()
+                    self._size, self._file = whole, file
+
     def _sync(self) -> None:
         try:
             with naming(self.path):
@@ -108,7 +174,7 @@ class FileJournal:
                     os.fsync(self._fd)
                 os.fsync(self._fd)
         except OSError as error:
-            self._problem = error
+            self._problem = JournalNotWritten(error.errno, error.strerror, str(self.path))
 
 
 def read_journal(path: Path) -> Iterator[Record]:
@@ -129,25 +195,6 @@ def read_journal(path: Path) -> Iterator[Record]:
                     f"{path}, line {number} cannot be read ({error!r}): {line[:80]!r}. "
                     "Restore the file from a copy, or remove that line and all lines after it"
                 ) from error
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Cut off an incomplete last line; nothing was done about its record yet."""
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        position = end
-        while position > 0:
-            step = min(position, 4096)
-            position -= step
-            file.seek(position)
-            newline = file.read(step).rfind(b"\n")
-            if newline >= 0:
-                position += newline + 1
-                break
-        if position < end:
-            file.truncate(position)
 
 
 # -- records as JSON -----------------------------------------------------------------------------

@@ -85,7 +85,7 @@ class StudyLock:
         """Release the lock."""
         self._released.set()
         self._thread.join()
-        if self._is_mine():
+        if self.is_mine():
             with contextlib.suppress(FileNotFoundError):
                 self.path.unlink()
 
@@ -132,14 +132,15 @@ class StudyLock:
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):
-            if not self._is_mine():
+            if not self.is_mine():
                 if self._on_lost is not None:
                     self._on_lost()
                 return
             with contextlib.suppress(OSError):  # a file server may be unreachable for a while
                 os.utime(self.path)
 
-    def _is_mine(self) -> bool:
+    def is_mine(self) -> bool:
+        """Return True unless the lock was certainly lost."""
         try:
             return bool(json.loads(self.path.read_text()).get("token") == self.token)
         except FileNotFoundError:

@@ -136,7 +136,7 @@ class RunOptions:
             max_failures=check_int("max_failures", self.max_failures, at_least=0),
             max_failed_trials=check_int("max_failed_trials", self.max_failed_trials, at_least=0),
             step_timeout=optional(check_duration, "step_timeout", self.step_timeout),
-            memory_limit=optional(check_bytes, "memory_limit", self.memory_limit, at_least=2**20),
+            memory_limit=optional(check_bytes, "memory_limit", self.memory_limit, at_least=1),
             reuse_actors=check_bool("reuse_actors", self.reuse_actors),
             verify_reuse=check_bool("verify_reuse", self.verify_reuse),
         )

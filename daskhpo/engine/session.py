@@ -14,7 +14,7 @@ from typing import Any, Literal
 from daskhpo._version import __version__
 from daskhpo.atomic_files import flush_folder, write_file
 from daskhpo.core.commands import Command
-from daskhpo.core.errors import StudyExists, StudyFailed, StudyMismatch
+from daskhpo.core.errors import StudyExists, StudyFailed, StudyLocked, StudyMismatch
 from daskhpo.core.events import Record, SessionStarted, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.study_folders import MANIFEST, no_study
@@ -80,6 +80,8 @@ class Session:
             problem = as_recorded(directory, problem)
             self.journal = FileJournal(path)
             try:
+                if not self.lock.is_mine():  # this process slept since it took the lock
+                    raise StudyLocked(f"another process took over {directory}")
                 last = _LastTime(read_journal(path))
                 self.coordinator: Coordinator = replay(problem, last, self.journal)
                 self.began_at: float = last.seconds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daskhpo.core.errors import JournalCorrupt
+from daskhpo.core.errors import JournalCorrupt, StudyFailed
 from daskhpo.core.events import (
     AttemptLost,
     Deleted,
@@ -46,6 +48,7 @@ from daskhpo.core.types import (
     Stop,
     WritePolicy,
 )
+from daskhpo.engine import journal as journal_module
 from daskhpo.engine.journal import FileJournal, decode_record, encode_record, read_journal
 
 numbers = st.integers(0, 10**6)
@@ -252,3 +255,99 @@ journal.close()
     n_kept, problem = told.stdout.split(maxsplit=1)
     assert problem.strip() == "File too large"
     assert len(list(read_journal(path))) == int(n_kept)
+
+
+# -- file systems that fail, and studies that were taken over -------------------------------------
+
+
+class Failing:
+    """`os.write` that fails at some calls, and may write a part before that."""
+
+    def __init__(self, *errors: int | None, partly: bool = False) -> None:
+        self.errors, self.partly, self.write = list(errors), partly, os.write
+
+    def __call__(self, handle: int, data: bytes) -> int:
+        number = self.errors.pop(0) if self.errors else None
+        if number is None:
+            return self.write(handle, data)
+        if self.partly:
+            self.write(handle, data[:7])
+        raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("partly", [False, True])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT])
+def test_a_file_system_that_fails_for_a_while_is_waited_for(
+    number, partly, tmp_path, monkeypatch, caplog
+):
+    journal = FileJournal(tmp_path / "journal.jsonl")
+    journal.append(A)
+    journal.flush()
+    journal.append(B)
+    journal.append(C)
+    monkeypatch.setattr(os, "write", Failing(number, number, partly=partly))
+    journal.flush()
+    journal.close()
+    assert list(read_journal(journal.path)) == [A, B, C]
+    assert caplog.text.count("cannot be written") == 1
+    assert str(journal.path) in caplog.text
+
+
+def test_one_that_fails_for_good_is_named_and_what_was_written_stands(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal_module, "WAIT_SECONDS", 0.1)
+    journal = FileJournal(tmp_path / "journal.jsonl")
+    journal.append(A)
+    journal.flush()
+    journal.append(B)
+    failing = Failing(*[errno.EIO] * 99, partly=True)
+    monkeypatch.setattr(os, "write", failing)
+    with pytest.raises(StudyFailed, match=r"journal\.jsonl cannot be written: Input/output error"):
+        journal.flush()
+    failing.errors.clear()
+    assert list(read_journal(journal.path)) == [A]
+    with contextlib.suppress(OSError):
+        journal.close()
+    write(journal.path, C)
+    assert list(read_journal(journal.path)) == [A, C]
+
+
+def test_a_writer_that_slept_while_the_study_was_taken_over_writes_nothing(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    sleeper = FileJournal(path)
+    sleeper.append(A)
+    sleeper.flush()
+    sleeper.append(StopRequested("it wakes", 9.0))
+    owner = FileJournal(path)
+    owner.append(B)
+    owner.flush()
+    with pytest.raises(StudyFailed, match=f"another process took over {tmp_path}"):
+        sleeper.flush()
+    os.write(sleeper._fd, b"what it had begun to write\n")  # between its check and its write
+    owner.append(C)
+    owner.close()
+    assert list(read_journal(path)) == [A, B, C]
+
+
+def test_a_directory_that_is_moved_away_ends_the_study_and_is_not_made_anew(tmp_path):
+    path = tmp_path / "here" / "journal.jsonl"
+    path.parent.mkdir()
+    journal = FileJournal(path)
+    journal.append(A)
+    journal.flush()
+    path.parent.rename(tmp_path / "there")
+    journal.append(B)
+    with pytest.raises(StudyFailed, match="is gone: the study's directory was moved or removed"):
+        journal.flush()
+    assert not path.parent.exists()
+    assert list(read_journal(tmp_path / "there" / "journal.jsonl")) == [A]
+
+
+def test_the_next_writer_keeps_the_content_and_the_mode(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    write(path, A, B)
+    path.chmod(0o640)
+    journal = FileJournal(path)
+    journal.append(C)
+    journal.close()
+    assert list(read_journal(path)) == [A, B, C]
+    assert path.stat().st_mode & 0o777 == 0o640

@@ -238,7 +238,8 @@ def test_of_many_processes_after_a_dead_holder_exactly_one_wins(tmp_path):
     for round_ in range(3):
         directory = tmp_path / str(round_)
         directory.mkdir()
-        write_lock(directory, host=socket.gethostname(), pid=2**22 + 1)
+        here = {"host": socket.gethostname(), "machine": lock_module._machine()}
+        write_lock(directory, **here, pid=2**22 + 1)
         racers = [holding(directory, stderr=subprocess.DEVNULL) for _ in range(n)]
         try:
             for racer in racers:
@@ -270,7 +271,7 @@ def test_who_looked_before_another_took_over_removes_nothing(tmp_path, monkeypat
     monkeypatch.setattr(StudyLock, "_create", late)
     with pytest.raises(StudyLocked, match=f"process {os.getpid()}"):
         StudyLock(tmp_path)
-    assert others[0]._is_mine()
+    assert others[0].is_mine()
     others[0].release()
     assert files(tmp_path) == []
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,3 +143,26 @@ def test_the_guardian_needs_nothing_but_python() -> None:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env={"HOME": "/"})
     assert (done.returncode, done.stderr) == (0, "")
     assert Path(guardian.__file__).exists()
+
+
+def test_a_worker_that_is_stopped_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from daskhpo.executors.dask import guardian
+
+    monkeypatch.setattr(guardian, "CHECK_PROCESS_SECONDS", 0.05)
+    with subprocess.Popen(["sleep", "600"]) as child:
+        start = guardian.start_of(child.pid)
+        os.kill(child.pid, signal.SIGSTOP)
+        guardian.wait_for(child.pid, start, patience=0.2)
+        assert child.wait(30) == -signal.SIGKILL
+
+
+def test_a_worker_that_goes_on_in_time_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    from daskhpo.executors.dask import guardian
+
+    monkeypatch.setattr(guardian, "CHECK_PROCESS_SECONDS", 0.05)
+    with subprocess.Popen(["sh", "-c", "kill -STOP $$; exit 3"]) as child:
+        start = guardian.start_of(child.pid)
+        wake = threading.Timer(0.3, os.kill, (child.pid, signal.SIGCONT))
+        wake.start()
+        guardian.wait_for(child.pid, start, patience=30)
+        assert child.wait(30) == 3
