@@ -1,18 +1,22 @@
-"""dask-jobqueue's cluster and job, with daskhpo's calls of Slurm's commands.
-
-Importing dask-jobqueue replaces the handler of SIGINT: import this module by
-:func:`daskhpo.cluster.slurm.cluster_class`.
-"""
+"""dask-jobqueue's cluster and job, with daskhpo's calls of Slurm's commands."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
-from dask_jobqueue.slurm import SLURMCluster, SLURMJob
 from distributed import Status
 
 from daskhpo.cluster.registry import JobRegistry
+
+_handler = signal.getsignal(signal.SIGINT)
+try:  # it replaces the handler of SIGINT, and can only be imported in the main thread
+    from dask_jobqueue.slurm import SLURMCluster, SLURMJob
+finally:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _handler)
 
 
 class RegisteredJob(SLURMJob):  # type: ignore[misc]

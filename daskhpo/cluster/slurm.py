@@ -6,7 +6,6 @@ import inspect
 import re
 import shlex
 import shutil
-import signal
 import sys
 import threading
 import uuid
@@ -291,18 +290,13 @@ def _job_kinds() -> Sequence[type]:
 
 
 def cluster_class() -> Any:
-    """Import our ``SLURMCluster``; restore the handler of SIGINT it replaces."""
-    if "dask_jobqueue" not in sys.modules:
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError(
-                "slurm_cluster was called in a thread, but dask-jobqueue can be imported only in "
-                "the main thread: call it there, or `import dask_jobqueue` there first"
-            )
-        handler = signal.getsignal(signal.SIGINT)
-        try:
-            import dask_jobqueue  # noqa: F401
-        finally:
-            signal.signal(signal.SIGINT, handler)
+    """Import our ``SLURMCluster``; dask-jobqueue wants the main thread for that."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if "dask_jobqueue" not in sys.modules and not is_main:
+        raise RuntimeError(
+            "slurm_cluster was called in a thread, but dask-jobqueue can be imported only in "
+            "the main thread: call it there, or `import dask_jobqueue` there first"
+        )
     from daskhpo.cluster.jobqueue import RegisteredCluster
 
     return RegisteredCluster

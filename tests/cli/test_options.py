@@ -46,6 +46,7 @@ JOB_TIMES = (["12h", "1-00:00:00", "3600s"], ["soon", "1h1h", "", "90"])
 FLAG: tuple[list[str], list[str]] = ([""], [])
 WORDS = (["gpu", "a-b"], ["a b", "", "a\nb"])
 LINES = (["-C gpu", "module load cuda"], ["a\x1bb", ""])
+DIRECTIVES = (["-C gpu", "--exclusive"], ["module load cuda", "-t 5", "--array=1-9", "a\x1bb", ""])
 SIZES = (["4GB", "512 MiB"], ["", "a\nb"])
 STUDIES = (
     ["tune.py:study"],
@@ -66,6 +67,8 @@ RUN = {
     "--fail-fast": FLAG,
     "--max-failures": FROM_ZERO,
     "--max-failed-trials": FROM_ZERO,
+    "--step-timeout": DURATIONS,
+    "--memory-limit": (["8GB", "512 MiB"], ["much", "0", "-1", ""]),
     "--reuse-actors": FLAG,
     "--verify-reuse": FLAG,
 }
@@ -104,7 +107,7 @@ TABLE: dict[str, tuple[list[str], Rows]] = {
             "--account": WORDS,
             "--cores": COUNTS,
             "--memory": SIZES,
-            "--directive": LINES,
+            "--directive": DIRECTIVES,
             "--prologue": LINES,
             "--chain": COUNTS,
             "--one-allocation": FLAG,
@@ -157,9 +160,10 @@ TABLE: dict[str, tuple[list[str], Rows]] = {
             "--gres": (["gpu:a100:2"], ["", "a\nb"]),
             "--cores": COUNTS,
             "--memory": SIZES,
-            "--directive": (LINES[0][:1], LINES[1]),
+            "--directive": DIRECTIVES,
             "--prologue": LINES,
             "--python": (["python3"], ["", "a\nb"]),
+            "--container": (["docker://a", "/"], ["nowhere.sif", "--nv", "", "a\nb"]),
             "--shared": (["runs", "."], ["", "a\nb"]),
             "--interface": (["ib0"], ["", "a b", "a\nb"]),
             "--fast": FLAG,

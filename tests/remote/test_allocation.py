@@ -72,7 +72,7 @@ def test_a_job_whose_steps_all_fail_ends(tmp_path, monkeypatch):
         time.sleep(0.01)
     steps.stop_restarting()
     steps.close()
-    with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as cluster:
         cluster.scheduler.extensions[SUPPLY] = steps
         study = Study(
             lambda config: 1.0,

@@ -103,7 +103,7 @@ def train(config, trial):
 
 
 def test_a_study_knows_its_jobs_and_what_they_cost(slurm_with_accounts, tmp_path, capsys):
-    with LocalCluster(n_workers=0, dashboard_address=None, host="127.0.0.1") as cluster:
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster:
         path = os.pathsep.join(p for p in sys.path if p)
         places = {"folder": tmp_path, "path": path, "python": sys.executable}
         script = WORKER.format(**places, address=cluster.scheduler_address)

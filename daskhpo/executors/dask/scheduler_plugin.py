@@ -146,6 +146,9 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
     async def _release(self) -> None:
         self._server.close()
         await self._leases.close()
+        if self.error is None and not self._leases.busy_workers:
+            # a write that was in flight when its trial ended belongs to no trial
+            await asyncio.to_thread(self._session.clean, self.spec.store)
         try:
             await asyncio.to_thread(self._session.close)
         except Exception as error:  # such as a full disk; earlier records are intact

@@ -74,7 +74,9 @@ def test_an_adaptive_cluster_grows_and_shrinks_with_a_study(
             time.sleep(0.02)  # the worker of the other trial is closed meanwhile
         trial.report({"loss": float(trial.id)})
 
-    with LocalCluster(n_workers=0, threads_per_worker=2, dashboard_address=None) as cluster:
+    with LocalCluster(
+        n_workers=0, threads_per_worker=2, dashboard_address="127.0.0.1:0"
+    ) as cluster:
         scheduler = cluster.scheduler
         handle = make_study(train, FIFO(1)).start(num_trials=2, client=cluster, progress=False)
         wait_for(lambda: len(scheduler.unrunnable) == 2, "two tasks that wait for workers")

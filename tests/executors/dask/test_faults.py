@@ -286,7 +286,7 @@ def test_a_worker_with_other_software_is_named_and_not_used(
     without = "import sys; sys.modules['daskhpo'] = None\n"
     older = "import daskhpo.executors.dask.environment as it; it.__version__ = '0.0.7'\n"
     preloads = {0: [without], 1: [older], 2: []}
-    with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as cluster:
         assert isinstance(cluster, SpecCluster)
         for number, preload in preloads.items():
             options = {"nthreads": 1, "preload": preload}

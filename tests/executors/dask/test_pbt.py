@@ -248,7 +248,7 @@ def shaped_study(trainable: Any, tmp_path: Any, scheduler: Any = None) -> Study:
 def test_mutations_that_would_change_shapes_are_refused_before_anything_starts(
     tmp_path: Any,
 ) -> None:
-    message = r"mutations: width would change the shape of Declared's.*only \['lr'\]"
+    message = r"mutations: width would change the shape of Declared's.*only lr,"
     with pytest.raises(ValueError, match=message):
         shaped_study(Declared, tmp_path)
     with pytest.raises(ValueError, match=message):
