@@ -158,7 +158,7 @@ class _RemoteStudy:
     def begin(self, spec: StudySpec) -> None:
         from daskhpo.executors.dask.scheduler_plugin import StudyPlugin
 
-        plugin = StudyPlugin(spec)
+        plugin = StudyPlugin(spec, is_remote=True)
         self._client.register_plugin(plugin, name=plugin.name)
         self._comm = self._sync(self._connect, plugin.name)
 

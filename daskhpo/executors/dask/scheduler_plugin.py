@@ -29,6 +29,8 @@ from daskhpo.executors.dask.server import Server
 
 logger = logging.getLogger("daskhpo")
 
+CLIENT_SECONDS = 60.0  # for a client in another process to connect to a session that has ended
+
 
 @dataclass(frozen=True)
 class StudySpec:
@@ -46,10 +48,15 @@ class StudySpec:
 
 
 class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
-    """One session of a study inside a Dask scheduler."""
+    """One session of a study inside a Dask scheduler.
 
-    def __init__(self, spec: StudySpec) -> None:
-        self.spec = spec
+    Parameters
+    ----------
+    is_remote : True: the user's process is another one than the scheduler's.
+    """
+
+    def __init__(self, spec: StudySpec, *, is_remote: bool = False) -> None:
+        self.spec, self.is_remote = spec, is_remote
         self.name = f"daskhpo-{spec.directory.name}-{uuid.uuid4().hex[:8]}"
 
     # -- in the scheduler's event loop -----------------------------------------------------------
@@ -157,7 +164,10 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
             logger.warning("the code of ended trials still runs on %s", ", ".join(busy))
             self.finished.set()
             await self._leases.wait()
-        self._scheduler.handlers.pop(self.name, None)
+        # A client in another process may connect only now, to hear how the session has ended.
+        self._loop.call_later(
+            CLIENT_SECONDS if self.is_remote else 0, self._scheduler.handlers.pop, self.name, None
+        )
         self._scheduler.plugins.pop(self.name, None)
         await self._client.close()
 

@@ -94,6 +94,8 @@ def test_a_scheduler_in_another_process_runs_the_coordinator(
         with pytest.raises(FileExistsError, match=r"resume"):
             study.run(num_trials=12, client=client, progress=False)
         assert len(study.extend(15, client=client, progress=False).trials()) == 15
+        for _ in range(5):  # such a session ends before the client has connected to it
+            assert len(study.resume(num_trials=15, client=client, progress=False).trials()) == 15
 
 
 def test_same_seed_gives_the_same_configurations(client: Client, make_study: Any) -> None:
