@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, even after a kill or a power cut.
+"""Files that appear complete or not at all, even after a kill or a power cut; safe reads.
 
 A file is written under a temporary name in its folder (``<name>.<random>.partial``), flushed to
 the disk and renamed. The new name survives a power cut only after its folder is flushed, too
@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 PARTIAL = ".partial"
+MAX_SMALL = 2**26  # bytes of a file that is read as a whole, and of a line
 # No hard link: other file system, links not supported, too many links, or not permitted.
 NO_LINKS = (
     *(errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS),
@@ -65,6 +68,36 @@ def write_file(path: Path, data: str | bytes, mode: int = 0o666) -> None:
     """
     with replacing([path]) as (partial,):
         _write_new(partial, data, mode)
+
+
+def open_plain(path: Path) -> IO[bytes]:
+    """Open a file for reading; never waits, as the open of a pipe would.
+
+    Raises
+    ------
+    OSError : it cannot be read, or is no plain file: a pipe, a device, a folder.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(
+            errno.EINVAL, "it is no plain file, but a folder, a pipe or a device", str(path)
+        )
+    return os.fdopen(handle, "rb")
+
+
+def read_small(path: Path) -> bytes:
+    """Return the content of a small plain file.
+
+    Raises
+    ------
+    OSError : it cannot be read, is no plain file, or has more than `MAX_SMALL` bytes.
+    """
+    with open_plain(path) as file:
+        data = file.read(MAX_SMALL + 1)
+    if len(data) > MAX_SMALL:
+        raise OSError(errno.EFBIG, f"it has more than {MAX_SMALL} bytes", str(path))
+    return data
 
 
 def write_private(path: Path, text: str) -> None:

@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from daskhpo import atomic_files
-from daskhpo.atomic_files import create_file, naming, replacing, write_file, write_private
+from daskhpo.atomic_files import (
+    create_file,
+    naming,
+    open_plain,
+    read_small,
+    replacing,
+    write_file,
+    write_private,
+)
 
 
 def fill(paths: list[Path], error: BaseException | None = None) -> None:
@@ -147,3 +155,30 @@ def test_a_file_on_a_full_disk_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"No space left.*full") as raised, naming(tmp_path / "full"):
         os.write(os.open("/dev/full", os.O_WRONLY), b"x")
     assert raised.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "link to a device"])
+def test_what_is_no_plain_file_is_not_read_and_not_waited_for(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path = Path("/dev/zero")
+        case "folder":
+            path.mkdir()
+        case _:
+            path.symlink_to("/dev/zero")
+    for read in (open_plain, read_small):
+        with pytest.raises(OSError, match="it is no plain file"):
+            read(path)
+
+
+def test_a_small_file_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic_files, "MAX_SMALL", 10)
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 10)
+    assert read_small(path) == b"x" * 10
+    path.write_bytes(b"x" * 11)
+    with pytest.raises(OSError, match="more than 10 bytes"):
+        read_small(path)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from daskhpo.atomic_files import naming, write_file
+from daskhpo.atomic_files import MAX_SMALL, naming, open_plain, write_file
 from daskhpo.core.errors import JournalCorrupt, JournalNotWritten, StudyFailed
 from daskhpo.core.events import (
     AttemptLost,
@@ -78,7 +78,8 @@ class FileJournal:
     def __init__(self, path: Path) -> None:
         self.path = path
         if path.exists():
-            whole, _, _ = path.read_bytes().rpartition(b"\n")
+            with open_plain(path) as file:
+                whole, _, _ = file.read().rpartition(b"\n")
             write_file(path, whole + b"\n" * bool(whole), path.stat().st_mode & 0o777)
         self._open()
         self._buffer: list[str] = []
@@ -184,13 +185,18 @@ def read_journal(path: Path) -> Iterator[Record]:
     ------
     JournalCorrupt : a complete line is damaged; the message gives its number.
     """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+    with open_plain(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_SMALL), b""), start=1):
+            if len(line) == MAX_SMALL:
+                raise JournalCorrupt(
+                    f"{path}, line {number} has more than {MAX_SMALL} bytes: this is no journal. "
+                    "Restore the file from a copy"
+                )
             if not line.endswith(b"\n"):
                 return
             try:
                 yield decode_record(line)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise JournalCorrupt(
                     f"{path}, line {number} cannot be read ({error!r}): {line[:80]!r}. "
                     "Restore the file from a copy, or remove that line and all lines after it"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from daskhpo.atomic_files import create_file
+from daskhpo.atomic_files import create_file, read_small
 from daskhpo.core.errors import StudyLocked
 
 logger = logging.getLogger("daskhpo")
@@ -142,7 +142,7 @@ class StudyLock:
     def is_mine(self) -> bool:
         """Return True unless the lock was certainly lost."""
         try:
-            return bool(json.loads(self.path.read_text()).get("token") == self.token)
+            return bool(json.loads(read_small(self.path)).get("token") == self.token)
         except FileNotFoundError:
             return False
         except (OSError, ValueError):  # unreadable at the moment: assume that it is still ours
@@ -216,7 +216,7 @@ def _age(path: Path) -> float | None:
 def _read(path: Path) -> dict[str, Any] | None:
     """Return the content of a lock file; None if it is missing, {} if it is invalid."""
     try:
-        holder = json.loads(path.read_text())
+        holder = json.loads(read_small(path))
     except FileNotFoundError:
         return None
     except ValueError:

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from daskhpo.atomic_files import read_small
+
 logger = logging.getLogger("daskhpo")
 
 REQUEST_POLL_SECONDS = 1.0
@@ -36,16 +38,16 @@ def requested_stop(directory: Path, recipient: str) -> str | None:
     # On NFS, opening an existing file shows what other hosts wrote to it. A new file in a
     # directory may stay invisible for half a minute.
     try:
-        lines = _path(directory).read_text().splitlines()
+        lines = read_small(_path(directory)).decode(errors="replace").splitlines()
     except FileNotFoundError:
         return None
     for line in lines:
         try:
             request = json.loads(line)
-        except ValueError:
-            continue  # it is still being written
-        if request["whom"] == recipient:
-            return str(request["stop"])
+        except (ValueError, RecursionError):
+            continue  # it is still being written, or damaged
+        if isinstance(request, dict) and request.get("whom") == recipient:
+            return str(request.get("stop", "a request without a reason"))
     return None
 
 

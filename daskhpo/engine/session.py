@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from daskhpo._version import __version__
-from daskhpo.atomic_files import flush_folder, write_file
+from daskhpo.atomic_files import flush_folder, read_small, write_file
 from daskhpo.core.commands import Command
 from daskhpo.core.errors import StudyExists, StudyFailed, StudyLocked, StudyMismatch
 from daskhpo.core.events import Record, SessionStarted, Suggested
@@ -261,11 +261,27 @@ def read_manifest(directory: Path) -> Manifest:
     path = directory / MANIFEST
     if not path.exists():
         raise FileNotFoundError(no_study(directory))
-    data = json.loads(path.read_text())
-    if data.pop("format") != DIRECTORY_FORMAT:
+    data = _object_in(path)
+    if data.pop("format", None) != DIRECTORY_FORMAT:
         raise StudyMismatch(f"{path} was written in another format; use the version that wrote it")
-    data.pop("version")
-    return Manifest(**data)
+    data.pop("version", None)
+    try:
+        manifest = Manifest(**data)
+        manifest.objective  # noqa: B018 - raises if metric or mode is none
+    except (TypeError, ValueError, AttributeError) as error:
+        raise StudyMismatch(f"{path} is damaged: {error}; restore it from a copy") from None
+    return manifest
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    """Return the content of a file with a JSON object."""
+    try:
+        data = json.loads(read_small(path))
+    except (ValueError, RecursionError) as error:
+        raise StudyMismatch(f"{path} is damaged: {error}; restore it from a copy") from None
+    if not isinstance(data, dict):
+        raise StudyMismatch(f"{path} is damaged: it holds no JSON object; restore it from a copy")
+    return data
 
 
 def check_manifest(directory: Path, problem: Problem) -> None:
@@ -317,7 +333,7 @@ def manifest_of(problem: Problem, source: str | None) -> Manifest:
 def _write_manifest(directory: Path, problem: Problem, source: str | None) -> None:
     path = directory / MANIFEST
     if path.exists():
-        data = json.loads(path.read_text())
+        data = _object_in(path)
         if data["source"] is not None or source is None:
             return
         data["source"] = source  # a script began it, the command line continues it

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from daskhpo.atomic_files import write_private
+from daskhpo.atomic_files import read_small, write_private
 from daskhpo.cluster.network import ssh_tunnel
 from daskhpo.engine.options import RunOptions
 
@@ -188,7 +188,7 @@ class JobDirectory:
 
     def _get(self, name: str) -> Any:
         try:
-            return json.loads((self.path / name).read_text())
+            return json.loads(read_small(self.path / name))
         except FileNotFoundError:
             return None
 

@@ -351,3 +351,20 @@ def test_the_next_writer_keeps_the_content_and_the_mode(tmp_path):
     journal.close()
     assert list(read_journal(path)) == [A, B, C]
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_without_lines_is_no_journal(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # a sparse one: eight kilobytes on the disk
+    with pytest.raises(JournalCorrupt, match="line 1 has more than 67108864 bytes"):
+        list(read_journal(path))
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"record":"began"}', "null", '{"record":[]}'])
+def test_whatever_a_line_holds_is_one_error_with_its_number(tmp_path, line):
+    path = tmp_path / "journal.jsonl"
+    write(path, A)
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(JournalCorrupt, match="line 2 cannot be read"):
+        list(read_journal(path))

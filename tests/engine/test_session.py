@@ -252,3 +252,12 @@ def test_what_a_finished_study_has_left_does_not_depend_on_the_order(tmp_path):
     assert list(as_recorded(tmp_path, turned).space) == ["a", "b"]
     assert as_recorded(tmp_path, problem) is problem
     assert as_recorded(tmp_path / "nowhere", turned) is turned
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "null", "{}", '{"format": 2}', '{"format": 2, "x": 1}', "[" * 99_999]
+)
+def test_a_damaged_manifest_is_named(text, tmp_path):
+    (tmp_path / "study.json").write_text(text)
+    with pytest.raises(StudyMismatch, match=r"study\.json (is damaged|was written in another)"):
+        read_manifest(tmp_path)
