@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, even after a kill or a power cut; safe reads.
+"""Files that appear complete or not at all, even after a kill or a power cut.
 
 A file is written under a temporary name in its folder (``<name>.<random>.partial``), flushed to
 the disk and renamed. The new name survives a power cut only after its folder is flushed, too
