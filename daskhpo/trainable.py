@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from daskhpo.core.types import Config
@@ -27,6 +27,7 @@ class TrialContext(Protocol):
     max_t : units at which it is fully trained.
     seed : an integer that depends on the study's seed and the trial alone.
     device : the slot's device: ``"cuda:0"`` (or another index) or ``"cpu"``.
+    devices : all of the slot's devices, of which ``device`` is the first.
     checkpoint : the state to continue from, or None.
     """
 
@@ -37,6 +38,9 @@ class TrialContext(Protocol):
     seed: int
     device: str
     checkpoint: State | None
+
+    @property
+    def devices(self) -> Sequence[str]: ...
 
     def report(
         self, metrics: Mapping[str, Any] | float, state: Callable[[], State] | None = None

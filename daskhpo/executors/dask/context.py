@@ -44,6 +44,11 @@ class Context:
     def checkpoint(self, state: Any) -> None:
         self._checkpoint, self.checkpoint_was_read = state, False
 
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """All devices of the slot."""
+        return (self.device,)
+
     def report(
         self, metrics: Mapping[str, Any] | float, state: Callable[[], Any] | None = None
     ) -> None:
