@@ -104,7 +104,9 @@ class Objective:
 
 
 def plain_metrics(metrics: Mapping[Any, Any]) -> dict[str, float]:
-    """Return metrics as plain Python numbers; numpy scalars and tensors of one element, too.
+    """Return metrics as plain Python numbers.
+
+    Numpy scalars and tensors of one element count as numbers.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Start of a trial's ranks, and their conversation with the study by way of the trial."""
+"""Start of a trial's ranks, and their conversation with the study."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from daskhpo.distributed.processes import (
 from daskhpo.distributed.rank import RankTrial
 from daskhpo.distributed.ranks import (
     AllReturned,
+    AttemptFailed,
     Died,
-    Failed,
     KeepListening,
     Ranks,
     ReportUnit,
 )
 from daskhpo.executors.dask.pickled_code import dump_code
-from daskhpo.trainable import State, TrialContext, n_arguments
+from daskhpo.trainable import State, TrialContext, check_runs, n_arguments
 
 LOOK_SECONDS = 0.1  # between two looks at the processes, and at a request to stop
 LEAVE_SECONDS = 10.0  # for functions to return after their trial was stopped, then to exit
@@ -87,6 +87,7 @@ def launch(
     check_callable("function", function, "a function of (config, trial)")
     if isinstance(function, type) or n_arguments(function) != 2:
         raise InvalidArgument(f"function={shown(function)} must be a function of (config, trial)")
+    check_runs(f"function={shown(function)}", function)
     if isinstance(trial, RankTrial):
         raise InvalidArgument(f"trial={trial!r} is a rank's: a rank cannot launch further ranks")
     if not callable(getattr(trial, "report", None)) or not hasattr(trial, "devices"):
@@ -196,7 +197,7 @@ class _Launch:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(process.link)
             if not self._ranks.is_over(rank):
-                process.kill()  # nobody could talk to it
+                process.kill()  # it could not be reached
             return False
         match said:
             case WantCheckpoint():
@@ -234,7 +235,7 @@ class _Launch:
                 self._report(unit)
             case AllReturned():
                 self._has_returned = True
-            case Failed(error):
+            case AttemptFailed(error):
                 raise error
 
     def _report(self, unit: UnitDone) -> None:
@@ -244,8 +245,9 @@ class _Launch:
         try:
             self._trial.report(unit.metrics, state=self._state if unit.has_state else None)
         except BaseException:  # the trial leaves here, and all ranks do
-            self._tell_all(LeaveNow())
-            self._wait_for_exit()
+            if not isinstance(self._ranks.following(time.monotonic()), AttemptFailed):
+                self._tell_all(LeaveNow())
+                self._wait_for_exit()
             raise
         self._ranks.go_ahead()
         self._tell_all(GoAhead())
@@ -293,7 +295,7 @@ class _Launch:
             self._tell(rank, MakeState(keep=self._is_sharded or rank == 0))
         while len(self._ranks.states) < len(asked):
             self._listen()
-            if isinstance(failed := self._ranks.following(time.monotonic()), Failed):
+            if isinstance(failed := self._ranks.following(time.monotonic()), AttemptFailed):
                 raise failed.error
         return dict(sorted(self._ranks.states.items()))
 

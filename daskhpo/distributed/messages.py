@@ -1,4 +1,4 @@
-"""Messages between a trial's process and its ranks, and their way: a pair of sockets."""
+"""Messages between a trial's process and its ranks, by a pair of sockets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class CheckpointAnswer:
 
 @dataclass(frozen=True, slots=True)
 class MakeState:
-    """A checkpoint is needed. All ranks call `state`, which may be a collective of its own.
+    """A checkpoint is needed.
+
+    All ranks call their `state`, which may be a collective of its own.
 
     ``keep``: this rank's result counts.
     """
@@ -61,7 +63,7 @@ class LeaveNow:
 
 @dataclass(frozen=True, slots=True)
 class CountCalls:
-    """The trial is asked to stop: count the calls of `should_stop`, and hold the next one."""
+    """The trial is asked to stop: count calls of `should_stop`, hold the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class CallsCounted:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """The function has returned, before the last unit with its last state; or its error."""
+    """The function has returned; before the last unit, with its last state."""
 
     state: Snapshot | Raised | None = None
 
@@ -131,8 +133,8 @@ FromRank = WantCheckpoint | UnitDone | StateMade | CallsCounted | Returned | Rai
 
 # -- the way ---------------------------------------------------------------------------------------
 
-_SIZES = struct.Struct("<QQ")  # bytes of the message, number of its arrays
-_SIZE = struct.Struct("<Q")
+_LENGTHS = struct.Struct("<QQ")  # bytes of the message, number of its arrays
+_N_BYTES = struct.Struct("<Q")
 
 
 class Link:
@@ -153,17 +155,17 @@ class Link:
         arrays: list[pickle.PickleBuffer] = []
         text = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
         with self._sending:
-            self._end.sendall(_SIZES.pack(len(text), len(arrays)) + text)
+            self._end.sendall(_LENGTHS.pack(len(text), len(arrays)) + text)
             for array in arrays:
                 with array.raw() as raw:
-                    self._end.sendall(_SIZE.pack(raw.nbytes))
+                    self._end.sendall(_N_BYTES.pack(raw.nbytes))
                     self._end.sendall(raw)
 
     def receive(self) -> Any:
         """Wait for a message; raise EOFError or OSError if the other end is closed."""
-        n_bytes, n_arrays = _SIZES.unpack(self._read(_SIZES.size))
+        n_bytes, n_arrays = _LENGTHS.unpack(self._read(_LENGTHS.size))
         text = self._read(n_bytes)
-        arrays = [self._read(*_SIZE.unpack(self._read(_SIZE.size))) for _ in range(n_arrays)]
+        arrays = [self._read(*_N_BYTES.unpack(self._read(_N_BYTES.size))) for _ in range(n_arrays)]
         return pickle.loads(text, buffers=arrays)
 
     def close(self) -> None:

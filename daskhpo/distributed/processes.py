@@ -1,4 +1,4 @@
-"""The processes of a trial's ranks: their environment, their start, output and end."""
+"""Processes of a trial's ranks: their environment, start, output and end."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from typing import IO
 from daskhpo.distributed.messages import Link
 
 MASTER_ADDRESS = "127.0.0.1"
-LAST_LINES = 20  # of a rank that died, in its error
+LAST_LINES = 100  # of a rank that died, in its error
 LONGEST_LINE = 65536  # bytes; a longer one is printed in pieces
 OUTPUT_SECONDS = 1.0  # to wait for the last output of a rank that has ended
 
 
 @contextlib.contextmanager
 def reserved_port() -> Iterator[int]:
-    """Hold a free port for the ranks' rendezvous (``MASTER_PORT``), which rank 0 listens on.
+    """Hold a free port for the ranks' rendezvous, ``MASTER_PORT``.
+
+    Rank 0 listens on it, when it likes.
 
     On Linux a port that is bound and not listened on is given to no other process that asks for a
     free one, or connects. Only a program that names this port, and sets ``SO_REUSEADDR``, may use
@@ -131,7 +133,7 @@ class RankProcess:
 
 
 class Output:
-    """A thread that prints what ranks print, line by line, each with its trial and rank."""
+    """A thread that prints each line of the ranks, with its trial and rank."""
 
     def __init__(self, trial: int, ranks: Sequence[RankProcess]) -> None:
         self._trial, self._pipes = trial, [rank.output for rank in ranks]
@@ -149,7 +151,7 @@ class Output:
 
     def close(self) -> None:
         """Print the rest; the processes must have ended."""
-        self._thread.join(OUTPUT_SECONDS)  # not for ever: a child that left the group has the pipe
+        self._thread.join(OUTPUT_SECONDS)  # a child that left its group may have the pipe
 
     def _read(self) -> None:
         texts = [b""] * len(self._pipes)

@@ -1,4 +1,4 @@
-"""The program of a rank: runs the user's function, and speaks with its trial's process."""
+"""The program of a rank: runs the user's function for its trial's process."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class RankStopped(BaseException):  # not an Exception, which user code may catch
 
 
 class RankTrial:
-    """The trial as one of its ranks sees it: a :class:`daskhpo.trainable.TrialContext`.
+    """The trial as one of its ranks sees it.
+
+    It is a :class:`daskhpo.trainable.TrialContext`.
 
     Attributes
     ----------
@@ -152,7 +154,7 @@ class RankTrial:
         return remaining_walltime()
 
     def listen(self) -> None:
-        """Receive messages; if the trial's process is gone, so is this one, with its children."""
+        """Receive messages; end, with all children, if the trial's process is gone."""
         while True:
             try:
                 message = self._link.receive()
@@ -171,7 +173,7 @@ class RankTrial:
                     self._inbox.put(message)
 
     def returned(self) -> Returned:
-        """Return the last message; with the last state, if the trial ends before its last unit."""
+        """Return the last message; before the trial's last unit, with its state."""
         if self._has_left or self._state is None or self.resource >= self.max_t:
             return Returned()
         made = _tried(lambda: StateMade(self._made(keep=True)))

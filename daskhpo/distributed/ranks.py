@@ -1,4 +1,4 @@
-"""The ranks of a trial, as its own process sees them: what they said, what follows from it.
+"""The ranks of a trial, as its own process sees them.
 
 Events come in, a decision comes out. There are no processes, sockets or clocks here.
 """
@@ -61,13 +61,13 @@ class AllReturned:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class AttemptFailed:
     """The attempt ends with an error."""
 
     error: DaskhpoError
 
 
-Following = KeepListening | ReportUnit | AllReturned | Failed
+Following = KeepListening | ReportUnit | AllReturned | AttemptFailed
 Said = UnitDone | StateMade | CallsCounted | Returned | Raised | Died
 
 
@@ -112,7 +112,7 @@ class Ranks:
         if self._failures:
             return self._after_failure(now)
         if self._returned and self._units:
-            return Failed(self._uneven(min(self._returned), min(self._units)))
+            return AttemptFailed(self._uneven(min(self._returned), min(self._units)))
         if len(self._returned) == self._n:
             return AllReturned()
         if len(self._units) == self._n:
@@ -133,9 +133,10 @@ class Ranks:
         return {rank: returned.state for rank, returned in sorted(self._returned.items())}
 
     def stop_from(self) -> int | None:
-        """Return the call of `should_stop` from which it is True; None: not all ranks have counted.
+        """Return the call of `should_stop` from which it is True.
 
-        No rank is past that call, because each holds its next one since it has counted.
+        None: not all ranks have counted. No rank is past that call, because each holds its next
+        one since it has counted.
         """
         waiting = set(range(self._n)) - self._calls.keys() - self._returned.keys()
         return None if waiting else max(self._calls.values(), default=0) + 1
@@ -145,7 +146,7 @@ class Ranks:
         missing = set(range(self._n)) - set(self.with_state())
         if self._sharded and missing and len(missing) < self._n:
             rank = min(missing)
-            return Failed(
+            return AttemptFailed(
                 _broken(
                     f"rank {rank} of {self._n} gave no state= with unit {self._n_units + 1}, and "
                     "other ranks did. With sharded=True the state of every rank is kept: give "
@@ -154,7 +155,7 @@ class Ranks:
                 )
             )
         if not unit.has_state and len(missing) < self._n:
-            return Failed(
+            return AttemptFailed(
                 _broken(
                     f"rank 0 of {self._n} gave no state=, and other ranks did: the state of rank 0 "
                     "is what is kept. Give it there, or launch(..., sharded=True)",
@@ -184,7 +185,7 @@ class Ranks:
             for other, its, _ in self._failures
             if other != rank
         ]
-        return Failed(self.error_of(rank, said, others))
+        return AttemptFailed(self.error_of(rank, said, others))
 
     def error_of(self, rank: int, said: Raised | Died, others: Sequence[str] = ()) -> DaskhpoError:
         """Return what a rank said, or its death, as an error."""
