@@ -109,6 +109,11 @@ class RankProcess:
         assert self._process.stdout is not None
         self.output: IO[bytes] = self._process.stdout
 
+    @property
+    def pid(self) -> int:
+        """Number of the process, and of its group."""
+        return self._process.pid
+
     def status(self) -> int | None:
         """Return the status of the process, as `subprocess` does; None while it lives.
 
@@ -130,6 +135,34 @@ class RankProcess:
             self.kill()
             self._process.wait()
         self.link.close()
+
+
+class Keeper:
+    """A small process that kills the ranks, and their children, if this process is killed.
+
+    The kernel kills the ranks themselves (`rank.main` asks for it), but not what they started.
+    """
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", 'while read -r pid; do all="$all -$pid"; done; kill -s KILL -- $all'],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def add(self, rank: RankProcess) -> None:
+        """Watch over a rank."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"%d\n" % rank.pid)
+        self._process.stdin.flush()
+
+    def close(self) -> None:
+        """End the process; all ranks must have ended."""
+        self._process.kill()
+        with contextlib.suppress(OSError):
+            self._process.communicate()
 
 
 class Output:

@@ -331,11 +331,12 @@ def test_all_ranks_see_a_request_to_stop_at_the_same_call(
 
 
 LAUNCHES = """
-import os, time
+import os, subprocess, time
 from daskhpo.distributed import launch
 from tests.distributed.test_launch import Alone
 
 def sleeps(config, trial):
+    subprocess.Popen(["sleep", "1000"])
     trial.report({"loss": os.getpid()})
     time.sleep(1000)
 
@@ -348,7 +349,9 @@ launch(sleeps, Prints(), 2)
 
 
 @pytest.mark.slow
-def test_ranks_end_with_the_process_of_their_trial(wait_for: Callable[..., Any]) -> None:
+def test_ranks_and_their_children_end_with_the_process_of_their_trial(
+    wait_for: Callable[..., Any],
+) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", LAUNCHES],
         stdout=subprocess.PIPE,
@@ -358,8 +361,10 @@ def test_ranks_end_with_the_process_of_their_trial(wait_for: Callable[..., Any])
         process.stdout.readline()
         ranks = ranks_of(psutil.Process(process.pid))
         assert len(ranks) == 2
+        children = {child for rank in ranks for child in rank.children()}
+        assert len(children) == 2
         process.kill()
-        wait_for(lambda: not any(map(is_alive, ranks)), "the end of the ranks", 5.0)
+        wait_for(lambda: not any(map(is_alive, ranks | children)), "the end of all", 5.0)
 
 
 # -- torch -----------------------------------------------------------------------------------------
