@@ -121,9 +121,10 @@ class RankFailed(DaskhpoError, RuntimeError):
 
 
 class ShapeMismatch(DaskhpoError, ValueError):
-    """A state that a trial took over does not fit its model.
+    """A state that a trial continues from does not fit.
 
-    A mutated hyperparameter changed the model's shapes.
+    A mutated hyperparameter changed the model's shapes, or it is the state of several ranks, and
+    another number of them is to continue it.
     """
 
 

@@ -138,7 +138,7 @@ class RankProcess:
 
 
 class Keeper:
-    """A small process that kills the ranks, and their children, if this process is killed.
+    """A small process that kills ranks and their children if this one is killed.
 
     The kernel kills the ranks themselves (`rank.main` asks for it), but not what they started.
     """
