@@ -27,7 +27,6 @@ from daskhpo.distributed.messages import (
     WantCheckpoint,
 )
 from daskhpo.distributed.processes import (
-    Keeper,
     Output,
     RankProcess,
     rank_environment,
@@ -151,15 +150,12 @@ class _Launch:
         trial, devices = self._trial, self._trial.devices
         port = stack.enter_context(reserved_port())
         stack.callback(self._close_output)
-        keeper = Keeper()
-        stack.callback(keeper.close)
         n_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         for rank in range(self._n):
             process = RankProcess(
                 rank_environment(os.environ, rank, self._n, port, devices, n_cpus)
             )
             stack.callback(process.close)
-            keeper.add(process)
             self._processes.append(process)
             self._selector.register(process.link, selectors.EVENT_READ, rank)
         self._output = Output(trial.id, self._processes)

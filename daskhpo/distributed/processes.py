@@ -109,17 +109,17 @@ class RankProcess:
         assert self._process.stdout is not None
         self.output: IO[bytes] = self._process.stdout
 
-    @property
-    def pid(self) -> int:
-        """Number of the process, and of its group."""
-        return self._process.pid
-
     def status(self) -> int | None:
         """Return the status of the process, as `subprocess` does; None while it lives.
 
         It is not waited for: until `close`, no other process gets the number of its group.
         """
-        found = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13
+            return self._process.poll()
+        try:
+            found = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # something else has waited for it
+            return self._process.poll()
         if found is None:
             return None
         return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
@@ -135,34 +135,6 @@ class RankProcess:
             self.kill()
             self._process.wait()
         self.link.close()
-
-
-class Keeper:
-    """A small process that kills ranks and their children if this one is killed.
-
-    The kernel kills the ranks themselves (`rank.main` asks for it), but not what they started.
-    """
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            ["/bin/sh", "-c", 'while read -r pid; do all="$all -$pid"; done; kill -s KILL -- $all'],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def add(self, rank: RankProcess) -> None:
-        """Watch over a rank."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"%d\n" % rank.pid)
-        self._process.stdin.flush()
-
-    def close(self) -> None:
-        """End the process; all ranks must have ended."""
-        self._process.kill()
-        with contextlib.suppress(OSError):
-            self._process.communicate()
 
 
 class Output:
