@@ -218,9 +218,8 @@ def main(number: int, parent: int) -> None:
     """
     _die_with(parent)
     os.set_inheritable(number, False)
+    _ignore_sigterm()
     os.register_at_fork(after_in_child=lambda: _in_child(number))
-    # Slurm's SIGTERM reaches all processes of a job; the trial's process ends this one in time.
-    signal.signal(signal.SIGTERM, _ignore)
     faulthandler.enable()
     link = Link(socket.socket(fileno=number))
     setting = link.receive()
@@ -247,15 +246,35 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
+def _ignore_sigterm() -> None:
+    """Ignore SIGTERM, but not in children.
+
+    Slurm's reaches all processes of a job. The trial's process knows of it, and ends this one in
+    time. An ignored signal would remain so in children; a handler is inherited by forked ones.
+    """
+    masks = threading.local()
+
+    def handler(signum: int, frame: Any) -> None:
+        pass
+
+    def before() -> None:  # one that comes to a child at once must find the default
+        masks.old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def in_parent() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.old)
+
+    def in_child() -> None:
+        if signal.getsignal(signal.SIGTERM) is handler:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        in_parent()
+
+    signal.signal(signal.SIGTERM, handler)
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
+
+
 def _in_child(number: int) -> None:
     """Let a forked child be an ordinary process: it has no part in the trial."""
     global _current
     _current = None
     with contextlib.suppress(OSError):
         os.close(number)
-    if signal.getsignal(signal.SIGTERM) is _ignore:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _ignore(signum: int, frame: Any) -> None:
-    pass
