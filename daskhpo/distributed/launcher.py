@@ -64,7 +64,7 @@ def launch(
 
     To be called in the function of a trial. Each rank calls ``function(config, trial)`` with a
     trial of its own (:class:`RankTrial`) and torchrun's environment, so that
-    ``torch.distributed.init_process_group()`` needs no arguments. It returns when the function has
+    torch's process group needs no arguments. It returns when the function has
     returned in all ranks.
 
     Parameters

@@ -70,7 +70,7 @@ def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
                 channel.call(CannotLoad(worker.address, traceback.format_exc()))
                 return
             flush = _FlushOnClose(worker, spec.study, slot, channel)
-            memory = spec.options.policy.memory
+            memory, gpus = spec.options.policy.memory, spec.options.resources.get("gpu", 0)
             host = TrialHost(
                 channel,
                 shutdown,
@@ -87,7 +87,8 @@ def lease(spec: LeaseSpec, slot: int, device_index: int) -> None:
                 objective=spec.objective,
                 seed=spec.seed,
                 max_t=spec.max_t,
-                device=device_of(spec.options.resources.get("gpu", 0), device_index),
+                device=device_of(gpus, device_index),
+                n_devices=max(1, int(gpus)),
                 reuse=spec.options.reuse_actors,
                 verify_reuse=spec.options.verify_reuse,
             )

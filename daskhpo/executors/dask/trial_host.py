@@ -80,7 +80,7 @@ class TrialHost:
     checkpoints : states of the slot's trials.
     trainable : the user's class or function.
     objective, seed, max_t : of the study.
-    device : the device that a trial may use, such as ``"cuda:0"``.
+    device, n_devices : the first device that a trial may use, such as ``"cuda:0"``, and how many.
     reuse, verify_reuse : reuse objects for several trials; compare them with new ones.
     """
 
@@ -95,13 +95,15 @@ class TrialHost:
         seed: int,
         max_t: int,
         device: str = "cpu",
+        n_devices: int = 1,
         reuse: bool = True,
         verify_reuse: bool = False,
     ) -> None:
         self._channel, self._shutdown = channel, shutdown
         self.checkpoints = checkpoints
         self._trainable, self._objective = trainable, objective
-        self._seed, self._max_t, self._device = seed, max_t, device
+        self._seed, self._max_t = seed, max_t
+        self._device, self._n_devices = device, n_devices
         self._reuse, self._verify_reuse = reuse, verify_reuse
         self._runner: Runner | None = None
         self._used: Trainable | None = None
@@ -232,6 +234,7 @@ class TrialHost:
             trial_seed(self._seed, job.trial),
             self._device,
             self._recorder.asked_to_stop,
+            self._n_devices,
         )
         context.checkpoint = state
         if not isinstance(self._trainable, type):
