@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -313,7 +314,7 @@ CURVES = pd.DataFrame(
     }
 )
 TRIAL = Context(0, {"x": 1}, 0, 9, 5, "cpu", lambda: False)
-NO_FUNCTIONS = [no_argument, lambda config: None]
+NO_FUNCTIONS = [no_argument, lambda config: None, (lambda lock: lambda c, t: lock)(Lock())]
 TABLE = CurveTable.of(CURVES, "loss")
 PIECE = ScheduleSegment(0, 3, {"x": 0.5}, 0)
 
