@@ -6,11 +6,13 @@ Either a class with ``setup`` and ``step``, or a function that reports.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.types import Config
 
 State = Any  # a tree of dicts, lists, tuples, arrays, tensors, numbers, strings, bytes, bools, None
@@ -27,6 +29,7 @@ class TrialContext(Protocol):
     max_t : units at which it is fully trained.
     seed : an integer that depends on the study's seed and the trial alone.
     device : the slot's device: ``"cuda:0"`` (or another index) or ``"cpu"``.
+    devices : all of the slot's devices, of which ``device`` is the first.
     checkpoint : the state to continue from, or None.
     """
 
@@ -37,6 +40,9 @@ class TrialContext(Protocol):
     seed: int
     device: str
     checkpoint: State | None
+
+    @property
+    def devices(self) -> Sequence[str]: ...
 
     def report(
         self, metrics: Mapping[str, Any] | float, state: Callable[[], State] | None = None
@@ -140,3 +146,27 @@ def n_arguments(function: Callable[..., Any]) -> int:
         signature.bind({})
         return 1
     return 0
+
+
+def check_runs(what: str, function: Callable[..., Any]) -> None:
+    """Refuse functions whose call makes a coroutine or a generator, and runs nothing.
+
+    Parameters
+    ----------
+    what : the function's name, for the message.
+    """
+    call: Any = function
+    while isinstance(call, functools.partial):
+        call = call.func
+    if not inspect.isroutine(call):  # an object that can be called
+        call = type(call).__call__
+    if inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call):
+        raise InvalidArgument(
+            f"{what} is an async function, which nothing would await: define it with def; inside, "
+            "asyncio.run(...) runs what must be awaited"
+        )
+    if inspect.isgeneratorfunction(call):
+        raise InvalidArgument(
+            f"{what} is a generator, whose call runs nothing of it: report with "
+            "trial.report({...}) instead of yield"
+        )

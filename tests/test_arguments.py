@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -36,7 +37,9 @@ from daskhpo.core.errors import (
 from daskhpo.core.events import Launched, Reported, SessionStarted, Step, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import Limits, ScheduleSegment, Stop
+from daskhpo.distributed import launch
 from daskhpo.engine.checkpoint_policy import check_policy
+from daskhpo.executors.dask.context import Context
 from daskhpo.results.schedule import Schedule
 from daskhpo.schedulers import (
     ASHA,
@@ -336,6 +339,8 @@ CURVES = pd.DataFrame(
         **{"loss": [2.0, 1.0, 4.0, 3.0], "config/x": [0.1, 0.1, 0.7, 0.7]},
     }
 )
+TRIAL = Context(0, {"x": 1}, 0, 9, 5, "cpu", lambda: False)
+NO_FUNCTIONS = [no_argument, lambda config: None, (lambda lock: lambda c, t: lock)(Lock())]
 TABLE = CurveTable.of(CURVES, "loss")
 PIECE = ScheduleSegment(0, 3, {"x": 0.5}, 0)
 
@@ -663,6 +668,20 @@ DOORS = [
         },
         {},
     ),
+    Door(
+        launch,
+        {
+            "function": (
+                [train, partial(train), Callable2(), lambda c, t: None],
+                [*NO_FUNCTIONS, awaits, yields, Net, Net(), "train", None, 3],
+            ),
+            "trial": ([TRIAL], [None, 3, "x", {"lr": 1}, Net()]),
+            "n_processes": COUNTS_OR_NONE,
+            "sharded": BOOLS,
+            "reshard": ([None, lambda parts, n: parts], ["x", 3, []]),
+        },
+        {"function": train, "trial": TRIAL, "n_processes": 2, "sharded": True},
+    ),
     # -- simulation
     Door(
         Simulation,
@@ -802,7 +821,13 @@ NAMED = {door.of: door for door in DOORS}
 WITHOUT_VALUES = {
     *("Trainable", "Result", "Recommendation", "Scheduler", "Searcher", "Domain", "Callback"),
     *("StudyInfo", "FrozenTrial", "FrozenReport", "StudySummary", "Curve", "MemoryStore"),
-    *("CleanupResult", "Snapshot", "snapshot", "restore"),  # any state: tested where it is written
+    *(
+        "RankTrial",
+        "CleanupResult",
+        "Snapshot",
+        "snapshot",
+        "restore",
+    ),  # any state: tested where it is written
 }
 WITH_OBJECTS = {Study.tell, Result.apply}  # of ask(), of a journal
 UNCHECKED = {
@@ -816,7 +841,7 @@ def public() -> Iterator[tuple[str, Callable[..., Any]]]:
     """All that users call."""
     for module in (
         *(daskhpo, daskhpo.space, daskhpo.schedulers, daskhpo.searchers, daskhpo.callbacks),
-        *(daskhpo.checkpoints, daskhpo.cluster, daskhpo.simulation),
+        *(daskhpo.checkpoints, daskhpo.cluster, daskhpo.simulation, daskhpo.distributed),
     ):
         for name in getattr(module, "__all__", None) or vars(module):
             found = getattr(module, name)
@@ -871,6 +896,7 @@ def doors_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("daskhpo.study.study.check_startable", reached)
     monkeypatch.setattr("daskhpo.remote.submit.check_startable", reached)
     monkeypatch.setattr("daskhpo.cluster.slurm.cluster_class", reached)
+    monkeypatch.setattr("daskhpo.distributed.launcher.RankProcess", reached)
     monkeypatch.setattr("daskhpo.remote.submit.known_options", lambda: {*WORKERS, *WORKER_WORDS})
     return tmp_path
 

@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("_version", "core", "trainable", "checkpoints", "cluster", "engine", "results"),
         "callbacks",
     },
+    "distributed": {"core", "_lazy", "trainable", "checkpoints", "cluster", "executors"},
     "study": {
         *("core", "trainable", "searchers", "checkpoints", "cluster", "engine", "results"),
         *("callbacks", "remote", "executors"),
@@ -173,6 +174,11 @@ def test_the_pure_floor_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("name", ["Study", "Trainable", "Result", "load_study", "recommend"])
 def test_importing_daskhpo_is_light(name: str) -> None:
     assert not loaded_by(f"from daskhpo import {name}") & set(HEAVY)
+
+
+def test_the_launcher_needs_neither_torch_nor_dask_and_nor_does_a_rank() -> None:
+    loaded = loaded_by("from daskhpo.distributed import launch; import daskhpo.distributed.rank")
+    assert not loaded & set(HEAVY)
 
 
 @pytest.mark.parametrize(

@@ -113,10 +113,28 @@ class NoSuitableWorkers(DaskhpoError, RuntimeError):
     """No worker offers the resources that a trial requests."""
 
 
-class ShapeMismatch(DaskhpoError, ValueError):
-    """A state that a trial took over does not fit its model.
+class RankFailed(DaskhpoError, RuntimeError):
+    """A process of a trial that trains in several raised an error, or died.
 
-    A mutated hyperparameter changed the model's shapes.
+    Attributes
+    ----------
+    rank : the process.
+    story : what happened there: a traceback, or how it died and what it printed last.
+    """
+
+    def __init__(self, message: str, rank: int, story: str) -> None:
+        super().__init__(message)
+        self.rank, self.story = rank, story
+
+    def __reduce__(self) -> tuple[type[RankFailed], tuple[str, int, str]]:
+        return RankFailed, (str(self), self.rank, self.story)
+
+
+class ShapeMismatch(DaskhpoError, ValueError):
+    """A state that a trial continues from does not fit.
+
+    A mutated hyperparameter changed the model's shapes, or it is the state of several ranks, and
+    another number of them is to continue it.
     """
 
 

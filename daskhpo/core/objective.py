@@ -64,26 +64,13 @@ class Objective:
         MetricError : not a flat dict of numbers, or a dict without the study's metric.
         """
         if type(metrics) is not dict and not isinstance(metrics, Mapping):
-            if _number(metrics) is None:
+            if single_number(metrics) is None:
                 raise MetricError(
                     f"reported {short(metrics)}, a {type(metrics).__name__}; "
                     f"report a dict of numbers with {self.metric!r} in it"
                 )
             metrics = {self.metric: metrics}
-        plain = {}
-        for name, value in metrics.items():
-            number = value if type(value) in (float, int) else _number(value)
-            if number is None or type(name) is not str:
-                raise MetricError(
-                    f"reported {short(name)}: {short(value)}, a {type(value).__name__}; "
-                    "report a dict of names to numbers (flat, no lists, no strings)"
-                )
-            if type(number) is int and abs(number) > LARGEST_INT:
-                raise MetricError(
-                    f"reported {name!r} as an int that is larger than any float; scale it down"
-                )
-            check_metric_name(name)
-            plain[name] = number
+        plain = plain_metrics(metrics)
         if self.metric not in plain:
             raise MetricError(
                 f"the study's metric {self.metric!r} is missing from a report, "
@@ -116,6 +103,32 @@ class Objective:
         return loss <= (target if self.mode == "min" else -target)
 
 
+def plain_metrics(metrics: Mapping[Any, Any]) -> dict[str, float]:
+    """Return metrics as plain Python numbers.
+
+    Numpy scalars and tensors of one element count as numbers.
+
+    Raises
+    ------
+    MetricError : not a flat dict of numbers.
+    """
+    plain = {}
+    for name, value in metrics.items():
+        number = value if type(value) in (float, int) else single_number(value)
+        if number is None or type(name) is not str:
+            raise MetricError(
+                f"reported {short(name)}: {short(value)}, a {type(value).__name__}; "
+                "report a dict of names to numbers (flat, no lists, no strings)"
+            )
+        if type(number) is int and abs(number) > LARGEST_INT:
+            raise MetricError(
+                f"reported {name!r} as an int that is larger than any float; scale it down"
+            )
+        check_metric_name(name)
+        plain[name] = number
+    return plain
+
+
 @lru_cache(maxsize=1000)  # each report has the same names
 def check_metric_name(name: str) -> None:
     """Refuse the name of a metric that would hide a column of the study's tables.
@@ -140,7 +153,7 @@ def check_metric_name(name: str) -> None:
         )
 
 
-def _number(value: Any) -> float | None:
+def single_number(value: Any) -> float | None:
     """Return a Python number for anything that is a single number, or None."""
     value = to_python(value)
     if isinstance(value, (int, float)):  # bools and other subclasses

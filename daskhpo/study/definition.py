@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,7 @@ from daskhpo.core.objective import check_metric_name
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.engine.coordinator import Problem
-from daskhpo.trainable import Trainable, n_arguments
+from daskhpo.trainable import Trainable, check_runs, n_arguments
 
 LONGEST_NAME = 200  # bytes; a folder's name has at most 255, and a branch in the making has more
 
@@ -122,7 +121,7 @@ def check_trainable(trainable: Any) -> Any:
             f"trainable={shown(trainable)} must be a daskhpo.Trainable subclass, or a function "
             f"f(config, trial) that reports{made}"
         )
-    _check_plain(f"trainable={shown(trainable)}", trainable)
+    check_runs(f"trainable={shown(trainable)}", trainable)
     if n_arguments(trainable) == 0:
         raise InvalidArgument(
             f"trainable={shown(trainable)} must take (config, trial), or config alone: it takes "
@@ -161,7 +160,7 @@ def _check_class(trainable: type) -> None:
         function = inspect.getattr_static(trainable, method)
         is_static = isinstance(function, (staticmethod, classmethod))
         function = getattr(trainable, method)
-        _check_plain(f"trainable={name}: {method}", function)
+        check_runs(f"trainable={name}: {method}", function)
         given = arguments if is_static else ("self", *arguments)
         if (error := _refusal(function, given)) is not None:
             raise InvalidArgument(
@@ -169,25 +168,6 @@ def _check_class(trainable: type) -> None:
                 f"which it does not take: {error}. Define it as def "
                 f"{method}({', '.join(('self', *arguments))})"
             )
-
-
-def _check_plain(what: str, function: Callable[..., Any]) -> None:
-    """Refuse functions whose call makes a coroutine or a generator, and runs nothing."""
-    call: Any = function
-    while isinstance(call, functools.partial):
-        call = call.func
-    if not inspect.isroutine(call):  # an object that can be called
-        call = type(call).__call__
-    if inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call):
-        raise InvalidArgument(
-            f"{what} is an async function, which nothing would await: define it with def; inside, "
-            "asyncio.run(...) runs what must be awaited"
-        )
-    if inspect.isgeneratorfunction(call):
-        raise InvalidArgument(
-            f"{what} is a generator, whose call runs nothing of it: report with "
-            "trial.report({...}) instead of yield"
-        )
 
 
 def _refusal(function: Callable[..., Any], arguments: tuple[str, ...]) -> TypeError | None:

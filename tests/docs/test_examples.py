@@ -177,6 +177,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
         "daskhpo",
         "daskhpo.callbacks",
         "daskhpo.checkpoints",
+        "daskhpo.distributed",
         "daskhpo.schedulers",
         "daskhpo.searchers",
         "daskhpo.simulation",

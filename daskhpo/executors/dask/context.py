@@ -21,10 +21,11 @@ class Context:
         seed: int,
         device: str,
         asked_to_stop: Callable[[], bool],
+        n_devices: int = 1,
     ) -> None:
         self.id, self.config = id, config
         self.resource, self.max_t = resource, max_t
-        self.seed, self.device = seed, device
+        self.seed, self.device, self._n_devices = seed, device, n_devices
         self._checkpoint: Any = None
         self.checkpoint_was_read = False
         self.is_complete = False  # by its own decision
@@ -42,6 +43,14 @@ class Context:
     @checkpoint.setter
     def checkpoint(self, state: Any) -> None:
         self._checkpoint, self.checkpoint_was_read = state, False
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """All devices of the slot: ``device``, and those that follow it."""
+        kind, _, first = self.device.partition(":")
+        if not first:
+            return (self.device,)
+        return tuple(f"{kind}:{int(first) + n}" for n in range(self._n_devices))
 
     def report(
         self, metrics: Mapping[str, Any] | float, state: Callable[[], Any] | None = None

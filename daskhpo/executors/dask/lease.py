@@ -110,6 +110,7 @@ def lease(spec: LeaseSpec, slot: int, device: str) -> None:
                 seed=spec.seed,
                 max_t=spec.max_t,
                 device=device,
+                n_devices=max(1, int(spec.options.resources.get("gpu", 0))),
                 reuse=spec.options.reuse_actors,
                 verify_reuse=spec.options.verify_reuse,
                 children=child_processes(is_own),

@@ -17,9 +17,11 @@ from typing import Any
 
 import cloudpickle
 
+from daskhpo.core.errors import RankFailed
 from daskhpo.core.plain import readable
 
-PACKAGE = str(Path(__file__).parent)
+_HERE = Path(__file__).parent
+CALLERS = (str(_HERE), str(_HERE.parents[1] / "distributed"))  # folders that call the user's code
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -57,7 +59,9 @@ def load_code(data: bytes) -> Any:
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return an error's traceback without the calls in this folder."""
+    """Return an error's traceback without the calls that led to the user's code."""
+    if isinstance(error, RankFailed):  # it was raised in another process
+        return readable(error.story)
     shown = traceback.TracebackException.from_exception(error)
     _trim(shown, set())
     return readable("".join(shown.format()).strip())
@@ -67,7 +71,7 @@ def _trim(shown: traceback.TracebackException, seen: set[int]) -> None:
     if id(shown) in seen:
         return
     seen.add(id(shown))
-    own = [frame for frame in shown.stack if not frame.filename.startswith(PACKAGE)]
+    own = [frame for frame in shown.stack if not frame.filename.startswith(CALLERS)]
     shown.stack = traceback.StackSummary.from_list(own)
     for other in (shown.__cause__, shown.__context__, *(shown.exceptions or ())):
         if other is not None:

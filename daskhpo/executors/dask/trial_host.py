@@ -84,7 +84,7 @@ class TrialHost:
     checkpoints : states of the slot's trials.
     trainable : the user's class or function.
     objective, seed, max_t : of the study.
-    device : the device that a trial may use, such as ``"cuda:0"``.
+    device, n_devices : the first device that a trial may use, such as ``"cuda:0"``, and how many.
     reuse, verify_reuse : reuse objects for several trials; compare them with new ones.
     children : processes that trials start; None: they are left alone.
     step_timeout, memory_limit : see `Watchdog`.
@@ -101,6 +101,7 @@ class TrialHost:
         seed: int,
         max_t: int,
         device: str = "cpu",
+        n_devices: int = 1,
         reuse: bool = True,
         verify_reuse: bool = False,
         children: ChildProcesses | None = None,
@@ -110,7 +111,8 @@ class TrialHost:
         self._channel, self._shutdown = channel, shutdown
         self.checkpoints = checkpoints
         self._trainable, self._objective = trainable, objective
-        self._seed, self._max_t, self._device = seed, max_t, device
+        self._seed, self._max_t = seed, max_t
+        self._device, self._n_devices = device, n_devices
         self._reuse, self._verify_reuse = reuse, verify_reuse
         self._children = children or ChildProcesses(is_own=False)
         self._watchdog = Watchdog(step_timeout, memory_limit, self._children)
@@ -255,6 +257,7 @@ class TrialHost:
             trial_seed(self._seed, job.trial),
             self._device,
             self._recorder.asked_to_stop,
+            self._n_devices,
         )
         context.checkpoint = state
         if not isinstance(self._trainable, type):

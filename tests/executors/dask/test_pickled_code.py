@@ -76,7 +76,7 @@ def test_a_traceback_is_without_the_calls_that_led_to_the_users_code(monkeypatch
 
     full = traceback_of(error_of(outer))
     assert full.count(f'File "{__file__}"') > 3
-    monkeypatch.setattr(pickled_code, "PACKAGE", __file__)
+    monkeypatch.setattr(pickled_code, "CALLERS", (__file__,))
     trimmed = traceback_of(error_of(outer))
     assert __file__ not in trimmed
     assert trimmed.count("ValueError: cause") == 2

@@ -74,6 +74,21 @@ def test_a_function_that_does_not_look_at_its_state_is_warned_of(
     assert "did not read trial.checkpoint" in slot.channel.warnings[0]
 
 
+def test_a_trial_knows_all_devices_of_its_slot(lease: Callable[..., Lease]) -> None:
+    def train(config: Any, trial: Any) -> None:
+        seen.append((trial.device, trial.devices))
+        trial.report(1.0)
+
+    seen: list[Any] = []
+    for device, n in (("cpu", 1), ("cuda:0", 1), ("cuda:2", 3)):
+        lease(train, device=device, n_devices=n).train()
+    assert seen == [
+        ("cpu", ("cpu",)),
+        ("cuda:0", ("cuda:0",)),
+        ("cuda:2", ("cuda:2", "cuda:3", "cuda:4")),
+    ]
+
+
 # -- one value, and an end of its own --------------------------------------------------------------
 
 
