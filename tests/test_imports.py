@@ -39,8 +39,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("core", "trainable", "checkpoints", "cluster", "engine", "results", "callbacks"),
     },
     "study": {
-        *("core", "trainable", "searchers", "checkpoints", "cluster", "engine", "results"),
-        *("callbacks", "remote", "executors"),
+        *("core", "trainable", "schedulers", "searchers", "checkpoints", "cluster", "engine"),
+        *("results", "callbacks", "remote", "executors"),
     },
     "simulation": {
         *("core", "schedulers", "searchers", "checkpoints", "engine", "results", "study"),
