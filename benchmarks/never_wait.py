@@ -30,7 +30,7 @@ from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits, TrialId
 from daskhpo.engine.coordinator import Coordinator, Problem, drive
-from daskhpo.engine.prefetch import PrefetchingSearcher
+from daskhpo.engine.prefetch import PrefetchedAdvice, PrefetchingSearcher
 from daskhpo.results.result import Result
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import RandomSearch
@@ -143,7 +143,7 @@ def study(searcher: Searcher, ahead: bool, n_slots: int, speed: float, seconds: 
     coordinator = Coordinator(Problem(space, objective, ASHA(27), searcher, SEED), journal)
     thread = PrefetchingSearcher(coordinator.searcher, space, SEED) if ahead else None
     if thread is not None:
-        coordinator.searcher, coordinator.suggest = thread, thread.next_suggestion
+        coordinator.searcher, coordinator.advisor = thread, PrefetchedAdvice(thread)
     executor = RealTime(n_slots, speed, seconds)
     coordinator.handle(SessionStarted(Limits(), CheckpointPolicy("never"), 0.0))
     try:

@@ -21,9 +21,11 @@ from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.schedulers.asha import ASHA
 from daskhpo.schedulers.fifo import FIFO
+from daskhpo.schedulers.guarded import GuardedASHA, usual_grace_period
 from daskhpo.schedulers.median import MedianStopping
 from daskhpo.schedulers.pb2 import PB2
 from daskhpo.schedulers.pbt import PBT, Population
+from daskhpo.searchers.forest.search import ForestSearch
 from daskhpo.searchers.grid import GridSearch
 from daskhpo.searchers.random import RandomSearch
 
@@ -157,12 +159,17 @@ SCHEDULER_RULES: tuple[Rule[Scheduler], ...] = (
         lambda q: ASHA(q.max_t, q.grace_period, ETA, compare="best"),
     ),
     Rule(
-        "good where early results predict the final order and where they mislead; a paused trial "
-        "can still be promoted later",
+        "as fast as `ASHA` where early results predict the final order; where they mislead, a "
+        "reserve of other brackets and a model find what the first rungs missed",
         lambda q: True,
-        _promotion,
+        lambda q: GuardedASHA(q.max_t, usual_grace_period(q.max_t), ETA),
     ),
 )
+
+
+def _scheduler_rule(question: Question) -> Rule[Scheduler]:
+    return next(rule for rule in SCHEDULER_RULES if rule.applies(question))
+
 
 SEARCHER_RULES: tuple[Rule[Searcher], ...] = (
     Rule(
@@ -175,6 +182,11 @@ SEARCHER_RULES: tuple[Rule[Searcher], ...] = (
         lambda q: bool(q.schedule),
         lambda q: RandomSearch(),
         is_weak=True,
+    ),
+    Rule(
+        "`GuardedASHA` compares new and paused trials by its scores; no slot waits for it",
+        lambda q: _scheduler_rule(q) is SCHEDULER_RULES[-1],
+        lambda q: ForestSearch(),
     ),
     Rule(
         "a model does not choose its first eight trials",
@@ -277,15 +289,14 @@ def recommend(
     >>> from daskhpo.space import Real
     >>> print(recommend({"lr": Real(1e-4, 0.1, log=True)}, "8h", 16, 60, max_t=81))
     # time for 94.8 full trainings
-    from daskhpo.schedulers import ASHA
-    from daskhpo.searchers import GPSearch
+    from daskhpo.schedulers import GuardedASHA
+    from daskhpo.searchers import ForestSearch
     <BLANKLINE>
-    # good where early results predict the final order and where they mislead; a paused trial
-    # can still be promoted later
-    scheduler = ASHA(max_t=81, grace_period=5, reduction_factor=3, brackets=1, \
-variant='promotion', compare='best')
-    # it learns from trials of every length, and suggests trials that survive more rungs
-    searcher = GPSearch(acq='EI', n_initial_points=8, kappa=1.96, xi=0.01)
+    # as fast as `ASHA` where early results predict the final order; where they mislead, a
+    # reserve of other brackets and a model find what the first rungs missed
+    scheduler = GuardedASHA(max_t=81, grace_period=1, reduction_factor=3)
+    # `GuardedASHA` compares new and paused trials by its scores; no slot waits for it
+    searcher = ForestSearch()
     """
     question = Question(
         space if isinstance(space, Space) else Space(space),
@@ -299,7 +310,7 @@ variant='promotion', compare='best')
         check_int("models", models, at_least=1),
     )
     _check(question)
-    scheduler_rule = next(rule for rule in SCHEDULER_RULES if rule.applies(question))
+    scheduler_rule = _scheduler_rule(question)
     searcher_rule = next(rule for rule in SEARCHER_RULES if rule.applies(question))
     scheduler = scheduler_rule.make(question)
     return Recommendation(

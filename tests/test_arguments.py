@@ -47,6 +47,7 @@ from daskhpo.schedulers import (
     PB2,
     PBT,
     AsyncHyperband,
+    GuardedASHA,
     Hyperband,
     MedianStopping,
     PBTReplay,
@@ -55,6 +56,7 @@ from daskhpo.schedulers import (
 from daskhpo.searchers import (
     AxSearch,
     DragonflySearch,
+    ForestSearch,
     GPSearch,
     GridSearch,
     HyperOptSearch,
@@ -327,6 +329,10 @@ PBT_ROWS = {
     "compare": COMPARES,
 }
 VALUES = ["abc", 3, None, {"a": 1}, b"ab", {1, 2}, [], [1]]
+WARM_STARTS = (
+    [None, "runs/other", Path("runs"), [({"x": 0.5}, 1.0)], [({"x": 1}, np.float32(2))]],
+    [3, "s3://b/x", {"x": 0.5}, [3], [({"x": 1}, "2")], [("x", 1.0)], b"x", ""],
+)
 PROCESS = {
     "python": ([], ["/nowhere/python", "", 3, b"x", "s3://x", "a\nb"]),
     "options": ([None, {}, {"a": 1}], ["x", 3, [1], {3: 1}]),
@@ -417,6 +423,7 @@ DOORS = [
             "mode": MODES,
             "scheduler": SCHEDULERS,
             "searcher": ([None, *SEARCHERS[0]], SEARCHERS[1]),
+            "max_t": ([None], [1, *COUNTS_OR_NONE[1]]),  # the scheduler has its own
             "storage": (["runs", Path("runs"), "~/runs"], [None, Path("s3://b/x"), *NO_PATHS]),
             "name": (
                 [None, "a", "a b.c", "grün"],
@@ -545,7 +552,9 @@ DOORS = [
     ),
     Door(PB2, PBT_ROWS, {"max_t": 9, "perturbation_interval": 3, "mutations": ["x"]}),
     Door(PBTReplay, {"schedule": ([[PIECE]], [[], None, "x", 3, [3], {"a": 1}])}, {}),
+    Door(GuardedASHA, LADDER, {"max_t": 9}),
     # -- searchers
+    Door(ForestSearch, {"warm_start": WARM_STARTS, "points_to_evaluate": POINTS}, {}),
     Door(RandomSearch, {"points_to_evaluate": POINTS}, {}),
     Door(
         GridSearch,
@@ -565,16 +574,7 @@ DOORS = [
             "n_initial_points": COUNTS,
             "kappa": AT_LEAST_ZERO,
             "xi": AT_LEAST_ZERO,
-            "warm_start": (
-                [
-                    None,
-                    "runs/other",
-                    Path("runs"),
-                    [({"x": 0.5}, 1.0)],
-                    [({"x": 1}, np.float32(2))],
-                ],
-                [3, "s3://b/x", {"x": 0.5}, [3], [({"x": 1}, "2")], [("x", 1.0)], b"x", ""],
-            ),
+            "warm_start": WARM_STARTS,
             "points_to_evaluate": POINTS,
         },
         {},

@@ -41,8 +41,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "distributed": {"core", "_lazy", "trainable", "checkpoints", "cluster", "executors"},
     "study": {
-        *("core", "trainable", "searchers", "checkpoints", "cluster", "engine", "results"),
-        *("callbacks", "remote", "executors"),
+        *("core", "trainable", "schedulers", "searchers", "checkpoints", "cluster", "engine"),
+        *("results", "callbacks", "remote", "executors"),
     },
     "simulation": {
         *("core", "schedulers", "searchers", "checkpoints", "engine", "results", "study"),

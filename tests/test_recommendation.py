@@ -35,15 +35,16 @@ SCHEDULED = [  # what is asked beside the space, and what comes of it, row by ro
         "grace_period=9, reduction_factor=3, brackets=1, variant='promotion'",
     ),
     ({"early": "telling"}, "grace_period=3, reduction_factor=3, brackets=1, variant='stopping'"),
-    ({}, "grace_period=5, reduction_factor=3, brackets=1, variant='promotion'"),
+    ({}, "GuardedASHA(max_t=81, grace_period=1, reduction_factor=3)"),
 ]
 SEARCHED = [
     ({"space": SMALL}, "GridSearch(num_points=7)"),
     ({"schedule": ["lr"]}, "RandomSearch()"),
-    ({"workers": 1}, "RandomSearch()"),
-    ({"seconds_per_unit": 0.1}, "RandomSearch()"),
-    ({"space": WIDE}, "RandomSearch()"),
-    ({}, "GPSearch("),
+    ({}, "ForestSearch()"),
+    ({"early": "telling", "workers": 1}, "RandomSearch()"),
+    ({"early": "telling", "seconds_per_unit": 0.1}, "RandomSearch()"),
+    ({"early": "telling", "space": WIDE}, "RandomSearch()"),
+    ({"early": "telling"}, "GPSearch("),
 ]
 
 

@@ -31,7 +31,7 @@ class ConsoleProgress(Callback):
     each milestone, the pace of trials that ended, the time left, and the slot time lost waiting for
     the searcher. Plain lines omit the milestones, and the lost time if it is 0; they come every 10
     seconds, later more seldom. The first failure of a session is printed at once, with its error
-    and the line that raised it.
+    and the line that raised it. The last line says in one sentence what the study did.
 
     Parameters
     ----------
@@ -118,6 +118,8 @@ class ConsoleProgress(Callback):
 
     def on_study_end(self, study: StudySummary) -> None:
         self._close(study)
+        if study.best is not None:
+            self._print(f"{self._name}: {self._what_it_did(study, study.best)}")
         if study.stop_reason:
             self._print(f"{self._name}: stopped, because {printable(study.stop_reason)}")
         if unfinished := study.counts[Status.QUEUED] + study.counts[Status.RUNNING]:
@@ -192,6 +194,15 @@ class ConsoleProgress(Callback):
         if study.search_seconds or study.n_fallbacks:
             shown += f" | {describe_search_wait(study.search_seconds, study.n_fallbacks)}"
         return shown
+
+    def _what_it_did(self, study: StudySummary, best: FrozenTrial) -> str:
+        scheduler = printable(self._info.scheduler.partition("(")[0])
+        n, n_full = study.n_trials, study.counts[Status.COMPLETED]
+        tried = "1 configuration" if n == 1 else f"{n} configurations"
+        return (
+            f"{scheduler} tried {tried} and trained {n_full} to the end; the best is trial "
+            f"{best.id}, with {self._value(best)} in {best.resource} units"
+        )
 
     def _trials(self, study: StudySummary) -> str:
         shown = [

@@ -232,6 +232,17 @@ class Suggested:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """A new verdict on the searcher's model, for the scheduler.
+
+    ``trusted``: it tells good configurations from bad ones. At first no model is trusted.
+    """
+
+    trusted: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Launched:
     """Launch of a trial into a slot, to train from one resource until another."""
 
@@ -283,7 +294,7 @@ class Deleted:
     seconds: float
 
 
-Consequence = Suggested | Launched | Ended | Exploited | RolledBack | Deleted
+Consequence = Suggested | Judged | Launched | Ended | Exploited | RolledBack | Deleted
 Record = (
     SessionStarted
     | Reported
@@ -306,6 +317,6 @@ def event_of(record: Record) -> Event | None:
             return Trained(trial, attempt, steps, seconds, ended, preempted)
         case Failed(trial, attempt, error, seconds, retry, fatal):
             return Erred(trial, attempt, error, seconds, retry, fatal)
-        case Suggested() | Launched() | Ended() | Exploited() | RolledBack() | Deleted():
+        case Suggested() | Judged() | Launched() | Ended() | Exploited() | RolledBack() | Deleted():
             return None
     return record

@@ -9,7 +9,7 @@ from math import ceil
 
 from daskhpo.core.arguments import check_int
 from daskhpo.core.errors import InvalidArgument
-from daskhpo.core.types import TrialId
+from daskhpo.core.types import Resume, TrialId
 
 RESOURCE = "resources count units of training"
 
@@ -230,6 +230,25 @@ class Rung:
         self._settled.discard(trial)
         if trial in self._top:
             heappush(self._candidates, (self._losses[trial], trial))
+
+
+class Ladder:
+    """The rungs of one bracket; none at the last milestone: nothing is compared there."""
+
+    def __init__(self, levels: tuple[int, ...], eta: int) -> None:
+        self.first = levels[0]
+        self.next_of: dict[int, int | None] = dict(zip(levels, [*levels[1:], None], strict=True))
+        self.rungs = {level: Rung(eta) for level in levels[:-1]}
+        self.rung_below = dict(zip(levels[1:], self.rungs.values(), strict=True))
+
+    def promotion(self, can_go: Callable[[TrialId], bool]) -> Resume | None:
+        """Return the promotion in the highest rung that has one (Li et al. 2020, Alg. 2)."""
+        for level in reversed(self.rungs):
+            if (trial := self.rungs[level].promotable(can_go)) is not None:
+                until = self.next_of[level]
+                assert until is not None, "only the last milestone has no successor"
+                return Resume(trial, until)
+        return None
 
 
 def _negated(entry: RungEntry) -> RungEntry:

@@ -64,7 +64,7 @@ class Scheduler(ABC):
 
     @abstractmethod
     def on_launch(self, trial: Trial) -> None:
-        """Note that the requested ``Start`` or ``Resume`` was carried out.
+        """Note that the requested ``Start``, ``Resume`` or ``Choose`` was carried out.
 
         ``trial.until`` is the end of its segment. Not called when a lost or preempted trial is
         launched again.
@@ -73,6 +73,13 @@ class Scheduler(ABC):
     @abstractmethod
     def on_report(self, trial: Trial, report: Report) -> Decision:
         """Return the decision at a segment's end (``report.resource == trial.until``)."""
+
+    def on_trust(self, trusted: bool) -> None:
+        """Note whether the searcher's model is trusted.
+
+        It then tells good configurations from bad ones. Called when that changes; at first no
+        model is trusted.
+        """
 
     def on_exploit(self, trial: Trial, source: TrialId) -> None:
         """Note that the requested ``Exploit`` was carried out; see ``trial.config``."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from daskhpo.core.arguments import check_each, check_list, check_mapping
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.plain import to_python
 from daskhpo.core.space import Space
-from daskhpo.core.types import Config, Report, Trial, TrialId
+from daskhpo.core.types import Choose, Config, Report, Trial, TrialId
 
 
 class Searcher(ABC):
@@ -24,10 +24,12 @@ class Searcher(ABC):
     finite : True if it runs out of configurations; a study then needs no limit.
     slow : True if a suggestion may take longer than a free slot should wait; a study then
         prefetches suggestions in another thread than its coordinator's.
+    trusted : True if it has a model whose scores a scheduler may compare by :meth:`choose`.
     """
 
     finite = False
     slow = False
+    trusted = False
 
     @abstractmethod
     def setup(self, space: Space, seed: int) -> None:
@@ -44,6 +46,32 @@ class Searcher(ABC):
 
         Trials are numbered from 0.
         """
+
+    def explore(self, trial: TrialId) -> Config | None:
+        """Return a configuration that no model chose, for the scheduler's random share.
+
+        The default is :meth:`suggest`.
+        """
+        return self.suggest(trial)
+
+    def choose(self, trial: TrialId, choice: Choose) -> Config | TrialId | None:
+        """Return a configuration for a new trial, or the paused trial to resume instead.
+
+        Repeated calls return the same answer, until a trial starts or reports. The default is
+        :meth:`suggest`.
+        """
+        return self.suggest(trial)
+
+    def lesson(self) -> Callable[[], Any] | None:
+        """Return what the model has to compute when there is enough new data; else None.
+
+        It may run in another thread, while other methods are called. Its result is given to
+        :meth:`learn`.
+        """
+        return None
+
+    def learn(self, result: Any) -> None:
+        """Take over the result of a :meth:`lesson`; it may change :attr:`trusted`."""
 
     def on_start(self, trial: TrialId, config: Config) -> None:
         """Note that a trial began with this configuration.

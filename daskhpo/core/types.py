@@ -7,8 +7,8 @@ dataclasses, read by ``match``. Events are in :mod:`daskhpo.core.events`, comman
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -120,10 +120,14 @@ Decision = Continue | Pause | Stop
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start a new trial and train it until this resource."""
+    """Start a new trial and train it until this resource.
+
+    ``explore``: its configuration is not to be chosen by a model, but drawn at random.
+    """
 
     until: int
     bracket: int = 0
+    explore: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,26 @@ class Resume:
 
     trial: TrialId
     until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """Start a new trial, or resume a paused one: what the searcher's model prefers.
+
+    Attributes
+    ----------
+    start : the new trial.
+    resource : of the scores; of a paused trial its own ``until``, if that is larger.
+    paused : the trials that may be resumed, and until which resource.
+    can_go : False for a trial whose state is still being taken.
+    margin : a paused trial's score must be better by this.
+    """
+
+    start: Start
+    resource: int
+    paused: Mapping[TrialId, int]
+    can_go: Callable[[TrialId], bool] = field(compare=False, repr=False)
+    margin: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +185,7 @@ class Wait:
     """Leave the slot free until something else happens."""
 
 
-Action = Start | Resume | Exploit | Discard | Wait
+Action = Start | Resume | Choose | Exploit | Discard | Wait
 
 
 # -- what plug-ins receive -----------------------------------------------------------------------
@@ -229,11 +253,14 @@ class Report:
     resource : units of training done; equals the segment's ``until`` unless the trial ended early.
     losses : one loss per unit of the trial since its last report, oldest first (never empty).
     best_loss : best loss of the whole trial so far.
+    seconds : the trial's time in a slot for these units, in which it may have trained others again.
+        Of units in another slot, before it was preempted, the time is estimated.
     """
 
     resource: int
     losses: tuple[float, ...]
     best_loss: float
+    seconds: float = 0.0
 
     @property
     def loss(self) -> float:

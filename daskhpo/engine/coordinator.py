@@ -19,6 +19,7 @@ from daskhpo.core.events import (
     Exploited,
     Failed,
     Held,
+    Judged,
     Launched,
     Reported,
     RolledBack,
@@ -40,6 +41,7 @@ from daskhpo.core.tracebacks import headline
 from daskhpo.core.types import (
     CheckpointPolicy,
     CheckpointRef,
+    Choose,
     Config,
     Continue,
     Decision,
@@ -58,6 +60,7 @@ from daskhpo.core.types import (
     TrialId,
     Wait,
 )
+from daskhpo.engine.advice import Advisor, SearcherAdvice
 from daskhpo.engine.checkpoint_policy import (
     eviction_candidate,
     is_full,
@@ -97,14 +100,19 @@ class Coordinator:
     ----------
     problem : the study's definition.
     journal : receives every event before its commands are carried out.
-    suggest : source of configurations; None: :meth:`ask_searcher`. A replay sets its own.
+    advisor : source of configurations; None: the searcher. A replay has its own.
+
+    Attributes
+    ----------
+    advisor : where configurations come from. Another one may take its place between two events.
+    trusted : the last verdict on the searcher's model.
     """
 
     def __init__(
         self,
         problem: Problem,
         journal: Journal,
-        suggest: Callable[[TrialId], Suggestion | None] | None = None,
+        advisor: Advisor | None = None,
     ) -> None:
         self.objective = problem.objective
         self.scheduler = copy.deepcopy(problem.scheduler)
@@ -112,7 +120,8 @@ class Coordinator:
         self.scheduler.setup(problem.space, problem.seed)
         self.searcher.setup(problem.space, problem.seed)
         self.journal = journal
-        self.suggest = suggest or self.ask_searcher
+        self.advisor = advisor or SearcherAdvice(self.searcher)
+        self.trusted = False
         self.ledger = Ledger(problem.objective)
         self.limits = Limits()
         self.stop_reason: str | None = None
@@ -125,6 +134,7 @@ class Coordinator:
         self._exhausted = False
         self._flushed = False
         self._seconds = 0.0
+        self._began: dict[TrialId, tuple[float, int]] = {}  # a launch: seconds and resource
         self._commands: list[Command] = []
 
     @property
@@ -149,11 +159,6 @@ class Coordinator:
             return math.inf if limit is None else max(limit, ledger.n_trials) - ended
         queued = len(self.ledger.queue) if self.stop_reason is None else 0
         return self.ledger.n_running + queued
-
-    def ask_searcher(self, trial: TrialId) -> Suggestion | None:
-        """Return the searcher's configuration for a new trial, however long it takes."""
-        config = self.searcher.suggest(trial)
-        return None if config is None else Suggestion(config)
 
     def handle(self, event: Event) -> list[Command]:
         """Handle one event and return commands; stale events are not recorded."""
@@ -250,10 +255,18 @@ class Coordinator:
             self._save(trial, ReuseProbability.CERTAIN)  # then it continues
 
     def _ask_scheduler(self, trial: Trial, ended: bool) -> Decision:
-        report = Report(trial.resource, trial.losses, trial.best_loss)
+        seconds = self._seconds_of(trial)
+        report = Report(trial.resource, trial.losses, trial.best_loss, seconds)
         if trial.losses:  # empty if its code returned without another report
             self.searcher.observe(trial, report)
         return Stop(RETURNED) if ended else self.scheduler.on_report(trial, report)
+
+    def _seconds_of(self, trial: Trial) -> float:
+        """Return the slot time of the units since the last decision on a trial."""
+        began_at, resource = self._began[trial.id]
+        here, n_units = trial.resource - resource, len(trial.losses)
+        share = n_units / here if here else 1.0
+        return (self._seconds - began_at) * max(1.0, share)  # below 1: it trained some again
 
     def _held(self, event: Held) -> None:
         if (trial := self.ledger.running(event.trial, event.attempt)) is None:
@@ -428,6 +441,7 @@ class Coordinator:
         self._delete_unreferenced(freed)
         if was_paused and trial.id in self.ledger.retained and trial.held is not None:
             self._commands.append(Write(trial.held))  # it may not have been worth a write before
+        self._began.pop(trial.id, None)
         self.scheduler.on_end(trial)
         self.searcher.on_end(trial)
 
@@ -472,6 +486,8 @@ class Coordinator:
     def _assign_free_slots(self) -> None:
         """Give work to free slots: queued trials, then the scheduler's actions."""
         ledger = self.ledger
+        if self.stop_reason is None:
+            self._judge()
         while self.stop_reason is None:
             has_room = ledger.n_running < self.n_slots
             if not has_room and ledger.n_running:
@@ -501,23 +517,49 @@ class Coordinator:
                     self._end(ledger.paused(number), Status.STOPPED, reason)
                 case Exploit(number, source, config):
                     self._exploit(ledger.paused(number), source, config)
-                case Start(until, bracket) if has_room:
-                    self._start(until, bracket)
+                case Start() if has_room:
+                    self._start(action)
+                case Choose() if has_room:
+                    self._choose(action)
                 case Resume(number, until) if has_room:
                     trial = self._launch(ledger.paused(number), until)
                     self.scheduler.on_launch(trial)
                 case _:
                     return
 
-    def _start(self, until: int, bracket: int) -> None:
+    def _judge(self) -> None:
+        """Pass on the verdict on the searcher's model, if it is a new one."""
+        trusted = self.advisor.judge(self.trusted)
+        if trusted != self.trusted:
+            self.trusted = trusted
+            self.journal.append(Judged(trusted, self._seconds))
+            self.scheduler.on_trust(trusted)
+
+    def _choose(self, choice: Choose) -> None:
         if self.ledger.to_restart:
-            trial = self.ledger.restart(until, bracket)
-            self.scheduler.on_launch(self._launch(trial, until))
+            self._start(choice.start)
             return
-        given = self.suggest(self.ledger.n_trials)
+        given = self.advisor.choose(self.ledger.n_trials, choice)
+        if isinstance(given, int):
+            trial = self._launch(self.ledger.paused(given), choice.paused[given])
+            self.scheduler.on_launch(trial)
+        else:
+            self._start_with(given, choice.start)
+
+    def _start(self, action: Start) -> None:
+        if self.ledger.to_restart:
+            trial = self.ledger.restart(action.until, action.bracket)
+            self.scheduler.on_launch(self._launch(trial, action.until))
+        else:
+            given = self.advisor.suggest(self.ledger.n_trials, action.explore)
+            self._start_with(given, action)
+
+    def _start_with(self, given: Suggestion | None, action: Start) -> None:
+        """Start a new trial; None: the searcher has no further configuration."""
         if given is None:
             self._exhausted = True
             return
+        until, bracket = action.until, action.bracket
         waited = given.waited * (self.n_slots - self.ledger.n_running)  # all free slots waited
         trial = self.ledger.add(given.config, until, bracket)
         self.searcher.on_start(trial.id, given.config)
@@ -547,6 +589,7 @@ class Coordinator:
         return trial
 
     def _train(self, trial: Trial, *, launch: bool) -> Train:
+        self._began[trial.id] = self._seconds, trial.resource
         return Train(
             trial.id,
             trial.attempt,

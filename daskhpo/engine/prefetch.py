@@ -14,7 +14,7 @@ from functools import partial
 from daskhpo.core.random import rng
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
-from daskhpo.core.types import Config, Report, Suggestion, Trial, TrialId
+from daskhpo.core.types import Choose, Config, Report, Suggestion, Trial, TrialId
 
 logger = logging.getLogger("daskhpo")
 
@@ -219,6 +219,22 @@ class PrefetchingSearcher(Searcher):
 
     def _needs_more(self) -> bool:
         return not self._exhausted and len(self._ready) < math.ceil(self._wanted)
+
+
+class PrefetchedAdvice:
+    """The advice of a prefetching searcher; its model's scores are not compared."""
+
+    def __init__(self, ahead: PrefetchingSearcher) -> None:
+        self._ahead = ahead
+
+    def suggest(self, trial: TrialId, explore: bool) -> Suggestion | None:
+        return self._ahead.next_suggestion(trial)
+
+    def choose(self, trial: TrialId, choice: Choose) -> Suggestion | TrialId | None:
+        return self._ahead.next_suggestion(trial)
+
+    def judge(self, trusted: bool) -> bool:
+        return False
 
 
 class WaitBudget:

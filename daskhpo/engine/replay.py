@@ -6,8 +6,18 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from daskhpo.core.errors import JournalCorrupt
-from daskhpo.core.events import Ended, Record, Reported, SessionStarted, Suggested, event_of
-from daskhpo.core.types import Suggestion, TrialId
+from daskhpo.core.events import (
+    Ended,
+    Judged,
+    Launched,
+    Record,
+    Reported,
+    SessionStarted,
+    Suggested,
+    event_of,
+)
+from daskhpo.core.types import Choose, Suggestion, TrialId
+from daskhpo.engine.advice import Advisor
 from daskhpo.engine.coordinator import Coordinator, Problem
 from daskhpo.engine.protocols import Journal
 
@@ -31,16 +41,8 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
     """
     script = _VerifyingJournal(records, journal)
     coordinator = Coordinator(problem, script)
-
-    def suggest(trial: TrialId) -> Suggestion | None:
-        if script.is_over:
-            return coordinator.ask_searcher(trial)
-        match script.head:
-            case Suggested(number, config) if number == trial:
-                return Suggestion(config)
-        return None
-
-    coordinator.suggest = suggest
+    own = coordinator.advisor
+    coordinator.advisor = _RecordedAdvice(script, own)
     while not script.is_over:
         record, n_before = script.head, script.n_read
         if (event := event_of(record)) is None:
@@ -55,9 +57,45 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
                 "Was the study started with another version, or was the file edited?"
             )
     journal.flush()
-    coordinator.suggest = coordinator.ask_searcher
+    coordinator.advisor = own
     coordinator.journal = journal
     return coordinator
+
+
+class _RecordedAdvice:
+    """The advice that led to the records; after their end, the searcher's."""
+
+    def __init__(self, script: _VerifyingJournal, own: Advisor) -> None:
+        self._script, self._own = script, own
+
+    def suggest(self, trial: TrialId, explore: bool) -> Suggestion | None:
+        if self._script.is_over:
+            self._own.judge(False)  # it was judged before the records were cut off
+            return self._own.suggest(trial, explore)
+        return self._suggested(trial)
+
+    def choose(self, trial: TrialId, choice: Choose) -> Suggestion | TrialId | None:
+        if self._script.is_over:
+            self._own.judge(False)
+            return self._own.choose(trial, choice)
+        match self._script.head:
+            case Launched(number) if number in choice.paused:
+                return number
+        return self._suggested(trial)
+
+    def judge(self, trusted: bool) -> bool:
+        if self._script.is_over:
+            return self._own.judge(trusted)
+        match self._script.head:
+            case Judged(verdict):
+                return verdict
+        return trusted
+
+    def _suggested(self, trial: TrialId) -> Suggestion | None:
+        match self._script.head:
+            case Suggested(number, config) if number == trial:
+                return Suggestion(config)
+        return None
 
 
 class _VerifyingJournal:

@@ -19,11 +19,12 @@ from daskhpo.core.events import Record, SessionStarted, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.study_folders import MANIFEST, no_study
 from daskhpo.core.types import CheckpointPolicy, Limits
+from daskhpo.engine.advice import LessonsInThread, SearcherAdvice
 from daskhpo.engine.coordinator import Coordinator, Problem, drive
 from daskhpo.engine.journal import FileJournal, read_journal
 from daskhpo.engine.lock import JobIsOver, StudyLock, check_free, no_job_is_over
 from daskhpo.engine.options import RunOptions
-from daskhpo.engine.prefetch import PrefetchingSearcher
+from daskhpo.engine.prefetch import PrefetchedAdvice, PrefetchingSearcher
 from daskhpo.engine.protocols import CheckpointStore, Executor
 from daskhpo.engine.replay import replay
 from daskhpo.engine.requests import StopRequestWatcher
@@ -43,8 +44,8 @@ class Session:
     problem : the study's definition; must be the one for which the directory was created.
     resume : True: continue the study in the directory. False: the directory must hold no trial yet.
     retry_failed : True: run failed trials again.
-    ahead : True: prefetch the suggestions of a slow searcher in a separate thread. With one slot
-        that would only make the study depend on how long they take.
+    ahead : True: prefetch the suggestions of a slow searcher in a separate thread, and let a model
+        learn in one. With one slot that would only make the study depend on how long they take.
     on_lock_lost : called if another process took the lock over; None: no call.
     on_stop : called with the reason if another process requests a stop.
     job_is_over : returns True if the Slurm job in which the last session ran has ended.
@@ -88,8 +89,9 @@ class Session:
                 began = SessionStarted(limits, policy, self.began_at, retry_failed)
                 self.commands: list[Command] = self.coordinator.handle(began)
                 self.journal.flush()
-                if ahead:
-                    _start_prefetching(self.coordinator, problem)
+                self._lessons = LessonsInThread() if ahead else None
+                if self._lessons is not None:
+                    _start_prefetching(self.coordinator, problem, self._lessons)
                 self._requests = StopRequestWatcher(directory, self.lock.token, on_stop)
             except BaseException:
                 self.journal.close()
@@ -137,14 +139,19 @@ class Session:
         with contextlib.ExitStack() as stack:  # last in, first out, even if one raises
             stack.callback(self._requests.close)
             stack.callback(self.coordinator.searcher.close)
+            if self._lessons is not None:
+                stack.callback(self._lessons.close)
             stack.callback(self.lock.release)
             stack.callback(self.journal.close)
 
 
-def _start_prefetching(coordinator: Coordinator, problem: Problem) -> None:
-    """Move the coordinator's searcher to a separate thread, if it is slow."""
+def _start_prefetching(
+    coordinator: Coordinator, problem: Problem, lessons: LessonsInThread
+) -> None:
+    """Move the searcher to a separate thread if it is slow, else its lessons."""
     searcher = coordinator.searcher
     if not searcher.slow:
+        coordinator.advisor = SearcherAdvice(searcher, lessons)
         return
     points = getattr(searcher, "points_to_evaluate", None) or ()
     ahead = PrefetchingSearcher(
@@ -154,7 +161,7 @@ def _start_prefetching(coordinator: Coordinator, problem: Problem) -> None:
         n_trials=coordinator.ledger.n_trials,
         n_points=len(points),
     )
-    coordinator.searcher, coordinator.suggest = ahead, ahead.next_suggestion
+    coordinator.searcher, coordinator.advisor = ahead, PrefetchedAdvice(ahead)
 
 
 def create_directory(directory: Path, problem: Problem, source: str | None) -> None:

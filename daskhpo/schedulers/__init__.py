@@ -3,6 +3,7 @@
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.schedulers.asha import ASHA, AsyncHyperband
 from daskhpo.schedulers.fifo import FIFO
+from daskhpo.schedulers.guarded import GuardedASHA
 from daskhpo.schedulers.halving import Hyperband, SuccessiveHalving
 from daskhpo.schedulers.median import MedianStopping
 from daskhpo.schedulers.pb2 import PB2
@@ -15,6 +16,7 @@ __all__ = [
     "PB2",
     "PBT",
     "AsyncHyperband",
+    "GuardedASHA",
     "Hyperband",
     "MedianStopping",
     "PBTReplay",

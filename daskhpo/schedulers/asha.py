@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, final, get_args
 
 from daskhpo.core.arguments import check_choice, check_int
-from daskhpo.core.rungs import Rung, check_ladder, milestones
+from daskhpo.core.rungs import Ladder, check_ladder, milestones
 from daskhpo.core.scheduler import Compare, Scheduler, check_compare, ranked_loss
 from daskhpo.core.types import (
     Action,
@@ -14,7 +14,6 @@ from daskhpo.core.types import (
     Decision,
     Pause,
     Report,
-    Resume,
     Start,
     Status,
     Stop,
@@ -81,7 +80,7 @@ class ASHA(Scheduler):
             f"reduction_factor={reduction_factor}, brackets={brackets}, "
             f"variant={variant!r}, compare={compare!r})"
         )
-        self._ladders = [_Ladder(ladder[s:], reduction_factor) for s in range(brackets)]
+        self._ladders = [Ladder(ladder[s:], reduction_factor) for s in range(brackets)]
         self._n_started = [0] * brackets
 
     def __repr__(self) -> str:
@@ -185,22 +184,3 @@ class AsyncHyperband(ASHA):
     ) -> None:
         n_brackets = len(milestones(max_t, grace_period, reduction_factor))
         super().__init__(max_t, grace_period, reduction_factor, n_brackets, variant, compare)
-
-
-class _Ladder:
-    """The rungs of one bracket; none at the last milestone: nothing is compared there."""
-
-    def __init__(self, levels: tuple[int, ...], eta: int) -> None:
-        self.first = levels[0]
-        self.next_of: dict[int, int | None] = dict(zip(levels, [*levels[1:], None], strict=True))
-        self.rungs = {level: Rung(eta) for level in levels[:-1]}
-        self.rung_below = dict(zip(levels[1:], self.rungs.values(), strict=True))
-
-    def promotion(self, can_go: Callable[[TrialId], bool]) -> Resume | None:
-        """Return the promotion in the highest rung that has one (Alg. 2, lines 12-18)."""
-        for level in reversed(self.rungs):
-            if (trial := self.rungs[level].promotable(can_go)) is not None:
-                until = self.next_of[level]
-                assert until is not None, "only the last milestone has no successor"
-                return Resume(trial, until)
-        return None

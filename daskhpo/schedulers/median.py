@@ -13,6 +13,7 @@ from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Space
 from daskhpo.core.types import (
     Action,
+    Choose,
     Continue,
     Decision,
     Report,
@@ -76,6 +77,7 @@ class MedianStopping(Scheduler):
         self._averages: dict[int, RunningMedian] = {}  # of all trials, by resource
         self._sums: dict[TrialId, tuple[float, int]] = {}  # sum and number of its state's losses
         self._unseen: dict[TrialId, tuple[float, ...]] = {}  # not yet reported to _inner
+        self._seconds: dict[TrialId, float] = {}  # of these
         self._until: dict[TrialId, int] = {}  # end of _inner's segment
         # The three of each trial that failed and may run again.
         self._failed: dict[TrialId, tuple[int, tuple[float, int], tuple[float, ...]]] = {}
@@ -95,9 +97,11 @@ class MedianStopping(Scheduler):
 
     def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
         self._asked = self._inner.next_action(trials, can_start)
+        if isinstance(self._asked, Choose):  # the segment of a paused trial would need a cut, too
+            self._asked = self._asked.start
         match self._asked:
-            case Start(until, bracket):
-                return Start(self._cut(0, until), bracket)
+            case Start(until):
+                return replace(self._asked, until=self._cut(0, until))
             case Resume(trial, until):
                 return Resume(trial, self._cut(trials[trial].resource, until))
             case action:
@@ -123,16 +127,20 @@ class MedianStopping(Scheduler):
             return Stop("worse than the median of the running averages")
         losses = self._unseen.pop(trial.id, ()) + report.losses
         until = self._until[trial.id]
+        seconds = self._seconds.pop(trial.id, 0.0) + report.seconds
         if resource < until:
-            self._unseen[trial.id] = losses
+            self._unseen[trial.id], self._seconds[trial.id] = losses, seconds
             return Continue(self._cut(resource, until))
         decision = self._inner.on_report(
-            trial._replace(until=until), replace(report, losses=losses)
+            trial._replace(until=until), replace(report, losses=losses, seconds=seconds)
         )
         if isinstance(decision, Continue):
             self._until[trial.id] = decision.until
             return Continue(self._cut(resource, decision.until), decision.keep)
         return decision
+
+    def on_trust(self, trusted: bool) -> None:
+        self._inner.on_trust(trusted)
 
     def on_exploit(self, trial: Trial, source: TrialId) -> None:
         self._unseen.pop(trial.id, None)  # losses of its old state
@@ -150,6 +158,7 @@ class MedianStopping(Scheduler):
         number = trial.id
         until, sums = self._until.pop(number), self._sums.pop(number, (0.0, 0))
         unseen = self._unseen.pop(number, ())
+        self._seconds.pop(number, None)
         if trial.status is Status.FAILED:
             self._failed[number] = until, sums, unseen
         self._inner.on_end(trial)

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from daskhpo.searchers.external.process import OutOfProcess
     from daskhpo.searchers.external.sigopt import SigOptSearch
     from daskhpo.searchers.external.skopt import SkoptSearch
+    from daskhpo.searchers.forest.search import ForestSearch
     from daskhpo.searchers.gp.search import GPSearch
     from daskhpo.searchers.repeater import Repeater
 
 __all__ = [
     "AxSearch",
     "DragonflySearch",
+    "ForestSearch",
     "GPSearch",
     "GridSearch",
     "HyperOptSearch",
@@ -40,6 +42,7 @@ __getattr__, __dir__ = lazy(
     {
         "AxSearch": "daskhpo.searchers.external.ax",
         "DragonflySearch": "daskhpo.searchers.external.dragonfly",
+        "ForestSearch": "daskhpo.searchers.forest.search",
         "GPSearch": "daskhpo.searchers.gp.search",
         "HyperOptSearch": "daskhpo.searchers.external.hyperopt",
         "OptunaSearch": "daskhpo.searchers.external.optuna",

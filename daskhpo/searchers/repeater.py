@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -89,6 +89,12 @@ class Repeater(Searcher):
         group.ended.append(trial)
         if len(group.ended) == self.n:
             self._tell(group)
+
+    def lesson(self) -> Callable[[], Any] | None:
+        return self.searcher.lesson()
+
+    def learn(self, result: Any) -> None:
+        self.searcher.learn(result)
 
     def close(self) -> None:
         self.searcher.close()

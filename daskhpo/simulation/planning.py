@@ -22,8 +22,15 @@ from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.engine.checkpoint_policy import check_policy
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions
-from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, Hyperband, SuccessiveHalving
-from daskhpo.searchers import RandomSearch
+from daskhpo.schedulers import (
+    ASHA,
+    FIFO,
+    AsyncHyperband,
+    GuardedASHA,
+    Hyperband,
+    SuccessiveHalving,
+)
+from daskhpo.searchers import ForestSearch, RandomSearch
 from daskhpo.simulation.curves import CurveTable, SyntheticCurves
 from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
 from daskhpo.simulation.simulation import simulate_each
@@ -59,7 +66,7 @@ def plan(
     """Forecast a study, and what random search, ASHA and AsyncHyperband would do.
 
     Each method runs in virtual time, with the coordinator and schedulers of a real study.
-    Configurations come from the study's searcher; if that is slow, from random search.
+    Configurations come from the study's searcher; if that has a model, from random search.
 
     Parameters
     ----------
@@ -111,7 +118,7 @@ def plan(
             "num_trials is required for population-based schedulers: all trials of the study are "
             "the population"
         )
-    if problem.searcher.slow:
+    if problem.searcher.slow or isinstance(problem.searcher, ForestSearch):
         problem = replace(problem, searcher=RandomSearch())
     policy = check_policy(checkpoint)
     cluster = replace(cluster, durability=policy.durability)
@@ -141,7 +148,7 @@ def schedulers_to_compare(own: Scheduler) -> dict[str, Scheduler]:
     They get its ``grace_period`` and ``reduction_factor``, if it has them.
     """
     steps: dict[str, Any] = {}
-    if isinstance(own, ASHA | SuccessiveHalving | Hyperband):
+    if isinstance(own, ASHA | GuardedASHA | SuccessiveHalving | Hyperband):
         steps = {"grace_period": own.grace_period, "reduction_factor": own.reduction_factor}
     others = {
         "RS": FIFO(own.max_t),

@@ -7,15 +7,21 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from daskhpo.core.arguments import check_int, check_kind, check_text, shown
+from daskhpo.core.arguments import check_int, check_kind, check_text, optional, shown
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.objective import check_metric_name
+from daskhpo.core.rungs import RESOURCE
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.engine.coordinator import Problem
+from daskhpo.schedulers.fifo import FIFO
+from daskhpo.schedulers.guarded import GuardedASHA, usual_grace_period
+from daskhpo.searchers.forest.search import ForestSearch
+from daskhpo.searchers.random import RandomSearch
 from daskhpo.trainable import Trainable, check_runs, n_arguments
 
 LONGEST_NAME = 200  # bytes; a folder's name has at most 255, and a branch in the making has more
+SHORTEST_LADDER = 3  # units; with fewer there is no rung before the end
 
 # What is called on an object of a trainable, with as many arguments.
 CALLED = {
@@ -46,6 +52,50 @@ def check_parts(problem: Problem, trainable: Any) -> None:
     _check_mutations(trainable, problem.scheduler)
 
 
+def default_parts(
+    trainable: Any, scheduler: Scheduler | None, searcher: Searcher | None, max_t: int | None
+) -> tuple[Scheduler, Searcher]:
+    """Return a study's scheduler and searcher, by default those that belong together.
+
+    Raises
+    ------
+    InvalidArgument : no scheduler and no ``max_t`` are given, or both.
+    """
+    is_default = scheduler is None
+    if scheduler is None:
+        scheduler = _default_scheduler(trainable, max_t)
+    elif max_t is not None:
+        raise InvalidArgument(
+            f"max_t={shown(max_t)} is for a study without a scheduler, but scheduler="
+            f"{shown(scheduler)} has its own: give one of the two"
+        )
+    if searcher is None:
+        has_model = is_default or isinstance(scheduler, GuardedASHA)
+        searcher = ForestSearch() if has_model else RandomSearch()
+    return scheduler, searcher
+
+
+def _default_scheduler(trainable: Any, max_t: int | None) -> Scheduler:
+    max_t = optional(check_int, "max_t", max_t, at_least=1, why=RESOURCE)
+    if max_t is None and _reports_once(trainable):
+        max_t = 1
+    if max_t is None:
+        raise InvalidArgument(
+            "max_t is not given: how many units of training, that is reports, has a trial that is "
+            "trained to the end? Give max_t=81, say, or a scheduler, such as scheduler=FIFO(81); "
+            "max_t=1 if a trial reports once"
+        )
+    if max_t < SHORTEST_LADDER:
+        return FIFO(max_t)
+    return GuardedASHA(max_t, usual_grace_period(max_t))
+
+
+def _reports_once(trainable: Any) -> bool:
+    """Return True for a function that takes ``config`` alone."""
+    is_function = trainable is not None and not isinstance(trainable, type)
+    return is_function and n_arguments(trainable) == 1
+
+
 def check_seed(seed: Any) -> int:
     """Return a study's seed: an int of 0 or more, below 2**63."""
     return check_int("seed", seed, at_least=0)
@@ -66,12 +116,11 @@ def check_name(name: Any) -> str:
 
 def _check_units(trainable: Any, scheduler: Scheduler) -> None:
     """Refuse several units of a function that reports once, at its end."""
-    is_function = trainable is not None and not isinstance(trainable, type)
-    if scheduler.max_t > 1 and is_function and n_arguments(trainable) == 1:
+    if scheduler.max_t > 1 and _reports_once(trainable):
         raise InvalidArgument(
             f"trainable={shown(trainable)} takes config alone, so it reports once, at its end, but "
             f"max_t={scheduler.max_t}: let it take (config, trial) and report each unit, or give "
-            "scheduler=FIFO(1)"
+            "scheduler=FIFO(1), or neither a scheduler nor max_t"
         )
 
 

@@ -50,9 +50,14 @@ from daskhpo.remote.script import controller_script
 from daskhpo.remote.submission import JobDirectory, Submission
 from daskhpo.remote.submit import SubmitKeywords, prepare, submit
 from daskhpo.results.result import Result
-from daskhpo.searchers.random import RandomSearch
 from daskhpo.study.asktell import AskedTrial, AskTellSession
-from daskhpo.study.definition import check_name, check_parts, check_seed, check_trainable
+from daskhpo.study.definition import (
+    check_name,
+    check_parts,
+    check_seed,
+    check_trainable,
+    default_parts,
+)
 from daskhpo.study.loader import check_not_loading, load, source_of
 from daskhpo.trainable import Trainable
 
@@ -85,11 +90,16 @@ class Study:
         reports; None if you run the trials yourself.
     space : domain of :mod:`daskhpo.space` for each hyperparameter; a plain value is a constant.
     metric, mode : name of the reported number to optimise; ``"min"`` or ``"max"``.
-    scheduler : decides how far each trial trains, e.g. ``ASHA(max_t=81, grace_period=3)``.
-    searcher : proposes configurations; default: random search.
+    scheduler : decides how far each trial trains, e.g. ``ASHA(max_t=81, grace_period=3)``. None:
+        :class:`daskhpo.schedulers.GuardedASHA`, for which ``max_t`` is given; FIFO for trials of
+        one or two units, as those of a function that takes ``config`` alone.
+    searcher : proposes configurations. None: :class:`daskhpo.searchers.ForestSearch` without a
+        scheduler or with `GuardedASHA`, random search with any other one.
     storage, name : directory of studies, and this study's name in it (default: from the time).
         A relative directory is that of the working directory when the study is first used.
     seed : the same seed and the same order of events give the same decisions.
+    max_t : units of training, that is reports, of a trial that is trained to the end; only without
+        a scheduler, which has its own.
 
     Attributes
     ----------
@@ -111,17 +121,18 @@ class Study:
         metric: str,
         mode: Mode = "min",
         *,
-        scheduler: Scheduler,
+        scheduler: Scheduler | None = None,
         searcher: Searcher | None = None,
         storage: str | Path = "runs",
         name: str | None = None,
         seed: int = 0,
+        max_t: int | None = None,
     ) -> None:
         self.trainable = check_trainable(trainable)
         self.name = check_name(_unused_name() if name is None else name)
         self.storage = check_path("storage", storage)
         space = space if isinstance(space, Space) else Space(space)
-        searcher = RandomSearch() if searcher is None else searcher
+        scheduler, searcher = default_parts(self.trainable, scheduler, searcher, max_t)
         self.problem = Problem(
             space, Objective(metric, mode), scheduler, searcher, check_seed(seed)
         )

@@ -47,6 +47,8 @@ def search(searcher: Searcher, n: int, first: int = 0) -> list[Any]:
     """Return suggestions for ``n`` trials in turn, each of which reports and ends."""
     configs = []
     for number in range(first, first + n):
+        while (lesson := searcher.lesson()) is not None:
+            searcher.learn(lesson())
         config = searcher.suggest(number)
         configs.append(config)
         if config is not None:

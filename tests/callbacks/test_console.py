@@ -109,6 +109,26 @@ def test_the_first_failure_is_shown_at_once_with_its_line(file):
 
 
 @pytest.mark.parametrize("file", [io.StringIO, Terminal])
+def test_the_end_says_in_one_sentence_what_the_study_did(file):
+    file = file()
+    step = Step(9, {"loss": 0.25}, 1.0)
+    records = [
+        Suggested(0, {"x": 1.0}, 0, 0.0),
+        Launched(0, 1, 0, 9, 0.0),
+        Reported(0, 1, (step,), 1.0, decision=Stop("fully trained")),
+        Ended(0, Status.COMPLETED, "fully trained", 1.0),
+        Suggested(1, {"x": 2.0}, 0, 1.0),
+    ]
+    _, followers = followed(file, records)
+    followers.end()
+    text = " ".join(file.getvalue().split())
+    assert (
+        "first: FIFO tried 2 configurations and trained 1 to the end; the best is trial 0" in text
+    )
+    assert "with loss=0.25 in 9 units" in text
+
+
+@pytest.mark.parametrize("file", [io.StringIO, Terminal])
 @pytest.mark.parametrize("name", ["[red]x[/red]", "[/]", ":smile:", "a[0]"])
 def test_names_are_no_markup(file, name):
     file = file()

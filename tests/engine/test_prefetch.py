@@ -683,6 +683,22 @@ def test_an_error_of_the_searcher_reaches_the_coordinator(tmp_path):
 # -- what it cost --------------------------------------------------------------------------------
 
 
+class Given:
+    """Gives these suggestions, one after another."""
+
+    def __init__(self, given):
+        self.given = given
+
+    def suggest(self, trial, explore):
+        return next(self.given, None)
+
+    def choose(self, trial, choice):
+        return next(self.given, None)
+
+    def judge(self, trusted):
+        return trusted
+
+
 @pytest.fixture
 def waited():
     """Records of a study of three slots in which the second suggestion was waited for."""
@@ -690,7 +706,7 @@ def waited():
         [Suggestion({"x": 0.1}), Suggestion({"x": 0.2}, 0.5), Suggestion({"x": 0.3}, 0, True)]
     )
     problem, journal = a_problem(Slow()), MemoryJournal()
-    coordinator = Coordinator(problem, journal, lambda trial: next(given, None))
+    coordinator = Coordinator(problem, journal, Given(given))
     coordinator.handle(SessionStarted(Limits(), CheckpointPolicy("never"), 0.0))
     coordinator.handle(SlotsChanged(3, 1.0))
     return problem, journal.records

@@ -63,12 +63,13 @@ from daskhpo.schedulers import (
     PB2,
     PBT,
     AsyncHyperband,
+    GuardedASHA,
     Hyperband,
     MedianStopping,
     PBTReplay,
     SuccessiveHalving,
 )
-from daskhpo.searchers import GridSearch, RandomSearch
+from daskhpo.searchers import ForestSearch, GridSearch, RandomSearch
 from daskhpo.testing.journal import MemoryJournal
 
 pytestmark = pytest.mark.timeout(600)  # a thousand studies
@@ -120,6 +121,7 @@ SCHEDULERS = [
     AsyncHyperband(max_t=9, variant="promotion"),
     SuccessiveHalving(max_t=4, reduction_factor=2),
     Hyperband(max_t=9),
+    GuardedASHA(max_t=9),
     Copycat(),
     PBT(6, 2, ["x"]),
     PBT(8, 2, ["x", "kind"], quantile_fraction=0.5, synchronous=True),
@@ -724,6 +726,30 @@ def test_every_beginning_of_a_journal_replays(script):
             added = [encode_record(record) for record in tail.records]
             following = [encode_record(record) for record in records[n : n + len(added)]]
             assert added == following
+
+
+def with_a_model(script):
+    """The same script with the two that compare new and paused trials."""
+    return script | {
+        "scheduler": GuardedASHA(max_t=9),
+        "searcher": ForestSearch(),
+        "n_losses": 100 * script["n_losses"],
+    }
+
+
+@pytest.mark.slow
+@given(script=scripts.map(with_a_model))
+@settings(TRY, max_examples=30)
+def test_what_a_model_chose_replays_from_every_beginning(script):
+    with a_study(script) as (chaos, records):
+        for n in [*range(0, len(records), max(1, len(records) // 10)), len(records)]:
+            tail = MemoryJournal()
+            coordinator = replay(chaos.problem, records[:n], tail)
+            coordinator.ledger.validate()
+            added = [encode_record(record) for record in tail.records]
+            following = [encode_record(record) for record in records[n : n + len(added)]]
+            assert added == following
+        assert state(coordinator) == state(chaos.coordinator)
 
 
 @pytest.mark.slow

@@ -186,7 +186,9 @@ def test_the_inner_scheduler_sees_its_segments_whole():
     study = Driver(rule, curve, num_trials=2).run()
     losses = [tuple(curve(n, r) for r in range(1, 6)) for n in range(2)]
     seen = vars(study.scheduler)["_inner"].seen
-    assert seen == [(n, 5, Report(5, losses[n], losses[n][0])) for n in range(2)]
+    seconds = 3.0  # of three segments, with one event each
+    expected = [(n, 5, Report(5, losses[n], losses[n][0], seconds)) for n in range(2)]
+    assert seen == expected
 
 
 def test_after_an_exploit_the_inner_scheduler_sees_nothing_of_the_state_before():

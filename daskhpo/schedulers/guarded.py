@@ -1,0 +1,311 @@
+"""ASHA that a model speeds up, and that a reserve of Hyperband's brackets guards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import final
+
+import numpy as np
+
+from daskhpo.core.arguments import check_int
+from daskhpo.core.random import rng
+from daskhpo.core.ranks import rank_correlation
+from daskhpo.core.rungs import Ladder, Rung, check_ladder, milestones
+from daskhpo.core.scheduler import Scheduler
+from daskhpo.core.space import Space
+from daskhpo.core.types import (
+    Action,
+    Choose,
+    Continue,
+    Decision,
+    Pause,
+    Report,
+    Resume,
+    Start,
+    Status,
+    Stop,
+    Trial,
+    TrialId,
+    Wait,
+)
+
+RANDOM_SHARE = 1 / 3  # of the main arm's new trials
+MARGIN = 0.2  # in the logarithm of a rank: what a paused trial must be ahead of a new one
+# Share of the workers' time for the reserve.
+NO_MODEL, IN_DOUBT, BORNE_OUT = 0.67, 0.20, 0.05
+LEAST_PAIRS = 5  # trials that reached two rungs, to compare their orders
+AGAIN = 1.2  # growth of the number of reports after which the orders are compared again
+MAIN, RESERVE = 0, 1  # arms
+
+
+def usual_grace_period(max_t: int) -> int:
+    """Return the usual first rung, with which the rule was measured: a fiftieth."""
+    return max(1, max_t // 50)
+
+
+@final
+class GuardedASHA(Scheduler):
+    """ASHA with a model, guarded by Hyperband in case early ranks mislead.
+
+    The scheduler of a study that names none. Two arms share the workers:
+
+    - The *main arm* is ASHA in its promotion variant, from the first rung on. If nothing is
+      promotable, one new trial in three is random. Otherwise the searcher's model compares its
+      best new configuration with all paused trials, whatever their rank, and the better one goes.
+      A slow starter that the first rungs missed is thus *rescued*.
+    - The *reserve* is asynchronous Hyperband without its most aggressive bracket, on random
+      configurations. Its share of the time depends on evidence: 5 % if the orders at the main arm's
+      rungs bear one another out, 20 % while that is in doubt, two thirds without a model that
+      tells good configurations from bad ones. So the study is never much slower than asynchronous
+      Hyperband.
+
+    Trials are ranked by their best report so far. When no new trial may start, the best paused
+    trial is trained to the end, unless a finished one is better.
+
+    With :class:`daskhpo.searchers.ForestSearch` it has the model that it needs. With any other
+    searcher it has none, and is about as fast as asynchronous Hyperband.
+
+    Parameters
+    ----------
+    max_t : resource of a fully trained trial, R.
+    grace_period : resource of the first rung, r.
+    reduction_factor : η; about ``1/η`` of the trials survive each rung.
+
+    Raises
+    ------
+    TypeError, ValueError : values that give no ladder.
+
+    References
+    ----------
+    Li et al. 2020, *A System for Massively Parallel Hyperparameter Tuning*, Algorithm 2, for each
+    arm. ``experiments/default_rule`` measures the rule beside other methods.
+    """
+
+    def __init__(self, max_t: int, grace_period: int = 1, reduction_factor: int = 3) -> None:
+        max_t, grace_period, eta = check_ladder(max_t, grace_period, reduction_factor)
+        self.max_t, self.grace_period, self.reduction_factor = max_t, grace_period, eta
+        levels = milestones(max_t, grace_period, eta)
+        n = len(levels)
+        self._ladders = [Ladder(levels[s:], eta) for s in range(n)]  # the first: the main arm's
+        self._n_started = [0] * n
+        shares = np.array([math.ceil(n / (n - s)) * float(eta) ** (n - s - 1) for s in range(n)])
+        self._shares = (shares / max(shares[1:].sum(), 1.0)).tolist()  # of the reserve's trials
+        self._seed = 0
+        self._n_launched = 0
+        self._trusted = False
+        self._time = _Time()
+        self._orders = _Orders(levels)
+        self._paused: dict[TrialId, int] = {}  # the main arm's, with the next rung of each
+        self._highest = levels[0]  # highest rung with a result
+        self._best_full = math.inf  # best loss of the fully trained trials
+
+    def __repr__(self) -> str:
+        return (
+            f"GuardedASHA(max_t={self.max_t}, grace_period={self.grace_period}, "
+            f"reduction_factor={self.reduction_factor})"
+        )
+
+    def setup(self, space: Space, seed: int) -> None:
+        self._seed = check_int("seed", seed)
+
+    def on_trust(self, trusted: bool) -> None:
+        self._trusted = trusted
+
+    # -- a free slot -----------------------------------------------------------------------------
+
+    def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
+        def can_go(trial: TrialId) -> bool:  # False while its state is being taken
+            return trial in trials and trials[trial].status is Status.PAUSED
+
+        arm = self._arm()
+        if (action := self._promotion(arm, can_go)) is not None:
+            return action
+        if not can_start:
+            return self._promotion(1 - arm, can_go) or self._finish(trials)
+        bracket = self._next_bracket() if arm == RESERVE else 0
+        until = self._ladders[bracket].first
+        if arm == RESERVE or not self._trusted or self._is_random():
+            return Start(until, bracket, explore=True)
+        return Choose(Start(until, bracket), self._highest, self._paused, can_go, MARGIN)
+
+    def _arm(self) -> int:
+        """Return the reserve if the first rung of its next trial fits in its credit."""
+        if len(self._ladders) == 1 or not self._time.n_units:
+            return MAIN
+        first = self._ladders[self._next_bracket()].first
+        return RESERVE if self._time.affords(first) else MAIN
+
+    def _next_bracket(self) -> int:
+        """Return the reserve's bracket that lags most behind its share."""
+        n = sum(self._n_started[1:]) + 1
+        lag = [self._shares[s] * n - self._n_started[s] for s in range(1, len(self._ladders))]
+        return 1 + lag.index(max(lag))
+
+    def _is_random(self) -> bool:
+        return rng(self._seed, "random share", step=self._n_launched).random() < RANDOM_SHARE
+
+    def _promotion(self, arm: int, can_go: Callable[[TrialId], bool]) -> Resume | None:
+        for ladder in self._ladders[:1] if arm == MAIN else self._ladders[1:]:
+            if (action := ladder.promotion(can_go)) is not None:
+                return action
+        return None
+
+    def _finish(self, trials: Mapping[TrialId, Trial]) -> Action:
+        """Train the best paused trial on, if it is better than all that are fully trained."""
+        if self._time.n_charged or any(t.status is not Status.PAUSED for t in trials.values()):
+            return Wait()  # one at a time, after all others
+        best = min(trials.values(), key=lambda trial: (trial.best_loss, trial.id), default=None)
+        if best is None or best.best_loss >= self._best_full:
+            return Wait()
+        until = self._ladders[best.bracket].next_of[best.decided_at]
+        return Wait() if until is None else Resume(best.id, until)
+
+    # -- what happened ---------------------------------------------------------------------------
+
+    def on_launch(self, trial: Trial) -> None:
+        ladder = self._ladders[trial.bracket]
+        if trial.until == ladder.first:
+            self._n_started[trial.bracket] += 1
+        else:
+            ladder.rung_below[trial.until].settle(trial.id)
+        self._paused.pop(trial.id, None)
+        self._n_launched += 1
+        self._time.begin(trial.id, _arm_of(trial), trial.until - trial.resource, self._share)
+
+    def on_report(self, trial: Trial, report: Report) -> Decision:
+        ladder, arm, resource = self._ladders[trial.bracket], _arm_of(trial), report.resource
+        self._time.end(trial.id, arm, len(report.losses), report.seconds, self._share)
+        self._highest = max(self._highest, resource)
+        if arm == MAIN:
+            self._orders.add(trial.id, resource, report.loss)
+        until = ladder.next_of[resource]
+        if until is None:
+            self._best_full = min(self._best_full, report.best_loss)
+            return Stop("fully trained")
+        rung = ladder.rungs[resource]
+        rung.insert(trial.id, report.best_loss)
+        # It continues in its slot if it is what `next_action` would resume there.
+        promoted = self._promotion(self._arm(), lambda trial: True)
+        if promoted is not None and promoted.trial == trial.id:
+            rung.settle(trial.id)
+            self._time.begin(trial.id, arm, until - resource, self._share)
+            return Continue(until)
+        if arm == MAIN:
+            self._paused[trial.id] = until
+        is_first = resource == ladder.first  # cheap to train again
+        return Pause(keep=rung.may_rise(trial.id) or (arm == MAIN and not is_first))
+
+    def on_end(self, trial: Trial) -> None:
+        self._time.forget(trial.id)
+        self._orders.forget(trial.id)
+        self._paused.pop(trial.id, None)
+        rungs = self._ladders[trial.bracket].rungs
+        for rung in rungs.values():
+            rung.settle(trial.id)
+        if trial.status is Status.FAILED and trial.until in rungs:
+            _count_failure(rungs[trial.until], trial.id)
+
+    def on_retry(self, trial: Trial) -> bool:
+        if isinstance(trial.decision, Pause):  # it stands, and the trial will be paused
+            ladder, arm, rung = self._ladders[trial.bracket], _arm_of(trial), trial.decided_at
+            ladder.rungs[rung].reopen(trial.id)
+            until = ladder.next_of[rung]
+            if arm == MAIN and until is not None:
+                self._paused[trial.id] = until
+        return True
+
+    @property
+    def _share(self) -> float:
+        if not self._trusted:
+            return NO_MODEL
+        return BORNE_OUT if self._orders.borne_out else IN_DOUBT
+
+
+class _Time:
+    """The workers' time: that of each arm, and the reserve's credit.
+
+    A segment is charged when it begins, by the mean time of a unit, and corrected at its end.
+    """
+
+    def __init__(self) -> None:
+        self.n_units = 0
+        self._seconds = 0.0  # of these units
+        self._used = [0.0, 0.0]  # by arm
+        self._credit = 0.0
+        self._charged: dict[TrialId, tuple[int, float]] = {}  # units and seconds
+
+    @property
+    def n_charged(self) -> int:
+        """Number of segments that have begun and not ended."""
+        return len(self._charged)
+
+    def affords(self, n_units: int) -> bool:
+        """Return True if the reserve's credit covers so many units more."""
+        return self._used[RESERVE] + n_units * self._seconds / self.n_units <= self._credit
+
+    def begin(self, trial: TrialId, arm: int, n_units: int, share: float) -> None:
+        seconds = n_units * self._seconds / self.n_units if self.n_units else 0.0
+        self._charged[trial] = n_units, seconds
+        self._charge(arm, seconds, share)
+
+    def end(self, trial: TrialId, arm: int, n_units: int, seconds: float, share: float) -> None:
+        n_units, charged = self._charged.pop(trial, (n_units, 0.0))
+        self._seconds += seconds
+        self.n_units += n_units
+        self._charge(arm, seconds - charged, share)
+
+    def forget(self, trial: TrialId) -> None:
+        self._charged.pop(trial, None)
+
+    def _charge(self, arm: int, seconds: float, share: float) -> None:
+        self._used[arm] += seconds
+        self._credit += share * seconds
+
+
+class _Orders:
+    """Record of whether the orders of trials at the rungs bear one another out.
+
+    They are orders of the last losses: a loss that was low by chance stays the best so far.
+    """
+
+    def __init__(self, levels: tuple[int, ...]) -> None:
+        self.borne_out = False
+        self._below = dict(zip(levels[1:], levels, strict=False))
+        self._last: dict[TrialId, float] = {}
+        self._pairs: dict[int, list[tuple[float, float]]] = {level: [] for level in levels[:-1]}
+        self._n, self._next = 0, 1.0
+
+    def add(self, trial: TrialId, resource: int, loss: float) -> None:
+        """Add a loss at a rung."""
+        if trial in self._last and resource in self._below:
+            self._pairs[self._below[resource]].append((self._last[trial], loss))
+        self._last[trial] = loss
+        self._n += 1
+        if self._n >= self._next:
+            self._next = AGAIN * self._n
+            self.borne_out = self._compare()
+
+    def forget(self, trial: TrialId) -> None:
+        self._last.pop(trial, None)
+
+    def _compare(self) -> bool:
+        for number, pairs in enumerate(self._pairs.values()):
+            if len(pairs) < LEAST_PAIRS:
+                return number >= min(2, len(self._pairs))
+            correlation = rank_correlation(*np.array(pairs).T)
+            if not correlation * math.sqrt(len(pairs) - 1) >= 1:  # NaN: no order at all
+                return False
+        return True
+
+
+def _arm_of(trial: Trial) -> int:
+    return RESERVE if trial.bracket else MAIN
+
+
+def _count_failure(rung: Rung, trial: TrialId) -> None:
+    """Count a trial that failed before a rung as the worst of it."""
+    stand_in = -1 - trial
+    if trial not in rung and stand_in not in rung:
+        rung.insert(stand_in, math.inf)
+        rung.settle(stand_in)

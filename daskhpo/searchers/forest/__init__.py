@@ -1,0 +1,1 @@
+"""The searcher with a random forest."""

@@ -1,0 +1,1 @@
+"""The default rule beside other methods, on recorded learning curves."""
