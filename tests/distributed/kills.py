@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -19,7 +20,7 @@ import psutil
 from daskhpo import Result, Study
 from daskhpo.schedulers import FIFO
 from daskhpo.space import Real
-from tests.distributed import ddp
+from tests.distributed import ddp, exchange
 
 MAX_T = 6
 GONE_SECONDS = 5.0  # in which no other rank of the launch may be left
@@ -103,11 +104,13 @@ class Alone:
         self.losses.append(float(metrics["loss"]))
 
 
-def run(folder: str, client: Any, trials: int, batches: int, killer: Killer) -> Result:
-    """Run a study of DDP trials, of which each is hit once."""
+def run(
+    code: ModuleType, folder: str, client: Any, trials: int, batches: int, killer: Killer
+) -> Result:
+    """Run a study of trials in ranks, of which each is hit once."""
     study = (
         Study(  # with larger rates it is chaotic: rounding grows, and other ranks round otherwise
-            ddp.in_ranks,
+            code.in_ranks,
             space={"lr": Real(0.003, 0.03), "batches": batches, "ranks": 2},
             metric="loss",
             scheduler=FIFO(MAX_T),
@@ -131,7 +134,7 @@ def run(folder: str, client: Any, trials: int, batches: int, killer: Killer) -> 
         thread.join()
 
 
-def check(result: Result, killer: Killer) -> None:
+def check(code: ModuleType, result: Result, killer: Killer) -> None:
     """Check that no unit, no process and no state was lost."""
     from daskhpo.core.random import trial_seed
 
@@ -143,7 +146,7 @@ def check(result: Result, killer: Killer) -> None:
         assert row.status == "completed", row
         assert list(own["resource"]) == list(range(1, MAX_T + 1)), own
         alone = Alone(dict(result.trial(row.trial).config), trial_seed(0, row.trial))
-        ddp.train(alone.config, alone)
+        code.train(alone.config, alone)
         for found, expected in zip(own["loss"], alone.losses, strict=True):
             assert abs(found - expected) <= 1e-6 * expected, (row.trial, found, expected)
 
@@ -154,18 +157,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batches", type=int, default=150, help="of a unit of training")
     parser.add_argument("--window", type=float, default=7.0, help="seconds after a start")
+    parser.add_argument("--without-torch", action="store_true", help="quicker, without DDP")
     parser.add_argument("--worker-share", type=float, default=0.2)
     args = parser.parse_args()
     from distributed import LocalCluster
 
+    code = exchange if args.without_torch else ddp
     killer = Killer(args.seed, args.window, args.worker_share)
     began = time.monotonic()
     with (
         tempfile.TemporaryDirectory() as folder,
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
     ):
-        result = run(folder, cluster, args.trials, args.batches, killer)
-        check(result, killer)
+        result = run(code, folder, cluster, args.trials, args.batches, killer)
+        check(code, result, killer)
     for hit in killer.hits:
         print(hit)
     print(
