@@ -17,7 +17,10 @@ from typing import Any
 from daskhpo.core.arguments import check_list, check_text, shown
 from daskhpo.core.errors import InvalidArgument
 
-INSIDE = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER", "APPTAINER_NAME", "SINGULARITY_NAME")
+IMAGE_VARIABLES = (  # that name the image in which a process runs
+    *("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"),
+    *("APPTAINER_NAME", "SINGULARITY_NAME"),
+)
 FIND_RUNTIME = (
     "daskhpo_runtime=$(command -v apptainer || command -v singularity) || { echo 'there is neither "
     "apptainer nor singularity on this node: load its module by job_script_prologue' >&2; "
@@ -114,4 +117,4 @@ def check_container(given: Any) -> list[str]:
 
 def container_around(environ: Mapping[str, str]) -> str | None:
     """Return the image in which this process runs; None: none is known."""
-    return next((environ[name] for name in INSIDE if environ.get(name)), None)
+    return next((environ[name] for name in IMAGE_VARIABLES if environ.get(name)), None)
