@@ -58,8 +58,8 @@ class GuardedASHA(Scheduler):
     - The *reserve* is asynchronous Hyperband without its most aggressive bracket, on random
       configurations. Its share of the time depends on evidence: 5 % if the orders at the main arm's
       rungs bear one another out, 20 % while that is in doubt, two thirds without a model that
-      tells good configurations from bad ones. So the study is never much slower than asynchronous
-      Hyperband.
+      tells good configurations from bad ones. This limits how much later than asynchronous
+      Hyperband a study can be.
 
     Trials are ranked by their best report so far. When no new trial may start, the best paused
     trial is trained to the end, unless a finished one is better.

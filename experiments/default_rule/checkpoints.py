@@ -1,4 +1,4 @@
-"""What the checkpoints of paused trials cost under the default rule.
+"""Measure the checkpoints of paused trials under the default rule.
 
     python -m experiments.default_rule.checkpoints FOLDER
 
