@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from heapq import heappop, heappush
 from typing import final
 
 import numpy as np
@@ -57,8 +58,8 @@ class GuardedASHA(Scheduler):
     - The *reserve* is asynchronous Hyperband without its most aggressive bracket, on random
       configurations. Its share of the time depends on evidence: 5 % if the orders at the main arm's
       rungs bear one another out, 20 % while that is in doubt, two thirds without a model that
-      tells good configurations from bad ones. So the study is never much slower than asynchronous
-      Hyperband.
+      tells good configurations from bad ones. This limits how much later than asynchronous
+      Hyperband a study can be.
 
     Trials are ranked by their best report so far. When no new trial may start, the best paused
     trial is trained to the end, unless a finished one is better.
@@ -97,6 +98,8 @@ class GuardedASHA(Scheduler):
         self._time = _Time()
         self._orders = _Orders(levels)
         self._paused: dict[TrialId, int] = {}  # the main arm's, with the next rung of each
+        self._waiting: dict[TrialId, int] = {}  # the same of both arms
+        self._by_loss: list[tuple[float, TrialId, int]] = []  # a heap of these, and of stale ones
         self._highest = levels[0]  # highest rung with a result
         self._best_full = math.inf  # best loss of the fully trained trials
 
@@ -122,7 +125,7 @@ class GuardedASHA(Scheduler):
         if (action := self._promotion(arm, can_go)) is not None:
             return action
         if not can_start:
-            return self._promotion(1 - arm, can_go) or self._finish(trials)
+            return self._promotion(1 - arm, can_go) or self._finish(can_go)
         bracket = self._next_bracket() if arm == RESERVE else 0
         until = self._ladders[bracket].first
         if arm == RESERVE or not self._trusted or self._is_random():
@@ -151,15 +154,16 @@ class GuardedASHA(Scheduler):
                 return action
         return None
 
-    def _finish(self, trials: Mapping[TrialId, Trial]) -> Action:
+    def _finish(self, can_go: Callable[[TrialId], bool]) -> Action:
         """Train the best paused trial on, if it is better than all that are fully trained."""
-        if self._time.n_charged or any(t.status is not Status.PAUSED for t in trials.values()):
+        if self._time.n_charged:
             return Wait()  # one at a time, after all others
-        best = min(trials.values(), key=lambda trial: (trial.best_loss, trial.id), default=None)
-        if best is None or best.best_loss >= self._best_full:
+        while self._by_loss and self._waiting.get(self._by_loss[0][1]) != self._by_loss[0][2]:
+            heappop(self._by_loss)
+        if not self._by_loss:
             return Wait()
-        until = self._ladders[best.bracket].next_of[best.decided_at]
-        return Wait() if until is None else Resume(best.id, until)
+        loss, trial, until = self._by_loss[0]
+        return Resume(trial, until) if loss < self._best_full and can_go(trial) else Wait()
 
     # -- what happened ---------------------------------------------------------------------------
 
@@ -170,6 +174,7 @@ class GuardedASHA(Scheduler):
         else:
             ladder.rung_below[trial.until].settle(trial.id)
         self._paused.pop(trial.id, None)
+        self._waiting.pop(trial.id, None)
         self._n_launched += 1
         self._time.begin(trial.id, _arm_of(trial), trial.until - trial.resource, self._share)
 
@@ -191,8 +196,7 @@ class GuardedASHA(Scheduler):
             rung.settle(trial.id)
             self._time.begin(trial.id, arm, until - resource, self._share)
             return Continue(until)
-        if arm == MAIN:
-            self._paused[trial.id] = until
+        self._pause(trial.id, arm, until, report.best_loss)
         is_first = resource == ladder.first  # cheap to train again
         return Pause(keep=rung.may_rise(trial.id) or (arm == MAIN and not is_first))
 
@@ -200,6 +204,7 @@ class GuardedASHA(Scheduler):
         self._time.forget(trial.id)
         self._orders.forget(trial.id)
         self._paused.pop(trial.id, None)
+        self._waiting.pop(trial.id, None)
         rungs = self._ladders[trial.bracket].rungs
         for rung in rungs.values():
             rung.settle(trial.id)
@@ -207,13 +212,20 @@ class GuardedASHA(Scheduler):
             _count_failure(rungs[trial.until], trial.id)
 
     def on_retry(self, trial: Trial) -> bool:
+        ladder, arm = self._ladders[trial.bracket], _arm_of(trial)
         if isinstance(trial.decision, Pause):  # it stands, and the trial will be paused
-            ladder, arm, rung = self._ladders[trial.bracket], _arm_of(trial), trial.decided_at
-            ladder.rungs[rung].reopen(trial.id)
-            until = ladder.next_of[rung]
-            if arm == MAIN and until is not None:
-                self._paused[trial.id] = until
+            ladder.rungs[trial.decided_at].reopen(trial.id)
+            if (until := ladder.next_of[trial.decided_at]) is not None:
+                self._pause(trial.id, arm, until, trial.best_loss)
+        else:
+            self._time.begin(trial.id, arm, trial.until, self._share)
         return True
+
+    def _pause(self, trial: TrialId, arm: int, until: int, loss: float) -> None:
+        if arm == MAIN:
+            self._paused[trial] = until
+        self._waiting[trial] = until
+        heappush(self._by_loss, (loss, trial, until))
 
     @property
     def _share(self) -> float:

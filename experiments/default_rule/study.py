@@ -82,8 +82,8 @@ def run_all(todo: list[Race], folder: Path, path: Path) -> None:
         for number, race in enumerate(left, start=1):
             ran = run(race, folder)
             rows.writerow([*astuple(race), ran.reached, ran.trials, round(ran.cpu, 4)])
+            file.flush()
             if number % SHOWN == 0:
-                file.flush()
                 print(f"{number:8,} after {time.monotonic() - began:,.0f} s", flush=True)
 
 

@@ -24,7 +24,7 @@ from daskhpo.searchers.gp.warm_start import WarmStart, checked_past, described_p
 
 EXPLORED = 1 / 3  # share of random ones among its suggestions, if no scheduler chooses
 N_CANDIDATES = 2000
-TAKEN = 0.025  # share of them; once they are taken, others are drawn
+TAKEN, N_NEW = 6, 250  # after so many were taken, so many are drawn
 GROWTH = 1.2  # of the number of rows until the forest is fitted again
 MAX_COLUMNS = 16  # values of a category with a column each
 
@@ -146,9 +146,9 @@ class ForestSearch(Searcher):
             pool = self._pools[resource] = _Pool(draw)
         return pool.best(self._tried)
 
-    def _candidates(self, model: Forest, resource: int, number: int) -> _Candidates:
+    def _candidates(self, model: Forest, resource: int, number: int, n: int) -> _Candidates:
         key = f"candidates for {resource}"
-        units = self._points_of(rng(self._seed, key, model.n_rows, number), N_CANDIDATES)
+        units = self._points_of(rng(self._seed, key, model.n_rows, number), n)
         inputs = features(self._encoding, units)
         return _Candidates(units, keys(inputs), model.score(inputs, resource))
 
@@ -258,42 +258,43 @@ class _Candidates(NamedTuple):
 class _Pool:
     """Candidates at one resource, of which the best are taken one after another.
 
+    For those that were taken, a few new ones are drawn, so that the best stay among many.
+
     Parameters
     ----------
-    draw : returns the candidates of a number: 0, 1, ...
+    draw : returns so many candidates, of a number: 0, 1, ...
     """
 
-    def __init__(self, draw: Callable[[int], _Candidates]) -> None:
+    def __init__(self, draw: Callable[[int, int], _Candidates]) -> None:
         self._draw = draw
-        self._n_drawn = 0
-        self._left: list[tuple[float, int, bytes, Array]] = []  # score, place, key, point
-        self._at = 0
-        self._refill(frozenset())
+        self._n_drawn = self._n_taken = 0
+        self._left: list[tuple[float, int, bytes, Array]] = []  # a heap: score, place, key, point
+        self._is_exhausted = False
 
     def best(self, tried: set[bytes]) -> tuple[float, Array] | None:
         """Return score and point of the best untried candidate; None: all are tried."""
-        for is_last in (False, True):
-            while self._at < len(self._left) and (is_last or not self._is_low()):
-                score, _, key, unit = self._left[self._at]
+        while not self._is_exhausted:
+            while self._left:
+                score, _, key, unit = self._left[0]
                 if key not in tried:
                     return score, unit
-                self._at += 1
-            if not is_last:
-                self._refill(tried)
+                heappop(self._left)
+                self._n_taken += 1
+                if self._n_taken % TAKEN == 0:
+                    self._refill(N_NEW, N_NEW // 10, tried)
+            self._refill(N_CANDIDATES, N_CANDIDATES, tried)
+            self._is_exhausted = not self._left
         return None
 
-    def _is_low(self) -> bool:
-        return self._at > TAKEN * N_CANDIDATES
-
-    def _refill(self, tried: set[bytes] | frozenset[bytes]) -> None:
-        drawn = self._draw(self._n_drawn)
-        first = self._n_drawn * N_CANDIDATES
+    def _refill(self, n: int, n_kept: int, tried: set[bytes]) -> None:
+        """Draw candidates, and add the best of them."""
+        drawn = self._draw(self._n_drawn, n)
         self._n_drawn += 1
-        places = range(first, first + len(drawn.keys))
-        new = zip(drawn.scores.tolist(), places, drawn.keys, drawn.units, strict=True)
-        left = [entry for entry in (*self._left[self._at :], *new) if entry[2] not in tried]
-        self._left = sorted(left, key=lambda entry: entry[:2])[: 2 * N_CANDIDATES]
-        self._at = 0
+        for place in np.argsort(drawn.scores, kind="stable")[:n_kept].tolist():
+            if (key := drawn.keys[place]) not in tried:
+                order = self._n_drawn * N_CANDIDATES + place
+                entry = (float(drawn.scores[place]), order, key, drawn.units[place])
+                heappush(self._left, entry)
 
 
 def features(encoding: Encoding, units: Array) -> Array:
