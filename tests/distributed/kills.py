@@ -160,8 +160,12 @@ def main() -> None:
     parser.add_argument("--without-torch", action="store_true", help="quicker, without DDP")
     parser.add_argument("--worker-share", type=float, default=0.2)
     args = parser.parse_args()
+    import dask
     from distributed import LocalCluster
 
+    # A cluster gives up a worker that is away so long after it was lost, though it has come back
+    # and was killed again.
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"})
     code = exchange if args.without_torch else ddp
     killer = Killer(args.seed, args.window, args.worker_share)
     began = time.monotonic()
