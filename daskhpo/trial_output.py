@@ -46,7 +46,7 @@ class TrialLog:
         is written at once.
     """
 
-    def __init__(self, path: Path, attempt: int = 0, *, is_child: bool = False) -> None:
+    def __init__(self, path: str, attempt: int = 0, *, is_child: bool = False) -> None:
         self.path, self.is_child = path, is_child
         self._attempt, self._buffer = attempt, ""
         self._flushed_at = 0.0
@@ -100,7 +100,7 @@ class TrialLog:
         if not text or self._is_broken:
             return
         try:
-            self.path.parent.mkdir(exist_ok=True)
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
             handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             try:
                 os.write(handle, text.encode(errors="replace"))
@@ -108,7 +108,7 @@ class TrialLog:
             finally:
                 os.close(handle)
             if is_full:
-                self.path.replace(older_path(self.path))
+                os.replace(self.path, older_path(Path(self.path)))
         except OSError as error:  # the trial's own work is not to fail for it
             self._is_broken = True
             with contextlib.suppress(Exception):
@@ -160,14 +160,15 @@ class TrialOutput:
     """
 
     def __init__(self, directory: Path | None = None, *, is_own: bool = False) -> None:
-        self._directory, self._is_own = directory, is_own
+        self._folder = "" if directory is None else str(directory / "logs") + os.sep
+        self._is_own = is_own
         self._log: TrialLog | None = None
         self._token: contextvars.Token[TrialLog | None]
 
     @contextlib.contextmanager
     def routed(self) -> Iterator[None]:
         """Route the output of this process while the block runs."""
-        if self._directory is None:
+        if not self._folder:
             yield
             return
         with _LOCK:
@@ -182,14 +183,14 @@ class TrialOutput:
     def begin(self, trial: int, attempt: int) -> None:
         """Let the output of this thread, and of those that it starts, be a trial's."""
         self.end()
-        if self._directory is None:
+        if not self._folder:
             return
-        path = log_path(self._directory, trial)
+        path = f"{self._folder}{trial}.log"  # as `log_path`, which takes ten times as long
         self._log = TrialLog(path, attempt)
         self._token = _LOG.set(self._log)
         _ACTIVE.append(self._log)
         if self._is_own:
-            os.environ[VARIABLE] = str(path)
+            os.environ[VARIABLE] = path
 
     def end(self) -> None:
         """Let no further output be the trial's, and write what there is."""
@@ -208,7 +209,7 @@ def join_parent() -> None:
     """Let the output of this process, which a trial has started, be in the trial's file."""
     if (path := os.environ.get(VARIABLE)) is None or _ACTIVE:
         return
-    log = TrialLog(Path(path), is_child=True)
+    log = TrialLog(path, is_child=True)
     _ACTIVE.append(log)
     atexit.register(log.flush)
     with _LOCK:

@@ -20,7 +20,7 @@ from daskhpo.core.types import Status, TrialId
 from daskhpo.results.progress import StudyProgress, TrialRecord
 
 # Operations of Optuna's journal (`optuna.storages.journal`), and states of its trials.
-CREATE_STUDY, STUDY_USER_ATTR, STUDY_SYSTEM_ATTR = 0, 2, 3
+CREATE_STUDY, DELETE_STUDY, STUDY_SYSTEM_ATTR = 0, 1, 3
 CREATE_TRIAL, PARAM, STATE_VALUES, INTERMEDIATE, USER_ATTR = 4, 5, 6, 7, 8
 RUNNING, COMPLETE, PRUNED, FAIL, WAITING = range(5)
 WORKER = "daskhpo"  # who wrote a line
@@ -172,6 +172,17 @@ def first_line(name: str, objective: Objective) -> bytes:
 def journal_file(path: Path) -> ContinuedFile:
     """Return a journal file to continue; lines that optuna-dashboard adds stay."""
     return ContinuedFile(path, is_own=lambda line: _MARK in line)
+
+
+def check_target(path: Path, info: StudyInfo) -> None:
+    """Check that a journal file of a study may be written here.
+
+    Raises
+    ------
+    ValueError : the file exists and is not of the study.
+    """
+    if path.exists():
+        journal_file(path).write(first_line(info.name, info.objective))
 
 
 def distribution(domain: Domain) -> dict[str, Any]:
