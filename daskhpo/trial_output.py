@@ -1,4 +1,4 @@
-"""What trials print, log and warn of: each trial's in a file of its own, besides the terminal."""
+"""Output of trials: what each prints, logs and warns of, in a file of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ VARIABLE = "DASKHPO_TRIAL_LOG"  # of processes that a trial starts: its file
 FLUSH_SECONDS = 1.0  # least time between two writes to a file
 FLUSH_CHARACTERS = 8192
 MAX_BYTES = 10_000_000  # of a file; then it becomes the older one, of which there is one
-OTHER_THREADS = ("Dask", "daskhpo", "IO loop", "Profile", "TCP-Executor", "ThreadPoolExecutor", "asyncio")
+OTHER_THREADS = (
+    "Dask",
+    "daskhpo",
+    "IO loop",
+    "Profile",
+    "TCP-Executor",
+    "ThreadPoolExecutor",
+    "asyncio",
+)
 
 
 def log_path(directory: Path, trial: int) -> Path:
@@ -33,10 +41,10 @@ def older_path(path: Path) -> Path:
 
 
 class TrialLog:
-    """The file of a trial's output, which appears when something is written. Thread-safe.
+    """The file of a trial's output, which appears with its first text. Thread-safe.
 
     It is written in few pieces: at once if the last one is a second old, else a second later. Each
-    piece opens the file anew, so that other machines see it, and child processes may write, too.
+    piece opens the file again, so that other machines see it, and child processes may write, too.
 
     Parameters
     ----------
@@ -56,7 +64,7 @@ class TrialLog:
         _LOGS.add(self)
 
     def be_child(self) -> None:
-        """Begin anew after a fork: only the forking thread is left, and the buffer is written."""
+        """Begin again after a fork: no other thread is left, and the buffer is written."""
         self._lock, self._buffer, self._attempt = threading.Lock(), "", 0
         self.is_child, self._timer = True, None
 
@@ -122,7 +130,7 @@ def _title(attempt: int) -> str:
 
 
 class OutputRouter:
-    """A stream that writes what trials write to their files, too; else it is the stream itself."""
+    """A stream that copies what trials write to it into their files."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -156,7 +164,7 @@ class TrialOutput:
     ----------
     directory : of the study; None: the output goes to no file.
     is_own : True: this process serves only trials, one at a time, so that children which it starts
-        are told where to write.
+        learn where to write.
     """
 
     def __init__(self, directory: Path | None = None, *, is_own: bool = False) -> None:
@@ -206,7 +214,7 @@ class TrialOutput:
 
 
 def join_parent() -> None:
-    """Let the output of this process, which a trial has started, be in the trial's file."""
+    """Write the output of this process to the file of the trial that started it."""
     if (path := os.environ.get(VARIABLE)) is None or _ACTIVE:
         return
     log = TrialLog(path, is_child=True)
@@ -249,7 +257,7 @@ def _install(change: int) -> None:
     elif _n_users[0] == 0:
         _OTHERS.clear()
         for name, router in _ROUTERS.items():
-            if getattr(sys, name) is router:  # else somebody else has replaced it meanwhile
+            if getattr(sys, name) is router:  # else other code has replaced it meanwhile
                 setattr(sys, name, router.stream)
         _ROUTERS.clear()
 

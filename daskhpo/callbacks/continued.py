@@ -146,7 +146,7 @@ class Bookmark:
 
     def is_new(self, report: FrozenReport) -> bool:
         """Return True if this report was not logged, and take it as logged."""
-        is_new = report.number >= self._reports
+        is_new: bool = report.number >= self._reports
         if is_new:
             self._reports, self._is_saved = report.number + 1, False
         return is_new
@@ -154,7 +154,7 @@ class Bookmark:
     def is_new_end(self) -> bool:
         """Return True if the end of a trial, the next one, was not logged; take it as logged."""
         self._n_ends += 1
-        is_new = self._n_ends > self._ends
+        is_new: bool = self._n_ends > self._ends
         if is_new:
             self._ends, self._is_saved = self._n_ends, False
         return is_new

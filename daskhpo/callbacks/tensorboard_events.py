@@ -32,7 +32,7 @@ def records_of(path: Path) -> Iterator[bytes]:
 
 
 def version_event(at: float) -> bytes:
-    """Return the record that begins an event file; ``at``: seconds since 1970, here and below."""
+    """Return the record that begins an event file; ``at``: seconds since 1970."""
     return _record(_double(1, at) + _bytes(3, b"brain.Event:2"))
 
 
@@ -45,7 +45,7 @@ def scalar_event(at: float, step: int, values: Mapping[str, float]) -> bytes:
 
 
 def experiment_event(at: float, domains: Mapping[str, Domain], metrics: Sequence[str]) -> bytes:
-    """Return a record of a study's hyperparameters and metrics, for the filters of HParams."""
+    """Return a record of a study's domains and metrics, for the filters of HParams."""
     infos = [_bytes(4, _hparam_info(name, domain)) for name, domain in domains.items()]
     infos += [_bytes(5, _bytes(1, _bytes(2, name.encode()))) for name in metrics]
     return _hparams_event(at, "experiment", _bytes(2, _double(3, at) + b"".join(infos)))
@@ -76,7 +76,7 @@ def _hparams_event(at: float, what: str, message: bytes) -> bytes:
 
 def _hparam_info(name: str, domain: Domain) -> bytes:
     kind = _kind(domain)
-    info = _bytes(1, name.encode()) + _int(4, kind)
+    info = _bytes(1, name.encode()) + _int(4, kind or 0)
     match domain:
         case Real(low, high) | Integer(low, high):
             return info + _bytes(6, _double(1, low) + _double(2, high))

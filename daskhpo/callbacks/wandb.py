@@ -16,7 +16,12 @@ from daskhpo.core.libraries import need
 from daskhpo.core.types import Status, TrialId
 
 # W&B's watching of this process says nothing about trials, which run in others.
-SETTINGS = {"console": "off", "silent": True, "x_disable_stats": True, "x_disable_machine_info": True}
+SETTINGS = {
+    "console": "off",
+    "silent": True,
+    "x_disable_stats": True,
+    "x_disable_machine_info": True,
+}
 
 
 class WandbLogger(Callback):
@@ -76,7 +81,9 @@ class WandbLogger(Callback):
     def on_report(self, trial: FrozenTrial, report: FrozenReport) -> None:
         row = {**report.metrics, "resource": report.resource, self._best: trial.best_value}
         if trial.n_exploits:  # population based training has changed it
-            row |= {f"config/{n}": v for n, v in trial.config.items() if isinstance(v, (int, float))}
+            row |= {
+                f"config/{n}": v for n, v in trial.config.items() if isinstance(v, (int, float))
+            }
         if self._trials != "all":
             self._waiting.setdefault(trial.id, []).append(row)
         elif self._mark.is_new(report):

@@ -1,4 +1,4 @@
-"""The commands ``daskhpo export`` and ``daskhpo import``: studies of other libraries."""
+"""The commands ``daskhpo export`` and ``import``: studies of other libraries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_to(commands: Any) -> None:
         help="journal file for Optuna and optuna-dashboard; one of the same study is continued",
     )
     export.add_argument(
-        "--follow", action="store_true", help="go on while the study runs, until it ends"
+        "--follow", action="store_true", help="also write what follows, until the study ends"
     )
     export.set_defaults(act=_export)
 

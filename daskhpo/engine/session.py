@@ -86,9 +86,7 @@ class Session:
                 last = _LastTime(read_journal(path))
                 self.coordinator: Coordinator = replay(problem, last, self.journal)
                 self.began_at: float = last.seconds
-                began = SessionStarted(
-                    limits, policy, self.began_at, retry_failed, time.time()
-                )
+                began = SessionStarted(limits, policy, self.began_at, retry_failed, time.time())
                 self.commands: list[Command] = self.coordinator.handle(began)
                 self.journal.flush()
                 if ahead:

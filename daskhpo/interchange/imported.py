@@ -33,7 +33,7 @@ from daskhpo.engine.session import DIRECTORY_FORMAT
 
 @dataclass(frozen=True)
 class ImportedTrial:
-    """A trial of another library; ``started`` and ``ended`` in seconds since its study began."""
+    """A trial of another library; times in seconds since its study began."""
 
     config: Mapping[str, Any]
     steps: Sequence[Step]
@@ -62,7 +62,7 @@ class ImportedStudy:
 
 
 def write_study(study: ImportedStudy, directory: Path) -> None:
-    """Write a study's directory, which can be read and warm-started from, but not resumed.
+    """Write a study's directory: one to read and to warm-start from, not to resume.
 
     Raises
     ------

@@ -72,7 +72,9 @@ def read_optuna(path: Path, metric: str | None = None) -> ImportedStudy:
                 trials.append(_created(entry, space))
             case journal.PARAM:
                 trial, name = trials[entry["trial_id"]], entry["param_name"]
-                value = _add_domain(space, name, entry["distribution"], entry["param_value_internal"])
+                value = _add_domain(
+                    space, name, entry["distribution"], entry["param_value_internal"]
+                )
                 trial.params[name] = value
             case journal.STATE_VALUES:
                 trial = trials[entry["trial_id"]]
@@ -169,7 +171,7 @@ def _domain(kind: str, given: Mapping[str, Any]) -> Any:
         return low
     is_int = kind.startswith("Int")
     if step and not (is_int and step == 1) and (high - low) / step < MAX_VALUES:
-        n = int(round((high - low) / step))
+        n = round((high - low) / step)
         return Ordinal([low + i * step for i in range(n + 1)])
     domain: Domain = Integer(low, high, log) if is_int else Real(low, high, log)
     return domain

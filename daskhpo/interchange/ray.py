@@ -54,7 +54,7 @@ def read_ray(folder: Path, metric: str, mode: Mode) -> ImportedStudy:
 def _trial(
     path: Path, rows: Sequence[Mapping[str, Any]], objective: Objective, began: float, longest: int
 ) -> ImportedTrial:
-    steps = []
+    steps: list[Step] = []
     for row in rows:
         metrics = _numbers(row)
         if objective.metric in metrics and (not steps or row["training_iteration"] > steps[-1][0]):

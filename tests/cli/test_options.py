@@ -92,6 +92,28 @@ TABLE: dict[str, tuple[list[str], Rows]] = {
         ["runs/first"],
         {"path": PATHS, "trial": ([], ["0", "x", "-1", "1.5", ""])},
     ),
+    "logs": (
+        ["runs/first", "0"],
+        {
+            "path": ([], PATHS[1]),
+            "trial": ([], ["0", "x", "-1", "1.5", ""]),
+            "--follow": ([], [""]),
+        },
+    ),
+    "export": (
+        ["runs/first", "--optuna=out.log"],
+        {"path": PATHS, "--optuna": (["out.log", "a/b.log"], ["", "tune.py"]), "--follow": FLAG},
+    ),
+    "import": (
+        ["new", "--ray=tune", "--metric=loss", "--mode=min"],
+        {
+            "path": (["new"], ["runs/first", ""]),
+            "--optuna": ([], ["", "nowhere", "tune.py"]),
+            "--ray": (["tune"], ["", "nowhere", "runs"]),
+            "--metric": (["loss"], ["", "a\nb", "nope"]),
+            "--mode": (["min"], ["", "Min"]),
+        },
+    ),
     "best": (["runs/first"], {"path": PATHS, "-k": COUNTS, "--json": FLAG}),
     "submit": (
         ["tune.py:study", "--num-trials=2", "--dry-run", *WALLTIME, *WORKERS],
