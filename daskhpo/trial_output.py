@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-VARIABLE = "DASKHPO_TRIAL_LOG"  # of processes that a trial starts: its file
+LOG_VARIABLE = "DASKHPO_TRIAL_LOG"  # of processes that a trial starts: its file
 FLUSH_SECONDS = 1.0  # least time between two writes to a file
 FLUSH_CHARACTERS = 8192
 MAX_BYTES = 10_000_000  # of a file; then it becomes the older one, of which there is one
@@ -198,7 +198,7 @@ class TrialOutput:
         self._token = _LOG.set(self._log)
         _ACTIVE.append(self._log)
         if self._is_own:
-            os.environ[VARIABLE] = path
+            os.environ[LOG_VARIABLE] = path
 
     def end(self) -> None:
         """Let no further output be the trial's, and write what there is."""
@@ -209,27 +209,27 @@ class TrialOutput:
         with contextlib.suppress(ValueError):  # the end of a lease in another context
             _LOG.reset(self._token)
         if self._is_own:
-            os.environ.pop(VARIABLE, None)
+            os.environ.pop(LOG_VARIABLE, None)
         log.close()
 
 
 def join_parent() -> None:
     """Write the output of this process to the file of the trial that started it."""
-    if (path := os.environ.get(VARIABLE)) is None or _ACTIVE:
+    if (path := os.environ.get(LOG_VARIABLE)) is None or _ACTIVE:
         return
     log = TrialLog(path, is_child=True)
     _ACTIVE.append(log)
     atexit.register(log.flush)
     with _LOCK:
         _install(+1)
-    _OTHERS.clear()  # all threads are the trial's
+    _OLD_THREADS.clear()  # all threads are the trial's
 
 
 _LOCK = threading.Lock()
 _LOGS: weakref.WeakSet[TrialLog] = weakref.WeakSet()
 _LOG: contextvars.ContextVar[TrialLog | None] = contextvars.ContextVar("trial-log", default=None)
 _ACTIVE: list[TrialLog] = []  # of the trials that this process trains
-_OTHERS: set[int] = set()  # threads that no trial has started
+_OLD_THREADS: set[int] = set()  # threads that no trial has started
 _ROUTERS: dict[str, OutputRouter] = {}
 _n_users = [0]
 
@@ -238,7 +238,7 @@ def _current() -> TrialLog | None:
     """Return the file of the trial that this thread works for, if that can be told."""
     if (log := _LOG.get()) is not None:
         return log
-    if len(_ACTIVE) != 1 or threading.get_ident() in _OTHERS:
+    if len(_ACTIVE) != 1 or threading.get_ident() in _OLD_THREADS:
         return None
     thread = threading.current_thread().name
     return None if thread.startswith(OTHER_THREADS) else _ACTIVE[0]
@@ -248,14 +248,14 @@ def _install(change: int) -> None:
     """Replace the streams for the first user, and put them back after the last one."""
     _n_users[0] += change
     if change > 0 and _n_users[0] == 1:
-        _OTHERS.update(thread.ident or 0 for thread in threading.enumerate())
-        _OTHERS.discard(threading.get_ident())
+        _OLD_THREADS.update(thread.ident or 0 for thread in threading.enumerate())
+        _OLD_THREADS.discard(threading.get_ident())
         for name in ("stdout", "stderr"):
             if (stream := getattr(sys, name)) is not None:
                 _ROUTERS[name] = OutputRouter(stream)
                 setattr(sys, name, _ROUTERS[name])
     elif _n_users[0] == 0:
-        _OTHERS.clear()
+        _OLD_THREADS.clear()
         for name, router in _ROUTERS.items():
             if getattr(sys, name) is router:  # else other code has replaced it meanwhile
                 setattr(sys, name, router.stream)

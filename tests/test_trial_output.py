@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -16,11 +17,12 @@ from daskhpo import trial_output
 from daskhpo.trial_output import TrialLog, TrialOutput, log_path, older_path
 
 
-@pytest.fixture
-def output(tmp_path):
-    found = TrialOutput(tmp_path, is_own=True)
-    with found.routed():
-        yield found
+@contextlib.contextmanager
+def routed(directory):
+    """Route the output within a test: pytest replaces the streams between fixtures and tests."""
+    output = TrialOutput(directory, is_own=True)
+    with output.routed():
+        yield output
 
 
 def lines(directory, trial):
@@ -29,22 +31,21 @@ def lines(directory, trial):
     return path.read_text().splitlines()[1:] if path.exists() else None
 
 
-def test_prints_logs_and_warnings_of_a_trial_are_in_its_file_and_on_the_terminal(
-    output, tmp_path, capsys
-):
-    print("before")
-    output.begin(3, 2)
-    print("printed", 1)
-    print("an error", file=sys.stderr)
-    handler = logging.StreamHandler()
-    logger = logging.getLogger("of-a-user")
-    logger.addHandler(handler)
-    logger.warning("logged")
-    logger.removeHandler(handler)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.warn("be warned", stacklevel=1)
-    output.end()
+def test_prints_logs_and_warnings_of_a_trial_are_in_its_file_and_on_the_terminal(tmp_path, capsys):
+    with routed(tmp_path) as output:
+        print("before")
+        output.begin(3, 2)
+        print("printed", 1)
+        print("an error", file=sys.stderr)
+        handler = logging.StreamHandler()
+        logger = logging.getLogger("of-a-user")
+        logger.addHandler(handler)
+        logger.warning("logged")
+        logger.removeHandler(handler)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("be warned", stacklevel=1)
+        output.end()
     print("after")
     found = log_path(tmp_path, 3).read_text()
     assert found.startswith("[attempt 2 on ")
@@ -58,12 +59,13 @@ def test_prints_logs_and_warnings_of_a_trial_are_in_its_file_and_on_the_terminal
     assert shown.err.startswith("an error\nlogged\n")
 
 
-def test_a_trial_that_prints_nothing_has_no_file(output, tmp_path):
-    output.begin(0, 1)
-    assert os.environ[trial_output.VARIABLE] == str(log_path(tmp_path, 0))
-    output.end()
-    assert list(tmp_path.iterdir()) == []
-    assert trial_output.VARIABLE not in os.environ
+def test_a_trial_that_prints_nothing_has_no_file(tmp_path):
+    with routed(tmp_path) as output:
+        output.begin(0, 1)
+        assert os.environ[trial_output.LOG_VARIABLE] == str(log_path(tmp_path, 0))
+        output.end()
+        assert list(tmp_path.iterdir()) == []
+        assert trial_output.LOG_VARIABLE not in os.environ
 
 
 def test_the_streams_are_as_before_at_the_end(tmp_path):
@@ -74,24 +76,26 @@ def test_the_streams_are_as_before_at_the_end(tmp_path):
     assert (sys.stdout, sys.stderr) == before
 
 
-def test_a_later_trial_and_a_later_attempt_do_not_mix(output, tmp_path):
-    for trial, attempt in ((0, 1), (1, 1), (0, 2)):
-        output.begin(trial, attempt)
-        print("trial", trial, "attempt", attempt)
-    output.end()
-    assert lines(tmp_path, 1) == ["trial 1 attempt 1"]
-    first, title, second = lines(tmp_path, 0)
-    assert (first, second) == ("trial 0 attempt 1", "trial 0 attempt 2")
-    assert title.startswith("[attempt 2 on ")
+def test_a_later_trial_and_a_later_attempt_do_not_mix(tmp_path):
+    with routed(tmp_path) as output:
+        for trial, attempt in ((0, 1), (1, 1), (0, 2)):
+            output.begin(trial, attempt)
+            print("trial", trial, "attempt", attempt)
+        output.end()
+        assert lines(tmp_path, 1) == ["trial 1 attempt 1"]
+        first, title, second = lines(tmp_path, 0)
+        assert (first, second) == ("trial 0 attempt 1", "trial 0 attempt 2")
+        assert title.startswith("[attempt 2 on ")
 
 
-def test_threads_of_a_trial_write_to_its_file(output, tmp_path):
-    output.begin(0, 1)
-    thread = threading.Thread(target=print, args=("from a thread",))
-    thread.start()
-    thread.join()
-    output.end()
-    assert lines(tmp_path, 0) == ["from a thread"]
+def test_threads_of_a_trial_write_to_its_file(tmp_path):
+    with routed(tmp_path) as output:
+        output.begin(0, 1)
+        thread = threading.Thread(target=print, args=("from a thread",))
+        thread.start()
+        thread.join()
+        output.end()
+        assert lines(tmp_path, 0) == ["from a thread"]
 
 
 def test_concurrent_trials_in_one_process_do_not_mix(tmp_path):
@@ -137,28 +141,30 @@ def test_a_thread_that_was_there_before_writes_to_no_trial(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_writes_to_the_file(output, tmp_path):
-    output.begin(0, 1)
-    print("parent, line 1")
-    child = multiprocessing.get_context("fork").Process(target=print, args=("child",))
-    child.start()
-    child.join()
-    print("parent, line 2")
-    output.end()
-    assert lines(tmp_path, 0) == ["parent, line 1", "child", "parent, line 2"]
+def test_a_forked_child_writes_to_the_file(tmp_path):
+    with routed(tmp_path) as output:
+        output.begin(0, 1)
+        print("parent, line 1")
+        child = multiprocessing.get_context("fork").Process(target=print, args=("child",))
+        child.start()
+        child.join()
+        print("parent, line 2")
+        output.end()
+        assert lines(tmp_path, 0) == ["parent, line 1", "child", "parent, line 2"]
 
 
-def test_a_program_that_imports_daskhpo_writes_to_the_file(output, tmp_path, capfd):
-    output.begin(0, 1)
-    print("parent")
-    code = "import daskhpo, sys; print('child'); print('no line end', end='', file=sys.stderr)"
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=env)
-    output.end()
-    assert sorted(lines(tmp_path, 0)) == ["child", "no line end", "parent"] or (
-        log_path(tmp_path, 0).read_text().count("child") == 1
-    )
-    assert "child" in capfd.readouterr().out
+def test_a_program_that_imports_daskhpo_writes_to_the_file(tmp_path, capfd):
+    with routed(tmp_path) as output:
+        output.begin(0, 1)
+        print("parent")
+        code = "import daskhpo, sys; print('child'); print('no line end', end='', file=sys.stderr)"
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        subprocess.run([sys.executable, "-c", code], check=True, env=env)
+        output.end()
+        assert sorted(lines(tmp_path, 0)) == ["child", "no line end", "parent"] or (
+            log_path(tmp_path, 0).read_text().count("child") == 1
+        )
+        assert "child" in capfd.readouterr().out
 
 
 def test_many_lines_are_few_writes(tmp_path, monkeypatch):

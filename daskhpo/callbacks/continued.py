@@ -1,4 +1,4 @@
-"""Files that follow from a study's records and continue in a later session; the time of day."""
+"""Files that later sessions continue, and the time of day of records."""
 
 from __future__ import annotations
 
@@ -31,20 +31,22 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
 
 class ContinuedFile:
-    """A file whose items, such as lines, follow from a study's records: each is written once.
+    """A file of items, such as lines, that later sessions continue.
 
     A callback hears the whole study again in each session, and writes the same items. Those that
-    the file has are compared and kept; from the first that differs on, it is written anew.
+    the file has are compared and kept; from the first that differs on, it
+    is written again.
 
     Parameters
     ----------
     path : the file; its folder is created.
     split : yields the complete items of a file.
     is_own : tells which items are the study's; others, of other programs, stay.
+    is_chosen : True: a user has chosen the file. If it begins with another item, it is kept.
 
     Raises
     ------
-    ValueError : by :meth:`write`: the first item is another one, so the file is not the study's.
+    ValueError : by :meth:`write`: the file is not the study's.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class ContinuedFile:
         path: Path,
         split: Callable[[Path], Iterator[bytes]] = lines_of,
         is_own: Callable[[bytes], bool] = lambda item: True,
+        *,
+        is_chosen: bool = True,
     ) -> None:
         self.path, self._is_own = path, is_own
         self._there: Iterator[bytes] | None = split(path) if path.exists() else None
         self._end = 0  # of the items that were found and are kept
-        self._is_first = True
+        self._must_match = is_chosen
         self._buffer: list[bytes] = []
 
     def write(self, item: bytes) -> None:
@@ -66,7 +70,7 @@ class ContinuedFile:
             os.truncate(self.path, self._end)
         if self._there is None:
             self._buffer.append(item)
-        self._is_first = False
+        self._must_match = False
 
     def flush(self) -> None:
         """Write the new items, in one piece."""
@@ -82,24 +86,22 @@ class ContinuedFile:
             if found == item:
                 self._end += len(found)
                 return True
-            if self._is_own(found):
-                if self._is_first:
-                    raise InvalidArgument(
-                        f"{self.path} exists already and is not of this study: give another file, "
-                        "or remove it"
-                    )
-                return False
+            if self._must_match or self._is_own(found):
+                break
             self._end += len(found)
-        if self._is_first and self.path.stat().st_size > self._end:  # it has no complete item
-            raise InvalidArgument(f"{self.path} exists already and is not of this study")
+        if self._must_match and self.path.stat().st_size:
+            raise InvalidArgument(
+                f"{self.path} exists already and is not of this study: give another file, or "
+                "remove it"
+            )
         return False
 
 
 class StudyClock:
-    """The time of day at a study's times; it learns it from the record of each session's start."""
+    """The time of day at a study's times, from the records of sessions' starts."""
 
     def __init__(self, info: StudyInfo) -> None:
-        self._zero = time.time()
+        self._zero = 0.0
         with contextlib.suppress(OSError):  # journals of older versions have no time of day
             self._zero = (info.directory / MANIFEST).stat().st_mtime
 
@@ -121,7 +123,7 @@ def domains_of(directory: Path) -> dict[str, Domain]:
 
 
 class Bookmark:
-    """How far a logger has come in a study, so that the next session continues its runs.
+    """A note of how far a logger has come, for the next session.
 
     Parameters
     ----------
@@ -152,7 +154,7 @@ class Bookmark:
         return is_new
 
     def is_new_end(self) -> bool:
-        """Return True if the end of a trial, the next one, was not logged; take it as logged."""
+        """Return True if the next end of a trial was not logged; take it as logged."""
         self._n_ends += 1
         is_new: bool = self._n_ends > self._ends
         if is_new:

@@ -104,7 +104,7 @@ def _by_unit(record: Record) -> Iterator[Record]:
 
 
 class JournalFollower:
-    """Threads that read a study's journal and call callbacks: one, and one for each slow callback.
+    """Threads that read a study's journal and call callbacks; one per slow callback.
 
     They read the file, possibly on another machine than the coordinator's, so that no callback can
     delay a decision. The file is also the queue of a callback that is late: it takes no memory, and
@@ -134,7 +134,7 @@ class JournalFollower:
 
 
 class _FollowerThread:
-    """A thread that reads a study's journal and calls some callbacks, one after another."""
+    """A thread that reads a study's journal and calls some callbacks in turn."""
 
     def __init__(self, info: StudyInfo, callbacks: Sequence[Callback]) -> None:
         self._info, self._callbacks = info, callbacks

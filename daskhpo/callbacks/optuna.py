@@ -1,4 +1,4 @@
-"""A study as a journal file of Optuna, for its dashboard and plots; Optuna is not needed."""
+"""A study as a journal file of Optuna, written without it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,32 @@ from daskhpo.core.objective import Objective
 from daskhpo.core.types import Status, TrialId
 from daskhpo.results.progress import StudyProgress, TrialRecord
 
-# Operations of Optuna's journal (`optuna.storages.journal`), and states of its trials.
-CREATE_STUDY, DELETE_STUDY, STUDY_SYSTEM_ATTR = 0, 1, 3
-CREATE_TRIAL, PARAM, STATE_VALUES, INTERMEDIATE, USER_ATTR = 4, 5, 6, 7, 8
-RUNNING, COMPLETE, PRUNED, FAIL, WAITING = range(5)
 WORKER = "daskhpo"  # who wrote a line
 PLAIN = (type(None), bool, int, float, str)  # choices that Optuna's journal may hold
 _MARK = f'"worker_id":"{WORKER}"'.encode()
+
+
+class Operation(IntEnum):
+    """Operations of Optuna's journal, as in `optuna.storages.journal`."""
+
+    CREATE_STUDY = 0
+    DELETE_STUDY = 1
+    STUDY_SYSTEM_ATTR = 3
+    CREATE_TRIAL = 4
+    PARAM = 5
+    STATE_VALUES = 6
+    INTERMEDIATE = 7
+    USER_ATTR = 8
+
+
+class OptunaState(IntEnum):
+    """States of Optuna's trials."""
+
+    RUNNING = 0
+    COMPLETE = 1
+    PRUNED = 2
+    FAIL = 3
+    WAITING = 4
 
 
 class OptunaJournal(Callback):
@@ -55,7 +75,7 @@ class OptunaJournal(Callback):
         self._domains: dict[str, Domain] | None = None
         self._file.write(first_line(info.name, info.objective))
         names = {"study:metric_names": [info.objective.metric]}
-        self._write(STUDY_SYSTEM_ATTR, study_id=0, system_attr=names)
+        self._write(Operation.STUDY_SYSTEM_ATTR, study_id=0, system_attr=names)
 
     def on_report(self, trial: FrozenTrial, report: FrozenReport) -> None:
         number = self._numbers[trial.id]
@@ -65,14 +85,14 @@ class OptunaJournal(Callback):
             for name, value in params.items():
                 if trial.config[name] != before[name]:
                     self._write(
-                        PARAM,
+                        Operation.PARAM,
                         trial_id=number,
                         param_name=name,
                         param_value_internal=value,
                         distribution=distributions[name],
                     )
         self._write(
-            INTERMEDIATE,
+            Operation.INTERMEDIATE,
             trial_id=number,
             step=report.resource,
             intermediate_value=report.value,
@@ -98,10 +118,10 @@ class OptunaJournal(Callback):
         self._numbers[trial.id], self._configs[trial.id] = self._n_trials, trial.config
         self._n_trials += 1
         self._write(
-            CREATE_TRIAL,
+            Operation.CREATE_TRIAL,
             study_id=0,
             datetime_start=self._day(seconds),
-            state=RUNNING,
+            state=OptunaState.RUNNING,
             value=None,
             values=None,
             distributions=distributions,
@@ -124,15 +144,19 @@ class OptunaJournal(Callback):
             **{f"metrics/{name}": metric for name, metric in trial.metrics.items()},
         }
         for name, fact in facts.items():
-            self._write(USER_ATTR, trial_id=number, user_attr={name: fact})
-        state = PRUNED if trial.status is Status.STOPPED and not is_best else COMPLETE
+            self._write(Operation.USER_ATTR, trial_id=number, user_attr={name: fact})
+        state = (
+            OptunaState.PRUNED
+            if trial.status is Status.STOPPED and not is_best
+            else OptunaState.COMPLETE
+        )
         if trial.status is Status.FAILED or not math.isfinite(value):
-            state = FAIL
+            state = OptunaState.FAIL
         self._write(
-            STATE_VALUES,
+            Operation.STATE_VALUES,
             trial_id=number,
             state=state,
-            values=None if state == FAIL else [value],
+            values=None if state == OptunaState.FAIL else [value],
             datetime_complete=self._day(seconds),
         )
 
@@ -154,11 +178,11 @@ class OptunaJournal(Callback):
             timespec="microseconds"
         )
 
-    def _write(self, operation: int, **fields: Any) -> None:
+    def _write(self, operation: Operation, **fields: Any) -> None:
         self._file.write(_line(operation, **fields))
 
 
-def _line(operation: int, **fields: Any) -> bytes:
+def _line(operation: Operation, **fields: Any) -> bytes:
     data = {"op_code": operation, "worker_id": WORKER, **fields}
     return json.dumps(data, separators=(",", ":")).encode() + b"\n"
 
@@ -166,7 +190,7 @@ def _line(operation: int, **fields: Any) -> bytes:
 def first_line(name: str, objective: Objective) -> bytes:
     """Return the line that creates a study, the first one of its file."""
     directions = [1 if objective.mode == "min" else 2]
-    return _line(CREATE_STUDY, study_name=name, directions=directions)
+    return _line(Operation.CREATE_STUDY, study_name=name, directions=directions)
 
 
 def journal_file(path: Path) -> ContinuedFile:

@@ -1,4 +1,4 @@
-"""A study for TensorBoard, with its table of hyperparameters; TensorBoard is not needed."""
+"""A study as runs of TensorBoard, written without it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FILE = "events.out.tfevents.daskhpo"  # TensorBoard looks for a part of this nam
 
 
 class TensorBoardLogger(Callback):
-    """A folder for TensorBoard, with one run per trial; TensorBoard itself is not needed here.
+    """A folder for TensorBoard, with one run per trial; it needs no library.
 
     ``tensorboard --logdir FOLDER`` shows it, also while the study runs. The metrics and
     ``best/<metric>`` are scalars over the resource. The HParams page has all trials with their
@@ -102,7 +102,7 @@ class TensorBoardLogger(Callback):
         self._file("", at).write(events.experiment_event(at, self._domains or {}, names))
 
     def _file(self, run: str, at: float) -> ContinuedFile:
-        file = ContinuedFile(self._folder / run / FILE, events.records_of)
+        file = ContinuedFile(self._folder / run / FILE, events.records_of, is_chosen=False)
         self._unwritten[file] = None
         file.write(events.version_event(at))
         return file

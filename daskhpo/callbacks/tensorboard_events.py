@@ -1,4 +1,4 @@
-"""Event files of TensorBoard, written without it: records, and the messages in them.
+"""Event files of TensorBoard, written without it: records and their messages.
 
 A record is a length, its checksum, a message of Protocol Buffers and its checksum. The numbers of
 fields below are those of TensorBoard's `event.proto`, `summary.proto`, and `plugin_data.proto` and
@@ -99,7 +99,7 @@ def _kind(domain: Domain | None) -> int | None:
 
 
 def _value(value: Any, kind: int | None) -> bytes:
-    """Return a value as `google.protobuf.Value`; what is no number or bool is text."""
+    """Return a value as a message `Value`; what is no number or bool is text."""
     if isinstance(value, bool) and kind in (BOOL, None):
         return _int(4, int(value))
     if isinstance(value, (int, float)) and kind in (NUMBER, None):

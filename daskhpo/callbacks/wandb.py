@@ -16,7 +16,7 @@ from daskhpo.core.libraries import need
 from daskhpo.core.types import Status, TrialId
 
 # W&B's watching of this process says nothing about trials, which run in others.
-SETTINGS = {
+RUN_SETTINGS = {
     "console": "off",
     "silent": True,
     "x_disable_stats": True,
@@ -66,7 +66,9 @@ class WandbLogger(Callback):
         self._module_name = check_text("module", module)
         for given in ("id", "group", "config", "resume", "reinit"):
             if given in options:
-                raise InvalidArgument(f"{given}= is set for each trial, and cannot be given")
+                raise InvalidArgument(
+                    f"options: {given}= is set for each trial, and cannot be given"
+                )
         need(self._module_name, "wandb" if module == "wandb" else None)
 
     def on_study_start(self, info: StudyInfo) -> None:
@@ -133,7 +135,7 @@ class WandbLogger(Callback):
                 "dir": str(self._info.directory),
                 "resume": "allow",
                 "reinit": "create_new",  # many at a time
-                "settings": SETTINGS,
+                "settings": RUN_SETTINGS,
             }
             run = _call(self._module.init, keywords | self._options)
             if (define := getattr(run, "define_metric", None)) is not None:

@@ -18,7 +18,7 @@ from daskhpo.cli.arguments import add_study_path
 from daskhpo.cli.text import show
 from daskhpo.trial_output import log_path, older_path
 
-POLL_SECONDS = 0.5
+LOG_POLL_SECONDS = 0.5
 
 
 def add_to(commands: Any) -> None:
@@ -27,7 +27,7 @@ def add_to(commands: Any) -> None:
     add_study_path(parser)
     parser.add_argument("trial", type=int, help="number of the trial")
     parser.add_argument(
-        "-f", "--follow", action="store_true", help="show what it prints until it ends"
+        "--follow", "-f", action="store_true", help="show what it prints until it ends"
     )
     parser.set_defaults(act=run)
 
@@ -62,7 +62,7 @@ def _follow(
     """Show what is written until the trial ends, or nothing runs the study."""
     while True:
         show(text, end="", flush=True)
-        over = ended.wait(POLL_SECONDS) or not is_running()
+        over = ended.wait(LOG_POLL_SECONDS) or not is_running()
         text = reader.new_text()
         if over:
             show(text, end="")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from daskhpo.callbacks import optuna as journal
+from daskhpo.callbacks.optuna import Operation, OptunaState
 from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.events import Step
 from daskhpo.core.objective import Objective
@@ -17,11 +17,11 @@ from daskhpo.core.types import Status
 from daskhpo.interchange.imported import ImportedStudy, ImportedTrial, finite
 
 MAX_VALUES = 1000  # of a domain with steps that becomes a list of values
-STATUSES = {
-    journal.COMPLETE: Status.COMPLETED,
-    journal.PRUNED: Status.STOPPED,
-    journal.FAIL: Status.FAILED,
-    journal.RUNNING: Status.STOPPED,
+STATUSES: dict[int, Status] = {
+    OptunaState.COMPLETE: Status.COMPLETED,
+    OptunaState.PRUNED: Status.STOPPED,
+    OptunaState.FAIL: Status.FAILED,
+    OptunaState.RUNNING: Status.STOPPED,
 }
 
 
@@ -29,7 +29,7 @@ STATUSES = {
 class _Trial:
     """A trial, as the journal's operations leave it."""
 
-    state: int = journal.RUNNING
+    state: int = OptunaState.RUNNING
     value: float | None = None
     began: str | None = None
     ended: str | None = None
@@ -53,7 +53,7 @@ def read_optuna(path: Path, metric: str | None = None) -> ImportedStudy:
     space: dict[str, Any] = {}
     for entry in _entries(path):
         match entry.get("op_code"):
-            case journal.CREATE_STUDY:
+            case Operation.CREATE_STUDY:
                 if study is not None and study["study_name"] != entry["study_name"]:
                     raise ValueError(
                         f"{path} holds several studies, such as {study['study_name']!r} and "
@@ -63,33 +63,35 @@ def read_optuna(path: Path, metric: str | None = None) -> ImportedStudy:
                 study = study or entry
                 if len(entry["directions"]) > 1:
                     raise ValueError(f"{path} has several objectives: a study here has one")
-            case journal.DELETE_STUDY:
+            case Operation.DELETE_STUDY:
                 raise ValueError(f"{path} holds a study that was deleted")
-            case journal.STUDY_SYSTEM_ATTR:
+            case Operation.STUDY_SYSTEM_ATTR:
                 names = entry["system_attr"].get("study:metric_names")
                 metric = metric or (names[0] if names else None)
-            case journal.CREATE_TRIAL:
+            case Operation.CREATE_TRIAL:
                 trials.append(_created(entry, space))
-            case journal.PARAM:
+            case Operation.PARAM:
                 trial, name = trials[entry["trial_id"]], entry["param_name"]
                 value = _add_domain(
                     space, name, entry["distribution"], entry["param_value_internal"]
                 )
                 trial.params[name] = value
-            case journal.STATE_VALUES:
+            case Operation.STATE_VALUES:
                 trial = trials[entry["trial_id"]]
                 trial.state = entry["state"]
                 trial.began = entry.get("datetime_start") or trial.began
                 trial.ended = entry.get("datetime_complete")
                 if entry["values"] is not None:
                     trial.value = entry["values"][0]
-            case journal.INTERMEDIATE:
+            case Operation.INTERMEDIATE:
                 reports = trials[entry["trial_id"]].reports
                 reports[entry["step"]] = entry["intermediate_value"]
     if study is None:
         raise ValueError(f"{path} is no journal file of Optuna: it creates no study")
     objective = Objective(metric or "value", "max" if study["directions"] == [2] else "min")
-    return _imported(str(path), objective, space, [t for t in trials if t.state != journal.WAITING])
+    return _imported(
+        str(path), objective, space, [t for t in trials if t.state != OptunaState.WAITING]
+    )
 
 
 def _imported(
@@ -102,7 +104,7 @@ def _imported(
         began = max(0.0, _seconds(trial.began) - zero)
         ended = max(began, _seconds(trial.ended) - zero)
         status, reason = STATUSES[trial.state], "as imported"
-        if trial.state == journal.RUNNING:
+        if trial.state == OptunaState.RUNNING:
             reason = "it was running when it was imported"
         steps = _steps(trial, objective, began, ended)
         if not steps and status is Status.COMPLETED:
@@ -117,7 +119,7 @@ def _steps(trial: _Trial, objective: Objective, began: float, ended: float) -> l
     reports = [(step, value) for step, value in values.items() if value is not None]
     shift = 1 - reports[0][0] if reports and reports[0][0] < 1 else 0  # units begin with 1
     numbered = [(step + shift, value) for step, value in reports]
-    last = finite(trial.value) if trial.state != journal.FAIL else None
+    last = finite(trial.value) if trial.state != OptunaState.FAIL else None
     if last is not None and all(value != last for _, value in numbered):
         numbered = [*numbered[:-1], (numbered[-1][0] if numbered else 1, last)]
     return [
@@ -132,7 +134,7 @@ def _created(entry: Mapping[str, Any], space: dict[str, Any]) -> _Trial:
     if value is None and entry.get("values"):
         value = entry["values"][0]
     return _Trial(
-        entry.get("state", journal.RUNNING),
+        entry.get("state", OptunaState.RUNNING),
         value,
         entry.get("datetime_start"),
         entry.get("datetime_complete"),

@@ -16,7 +16,7 @@ from daskhpo.interchange.imported import ImportedStudy, ImportedTrial, finite
 
 RESULTS, PARAMS = "result.json", "params.json"
 # What Ray adds to each report.
-OWN = {
+OWN_METRICS = {
     *("training_iteration", "timestamp", "time_since_restore", "time_this_iter_s"),
     *("time_total_s", "iterations_since_restore", "timesteps_total", "episodes_total", "pid"),
     *("timesteps_since_restore", "warmup_time", "trial", "attempt", "resource", "seconds"),
@@ -41,8 +41,8 @@ def read_ray(folder: Path, metric: str, mode: Mode) -> ImportedStudy:
     if not any(metric in row for each in rows.values() for row in each):
         names = sorted({name for each in rows.values() for row in each for name in _numbers(row)})
         raise ValueError(f"no report in {folder} has the metric {metric!r}: they have {names}")
-    began = {path: _began(each) for path, each in rows.items()}
-    zero = min(began.values())
+    zero = min(_began(each) for each in rows.values() if each)
+    began = {path: _began(each) if each else zero for path, each in rows.items()}
     longest = max(int(row["training_iteration"]) for each in rows.values() for row in each)
     trials = [
         _trial(path, rows[path], objective, began[path] - zero, longest)
@@ -87,14 +87,12 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _began(rows: Sequence[Mapping[str, Any]]) -> float:
-    if not rows:
-        return 0.0
     return float(rows[0].get("timestamp", 0.0)) - float(rows[0].get("time_total_s", 0.0))
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     flat = _flat({name: value for name, value in row.items() if name != "config"})
-    numbers = {name: finite(value) for name, value in flat.items() if name not in OWN}
+    numbers = {name: finite(value) for name, value in flat.items() if name not in OWN_METRICS}
     return {
         name: number
         for name, number in numbers.items()

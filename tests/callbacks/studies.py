@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from daskhpo.core.objective import Objective
@@ -27,4 +28,4 @@ def a_study(directory: Any, records: Any, mode: str = "min") -> Any:
     """Return the description of a study whose manifest is there."""
     objective = Objective("loss", mode)  # type: ignore[arg-type]
     create_directory(directory, Problem(SPACE, objective, FIFO(9), RandomSearch(), 0), None)
-    return an_info(directory, records)
+    return replace(an_info(directory, records), objective=objective)
