@@ -162,8 +162,9 @@ class Bookmark:
         return is_new
 
     def save(self, *, now: bool = False) -> None:
-        """Write the file, if anything is new; not more often than every two seconds."""
-        if self._is_saved or not (now or time.monotonic() - self._saved_at > SAVE_SECONDS):
+        """Write the file; unless ``now``, only news, and not more often than every two seconds."""
+        is_due = not self._is_saved and time.monotonic() - self._saved_at > SAVE_SECONDS
+        if not (now or is_due):
             return
         data = {"id": self.id, "reports": self._reports, "ends": self._ends, "runs": self.runs}
         write_file(self._path, json.dumps(data))

@@ -66,6 +66,7 @@ class MLflowLogger(Callback):
             self._client.update_run(self._mark.runs[PARENT], status="RUNNING")
         else:
             self._create(PARENT, info.name, {"scheduler": info.scheduler}, {})
+            self._mark.save(now=True)
 
     def on_trial_start(self, trial: FrozenTrial) -> None:
         self._configs[trial.id] = trial.config

@@ -45,14 +45,14 @@ class TensorBoardLogger(Callback):
         self._folder = inside if self._logdir is None else self._logdir / info.name
         self._info, self._clock = info, StudyClock(info)
         self._best = f"best/{info.objective.metric}"
-        self._runs: dict[TrialId, _Run] = {}
+        self._runs: dict[TrialId, _TrialRun] = {}
         self._unwritten: dict[ContinuedFile, None] = {}
         self._is_described = False
         self._domains: dict[str, Domain] | None = None
 
     def on_trial_start(self, trial: FrozenTrial) -> None:
         at = self._clock.at(trial.started)
-        run = _Run(self._file(f"trial-{trial.id:05}", at), trial.config)
+        run = _TrialRun(self._file(f"trial-{trial.id:05}", at), trial.config)
         self._runs[trial.id] = run
         if self._domains is None:  # not earlier: the study may write its manifest only now
             self._domains = domains_of(self._info.directory)
@@ -109,7 +109,7 @@ class TensorBoardLogger(Callback):
 
 
 @dataclass
-class _Run:
+class _TrialRun:
     """The run of a trial.
 
     Attributes
