@@ -162,7 +162,7 @@ class Bookmark:
         return is_new
 
     def save(self, *, now: bool = False) -> None:
-        """Write the file; unless ``now``, only news, and not more often than every two seconds."""
+        """Write the file; unless ``now``, only what is new, and only now and then."""
         is_due = not self._is_saved and time.monotonic() - self._saved_at > SAVE_SECONDS
         if not (now or is_due):
             return

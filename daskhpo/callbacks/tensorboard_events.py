@@ -99,7 +99,7 @@ def _kind(domain: Domain | None) -> int | None:
 
 
 def _value(value: Any, kind: int | None) -> bytes:
-    """Return a value as a message of Protocol Buffers; what is no number or bool is text."""
+    """Return a value as a message; what is no number or bool is text."""
     if isinstance(value, bool) and kind in (BOOL, None):
         return _int(4, int(value))
     if isinstance(value, (int, float)) and kind in (NUMBER, None):
