@@ -5,6 +5,7 @@ Asynchronous schedulers, cheap checkpoints, Slurm.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from daskhpo._lazy import lazy
@@ -40,3 +41,8 @@ __getattr__, __dir__ = lazy(
         "recommend": "daskhpo.recommendation",
     },
 )
+
+if "DASKHPO_TRIAL_LOG" in os.environ:  # a trial has started this process
+    from daskhpo.trial_output import join_parent
+
+    join_parent()

@@ -23,7 +23,16 @@ import pytest
 
 import daskhpo
 from daskhpo import Result, RunOptions, Study, Trainable, load_study, recommend
-from daskhpo.callbacks import Callback, ConsoleProgress, CSVLogger
+from daskhpo.callbacks import (
+    Callback,
+    ConsoleProgress,
+    CSVLogger,
+    JSONLogger,
+    MLflowLogger,
+    OptunaJournal,
+    TensorBoardLogger,
+    WandbLogger,
+)
 from daskhpo.checkpoints import CheckpointPolicy, ZarrStore
 from daskhpo.cluster import slurm_cluster
 from daskhpo.cluster.doctor.job_request import JobRequest
@@ -623,6 +632,28 @@ DOORS = [
     # -- callbacks, stores
     Door(ConsoleProgress, {"file": ([None], ["x", 3, []])}, {}),
     Door(CSVLogger, {"path": ([None, "a.csv", Path("a.csv")], NO_PATHS)}, {}),
+    Door(JSONLogger, {"path": ([None, "a.jsonl", Path("a.jsonl")], NO_PATHS)}, {}),
+    Door(OptunaJournal, {"path": ([None, "a.log", Path("a.log")], NO_PATHS)}, {}),
+    Door(TensorBoardLogger, {"logdir": ([None, "a", Path("a")], NO_PATHS)}, {}),
+    Door(
+        WandbLogger,
+        {
+            "project": TEXTS,
+            "trials": (["all", "finished", 1, np.int64(3)], ["best", "", 0, -1, None, True, 1.5]),
+            "module": (["wandb", "trackio"], [None, *NO_TEXTS]),
+            "options": ([{"mode": "offline"}], [{"id": "x"}, {"group": "x"}, {"resume": True}]),
+        },
+        {},
+        call=lambda options=(), **given: WandbLogger(**given, **dict(options)),
+    ),
+    Door(
+        MLflowLogger,
+        {
+            "experiment": ([None, "a"], NO_TEXTS),
+            "tracking_uri": ([None, "http://localhost:5000", "sqlite:///a.db"], NO_TEXTS),
+        },
+        {},
+    ),
     Door(ZarrStore, {"path": (["a.zarr", Path("a")], [None, *NO_PATHS])}, {}),
     # -- clusters
     Door(

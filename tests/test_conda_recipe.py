@@ -57,7 +57,7 @@ def test_it_needs_what_the_project_needs(project: Any, recipe: Any) -> None:
 
 def test_it_bounds_what_the_extras_bound(project: Any, recipe: Any) -> None:
     extras = project["project"]["optional-dependencies"]
-    names = ("torch", "experiments", "optuna", "hyperopt", "ax")
+    names = ("torch", "experiments", "optuna", "hyperopt", "ax", "wandb", "mlflow")
     listed = [requirement for name in names for requirement in extras[name]]
     needed = pip_names([r for r in listed if Requirement(r).name != "daskhpo"])
     assert conda_names(recipe["requirements"]["run_constraints"]) == needed

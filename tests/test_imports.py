@@ -14,7 +14,10 @@ import pytest
 import daskhpo
 
 PACKAGE = Path(daskhpo.__file__).parent
-HEAVY = ["dask", "distributed", "zarr", "torch", "bokeh", "skopt", "pandas", "optuna", "rich"]
+HEAVY = [
+    *("dask", "distributed", "zarr", "torch", "bokeh", "skopt", "pandas", "optuna", "rich"),
+    *("wandb", "mlflow"),
+]
 
 # Room (a folder, or a file at the top): the rooms that its files may import, besides itself.
 # At the top of a file, inside a function or for type checking alone: it is all the same.
@@ -23,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
     "_lazy": set(),
     "atomic_files": set(),
+    "trial_output": set(),
     "core": set(),
     "space": {"core"},
     "trainable": {"core"},
@@ -35,9 +39,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "callbacks": {"core", "atomic_files", "engine", "results"},
     "recommendation": {"core", "schedulers", "searchers"},
     "remote": {"core", "atomic_files", "cluster", "engine", "results", "callbacks"},
+    "interchange": {"_version", "core", "engine", "callbacks"},
     "executors": {
         *("_version", "core", "trainable", "checkpoints", "cluster", "engine", "results"),
-        "callbacks",
+        *("callbacks", "trial_output"),
     },
     "distributed": {"core", "_lazy", "trainable", "checkpoints", "cluster", "executors"},
     "study": {
@@ -53,9 +58,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "cli": {
         *("_version", "core", "checkpoints", "cluster", "engine", "results", "callbacks"),
-        *("remote", "executors", "study", "simulation"),
+        *("remote", "executors", "study", "simulation", "interchange", "trial_output"),
     },
-    "__init__": {"_version", "_lazy", "trainable", "engine", "results", "recommendation", "study"},
+    "__init__": {
+        *("_version", "_lazy", "trainable", "engine", "results", "recommendation", "study"),
+        "trial_output",
+    },
 }
 # The order of the rooms: what a room may import stands before it.
 FLOORS = list(MAY_IMPORT)

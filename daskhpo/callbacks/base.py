@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
+from typing import ClassVar
 
 from daskhpo.callbacks.values import FrozenReport, FrozenTrial, StudyInfo, StudySummary
 from daskhpo.core.events import Record
@@ -17,7 +18,16 @@ class Callback(ABC):
     skips them by ``trial.session`` or ``report.number``. If a hook raises, its traceback is logged
     and the callback is not called again; the study continues. All values are read-only, except for
     the arguments of :meth:`on_record`.
+
+    Attributes
+    ----------
+    own_thread : True: call it in a thread of its own, so that it may be slow, such as by waiting
+        for a server. It follows the journal at its own pace and misses nothing meanwhile; what it
+        has not heard a minute after the session's end is counted in a warning, and comes first if
+        the study is resumed.
     """
+
+    own_thread: ClassVar[bool] = False
 
     def on_study_start(self, info: StudyInfo) -> None:
         """Handle the start of following; called first, and once."""

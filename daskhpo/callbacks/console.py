@@ -16,6 +16,7 @@ from daskhpo.core.printable import printable, shell_word
 from daskhpo.core.tracebacks import headline, place
 from daskhpo.core.types import Status
 from daskhpo.results.progress import StudyProgress, describe_search_wait
+from daskhpo.results.slot_time import SlotTime
 
 LINE_SECONDS = 10.0  # least time between two plain lines, without a terminal
 NOTEBOOK_SECONDS = 1.0  # least time between two updates in a notebook
@@ -57,6 +58,7 @@ class ConsoleProgress(Callback):
         self._milestones: Counter[int] = Counter()
         self._ends: deque[float] = deque(maxlen=PACE_TRIALS + 1)  # study time; first: a start
         self._session, self._failed_session = info.session, 0
+        self._slots = SlotTime()
         self._began_at = time.monotonic()
         self._printed_at = self._began_at
         self._printed_best: int | None = None
@@ -79,6 +81,7 @@ class ConsoleProgress(Callback):
         return shell_word(self._info.directory)
 
     def on_record(self, record: Record, progress: StudyProgress) -> None:
+        self._slots = progress.slot_time
         is_first = self._failed_session < progress.n_sessions
         if isinstance(record, Failed) and is_first and progress.n_sessions >= self._session:
             self._failed_session = progress.n_sessions
@@ -141,10 +144,22 @@ class ConsoleProgress(Callback):
             )
             what = "failed trial" if n_failed == 1 else f"{n_failed} failed trials"
             self._print(f"after the mistake is mended, run the {what} again with {how}")
+        if study.n_trials:
+            self._print_cost(study)
+            self._print(
+                f"look   daskhpo status {path}; what a trial printed: daskhpo logs {path} 0"
+            )
 
     def on_detach(self, study: StudySummary) -> None:
         self._close(study)
         self._print(f"{self._name} continues; stop it with `daskhpo stop {self._path}`")
+
+    def _print_cost(self, study: StudySummary) -> None:
+        sessions = f" in {study.session} sessions" if study.session > 1 else ""
+        self._print(f"time   {_clock(study.seconds)}{sessions}")
+        total, busy = self._slots.total, self._slots.total - self._slots.idle
+        share = f", {busy / total:.0%} of them with a trial" if total else ""
+        self._print(f"cost   {total:.0f} slot-seconds{share}: daskhpo cost {self._path}")
 
     def _set_clock(self, study: StudySummary) -> None:
         """Let the session begin when its first record was written, not when it was read."""

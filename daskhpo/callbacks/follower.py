@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,10 @@ from types import MappingProxyType
 
 from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.values import FrozenReport, StudyInfo, freeze, summarise
-from daskhpo.core.events import Ended, Launched, Record, Reported
+from daskhpo.core.events import Ended, Launched, Record, Reported, SessionStarted
+from daskhpo.core.types import Limits
 from daskhpo.engine.journal import decode_record
+from daskhpo.engine.session import read_manifest, study_records
 from daskhpo.results.progress import StudyProgress
 
 logger = logging.getLogger("daskhpo")
@@ -101,41 +104,62 @@ def _by_unit(record: Record) -> Iterator[Record]:
 
 
 class JournalFollower:
-    """A thread that reads a study's journal and calls callbacks.
+    """Threads that read a study's journal and call callbacks; one per slow callback.
 
-    It reads the file, possibly on another machine than the coordinator's, so that no callback can
-    delay a decision.
+    They read the file, possibly on another machine than the coordinator's, so that no callback can
+    delay a decision. The file is also the queue of a callback that is late: it takes no memory, and
+    drops nothing.
     """
+
+    def __init__(self, info: StudyInfo, callbacks: Sequence[Callback]) -> None:
+        shared = [callback for callback in callbacks if not callback.own_thread]
+        alone = [[callback] for callback in callbacks if callback.own_thread]
+        groups = [shared, *alone] if shared else alone  # without any the journal is not read
+        self._threads = [_FollowerThread(info, group) for group in groups]
+
+    def finish(self) -> None:
+        """Handle the remaining records, then the end of the session."""
+        self._end(detach=False)
+
+    def detach(self) -> None:
+        """Handle the remaining records, then stop following a study that continues."""
+        self._end(detach=True)
+
+    def _end(self, *, detach: bool) -> None:
+        for thread in self._threads:
+            thread.end(detach=detach)
+        deadline = time.monotonic() + CALLBACK_END_SECONDS
+        for thread in self._threads:
+            thread.join(deadline)
+
+
+class _FollowerThread:
+    """A thread that reads a study's journal and calls some callbacks in turn."""
 
     def __init__(self, info: StudyInfo, callbacks: Sequence[Callback]) -> None:
         self._info, self._callbacks = info, callbacks
         self._path = info.directory / "journal.jsonl"
         self._offset = 0
         self._list: CallbackList | None = None
-        self._damaged = False
-        self._detaching = False
+        self._damaged = self._detaching = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="daskhpo-callbacks", daemon=True)
-        if callbacks:  # else the journal need not be read
-            self._thread.start()
+        self._thread.start()
 
-    def finish(self) -> None:
-        """Handle the remaining records, then the end of the session."""
-        self._end()
-
-    def detach(self) -> None:
-        """Handle the remaining records, then stop following a study that continues."""
-        self._detaching = True
-        self._end()
-
-    def _end(self) -> None:
+    def end(self, *, detach: bool) -> None:
+        """Let the thread handle the remaining records, then end; returns at once."""
+        self._detaching = detach
         self._over.set()
-        if self._thread.ident is None:
-            return
-        self._thread.join(CALLBACK_END_SECONDS)
+
+    def join(self, deadline: float) -> None:
+        """Wait for the thread's end; warn if it does not end in time."""
+        self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
-            what = "the callback %r still works %g s after the end; it is not waited for"
-            logger.warning(what, self._list.running if self._list else None, CALLBACK_END_SECONDS)
+            running = self._list.running if self._list else None
+            n_missed = self._n_unread()
+            missed = f", and has not heard the last {n_missed} records" if n_missed else ""
+            what = "the callback %r still works %g s after the end; it is not waited for%s"
+            logger.warning(what, running or self._callbacks[0], CALLBACK_END_SECONDS, missed)
 
     def _run(self) -> None:
         session = _n_sessions(self._path)
@@ -168,6 +192,36 @@ class JournalFollower:
                     return
                 self._offset += len(line)
                 yield decode_record(line)
+
+    def _n_unread(self) -> int:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                return sum(line.endswith(b"\n") for line in file)
+        except OSError:
+            return 0
+
+
+def study_info(directory: Path) -> StudyInfo:
+    """Return the description of a study that another process runs, or has run.
+
+    Raises
+    ------
+    FileNotFoundError : the directory holds no study.
+    """
+    manifest, limits = read_manifest(directory), Limits()
+    for record in study_records(directory):
+        if isinstance(record, SessionStarted):
+            limits = record.limits
+    return StudyInfo(
+        directory.name,
+        directory,
+        manifest.objective,
+        limits,
+        manifest.scheduler,
+        None,
+        manifest.source,
+    )
 
 
 def _n_sessions(journal: Path) -> int:

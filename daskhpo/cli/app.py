@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 from daskhpo._version import __version__
-from daskhpo.cli import checkpoints, cost, doctor, jobs, plan, replay
+from daskhpo.cli import checkpoints, cost, doctor, exchange, jobs, logs, plan, replay
 from daskhpo.cli.arguments import add_study_path, check_scheduler_address, positive
 from daskhpo.cli.options import add_run_options, run_options
 from daskhpo.cli.text import count, duration, show
@@ -114,12 +114,14 @@ def _parser() -> argparse.ArgumentParser:
     best.add_argument("--json", action="store_true", help="print JSON, one line per trial")
     best.set_defaults(act=_best)
 
+    logs.add_to(commands)
     jobs.add_to(commands)
     checkpoints.add_to(commands)
     cost.add_to(commands)
     plan.add_to(commands)
     doctor.add_to(commands)
     replay.add_to(commands)
+    exchange.add_to(commands)
     return parser
 
 

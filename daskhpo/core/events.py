@@ -40,13 +40,15 @@ class Step(
 class SessionStarted:
     """Start of a session; trials that ran in an earlier one were interrupted.
 
-    ``retry_failed``: trials that had failed run again.
+    ``retry_failed``: trials that had failed run again. ``clock``: the time of day, in seconds since
+    1970; 0 in journals of older versions.
     """
 
     limits: Limits
     policy: CheckpointPolicy
     seconds: float
     retry_failed: bool = False
+    clock: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

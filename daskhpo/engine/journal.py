@@ -241,7 +241,7 @@ _KINDS: dict[str, Any] = {
 }
 _WORDS = {kind: word for word, kind in _KINDS.items()}
 # Fields that are not written while they are empty.
-_LEFT_OUT = {"waited", "fallback", "job", "retry_failed"}
+_LEFT_OUT = {"waited", "fallback", "job", "retry_failed", "clock"}
 
 
 def _encode(record: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
@@ -14,9 +15,11 @@ from typing import Any, Literal
 from daskhpo._version import __version__
 from daskhpo.atomic_files import flush_folder, read_small, write_file
 from daskhpo.core.commands import Command
+from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.errors import StudyExists, StudyFailed, StudyLocked, StudyMismatch
 from daskhpo.core.events import Record, SessionStarted, Suggested
 from daskhpo.core.objective import Objective
+from daskhpo.core.parsing import parse_call
 from daskhpo.core.study_folders import MANIFEST, no_study
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.advice import LessonsInThread, SearcherAdvice
@@ -86,7 +89,7 @@ class Session:
                 last = _LastTime(read_journal(path))
                 self.coordinator: Coordinator = replay(problem, last, self.journal)
                 self.began_at: float = last.seconds
-                began = SessionStarted(limits, policy, self.began_at, retry_failed)
+                began = SessionStarted(limits, policy, self.began_at, retry_failed, time.time())
                 self.commands: list[Command] = self.coordinator.handle(began)
                 self.journal.flush()
                 self._lessons = LessonsInThread() if ahead else None
@@ -255,6 +258,16 @@ class Manifest:
     @property
     def objective(self) -> Objective:
         return Objective(self.metric, self.mode)  # type: ignore[arg-type]
+
+    def domains(self) -> dict[str, Domain]:
+        """Return the domains of the space; those of a class of the user's are left out."""
+        known = {kind.__name__: kind for kind in (Real, Integer, Ordinal, Categorical)}
+        found = {}
+        for name, text in self.space.items():
+            with contextlib.suppress(ValueError):
+                if isinstance(domain := parse_call(text, known), Domain):
+                    found[name] = domain
+        return found
 
 
 def read_manifest(directory: Path) -> Manifest:

@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from daskhpo.callbacks.base import Callback
-from daskhpo.callbacks.follower import JournalFollower
-from daskhpo.callbacks.values import StudyInfo
+from daskhpo.callbacks.follower import JournalFollower, study_info
 from daskhpo.cluster import jobs
 from daskhpo.cluster.parsers import SlurmJob
 from daskhpo.cluster.shell import CommandError
 from daskhpo.core.arguments import check_text
 from daskhpo.core.errors import StudyNotRunning
-from daskhpo.core.events import SessionStarted
 from daskhpo.core.printable import shell_word
 from daskhpo.core.tracebacks import BriefInterrupt
-from daskhpo.core.types import Limits
 from daskhpo.engine.lock import holder_of
 from daskhpo.engine.requests import request_stop
 from daskhpo.engine.session import read_manifest, study_records
@@ -100,7 +97,7 @@ class AttachedStudy:
         """
         with BriefInterrupt():
             self._await_session()
-            follower = JournalFollower(self._info(), self._callbacks)
+            follower = JournalFollower(study_info(self.directory), self._callbacks)
             try:
                 self._await_end()
             except BaseException:
@@ -155,21 +152,6 @@ class AttachedStudy:
                 pause = LOCK_POLL_SECONDS
             time.sleep(pause)
             pause = min(2 * pause, MAX_SQUEUE_SECONDS)
-
-    def _info(self) -> StudyInfo:
-        manifest, limits = self._manifest, Limits()
-        for record in study_records(self.directory):
-            if isinstance(record, SessionStarted):
-                limits = record.limits
-        return StudyInfo(
-            self.directory.name,
-            self.directory,
-            manifest.objective,
-            limits,
-            manifest.scheduler,
-            None,
-            manifest.source,
-        )
 
 
 def attach(directory: Path, callbacks: Sequence[Callback] = ()) -> AttachedStudy:

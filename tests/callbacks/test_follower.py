@@ -184,3 +184,49 @@ def test_a_callback_hears_at_the_start_which_session_runs(tmp_path, records):
     notes = Notes()
     JournalFollower(info, [notes]).finish()
     assert notes.info.session == max(1, sum(isinstance(r, SessionStarted) for r in records))
+
+
+def test_a_slow_callback_keeps_no_other_one_and_no_end_waiting(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(follower_module, "JOURNAL_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(follower_module, "CALLBACK_END_SECONDS", 0.1)
+    leave, hangs = threading.Event(), threading.Event()
+
+    class Hangs(Notes):
+        own_thread = True
+
+        def on_report(self, trial, report):
+            hangs.set()
+            leave.wait()
+
+    (tmp_path / "journal.jsonl").write_text("".join(encode_record(r) + "\n" for r in EARLIER))
+    info = StudyInfo("study", tmp_path, OBJECTIVE, Limits(), "FIFO(2)", None, None)
+    slow, notes = Hangs(), Notes()
+    follower = JournalFollower(info, [slow, notes])
+    assert hangs.wait(10)
+    with (tmp_path / "journal.jsonl").open("a") as file:
+        file.write("".join(encode_record(r) + "\n" for r in LATER))
+    follower.finish()
+    assert notes.records == EARLIER + LATER
+    assert notes.told[-1] == "end"
+    n_missed = len(EARLIER + LATER) - 4  # it hangs in the fourth
+    assert (
+        f"still works 0.1 s after the end; it is not waited for, and has not heard the last "
+        f"{n_missed} records" in caplog.text
+    )
+    leave.set()
+
+
+def test_a_slow_callback_that_raises_is_left_out_and_logged_once(follow, caplog):
+    bad, good = Notes(raises="record"), Notes()
+    bad.own_thread = True
+    follow(bad, good)
+    assert caplog.text.count("will not be called again") == 1
+    assert good.records == EARLIER + LATER
+
+
+def test_a_slow_callback_hears_all_that_was_written_while_it_worked(follow):
+    slow = Notes()
+    slow.own_thread = True
+    follow(slow)
+    assert slow.records == EARLIER + LATER
+    assert slow.told[-1] == "end"

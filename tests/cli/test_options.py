@@ -28,6 +28,7 @@ def train(config, trial): ...
 study = Study(train, {"x": Real(0, 1)}, "loss", scheduler=FIFO(2), name="first")
 other = 3
 """
+RAY = '{"loss": 1.0, "training_iteration": 1, "config": {"x": 0.5}}'
 CURVES = "trial,resource,seconds,loss,config/x\n0,1,1,2.0,0.1\n0,2,2,1.0,0.1\n1,1,1,3.0,0.7\n"
 
 
@@ -94,6 +95,28 @@ TABLE: dict[str, tuple[list[str], Rows]] = {
     "status": (
         ["runs/first"],
         {"path": PATHS, "trial": ([], ["0", "x", "-1", "1.5", ""])},
+    ),
+    "logs": (
+        ["runs/first", "0"],
+        {
+            "path": ([], PATHS[1]),
+            "trial": ([], ["0", "x", "-1", "1.5", ""]),
+            "--follow": ([], [""]),
+        },
+    ),
+    "export": (
+        ["runs/first", "--optuna=out.log"],
+        {"path": PATHS, "--optuna": (["out.log", "a/b.log"], ["", "tune.py"]), "--follow": FLAG},
+    ),
+    "import": (
+        ["new", "--ray=tune", "--metric=loss", "--mode=min"],
+        {
+            "path": (["new"], ["runs/first", ""]),
+            "--optuna": ([], ["", "nowhere", "tune.py"]),
+            "--ray": (["tune"], ["", "nowhere", "runs"]),
+            "--metric": (["loss"], ["", "a\nb", "nope"]),
+            "--mode": (["min"], ["", "Min"]),
+        },
     ),
     "best": (["runs/first"], {"path": PATHS, "-k": COUNTS, "--json": FLAG}),
     "submit": (
@@ -222,6 +245,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tune.py").write_text(TUNE)
     (tmp_path / "curves.csv").write_text(CURVES)
+    (tmp_path / "tune" / "first").mkdir(parents=True)
+    (tmp_path / "tune" / "first" / "result.json").write_text(RAY)
     study = load_source("tune.py:study")
     create_directory(Path("runs/first"), study.problem, "tune.py:study")
     monkeypatch.setattr("daskhpo.study.study.check_startable", reached)
@@ -243,7 +268,9 @@ def argv(command: str, option: str, text: str) -> list[str]:
         if (command, option) == ("submit", "--workers"):
             return [command, *words, option, text]
         return [command, *words, f"{option}={text}" if option != "-k" else f"-k{text}"]
-    if option == "trial" or (option == "study" and before[0] == "runs/first"):
+    if option == "trial":
+        return [command, before[0], text]
+    if option == "study" and before[0] == "runs/first":
         return [command, before[0], text, *before[1:]]
     return [command, text, *before[1:]]
 

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distributed.diagnostics.plugin import WorkerPlugin
@@ -27,6 +28,7 @@ from daskhpo.executors.dask.protocol import ORDERS, CannotLoad
 from daskhpo.executors.dask.shutdown import shutdown_of
 from daskhpo.executors.dask.threads import set_threads
 from daskhpo.executors.dask.trial_host import TrialHost
+from daskhpo.trial_output import TrialOutput
 
 if TYPE_CHECKING:
     from daskhpo.checkpoints.cache import StateCache
@@ -49,6 +51,7 @@ class LeaseSpec:
     max_t: int
     store: CheckpointStore
     options: RunOptions
+    directory: Path | None = None  # of the study, for its trials' output
 
 
 async def introduce(environment: str, with_gpus: bool) -> SeenGpus | None:
@@ -86,6 +89,8 @@ def lease(spec: LeaseSpec, slot: int, device: str) -> None:
             channel = StudyChannel(transport, push, dask.ask, slot, lambda: shutdown.started)
             if transport is not dask:
                 stack.callback(transport.close)
+            output = TrialOutput(spec.directory, is_own=is_own)
+            stack.enter_context(output.routed())
             try:
                 trainable = _load(spec.trainable)
             except BaseException:
@@ -116,6 +121,7 @@ def lease(spec: LeaseSpec, slot: int, device: str) -> None:
                 children=child_processes(is_own),
                 step_timeout=spec.options.step_timeout,
                 memory_limit=spec.options.memory_limit,
+                output=output,
             )
             stack.enter_context(leases.registered(spec.study, slot, host))
             shutdown.register(host)

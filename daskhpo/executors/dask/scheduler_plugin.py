@@ -108,6 +108,7 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
             spec.problem.scheduler.max_t,
             spec.store,
             spec.options,
+            self._session.directory,
         )
         self._leases = LeaseManager(scheduler, self._client, lease_spec, self._inbox)
         self._server = Server(self._inbox, self._leases, self._outcome, self.stop)

@@ -52,6 +52,7 @@ from daskhpo.executors.dask.runners import (
 )
 from daskhpo.executors.dask.watchdog import Watchdog
 from daskhpo.trainable import Trainable
+from daskhpo.trial_output import TrialOutput
 
 logger = logging.getLogger("daskhpo.worker")
 
@@ -88,6 +89,7 @@ class TrialHost:
     reuse, verify_reuse : reuse objects for several trials; compare them with new ones.
     children : processes that trials start; None: they are left alone.
     step_timeout, memory_limit : see `Watchdog`.
+    output : what trials print; None: it goes to no file.
     """
 
     def __init__(
@@ -107,7 +109,9 @@ class TrialHost:
         children: ChildProcesses | None = None,
         step_timeout: float | None = None,
         memory_limit: int | None = None,
+        output: TrialOutput | None = None,
     ) -> None:
+        self._output = output or TrialOutput()
         self._channel, self._shutdown = channel, shutdown
         self.checkpoints = checkpoints
         self._trainable, self._objective = trainable, objective
@@ -201,6 +205,7 @@ class TrialHost:
         try:
             if job.launch:
                 self._release_trial()
+                self._output.begin(job.trial, job.attempt)
                 self._recorder = SegmentRecorder(
                     job.trial,
                     job.attempt,
@@ -298,6 +303,7 @@ class TrialHost:
         if runner is not None:
             self._close(runner)
         self._children.end()
+        self._output.end()
         trained = self._recorder.trained(SegmentOutcome.UNTIL)
         if retry and self._shutdown.signalled:  # its own processes may have got SIGTERM, too
             return self._channel.call(CutOff(trained, error))
@@ -306,15 +312,15 @@ class TrialHost:
 
     def _release_trial(self) -> None:
         runner, self._runner = self._runner, None
-        if runner is None:
-            return
-        self._close(runner)
-        if isinstance(runner, ClassRunner) and self._reuse:
-            self._used = runner.object  # with the processes that it has started
-            return
-        if isinstance(runner, ClassRunner):
-            log_errors(runner.object.cleanup)
-        self._children.end()
+        if runner is not None:
+            self._close(runner)
+            if isinstance(runner, ClassRunner) and self._reuse:
+                self._used = runner.object  # with the processes that it has started
+            else:
+                if isinstance(runner, ClassRunner):
+                    log_errors(runner.object.cleanup)
+                self._children.end()
+        self._output.end()
 
     def _close(self, runner: Runner) -> None:
         try:

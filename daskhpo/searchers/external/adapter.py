@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import logging
 from abc import ABC, abstractmethod
@@ -13,7 +12,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
-from daskhpo.core.errors import MissingLibrary
 from daskhpo.core.random import rng
 from daskhpo.core.searcher import Searcher, check_points, checked_points, described_points
 from daskhpo.core.space import Space
@@ -223,19 +221,6 @@ class AskTellSearcher(Searcher):
 def _introduce(optimiser: Optimiser, config: Config, outcome: TrialOutcome | None) -> Handle | None:
     """Send the optimiser a trial that it did not propose."""
     return optimiser.add(config) if outcome is None else optimiser.tell(None, config, outcome)
-
-
-def need(module: str, extra: str) -> None:
-    """Check that a library is installed, without importing it.
-
-    Raises
-    ------
-    MissingLibrary : it is not.
-    """
-    if importlib.util.find_spec(module) is None:
-        raise MissingLibrary(
-            f"{module} is not installed; install it with: pip install 'daskhpo[{extra}]'"
-        )
 
 
 def place(domain: Domain, value: Any) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real, n_values
+from daskhpo.core.libraries import need
 from daskhpo.core.space import Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
@@ -15,7 +16,6 @@ from daskhpo.searchers.external.adapter import (
     Optimiser,
     TrialOutcome,
     nearest,
-    need,
     one_torch_thread,
     place,
     seed_below,

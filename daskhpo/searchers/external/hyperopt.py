@@ -9,6 +9,7 @@ from typing import Any
 
 from daskhpo.core.arguments import check_int
 from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
+from daskhpo.core.libraries import need
 from daskhpo.core.space import Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
@@ -16,7 +17,6 @@ from daskhpo.searchers.external.adapter import (
     Optimiser,
     TrialOutcome,
     nearest,
-    need,
     place,
     seed_below,
 )

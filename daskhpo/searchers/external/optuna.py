@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args
 
 from daskhpo.core.arguments import check_choice
 from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
+from daskhpo.core.libraries import need
 from daskhpo.core.space import Space
 from daskhpo.core.types import Config
 from daskhpo.searchers.external.adapter import (
     AskTellSearcher,
     Optimiser,
     TrialOutcome,
-    need,
     one_torch_thread,
     place,
     seed_below,

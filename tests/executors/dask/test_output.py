@@ -26,7 +26,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.cluster
-def test_prints_of_trials_stand_above_the_panel(tmp_path: Path) -> None:
+def test_prints_of_trials_stand_above_the_panel_and_in_files_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "prints.py").write_text(SCRIPT)
     child, terminal = pty.fork()
     if child == 0:
@@ -41,3 +41,5 @@ def test_prints_of_trials_stand_above_the_panel(tmp_path: Path) -> None:
     assert os.waitpid(child, 0)[1] == 0, shown
     for number in range(3):
         assert shown.count(f"[red]hello[/red] from {number}\r\n".encode()) == 1, shown
+        log = tmp_path / "runs" / "prints" / "logs" / f"{number}.log"
+        assert log.read_text().splitlines()[1:] == [f"[red]hello[/red] from {number}"]

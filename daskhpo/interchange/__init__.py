@@ -1,0 +1,1 @@
+"""Studies of other libraries, read into study directories of this one."""
