@@ -18,6 +18,7 @@ from daskhpo.results.columns import config_columns, metric_columns
 from daskhpo.results.curve_frame import curve_frame
 from daskhpo.results.lineage import Generation, Lineage
 from daskhpo.results.progress import StudyProgress, TrialRecord
+from daskhpo.results.recorder import Recorder
 from daskhpo.results.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Result:
         self.path = path
         self.objective = objective
         self._progress = StudyProgress(objective)
+        self._recorder = Recorder(self._progress)
         self._trial: list[int] = []
         self._attempt: list[int] = []
         self._resource: list[int] = []
@@ -54,6 +56,7 @@ class Result:
     def apply(self, record: Record) -> None:
         """Process the next record of the study."""
         self._progress.apply(record)
+        self._recorder.apply(record)
         if not isinstance(record, Reported):
             self._lineage.apply(record)
             if isinstance(record, Launched):
