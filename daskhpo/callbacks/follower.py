@@ -12,7 +12,7 @@ from types import MappingProxyType
 from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.values import FrozenReport, StudyInfo, freeze, summarise
 from daskhpo.core.events import Ended, Launched, Record, Reported
-from daskhpo.engine.journal import decode_record
+from daskhpo.engine.journal import JournalTail
 from daskhpo.results.progress import StudyProgress
 
 logger = logging.getLogger("daskhpo")
@@ -110,7 +110,7 @@ class JournalFollower:
     def __init__(self, info: StudyInfo, callbacks: Sequence[Callback]) -> None:
         self._info, self._callbacks = info, callbacks
         self._path = info.directory / "journal.jsonl"
-        self._offset = 0
+        self._tail = JournalTail(self._path)
         self._list: CallbackList | None = None
         self._damaged = False
         self._detaching = False
@@ -151,23 +151,12 @@ class JournalFollower:
     def _read(self, callbacks: CallbackList) -> None:
         """Handle all new records, then a tick."""
         try:
-            for record in self._new_records():
+            for record in () if self._damaged else self._tail.new_records():
                 callbacks.apply(record)
         except Exception:
             self._damaged = True
             logger.exception("%s cannot be read; callbacks get no more records", self._path)
         callbacks.tick()
-
-    def _new_records(self) -> Iterator[Record]:
-        if not self._path.exists() or self._damaged:
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self._offset += len(line)
-                yield decode_record(line)
 
 
 def _n_sessions(journal: Path) -> int:

@@ -70,8 +70,8 @@ def _early_ranks(tables: StudyTables) -> Iterator[Advice]:
     yield Advice(
         "Early ranks do not tell the end",
         evidence,
-        f"Compare later: grace_period={target}. `daskhpo replay` of this study's directory shows "
-        "what other schedulers would have cost.",
+        f"Compare later: `grace_period={target}`. `daskhpo replay {tables.facts.path}` shows what "
+        "other schedulers would have cost on these curves.",
     )
 
 
@@ -109,8 +109,8 @@ def _bounds(tables: StudyTables) -> Iterator[Advice]:
                 f"{EDGE:.0%} of {domain.low if side == 'lower' else domain.high} (the axis "
                 f"{'is logarithmic' if log else 'is linear'}); by chance it would be "
                 f"{max(1, round(EDGE * middle))}.",
-                f'Widen it in a new study: "{name}": {kind}({ends}'
-                f"{', log=True' if log else ''})",
+                f'Widen it in a new study: `"{name}": {kind}({ends}'
+                f"{', log=True' if log else ''})`",
             )
 
 
@@ -127,8 +127,8 @@ def _idle(tables: StudyTables) -> Iterator[Advice]:
     action = (
         "Give a time budget, or more trials: the last ones leave the other slots empty."
         if at_end > facts.idle_seconds / 2
-        else "Use fewer workers, or a scheduler that never waits, such as ASHA. `daskhpo cost "
-        f"PATH` shows the parts. There are {facts.n_slots} slots now."
+        else f"Use fewer workers than {facts.n_slots}, or a scheduler that never waits, such as ASHA. "
+        f"`daskhpo cost {facts.path}` shows the parts."
     )
     yield Advice(f"Slots were idle for {share:.0%} of their time", evidence, action)
 
@@ -144,8 +144,8 @@ def _failures(tables: StudyTables) -> Iterator[Advice]:
     yield Advice(
         f"{len(failed)} of {tables.n_trials} trials failed",
         f"{n} of them: {reason}",
-        f"See one: `daskhpo status PATH {failed[-1]}`. After the mistake is mended: "
-        "`daskhpo retry PATH`.",
+        f"See one: `daskhpo status {tables.facts.path} {failed[-1]}`. After the mistake is mended: "
+        f"`daskhpo retry {tables.facts.path}`.",
     )
     if n_memory >= 2:
         yield Advice(

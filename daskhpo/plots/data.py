@@ -7,6 +7,7 @@ hours since the study began.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ Columns = dict[str, Any]  # a name to an array, or to a list of texts or of arra
 MAX_TRIALS = 2_000
 MAX_CURVES, MAX_POINTS = 300, 50
 MAX_STEPS = 500
+BEST_TIER = 0.1
+PARTS = ("times", "texts", "axes")
 MAX_SLOTS = 256
 LOG_RANGE = 100.0  # an axis without a domain is logarithmic from this ratio of its ends
 HOUR = 3600.0
@@ -28,36 +31,58 @@ _RUNNING = STATES.index(Status.RUNNING)
 _WORDS = np.array([state.value for state in STATES])
 
 
-def trials(tables: StudyTables, limit: int = MAX_TRIALS) -> Columns:
+def trials(
+    tables: StudyTables, limit: int = MAX_TRIALS, parts: Collection[str] = PARTS
+) -> Columns:
     """Return a row for each trial that is drawn; `seen` says how many these are.
 
-    ``hours``, ``slot_hours`` and ``n_trials`` are those of its best report. ``text:<name>`` is a
-    hyperparameter as text, ``unit:<name>`` its place on its axis, from 0 to 1. ``axes_x`` and
-    ``axes_y`` are its line in parallel coordinates, whose last axis is the value. ``rank`` is its
-    place among all trials, from 0, the best, to 1; ``tier`` is "best" for the first tenth.
+    Parameters
+    ----------
+    parts : columns besides ``id``, ``state``, ``value`` (the best), ``resource`` and ``config``.
+        "times": ``hours``, ``slot_hours`` and ``n_trials`` at its best report. "texts": ``last``
+        value, ``seconds`` in slots, ``reason``, and each hyperparameter as ``text:<name>``. "axes":
+        the place of each on its axis, from 0 to 1, as ``unit:<name>``; its line in parallel
+        coordinates, ``axes_x`` and ``axes_y``, the value last; its ``rank`` from 0, the best, to 1,
+        and ``tier``, which is "best" for the first tenth.
     """
-    running = np.flatnonzero(np.array(tables.status) == _RUNNING)
-    numbers = chosen(np.array(tables.best), limit, running[:MAX_SLOTS].tolist())
+    losses, status = np.array(tables.best), np.array(tables.status)
+    running = np.flatnonzero(status == _RUNNING)
+    numbers = chosen(losses, limit, running[:MAX_SLOTS].tolist())
     columns: Columns = {
         "id": numbers,
-        "state": _WORDS[np.array(tables.status)[numbers]].tolist() if len(numbers) else [],
-        "value": tables.value(np.array(tables.best)[numbers]),
-        "last": tables.value(np.array(tables.last)[numbers]),
-        "rank": (rank := _rank(np.array(tables.best))[numbers]),
-        "tier": np.where(rank <= 0.1, "best", "rest").tolist(),
+        "state": _WORDS[status[numbers]].tolist() if len(numbers) else [],
+        "value": rounded(tables.value(losses[numbers])),
         "resource": np.array(tables.resource)[numbers],
-        "hours": np.array(tables.at)[numbers] / HOUR,
-        "slot_hours": np.array(tables.at_slots)[numbers] / HOUR,
-        "n_trials": np.array(tables.at_trials)[numbers],
-        "seconds": np.array(tables.in_slot)[numbers].round(1),
         "config": [tables.text_of(number) for number in numbers.tolist()],
-        "reason": [tables.reasons.get(number, "") for number in numbers.tolist()],
     }
-    for name in tables.names():
-        columns[f"unit:{name}"] = places_on_axis(tables, name)[numbers].round(4)
-        columns[f"text:{name}"] = [tables.setting(name, number) for number in numbers.tolist()]
-    columns |= _parallel(tables, columns)
+    if "times" in parts:
+        columns["hours"] = rounded(np.array(tables.at)[numbers] / HOUR)
+        columns["slot_hours"] = rounded(np.array(tables.at_slots)[numbers] / HOUR)
+        columns["n_trials"] = np.array(tables.at_trials)[numbers]
+    if "texts" in parts:
+        columns["last"] = rounded(tables.value(np.array(tables.last)[numbers]))
+        columns["seconds"] = np.array(tables.in_slot)[numbers].round(1)
+        columns["reason"] = [tables.reasons.get(number, "") for number in numbers.tolist()]
+        for name in tables.names():
+            texts = [tables.setting(name, number) for number in numbers.tolist()]
+            columns[f"text:{name}"] = texts
+    if "axes" in parts:
+        rank = _rank(losses)[numbers]
+        columns["rank"] = rank
+        columns["tier"] = np.where(rank <= BEST_TIER, "best", "rest").tolist()
+        for name in tables.names():
+            columns[f"unit:{name}"] = places_on_axis(tables, name)[numbers].round(4)
+        columns |= _parallel(tables, columns)
     return columns
+
+
+def rounded(values: Array) -> Array:
+    """Return values with six digits: more cannot be seen, and take longer to send."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = 10.0 ** (5 - np.floor(np.log10(np.abs(values))))
+    scale = np.where(np.isfinite(scale), scale, 1.0)
+    result: Array = np.round(values * scale) / scale
+    return result
 
 
 def _rank(losses: Array) -> Array:
@@ -247,7 +272,7 @@ def curves(tables: StudyTables, top: int = MAX_POINTS, *, running_only: bool = F
     for part in parts:
         part = part[thinned(len(part), MAX_POINTS)]
         number = int(owner[part[0]])
-        xs, ys = _broken(resource[part].astype(float), value[part])
+        xs, ys = _broken(resource[part].astype(float), rounded(value[part]))
         columns["id"].append(number)
         columns["state"].append(tables.state(number))
         columns["rank"].append(rank.get(number, -1))

@@ -41,11 +41,11 @@ DASHES = {
     "failed": "dotdash",
     "queued": "dashed",
 }
-PURPOSE_COLOURS = {
-    "training": "#009E73",
-    "saving": "#56B4E9",
-    "lost": "#D55E00",
-    "idle": "#DDDDDD",
+PURPOSE_COLOURS = {  # of falling lightness, so that they differ in grey as well
+    "training": "#9ad3c0",
+    "saving": "#3a86c8",
+    "lost": "#8c2d04",
+    "idle": "#eeeeee",
 }
 PURPOSE_HATCHES = {"training": " ", "saving": "/", "lost": "x", "idle": " "}
 INK, FAINT, ACCENT = "#1a1a1a", "#cccccc", "#0072B2"
@@ -85,7 +85,28 @@ def source(columns: Columns) -> Any:
     """Return a Bokeh data source with these columns."""
     from bokeh.models import ColumnDataSource
 
-    return ColumnDataSource(dict(columns))
+    return ColumnDataSource(sent(columns))
+
+
+def sent(columns: Columns) -> Columns:
+    """Return columns as they are sent: rows that are arrays as lists, which take less room."""
+    return {
+        name: [row.tolist() for row in values] if _has_arrays(values) else values
+        for name, values in columns.items()
+    }
+
+
+def _has_arrays(values: Any) -> bool:
+    return isinstance(values, list) and bool(values) and hasattr(values[0], "tolist") and values[0].ndim == 1
+
+
+def side_by_side(*layouts: Any) -> Any:
+    """Return layouts in one row, all of the same width."""
+    from bokeh.layouts import row
+
+    for layout in layouts:
+        layout.styles = {**layout.styles, "flex": "1 1 0", "min-width": "0"}
+    return row(*layouts, sizing_mode="stretch_width")
 
 
 def new_figure(x: str, y: str, *, tools: str = "", height: int = PLOT_HEIGHT, **options: Any) -> Any:
@@ -110,22 +131,21 @@ def new_figure(x: str, y: str, *, tools: str = "", height: int = PLOT_HEIGHT, **
         axis.axis_label_text_font_style = "normal"
         axis.axis_label_text_color = axis.major_label_text_color = INK
     made.grid.grid_line_color = "#e6e6e6"
-    made.outline_line_color = None
+    made.outline_line_color = made.border_fill_color = None
     made.min_border_left = 55
     return made
 
 
-def tidy_legend(made: Any, location: str = "top_right", side: str | None = None) -> None:
-    """Let a figure's legend be read, and let a click on an entry hide it."""
+def flat_legend(made: Any, side: str = "above") -> None:
+    """Put a figure's legend outside its frame, where it hides nothing."""
     legend = made.legend[0]
     legend.label_text_font_size = FONT
     legend.label_text_color = INK
-    legend.background_fill_alpha = 0.85
-    legend.click_policy = "hide"
-    legend.location = location
-    legend.spacing, legend.padding = 0, 4
-    if side:
-        made.add_layout(legend, side)
+    legend.border_line_color = legend.background_fill_color = None
+    legend.padding = legend.spacing = legend.margin = 3
+    if side == "above":
+        legend.orientation = "horizontal"
+    made.add_layout(legend, side)
 
 
 class Panel:
@@ -183,7 +203,7 @@ def state_legend() -> str:
         f'<span style="color:{COLOURS[state]}">{sign}</span>&nbsp;{state}'
         for state, sign in SIGNS.items()
     ]
-    return " &ensp; ".join(parts)
+    return " &nbsp;".join(parts)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

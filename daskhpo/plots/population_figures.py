@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from daskhpo.plots.look import ACCENT, INK, Panel, new_figure
+from daskhpo.plots.look import ACCENT, INK, Panel, flat_legend, new_figure
 
 MEMBER = "#999999"
 
 
 def schedule_figure(lines: Any, name: str, y_type: str) -> Any:
     """Return one hyperparameter along the training of all members; the winner's is thick."""
-    from bokeh.models import GroupFilter, CDSView, HoverTool  # isort: skip
+    from bokeh.models import CDSView, GroupFilter, HoverTool
 
     figure = new_figure("Resource [units of training]", name, y_axis_type=y_type, height=240)
     looks = {
@@ -29,8 +29,7 @@ def schedule_figure(lines: Any, name: str, y_type: str) -> Any:
             **look,
         )
         figure.add_tools(HoverTool(renderers=[made], tooltips=[("trial", "@id"), ("", kind)]))
-    figure.legend[0].label_text_font_size = "12px"
-    figure.legend[0].background_fill_alpha = 0.7
+    flat_legend(figure)
     return figure
 
 
@@ -62,7 +61,7 @@ def lineage_panel(segments: Any, arrows: Any, members: list[int]) -> Panel:
         source=arrows,
         line_color="#555555",
         line_alpha=0.6,
-        legend_label="took over a state (the dot is who took it)",
+        legend_label="takes over a state (dot: by whom)",
     )
     figure.scatter("resource", "id", source=arrows, size=6, color="#555555", marker="circle")
     for kind, colour, width in (("member", MEMBER, 3), ("winner's ancestry", ACCENT, 7)):
@@ -79,9 +78,7 @@ def lineage_panel(segments: Any, arrows: Any, members: list[int]) -> Panel:
         )
         tips = [("member", "@id"), ("units", "@left to @right"), ("config", "@config")]
         figure.add_tools(HoverTool(renderers=[made], tooltips=tips))
-    figure.add_layout(figure.legend[0], "above")
-    figure.legend[0].orientation = "horizontal"
-    figure.legend[0].label_text_font_size = "12px"
+    flat_legend(figure)
     figure.yaxis.ticker.desired_num_ticks = 8
     return Panel(
         "lineage",
@@ -100,8 +97,7 @@ def diversity_figure(spread: Any, name: str, y_type: str) -> Any:
         legend_label="least to largest",
     )
     figure.line("hours", "middle", source=spread, color=INK, line_width=2, legend_label="median")
-    figure.legend[0].label_text_font_size = "12px"
-    figure.legend[0].background_fill_alpha = 0.7
+    flat_legend(figure)
     return figure
 
 

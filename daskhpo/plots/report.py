@@ -14,6 +14,7 @@ import numpy as np
 
 from daskhpo.core.types import Status
 from daskhpo.plots import look, population, views
+from daskhpo.plots.data import PARTS
 from daskhpo.plots.importance import importance
 from daskhpo.plots.tables import STATES, StudyTables
 
@@ -79,7 +80,7 @@ def report_html(tables: StudyTables, about: About = About()) -> str:  # noqa: B0
     """Return the report of one study as one self-contained HTML file."""
     name = tables.facts.name or "study"
     roots: list[Any] = []
-    study_data = views.study_data(tables)
+    study_data = views.study_data(tables, parts=PARTS)
     sections = [_Section("Verdict", views.header(tables) + _best_config(tables))]
     sources: views.Sources = {}
     study = views.build_study(study_data, sources, live=False)

@@ -75,7 +75,8 @@ def parallel_panel(
         text_baseline="middle",
         text_color=INK,
         background_fill_color="white",
-        background_fill_alpha=0.75,
+        background_fill_alpha=0.85,
+        level="annotation",
     )
     brushes = [
         BoxAnnotation(

@@ -11,6 +11,7 @@ from daskhpo.plots.look import (
     INK,
     MARKERS,
     Panel,
+    flat_legend,
     new_figure,
 )
 
@@ -186,10 +187,7 @@ def curves_panel(curves: Any, bands: Any, metric: str) -> Panel:
             HoverTool(renderers=[lines], tooltips=tips, line_policy="interp")
         )
         figure.toolbar.active_tap = figure.select_one(TapTool)
-        legend = figure.legend[0]
-        legend.label_text_font_size, legend.location = "12px", "top_right"
-        legend.background_fill_alpha = 0.7
-        legend.padding = legend.spacing = 2
+        flat_legend(figure)
         if scale == "linear":
             figure.y_range = Range1d()
         figure.visible = scale == "linear"
@@ -257,8 +255,7 @@ def rung_panel(rungs: Any, names: list[str], table: Any) -> Panel:
         ("rank correlation with the last rung", "@correlation{0.00} (n = @n_pairs)"),
     ]
     figure.add_tools(HoverTool(renderers=[judged], tooltips=tips))
-    figure.legend[0].label_text_font_size = "12px"
-    figure.legend[0].background_fill_alpha = 0.7
+    flat_legend(figure)
     return Panel(
         "rungs",
         "Rungs",

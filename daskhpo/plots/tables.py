@@ -82,9 +82,13 @@ class Piece:
 
 @dataclass
 class Facts:
-    """What a study is, and where it stands as a whole; times in seconds."""
+    """What a study is, and where it stands as a whole; times in seconds.
+
+    ``path`` is its directory as a word for a command line.
+    """
 
     name: str = ""
+    path: str = "PATH"
     scheduler: str = ""
     searcher: str = ""
     space: Mapping[str, Domain] = field(default_factory=dict)

@@ -39,6 +39,7 @@ def parts(trials: Any, curves: Any, names: Sequence[str], metric: str) -> TableP
         HTMLTemplateFormatter,
         MultiChoice,
         NumberFormatter,
+        Range1d,
         TableColumn,
         TextInput,
     )
@@ -68,7 +69,7 @@ def parts(trials: Any, curves: Any, names: Sequence[str], metric: str) -> TableP
     number = NumberFormatter(format="0.[00000]")
     columns = [
         TableColumn(field="id", title="trial", width=55),
-        TableColumn(field="state", title="state", width=85, formatter=state_look),
+        TableColumn(field="state", title="state", width=100, formatter=state_look),
         TableColumn(field="value", title=f"best {metric}", width=110, formatter=number),
         TableColumn(field="last", title="last", width=90, formatter=number),
         TableColumn(field="resource", title="resource", width=70),
@@ -100,6 +101,7 @@ def parts(trials: Any, curves: Any, names: Sequence[str], metric: str) -> TableP
         ),
     )
     figure = new_figure("Resource [units of training]", metric, tools="tap", height=230)
+    figure.y_range = Range1d()
     lines = figure.multi_line(
         "xs",
         "ys",

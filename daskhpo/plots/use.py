@@ -27,7 +27,7 @@ def timeline(tables: StudyTables, hours: float | None = None) -> Columns:
     end = np.where(np.isnan(ends), now, ends)
     since = 0.0 if hours is None else now - hours * HOUR
     runs = np.flatnonzero(end >= since)[-MAX_BARS // 2 :]
-    columns: Columns = {name: [] for name in ("slot", "left", "right", "purpose", "id", "text")}
+    columns: Columns = {name: [] for name in ("row", "slot", "left", "right", "purpose", "id", "text")}
     for run in runs.tolist():
         trial = tables.run_trial[run]
         is_open = bool(np.isnan(ends[run]))
@@ -38,6 +38,7 @@ def timeline(tables: StudyTables, hours: float | None = None) -> Columns:
         for purpose, left, right in parts:
             if right <= left:
                 continue
+            columns["row"].append(2 * run + (purpose == rest))
             columns["slot"].append(str(tables.run_lane[run]))
             columns["left"].append(max(left, since) / HOUR)
             columns["right"].append(right / HOUR)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from daskhpo.plots.look import FONT, PURPOSE_COLOURS, PURPOSE_HATCHES, Panel, new_figure, tidy_legend
+from daskhpo.plots.look import (
+    FONT,
+    PURPOSE_COLOURS,
+    PURPOSE_HATCHES,
+    Panel,
+    flat_legend,
+    new_figure,
+)
 from daskhpo.plots.use import PURPOSES
 
 
@@ -39,9 +46,7 @@ def timeline_panel(bars: Any, slots: list[str]) -> Panel:
         nonselection_alpha=0.25,
         legend_group="purpose",
     )
-    tidy_legend(figure, side="above")
-    figure.legend[0].orientation = "horizontal"
-    figure.legend[0].click_policy = "none"
+    flat_legend(figure)
     figure.add_tools(
         HoverTool(
             renderers=[made],
@@ -86,7 +91,7 @@ def spent_panel(spent: Any) -> Panel:
         area.glyph.hatch_pattern = PURPOSE_HATCHES[name]
         area.glyph.hatch_color = "#333333"
         area.glyph.hatch_alpha = 0.5
-    tidy_legend(figure, side="right")
+    flat_legend(figure)
     figure.y_range.start = 0
     return Panel(
         "spent",

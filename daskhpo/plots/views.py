@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,14 +105,17 @@ def make_sources(new: PageData, there: Sources | None = None) -> Sources:
 # -- Study ---------------------------------------------------------------------------------------
 
 
-def study_data(tables: StudyTables, outlook: str = "") -> PageData:
+def study_data(
+    tables: StudyTables, outlook: str = "", parts: Collection[str] = ("times",)
+) -> PageData:
     """Return what the page *Study* shows.
 
     Parameters
     ----------
     outlook : what is known of workers that are not there yet.
+    parts : of the columns of trials, see :func:`daskhpo.plots.data.trials`.
     """
-    trials, best = data.trials(tables), data.best(tables)
+    trials, best = data.trials(tables, parts=parts), data.best(tables)
     curves, bands = look.styled(data.curves(tables)), data.bands(tables)
     rungs, slots = data.rungs(tables), data.slots(tables)
     n = tables.n_trials
@@ -161,7 +164,7 @@ def _nothing(tables: StudyTables) -> str:
 
 def build_study(new: PageData, sources: Sources | None = None, *, live: bool = True) -> Page:
     """Build the page *Study*; ``live``: with the slots as they are now."""
-    from bokeh.layouts import column, grid
+    from bokeh.layouts import column
 
     sources = make_sources(new, sources)
     metric = _axis_label(new.metric)
@@ -174,9 +177,9 @@ def build_study(new: PageData, sources: Sources | None = None, *, live: bool = T
     if live:
         panels.append(study_figures.slots_panel(sources["slots"], new.factors["slots"]))
     layouts = [panel.layout for panel in panels]
-    rows = [layouts[:2], layouts[2:] if live else [layouts[2], None]]
+    rows = [look.side_by_side(*layouts[:2]), look.side_by_side(*layouts[2:])]
     page = Page(
-        column(head, grid(rows, sizing_mode="stretch_width"), sizing_mode="stretch_width"),
+        column(head, *rows, sizing_mode="stretch_width"),
         sources,
         {panel.name: panel for panel in panels},
         divs={"header": head, "rungs": rung_table},
@@ -276,7 +279,7 @@ def _runs(tables: StudyTables) -> bool:
 
 def space_data(tables: StudyTables, found: Importance) -> PageData:
     """Return what the page *Hyperparameters* shows; ``found``: from `importance`, or an older one."""
-    trials = data.trials(tables)
+    trials = data.trials(tables, parts=("axes",))
     names = tables.names()[:MAX_NAMES]
     log = data.value_is_log(tables)
     ticks = {name: data.ticks(tables, name) for name in names}
@@ -319,7 +322,7 @@ def space_data(tables: StudyTables, found: Importance) -> PageData:
 
 def build_space(new: PageData, sources: Sources | None = None) -> Page:
     """Build the page *Hyperparameters*."""
-    from bokeh.layouts import column, grid
+    from bokeh.layouts import column
     from bokeh.models import LinearColorMapper, LogColorMapper
     from bokeh.palettes import Cividis256
 
@@ -342,7 +345,7 @@ def build_space(new: PageData, sources: Sources | None = None) -> Page:
     page = Page(
         column(
             parallel.layout,
-            grid([[bars.layout, over.layout]], sizing_mode="stretch_width"),
+            look.side_by_side(bars.layout, over.layout),
             slices.layout,
             sizing_mode="stretch_width",
         ),
@@ -437,7 +440,7 @@ def _jobs_html(tables: StudyTables, jobs: Sequence[Sequence[str]]) -> str:
 
 def build_use(new: PageData, sources: Sources | None = None) -> Page:
     """Build the page *Workers and cost*."""
-    from bokeh.layouts import column, row
+    from bokeh.layouts import column
 
     sources = make_sources(new, sources)
     cost, jobs = look.div(), look.div()
@@ -447,7 +450,7 @@ def build_use(new: PageData, sources: Sources | None = None) -> Page:
         column(
             timeline.layout,
             spent.layout,
-            row(cost, jobs, sizing_mode="stretch_width"),
+            look.side_by_side(cost, jobs),
             sizing_mode="stretch_width",
         ),
         sources,
@@ -479,7 +482,7 @@ class _Window:
 
 def trials_data(tables: StudyTables) -> PageData:
     """Return what the page *Trials* shows."""
-    trials = data.trials(tables, TABLE_TRIALS)
+    trials = data.trials(tables, TABLE_TRIALS, ("texts",))
     curves = look.styled(data.curves(tables))
     names = tables.names()
     n = tables.n_trials
@@ -487,6 +490,7 @@ def trials_data(tables: StudyTables) -> PageData:
         key=(tuple(names), tables.objective.metric),
         sources={"trials": trials, "curves": curves},
         notes={"table": (data.seen(trials, n) if n else _nothing(tables), bool(n))},
+        scales={"table": data.value_window(tables)},
         names=names,
         metric=tables.objective.metric,
     )
@@ -507,12 +511,13 @@ def build_trials(new: PageData, sources: Sources | None = None) -> Page:
         [
             row(parts.states, parts.text, parts.download),
             parts.table,
-            row(parts.curves, parts.compared, sizing_mode="stretch_width"),
+            look.side_by_side(parts.curves, parts.compared),
             detail,
         ],
     )
     layout = column(panel.layout, sizing_mode="stretch_width")
     page = Page(layout, sources, {"table": panel}, divs={"detail": detail})
+    page.mappers["table"] = _Window(parts.curves.y_range)
     look.link_by_id({"trials": sources["trials"], "curves": sources["curves"]})
     page.update(new)
     return page
@@ -570,7 +575,7 @@ def population_data(tables: StudyTables) -> PageData:
 
 def build_population(new: PageData, sources: Sources | None = None) -> Page:
     """Build the page *Population*."""
-    from bokeh.layouts import column, grid
+    from bokeh.layouts import column
 
     sources = make_sources(new, sources)
     scale = {name: "log" if name in new.ticks else "linear" for name in new.names}
@@ -590,7 +595,7 @@ def build_population(new: PageData, sources: Sources | None = None) -> Page:
     ]
     left = column(panels[0].layout, panels[2].layout, sizing_mode="stretch_width")
     page = Page(
-        grid([[left, panels[1].layout]], sizing_mode="stretch_width"),
+        look.side_by_side(left, panels[1].layout),
         sources,
         {panel.name: panel for panel in panels},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.events import (
@@ -19,6 +20,7 @@ from daskhpo.core.events import (
     Suggested,
 )
 from daskhpo.core.parsing import parse_call
+from daskhpo.core.printable import shell_word
 from daskhpo.core.types import Continue, Status, TrialId
 from daskhpo.engine.session import Manifest
 from daskhpo.plots.tables import STATES, Piece, StudyTables
@@ -42,7 +44,6 @@ class Recorder:
         self._run_of: dict[TrialId, int] = {}  # launches that still hold a slot
         self._free_lanes: list[int] = []
         self._n_lanes = 0
-        self._members: set[TrialId] = set()  # trials whose configuration has changed
         self._best = math.inf
         self._useful = self._lost = self._saving = 0.0
 
@@ -63,10 +64,11 @@ class Recorder:
         facts.stop_reason, facts.jobs = progress.stop_reason or "", progress.jobs
         return self._tables
 
-    def describe(self, name: str, manifest: Manifest | None) -> None:
-        """Add what the study's directory says of it."""
+    def describe(self, name: str, manifest: Manifest | None, path: Path | None = None) -> None:
+        """Add what the study's directory, whose path this is, says of it."""
         facts = self._tables.facts
         facts.name = name
+        facts.path = "PATH" if path is None else shell_word(path)
         if manifest is not None:
             facts.scheduler, facts.searcher = manifest.scheduler, manifest.searcher
             facts.space = _domains(manifest.space)
@@ -80,14 +82,16 @@ class Recorder:
             case Suggested(number, config, bracket, seconds):
                 assert number == tables.n_trials, f"trial {number} after {tables.n_trials}"
                 tables.add_trial(config, bracket, seconds)
+                if tables.pieces:
+                    tables.add_piece(Piece(number, 0, seconds, number, 0, config))
             case Launched(number, _, _, until):
                 tables.until[number] = max(tables.until[number], until)
                 self._launch(number)
             case Exploited(number, source, config, resource, seconds):
-                if number not in self._members:
-                    self._members.add(number)
-                    before = self._before(number)
-                    tables.add_piece(Piece(number, 0, tables.started[number], number, 0, before))
+                if not tables.pieces:  # the first: this is a population, and these its members
+                    for member, began in enumerate(tables.started):
+                        before = self._config_of(member)
+                        tables.add_piece(Piece(member, 0, began, member, 0, before))
                 left = tables.resource[number]
                 tables.add_piece(Piece(number, resource, seconds, source, left, config))
                 tables.set_config(number, config)
@@ -106,7 +110,7 @@ class Recorder:
             if trial in self._run_of and trial not in progress.slot_time.holding:
                 self._release(trial, lost=isinstance(record, AttemptLost | Failed))
 
-    def _before(self, number: TrialId) -> dict[str, object]:
+    def _config_of(self, number: TrialId) -> dict[str, object]:
         """Return a configuration as the tables hold it."""
         config: dict[str, object] = {}
         for name, column in self._tables.config.items():

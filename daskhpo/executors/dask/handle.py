@@ -18,6 +18,7 @@ from daskhpo.callbacks.values import StudyInfo
 from daskhpo.cluster.network import ssh_tunnel
 from daskhpo.core.arguments import check_text, shown
 from daskhpo.core.errors import InvalidArgument
+from daskhpo.dashboard.server import page_of
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
@@ -231,23 +232,24 @@ def start(
             problem.objective,
             options.limits,
             repr(problem.scheduler),
-            _dashboard(client, scheduler),
+            _dashboard(client, scheduler, directory),
             source,
         )
         follower = JournalFollower(info, callbacks)
         return StudyHandle(directory, problem, remote, follower, stack.pop_all())
 
 
-def _dashboard(client: Any, scheduler: Any) -> str | None:
-    """Return the dashboard's address, with an SSH tunnel if it is open only locally."""
+def _dashboard(client: Any, scheduler: Any, directory: Path) -> str | None:
+    """Return the address of the study's page, with an SSH tunnel if it is open only locally."""
     if "dashboard" not in client.scheduler_info().get("services", {}):
         return None
+    page = page_of(directory)
     server = getattr(scheduler, "http_server", None)  # None if the scheduler is in another process
     if server is None or server.address != "127.0.0.1" or "://127.0.0.1:" in scheduler.address:
-        return str(client.dashboard_link)
+        return str(client.dashboard_link).removesuffix("status") + page
     host = socket.gethostname()
     tunnel = ssh_tunnel(host, server.port, host)
-    return f"http://localhost:8787/status, after `{tunnel}` on your own machine"
+    return f"http://localhost:8787/{page}, after `{tunnel}` on your own machine"
 
 
 def _pickled(trainable: Any) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 
 from daskhpo.cluster.gpus import NO_SOURCE, Gpus, visible_gpus
 from daskhpo.core.errors import NoSuitableWorkers
+from daskhpo.dashboard.server import announce
 from daskhpo.executors.dask.threads import THREAD_VARIABLES
 from daskhpo.executors.dask.worker_setup import configured_preload
 
@@ -42,6 +43,7 @@ def local_cluster(
     from distributed import LocalCluster, Nanny, SpecCluster
 
     check_main_guard()
+    announce()
     cpus, gpus = resources.get("cpu", 1), resources.get("gpu", 0)
     n_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     n_slots = int((n_cpus or 1) // max(cpus, 1))
