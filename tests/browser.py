@@ -216,7 +216,7 @@ class _WebSocket:
 
     def __init__(self, address: str) -> None:
         parts = urlsplit(address)
-        assert parts.hostname and parts.port
+        assert parts.hostname is not None
         self._socket = socket.create_connection((parts.hostname, parts.port), ANSWER_SECONDS)
         self._buffer = b""
         key = base64.b64encode(os.urandom(16)).decode()

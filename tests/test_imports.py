@@ -31,17 +31,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoints": {"core", "atomic_files", "_lazy"},
     "cluster": {"core", "atomic_files", "_lazy"},
     "engine": {"core", "atomic_files", "checkpoints", "_version"},
-    "results": {"core", "checkpoints", "engine"},
-    "callbacks": {"core", "atomic_files", "engine", "results"},
+    "plots": {"core"},
+    "results": {"core", "atomic_files", "checkpoints", "engine", "plots"},
+    "callbacks": {"core", "atomic_files", "engine", "plots", "results"},
+    "dashboard": {"core", "atomic_files", "cluster", "engine", "plots", "results"},
     "recommendation": {"core", "schedulers", "searchers"},
-    "remote": {"core", "atomic_files", "cluster", "engine", "results", "callbacks"},
+    "remote": {
+        *("core", "atomic_files", "cluster", "engine", "results", "callbacks", "dashboard"),
+    },
     "executors": {
         *("_version", "core", "trainable", "checkpoints", "cluster", "engine", "results"),
-        "callbacks",
+        *("callbacks", "dashboard"),
     },
     "study": {
         *("core", "trainable", "searchers", "checkpoints", "cluster", "engine", "results"),
-        *("callbacks", "remote", "executors"),
+        *("callbacks", "remote", "executors", "plots"),
     },
     "simulation": {
         *("core", "schedulers", "searchers", "checkpoints", "engine", "results", "study"),
@@ -51,7 +55,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("callbacks", "executors", "study"),
     },
     "cli": {
-        *("_version", "core", "checkpoints", "cluster", "engine", "results", "callbacks"),
+        *("_version", "core", "atomic_files", "checkpoints", "cluster", "engine", "results"),
+        *("callbacks", "plots"),
         *("remote", "executors", "study", "simulation"),
     },
     "__init__": {"_version", "_lazy", "trainable", "engine", "results", "recommendation", "study"},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from daskhpo._version import __version__
-from daskhpo.cli import checkpoints, cost, doctor, jobs, plan, replay
+from daskhpo.cli import checkpoints, cost, doctor, jobs, plan, replay, report
 from daskhpo.cli.arguments import positive
 from daskhpo.cli.options import add_run_options, run_options
 from daskhpo.cli.text import count, duration, show
@@ -121,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_to(commands)
     doctor.add_to(commands)
     replay.add_to(commands)
+    report.add_to(commands)
     return parser
 
 

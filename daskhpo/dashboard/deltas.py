@@ -74,7 +74,7 @@ class Held:
         return self._difference(new, n_old, n_new)
 
     def _order(self, keys: list[Any], n_old: int) -> list[int]:
-        """Return which new row goes to each place: the old one, one that became free, or the end."""
+        """Return which new row goes to each place: old rows keep theirs, new ones fill gaps."""
         row_of = {key: row for row, key in enumerate(keys)}
         order = [-1] * n_old
         for key, place in self._place.items():

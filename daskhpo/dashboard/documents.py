@@ -158,7 +158,8 @@ class OpenPage:
             CustomJS(
                 args={"hidden": hidden},
                 code="""
-                document.addEventListener("visibilitychange", () => { hidden.active = document.hidden })
+                const report = () => { hidden.active = document.hidden }
+                document.addEventListener("visibilitychange", report)
                 """,
             ),
         )
@@ -303,9 +304,7 @@ class Watcher:
         with self._lock:
             self._pages.add(page)
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="daskhpo-pages", daemon=True
-                )
+                self._thread = threading.Thread(target=self._run, name="daskhpo-pages", daemon=True)
                 self._thread.start()
 
     def close(self, page: OpenPage) -> None:
@@ -336,8 +335,10 @@ class Watcher:
 
     def _turn(self, pages: Sequence[OpenPage]) -> bool:
         """Read and refresh once; return True if a study's past is not read to its end."""
-        studies = {page.study for page in pages} - {None}
-        if any([study.read() for study in studies if study is not None]):
+        is_behind = False
+        for study in {page.study for page in pages}:
+            is_behind |= study is not None and study.read()
+        if is_behind:
             return True
         around = self._surroundings()
         for page in pages:

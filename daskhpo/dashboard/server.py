@@ -244,7 +244,7 @@ def _ask(doc: Any) -> None:
     go.js_on_click(send)
     text = (
         "<b>This page needs a token</b>, because other users of the machine can open its address. "
-        "The link that the study printed has it; so has the file <code>dashboard.json</code> in the "
-        "study's directory."
+        "The link that the study printed has it; so has the file <code>dashboard.json</code> in "
+        "the study's directory."
     )
     doc.add_root(column(look.div(text), row(token, go), sizing_mode="stretch_width"))

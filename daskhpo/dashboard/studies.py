@@ -64,9 +64,7 @@ class WatchedStudy:
         with self.lock:
             if not self._is_described and (self.directory / "study.json").exists():
                 self._is_described = True
-                self._recorder.describe(
-                    self.name, read_manifest(self.directory), self.directory
-                )
+                self._recorder.describe(self.name, read_manifest(self.directory), self.directory)
             try:
                 for number, record in enumerate(self._tail.new_records()):
                     self._progress.apply(record)

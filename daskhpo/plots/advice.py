@@ -109,8 +109,7 @@ def _bounds(tables: StudyTables) -> Iterator[Advice]:
                 f"{EDGE:.0%} of {domain.low if side == 'lower' else domain.high} (the axis "
                 f"{'is logarithmic' if log else 'is linear'}); by chance it would be "
                 f"{max(1, round(EDGE * middle))}.",
-                f'Widen it in a new study: `"{name}": {kind}({ends}'
-                f"{', log=True' if log else ''})`",
+                f'Widen it in a new study: `"{name}": {kind}({ends}{", log=True" if log else ""})`',
             )
 
 
@@ -127,8 +126,8 @@ def _idle(tables: StudyTables) -> Iterator[Advice]:
     action = (
         "Give a time budget, or more trials: the last ones leave the other slots empty."
         if at_end > facts.idle_seconds / 2
-        else f"Use fewer workers than {facts.n_slots}, or a scheduler that never waits, such as ASHA. "
-        f"`daskhpo cost {facts.path}` shows the parts."
+        else f"Use fewer workers than {facts.n_slots}, or a scheduler that never waits, such as "
+        f"ASHA. `daskhpo cost {facts.path}` shows the parts."
     )
     yield Advice(f"Slots were idle for {share:.0%} of their time", evidence, action)
 
@@ -138,8 +137,8 @@ def _failures(tables: StudyTables) -> Iterator[Advice]:
     if not failed:
         return
     reasons = Counter(tables.reasons.get(trial, "") or "unknown" for trial in failed)
-    texts = {trial: (tables.reasons.get(trial, "") + tables.errors.get(trial, "")).lower() for trial in failed}
-    n_memory = sum(any(word in text for word in _OUT_OF_MEMORY) for text in texts.values())
+    texts = [tables.reasons.get(trial, "") + tables.errors.get(trial, "") for trial in failed]
+    n_memory = sum(any(word in text.lower() for word in _OUT_OF_MEMORY) for text in texts)
     reason, n = reasons.most_common(1)[0]
     yield Advice(
         f"{len(failed)} of {tables.n_trials} trials failed",

@@ -31,9 +31,7 @@ _RUNNING = STATES.index(Status.RUNNING)
 _WORDS = np.array([state.value for state in STATES])
 
 
-def trials(
-    tables: StudyTables, limit: int = MAX_TRIALS, parts: Collection[str] = PARTS
-) -> Columns:
+def trials(tables: StudyTables, limit: int = MAX_TRIALS, parts: Collection[str] = PARTS) -> Columns:
     """Return a row for each trial that is drawn; `seen` says how many these are.
 
     Parameters
@@ -101,7 +99,7 @@ def seen(columns: Columns, total: int) -> str:
 
 
 def is_log(tables: StudyTables, name: str) -> bool:
-    """Return True if a hyperparameter's axis is logarithmic: as its domain, or its range is wide."""
+    """Return True if a hyperparameter's axis is logarithmic, as its domain, or if it is wide."""
     domain = tables.facts.space.get(name)
     if isinstance(domain, Real | Integer):
         return domain.log
@@ -320,7 +318,7 @@ def rungs(tables: StudyTables) -> Columns:
     }
     resource, trial = np.array(tables.judged_resource), np.array(tables.judged_trial)
     loss, until = np.array(tables.judged_loss), np.array(tables.until)
-    levels, counts = np.unique(resource, return_counts=True)
+    levels = np.unique(resource)
     if len(levels) > 24:  # each unit is judged: too many to be read
         levels = levels[thinned(len(levels), 24)]
     last = resource == levels[-1] if len(levels) else resource == 0
@@ -349,12 +347,12 @@ def rank_correlation(a: Array, b: Array) -> float:
     both = [ranks(values) for values in (a, b)]
     if any(np.ptp(rank) == 0 for rank in both):
         return math.nan
-    return float(np.corrcoef(*both)[0, 1])
+    return float(np.corrcoef(np.array(both))[0, 1])
 
 
 def ranks(values: Array) -> Array:
     """Return ranks; equal values share the middle of theirs."""
-    distinct, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     middle: Array = np.cumsum(counts) - (counts - 1) / 2
     return middle[place]
 

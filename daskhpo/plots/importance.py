@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -104,17 +104,15 @@ def importance(tables: StudyTables) -> Importance:
     )
     forest.fit(points, target)
     r2 = float(forest.oob_score_)
-    found = {"names": tuple(names), "resource": resource, "n_trials": len(numbers), "r2": r2}
+    found = Importance(tuple(names), resource, len(numbers), r2)
     if r2 < MIN_R2:
         why = (
             f"Not shown: from the configurations a forest explains R² = {r2:.2f} of the ranks of "
             f"{len(numbers)} trials, which is too little (below {MIN_R2}) to say what matters."
         )
-        return Importance(**found, problem=why)
+        return replace(found, problem=why)
     share, error = _permuted(forest, points, target)
-    return Importance(
-        **found, share=tuple(share), error=tuple(error), forest=forest, points=points
-    )
+    return replace(found, share=tuple(share), error=tuple(error), forest=forest, points=points)
 
 
 def comparable(tables: StudyTables) -> tuple[int, Array, Array]:
@@ -140,7 +138,8 @@ def comparable(tables: StudyTables) -> tuple[int, Array, Array]:
 def encoded(tables: StudyTables, names: list[str], numbers: Array) -> Array:
     """Return configurations on the unit scale of each hyperparameter; -1: it is missing."""
     columns = [places_on_axis(tables, name)[numbers] for name in names]
-    return np.nan_to_num(np.array(columns).T, nan=-1.0)
+    points: Array = np.nan_to_num(np.array(columns).T, nan=-1.0)
+    return points
 
 
 def _permuted(forest: Any, points: Array, target: Array) -> tuple[Array, Array]:

@@ -97,7 +97,12 @@ def sent(columns: Columns) -> Columns:
 
 
 def _has_arrays(values: Any) -> bool:
-    return isinstance(values, list) and bool(values) and hasattr(values[0], "tolist") and values[0].ndim == 1
+    return (
+        isinstance(values, list)
+        and bool(values)
+        and hasattr(values[0], "tolist")
+        and values[0].ndim == 1
+    )
 
 
 def side_by_side(*layouts: Any) -> Any:
@@ -109,7 +114,9 @@ def side_by_side(*layouts: Any) -> Any:
     return row(*layouts, sizing_mode="stretch_width")
 
 
-def new_figure(x: str, y: str, *, tools: str = "", height: int = PLOT_HEIGHT, **options: Any) -> Any:
+def new_figure(
+    x: str, y: str, *, tools: str = "", height: int = PLOT_HEIGHT, **options: Any
+) -> Any:
     """Return a figure with named axes, whose text is large and dark enough to be read."""
     from bokeh.plotting import figure
 

@@ -21,9 +21,9 @@ def changed_names(tables: StudyTables) -> list[str]:
     found: dict[str, None] = {}
     for piece in tables.pieces:
         for name, value in piece.config.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                if first.setdefault((piece.trial, name), value) != value:
-                    found[name] = None
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and first.setdefault((piece.trial, name), value) != value:
+                found[name] = None
     return [*found]
 
 
@@ -92,7 +92,9 @@ def schedules(tables: StudyTables, name: str) -> Columns:
 
 
 def _add(columns: Columns, trial: int, kind: str, xs: list[float], ys: list[float]) -> None:
-    for column, value in zip(columns.values(), (trial, kind, np.array(xs), np.array(ys)), strict=True):
+    for column, value in zip(
+        columns.values(), (trial, kind, np.array(xs), np.array(ys)), strict=True
+    ):
         column.append(value)
 
 

@@ -38,8 +38,8 @@ def schedules_panel(figures: list[Any]) -> Panel:
     return Panel(
         "schedules",
         "Schedules",
-        "The hyperparameters with which each member trained, by resource. The thick line is the schedule that "
-        "led to the best value: what Result.schedule() returns.",
+        "The hyperparameters with which each member trained, by resource. The thick line is the "
+        "schedule that led to the best value.",
         figures,
     )
 
@@ -83,8 +83,8 @@ def lineage_panel(segments: Any, arrows: Any, members: list[int]) -> Panel:
     return Panel(
         "lineage",
         "Lineage",
-        "One line a member. A vertical line leads from the member whose state was taken to the one that "
-        "took it. The thick lines led to the best value.",
+        "One line a member. A vertical line leads from the member whose state was taken to the "
+        "one that took it. The thick lines led to the best value.",
         [figure],
     )
 
@@ -93,7 +93,12 @@ def diversity_figure(spread: Any, name: str, y_type: str) -> Any:
     """Return the middle and the extremes of one hyperparameter among the members, over time."""
     figure = new_figure("Time since the study began [h]", name, y_axis_type=y_type, height=220)
     figure.varea(
-        "hours", "low", "high", source=spread, fill_color=ACCENT, fill_alpha=0.15,
+        "hours",
+        "low",
+        "high",
+        source=spread,
+        fill_color=ACCENT,
+        fill_alpha=0.15,
         legend_label="least to largest",
     )
     figure.line("hours", "middle", source=spread, color=INK, line_width=2, legend_label="median")

@@ -76,7 +76,7 @@ class _Section:
     root: str = ""
 
 
-def report_html(tables: StudyTables, about: About = About()) -> str:  # noqa: B008 - it is frozen
+def report_html(tables: StudyTables, about: About = About()) -> str:
     """Return the report of one study as one self-contained HTML file."""
     name = tables.facts.name or "study"
     roots: list[Any] = []
@@ -92,7 +92,9 @@ def report_html(tables: StudyTables, about: About = About()) -> str:  # noqa: B0
     if population.is_population(tables):
         members = views.build_population(views.population_data(tables), sources)
         sections.append(_place(roots, "Schedule and lineage", members))
-    sections.append(_place(roots, "Timeline and cost", views.build_use(views.use_data(tables), sources)))
+    sections.append(
+        _place(roots, "Timeline and cost", views.build_use(views.use_data(tables), sources))
+    )
     rows = views.trials_data(tables)
     del rows.sources["trials"]
     rows.sources["trials"] = study_data.sources["trials"]
@@ -102,7 +104,9 @@ def report_html(tables: StudyTables, about: About = About()) -> str:  # noqa: B0
         sections.append(_Section("Failures by reason", failed))
     sections.append(_Section("Advice", views.advice_html(tables)))
     sections.append(_Section("Environment", _pairs({**about.environment, **_here()})))
-    sections.append(_Section("How to reproduce", _pairs({**_definition(tables), **about.reproduce})))
+    sections.append(
+        _Section("How to reproduce", _pairs({**_definition(tables), **about.reproduce}))
+    )
     sections.append(_Section("Methods", _methods(tables)))
     return render(f"{name}: report of a study", sections, roots)
 
@@ -243,21 +247,24 @@ def _cited(scheduler: str) -> str:
 
 
 _ENTRIES = {
-    "li2020": """@inproceedings{li2020, title={A System for Massively Parallel Hyperparameter Tuning},
+    "li2020": """@inproceedings{li2020,
+  title={A System for Massively Parallel Hyperparameter Tuning},
   author={Li, Liam and Jamieson, Kevin and Rostamizadeh, Afshin and Gonina, Ekaterina and
   Ben-Tzur, Jonathan and Hardt, Moritz and Recht, Benjamin and Talwalkar, Ameet},
   booktitle={MLSys}, year={2020}}""",
     "li2018": """@article{li2018, title={Hyperband: A Novel Bandit-Based Approach to Hyperparameter
   Optimization}, author={Li, Lisha and Jamieson, Kevin and DeSalvo, Giulia and Rostamizadeh, Afshin
   and Talwalkar, Ameet}, journal={JMLR}, volume={18}, number={185}, year={2018}}""",
-    "jamieson2016": """@inproceedings{jamieson2016, title={Non-stochastic Best Arm Identification and
+    "jamieson2016": """@inproceedings{jamieson2016,
+  title={Non-stochastic Best Arm Identification and
   Hyperparameter Optimization}, author={Jamieson, Kevin and Talwalkar, Ameet},
   booktitle={AISTATS}, year={2016}}""",
-    "jaderberg2017": """@article{jaderberg2017, title={Population Based Training of Neural Networks},
+    "jaderberg2017": """@article{jaderberg2017,
+  title={Population Based Training of Neural Networks},
   author={Jaderberg, Max and others}, journal={arXiv:1711.09846}, year={2017}}""",
     "parkerholder2020": """@inproceedings{parkerholder2020, title={Provably Efficient Online
-  Hyperparameter Optimization with Population-Based Bandits}, author={Parker-Holder, Jack and Nguyen,
-  Vu and Roberts, Stephen J.}, booktitle={NeurIPS}, year={2020}}""",
+  Hyperparameter Optimization with Population-Based Bandits}, author={Parker-Holder, Jack and
+  Nguyen, Vu and Roberts, Stephen J.}, booktitle={NeurIPS}, year={2020}}""",
     "golovin2017": """@inproceedings{golovin2017, title={Google Vizier: A Service for Black-Box
   Optimization}, author={Golovin, Daniel and Solnik, Benjamin and Moitra, Subhodeep and Kochanski,
   Greg and Karro, John and Sculley, D.}, booktitle={KDD}, year={2017}}""",

@@ -58,4 +58,6 @@ def best_first(losses: Array, k: int) -> Array:
 
 def thinned(n: int, limit: int) -> Array:
     """Return at most ``limit`` places among ``n``, evenly spread, with the first and the last."""
-    return np.arange(n) if n <= limit else np.unique(np.linspace(0, n - 1, limit).round().astype(int))
+    return (
+        np.arange(n) if n <= limit else np.unique(np.linspace(0, n - 1, limit).round().astype(int))
+    )

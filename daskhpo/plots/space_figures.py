@@ -36,13 +36,17 @@ def parallel_panel(
     )
 
     axes = [*names, metric]
-    figure = new_figure("", "", height=330, x_range=(-0.35, len(axes) - 0.55), y_range=(-0.09, 1.09))
+    figure = new_figure(
+        "", "", height=330, x_range=(-0.35, len(axes) - 0.55), y_range=(-0.09, 1.09)
+    )
     figure.add_tools(TapTool())
     figure.yaxis.visible = figure.ygrid.visible = False
     figure.xgrid.grid_line_color = "#777777"
     figure.xaxis.ticker = FixedTicker(ticks=[*range(len(axes))])
     figure.xaxis.major_label_overrides = dict(enumerate(_shortened(axes)))
-    figure.xaxis.axis_label = "Hyperparameters, and the metric last; drag the ends of a box to brush"
+    figure.xaxis.axis_label = (
+        "Hyperparameters, and the metric last; drag the ends of a box to brush"
+    )
     figure.xaxis.major_label_text_font_size = FONT
     figure.xaxis.major_label_text_font_style = "bold"
     lines = [
@@ -122,9 +126,9 @@ def parallel_panel(
     return Panel(
         "parallel",
         "Parallel coordinates",
-        "One line a trial; the best tenth is thick and dark. Drag the upper or lower end of the box on an axis "
-        "to keep only the trials that pass through it; drag the box to move it. Which settings led "
-        "to good values: narrow the last axis.",
+        "One line a trial; the best tenth is thick and dark. Drag the upper or lower end of the "
+        "box on an axis to keep only the trials that pass through it; drag the box to move it. "
+        "Which settings led to good values: narrow the last axis.",
         [row(clear), figure],
     )
 
@@ -163,7 +167,11 @@ def slices_panel(
     figures = []
     for name in names:
         figure = new_figure(
-            name, metric, tools="box_select,tap", height=230, x_range=(-0.04, 1.04),
+            name,
+            metric,
+            tools="box_select,tap",
+            height=230,
+            x_range=(-0.04, 1.04),
             y_axis_type=y_type,
         )
         places, texts = ticks[name]
@@ -179,7 +187,9 @@ def slices_panel(
             alpha=0.6,
             nonselection_alpha=0.06,
         )
-        figure.varea("at", "low", "high", source=deciles[name], fill_color="#000000", fill_alpha=0.12)
+        figure.varea(
+            "at", "low", "high", source=deciles[name], fill_color="#000000", fill_alpha=0.12
+        )
         figure.line("at", "middle", source=deciles[name], color=INK, line_width=2)
         tips = [("trial", "@id (@state)"), (metric, "@value"), ("config", "@config")]
         figure.add_tools(HoverTool(renderers=[points], tooltips=tips))
@@ -202,7 +212,7 @@ def slices_panel(
         "slices",
         "Slices",
         "One point a trial: dark points trained long, the marker is the state. The line is the "
-        "median of each tenth of the trials, the band the middle half. A line that falls towards an end: "
+        "median of each tenth of the trials, the band the middle half. Good values at an end: "
         "widen the axis there.",
         [grid(rows, sizing_mode="stretch_width")] if rows else [],
     )
@@ -231,8 +241,8 @@ def importance_panel(bars: Any, names: list[str]) -> Panel:
         "importance",
         "Importance",
         "A random forest predicts a trial's rank from its configuration; the bar is how much worse "
-        "it becomes when one hyperparameter is shuffled. The line is the spread over its trees. R² is "
-        "measured on trials that a tree has not seen.",
+        "it becomes when one hyperparameter is shuffled. The line is the spread over its trees. "
+        "R² is measured on trials that a tree has not seen.",
         [figure],
     )
 
@@ -293,7 +303,9 @@ def map_panel(
                     "glyphs": [points.glyph, points.nonselection_glyph, points.selection_glyph],
                     "x": figure.xaxis[0],
                     "y": figure.yaxis[0],
-                    "ticks": {n: [[*map(float, places)], texts] for n, (places, texts) in ticks.items()},
+                    "ticks": {
+                        n: [[*map(float, places)], texts] for n, (places, texts) in ticks.items()
+                    },
                 },
                 code=_MAP,
             ),
@@ -302,7 +314,7 @@ def map_panel(
         "map",
         "Map of two hyperparameters",
         "The forest's predicted rank, averaged over the other hyperparameters of all trials: dark "
-        "is good. The points are the trials. Few points in a dark area: the search has not been there.",
+        "is good. The points are the trials. A dark area with few: the search has not been there.",
         [select, figure] if pairs else [],
     )
     return panel, images

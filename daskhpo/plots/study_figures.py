@@ -46,9 +46,7 @@ def best_panel(trials: Any, best: Any, metric: str) -> Panel:
             line_alpha=0.8,
             nonselection_alpha=0.12,
         )
-        line = figure.step(
-            "hours", "value", source=best, mode="after", color=INK, line_width=2.5
-        )
+        line = figure.step("hours", "value", source=best, mode="after", color=INK, line_width=2.5)
         tips = [
             ("trial", "@id (@state)"),
             (metric, "@value{0.[0000]a}"),
@@ -183,9 +181,7 @@ def curves_panel(curves: Any, bands: Any, metric: str) -> Panel:
             nonselection_alpha=0.06,
         )
         tips = [("trial", "@id (@state)"), ("config", "@config")]
-        figure.add_tools(
-            HoverTool(renderers=[lines], tooltips=tips, line_policy="interp")
-        )
+        figure.add_tools(HoverTool(renderers=[lines], tooltips=tips, line_policy="interp"))
         figure.toolbar.active_tap = figure.select_one(TapTool)
         flat_legend(figure)
         if scale == "linear":
@@ -271,7 +267,7 @@ def slots_panel(slots: Any, names: list[str]) -> Panel:
     from bokeh.models import FactorRange, HoverTool
 
     figure = new_figure(
-        "Share of the segment that is done",
+        "Trained, as a share of where the segment ends",
         "Slot",
         y_range=FactorRange(factors=names),
         x_range=(0, 1),

@@ -132,7 +132,8 @@ const safe = (value) => String(value).replaceAll("&", "&amp;").replaceAll("<", "
 if (chosen.length == 0) { compared.text = "Select one row, or two to compare them."; return }
 const fields = [["state", "state"], ["best " + metric, "value"], ["resource", "resource"],
   ["in slots [s]", "seconds"], ...names.map((n) => [n, "text:" + n]), ["reason", "reason"]]
-let text = "<table><tr><th></th>" + chosen.map((i) => `<th>trial ${d.id[i]}</th>`).join("") + "</tr>"
+const heads = chosen.map((i) => `<th>trial ${d.id[i]}</th>`).join("")
+let text = `<table><tr><th></th>${heads}</tr>`
 for (const [title, field] of fields) {
   const values = chosen.map((i) => d[field][i])
   const differ = values.length == 2 && values[0] !== values[1]

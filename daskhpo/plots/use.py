@@ -27,7 +27,9 @@ def timeline(tables: StudyTables, hours: float | None = None) -> Columns:
     end = np.where(np.isnan(ends), now, ends)
     since = 0.0 if hours is None else now - hours * HOUR
     runs = np.flatnonzero(end >= since)[-MAX_BARS // 2 :]
-    columns: Columns = {name: [] for name in ("row", "slot", "left", "right", "purpose", "id", "text")}
+    columns: Columns = {
+        name: [] for name in ("row", "slot", "left", "right", "purpose", "id", "text")
+    }
     for run in runs.tolist():
         trial = tables.run_trial[run]
         is_open = bool(np.isnan(ends[run]))

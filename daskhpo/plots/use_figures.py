@@ -59,7 +59,13 @@ def timeline_panel(bars: Any, slots: list[str]) -> Panel:
         figure.yaxis.major_label_text_font_size = "0px"
     overview = new_figure("", "", height=70, y_range=figure.y_range)
     overview.hbar(
-        y="slot", left="left", right="right", height=0.9, source=bars, fill_color=colours, line_color=None
+        y="slot",
+        left="left",
+        right="right",
+        height=0.9,
+        source=bars,
+        fill_color=colours,
+        line_color=None,
     )
     overview.yaxis.visible = False
     overview.grid.visible = False
@@ -69,9 +75,9 @@ def timeline_panel(bars: Any, slots: list[str]) -> Panel:
     return Panel(
         "timeline",
         "Timeline of the slots",
-        "One line a slot: training, saving a state, and time that was lost with a worker or an error. "
-        "White is idle. The journal holds no worker names: a slot is the lowest free number. Drag the frame "
-        "in the strip below.",
+        "One line a slot: training, saving a state, and time that was lost with a worker or an "
+        "error. White is idle. A launch takes the lowest free number: the journal names no "
+        "workers. Drag the frame in the strip below.",
         [figure, overview],
         figure.x_range,
     )
@@ -96,7 +102,7 @@ def spent_panel(spent: Any) -> Panel:
     return Panel(
         "spent",
         "Where the slots' time went",
-        "How many slots trained, saved, lost their work or had no trial, on average in each of equal times. A growing "
-        "grey area: too many workers, or a scheduler that waits.",
+        "How many slots trained, saved, lost their work or had no trial, on average over equal "
+        "times. A growing grey area: too many workers, or a scheduler that waits.",
         [figure],
     )

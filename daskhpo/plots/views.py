@@ -26,7 +26,7 @@ from daskhpo.plots import (
 )
 from daskhpo.plots.advice import advice
 from daskhpo.plots.data import HOUR, Columns, clock
-from daskhpo.plots.importance import Importance, deciles, maps
+from daskhpo.plots.importance import Importance, deciles, importance, maps
 from daskhpo.plots.look import Panel
 from daskhpo.plots.tables import StudyTables, short
 
@@ -100,6 +100,25 @@ def make_sources(new: PageData, there: Sources | None = None) -> Sources:
         if kind not in there:
             there[kind] = look.source(columns)
     return there
+
+
+def single(page: str, panel: str | None, tables: StudyTables) -> Any:
+    """Return one panel of a page as it would be in a report; None: the whole page."""
+    match page:
+        case "study":
+            made = build_study(study_data(tables), live=False)
+            made.divs["header"].visible = False
+        case "space":
+            made = build_space(space_data(tables, importance(tables)))
+        case "use":
+            made = build_use(use_data(tables))
+        case _:
+            made = build_population(population_data(tables))
+    if panel is None:
+        return made.layout
+    layout = made.panels[panel].layout
+    layout.styles = {}
+    return layout
 
 
 # -- Study ---------------------------------------------------------------------------------------
@@ -278,7 +297,7 @@ def _runs(tables: StudyTables) -> bool:
 
 
 def space_data(tables: StudyTables, found: Importance) -> PageData:
-    """Return what the page *Hyperparameters* shows; ``found``: from `importance`, or an older one."""
+    """Return what the page *Hyperparameters* shows; ``found``: of `importance`, maybe older."""
     trials = data.trials(tables, parts=("axes",))
     names = tables.names()[:MAX_NAMES]
     log = data.value_is_log(tables)
@@ -412,12 +431,18 @@ def cost_html(tables: StudyTables) -> str:
     room = "" if facts.max_bytes is None else f" of {_size(facts.max_bytes)}"
     files = "" if facts.max_files is None else f" of {facts.max_files:,}"
     stored = [
-        ("in the store now", f"{facts.stored_files:,}{files}", f"{_size(facts.stored_bytes)}{room}"),
+        (
+            "in the store now",
+            f"{facts.stored_files:,}{files}",
+            f"{_size(facts.stored_bytes)}{room}",
+        ),
         ("written in all", f"{facts.written_files:,}", _size(facts.written_bytes)),
     ]
     return (
-        "<b>Slots' time</b>" + look.table(("", "slot-h", "share"), rows)
-        + "<br><b>Checkpoints</b>" + look.table(("", "files", "size"), stored)
+        "<b>Slots' time</b>"
+        + look.table(("", "slot-h", "share"), rows)
+        + "<br><b>Checkpoints</b>"
+        + look.table(("", "files", "size"), stored)
     )
 
 

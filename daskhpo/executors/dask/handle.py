@@ -56,6 +56,10 @@ class StudyHandle:
     def __repr__(self) -> str:
         return f"StudyHandle({self.directory.name!r}{', ended' if self._closed else ''})"
 
+    def _repr_html_(self) -> str:
+        """Return the study as a notebook shows it: where it stands now."""
+        return self._result()._repr_html_()
+
     def wait(self) -> Result:
         """Wait for the end.
 
@@ -77,6 +81,9 @@ class StudyHandle:
         self._close()
         if (error := self._remote.error) is not None:
             raise error
+        return self._result()
+
+    def _result(self) -> Result:
         return Result(study_records(self.directory), self._objective, self.directory)
 
     def stop(self, reason: str = "stopped by the user") -> None:
