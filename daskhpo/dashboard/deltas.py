@@ -35,7 +35,7 @@ class Delta:
         return self.replace is not None or bool(self.patch) or bool(self.append)
 
 
-class Held:
+class SentColumns:
     """The columns that a browser holds.
 
     A row keeps its place. One that left is replaced by a new one, so that a selection by place

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from daskhpo.dashboard.deltas import Delta, Held
+from daskhpo.dashboard.deltas import Delta, SentColumns
 from daskhpo.dashboard.studies import Pace, WatchedStudy
 from daskhpo.plots import look, views
 from daskhpo.plots.use import LIVE_HOURS
@@ -20,7 +20,7 @@ logger = logging.getLogger("daskhpo")
 
 LEAST_SECONDS, MOST_SECONDS = 0.5, 10.0  # between two refreshes
 CATCH_UP_PAUSE = 0.02  # between two slices of a study's past
-KEYS = {"trials": "id", "curves": "id", "timeline": "row", "slots": "slot"}
+ROW_KEYS = {"trials": "id", "curves": "id", "timeline": "row", "slots": "slot"}
 
 
 class Surroundings(NamedTuple):
@@ -124,7 +124,7 @@ class OpenPage:
         self._chosen = study
         self._page: Page | None = None
         self._key: object = None
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, SentColumns] = {}
         self._seen: tuple[object, ...] = ()
         self._is_updating = False
         self._is_behind = False  # a message was full: more is to be sent
@@ -245,7 +245,8 @@ class OpenPage:
         deltas: dict[str, Delta] | None = None
         if self._page is None or (study.name, new.key) != self._key:
             self._held = {
-                kind: Held(columns, KEYS.get(kind)) for kind, columns in new.sources.items()
+                kind: SentColumns(columns, ROW_KEYS.get(kind))
+                for kind, columns in new.sources.items()
             }
         else:
             changed = ((k, self._held[k].update(columns)) for k, columns in new.sources.items())

@@ -21,7 +21,7 @@ MIN_PAIRS = 10
 IDLE_SHARE = 0.1
 SEARCH_SHARE = 0.02
 EDGE = 0.05  # of an axis: "at its bound"
-MIN_TRIALS = 20
+MIN_REPORTED = 20
 _OUT_OF_MEMORY = ("out of memory", "outofmemory", "memoryerror", "oom")
 
 
@@ -78,7 +78,7 @@ def _early_ranks(tables: StudyTables) -> Iterator[Advice]:
 def _bounds(tables: StudyTables) -> Iterator[Advice]:
     losses = np.array(tables.best)
     n_reported = int(np.isfinite(losses).sum())
-    if n_reported < MIN_TRIALS:
+    if n_reported < MIN_REPORTED:
         return
     best = best_first(losses, max(5, n_reported // 20))
     for name in tables.names():

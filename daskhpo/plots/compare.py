@@ -17,8 +17,17 @@ from daskhpo.plots.tables import StudyTables, short
 
 N_TIMES = 200
 TOP_K = 6
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#767676")
-DASHES = ("solid", "dashed", "dotted", "dotdash")
+LINE_COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#767676",
+)
+LINE_DASHES = ("solid", "dashed", "dotted", "dotdash")
 
 
 def groups(studies: Sequence[StudyTables]) -> dict[str, list[StudyTables]]:
@@ -165,7 +174,7 @@ def _lines(by_label: dict[str, list[StudyTables]], metric: str) -> Any:
     figure = look.new_figure("Time since the study began [h]", metric, height=420)
     for place, (label, found) in enumerate(by_label.items()):
         columns = look.source(over_time(found))
-        colour = COLOURS[place % len(COLOURS)]
+        colour = LINE_COLOURS[place % len(LINE_COLOURS)]
         name = _label(label, found)
         figure.varea(
             "hours",
@@ -182,7 +191,7 @@ def _lines(by_label: dict[str, list[StudyTables]], metric: str) -> Any:
             source=columns,
             line_color=colour,
             line_width=2.5,
-            line_dash=DASHES[place % len(DASHES)],
+            line_dash=LINE_DASHES[place % len(LINE_DASHES)],
             legend_label=name,
         )
     look.flat_legend(figure)
@@ -198,9 +207,9 @@ def _shares(by_label: dict[str, list[StudyTables]], target: float, until: float)
             "share",
             source=look.source(share_reached(found, target, until)),
             mode="after",
-            line_color=COLOURS[place % len(COLOURS)],
+            line_color=LINE_COLOURS[place % len(LINE_COLOURS)],
             line_width=2.5,
-            line_dash=DASHES[place % len(DASHES)],
+            line_dash=LINE_DASHES[place % len(LINE_DASHES)],
             legend_label=_label(label, found),
         )
     look.flat_legend(figure)

@@ -23,15 +23,17 @@ MAX_TRIALS = 2_000
 MAX_CURVES, MAX_POINTS = 300, 50
 MAX_STEPS = 500
 BEST_TIER = 0.1
-PARTS = ("times", "texts", "axes")
+TRIAL_PARTS = ("times", "texts", "axes")
 MAX_SLOTS = 256
 LOG_RANGE = 100.0  # an axis without a domain is logarithmic from this ratio of its ends
 HOUR = 3600.0
 _RUNNING = STATES.index(Status.RUNNING)
-_WORDS = np.array([state.value for state in STATES])
+_STATE_WORDS = np.array([state.value for state in STATES])
 
 
-def trials(tables: StudyTables, limit: int = MAX_TRIALS, parts: Collection[str] = PARTS) -> Columns:
+def trials(
+    tables: StudyTables, limit: int = MAX_TRIALS, parts: Collection[str] = TRIAL_PARTS
+) -> Columns:
     """Return a row for each trial that is drawn; `seen` says how many these are.
 
     Parameters
@@ -48,7 +50,7 @@ def trials(tables: StudyTables, limit: int = MAX_TRIALS, parts: Collection[str] 
     numbers = chosen(losses, limit, running[:MAX_SLOTS].tolist())
     columns: Columns = {
         "id": numbers,
-        "state": _WORDS[status[numbers]].tolist() if len(numbers) else [],
+        "state": _STATE_WORDS[status[numbers]].tolist() if len(numbers) else [],
         "value": rounded(tables.value(losses[numbers])),
         "resource": np.array(tables.resource)[numbers],
         "config": [tables.text_of(number) for number in numbers.tolist()],
@@ -76,9 +78,9 @@ def trials(tables: StudyTables, limit: int = MAX_TRIALS, parts: Collection[str] 
 
 def rounded(values: Array) -> Array:
     """Return values with six digits: more cannot be seen, and take longer to send."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         scale = 10.0 ** (5 - np.floor(np.log10(np.abs(values))))
-    scale = np.where(np.isfinite(scale), scale, 1.0)
+    scale = np.where(np.isfinite(scale) & (scale > 0) & (scale < 1e250), scale, 1.0)
     result: Array = np.round(values * scale) / scale
     return result
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from daskhpo.core.types import Status
 from daskhpo.plots import look, population, views
-from daskhpo.plots.data import PARTS
+from daskhpo.plots.data import TRIAL_PARTS
 from daskhpo.plots.importance import importance
 from daskhpo.plots.tables import STATES, StudyTables
 
@@ -80,7 +80,7 @@ def report_html(tables: StudyTables, about: About = About()) -> str:
     """Return the report of one study as one self-contained HTML file."""
     name = tables.facts.name or "study"
     roots: list[Any] = []
-    study_data = views.study_data(tables, parts=PARTS)
+    study_data = views.study_data(tables, parts=TRIAL_PARTS)
     sections = [_Section("Verdict", views.header(tables) + _best_config(tables))]
     sources: views.Sources = {}
     study = views.build_study(study_data, sources, live=False)
