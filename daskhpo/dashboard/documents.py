@@ -206,7 +206,9 @@ class OpenPage:
     def _build(self, name: str, new: PageData) -> None:
         self._page, self._key = self.kind.build(new), (name, new.key)
         if self._panel:
-            self._set_root(self._page.panels[self._panel].layout)
+            layout = self._page.panels[self._panel].layout
+            layout.styles = {}  # those of its place among others
+            self._set_root(layout)
         else:
             self._set_root(self._page.layout)
         self._root.children = [*self._root.children, self._hidden]

@@ -121,6 +121,7 @@ def render(title: str, sections: Sequence[_Section], roots: Sequence[Any]) -> st
     """Return a page with these sections as one HTML file."""
     import warnings
 
+    from bokeh.document import Document
     from bokeh.embed import file_html
     from bokeh.resources import INLINE
     from jinja2 import Environment
@@ -128,10 +129,13 @@ def render(title: str, sections: Sequence[_Section], roots: Sequence[Any]) -> st
     from bokeh.core.templates import get_env  # isort: skip - the macros of Bokeh's own pages
 
     environment: Environment = get_env()
+    document = Document()  # of its own: the current one may be of a page that is open
+    for root in roots:
+        document.add_root(root)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # such as of panels that are hidden: they have no data
         made: str = file_html(
-            list(roots),
+            document,
             resources=INLINE,
             title=title,
             template=environment.from_string(_PAGE),

@@ -45,7 +45,8 @@ class Landscape:
             + 0.15 * (config["optimizer"] == "lamb")
             + 1.5 / config["width"]
         )
-        self._fails_at = 2 if generator.random() < 0.03 else None
+        fails = generator.random() < 0.05
+        self._fails_at = int(generator.integers(1, 4)) if fails else None
         self._pace = 20 + config["width"] * config["layers"] / 4
 
     def metric(self, resource: int) -> float:
