@@ -42,13 +42,13 @@ check: $(SETUP)  ## lint, format, types, spelling, wording, change fragments
 docs: $(SETUP)  ## check that the code in README and docs runs
 	$(PYTHON) -m pytest tests/docs
 
-system:  # programs that tests use and pip does not bring: a Slurm, and a database for its accounts
-	@if which slurmctld munged slurmdbd mariadbd >/dev/null; then :; \
+system:  # programs that tests use and pip does not bring: Slurm, a database for its accounts, a browser
+	@if which slurmctld munged slurmdbd mariadbd chromium >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 			apt-get install -y -qq --no-install-recommends \
-			slurm-wlm munge slurmdbd mariadb-server-core >/dev/null; \
-	else echo "no Slurm here, and not root on Debian: tests/slurm will be skipped"; fi
+			slurm-wlm munge slurmdbd mariadb-server-core chromium >/dev/null; \
+	else echo "no Slurm or no Chromium here, and not root on Debian: their tests are skipped"; fi
 
 clean:  ## remove the virtual environments and caches
 	rm -rf $(VENV) $(FOREIGN) .pytest_cache .mypy_cache .ruff_cache .hypothesis

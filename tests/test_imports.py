@@ -35,19 +35,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoints": {"core", "atomic_files", "_lazy"},
     "cluster": {"core", "atomic_files", "_lazy"},
     "engine": {"core", "atomic_files", "checkpoints", "_version"},
-    "results": {"core", "checkpoints", "engine"},
-    "callbacks": {"core", "atomic_files", "engine", "results"},
+    "plots": {"core"},
+    "results": {"core", "atomic_files", "checkpoints", "engine", "plots"},
+    "callbacks": {"core", "atomic_files", "engine", "plots", "results"},
+    "dashboard": {"core", "atomic_files", "cluster", "engine", "plots", "results"},
     "recommendation": {"core", "schedulers", "searchers"},
-    "remote": {"core", "atomic_files", "cluster", "engine", "results", "callbacks"},
+    "remote": {
+        *("core", "atomic_files", "cluster", "engine", "results", "callbacks", "dashboard"),
+    },
     "interchange": {"_version", "core", "engine", "callbacks"},
     "executors": {
         *("_version", "core", "trainable", "checkpoints", "cluster", "engine", "results"),
-        *("callbacks", "trial_output"),
+        *("callbacks", "dashboard", "trial_output"),
     },
     "distributed": {"core", "_lazy", "trainable", "checkpoints", "cluster", "executors"},
     "study": {
         *("core", "trainable", "schedulers", "searchers", "checkpoints", "cluster", "engine"),
-        *("results", "callbacks", "remote", "executors"),
+        *("results", "callbacks", "remote", "executors", "plots"),
     },
     "simulation": {
         *("core", "schedulers", "searchers", "checkpoints", "engine", "results", "study"),
@@ -57,8 +61,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("callbacks", "executors", "study"),
     },
     "cli": {
-        *("_version", "core", "checkpoints", "cluster", "engine", "results", "callbacks"),
-        *("remote", "executors", "study", "simulation", "interchange", "trial_output"),
+        *("_version", "core", "atomic_files", "checkpoints", "cluster", "engine", "results"),
+        *("callbacks", "plots", "interchange", "trial_output"),
+        *("remote", "executors", "study", "simulation"),
     },
     "__init__": {
         *("_version", "_lazy", "trainable", "engine", "results", "recommendation", "study"),

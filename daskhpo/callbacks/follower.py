@@ -14,7 +14,7 @@ from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.values import FrozenReport, StudyInfo, freeze, summarise
 from daskhpo.core.events import Ended, Launched, Record, Reported, SessionStarted
 from daskhpo.core.types import Limits
-from daskhpo.engine.journal import decode_record
+from daskhpo.engine.journal import JournalTail
 from daskhpo.engine.session import read_manifest, study_records
 from daskhpo.results.progress import StudyProgress
 
@@ -139,7 +139,7 @@ class _FollowerThread:
     def __init__(self, info: StudyInfo, callbacks: Sequence[Callback]) -> None:
         self._info, self._callbacks = info, callbacks
         self._path = info.directory / "journal.jsonl"
-        self._offset = 0
+        self._tail = JournalTail(self._path)
         self._list: CallbackList | None = None
         self._damaged = self._detaching = False
         self._over = threading.Event()
@@ -175,28 +175,17 @@ class _FollowerThread:
     def _read(self, callbacks: CallbackList) -> None:
         """Handle all new records, then a tick."""
         try:
-            for record in self._new_records():
+            for record in () if self._damaged else self._tail.new_records():
                 callbacks.apply(record)
         except Exception:
             self._damaged = True
             logger.exception("%s cannot be read; callbacks get no more records", self._path)
         callbacks.tick()
 
-    def _new_records(self) -> Iterator[Record]:
-        if not self._path.exists() or self._damaged:
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self._offset += len(line)
-                yield decode_record(line)
-
     def _n_unread(self) -> int:
         try:
             with self._path.open("rb") as file:
-                file.seek(self._offset)
+                file.seek(self._tail.n_bytes)
                 return sum(line.endswith(b"\n") for line in file)
         except OSError:
             return 0

@@ -134,6 +134,19 @@ class SlurmAutoscaler:
             said.append(self._trouble)
         return WorkerOutlook("; ".join(said))
 
+    def job_rows(self) -> tuple[tuple[str, ...], ...]:
+        """Return id, state, seconds run and left, and why it waits, of each job, as text."""
+        return tuple(
+            (
+                job.id,
+                job.state.value,
+                f"{job.ran / 3600:.2f} h",
+                f"{max(0.0, job.walltime - job.ran) / 3600:.2f} h",
+                job.reason if job.state is JobPhase.PENDING else "",
+            )
+            for job in list(self._jobs.values())
+        )
+
     def _waiting(self) -> list[_TrackedJob]:
         return [job for job in list(self._jobs.values()) if job.state is JobPhase.PENDING]
 

@@ -204,6 +204,31 @@ def read_journal(path: Path) -> Iterator[Record]:
                 ) from error
 
 
+class JournalTail:
+    """The records of a journal that grows, in parts.
+
+    Attributes
+    ----------
+    n_bytes : bytes read so far.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.n_bytes = 0
+
+    def new_records(self) -> Iterator[Record]:
+        """Yield the complete records that were not yielded yet; none if there is no journal."""
+        if not self.path.exists():
+            return
+        with open_plain(self.path) as file:
+            file.seek(self.n_bytes)
+            for line in iter(lambda: file.readline(MAX_SMALL), b""):
+                if not line.endswith(b"\n"):
+                    return
+                self.n_bytes += len(line)
+                yield decode_record(line)
+
+
 # -- records as JSON -----------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from daskhpo.cluster.container import interpreter
 from daskhpo.cluster.network import named_address, reachable_address
 from daskhpo.cluster.security import credentials
 from daskhpo.cluster.supply import SUPPLY, WorkerOutlook
+from daskhpo.dashboard.server import announce
 from daskhpo.remote.submission import JobDirectory, WorkerSteps
 
 logger = logging.getLogger("daskhpo")
@@ -37,6 +38,7 @@ def allocation_cluster(
     """
     from distributed import LocalCluster
 
+    announce()
     security = credentials(folder.path / "tls", "the study's storage=")
     with LocalCluster(
         n_workers=0,

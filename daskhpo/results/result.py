@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from daskhpo.atomic_files import write_file
 from daskhpo.checkpoints import open_store
 from daskhpo.core.arguments import check_choice, check_int, check_number, check_path
 from daskhpo.core.errors import CheckpointMissing, NoSuchTrial
@@ -14,10 +15,15 @@ from daskhpo.core.events import Launched, Record, Reported
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointRef, Metrics, ScheduleSegment, Status, TrialId
 from daskhpo.engine.session import read_manifest, study_records
+from daskhpo.plots import views
+from daskhpo.plots.report import About, best_table, report_html
+from daskhpo.plots.tables import StudyTables
+from daskhpo.results.about import about_study, has_manifest
 from daskhpo.results.columns import config_columns, metric_columns
 from daskhpo.results.curve_frame import curve_frame
 from daskhpo.results.lineage import Generation, Lineage
 from daskhpo.results.progress import StudyProgress, TrialRecord
+from daskhpo.results.recorder import Recorder
 from daskhpo.results.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -39,6 +45,7 @@ class Result:
         self.path = path
         self.objective = objective
         self._progress = StudyProgress(objective)
+        self._recorder = Recorder(self._progress)
         self._trial: list[int] = []
         self._attempt: list[int] = []
         self._resource: list[int] = []
@@ -54,6 +61,7 @@ class Result:
     def apply(self, record: Record) -> None:
         """Process the next record of the study."""
         self._progress.apply(record)
+        self._recorder.apply(record)
         if not isinstance(record, Reported):
             self._lineage.apply(record)
             if isinstance(record, Launched):
@@ -241,6 +249,71 @@ class Result:
         return curve_frame(
             self._frame(), self._launched, self._lineage.generations, self._progress.trials
         )
+
+    # -- to look at ------------------------------------------------------------------------------
+
+    def tables(self) -> StudyTables:
+        """Return the study as columns, for plots of your own."""
+        tables = self._recorder.tables
+        if self.path is not None and not tables.facts.name and has_manifest(self.path):
+            self._recorder.describe(self.path.name, read_manifest(self.path), self.path)
+        return tables
+
+    def to_html(self, path: str | Path) -> None:
+        """Write the report: one HTML file with all plots, which opens without a network.
+
+        Raises
+        ------
+        ImportError : Bokeh is not installed.
+        OSError : the file cannot be written.
+        """
+        path = check_path("path", path)
+        known = self.path is not None and has_manifest(self.path)
+        about = about_study(self.path) if known and self.path is not None else About()
+        write_file(path, report_html(self.tables(), about))
+
+    def plot_best(self) -> Any:
+        """Return a Bokeh figure of the best value so far, over all trials."""
+        return views.single("study", "best", self.tables())
+
+    def plot_curves(self) -> Any:
+        """Return a Bokeh figure of the learning curves."""
+        return views.single("study", "curves", self.tables())
+
+    def plot_rungs(self) -> Any:
+        """Return a Bokeh figure of how many trials each rung judged, and how many went on."""
+        return views.single("study", "rungs", self.tables())
+
+    def plot_parallel(self) -> Any:
+        """Return a Bokeh figure of parallel coordinates, with a brush on each axis."""
+        return views.single("space", "parallel", self.tables())
+
+    def plot_slices(self) -> Any:
+        """Return Bokeh figures of each hyperparameter against the metric."""
+        return views.single("space", "slices", self.tables())
+
+    def plot_importance(self) -> Any:
+        """Return a Bokeh figure of which hyperparameters matter, and how sure that is."""
+        return views.single("space", "importance", self.tables())
+
+    def plot_map(self) -> Any:
+        """Return a Bokeh figure of the predicted rank over two hyperparameters."""
+        return views.single("space", "map", self.tables())
+
+    def plot_timeline(self) -> Any:
+        """Return a Bokeh figure of what each slot did, and when."""
+        return views.single("use", "timeline", self.tables())
+
+    def plot_population(self) -> Any:
+        """Return Bokeh figures of a population: schedules, lineage, diversity."""
+        return views.single("population", None, self.tables())
+
+    def _repr_html_(self) -> str:
+        """Return the result as a notebook shows it: the verdict, and the best trials."""
+        tables = self.tables()
+        return views.header(tables) + best_table(tables)
+
+    # -- inside ----------------------------------------------------------------------------------
 
     def _frame(self) -> pd.DataFrame:
         """Return all reports as they arrived."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import secrets
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any, Unpack, get_args
 
 from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.console import ConsoleProgress
+from daskhpo.callbacks.notebook import NotebookProgress, is_notebook
 from daskhpo.checkpoints import open_store
 from daskhpo.cluster.jobs import is_over
 from daskhpo.core.arguments import (
@@ -45,6 +47,7 @@ from daskhpo.engine.session import (
 from daskhpo.executors import thread
 from daskhpo.executors.dask import handle
 from daskhpo.executors.dask.handle import StudyHandle
+from daskhpo.plots.look import table
 from daskhpo.remote.attach import AttachedStudy, attach
 from daskhpo.remote.script import controller_script
 from daskhpo.remote.submission import JobDirectory, Submission
@@ -149,6 +152,19 @@ class Study:
 
     def __repr__(self) -> str:
         return f"Study({self.name!r}, {self.problem.scheduler!r}, {self.problem.searcher!r})"
+
+    def _repr_html_(self) -> str:
+        """Return the study as a notebook shows it: its definition, and what it has found."""
+        problem = self.problem
+        found = self.result() if self.path.exists() else None
+        rows = [
+            ("metric", f"{problem.objective.metric} ({problem.objective.mode})"),
+            ("scheduler", repr(problem.scheduler)),
+            ("searcher", repr(problem.searcher)),
+            *((name, repr(domain)) for name, domain in problem.space.items()),
+        ]
+        shown = f"<b>Study {html.escape(self.name)}</b>" + table(("", ""), rows)
+        return shown if found is None else shown + found._repr_html_()
 
     @property
     def path(self) -> Path:
@@ -497,4 +513,6 @@ def _followers(callbacks: Sequence[Callback], progress: bool) -> list[Callback]:
     given = check_list("callbacks", callbacks, of="Callback objects")
     for number, callback in enumerate(given):
         check_kind(f"callbacks[{number}]", callback, Callback, "a Callback")
-    return [ConsoleProgress(), *given] if check_bool("progress", progress) else given
+    if not check_bool("progress", progress):
+        return given
+    return [NotebookProgress() if is_notebook() else ConsoleProgress(), *given]

@@ -20,6 +20,7 @@ from daskhpo.cluster.network import ssh_tunnel
 from daskhpo.core.arguments import check_text, shown
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.tracebacks import BriefInterrupt
+from daskhpo.dashboard.server import page_of
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
@@ -58,6 +59,10 @@ class StudyHandle:
     def __repr__(self) -> str:
         return f"StudyHandle({self.directory.name!r}{', ended' if self._closed else ''})"
 
+    def _repr_html_(self) -> str:
+        """Return the study as a notebook shows it: where it stands now."""
+        return self._result()._repr_html_()
+
     def wait(self) -> Result:
         """Wait for the end.
 
@@ -82,6 +87,9 @@ class StudyHandle:
                 self._close()
         if (error := self._remote.error) is not None:
             raise error
+        return self._result()
+
+    def _result(self) -> Result:
         return Result(study_records(self.directory), self._objective, self.directory)
 
     def stop(self, reason: str = "stopped by the user") -> None:
@@ -245,23 +253,24 @@ def start(
             problem.objective,
             options.limits,
             repr(problem.scheduler),
-            _dashboard(client, scheduler),
+            _dashboard(client, scheduler, directory),
             source,
         )
         follower = JournalFollower(info, callbacks)
         return StudyHandle(directory, problem, remote, follower, stack.pop_all())
 
 
-def _dashboard(client: Any, scheduler: Any) -> str | None:
-    """Return the dashboard's address, with an SSH tunnel if it is open only locally."""
+def _dashboard(client: Any, scheduler: Any, directory: Path) -> str | None:
+    """Return the address of the study's page, with an SSH tunnel if it is open only locally."""
     if "dashboard" not in client.scheduler_info().get("services", {}):
         return None
+    page = page_of(directory)
     server = getattr(scheduler, "http_server", None)  # None if the scheduler is in another process
     if server is None or server.address != "127.0.0.1" or "://127.0.0.1:" in scheduler.address:
-        return str(client.dashboard_link)
+        return str(client.dashboard_link).removesuffix("status") + page
     host = socket.gethostname()
     tunnel = ssh_tunnel(host, server.port, host)
-    return f"http://localhost:8787/status, after `{tunnel}` on your own machine"
+    return f"http://localhost:8787/{page}, after `{tunnel}` on your own machine"
 
 
 def _pickled(trainable: Any) -> bytes:

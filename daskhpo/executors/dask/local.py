@@ -13,6 +13,7 @@ from typing import Any
 from daskhpo.cluster.gpus import NO_SOURCE, Gpus, visible_gpus
 from daskhpo.core.errors import NoSuitableWorkers
 from daskhpo.core.resource_names import hint
+from daskhpo.dashboard.server import announce
 from daskhpo.executors.dask.interrupts import completed
 from daskhpo.executors.dask.main_module import check_main_guard, hidden_main
 from daskhpo.executors.dask.threads import THREAD_VARIABLES
@@ -47,6 +48,7 @@ def local_cluster(
         name something else.
     """
     check_main_guard()
+    announce()
     variables_of_slots = [
         {**variables, **share} for share in _shares_of_slots(resources, max_concurrent)
     ]

@@ -16,6 +16,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 from daskhpo.cluster.jobs import is_over
 from daskhpo.core.errors import StudyFailed
+from daskhpo.dashboard.server import show_study
 from daskhpo.engine.coordinator import Coordinator, Problem
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
@@ -113,6 +114,7 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
         self._leases = LeaseManager(scheduler, self._client, lease_spec, self._inbox)
         self._server = Server(self._inbox, self._leases, self._outcome, self.stop)
         scheduler.handlers[self.name] = self._server.serve
+        show_study(scheduler, spec.directory, spec.problem.objective)
         executor = DaskExecutor(
             self._inbox, self._leases, spec.store.delete, self._session.began_at
         )

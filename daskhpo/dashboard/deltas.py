@@ -1,0 +1,155 @@
+"""What a browser holds of some columns, and the smallest message that brings it up to date."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from daskhpo.plots.data import Columns
+
+BUDGET = 40_000  # bytes of cells in one message; what is beyond waits for the next
+CELL_BYTES = 12  # of one number, about
+ROW_BYTES = 16  # beside the cells
+
+
+@dataclass
+class Delta:
+    """Changes of columns: cells by row, then new rows; or everything anew.
+
+    Attributes
+    ----------
+    replace : all columns, or None.
+    patch : by column: pairs of a row and its new value.
+    append : by column: the values of new rows.
+    is_cut : True: there are more changes, for the next message.
+    """
+
+    replace: Columns | None = None
+    patch: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
+    append: Columns = field(default_factory=dict)
+    is_cut: bool = False
+
+    def __bool__(self) -> bool:
+        return self.replace is not None or bool(self.patch) or bool(self.append)
+
+
+class SentColumns:
+    """The columns that a browser holds.
+
+    A row keeps its place. One that left is replaced by a new one, so that a selection by place
+    stays right for the rows that stay.
+
+    Parameters
+    ----------
+    columns : as they were sent first.
+    key : column that identifies a row; None: its place does.
+    """
+
+    def __init__(self, columns: Columns, key: str | None = None) -> None:
+        self._key = key
+        self._hold(columns)
+
+    def _hold(self, columns: Columns) -> None:
+        self._columns = {name: _own(values) for name, values in columns.items()}
+        self._set_places()
+
+    def _set_places(self) -> None:
+        keys = self._columns[self._key] if self._key else ()
+        self._place = {key: place for place, key in enumerate(_as_list(keys))}
+
+    def update(self, new: Columns) -> Delta:
+        """Return the changes towards new columns, which the browser is then said to hold.
+
+        What is beyond the budget of one message is left for the next call.
+        """
+        n_old, n_new = _n_rows(self._columns), _n_rows(new)
+        if new.keys() != self._columns.keys() or n_new < n_old or (n_old == 0 < n_new):
+            self._hold(new)
+            return Delta(replace=new)
+        if self._key is not None:
+            order = self._order(_as_list(new[self._key]), n_old)
+            new = {name: _taken(values, order) for name, values in new.items()}
+        return self._difference(new, n_old, n_new)
+
+    def _order(self, keys: list[Any], n_old: int) -> list[int]:
+        """Return which new row goes to each place: old rows keep theirs, new ones fill gaps."""
+        row_of = {key: row for row, key in enumerate(keys)}
+        order = [-1] * n_old
+        for key, place in self._place.items():
+            order[place] = row_of.pop(key, -1)
+        fresh = iter(row_of.values())
+        for place, row in enumerate(order):
+            if row < 0:
+                order[place] = next(fresh)  # there are enough: no fewer rows than before
+        return [*order, *fresh]
+
+    def _difference(self, new: Columns, n_old: int, n_new: int) -> Delta:
+        delta, n_bytes = Delta(), 0
+        changed: dict[int, list[str]] = {}
+        for name, old in self._columns.items():
+            for place in _changed(old, new[name][:n_old]):
+                changed.setdefault(place, []).append(name)
+        for place, names in changed.items():  # row by row: none is half new
+            n_bytes += ROW_BYTES + sum(_size(new[name][place]) for name in names)
+            if n_bytes > BUDGET and delta.patch:
+                delta.is_cut = True
+                break
+            for name in names:
+                value = new[name][place]
+                delta.patch.setdefault(name, []).append((place, value))
+                self._columns[name][place] = value
+        n_end = n_old
+        while n_end < n_new and n_bytes <= BUDGET:
+            n_bytes += ROW_BYTES + sum(_size(values[n_end]) for values in new.values())
+            n_end += 1
+        delta.is_cut |= n_end < n_new
+        if n_end > n_old:
+            for name, values in new.items():
+                delta.append[name] = values[n_old:n_end]
+                self._columns[name] = _joined(self._columns[name], values[n_old:n_end])
+        if self._key is not None and delta:
+            self._set_places()
+        return delta
+
+
+def _n_rows(columns: Columns) -> int:
+    return len(next(iter(columns.values()))) if columns else 0
+
+
+def _own(values: Any) -> Any:
+    return values.copy() if isinstance(values, np.ndarray) else list(values)
+
+
+def _as_list(values: Any) -> list[Any]:
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)
+
+
+def _taken(values: Any, order: list[int]) -> Any:
+    return values[order] if isinstance(values, np.ndarray) else [values[row] for row in order]
+
+
+def _joined(old: Any, more: Any) -> Any:
+    if isinstance(old, np.ndarray):
+        return np.concatenate([old, more])
+    return [*old, *more]
+
+
+def _changed(old: Any, new: Any) -> list[int]:
+    """Return the places at which two columns differ; NaN is like NaN."""
+    if isinstance(old, np.ndarray) and isinstance(new, np.ndarray):
+        same = (old == new) | ((old != old) & (new != new))
+        places: list[int] = np.flatnonzero(~same).tolist()
+        return places
+    if len(old) and isinstance(old[0], np.ndarray):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [i for i, (a, b) in pairs if a is not b and a.tobytes() != b.tobytes()]
+    pairs = enumerate(zip(old, new, strict=True))
+    return [i for i, (a, b) in pairs if a is not b and a != b and (a == a or b == b)]
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, np.ndarray):
+        return int(value.size) * CELL_BYTES
+    return len(value) + 4 if isinstance(value, str) else CELL_BYTES

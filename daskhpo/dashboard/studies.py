@@ -1,0 +1,106 @@
+"""The studies of a cluster as its pages see them: read from their journals while someone looks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+from daskhpo.core.objective import Objective
+from daskhpo.engine.journal import JournalTail
+from daskhpo.engine.session import read_manifest
+from daskhpo.plots.importance import Importance, importance
+from daskhpo.plots.tables import StudyTables
+from daskhpo.results.progress import StudyProgress
+from daskhpo.results.recorder import Recorder
+
+logger = logging.getLogger("daskhpo")
+
+SLICE_SECONDS = 0.02  # of reading, before other threads get their turn
+SHARE = 0.02  # of a core that watching may take, once a study's past has been read
+FIT_SECONDS = 30.0  # least time between two forests
+
+
+class WatchedStudy:
+    """A study whose journal is read when someone looks at it.
+
+    Parameters
+    ----------
+    name : as the selector shows it.
+    directory : the study's directory.
+
+    Attributes
+    ----------
+    lock : to be held while its tables are used in another thread than the one that reads.
+    """
+
+    def __init__(self, name: str, directory: Path, objective: Objective) -> None:
+        self.name, self.directory = name, directory
+        self.lock = threading.Lock()
+        self._progress = StudyProgress(objective, keep_ended=False)
+        self._recorder = Recorder(self._progress)
+        self._tail = JournalTail(directory / "journal.jsonl")
+        self._is_described = self._is_damaged = False
+        self._importance = Importance(problem="It is being computed.")
+        self._fit_at = 0.0
+        self._n_fitted = -1
+
+    @property
+    def tables(self) -> StudyTables:
+        """What was read so far."""
+        return self._recorder.tables
+
+    @property
+    def version(self) -> int:
+        """A number that grows whenever something was read."""
+        return self._tail.n_bytes
+
+    def read(self) -> bool:
+        """Read new records for at most `SLICE_SECONDS`; return True if there are more."""
+        if self._is_damaged:
+            return False
+        until = time.perf_counter() + SLICE_SECONDS
+        with self.lock:
+            if not self._is_described and (self.directory / "study.json").exists():
+                self._is_described = True
+                self._recorder.describe(self.name, read_manifest(self.directory), self.directory)
+            try:
+                for number, record in enumerate(self._tail.new_records()):
+                    self._progress.apply(record)
+                    self._recorder.apply(record)
+                    if number % 16 == 15 and time.perf_counter() > until:
+                        return True
+            except Exception:
+                self._is_damaged = True
+                logger.exception("%s cannot be read; its pages show no more", self._tail.path)
+        return False
+
+    def importance(self) -> Importance:
+        """Return the importance of hyperparameters, which may be somewhat old."""
+        now = time.monotonic()
+        if now < self._fit_at or self.version == self._n_fitted:
+            return self._importance
+        self._n_fitted = self.version
+        self._importance = importance(self.tables)
+        took = time.monotonic() - now
+        self._fit_at = now + max(FIT_SECONDS, took / SHARE)
+        return self._importance
+
+
+class Pace:
+    """How long to pause, so that work takes no more than `SHARE` of a core.
+
+    Attributes
+    ----------
+    busy : seconds of work so far.
+    """
+
+    def __init__(self, least: float, most: float) -> None:
+        self._least, self._most = least, most
+        self.busy = 0.0
+
+    def pause(self, worked: float) -> float:
+        """Return the seconds to pause after some seconds of work."""
+        self.busy += worked
+        return min(max(self._least, worked / SHARE - worked), self._most)

@@ -1,0 +1,1 @@
+"""What is seen of a study: columns, the data of each plot, figures, the report."""

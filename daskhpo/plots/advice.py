@@ -1,0 +1,168 @@
+"""What an expert would say of a study, with the evidence from its own data."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from daskhpo.core.domains import Integer, Real
+from daskhpo.core.types import Status
+from daskhpo.plots.data import clock, is_log, places_on_axis, rungs
+from daskhpo.plots.sampling import best_first
+from daskhpo.plots.tables import STATES, StudyTables
+from daskhpo.plots.use import idle_at_the_end
+
+LOW_CORRELATION = 0.4
+MIN_PAIRS = 10
+IDLE_SHARE = 0.1
+SEARCH_SHARE = 0.02
+EDGE = 0.05  # of an axis: "at its bound"
+MIN_REPORTED = 20
+_OUT_OF_MEMORY = ("out of memory", "outofmemory", "memoryerror", "oom")
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One piece of advice.
+
+    Attributes
+    ----------
+    finding : what is the case, in a few words.
+    evidence : the numbers behind it.
+    action : what to do, with the line to paste.
+    """
+
+    finding: str
+    evidence: str
+    action: str
+
+
+def advice(tables: StudyTables) -> list[Advice]:
+    """Return all advice that the study's data support; none: nothing is amiss."""
+    found = [*_early_ranks(tables), *_bounds(tables), *_idle(tables), *_failures(tables)]
+    return [*found, *_searcher(tables)]
+
+
+def _early_ranks(tables: StudyTables) -> Iterator[Advice]:
+    rows = rungs(tables)
+    known = [
+        (rung, correlation, n)
+        for rung, correlation, n in zip(
+            rows["rung"], rows["correlation"], rows["n_pairs"], strict=True
+        )
+        if n >= MIN_PAIRS and not math.isnan(correlation)
+    ]
+    if not known or known[0][1] >= LOW_CORRELATION:
+        return
+    rung, correlation, n = known[0]
+    later = [row for row in known[1:] if row[1] >= LOW_CORRELATION]
+    evidence = (
+        f"Over the {n} trials that reached the last rung, the ranks at {rung} and there correlate "
+        f"by {correlation:.2f} (Spearman). These are survivors only, which lowers it."
+    )
+    if later:
+        evidence += f" At {later[0][0]} it is {later[0][1]:.2f}."
+    target = later[0][0] if later else known[-1][0]
+    yield Advice(
+        "Early ranks do not tell the end",
+        evidence,
+        f"Compare later: `grace_period={target}`. `daskhpo replay {tables.facts.path}` shows what "
+        "other schedulers would have cost on these curves.",
+    )
+
+
+def _bounds(tables: StudyTables) -> Iterator[Advice]:
+    losses = np.array(tables.best)
+    n_reported = int(np.isfinite(losses).sum())
+    if n_reported < MIN_REPORTED:
+        return
+    best = best_first(losses, max(5, n_reported // 20))
+    for name in tables.names():
+        domain = tables.facts.space.get(name)
+        if not isinstance(domain, Real | Integer):
+            continue
+        log = is_log(tables, name)
+        places = places_on_axis(tables, name)[best]
+        for side, at_bound in (("lower", places <= EDGE), ("upper", places >= 1 - EDGE)):
+            n, middle = int(at_bound.sum()), len(best)
+            if not at_bound[0] or n < max(3, 0.4 * middle):
+                continue
+            low, high = float(domain.low), float(domain.high)
+            factor = 10.0 if log else 1.0
+            if side == "lower":
+                low = low / factor if log else low - (high - low) / 2
+            else:
+                high = high * factor if log else high + (high - low) / 2
+            kind = "Integer" if isinstance(domain, Integer) else "Real"
+            ends = (
+                f"{low:.3g}, {high:.3g}"
+                if kind == "Real"
+                else f"{max(math.floor(low), 1 if log else math.floor(low))}, {math.ceil(high)}"
+            )
+            yield Advice(
+                f"The best values of {name} lie at its {side} bound",
+                f"{n} of the {middle} best trials, the best one included, lie within "
+                f"{EDGE:.0%} of {domain.low if side == 'lower' else domain.high} (the axis "
+                f"{'is logarithmic' if log else 'is linear'}); by chance it would be "
+                f"{max(1, round(EDGE * middle))}.",
+                f'Widen it in a new study: `"{name}": {kind}({ends}{", log=True" if log else ""})`',
+            )
+
+
+def _idle(tables: StudyTables) -> Iterator[Advice]:
+    facts = tables.facts
+    if facts.slot_seconds <= 0 or facts.idle_seconds < IDLE_SHARE * facts.slot_seconds:
+        return
+    share = facts.idle_seconds / facts.slot_seconds
+    at_end = min(idle_at_the_end(tables), facts.idle_seconds)
+    evidence = (
+        f"{clock(facts.idle_seconds)} of {clock(facts.slot_seconds)} in slots had no trial; "
+        f"{clock(at_end)} of it after the last trial had begun, when nothing was left to start."
+    )
+    action = (
+        "Give a time budget, or more trials: the last ones leave the other slots empty."
+        if at_end > facts.idle_seconds / 2
+        else f"Use fewer workers than {facts.n_slots}, or a scheduler that never waits, such as "
+        f"ASHA. `daskhpo cost {facts.path}` shows the parts."
+    )
+    yield Advice(f"Slots were idle for {share:.0%} of their time", evidence, action)
+
+
+def _failures(tables: StudyTables) -> Iterator[Advice]:
+    failed = np.flatnonzero(np.array(tables.status) == STATES.index(Status.FAILED)).tolist()
+    if not failed:
+        return
+    reasons = Counter(tables.reasons.get(trial, "") or "unknown" for trial in failed)
+    texts = [tables.reasons.get(trial, "") + tables.errors.get(trial, "") for trial in failed]
+    n_memory = sum(any(word in text.lower() for word in _OUT_OF_MEMORY) for text in texts)
+    reason, n = reasons.most_common(1)[0]
+    yield Advice(
+        f"{len(failed)} of {tables.n_trials} trials failed",
+        f"{n} of them: {reason}",
+        f"See one: `daskhpo status {tables.facts.path} {failed[-1]}`. After the mistake is mended: "
+        f"`daskhpo retry {tables.facts.path}`.",
+    )
+    if n_memory >= 2:
+        yield Advice(
+            f"{n_memory} trials ran out of memory",
+            f"{n_memory} of {len(failed)} failures name it.",
+            "Give each trial more, or bound what grows (batch size, width) in the space; "
+            "how-to/out-of-memory.md says how.",
+        )
+
+
+def _searcher(tables: StudyTables) -> Iterator[Advice]:
+    facts = tables.facts
+    if facts.slot_seconds <= 0 or facts.search_seconds < SEARCH_SHARE * facts.slot_seconds:
+        return
+    share = facts.search_seconds / facts.slot_seconds
+    yield Advice(
+        f"The searcher cost {share:.0%} of the slots' time",
+        f"{clock(facts.search_seconds)} of {clock(facts.slot_seconds)} in slots waited for a "
+        "suggestion.",
+        "Take a quicker searcher, or trials that last longer.",
+    )

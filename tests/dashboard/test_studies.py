@@ -1,0 +1,72 @@
+"""A study is read from its journal in parts, and pages cost little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from daskhpo.core.objective import Objective
+from daskhpo.dashboard import studies
+from daskhpo.dashboard.studies import Pace, WatchedStudy
+from tests.plots.made import write_study
+
+
+def watched(directory: Path) -> WatchedStudy:
+    return WatchedStudy(directory.name, directory, Objective("error"))
+
+
+def read_all(study: WatchedStudy) -> None:
+    while study.read():
+        pass
+
+
+def test_a_journal_is_read_on_from_where_it_ended(tmp_path: Path) -> None:
+    rest = write_study(tmp_path, num_trials=50, share=0.4)
+    study = watched(tmp_path)
+    read_all(study)
+    before = study.version
+    assert 0 < study.tables.n_trials < 50
+    with (tmp_path / "journal.jsonl").open("a") as file:
+        file.write("".join(f"{line}\n" for line in rest)[:-5])  # the last line is not complete
+    read_all(study)
+    assert study.tables.n_trials == 50
+    assert study.version > before
+    assert study.tables.facts.space["lr"].log  # type: ignore[attr-defined]
+
+
+def test_a_long_past_is_read_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies, "SLICE_SECONDS", 0.0)
+    write_study(tmp_path, num_trials=30)
+    study = watched(tmp_path)
+    assert study.read()
+    n_slices = 1
+    while study.read():
+        n_slices += 1
+    assert n_slices > 3
+    assert study.tables.n_trials == 30
+
+
+def test_a_study_that_has_not_begun_shows_nothing(tmp_path: Path) -> None:
+    study = watched(tmp_path)
+    assert not study.read()
+    assert study.tables.n_trials == 0
+
+
+def test_a_damaged_journal_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_study(tmp_path, num_trials=5)
+    with (tmp_path / "journal.jsonl").open("a") as file:
+        file.write('{"record":"nonsense"}\n')
+    study = watched(tmp_path)
+    read_all(study)
+    read_all(study)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert study.tables.n_trials == 5
+
+
+def test_work_takes_its_share_of_a_core_at_most() -> None:
+    pace = Pace(0.5, 100.0)
+    for worked in (0.001, 0.1, 1.0):
+        pause = pace.pause(worked)
+        assert worked / (worked + pause) <= studies.SHARE + 1e-9
+    assert pace.pause(0.0) == 0.5
