@@ -14,11 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-
-try:
-    from benchmarks.showing import about, load, table
-except ImportError:
-    from showing import about, load, table
+from showing import about, load, table
 
 from daskhpo.core.domains import Categorical, Real
 from daskhpo.core.objective import Objective
@@ -213,9 +209,7 @@ def main() -> None:
         )
         print("## One page open\n")
         rows = []
-        with LocalCluster(
-            n_workers=0, processes=False, dashboard_address="127.0.0.1:0"
-        ) as cluster:
+        with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster:
             for kind in PAGES:
                 rows.append(watch_page(kind.path, lines, begin, options.seconds, cluster))
             cpu = time.process_time()

@@ -735,6 +735,7 @@ DOORS = [
         )
         for name, rows in (
             ("best_trials", {"k": COUNTS}),
+            ("to_html", {"path": (["nowhere/report.html"], [None, *NO_PATHS])}),
             ("top_k_curve", {"k": COUNTS}),
             ("time_to_solution", {"target": ([1, -2.5], [None, *NO_NUMBERS])}),
         )

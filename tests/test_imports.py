@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "cli": {
         *("_version", "core", "atomic_files", "checkpoints", "cluster", "engine", "results"),
-        *("callbacks", "plots"),
+        *("callbacks", "plots", "dashboard"),
         *("remote", "executors", "study", "simulation"),
     },
     "__init__": {"_version", "_lazy", "trainable", "engine", "results", "recommendation", "study"},

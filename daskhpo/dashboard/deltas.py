@@ -1,4 +1,4 @@
-"""What a browser holds of some columns, and the smallest message that brings it up to date."""
+"""Columns that a browser holds, and the messages that bring them up to date."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROW_BYTES = 16  # beside the cells
 
 @dataclass
 class Delta:
-    """Changes of columns: cells by row, then new rows; or everything anew.
+    """Changes of columns: cells by row, then new rows; or all again.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class SentColumns:
         return self._difference(new, n_old, n_new)
 
     def _order(self, keys: list[Any], n_old: int) -> list[int]:
-        """Return which new row goes to each place: old rows keep theirs, new ones fill gaps."""
+        """Return which new row goes to each place: old rows keep theirs."""
         row_of = {key: row for row, key in enumerate(keys)}
         order = [-1] * n_old
         for key, place in self._place.items():

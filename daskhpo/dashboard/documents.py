@@ -1,4 +1,4 @@
-"""Open pages: Bokeh documents in browsers, and the thread that keeps them up to date."""
+"""Open pages: Bokeh documents in browsers, and the thread that refreshes them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROW_KEYS = {"trials": "id", "curves": "id", "timeline": "row", "slots": "slot"}
 
 
 class Surroundings(NamedTuple):
-    """What a page shows that is not in a study's journal.
+    """The state of a cluster, as pages show it: not from a study's journal.
 
     Attributes
     ----------
@@ -146,7 +146,7 @@ class OpenPage:
         self._root.children = [*top, layout]
 
     def _report_visibility(self) -> None:
-        """Let the browser say when nobody sees the page: then nothing is sent."""
+        """Let the browser say when the page is not visible: then nothing is sent."""
         from bokeh.models import CustomJS, Toggle
 
         hidden = Toggle(active=False, visible=False)
@@ -191,7 +191,7 @@ class OpenPage:
             self._select.value = name
 
     def _show(self, name: str, new: PageData, deltas: Mapping[str, Delta] | None) -> None:
-        """Show new data; without deltas the page is built anew."""
+        """Show new data; without deltas the page is built again."""
         try:
             self._describe(name)
             if deltas is None or self._page is None:

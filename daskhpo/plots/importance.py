@@ -1,4 +1,4 @@
-"""Which hyperparameters matter: a forest of scikit-learn, and how far it can be trusted."""
+"""Importance of hyperparameters by a forest, and how far it can be trusted."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def importance(tables: StudyTables) -> Importance:
 
 
 def comparable(tables: StudyTables) -> tuple[int, Array, Array]:
-    """Return a resource, and the trials with their losses there; failed ones are the worst."""
+    """Return a resource, and trials with their losses there; failed: the worst."""
     owner, resource = np.array(tables.unit_trial), np.array(tables.unit_resource)
     loss = np.array(tables.unit_loss)
     failed = np.flatnonzero(np.array(tables.status) == _FAILED)
@@ -136,14 +136,14 @@ def comparable(tables: StudyTables) -> tuple[int, Array, Array]:
 
 
 def encoded(tables: StudyTables, names: list[str], numbers: Array) -> Array:
-    """Return configurations on the unit scale of each hyperparameter; -1: it is missing."""
+    """Return configurations on the unit scale of each name; -1: it is missing."""
     columns = [places_on_axis(tables, name)[numbers] for name in names]
     points: Array = np.nan_to_num(np.array(columns).T, nan=-1.0)
     return points
 
 
 def _permuted(forest: Any, points: Array, target: Array) -> tuple[Array, Array]:
-    """Return the loss of accuracy when one column is shuffled, a tree at a time, and its spread."""
+    """Return the loss of accuracy when one column is shuffled, and its spread."""
     generator = np.random.default_rng(0)
     some = thinned(len(points), 400)
     points, target = points[some], target[some]
@@ -161,7 +161,7 @@ def _permuted(forest: Any, points: Array, target: Array) -> tuple[Array, Array]:
 
 
 def prediction_map(found: Importance, first: str, second: str) -> Array:
-    """Return the predicted rank over two hyperparameters, 0 the best: rows are ``second``.
+    """Return the predicted rank over two names, 0 the best; rows: the second.
 
     The others are averaged over the trials (a partial dependence).
 
@@ -181,7 +181,7 @@ def prediction_map(found: Importance, first: str, second: str) -> Array:
 
 
 def deciles(tables: StudyTables, name: str) -> Columns:
-    """Return the middle half of the values in each tenth of one hyperparameter's trials."""
+    """Return the middle half of the values in each tenth of the trials by one name."""
     results = tables.value(np.array(tables.best))
     places = encoded(tables, [name], np.arange(tables.n_trials))[:, 0]
     order = np.flatnonzero((places >= 0) & np.isfinite(results))

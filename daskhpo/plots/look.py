@@ -1,4 +1,4 @@
-"""How all plots look: colours, markers, figures with a title, a help text and a note."""
+"""Looks of all plots: colours, markers, headings, help texts, notes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ h1 { font-size: 18px; margin: 0 0 2px 0; }
 
 
 def styled(curves: Columns) -> Columns:
-    """Add colour, dash, width, opacity and the last point to curves: the best are thick."""
+    """Add colour, dash, width, opacity and last point to curves; the best are thick."""
     states, rank = curves["state"], curves["rank"]
     return curves | {
         "end_x": [float(xs[-1]) for xs in curves["xs"]],
@@ -89,7 +89,7 @@ def source(columns: Columns) -> Any:
 
 
 def sent(columns: Columns) -> Columns:
-    """Return columns as they are sent: rows that are arrays as lists, which take less room."""
+    """Return columns as they are sent: arrays in rows as lists, which are smaller."""
     return {
         name: [row.tolist() for row in values] if _has_arrays(values) else values
         for name, values in columns.items()

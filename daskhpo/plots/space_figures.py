@@ -1,4 +1,4 @@
-"""Figures of the page *Hyperparameters*: parallel coordinates, slices, importance, maps."""
+"""Figures of the page *Hyperparameters*: parallel axes, slices, importance, map."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def slices_panel(
     mapper: Any,
     y_type: str,
 ) -> Panel:
-    """Return each hyperparameter against the metric, with the middle half of each tenth."""
+    """Return each hyperparameter against the metric, with its medians."""
     from bokeh.layouts import grid
     from bokeh.models import ColorBar, FixedTicker, HoverTool
     from bokeh.transform import factor_mark
@@ -219,7 +219,7 @@ def slices_panel(
 
 
 def importance_panel(bars: Any, names: list[str]) -> Panel:
-    """Return the importance of each hyperparameter, with the spread over the forest's trees."""
+    """Return the importance of each hyperparameter, with its spread over trees."""
     from bokeh.models import FactorRange, NumeralTickFormatter, Whisker
 
     figure = new_figure(
@@ -250,7 +250,7 @@ def importance_panel(bars: Any, names: list[str]) -> Panel:
 def map_panel(
     maps: Columns, trials: Any, ticks: Mapping[str, Ticks], metric: str
 ) -> tuple[Panel, Any]:
-    """Return the forest's prediction over two hyperparameters; and the source of its images."""
+    """Return the prediction over two hyperparameters; and the source of its images."""
     from bokeh.models import (
         ColorBar,
         ColumnDataSource,

@@ -212,7 +212,7 @@ def curves_panel(curves: Any, bands: Any, metric: str) -> Panel:
 
 
 def rung_panel(rungs: Any, names: list[str], table: Any) -> Panel:
-    """Return how many trials were judged at each rung, and how many went on."""
+    """Return how many trials were judged at each rung, and how many continued."""
     from bokeh.models import FactorRange, HoverTool, NumeralTickFormatter
     from bokeh.transform import dodge
 
@@ -238,7 +238,7 @@ def rung_panel(rungs: Any, names: list[str], table: Any) -> Panel:
         hatch_pattern="/",
         hatch_color="white",
         hatch_alpha=0.5,
-        legend_label="went on",
+        legend_label="continued",
     )
     figure.y_range.start = 0
     figure.yaxis.formatter = NumeralTickFormatter(format="0a")
@@ -246,8 +246,8 @@ def rung_panel(rungs: Any, names: list[str], table: Any) -> Panel:
     tips = [
         ("rung", "@rung"),
         ("judged", "@judged"),
-        ("went on", "@advanced"),
-        ("worst value that went on", "@cut_off"),
+        ("continued", "@advanced"),
+        ("worst value that continued", "@cut_off"),
         ("rank correlation with the last rung", "@correlation{0.00} (n = @n_pairs)"),
     ]
     figure.add_tools(HoverTool(renderers=[judged], tooltips=tips))
@@ -339,4 +339,4 @@ def rung_rows(rungs: Columns) -> list[list[str]]:
     return rows
 
 
-RUNG_HEAD = ("rung", "judged", "went on", "worst that did", "rank correlation with the last")
+RUNG_HEAD = ("rung", "judged", "continued", "worst that did", "rank correlation with the last")

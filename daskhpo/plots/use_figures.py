@@ -1,4 +1,4 @@
-"""Figures of the page *Workers and cost*: the slots' timeline, and what their time was for."""
+"""Figures of the page *Workers and cost*: timeline, and time by purpose."""
 
 from __future__ import annotations
 

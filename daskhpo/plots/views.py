@@ -1,4 +1,4 @@
-"""Pages: the data of all their plots, and their figures; for the dashboard and for the report.
+"""Pages: the data of their plots, and their figures; also for the report.
 
 ``..._data`` needs no Bokeh. It can run in another thread; its result is then given to a page that
 ``build_...`` made, see :meth:`Page.update`.
@@ -40,7 +40,7 @@ class PageData:
 
     Attributes
     ----------
-    key : what decides which figures there are; if it changes, the page is built anew.
+    key : what decides which figures there are; if it changes, the page is built again.
     sources : columns by kind.
     notes : of each panel the line beside its heading, and whether there is something to see.
     factors : names along categorical axes.
@@ -94,7 +94,7 @@ Sources = dict[str, Any]
 
 
 def make_sources(new: PageData, there: Sources | None = None) -> Sources:
-    """Return a Bokeh source for each kind; those that are there already are used again."""
+    """Return a Bokeh source for each kind; existing ones are used again."""
     there = {} if there is None else there
     for kind, columns in new.sources.items():
         if kind not in there:
@@ -297,7 +297,7 @@ def _runs(tables: StudyTables) -> bool:
 
 
 def space_data(tables: StudyTables, found: Importance) -> PageData:
-    """Return what the page *Hyperparameters* shows; ``found``: of `importance`, maybe older."""
+    """Return what the page *Hyperparameters* shows; ``found``: of `importance`."""
     trials = data.trials(tables, parts=("axes",))
     names = tables.names()[:MAX_NAMES]
     log = data.value_is_log(tables)
@@ -522,7 +522,7 @@ def trials_data(tables: StudyTables) -> PageData:
 
 
 def build_trials(new: PageData, sources: Sources | None = None) -> Page:
-    """Build the page *Trials*: a table, and beside it two trials compared, and their curves."""
+    """Build the page *Trials*: a table, two trials compared, their curves."""
     from bokeh.layouts import column, row
 
     sources = make_sources(new, sources)
