@@ -171,7 +171,8 @@ def _overview(studies: Sequence[StudyTables], target: float | None) -> str:
 
 
 def _lines(by_label: dict[str, list[StudyTables]], metric: str) -> Any:
-    figure = look.new_figure("Time since the study began [h]", metric, height=420)
+    figure = look.new_figure("Time since the study began", metric, height=420)
+    look.time_axis(figure.xaxis[0])
     for place, (label, found) in enumerate(by_label.items()):
         columns = look.source(over_time(found))
         colour = LINE_COLOURS[place % len(LINE_COLOURS)]
@@ -200,7 +201,8 @@ def _lines(by_label: dict[str, list[StudyTables]], metric: str) -> Any:
 
 
 def _shares(by_label: dict[str, list[StudyTables]], target: float, until: float) -> Any:
-    figure = look.new_figure("Time since the study began [h]", "Share of studies", height=300)
+    figure = look.new_figure("Time since the study began", "Share of studies", height=300)
+    look.time_axis(figure.xaxis[0])
     for place, (label, found) in enumerate(by_label.items()):
         figure.step(
             "hours",

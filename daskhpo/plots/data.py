@@ -68,7 +68,7 @@ def trials(
             columns[f"text:{name}"] = texts
     if "axes" in parts:
         rank = _rank(losses)[numbers]
-        columns["rank"] = rank
+        columns["rank"] = (20 * rank).round() / 20  # its colour: it changes seldom
         columns["tier"] = np.where(rank <= BEST_TIER, "best", "rest").tolist()
         for name in tables.names():
             columns[f"unit:{name}"] = places_on_axis(tables, name)[numbers].round(4)
@@ -217,7 +217,12 @@ def value_ends(tables: StudyTables) -> tuple[float, float]:
     if values.size > 20:  # a diverged trial must not squeeze the others
         cut = np.quantile(values, [0.0, 0.9] if tables.objective.mode == "min" else [0.1, 1.0])
         values = values[(values >= cut[0]) & (values <= cut[1])]
-    return _ends(values)
+    low, high = _ends(values)
+    step = 10.0 ** math.floor(math.log10(high - low))  # round: the axis moves seldom
+    if is_wide := _is_wide(values):
+        step = 10.0 ** math.floor(math.log10(low))
+    low = math.floor(low / step) * step
+    return (low or step if is_wide else low), math.ceil(high / step) * step
 
 
 def _parallel(tables: StudyTables, columns: Columns) -> Columns:

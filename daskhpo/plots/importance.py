@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -204,9 +205,10 @@ def maps(found: Importance, n_names: int = 5) -> Columns:
     if found.problem:
         return columns
     top = [found.names[place] for place in np.argsort(found.share)[::-1][:n_names]]
-    for place, second in enumerate(top):
-        for first in top[:place]:
-            columns["first"].append(first)
-            columns["second"].append(second)
-            columns["image"].append(prediction_map(found, first, second).astype(np.float32))
+    pairs = list(combinations(sorted(top), 2))
+    pairs.sort(key=lambda pair: set(pair) != set(top[:2]))  # the most important two come first
+    for first, second in pairs:
+        columns["first"].append(first)
+        columns["second"].append(second)
+        columns["image"].append(prediction_map(found, first, second).round(2))
     return columns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from daskhpo.plots.look import ACCENT, INK, Panel, flat_legend, new_figure
+from daskhpo.plots.look import ACCENT, INK, Panel, flat_legend, new_figure, time_axis
 
 MEMBER = "#999999"
 
@@ -91,7 +91,8 @@ def lineage_panel(segments: Any, arrows: Any, members: list[int]) -> Panel:
 
 def diversity_figure(spread: Any, name: str, y_type: str) -> Any:
     """Return middle and extremes of one hyperparameter among members, over time."""
-    figure = new_figure("Time since the study began [h]", name, y_axis_type=y_type, height=220)
+    figure = new_figure("Time since the study began", name, y_axis_type=y_type, height=220)
+    time_axis(figure.xaxis[0])
     figure.varea(
         "hours",
         "low",
