@@ -816,6 +816,12 @@ DOORS = [
         )
         for of, make, act, rows in (
             (Result, a_result, "best_trials", {"k": COUNTS}),
+            (
+                Result,
+                a_result,
+                "to_html",
+                {"path": (["nowhere/report.html"], [None, *NO_PATHS])},
+            ),
             (Result, a_result, "top_k_curve", {"k": COUNTS}),
             (Result, a_result, "time_to_solution", {"target": ([1, -2.5], [None, *NO_NUMBERS])}),
             (Result, a_result, "trial", {"trial_id": ([0, np.int64(0)], [None, *NO_INTS])}),

@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "cli": {
         *("_version", "core", "atomic_files", "checkpoints", "cluster", "engine", "results"),
-        *("callbacks", "plots", "interchange", "trial_output"),
+        *("callbacks", "plots", "dashboard", "interchange", "trial_output"),
         *("remote", "executors", "study", "simulation"),
     },
     "__init__": {

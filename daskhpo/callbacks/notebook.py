@@ -40,7 +40,7 @@ def is_notebook() -> bool:
 
 
 class NotebookProgress(Callback):
-    """The state of a study as one output of a notebook's cell, updated every two seconds.
+    """The state of a study as one output of a notebook's cell, updated while it runs.
 
     It shows the trials by state, the best one, and the link to the study's page in the dashboard.
     """

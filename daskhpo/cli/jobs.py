@@ -16,6 +16,7 @@ from daskhpo.cluster.jobs import jobs_named
 from daskhpo.cluster.shell import CommandError
 from daskhpo.cluster.times import slurm_time
 from daskhpo.core.printable import printable, shell_word
+from daskhpo.dashboard.server import page_of
 from daskhpo.remote.script import worker_job_name
 from daskhpo.remote.submission import JobDirectory, Submission, WorkerJobs
 from daskhpo.results.result import Result
@@ -122,7 +123,7 @@ def lines(path: Path, now: RunStatus, num_slots: int) -> list[str]:
     place = folder.address()
     if place is not None and place.job in [job.number for job in now.jobs if not job.is_pending]:
         found.append(f"dashboard {place.tunnel(submission.login)}")
-        found.append("          then open http://127.0.0.1:8787/status")
+        found.append(f"          then open http://localhost:8787/{page_of(path)}")
     return found
 
 

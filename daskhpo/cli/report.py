@@ -1,4 +1,4 @@
-"""The command ``daskhpo report``: one HTML file with all plots of a study, or of several."""
+"""The command ``daskhpo report``: all plots of a study in one file; comparisons."""
 
 from __future__ import annotations
 
@@ -52,8 +52,9 @@ def run(options: argparse.Namespace) -> int:
     else:
         from daskhpo.atomic_files import write_file
         from daskhpo.plots.compare import comparison_html
+        from daskhpo.results.about import check_folder_of
 
-        output = options.output or Path(COMPARISON)
+        output = check_folder_of(options.output or Path(COMPARISON))
         studies = [load_study(path).tables() for path in options.paths]
         write_file(output, comparison_html(studies, options.target))
     show(f"{output} ({size(output.stat().st_size)})")

@@ -1,4 +1,4 @@
-"""What a browser holds of some columns, and the smallest message that brings it up to date."""
+"""Columns that a browser holds, and the messages that bring them up to date."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from daskhpo.plots.data import Columns
 
-BUDGET = 40_000  # bytes of cells in one message; what is beyond waits for the next
+BUDGET = 24_000  # bytes of cells in one message; what is beyond waits for the next
 CELL_BYTES = 12  # of one number, about
 ROW_BYTES = 16  # beside the cells
 
 
 @dataclass
 class Delta:
-    """Changes of columns: cells by row, then new rows; or everything anew.
+    """Changes of columns: cells by row, then new rows; or all again.
 
     Attributes
     ----------
@@ -24,12 +24,14 @@ class Delta:
     patch : by column: pairs of a row and its new value.
     append : by column: the values of new rows.
     is_cut : True: there are more changes, for the next message.
+    n_bytes : size, about.
     """
 
     replace: Columns | None = None
     patch: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
     append: Columns = field(default_factory=dict)
     is_cut: bool = False
+    n_bytes: int = 0
 
     def __bool__(self) -> bool:
         return self.replace is not None or bool(self.patch) or bool(self.append)
@@ -59,7 +61,7 @@ class SentColumns:
         keys = self._columns[self._key] if self._key else ()
         self._place = {key: place for place, key in enumerate(_as_list(keys))}
 
-    def update(self, new: Columns) -> Delta:
+    def update(self, new: Columns, budget: int = BUDGET) -> Delta:
         """Return the changes towards new columns, which the browser is then said to hold.
 
         What is beyond the budget of one message is left for the next call.
@@ -71,10 +73,10 @@ class SentColumns:
         if self._key is not None:
             order = self._order(_as_list(new[self._key]), n_old)
             new = {name: _taken(values, order) for name, values in new.items()}
-        return self._difference(new, n_old, n_new)
+        return self._difference(new, n_old, n_new, budget)
 
     def _order(self, keys: list[Any], n_old: int) -> list[int]:
-        """Return which new row goes to each place: old rows keep theirs, new ones fill gaps."""
+        """Return which new row goes to each place: old rows keep theirs."""
         row_of = {key: row for row, key in enumerate(keys)}
         order = [-1] * n_old
         for key, place in self._place.items():
@@ -85,7 +87,7 @@ class SentColumns:
                 order[place] = next(fresh)  # there are enough: no fewer rows than before
         return [*order, *fresh]
 
-    def _difference(self, new: Columns, n_old: int, n_new: int) -> Delta:
+    def _difference(self, new: Columns, n_old: int, n_new: int, budget: int) -> Delta:
         delta, n_bytes = Delta(), 0
         changed: dict[int, list[str]] = {}
         for name, old in self._columns.items():
@@ -93,7 +95,7 @@ class SentColumns:
                 changed.setdefault(place, []).append(name)
         for place, names in changed.items():  # row by row: none is half new
             n_bytes += ROW_BYTES + sum(_size(new[name][place]) for name in names)
-            if n_bytes > BUDGET and delta.patch:
+            if n_bytes > budget and delta.patch:
                 delta.is_cut = True
                 break
             for name in names:
@@ -101,10 +103,11 @@ class SentColumns:
                 delta.patch.setdefault(name, []).append((place, value))
                 self._columns[name][place] = value
         n_end = n_old
-        while n_end < n_new and n_bytes <= BUDGET:
+        while n_end < n_new and n_bytes <= budget:
             n_bytes += ROW_BYTES + sum(_size(values[n_end]) for values in new.values())
             n_end += 1
         delta.is_cut |= n_end < n_new
+        delta.n_bytes = n_bytes
         if n_end > n_old:
             for name, values in new.items():
                 delta.append[name] = values[n_old:n_end]

@@ -1,4 +1,4 @@
-"""Open pages: Bokeh documents in browsers, and the thread that keeps them up to date."""
+"""Open pages: Bokeh documents in browsers, and the thread that refreshes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from daskhpo.dashboard.deltas import Delta, SentColumns
+from daskhpo.dashboard.deltas import BUDGET, Delta, SentColumns
 from daskhpo.dashboard.studies import Pace, WatchedStudy
 from daskhpo.plots import look, views
 from daskhpo.plots.use import LIVE_HOURS
@@ -24,7 +24,7 @@ ROW_KEYS = {"trials": "id", "curves": "id", "timeline": "row", "slots": "slot"}
 
 
 class Surroundings(NamedTuple):
-    """What a page shows that is not in a study's journal.
+    """The state of a cluster, as pages show it: not from a study's journal.
 
     Attributes
     ----------
@@ -126,6 +126,7 @@ class OpenPage:
         self._key: object = None
         self._held: dict[str, SentColumns] = {}
         self._seen: tuple[object, ...] = ()
+        self._cut: set[str] = set()  # sources of which the last message left something out
         self._is_updating = False
         self._is_behind = False  # a message was full: more is to be sent
         self.is_hidden = False
@@ -146,7 +147,7 @@ class OpenPage:
         self._root.children = [*top, layout]
 
     def _report_visibility(self) -> None:
-        """Let the browser say when nobody sees the page: then nothing is sent."""
+        """Let the browser say when the page is not visible: then nothing is sent."""
         from bokeh.models import CustomJS, Toggle
 
         hidden = Toggle(active=False, visible=False)
@@ -191,7 +192,7 @@ class OpenPage:
             self._select.value = name
 
     def _show(self, name: str, new: PageData, deltas: Mapping[str, Delta] | None) -> None:
-        """Show new data; without deltas the page is built anew."""
+        """Show new data; without deltas the page is built again."""
         try:
             self._describe(name)
             if deltas is None or self._page is None:
@@ -228,6 +229,18 @@ class OpenPage:
 
     # -- in the thread that watches --------------------------------------------------------------
 
+    def _changes(self, new: PageData) -> dict[str, Delta]:
+        """Return the changes that fit into one message; those cut off last time come first."""
+        kinds = sorted(new.sources, key=lambda kind: kind not in self._cut)
+        deltas, budget = {}, BUDGET
+        for kind in kinds:
+            delta = self._held[kind].update(new.sources[kind], budget)
+            budget = max(0, budget - delta.n_bytes)
+            if delta:
+                deltas[kind] = delta
+        self._cut = {kind for kind, delta in deltas.items() if delta.is_cut}
+        return deltas
+
     @property
     def study(self) -> WatchedStudy | None:
         """The study that it shows; None: there is none yet."""
@@ -251,8 +264,7 @@ class OpenPage:
                 for kind, columns in new.sources.items()
             }
         else:
-            changed = ((k, self._held[k].update(columns)) for k, columns in new.sources.items())
-            deltas = {kind: delta for kind, delta in changed if delta}
+            deltas = self._changes(new)
         self._is_behind = any(delta.is_cut for delta in (deltas or {}).values())
         self._seen = seen
         self._is_updating = True

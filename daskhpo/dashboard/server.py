@@ -38,7 +38,7 @@ def show_study(scheduler: Any, directory: Path, objective: Objective) -> None:
 
 
 def _pages_of(scheduler: Any) -> ClusterPages | None:
-    """Return the pages of a scheduler, registered if they are not; None: it has no dashboard."""
+    """Return the pages of a scheduler, registered now if need be; None: no dashboard."""
     if EXTENSION not in scheduler.extensions:
         if "dashboard" not in scheduler.services and not _bokeh_applications(scheduler):
             return None
@@ -48,7 +48,7 @@ def _pages_of(scheduler: Any) -> ClusterPages | None:
 
 
 def _bokeh_applications(scheduler: Any) -> list[Any]:
-    """Return the Bokeh applications of a scheduler's HTTP server; none: it has no dashboard."""
+    """Return the Bokeh applications of a scheduler's HTTP server; none: no dashboard."""
     applications = getattr(scheduler.http_application, "applications", [])
     return [found for found in applications if hasattr(found, "app_paths")]
 

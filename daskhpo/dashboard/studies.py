@@ -1,4 +1,4 @@
-"""The studies of a cluster as its pages see them: read from their journals while someone looks."""
+"""Studies as the pages see them: read from their journals while a page is open."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class WatchedStudy:
 
     @property
     def tables(self) -> StudyTables:
-        """What was read so far."""
+        """The study as read so far."""
         return self._recorder.tables
 
     @property
@@ -89,7 +89,7 @@ class WatchedStudy:
 
 
 class Pace:
-    """How long to pause, so that work takes no more than `SHARE` of a core.
+    """The pauses with which work takes no more than `SHARE` of a core.
 
     Attributes
     ----------

@@ -217,7 +217,7 @@ class JournalTail:
         self.n_bytes = 0
 
     def new_records(self) -> Iterator[Record]:
-        """Yield the complete records that were not yielded yet; none if there is no journal."""
+        """Yield the complete records that are new; none if there is no journal."""
         if not self.path.exists():
             return
         with open_plain(self.path) as file:

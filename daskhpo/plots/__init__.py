@@ -1,1 +1,1 @@
-"""What is seen of a study: columns, the data of each plot, figures, the report."""
+"""Plots of a study: its columns, the data of each plot, figures, the report."""

@@ -1,4 +1,4 @@
-"""What an expert would say of a study, with the evidence from its own data."""
+"""Advice on a study, with the evidence from its own data."""
 
 from __future__ import annotations
 

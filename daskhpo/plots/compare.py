@@ -31,7 +31,7 @@ LINE_DASHES = ("solid", "dashed", "dotted", "dotdash")
 
 
 def groups(studies: Sequence[StudyTables]) -> dict[str, list[StudyTables]]:
-    """Return the studies by label: those of one method, scheduler and searcher, are one group.
+    """Return the studies by label: those of one scheduler and searcher are a group.
 
     If no two are of the same method, each study is a group of its own.
     """
@@ -44,7 +44,7 @@ def groups(studies: Sequence[StudyTables]) -> dict[str, list[StudyTables]]:
 
 
 def over_time(group: Sequence[StudyTables]) -> Columns:
-    """Return the best value over time: the median of a group's studies, and their middle 80 %.
+    """Return the best value over time: the median of a group, and its middle 80 %.
 
     Of a single study: the median of its `TOP_K` best trials, and their extremes.
     """
@@ -87,14 +87,14 @@ def _top_at(study: StudyTables, times: Array) -> Array:
 
 
 def seconds_to(study: StudyTables, target: float) -> float:
-    """Return the seconds until a study's best was at least as good as a target; inf: never."""
+    """Return the seconds until a study's best value reached a target; inf: never."""
     loss = target if study.objective.mode == "min" else -target
     reached = np.flatnonzero(np.array(study.best_loss) <= loss)
     return float(study.best_seconds[reached[0]]) if len(reached) else math.inf
 
 
 def share_reached(group: Sequence[StudyTables], target: float, until: float) -> Columns:
-    """Return the share of a group's studies that have reached a target, over time, as steps."""
+    """Return the share of a group's studies that reached a target, over time."""
     times = sorted(seconds_to(study, target) for study in group)
     reached = [time for time in times if math.isfinite(time)]
     shares = [(place + 1) / len(group) for place in range(len(reached))]
@@ -171,7 +171,8 @@ def _overview(studies: Sequence[StudyTables], target: float | None) -> str:
 
 
 def _lines(by_label: dict[str, list[StudyTables]], metric: str) -> Any:
-    figure = look.new_figure("Time since the study began [h]", metric, height=420)
+    figure = look.new_figure("Time since the study began", metric, height=420)
+    look.time_axis(figure.xaxis[0])
     for place, (label, found) in enumerate(by_label.items()):
         columns = look.source(over_time(found))
         colour = LINE_COLOURS[place % len(LINE_COLOURS)]
@@ -200,7 +201,8 @@ def _lines(by_label: dict[str, list[StudyTables]], metric: str) -> Any:
 
 
 def _shares(by_label: dict[str, list[StudyTables]], target: float, until: float) -> Any:
-    figure = look.new_figure("Time since the study began [h]", "Share of studies", height=300)
+    figure = look.new_figure("Time since the study began", "Share of studies", height=300)
+    look.time_axis(figure.xaxis[0])
     for place, (label, found) in enumerate(by_label.items()):
         figure.step(
             "hours",

@@ -68,7 +68,7 @@ def trials(
             columns[f"text:{name}"] = texts
     if "axes" in parts:
         rank = _rank(losses)[numbers]
-        columns["rank"] = rank
+        columns["rank"] = (20 * rank).round() / 20  # its colour: it changes seldom
         columns["tier"] = np.where(rank <= BEST_TIER, "best", "rest").tolist()
         for name in tables.names():
             columns[f"unit:{name}"] = places_on_axis(tables, name)[numbers].round(4)
@@ -86,7 +86,7 @@ def rounded(values: Array) -> Array:
 
 
 def _rank(losses: Array) -> Array:
-    """Return the place of each loss among all finite ones, from 0 to 1; NaN for others."""
+    """Return the place of each loss among the finite ones, from 0 to 1; else NaN."""
     order = best_first(losses, len(losses))
     rank = np.full(len(losses), np.nan)
     rank[order] = np.arange(len(order)) / max(len(order) - 1, 1)
@@ -101,7 +101,7 @@ def seen(columns: Columns, total: int) -> str:
 
 
 def is_log(tables: StudyTables, name: str) -> bool:
-    """Return True if a hyperparameter's axis is logarithmic, as its domain, or if it is wide."""
+    """Return True if a hyperparameter's axis is logarithmic: as its domain, or wide."""
     domain = tables.facts.space.get(name)
     if isinstance(domain, Real | Integer):
         return domain.log
@@ -122,7 +122,7 @@ def _is_wide(values: Array) -> bool:
 
 
 def places_on_axis(tables: StudyTables, name: str) -> Array:
-    """Return the place of each trial's value on the axis of a hyperparameter, from 0 to 1."""
+    """Return the place of each trial's value on a hyperparameter's axis, from 0 to 1."""
     values = tables.config[name].values
     values = np.r_[values, np.full(tables.n_trials - len(values), np.nan)]
     if isinstance(domain := tables.facts.space.get(name), Ordinal):
@@ -144,7 +144,7 @@ def axis_range(tables: StudyTables, name: str) -> tuple[float, float]:
 
 
 def value_window(tables: StudyTables) -> tuple[float, float]:
-    """Return the part of the metric's axis that is shown first: without what lies far off."""
+    """Return the part of the metric's axis that is shown: without what lies far off."""
     values = tables.value(np.array(tables.best))
     values = np.r_[values, tables.value(np.array(tables.unit_loss)[-5_000:])]
     values = values[np.isfinite(values)]
@@ -177,7 +177,7 @@ def unit(values: Array, ends: tuple[float, float], log: bool) -> Array:
 
 
 def ticks(tables: StudyTables, name: str) -> tuple[list[float], list[str]]:
-    """Return places on a hyperparameter's axis, from 0 to 1, and what is written there."""
+    """Return places on a hyperparameter's axis, from 0 to 1, and their texts."""
     levels, domain = tables.config[name].levels, tables.facts.space.get(name)
     if isinstance(domain, Ordinal):
         levels = [short(value) for value in domain.values]
@@ -192,7 +192,7 @@ def ticks(tables: StudyTables, name: str) -> tuple[list[float], list[str]]:
 def scale_ticks(
     ends: tuple[float, float], log: bool, whole: bool = False
 ) -> tuple[list[float], list[str]]:
-    """Return the places of round numbers between the ends of a scale, and the numbers as text."""
+    """Return the places of round numbers on a scale, from 0 to 1, and their texts."""
     low, high = ends
     if log:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -217,7 +217,12 @@ def value_ends(tables: StudyTables) -> tuple[float, float]:
     if values.size > 20:  # a diverged trial must not squeeze the others
         cut = np.quantile(values, [0.0, 0.9] if tables.objective.mode == "min" else [0.1, 1.0])
         values = values[(values >= cut[0]) & (values <= cut[1])]
-    return _ends(values)
+    low, high = _ends(values)
+    step = 10.0 ** math.floor(math.log10(high - low))  # round: the axis moves seldom
+    if is_wide := _is_wide(values):
+        step = 10.0 ** math.floor(math.log10(low))
+    low = math.floor(low / step) * step
+    return (low or step if is_wide else low), math.ceil(high / step) * step
 
 
 def _parallel(tables: StudyTables, columns: Columns) -> Columns:
@@ -244,7 +249,7 @@ def best(tables: StudyTables) -> Columns:
 
 
 def curves(tables: StudyTables, top: int = MAX_POINTS, *, running_only: bool = False) -> Columns:
-    """Return learning curves: of the best trials, of running ones, of the last, and a sample.
+    """Return curves: of the best trials, running ones, the last ones, and a sample.
 
     ``rank``: 0 for the best trial; -1 for those that are not among the ``top`` best.
     """
@@ -312,7 +317,7 @@ def bands(tables: StudyTables) -> Columns:
 def rungs(tables: StudyTables) -> Columns:
     """Return a row for each resource at which trials were compared.
 
-    ``cut_off``: the worst value that went on. ``correlation``: Spearman's, of the values there with
+    ``cut_off``: the worst value that continued. ``correlation``: Spearman's, of the values with
     those at the last rung, over the ``n_pairs`` trials that reached it; NaN: fewer than five.
     """
     columns: Columns = {
@@ -407,7 +412,7 @@ def clock(seconds: float) -> str:
 
 
 def spread_of_best(tables: StudyTables) -> float | None:
-    """Return the standard deviation of the best trial's last units, as the noise of its value."""
+    """Return the standard deviation of the best trial's last units, as its noise."""
     number = best_trial(tables)
     if number is None:
         return None

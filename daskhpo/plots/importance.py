@@ -1,8 +1,9 @@
-"""Which hyperparameters matter: a forest of scikit-learn, and how far it can be trusted."""
+"""Importance of hyperparameters by a forest, and how far it can be trusted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from daskhpo.plots.tables import STATES, StudyTables
 MIN_TRIALS = 30
 MIN_R2 = 0.1
 MAX_FITTED = 3_000
-N_TREES = 64
+N_IMPORTANCE_TREES = 64
 CELLS = 24  # of the map, along each axis
 _FAILED = STATES.index(Status.FAILED)
 
@@ -100,7 +101,12 @@ def importance(tables: StudyTables) -> Importance:
     except ImportError:
         return Importance(problem="Importance needs scikit-learn: pip install scikit-learn")
     forest = RandomForestRegressor(
-        N_TREES, min_samples_leaf=3, max_features=0.7, oob_score=True, random_state=0, n_jobs=1
+        N_IMPORTANCE_TREES,
+        min_samples_leaf=3,
+        max_features=0.7,
+        oob_score=True,
+        random_state=0,
+        n_jobs=1,
     )
     forest.fit(points, target)
     r2 = float(forest.oob_score_)
@@ -116,7 +122,7 @@ def importance(tables: StudyTables) -> Importance:
 
 
 def comparable(tables: StudyTables) -> tuple[int, Array, Array]:
-    """Return a resource, and the trials with their losses there; failed ones are the worst."""
+    """Return a resource, and trials with their losses there; failed: the worst."""
     owner, resource = np.array(tables.unit_trial), np.array(tables.unit_resource)
     loss = np.array(tables.unit_loss)
     failed = np.flatnonzero(np.array(tables.status) == _FAILED)
@@ -136,14 +142,14 @@ def comparable(tables: StudyTables) -> tuple[int, Array, Array]:
 
 
 def encoded(tables: StudyTables, names: list[str], numbers: Array) -> Array:
-    """Return configurations on the unit scale of each hyperparameter; -1: it is missing."""
+    """Return configurations on the unit scale of each name; -1: it is missing."""
     columns = [places_on_axis(tables, name)[numbers] for name in names]
     points: Array = np.nan_to_num(np.array(columns).T, nan=-1.0)
     return points
 
 
 def _permuted(forest: Any, points: Array, target: Array) -> tuple[Array, Array]:
-    """Return the loss of accuracy when one column is shuffled, a tree at a time, and its spread."""
+    """Return the loss of accuracy when one column is shuffled, and its spread."""
     generator = np.random.default_rng(0)
     some = thinned(len(points), 400)
     points, target = points[some], target[some]
@@ -161,7 +167,7 @@ def _permuted(forest: Any, points: Array, target: Array) -> tuple[Array, Array]:
 
 
 def prediction_map(found: Importance, first: str, second: str) -> Array:
-    """Return the predicted rank over two hyperparameters, 0 the best: rows are ``second``.
+    """Return the predicted rank over two names, 0 the best; rows: the second.
 
     The others are averaged over the trials (a partial dependence).
 
@@ -181,7 +187,7 @@ def prediction_map(found: Importance, first: str, second: str) -> Array:
 
 
 def deciles(tables: StudyTables, name: str) -> Columns:
-    """Return the middle half of the values in each tenth of one hyperparameter's trials."""
+    """Return the middle half of the values in each tenth of the trials by one name."""
     results = tables.value(np.array(tables.best))
     places = encoded(tables, [name], np.arange(tables.n_trials))[:, 0]
     order = np.flatnonzero((places >= 0) & np.isfinite(results))
@@ -204,9 +210,10 @@ def maps(found: Importance, n_names: int = 5) -> Columns:
     if found.problem:
         return columns
     top = [found.names[place] for place in np.argsort(found.share)[::-1][:n_names]]
-    for place, second in enumerate(top):
-        for first in top[:place]:
-            columns["first"].append(first)
-            columns["second"].append(second)
-            columns["image"].append(prediction_map(found, first, second).astype(np.float32))
+    pairs = list(combinations(sorted(top), 2))
+    pairs.sort(key=lambda pair: set(pair) != set(top[:2]))  # the most important two come first
+    for first, second in pairs:
+        columns["first"].append(first)
+        columns["second"].append(second)
+        columns["image"].append(prediction_map(found, first, second).round(2))
     return columns

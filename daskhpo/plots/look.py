@@ -1,4 +1,4 @@
-"""How all plots look: colours, markers, figures with a title, a help text and a note."""
+"""Looks of all plots: colours, markers, headings, help texts, notes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ h1 { font-size: 18px; margin: 0 0 2px 0; }
 
 
 def styled(curves: Columns) -> Columns:
-    """Add colour, dash, width, opacity and the last point to curves: the best are thick."""
+    """Add colour, dash, width, opacity and last point to curves; the best are thick."""
     states, rank = curves["state"], curves["rank"]
     return curves | {
         "end_x": [float(xs[-1]) for xs in curves["xs"]],
@@ -89,7 +89,7 @@ def source(columns: Columns) -> Any:
 
 
 def sent(columns: Columns) -> Columns:
-    """Return columns as they are sent: rows that are arrays as lists, which take less room."""
+    """Return columns as they are sent: arrays in rows as lists, which are smaller."""
     return {
         name: [row.tolist() for row in values] if _has_arrays(values) else values
         for name, values in columns.items()
@@ -141,6 +141,33 @@ def new_figure(
     made.outline_line_color = made.border_fill_color = None
     made.min_border_left = 55
     return made
+
+
+def time_axis(axis: Any) -> None:
+    """Let an axis of hours show round times with their unit, from seconds to days."""
+    from bokeh.models import CustomJSTicker, CustomJSTickFormatter
+
+    axis.ticker = CustomJSTicker(major_code=_TIME_TICKS, minor_code="return []")
+    axis.formatter = CustomJSTickFormatter(code=_TIME_TEXT)
+
+
+_TIME_TICKS = """
+const {start, end} = cb_data.range, span = 3600 * (end - start)
+const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800,
+  21600, 43200]
+let step = steps.find((s) => span / s <= 7)
+if (step == null) step = 86400 * Math.max(1, Math.ceil(span / 86400 / 7))
+const ticks = []
+for (let n = Math.ceil(3600 * start / step - 1e-6); n * step <= 3600 * end; n++)
+  ticks.push(n * step / 3600)
+return ticks
+"""
+_TIME_TEXT = """
+const seconds = Math.round(36000 * tick) / 10, size = Math.abs(seconds)
+const [divisor, unit] = size < 120 ? [1, "s"] : size < 3600 ? [60, "min"] :
+  size < 172800 ? [3600, "h"] : [86400, "d"]
+return seconds == 0 ? "0" : `${Number((seconds / divisor).toFixed(1))} ${unit}`
+"""
 
 
 def flat_legend(made: Any, side: str = "above") -> None:

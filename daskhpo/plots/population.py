@@ -48,7 +48,7 @@ def ancestry(tables: StudyTables, trial: int) -> list[tuple[Piece, int]]:
 
 
 def winning_member(tables: StudyTables) -> int | None:
-    """Return the trial whose newest state descends from the best report; None: no report."""
+    """Return the trial whose newest state descends from the best report, or None."""
     if not tables.pieces:
         return best_trial(tables)
     owner, loss = np.array(tables.unit_trial), np.array(tables.unit_loss)
@@ -99,7 +99,7 @@ def _add(columns: Columns, trial: int, kind: str, xs: list[float], ys: list[floa
 
 
 def lineage(tables: StudyTables) -> Columns:
-    """Return a segment for each piece of training; ``from_id``: whose state it took over."""
+    """Return a segment for each piece of training; ``from_id``: of whose state."""
     columns: Columns = {
         name: [] for name in ("id", "left", "right", "from_id", "is_winner", "config", "kind")
     }
@@ -137,7 +137,7 @@ def arrows(tables: StudyTables) -> Columns:
 
 
 def diversity(tables: StudyTables, name: str, n: int = 60) -> Columns:
-    """Return the middle and the extremes of one hyperparameter among the members, over time."""
+    """Return middle and extremes of one hyperparameter among members, over time."""
     columns: Columns = {key: [] for key in ("hours", "low", "middle", "high")}
     if not tables.pieces:
         return columns

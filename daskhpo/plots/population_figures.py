@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from daskhpo.plots.look import ACCENT, INK, Panel, flat_legend, new_figure
+from daskhpo.plots.look import ACCENT, INK, Panel, flat_legend, new_figure, time_axis
 
 MEMBER = "#999999"
 
 
 def schedule_figure(lines: Any, name: str, y_type: str) -> Any:
-    """Return one hyperparameter along the training of all members; the winner's is thick."""
+    """Return one hyperparameter along the members' training; the winner's is thick."""
     from bokeh.models import CDSView, GroupFilter, HoverTool
 
     figure = new_figure("Resource [units of training]", name, y_axis_type=y_type, height=240)
@@ -61,7 +61,7 @@ def lineage_panel(segments: Any, arrows: Any, members: list[int]) -> Panel:
         source=arrows,
         line_color="#555555",
         line_alpha=0.6,
-        legend_label="takes over a state (dot: by whom)",
+        legend_label="takes over a state (dot: the taker)",
     )
     figure.scatter("resource", "id", source=arrows, size=6, color="#555555", marker="circle")
     for kind, colour, width in (("member", MEMBER, 3), ("winner's ancestry", ACCENT, 7)):
@@ -90,8 +90,9 @@ def lineage_panel(segments: Any, arrows: Any, members: list[int]) -> Panel:
 
 
 def diversity_figure(spread: Any, name: str, y_type: str) -> Any:
-    """Return the middle and the extremes of one hyperparameter among the members, over time."""
-    figure = new_figure("Time since the study began [h]", name, y_axis_type=y_type, height=220)
+    """Return middle and extremes of one hyperparameter among members, over time."""
+    figure = new_figure("Time since the study began", name, y_axis_type=y_type, height=220)
+    time_axis(figure.xaxis[0])
     figure.varea(
         "hours",
         "low",

@@ -57,7 +57,7 @@ nav a { margin-right: 14px; color: #0060a0; } .dim { color: #555; } summary { cu
 
 @dataclass(frozen=True)
 class About:
-    """What a report says of a study besides its plots.
+    """Facts that a report gives besides its plots.
 
     Attributes
     ----------

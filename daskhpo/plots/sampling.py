@@ -13,7 +13,7 @@ _SPREAD = 2_654_435_761  # Knuth's multiplicative hash: neighbours land far apar
 
 
 def chosen(losses: Array, limit: int, always: Sequence[int] = ()) -> Array:
-    """Return the numbers of the trials to draw, in order: the best tenth and a sample of the rest.
+    """Return the trials to draw, in order: the best tenth and a sample of the rest.
 
     The sample is the same whenever it is drawn, and only grows or is halved as trials are added:
     what is drawn does not flicker.
@@ -36,7 +36,7 @@ def chosen(losses: Array, limit: int, always: Sequence[int] = ()) -> Array:
 
 
 def sample(n: int, limit: int) -> Array:
-    """Return at most ``limit`` of the numbers below ``n``, spread evenly; see :func:`chosen`."""
+    """Return at most ``limit`` of the numbers below ``n``, spread evenly."""
     if limit <= 0:
         return np.arange(0)
     hashed = (np.arange(n, dtype=np.uint64) * np.uint64(_SPREAD)) % np.uint64(2**32)
@@ -57,7 +57,7 @@ def best_first(losses: Array, k: int) -> Array:
 
 
 def thinned(n: int, limit: int) -> Array:
-    """Return at most ``limit`` places among ``n``, evenly spread, with the first and the last."""
+    """Return at most ``limit`` places among ``n``, evenly, with both ends."""
     return (
         np.arange(n) if n <= limit else np.unique(np.linspace(0, n - 1, limit).round().astype(int))
     )

@@ -1,4 +1,4 @@
-"""Figures of the page *Hyperparameters*: parallel coordinates, slices, importance, maps."""
+"""Figures of the page *Hyperparameters*: parallel axes, slices, importance, map."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def slices_panel(
     mapper: Any,
     y_type: str,
 ) -> Panel:
-    """Return each hyperparameter against the metric, with the middle half of each tenth."""
+    """Return each hyperparameter against the metric, with its medians."""
     from bokeh.layouts import grid
     from bokeh.models import ColorBar, FixedTicker, HoverTool
     from bokeh.transform import factor_mark
@@ -219,7 +219,7 @@ def slices_panel(
 
 
 def importance_panel(bars: Any, names: list[str]) -> Panel:
-    """Return the importance of each hyperparameter, with the spread over the forest's trees."""
+    """Return the importance of each hyperparameter, with its spread over trees."""
     from bokeh.models import FactorRange, NumeralTickFormatter, Whisker
 
     figure = new_figure(
@@ -250,7 +250,7 @@ def importance_panel(bars: Any, names: list[str]) -> Panel:
 def map_panel(
     maps: Columns, trials: Any, ticks: Mapping[str, Ticks], metric: str
 ) -> tuple[Panel, Any]:
-    """Return the forest's prediction over two hyperparameters; and the source of its images."""
+    """Return the prediction over two hyperparameters; and the source of its images."""
     from bokeh.models import (
         ColorBar,
         ColumnDataSource,
@@ -263,7 +263,9 @@ def map_panel(
     pairs = [f"{a} × {b}" for a, b in zip(maps["first"], maps["second"], strict=True)]
     images = ColumnDataSource(dict(maps))
     shown = ColumnDataSource({"image": maps["image"][:1]})
-    figure = new_figure("", "", height=300, x_range=(0, 1), y_range=(0, 1), tools="tap")
+    figure = new_figure(
+        "", "", height=300, x_range=(-0.02, 1.02), y_range=(-0.04, 1.04), tools="tap"
+    )
     mapper = LinearColorMapper("Cividis256", low=0, high=1)
     figure.image("image", source=shown, x=0, y=0, dw=1, dh=1, color_mapper=mapper, alpha=0.85)
     if pairs:
@@ -294,22 +296,23 @@ def map_panel(
             "right",
         )
         select = Select(options=pairs, value=pairs[0], width=260)
-        select.js_on_change(
-            "value",
-            CustomJS(
-                args={
-                    "images": images,
-                    "shown": shown,
-                    "glyphs": [points.glyph, points.nonselection_glyph, points.selection_glyph],
-                    "x": figure.xaxis[0],
-                    "y": figure.yaxis[0],
-                    "ticks": {
-                        n: [[*map(float, places)], texts] for n, (places, texts) in ticks.items()
-                    },
+        show = CustomJS(
+            args={
+                "select": select,
+                "images": images,
+                "shown": shown,
+                "glyphs": [points.glyph, points.nonselection_glyph, points.selection_glyph],
+                "x": figure.xaxis[0],
+                "y": figure.yaxis[0],
+                "ticks": {
+                    n: [[*map(float, places)], texts] for n, (places, texts) in ticks.items()
                 },
-                code=_MAP,
-            ),
+            },
+            code=_MAP,
         )
+        select.js_on_change("value", show)
+        images.js_on_change("patching", show)
+        images.js_on_change("data", show)
     panel = Panel(
         "map",
         "Map of two hyperparameters",
@@ -322,7 +325,7 @@ def map_panel(
 
 _MAP = """
 const {first, second, image} = images.data
-const i = cb_obj.options.indexOf(cb_obj.value)
+const i = select.options.indexOf(select.value)
 if (i < 0) return
 shown.data = {image: [image[i]]}
 for (const glyph of glyphs) {

@@ -13,11 +13,12 @@ from daskhpo.plots.look import (
     Panel,
     flat_legend,
     new_figure,
+    time_axis,
 )
 
 X_AXES = {
-    "hours": "Time since the study began [h]",
-    "slot_hours": "Time of all slots [slot-h]",
+    "hours": "Time since the study began",
+    "slot_hours": "Time of all slots together",
     "n_trials": "Trials started",
 }
 
@@ -25,7 +26,15 @@ X_AXES = {
 def best_panel(trials: Any, best: Any, metric: str) -> Panel:
     """Return the best value so far as steps, over all trials as points."""
     from bokeh.layouts import row
-    from bokeh.models import CustomJS, HoverTool, RadioButtonGroup, Range1d, TapTool
+    from bokeh.models import (
+        BasicTicker,
+        BasicTickFormatter,
+        CustomJS,
+        HoverTool,
+        RadioButtonGroup,
+        Range1d,
+        TapTool,
+    )
     from bokeh.transform import factor_cmap, factor_mark
 
     figures, points, lines, axes = [], [], [], []
@@ -62,7 +71,8 @@ def best_panel(trials: Any, best: Any, metric: str) -> Panel:
         points.append(point.glyph)
         lines.append(line.glyph)
         axes.append(figure.xaxis[0])
-    by = RadioButtonGroup(labels=["wall clock", "slot-hours", "trials"], active=0)
+        time_axis(figure.xaxis[0])
+    by = RadioButtonGroup(labels=["wall clock", "slot time", "trials"], active=0)
     by.js_on_change(
         "active",
         CustomJS(
@@ -71,10 +81,15 @@ def best_panel(trials: Any, best: Any, metric: str) -> Panel:
                 "axes": axes,
                 "fields": [*X_AXES],
                 "labels": [*X_AXES.values()],
+                "tickers": [axes[0].ticker, BasicTicker()],
+                "formatters": [axes[0].formatter, BasicTickFormatter()],
             },
             code="""
             for (const glyph of glyphs) glyph.x = {field: fields[cb_obj.active]}
-            for (const axis of axes) axis.axis_label = labels[cb_obj.active]
+            const i = cb_obj.active < 2 ? 0 : 1  // times, or numbers
+            for (const axis of axes)
+              axis.setv({axis_label: labels[cb_obj.active], ticker: tickers[i],
+                formatter: formatters[i]})
             """,
         ),
     )
@@ -212,7 +227,7 @@ def curves_panel(curves: Any, bands: Any, metric: str) -> Panel:
 
 
 def rung_panel(rungs: Any, names: list[str], table: Any) -> Panel:
-    """Return how many trials were judged at each rung, and how many went on."""
+    """Return how many trials were judged at each rung, and how many continued."""
     from bokeh.models import FactorRange, HoverTool, NumeralTickFormatter
     from bokeh.transform import dodge
 
@@ -238,7 +253,7 @@ def rung_panel(rungs: Any, names: list[str], table: Any) -> Panel:
         hatch_pattern="/",
         hatch_color="white",
         hatch_alpha=0.5,
-        legend_label="went on",
+        legend_label="continued",
     )
     figure.y_range.start = 0
     figure.yaxis.formatter = NumeralTickFormatter(format="0a")
@@ -246,8 +261,8 @@ def rung_panel(rungs: Any, names: list[str], table: Any) -> Panel:
     tips = [
         ("rung", "@rung"),
         ("judged", "@judged"),
-        ("went on", "@advanced"),
-        ("worst value that went on", "@cut_off"),
+        ("continued", "@advanced"),
+        ("worst value that continued", "@cut_off"),
         ("rank correlation with the last rung", "@correlation{0.00} (n = @n_pairs)"),
     ]
     figure.add_tools(HoverTool(renderers=[judged], tooltips=tips))
@@ -339,4 +354,4 @@ def rung_rows(rungs: Columns) -> list[list[str]]:
     return rows
 
 
-RUNG_HEAD = ("rung", "judged", "went on", "worst that did", "rank correlation with the last")
+RUNG_HEAD = ("rung", "judged", "continued", "worst that did", "rank correlation with the last")

@@ -22,7 +22,7 @@ UNFINISHED = math.nan
 
 
 class Column:
-    """Values of one hyperparameter, one a trial: numbers, or positions in a list of levels.
+    """Values of one hyperparameter, one a trial: numbers, or positions of levels.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class Piece:
 
 @dataclass
 class Facts:
-    """What a study is, and where it stands as a whole; times in seconds.
+    """Definition and state of a study as a whole; times in seconds.
 
     ``path`` is its directory as a word for a command line.
     """

@@ -1,4 +1,4 @@
-"""Where the slots' time went: the data of the timeline, and of time by purpose."""
+"""Data of the slots' timeline, and of their time by purpose."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def timeline(tables: StudyTables, hours: float | None = None) -> Columns:
 
 
 def spent(tables: StudyTables) -> Columns:
-    """Return how many slots did what, in at most `MAX_BINS` equal times; a column a purpose."""
+    """Return how many slots did what, in at most `MAX_BINS` equal times."""
     now = tables.facts.seconds
     if now <= 0:
         return {name: [] for name in ("hours", *PURPOSES)}
@@ -74,7 +74,7 @@ def spent(tables: StudyTables) -> Columns:
 
 
 def idle_at_the_end(tables: StudyTables) -> float:
-    """Return the idle slot-seconds after the last new trial began: nothing was left to start."""
+    """Return the idle slot-seconds after the last new trial began."""
     now = tables.facts.seconds
     if not tables.n_trials or not len(tables.run_start):
         return 0.0
@@ -102,7 +102,7 @@ def _covered(left: Array, right: Array, edges: Array) -> Array:
 
 
 def _passed(points: Array, at: Array) -> Array:
-    """Return, at each time, the seconds passed since each earlier point, summed over points."""
+    """Return at each time the seconds since each earlier point, summed."""
     points = np.sort(points)
     total = np.r_[0.0, np.cumsum(points)]
     n = np.searchsorted(points, at, side="right")

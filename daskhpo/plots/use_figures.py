@@ -1,4 +1,4 @@
-"""Figures of the page *Workers and cost*: the slots' timeline, and what their time was for."""
+"""Figures of the page *Workers and cost*: timeline, and time by purpose."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from daskhpo.plots.look import (
     Panel,
     flat_legend,
     new_figure,
+    time_axis,
 )
 from daskhpo.plots.use import PURPOSES
 
@@ -25,7 +26,7 @@ def timeline_panel(bars: Any, slots: list[str]) -> Panel:
 
     height = max(170, min(640, 90 + 16 * len(slots)))
     figure = new_figure(
-        "Time since the study began [h]",
+        "Time since the study began",
         "Slot",
         y_range=FactorRange(factors=slots),
         x_range=Range1d(0, 1),
@@ -47,6 +48,7 @@ def timeline_panel(bars: Any, slots: list[str]) -> Panel:
         legend_group="purpose",
     )
     flat_legend(figure)
+    time_axis(figure.xaxis[0])
     figure.add_tools(
         HoverTool(
             renderers=[made],
@@ -68,6 +70,7 @@ def timeline_panel(bars: Any, slots: list[str]) -> Panel:
         line_color=None,
     )
     overview.yaxis.visible = False
+    time_axis(overview.xaxis[0])
     overview.grid.visible = False
     overview.toolbar_location = None
     overview.xaxis.major_label_text_font_size = FONT
@@ -85,7 +88,7 @@ def timeline_panel(bars: Any, slots: list[str]) -> Panel:
 
 def spent_panel(spent: Any) -> Panel:
     """Return how many slots did what over time, as stacked areas."""
-    figure = new_figure("Time since the study began [h]", "Slots", height=240)
+    figure = new_figure("Time since the study began", "Slots", height=240)
     areas = figure.varea_stack(
         [*PURPOSES],
         x="hours",
@@ -99,6 +102,7 @@ def spent_panel(spent: Any) -> Panel:
         area.glyph.hatch_alpha = 0.5
     flat_legend(figure)
     figure.y_range.start = 0
+    time_axis(figure.xaxis[0])
     return Panel(
         "spent",
         "Where the slots' time went",

@@ -1,7 +1,7 @@
-"""Pages: the data of all their plots, and their figures; for the dashboard and for the report.
+"""Pages: the data of their plots, and their figures; also for the report.
 
-``..._data`` needs no Bokeh. It can run in another thread; its result is then given to a page that
-``build_...`` made, see :meth:`Page.update`.
+Data needs no Bokeh. It can be made in another thread; it is then given to a page that was built
+before, see :meth:`Page.update`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from daskhpo.plots.importance import Importance, deciles, importance, maps
 from daskhpo.plots.look import Panel
 from daskhpo.plots.tables import StudyTables, short
 
-MAX_NAMES = 12  # hyperparameters with an axis or a slice of their own
+MAX_NAMES_SHOWN = 12  # hyperparameters with an axis or a slice of their own
 TABLE_TRIALS = 5_000
 
 
@@ -40,7 +40,7 @@ class PageData:
 
     Attributes
     ----------
-    key : what decides which figures there are; if it changes, the page is built anew.
+    key : what decides which figures there are; if it changes, the page is built again.
     sources : columns by kind.
     notes : of each panel the line beside its heading, and whether there is something to see.
     factors : names along categorical axes.
@@ -94,7 +94,7 @@ Sources = dict[str, Any]
 
 
 def make_sources(new: PageData, there: Sources | None = None) -> Sources:
-    """Return a Bokeh source for each kind; those that are there already are used again."""
+    """Return a Bokeh source for each kind; existing ones are used again."""
     there = {} if there is None else there
     for kind, columns in new.sources.items():
         if kind not in there:
@@ -297,9 +297,9 @@ def _runs(tables: StudyTables) -> bool:
 
 
 def space_data(tables: StudyTables, found: Importance) -> PageData:
-    """Return what the page *Hyperparameters* shows; ``found``: of `importance`, maybe older."""
+    """Return what the page *Hyperparameters* shows; ``found``: of `importance`."""
     trials = data.trials(tables, parts=("axes",))
-    names = tables.names()[:MAX_NAMES]
+    names = tables.names()[:MAX_NAMES_SHOWN]
     log = data.value_is_log(tables)
     ticks = {name: data.ticks(tables, name) for name in names}
     ends = data.value_ends(tables)
@@ -522,7 +522,7 @@ def trials_data(tables: StudyTables) -> PageData:
 
 
 def build_trials(new: PageData, sources: Sources | None = None) -> Page:
-    """Build the page *Trials*: a table, and beside it two trials compared, and their curves."""
+    """Build the page *Trials*: a table, two trials compared, their curves."""
     from bokeh.layouts import column, row
 
     sources = make_sources(new, sources)
@@ -575,7 +575,7 @@ def _because(tables: StudyTables, number: int) -> str:
 
 def population_data(tables: StudyTables) -> PageData:
     """Return what the page *Population* shows."""
-    names = population.changed_names(tables)[:MAX_NAMES]
+    names = population.changed_names(tables)[:MAX_NAMES_SHOWN]
     lineage, arrows = population.lineage(tables), population.arrows(tables)
     there = bool(lineage["id"])
     nothing = "no trial has taken over a state: this is no population, or it has just begun"

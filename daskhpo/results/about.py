@@ -1,4 +1,4 @@
-"""What a study's directory says of how it was run."""
+"""Facts from a study's directory for its report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from pathlib import Path
 from daskhpo.core.printable import shell_word
 from daskhpo.engine.session import read_manifest
 from daskhpo.plots.report import About
+
+
+def check_folder_of(path: Path) -> Path:
+    """Return a file's path; check that its folder exists, before the work starts.
+
+    Raises
+    ------
+    FileNotFoundError : it does not.
+    """
+    if not (folder := path.absolute().parent).is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: there is no folder {folder}; create it")
+    return path
 
 
 def has_manifest(directory: Path) -> bool:

@@ -186,7 +186,7 @@ class Recorder:
         self._count(number, +1)
 
     def _count(self, number: TrialId, sign: int) -> None:
-        """Count the time of a trial that has no slot; of the others it is read when needed."""
+        """Count the time of a trial that has no slot; that of others is read later."""
         if (trial := self._progress.trials.get(number)) is not None:
             self._useful += sign * trial.time.useful
             self._lost += sign * trial.time.lost
@@ -194,7 +194,7 @@ class Recorder:
 
 
 def _domains(space: Mapping[str, str]) -> dict[str, Domain]:
-    """Return the domains of a manifest; constants and what is unknown here are left out."""
+    """Return the domains of a manifest, without constants and unknown ones."""
     found: dict[str, Domain] = {}
     for name, text in space.items():
         if text.split("(")[0] in _DOMAINS:

@@ -18,7 +18,7 @@ from daskhpo.engine.session import read_manifest, study_records
 from daskhpo.plots import views
 from daskhpo.plots.report import About, best_table, report_html
 from daskhpo.plots.tables import StudyTables
-from daskhpo.results.about import about_study, has_manifest
+from daskhpo.results.about import about_study, check_folder_of, has_manifest
 from daskhpo.results.columns import config_columns, metric_columns
 from daskhpo.results.curve_frame import curve_frame
 from daskhpo.results.lineage import Generation, Lineage
@@ -265,9 +265,10 @@ class Result:
         Raises
         ------
         ImportError : Bokeh is not installed.
+        FileNotFoundError : there is no folder for the file.
         OSError : the file cannot be written.
         """
-        path = check_path("path", path)
+        path = check_folder_of(check_path("path", path))
         known = self.path is not None and has_manifest(self.path)
         about = about_study(self.path) if known and self.path is not None else About()
         write_file(path, report_html(self.tables(), about))
@@ -281,7 +282,7 @@ class Result:
         return views.single("study", "curves", self.tables())
 
     def plot_rungs(self) -> Any:
-        """Return a Bokeh figure of how many trials each rung judged, and how many went on."""
+        """Return a Bokeh figure of the trials that each rung judged, and that continued."""
         return views.single("study", "rungs", self.tables())
 
     def plot_parallel(self) -> Any:

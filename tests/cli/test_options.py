@@ -194,6 +194,14 @@ TABLE: dict[str, tuple[list[str], Rows]] = {
             "--json": FLAG,
         },
     ),
+    "report": (
+        ["runs/first"],
+        {
+            "paths": PATHS,
+            "-o": (["report.html"], ["nowhere/r.html", "runs"]),
+            "--target": ([], ["0.5", "x"]),
+        },
+    ),
     "replay": (
         ["curves.csv", "--workers=1", "--seeds=1"],
         {

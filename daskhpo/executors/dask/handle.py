@@ -261,7 +261,7 @@ def start(
 
 
 def _dashboard(client: Any, scheduler: Any, directory: Path) -> str | None:
-    """Return the address of the study's page, with an SSH tunnel if it is open only locally."""
+    """Return the address of the study's page, with an SSH tunnel if it is local."""
     if "dashboard" not in client.scheduler_info().get("services", {}):
         return None
     page = page_of(directory)
