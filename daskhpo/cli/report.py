@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from daskhpo.cli.arguments import path
 from daskhpo.cli.text import show, size
 
 REPORT, COMPARISON = "report.html", "comparison.html"
@@ -18,7 +19,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument(
         "paths",
-        type=Path,
+        type=path,
         nargs="+",
         metavar="PATH",
         help="a study's directory; several: compare",
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         from daskhpo.results.about import check_folder_of
 
         output = check_folder_of(options.output or Path(COMPARISON))
-        studies = [load_study(path).tables() for path in options.paths]
+        studies = [load_study(each).tables() for each in options.paths]
         write_file(output, comparison_html(studies, options.target))
     show(f"{output} ({size(output.stat().st_size)})")
     return 0
