@@ -94,7 +94,7 @@ def read_small(path: Path) -> bytes:
     OSError : it cannot be read, is no plain file, or has more than `MAX_SMALL` bytes.
     """
     with open_plain(path) as file:
-        data = file.read(MAX_SMALL + 1)
+        data = file.read(min(os.fstat(file.fileno()).st_size, MAX_SMALL) + 1)
     if len(data) > MAX_SMALL:
         raise OSError(errno.EFBIG, f"it has more than {MAX_SMALL} bytes", str(path))
     return data
