@@ -40,6 +40,7 @@ window.box = (brush) => {
   const {x, y} = view.parent.el.getBoundingClientRect()
   return [x + (left + right) / 2, y + top, y + bottom]
 }
+window.brushes = () => models("BoxAnnotation").filter((b) => b.editable && b.resizable == "y")
 window.rowsShown = () => Bokeh.index.find_one(models("DataTable")[0]).data.index.length
 window.drawn = () => source("xs").data.id[5]
 window.texts = () => models("Div").map((div) => div.text).join(" ")
@@ -130,15 +131,15 @@ def test_clicks_change_what_they_should(shown: Shown, browser: Browser) -> None:
 def test_a_brush_selects_the_trials_that_pass(shown: Shown, browser: Browser) -> None:
     with browser.page(1280, 1000) as page:
         shown.open(page, "daskhpo-hyperparameters", study="net")
-        page.wait_for("models('BoxAnnotation').length >= 6")
-        x, top, bottom = page.wait_for("box(models('BoxAnnotation')[0])")
+        page.wait_for("brushes().length >= 6")
+        x, top, bottom = page.wait_for("box(brushes()[0])")
         page.drag((x, top), (x, (top + bottom) / 2))
-        page.wait_for("models('BoxAnnotation')[0].top < 0.7")
+        page.wait_for("brushes()[0].top < 0.7")
         page.wait_for("source('axes_y').selected.indices.length > 0")
         heights = page.run(
             "source('axes_y').selected.indices.map((i) => source('axes_y').data.axes_y[i][0])"
         )
-        assert max(heights) <= page.run("models('BoxAnnotation')[0].top")
+        assert max(heights) <= page.run("brushes()[0].top")
         assert len(heights) < page.run("source('axes_y').data.axes_y.length")
 
 
@@ -316,10 +317,8 @@ def test_a_report_opens_without_a_network_and_can_be_brushed(
     with browser.page(1280, 2600) as page:
         page.open(path.as_uri())
         page.wait_for(READY)
-        page.wait_for(
-            "models('BoxAnnotation').length >= 6 && box(models('BoxAnnotation')[0])[1] > 0"
-        )
-        x, top, bottom = page.run("box(models('BoxAnnotation')[0])")
+        page.wait_for("brushes().length >= 6 && box(brushes()[0])[1] > 0")
+        x, top, bottom = page.run("box(brushes()[0])")
         page.drag((x, bottom), (x, (top + bottom) / 2))
         page.wait_for("source('axes_y').selected.indices.length > 0")
         assert page.run("source('xs').selected.indices.length") > 0  # linked
