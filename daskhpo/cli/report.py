@@ -18,7 +18,7 @@ def add_to(commands: Any) -> None:
         "report", help="write all plots of a study into one HTML file, or compare several studies"
     )
     parser.add_argument(
-        "paths",
+        "path",
         type=path,
         nargs="+",
         metavar="PATH",
@@ -44,10 +44,10 @@ def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit status."""
     from daskhpo.results.result import load_study
 
-    if len(options.paths) == 1:
+    if len(options.path) == 1:
         if options.target is not None:
             raise ValueError("--target compares studies: give the directories of several")
-        (directory,) = options.paths
+        (directory,) = options.path
         output = options.output or directory / REPORT
         load_study(directory).to_html(output)
     else:
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         from daskhpo.results.about import check_folder_of
 
         output = check_folder_of(options.output or Path(COMPARISON))
-        studies = [load_study(each).tables() for each in options.paths]
+        studies = [load_study(each).tables() for each in options.path]
         write_file(output, comparison_html(studies, options.target))
     show(f"{output} ({size(output.stat().st_size)})")
     return 0

@@ -197,7 +197,7 @@ TABLE: dict[str, tuple[list[str], Rows]] = {
     "report": (
         ["runs/first"],
         {
-            "paths": PATHS,
+            "path": PATHS,
             "-o": (["report.html"], ["nowhere/r.html", "runs"]),
             "--target": ([], ["0.5", "x"]),
         },
