@@ -78,6 +78,7 @@ def test_the_table_has_mean_and_deviation_of_the_seeds():
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_one_command_runs_all_and_writes_the_readme_and_repeats_nothing(tmp_path):
     readme = tmp_path / "README.md"

@@ -97,6 +97,7 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_a_killed_run_goes_on_with_what_is_left_and_repeats_nothing(finished):
     folder, before, output = finished
     names = [method.name for method in in_turn(0)]
@@ -113,6 +114,7 @@ def test_a_killed_run_goes_on_with_what_is_left_and_repeats_nothing(finished):
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_the_table_has_a_row_for_each_study_and_says_which_was_killed(finished):
     folder, _, _ = finished
     table = pd.read_csv(folder / "runs" / "smoke.csv").set_index("method")
@@ -127,6 +129,7 @@ def test_the_table_has_a_row_for_each_study_and_says_which_was_killed(finished):
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_with_a_checkpoint_after_every_epoch_each_state_that_goes_on_is_taken(finished):
     folder, _, _ = finished
     records = list(study_records(folder / "runs" / "smoke-0-asha-every"))
@@ -140,6 +143,7 @@ def test_with_a_checkpoint_after_every_epoch_each_state_that_goes_on_is_taken(fi
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_the_test_error_is_that_of_the_best_trial_and_is_read_once(finished):
     folder, _, _ = finished
     found = 0
@@ -153,6 +157,7 @@ def test_the_test_error_is_that_of_the_best_trial_and_is_read_once(finished):
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_the_report_replaces_its_place_in_the_readme_and_leaves_the_rest(finished):
     folder, _, _ = finished
     text = (folder / "README.md").read_text()
@@ -170,6 +175,7 @@ def test_the_report_replaces_its_place_in_the_readme_and_leaves_the_rest(finishe
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_a_report_of_what_is_there_runs_nothing_and_writes_the_same(finished, capsys):
     folder, _, _ = finished
     before = (folder / "README.md").read_text()
@@ -182,6 +188,7 @@ def test_a_report_of_what_is_there_runs_nothing_and_writes_the_same(finished, ca
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_with_a_larger_budget_what_was_finished_is_to_be_gone_on_with(finished):
     folder, _, _ = finished
     longer = replace(PROFILES["smoke"], seconds=3600.0)
@@ -252,6 +259,9 @@ def test_a_curve_holds_its_value_until_the_next_and_begins_when_it_begins():
 
 
 @pytest.mark.cluster
+@pytest.mark.long
+@pytest.mark.cluster
+@pytest.mark.long
 def test_what_came_after_the_budget_is_not_in_the_curves(finished):
     folder, _, _ = finished
     for one in read(PROFILES["smoke"], folder / "runs").all:

@@ -18,7 +18,7 @@ from experiments.time_to_solution import machine
 from experiments.time_to_solution.methods import METHODS
 from tests.slurm.slurm import Slurm, until
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 
