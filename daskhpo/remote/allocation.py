@@ -81,8 +81,12 @@ class StepSupervisor:
         self._thread.start()
 
     def outlook(self) -> WorkerOutlook:
-        """Return why no worker is there; hopeless: no step runs or will."""
-        is_hopeless = not self._running and not self._restarts
+        """Return why no worker is there; hopeless: no step runs or will, for they failed.
+
+        Steps that have ended well have left before the job's end, as the study will.
+        """
+        has_given_up = any(n > len(RESTART_SECONDS) for n in self._n_failures)
+        is_hopeless = has_given_up and not self._running and not self._restarts
         why = "every worker step of this job has ended" if is_hopeless else ""
         return WorkerOutlook("; ".join(filter(None, (why, self._last))), is_hopeless)
 

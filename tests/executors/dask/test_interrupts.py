@@ -145,7 +145,8 @@ def check_end(kind: str, process: subprocess.Popen[str]) -> None:
         assert 'slow.py", line ' in lines[began + 1]
         assert sum("  File " in line for line in lines[began:]) == 1
         del lines[began:]
-    assert lines == []
+    end = ("time ", "cost ", "look ")  # of a study that was stopped
+    assert [line for line in lines if not line.startswith(end)] == []
 
 
 @pytest.mark.cluster

@@ -38,11 +38,14 @@ def test_a_worker_that_was_terminated_is_replaced(tmp_path: Path) -> None:
     assert result.trials().process.nunique() == 2
 
 
-def test_workers_that_end_again_and_again_end_the_study(tmp_path: Path) -> None:
+def test_workers_that_end_again_and_again_end_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def train(config: Any, trial: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         trial.report(1.0)
 
+    monkeypatch.setattr(respawn, "MAX_RESPAWNS", 1)
     study = a_study(train, tmp_path)
-    with pytest.raises(NoSuitableWorkers, match="ended 6 times in a row"):
+    with pytest.raises(NoSuitableWorkers, match="ended 2 times in a row"):
         study.run(num_trials=99, max_concurrent=1, progress=False)
