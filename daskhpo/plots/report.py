@@ -124,11 +124,10 @@ def render(title: str, sections: Sequence[_Section], roots: Sequence[Any]) -> st
     from bokeh.document import Document
     from bokeh.embed import file_html
     from bokeh.resources import INLINE
-    from jinja2 import Environment
 
     from bokeh.core.templates import get_env  # isort: skip - the macros of Bokeh's own pages
 
-    environment: Environment = get_env()
+    environment = get_env()
     document = Document()  # of its own: the current one may be of a page that is open
     for root in roots:
         document.add_root(root)

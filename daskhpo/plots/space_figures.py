@@ -140,8 +140,8 @@ const narrow = brushes.map((b, i) => [i, b.bottom, b.top]).filter(([_, low, high
 if (narrow.length == 0) { trials.selected.indices = []; return }
 for (let i = 0; i < axes_y.length; i++) {
   const line = axes_y[i]
-  if (line.length > 0 && narrow.every(([axis, low, high]) => line[axis] >= low && line[axis] <= high))
-    found.push(i)
+  const passes = ([axis, low, high]) => line[axis] >= low && line[axis] <= high
+  if (line.length > 0 && narrow.every(passes)) found.push(i)
 }
 trials.selected.indices = found
 """
