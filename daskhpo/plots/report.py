@@ -119,8 +119,6 @@ def _place(roots: list[Any], title: str, page: views.Page) -> _Section:
 
 def render(title: str, sections: Sequence[_Section], roots: Sequence[Any]) -> str:
     """Return a page with these sections as one HTML file."""
-    import warnings
-
     from bokeh.document import Document
     from bokeh.embed import file_html
     from bokeh.resources import INLINE
@@ -131,15 +129,13 @@ def render(title: str, sections: Sequence[_Section], roots: Sequence[Any]) -> st
     document = Document()  # of its own: the current one may be of a page that is open
     for root in roots:
         document.add_root(root)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # such as of panels that are hidden: they have no data
-        made: str = file_html(
-            document,
-            resources=INLINE,
-            title=title,
-            template=environment.from_string(_PAGE),
-            template_variables={"sections": list(sections)},
-        )
+    made: str = file_html(
+        document,
+        resources=INLINE,
+        title=title,
+        template=environment.from_string(_PAGE),
+        template_variables={"sections": list(sections)},
+    )
     return made
 
 
