@@ -1,7 +1,7 @@
 """Pages: the data of their plots, and their figures; also for the report.
 
-``..._data`` needs no Bokeh. It can run in another thread; its result is then given to a page that
-``build_...`` made, see :meth:`Page.update`.
+The functions that return data need no Bokeh and may run in another thread; their result is then
+given to a page that was built, see :meth:`Page.update`.
 """
 
 from __future__ import annotations
