@@ -9,9 +9,11 @@ import numpy as np
 
 from daskhpo.plots.data import Columns
 
-BUDGET = 24_000  # bytes of cells in one message; what is beyond waits for the next
-CELL_BYTES = 12  # of one number, about
+BUDGET = 20_000  # bytes of cells in one message; what is beyond waits for the next
+CELL_BYTES = 20  # of one cell as JSON, about, with its place
 ROW_BYTES = 16  # beside the cells
+MAX_BLANK = 0.2  # share of rows that may be blank; with more, all columns are sent again
+ARRAY_BYTES = 9  # of one number in a cell that is an array
 
 
 @dataclass
@@ -41,7 +43,8 @@ class SentColumns:
     """The columns that a browser holds.
 
     A row keeps its place. One that left is replaced by a new one, so that a selection by place
-    stays right for the rows that stay.
+    stays right for the rows that stay. While there are fewer rows, some are blank: no number, no
+    text, the key -1; nothing is drawn of them.
 
     Parameters
     ----------
@@ -67,12 +70,14 @@ class SentColumns:
         What is beyond the budget of one message is left for the next call.
         """
         n_old, n_new = _n_rows(self._columns), _n_rows(new)
-        if new.keys() != self._columns.keys() or n_new < n_old or (n_old == 0 < n_new):
+        least = n_old if self._key is None else (1 - MAX_BLANK) * n_old
+        if new.keys() != self._columns.keys() or n_new < least or (n_old == 0 < n_new):
             self._hold(new)
             return Delta(replace=new)
         if self._key is not None:
             order = self._order(_as_list(new[self._key]), n_old)
             new = {name: _taken(values, order) for name, values in new.items()}
+            n_new = len(order)
         return self._difference(new, n_old, n_new, budget)
 
     def _order(self, keys: list[Any], n_old: int) -> list[int]:
@@ -84,7 +89,7 @@ class SentColumns:
         fresh = iter(row_of.values())
         for place, row in enumerate(order):
             if row < 0:
-                order[place] = next(fresh)  # there are enough: no fewer rows than before
+                order[place] = next(fresh, -1)  # -1: blank, until there are more rows
         return [*order, *fresh]
 
     def _difference(self, new: Columns, n_old: int, n_new: int, budget: int) -> Delta:
@@ -130,7 +135,12 @@ def _as_list(values: Any) -> list[Any]:
 
 
 def _taken(values: Any, order: list[int]) -> Any:
-    return values[order] if isinstance(values, np.ndarray) else [values[row] for row in order]
+    """Return the rows of a column in this order; -1: a blank one."""
+    if not isinstance(values, np.ndarray):
+        blank: Any = np.array([]) if values and isinstance(values[0], np.ndarray) else ""
+        return [blank if row < 0 else values[row] for row in order]
+    blank = np.nan if values.dtype.kind == "f" else -1
+    return np.where(np.array(order) < 0, blank, values[order]) if len(values) else values[order]
 
 
 def _joined(old: Any, more: Any) -> Any:
@@ -154,5 +164,5 @@ def _changed(old: Any, new: Any) -> list[int]:
 
 def _size(value: Any) -> int:
     if isinstance(value, np.ndarray):
-        return int(value.size) * CELL_BYTES
-    return len(value) + 4 if isinstance(value, str) else CELL_BYTES
+        return CELL_BYTES + int(value.size) * ARRAY_BYTES
+    return CELL_BYTES + (len(value) if isinstance(value, str) else 0)

@@ -230,7 +230,7 @@ class OpenPage:
     # -- in the thread that watches --------------------------------------------------------------
 
     def _changes(self, new: PageData) -> dict[str, Delta]:
-        """Return the changes that fit into one message; those cut off before come first."""
+        """Return the changes that fit into one message; first what was cut off before."""
         kinds = sorted(new.sources, key=lambda kind: kind not in self._cut)
         deltas, budget = {}, BUDGET
         for kind in kinds:

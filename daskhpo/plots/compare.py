@@ -148,7 +148,7 @@ def _reported(group: Sequence[StudyTables]) -> bool:
 
 def _overview(studies: Sequence[StudyTables], target: float | None) -> str:
     metric = studies[0].objective.metric
-    head = ["study", "scheduler", "searcher", f"best {metric}", "trials", "time", "slot-h"]
+    head = ["study", "scheduler", "searcher", f"best {metric}", "trials", "time", "in slots"]
     head += [] if target is None else [f"time to {target:g}"]
     rows = []
     for study in studies:
@@ -161,7 +161,7 @@ def _overview(studies: Sequence[StudyTables], target: float | None) -> str:
             best,
             f"{study.n_trials:,}",
             clock(facts.seconds),
-            f"{facts.slot_seconds / HOUR:.3g}",
+            clock(facts.slot_seconds),
         ]
         if target is not None:
             seconds = seconds_to(study, target)

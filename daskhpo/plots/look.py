@@ -202,7 +202,7 @@ class Panel:
         self, name: str, heading: str, explanation: str, body: Sequence[Any], window: Any = None
     ) -> None:
         from bokeh.layouts import column, row
-        from bokeh.models import Div, HelpButton, Tooltip
+        from bokeh.models import Div, HelpButton, Spacer, Tooltip
 
         self.name, self.window = name, window
         title = Div(text=f"<b>{html.escape(heading)}</b>", styles={"font-size": "14px"})
@@ -211,7 +211,7 @@ class Panel:
             tooltip=Tooltip(content=explanation, position="bottom", styles={"max-width": "420px"}),
             stylesheets=[".bk-btn { padding: 1px 6px; border: none; background: none; }"],
         )
-        self._body = column(*body, sizing_mode="stretch_width")
+        self._body = column(*(body or [Spacer()]), sizing_mode="stretch_width")
         head = row(title, self._note, helps, styles={"align-items": "center", "gap": "8px"})
         self.layout = column(head, self._body, sizing_mode="stretch_width", name=name)
 

@@ -119,28 +119,23 @@ def _place(roots: list[Any], title: str, page: views.Page) -> _Section:
 
 def render(title: str, sections: Sequence[_Section], roots: Sequence[Any]) -> str:
     """Return a page with these sections as one HTML file."""
-    import warnings
-
     from bokeh.document import Document
     from bokeh.embed import file_html
     from bokeh.resources import INLINE
-    from jinja2 import Environment
 
     from bokeh.core.templates import get_env  # isort: skip - the macros of Bokeh's own pages
 
-    environment: Environment = get_env()
+    environment = get_env()
     document = Document()  # of its own: the current one may be of a page that is open
     for root in roots:
         document.add_root(root)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # such as of panels that are hidden: they have no data
-        made: str = file_html(
-            document,
-            resources=INLINE,
-            title=title,
-            template=environment.from_string(_PAGE),
-            template_variables={"sections": list(sections)},
-        )
+    made: str = file_html(
+        document,
+        resources=INLINE,
+        title=title,
+        template=environment.from_string(_PAGE),
+        template_variables={"sections": list(sections)},
+    )
     return made
 
 

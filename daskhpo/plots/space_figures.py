@@ -139,8 +139,9 @@ const narrow = brushes.map((b, i) => [i, b.bottom, b.top]).filter(([_, low, high
   low > -room + 1e-6 || high < 1 + room - 1e-6)
 if (narrow.length == 0) { trials.selected.indices = []; return }
 for (let i = 0; i < axes_y.length; i++) {
-  if (narrow.every(([axis, low, high]) => axes_y[i][axis] >= low && axes_y[i][axis] <= high))
-    found.push(i)
+  const line = axes_y[i]
+  const passes = ([axis, low, high]) => line[axis] >= low && line[axis] <= high
+  if (line.length > 0 && narrow.every(passes)) found.push(i)
 }
 trials.selected.indices = found
 """

@@ -204,8 +204,8 @@ class StudyTables:
 
     # -- what a recorder adds --------------------------------------------------------------------
 
-    def add_trial(self, config: Config, bracket: int, seconds: float) -> None:
-        """Add a trial, whose number is the next one."""
+    def add_trial(self, bracket: int, seconds: float) -> None:
+        """Add a trial, whose number is the next one; its configuration may follow later."""
         self.status.append(0)
         self.bracket.append(bracket)
         self.resource.append(0)
@@ -218,7 +218,6 @@ class StudyTables:
         self.at.append(UNFINISHED)
         self.at_slots.append(UNFINISHED)
         self.at_trials.append(0)
-        self.set_config(len(self.status) - 1, config)
 
     def set_config(self, trial: TrialId, config: Config) -> None:
         """Set a trial's configuration."""

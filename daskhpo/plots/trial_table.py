@@ -52,6 +52,7 @@ def parts(trials: Any, curves: Any, names: Sequence[str], metric: str) -> TableP
         const {state, config, reason} = source.data, found = []
         const wanted = new Set(states.value), word = text.value.toLowerCase()
         for (let i = 0; i < state.length; i++) {
+          if (state[i] == "") continue
           if (wanted.size > 0 && !wanted.has(state[i])) continue
           if (word && !(config[i] + " " + reason[i]).toLowerCase().includes(word)) continue
           found.push(i)
@@ -154,7 +155,9 @@ const cell = (value) => {
   return /[",\\n]/.test(safe) ? '"' + safe.replaceAll('"', '""') + '"' : safe
 }
 const rows = [fields.map((f) => cell(f.replace("text:", "config/"))).join(",")]
-for (let i = 0; i < d.id.length; i++) rows.push(fields.map((f) => cell(d[f][i])).join(","))
+for (let i = 0; i < d.id.length; i++) {
+  if (d.id[i] >= 0) rows.push(fields.map((f) => cell(d[f][i])).join(","))
+}
 const link = document.createElement("a")
 link.href = URL.createObjectURL(new Blob([rows.join("\\n") + "\\n"], {type: "text/csv"}))
 link.download = "trials.csv"

@@ -9,7 +9,7 @@ from daskhpo.plots.data import HOUR, Columns
 from daskhpo.plots.tables import StudyTables
 
 MAX_BARS = 3_000
-MAX_BINS = 120
+MIN_BINS, MAX_BINS = 20, 120
 LIVE_HOURS = 6.0
 PURPOSES = ("training", "saving", "lost", "idle")
 
@@ -55,7 +55,7 @@ def spent(tables: StudyTables) -> Columns:
     now = tables.facts.seconds
     if now <= 0:
         return {name: [] for name in ("hours", *PURPOSES)}
-    n = int(min(MAX_BINS, max(4, now // 60)))
+    n = int(min(MAX_BINS, max(MIN_BINS, now // 60)))
     edges = np.linspace(0.0, now, n + 1)
     start, worked = np.array(tables.run_start), np.array(tables.run_worked)
     ends = np.array(tables.run_end)

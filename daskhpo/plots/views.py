@@ -1,7 +1,7 @@
 """Pages: the data of their plots, and their figures; also for the report.
 
-Data needs no Bokeh. It can be made in another thread; it is then given to a page that was built
-before, see :meth:`Page.update`.
+The functions that return data need no Bokeh and may run in another thread; their result is then
+given to a page that was built, see :meth:`Page.update`.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ def header(tables: StudyTables, outlook: str = "") -> str:
     used = facts.slot_seconds or 1.0
     parts = [
         f"{clock(facts.seconds)} since it began",
-        f"{facts.slot_seconds / HOUR:.3g} slot-h "
+        f"{clock(facts.slot_seconds)} in slots "
         f"({facts.useful_seconds / used:.0%} useful, {facts.idle_seconds / used:.0%} idle)",
         f"{facts.n_slots} slots",
     ]
@@ -426,8 +426,8 @@ def cost_html(tables: StudyTables) -> str:
         ("since the last report of running trials", max(0.0, facts.slot_seconds - known)),
         ("no trial in the slot", facts.idle_seconds),
     )
-    rows = [(name, f"{seconds / HOUR:.3g}", f"{seconds / total:.0%}") for name, seconds in parts]
-    rows.append(("together", f"{facts.slot_seconds / HOUR:.3g}", ""))
+    rows = [(name, clock(seconds), f"{seconds / total:.0%}") for name, seconds in parts]
+    rows.append(("together", clock(facts.slot_seconds), ""))
     room = "" if facts.max_bytes is None else f" of {_size(facts.max_bytes)}"
     files = "" if facts.max_files is None else f" of {facts.max_files:,}"
     stored = [
@@ -440,7 +440,7 @@ def cost_html(tables: StudyTables) -> str:
     ]
     return (
         "<b>Slots' time</b>"
-        + look.table(("", "slot-h", "share"), rows)
+        + look.table(("", "time", "share"), rows)
         + "<br><b>Checkpoints</b>"
         + look.table(("", "files", "size"), stored)
     )

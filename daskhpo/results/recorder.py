@@ -10,6 +10,7 @@ from pathlib import Path
 from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.events import (
     AttemptLost,
+    Ended,
     Exploited,
     Failed,
     Launched,
@@ -19,13 +20,15 @@ from daskhpo.core.events import (
     SlotsChanged,
     Suggested,
 )
+from daskhpo.core.objective import Objective
 from daskhpo.core.parsing import parse_call
 from daskhpo.core.printable import shell_word
-from daskhpo.core.types import Continue, Status, TrialId
-from daskhpo.engine.session import Manifest
+from daskhpo.core.types import Config, Continue, Status, TrialId
+from daskhpo.engine.session import Manifest, read_manifest, study_records
 from daskhpo.plots.tables import STATES, Piece, StudyTables
 from daskhpo.results.progress import StudyProgress, TrialRecord
 
+MAX_WAITING = 5_000  # configurations that wait to be added
 _CODE = {status: code for code, status in enumerate(STATES)}
 _DOMAINS = {kind.__name__: kind for kind in (Real, Integer, Ordinal, Categorical)}
 
@@ -44,12 +47,15 @@ class Recorder:
         self._run_of: dict[TrialId, int] = {}  # launches that still hold a slot
         self._free_lanes: list[int] = []
         self._n_lanes = 0
+        self._touched: set[TrialId] = set()  # trials whose state is to be copied
+        self._configs: dict[TrialId, Config] = {}  # to be added to the tables
         self._best = math.inf
         self._useful = self._lost = self._saving = 0.0
 
     @property
     def tables(self) -> StudyTables:
         """The study as it stands now."""
+        self._catch_up()
         facts, progress = self._tables.facts, self._progress
         slots, stored = progress.slot_time, progress.checkpoints
         facts.seconds, facts.session_began = progress.seconds, progress.session_began
@@ -81,18 +87,23 @@ class Recorder:
                 self._reported(record)
             case Suggested(number, config, bracket, seconds):
                 assert number == tables.n_trials, f"trial {number} after {tables.n_trials}"
-                tables.add_trial(config, bracket, seconds)
+                tables.add_trial(bracket, seconds)
+                self._configs[number] = config
+                if len(self._configs) > MAX_WAITING:
+                    self._catch_up()
                 if tables.pieces:
                     tables.add_piece(Piece(number, 0, seconds, number, 0, config))
-            case Launched(number, _, _, until):
+            case Launched(number, _, resource, until):
+                tables.resource[number] = resource
                 tables.until[number] = max(tables.until[number], until)
                 self._launch(number)
             case Exploited(number, source, config, resource, seconds):
+                left = tables.resource[number]
+                self._catch_up()
                 if not tables.pieces:  # the first: this is a population, and these its members
                     for member, began in enumerate(tables.started):
                         before = self._config_of(member)
                         tables.add_piece(Piece(member, 0, began, member, 0, before))
-                left = tables.resource[number]
                 tables.add_piece(Piece(number, resource, seconds, source, left, config))
                 tables.set_config(number, config)
             case SlotsChanged(n_slots):
@@ -103,12 +114,25 @@ class Recorder:
                 tables.facts.max_bytes, tables.facts.max_files = policy.max_bytes, policy.max_files
                 for number in [*self._run_of]:
                     self._release(number, lost=True)
-                for number in progress.trials:  # those that failed may run again
-                    self._see(number)
-        if (trial := getattr(record, "trial", None)) is not None:
+                self._touched.update(progress.trials)  # those that failed may run again
+        if (trial := getattr(record, "trial", None)) is None:
+            return
+        if isinstance(record, Ended):  # the progress may forget it
             self._see(trial)
-            if trial in self._run_of and trial not in progress.slot_time.holding:
-                self._release(trial, lost=isinstance(record, AttemptLost | Failed))
+            self._touched.discard(trial)
+        else:
+            self._touched.add(trial)
+        if trial in self._run_of and trial not in progress.slot_time.holding:
+            self._release(trial, lost=isinstance(record, AttemptLost | Failed))
+
+    def _catch_up(self) -> None:
+        """Copy what has changed: most readers of a journal never ask for it."""
+        for number, config in self._configs.items():
+            self._tables.set_config(number, config)
+        self._configs.clear()
+        for number in self._touched:
+            self._see(number)
+        self._touched.clear()
 
     def _config_of(self, number: TrialId) -> dict[str, object]:
         """Return a configuration as the tables hold it."""
@@ -152,6 +176,8 @@ class Recorder:
                 tables.best_slots.append(progress.slot_time.total)
                 tables.best_trials.append(tables.n_trials)
                 tables.best_loss.append(loss)
+        if record.steps:
+            tables.resource[number] = record.steps[-1].resource
         if record.steps and (run := self._run_of.get(number)) is not None:
             tables.run_worked[run] = min(record.steps[-1].seconds, progress.seconds)
         if record.decision is not None and record.steps:
@@ -191,6 +217,18 @@ class Recorder:
             self._useful += sign * trial.time.useful
             self._lost += sign * trial.time.lost
             self._saving += sign * trial.time.saving
+
+
+def read_tables(directory: Path, objective: Objective) -> StudyTables:
+    """Return the tables of a study's directory."""
+    progress = StudyProgress(objective, keep_ended=False)
+    recorder = Recorder(progress)
+    if (directory / "study.json").exists():
+        recorder.describe(directory.name, read_manifest(directory), directory)
+    for record in study_records(directory):
+        progress.apply(record)
+        recorder.apply(record)
+    return recorder.tables
 
 
 def _domains(space: Mapping[str, str]) -> dict[str, Domain]:

@@ -23,7 +23,7 @@ from daskhpo.results.columns import config_columns, metric_columns
 from daskhpo.results.curve_frame import curve_frame
 from daskhpo.results.lineage import Generation, Lineage
 from daskhpo.results.progress import StudyProgress, TrialRecord
-from daskhpo.results.recorder import Recorder
+from daskhpo.results.recorder import Recorder, read_tables
 from daskhpo.results.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ class Result:
         self.path = path
         self.objective = objective
         self._progress = StudyProgress(objective)
-        self._recorder = Recorder(self._progress)
+        # Of a study with a directory, its journal is read again when plots need it.
+        self._recorder = Recorder(self._progress) if path is None else None
         self._trial: list[int] = []
         self._attempt: list[int] = []
         self._resource: list[int] = []
@@ -61,7 +62,8 @@ class Result:
     def apply(self, record: Record) -> None:
         """Process the next record of the study."""
         self._progress.apply(record)
-        self._recorder.apply(record)
+        if self._recorder is not None:
+            self._recorder.apply(record)
         if not isinstance(record, Reported):
             self._lineage.apply(record)
             if isinstance(record, Launched):
@@ -253,11 +255,11 @@ class Result:
     # -- to look at ------------------------------------------------------------------------------
 
     def tables(self) -> StudyTables:
-        """Return the study as columns, for plots of your own."""
-        tables = self._recorder.tables
-        if self.path is not None and not tables.facts.name and has_manifest(self.path):
-            self._recorder.describe(self.path.name, read_manifest(self.path), self.path)
-        return tables
+        """Return the study as columns, for plots of your own; a directory is read again."""
+        if self._recorder is not None:
+            return self._recorder.tables
+        assert self.path is not None
+        return read_tables(self.path, self.objective)
 
     def to_html(self, path: str | Path) -> None:
         """Write the report: one HTML file with all plots, which opens without a network.

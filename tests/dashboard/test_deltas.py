@@ -43,6 +43,7 @@ class Browser:
         return {
             int(key): repr((float(value), text, np.array(line).tolist()))
             for key, value, text, line in zip(*columns, strict=True)
+            if key >= 0  # else it is blank
         }
 
 
@@ -93,3 +94,19 @@ def test_the_first_rows_replace_nothing() -> None:
     sent = SentColumns({"y": np.array([])})
     assert sent.update({"y": np.array([])}).replace is None
     assert sent.update({"y": np.array([1.0])}).replace is not None
+
+
+def test_a_few_rows_that_left_become_blank_and_are_used_again() -> None:
+    def table(ids: range) -> dict[str, Any]:
+        lines = [np.array([float(key)]) for key in ids]
+        return {"id": np.array(ids), "value": np.array(ids, float), "line": lines}
+
+    sent, browser = SentColumns(table(range(10)), "id"), Browser(table(range(10)))
+    delta = sent.update(table(range(1, 10)))
+    browser.receive(delta)
+    assert delta.replace is None
+    assert browser.columns["id"] == [-1, *range(1, 10)]
+    assert np.isnan(browser.columns["value"][0])
+    browser.receive(sent.update(table(range(1, 11))))
+    assert browser.columns["id"] == [10, *range(1, 10)]
+    assert sent.update(table(range(1, 4))).replace is not None

@@ -20,7 +20,8 @@ def study(n: int = 40) -> StudyTables:
     tables.facts.space = {"x": Real(0.0, 1.0)}
     for number in range(n):
         x = number / (n - 1)
-        tables.add_trial({"x": x}, 0, 0.0)
+        tables.add_trial(0, 0.0)
+        tables.set_config(tables.n_trials - 1, {"x": x})
         tables.best[number] = tables.last[number] = (x - 0.5) ** 2
     return tables
 

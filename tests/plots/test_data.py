@@ -26,7 +26,8 @@ def filled(losses: list[float], mode: str = "min") -> StudyTables:
     """Tables of trials with one unit each; inf: not reported."""
     tables = StudyTables(Objective("error", mode))  # type: ignore[arg-type]
     for number, loss in enumerate(losses):
-        tables.add_trial({"x": number / 7}, 0, float(number))
+        tables.add_trial(0, float(number))
+        tables.set_config(tables.n_trials - 1, {"x": number / 7})
         if math.isfinite(loss):
             tables.add_unit(number, 1, loss, number + 0.5)
             tables.best[number] = tables.last[number] = loss

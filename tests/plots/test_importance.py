@@ -25,7 +25,10 @@ def noise(n: int) -> StudyTables:
     """Trials whose values have nothing to do with their hyperparameters."""
     tables, generator = StudyTables(Objective("error")), np.random.default_rng(0)
     for number in range(n):
-        tables.add_trial({"a": float(generator.random()), "b": "xyz"[number % 3]}, 0, 0.0)
+        tables.add_trial(0, 0.0)
+        tables.set_config(
+            tables.n_trials - 1, {"a": float(generator.random()), "b": "xyz"[number % 3]}
+        )
         loss = float(generator.random())
         tables.add_unit(number, 1, loss, 1.0)
         tables.best[number] = loss
@@ -67,7 +70,8 @@ def test_few_trials_have_no_importance(n: int) -> None:
 def test_a_constant_space_has_no_importance() -> None:
     tables = StudyTables(Objective("error"))
     for _ in range(50):
-        tables.add_trial({"a": 1.0}, 0, 0.0)
+        tables.add_trial(0, 0.0)
+        tables.set_config(tables.n_trials - 1, {"a": 1.0})
     assert "same configuration" in importance(tables).problem
 
 

@@ -46,7 +46,8 @@ def test_a_population_has_a_section_of_its_own(tmp_path: Path) -> None:
 def test_a_study_that_has_hardly_begun_has_a_report(n: int) -> None:
     tables = StudyTables(Objective("error"))
     for _ in range(n):
-        tables.add_trial({"x": 1}, 0, 0.0)
+        tables.add_trial(0, 0.0)
+        tables.set_config(tables.n_trials - 1, {"x": 1})
     assert "Verdict" in report_html(tables)
 
 
@@ -61,7 +62,10 @@ def test_names_of_users_are_text_not_markup() -> None:
     tables = StudyTables(Objective("<script>alert(1)</script>"))
     tables.facts.name = tables.facts.scheduler = "<img src=x onerror=alert(2)>"
     for number in range(3):
-        tables.add_trial({"<b>x</b>": number, "s": "</script><script>alert(3)</script>"}, 0, 0.0)
+        tables.add_trial(0, 0.0)
+        tables.set_config(
+            tables.n_trials - 1, {"<b>x</b>": number, "s": "</script><script>alert(3)</script>"}
+        )
         tables.add_unit(number, 1, float(number), 1.0)
         tables.best[number] = float(number)
         tables.set_reason(number, "<script>alert(4)</script>", "<script>alert(5)</script>")
