@@ -312,6 +312,11 @@ Record = (
 )
 
 
+def time_in_journal(seconds: float) -> float:
+    """Return a time as the journal holds it: in whole microseconds."""
+    return round(seconds, 6)
+
+
 def event_of(record: Record) -> Event | None:
     """Return the event that a record holds; None: the coordinator acted by itself."""
     match record:

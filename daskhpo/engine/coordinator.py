@@ -21,6 +21,7 @@ from daskhpo.core.events import (
     Held,
     Judged,
     Launched,
+    Record,
     Reported,
     RolledBack,
     Saved,
@@ -31,6 +32,7 @@ from daskhpo.core.events import (
     StopRequested,
     Suggested,
     Trained,
+    time_in_journal,
 )
 from daskhpo.core.objective import NOT_FINITE, Objective
 from daskhpo.core.printable import printable
@@ -136,6 +138,7 @@ class Coordinator:
         self._seconds = 0.0
         self._began: dict[TrialId, tuple[float, int]] = {}  # a launch: seconds and resource
         self._commands: list[Command] = []
+        self._has_recorded = False  # in answer to the event
 
     @property
     def is_drained(self) -> bool:
@@ -161,9 +164,12 @@ class Coordinator:
         return self.ledger.n_running + queued
 
     def handle(self, event: Event) -> list[Command]:
-        """Handle one event and return commands; stale events are not recorded."""
-        self._seconds = event.seconds
-        self._commands = []
+        """Handle one event and return commands.
+
+        A stale event is not recorded. It makes no decision then: a replay would not meet it.
+        """
+        self._seconds = time_in_journal(event.seconds)  # else a replay could decide otherwise
+        self._commands, self._has_recorded = [], False
         match event:
             case Trained():
                 self._trained(event)
@@ -173,31 +179,36 @@ class Coordinator:
                 self._saved(event)
             case SaveFailed():
                 if event.checkpoint_id in self.ledger.refs:
-                    self.journal.append(event)
+                    self._record(event)
             case Dropped():
                 if event.checkpoint_id in self.ledger.refs:
-                    self.journal.append(event)
+                    self._record(event)
                     self.ledger.drop(event.checkpoint_id)
             case AttemptLost():
                 self._attempt_lost(event)
             case Erred():
                 self._erred(event)
             case SlotsChanged(n_slots):
-                self.journal.append(event)
+                self._record(event)
                 self.n_slots = n_slots
             case StopRequested(reason):
                 self._stop(reason)
             case SessionStarted():
                 self._session_started(event)
-        self._assign_free_slots()
+        if self._has_recorded:
+            self._assign_free_slots()
         if self.is_over and not self._flushed and self.ledger.refs.n_unsaved:
             self._flush()
         return self._commands
 
+    def _record(self, record: Record) -> None:
+        self.journal.append(record)
+        self._has_recorded = True
+
     # -- events ----------------------------------------------------------------------------------
 
     def _session_started(self, event: SessionStarted) -> None:
-        self.journal.append(event)
+        self._record(event)
         self.limits, self._policy = event.limits, event.policy
         self._failures = FirstFailures(event.limits.max_failed_trials)
         self.stop_reason, self.fatal_error = None, None
@@ -235,12 +246,12 @@ class Coordinator:
         if event.ended or trial.resource == trial.until:
             decision = self._standing.pop(trial.id, None)
             decision = decision or self._ask_scheduler(trial, event.ended)
-        self.journal.append(
+        self._record(
             Reported(
                 event.trial,
                 event.attempt,
                 steps,
-                event.seconds,
+                self._seconds,
                 event.ended,
                 event.preempted,
                 decision,
@@ -273,7 +284,7 @@ class Coordinator:
             if event.ref is not None and event.ref.id not in self.ledger.refs:  # a stale attempt
                 self._commands.append(Delete(event.ref))
             return
-        self.journal.append(event)
+        self._record(event)
         if event.ref is None:
             self.ledger.mark_stateless(trial)
         else:
@@ -299,7 +310,7 @@ class Coordinator:
         if not is_newer and ref.id not in rows:
             self._commands.append(Delete(ref))  # written by a stale attempt; unreferenced
             return
-        self.journal.append(event)
+        self._record(event)
         if is_newer and trial is not None:
             rows.add_ref(trial.id, ref, held=False)
         self._delete_unreferenced(self.ledger.commit(ref))
@@ -308,7 +319,7 @@ class Coordinator:
     def _attempt_lost(self, event: AttemptLost) -> None:
         if (trial := self.ledger.running(event.trial, event.attempt)) is None:
             return
-        self.journal.append(event)
+        self._record(event)
         if event.bad_checkpoint:
             self._commands.append(Release(trial.id, trial.attempt))  # its worker lives, and waits
             trial, freed = self.ledger.discard_bad_checkpoint(trial)
@@ -332,12 +343,12 @@ class Coordinator:
         may_retry = event.retry and not event.fatal and trial.n_failed < self.limits.max_failures
         has_a_future = not (may_retry or event.fatal or isinstance(trial.decision, Stop))
         paused = has_a_future and self.scheduler.on_failure(trial)
-        self.journal.append(
+        self._record(
             Failed(
                 event.trial,
                 event.attempt,
                 event.error,
-                event.seconds,
+                self._seconds,
                 event.retry,
                 event.fatal,
                 paused,
@@ -376,7 +387,7 @@ class Coordinator:
 
     def _stop(self, reason: str) -> None:
         if self.stop_reason is None:
-            self.journal.append(StopRequested(reason, self._seconds))
+            self._record(StopRequested(reason, self._seconds))
             self.stop_reason = reason
             for trial in self.ledger.trials.values():
                 if trial.status is Status.RUNNING:
@@ -435,7 +446,7 @@ class Coordinator:
         self.ledger.requeue(trial, until)
 
     def _end(self, trial: Trial, status: Status, reason: str) -> None:
-        self.journal.append(Ended(trial.id, status, reason, self._seconds))
+        self._record(Ended(trial.id, status, reason, self._seconds))
         was_paused = trial.status is Status.PAUSED
         trial, freed = self.ledger.end(trial, status)
         self._delete_unreferenced(freed)
@@ -451,7 +462,7 @@ class Coordinator:
         """Delete checkpoints without references from memory and from the store."""
         for ref in freed:
             if ref.array:
-                self.journal.append(Deleted(ref.id, reason, self._seconds))
+                self._record(Deleted(ref.id, reason, self._seconds))
             self._commands.append(Delete(ref, reason))
 
     def _enforce_budget(self) -> None:
@@ -497,7 +508,7 @@ class Coordinator:
                     return
                 trial = ledger.trials[ledger.queue.popleft()]
                 if ledger.is_rolled_back(trial) and self.scheduler.on_rollback(trial):
-                    self.journal.append(RolledBack(trial.id, self._seconds))
+                    self._record(RolledBack(trial.id, self._seconds))
                     ledger.pause_queued(trial)
                 else:
                     self._launch(trial, trial.until)
@@ -532,7 +543,7 @@ class Coordinator:
         trusted = self.advisor.judge(self.trusted)
         if trusted != self.trusted:
             self.trusted = trusted
-            self.journal.append(Judged(trusted, self._seconds))
+            self._record(Judged(trusted, self._seconds))
             self.scheduler.on_trust(trusted)
 
     def _choose(self, choice: Choose) -> None:
@@ -563,7 +574,7 @@ class Coordinator:
         waited = given.waited * (self.n_slots - self.ledger.n_running)  # all free slots waited
         trial = self.ledger.add(given.config, until, bracket)
         self.searcher.on_start(trial.id, given.config)
-        self.journal.append(
+        self._record(
             Suggested(trial.id, given.config, bracket, self._seconds, waited, given.fallback)
         )
         self.scheduler.on_launch(self._launch(trial, until))
@@ -578,12 +589,12 @@ class Coordinator:
         trial, freed = self.ledger.exploit(trial, donor, config)
         self.scheduler.on_exploit(trial, source)
         resource = trial.resource
-        self.journal.append(Exploited(trial.id, source, config, resource, self._seconds))
+        self._record(Exploited(trial.id, source, config, resource, self._seconds))
         self._delete_unreferenced(freed)
 
     def _launch(self, trial: Trial, until: int) -> Trial:
         trial = self.ledger.launch(trial, until)
-        self.journal.append(Launched(trial.id, trial.attempt, trial.resource, until, self._seconds))
+        self._record(Launched(trial.id, trial.attempt, trial.resource, until, self._seconds))
         self._commands.append(self._train(trial, launch=True))
         self._failures.on_launch(trial.id)
         return trial

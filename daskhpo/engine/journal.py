@@ -35,6 +35,7 @@ from daskhpo.core.events import (
     Step,
     StopRequested,
     Suggested,
+    time_in_journal,
 )
 from daskhpo.core.types import (
     CheckpointPolicy,
@@ -270,11 +271,11 @@ _LEFT_OUT = {"waited", "fallback", "job", "retry_failed", "clock"}
 
 
 def _encode(record: Any) -> dict[str, Any]:
-    data = {"record": _WORDS[type(record)], "seconds": round(record.seconds, 6)}
+    data = {"record": _WORDS[type(record)], "seconds": time_in_journal(record.seconds)}
     for name in record.__slots__:
         value = getattr(record, name)
         if isinstance(value, float):
-            value = round(value, 6)  # a time in seconds
+            value = time_in_journal(value)  # a time, too
         if name != "seconds" and (value or name not in _LEFT_OUT):
             data["row" if name == "checkpoint_id" else name] = value
     return data
@@ -330,10 +331,10 @@ _RESTORED = {  # by word: the fields that JSON cannot hold as they are
 def _encode_reported(record: Reported) -> dict[str, Any]:
     data: dict[str, Any] = {
         "record": _REPORTED,
-        "seconds": round(record.seconds, 6),
+        "seconds": time_in_journal(record.seconds),
         "trial": record.trial,
         "attempt": record.attempt,
-        "steps": [[s.resource, round(s.seconds, 6), s.metrics] for s in record.steps],
+        "steps": [[s.resource, time_in_journal(s.seconds), s.metrics] for s in record.steps],
     }
     if record.decision is not None:
         data["decision"] = _encode_decision(record.decision)

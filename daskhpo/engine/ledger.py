@@ -133,7 +133,13 @@ class Ledger:
         # A trial that failed while it trained again was decided on before, at a larger resource.
         decided_at = max(trial.decided_at, trial.resource)
         self._store(
-            trial._replace(status=Status.PAUSED, decided_at=decided_at, losses=(), decision=None)
+            trial._replace(
+                status=Status.PAUSED,
+                decided_at=decided_at,
+                losses=(),
+                decision=None,
+                preempting=False,
+            )
         )
 
     def requeue(self, trial: Trial, until: int, *, lost: int = 0, failed: int = 0) -> None:
@@ -371,6 +377,7 @@ class Ledger:
             assert trial.decided_at + len(trial.losses) <= max(trial.until, trial.decided_at), trial
             if trial.status is not Status.RUNNING:
                 assert trial.decision is None, f"a decision was not carried out: {trial}"
+                assert not trial.preempting, f"it has no slot to be preempted from: {trial}"
 
     def _store(self, trial: Trial) -> Trial:
         if not trial.status.ended:

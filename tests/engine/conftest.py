@@ -52,11 +52,13 @@ class Scripted(Scheduler):
     answers : those at (trial, resource), in the place of going on.
     wishes : what it wants to do with a trial once that is paused, or about to be.
     action : what it insists on once there is a trial.
+    keeps_failed : a trial that fails is paused, as in a population.
     """
 
     max_t = 9
 
-    def __init__(self, answers=None, wishes=(), action=None):
+    def __init__(self, answers=None, wishes=(), action=None, keeps_failed=False):
+        self.keeps_failed = keeps_failed
         self.answers, self.wishes, self.action = answers or {}, list(wishes), action
         self.asked = []  # (trial, resource) of the reports it was asked about
         self.reports = []
@@ -87,6 +89,9 @@ class Scripted(Scheduler):
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def on_failure(self, trial):
+        return self.keeps_failed
 
     def on_end(self, trial):
         self.ended[trial.id] = trial.status
@@ -237,7 +242,7 @@ def desk():
 
     def make(scheduler=None, *, checked=True, **options):
         if scheduler is None:
-            names = ("answers", "wishes", "action")
+            names = ("answers", "wishes", "action", "keeps_failed")
             scheduler = Scripted(**{n: options.pop(n) for n in names if n in options})
         new = Desk(scheduler, **options)
         if checked:

@@ -27,7 +27,7 @@ from daskhpo.engine.coordinator import Coordinator, Problem
 from daskhpo.engine.journal import encode_record
 from daskhpo.engine.replay import replay
 from daskhpo.schedulers import GuardedASHA
-from daskhpo.searchers import ForestSearch
+from daskhpo.searchers import ForestSearch, RandomSearch
 from daskhpo.simulation.executor import SimulatedExecutor
 from daskhpo.simulation.simulation import simulate
 from daskhpo.testing.journal import MemoryJournal
@@ -193,6 +193,25 @@ def test_an_error_of_a_lesson_reaches_the_coordinator():
     lessons._running.exception(SECONDS)
     with pytest.raises(ZeroDivisionError):
         advice.judge(False)
+    lessons.close()
+
+
+def test_a_stale_event_brings_no_verdict_that_a_replay_would_not_meet():
+    problem = Problem(SPACE, Objective("loss"), Watch(), RandomSearch(), 0)
+    coordinator, lessons = Coordinator(problem, MemoryJournal()), LessonsInThread()
+    pupil = Pupil()
+    pupil.due = 1
+    coordinator.advisor = SearcherAdvice(pupil, lessons)
+    coordinator.handle(SessionStarted(Limits(2), CheckpointPolicy("never"), 0.0))
+    coordinator.handle(SlotsChanged(1, 5.0))
+    pupil.may_end.set()
+    lessons._running.result(SECONDS)
+    n_before = len(coordinator.journal.records)
+    assert coordinator.handle(Trained(0, 7, steps(1, 9, 6.0), 6.0)) == []  # no such attempt
+    assert len(coordinator.journal.records) == n_before
+    coordinator.handle(Trained(0, 1, steps(1, 9, 8.0), 8.0))
+    assert Judged(True, 8.0) in coordinator.journal.records
+    replay(problem, coordinator.journal.records, MemoryJournal())
     lessons.close()
 
 

@@ -136,6 +136,17 @@ def test_a_trial_that_is_lost_as_it_hands_over_waits_for_a_slot_and_leaves_no_mo
     assert not study.ledger.trials[0].preempting
 
 
+def test_a_trial_that_fails_as_it_hands_over_and_is_paused_leaves_no_more(desk):
+    wishes = [Resume(0, until=9)]
+    study = desk(wishes=wishes, keeps_failed=True, num_trials=1, max_failures=0)
+    study.slots(1)
+    study.report(0, until=1)
+    study.report(0, until=2, preempted=True)
+    train = study.failed(0, "OSError: no room for its state").only(Train)  # paused, and resumed
+    assert (train.attempt, study.status(0)) == (2, Status.RUNNING)
+    assert not study.ledger.trials[0].preempting
+
+
 def test_a_trial_resumed_between_two_points_stops_at_the_next_one(desk):
     study = desk(FIFO(9), num_trials=1, policy="every:4")
     study.slots(1)
