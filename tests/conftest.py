@@ -1,10 +1,11 @@
-"""Order of the tests when several processes run them, and plain zarr on every store they write.
+"""Order of the tests when several processes run them, plain zarr on every store, and warnings.
 
 Each process runs a file at a time, the longest first.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,3 +41,18 @@ def plain_zarr_opens_every_store(request: pytest.FixtureRequest) -> Iterator[Non
 
         for store in stores_in(folder):
             check(store)
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    """What daskhpo warns of. Dask silences the handlers of its loggers, pytest's among them."""
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record.getMessage())
+
+    heard: list[str] = []
+    listener = Listener(logging.WARNING)
+    logging.getLogger("daskhpo").addHandler(listener)
+    yield heard
+    logging.getLogger("daskhpo").removeHandler(listener)
