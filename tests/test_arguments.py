@@ -276,6 +276,7 @@ RUN = {
     "fail_fast": BOOLS,
     "max_failures": FROM_ZERO,
     "max_failed_trials": FROM_ZERO,
+    "trial_time_limit": DURATIONS_OR_NONE,
     "step_timeout": DURATIONS_OR_NONE,
     "memory_limit": (
         [None, "8 GB", "512MiB", 2**30, np.int64(2**30)],
