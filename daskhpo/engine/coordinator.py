@@ -694,9 +694,9 @@ def drive(
         events = [*executor.poll(until)]
         if not events:
             assert until is not None, "the executor returned no events, and had no deadline"
-        if not events and until == deadline:
-            events = [StopRequested("the time budget is spent", until)]
-            deadline = None
+            if until == deadline:
+                events = [StopRequested("the time budget is spent", until)]
+                deadline = None
         events += coordinator.overdue(executor.now())
         commands = [command for event in events for command in coordinator.handle(event)]
         journal.flush()
