@@ -148,6 +148,15 @@ class Erred:
 
 
 @dataclass(frozen=True, slots=True)
+class OutOfTime:
+    """A trial in a slot has used its time; it ends at its next report."""
+
+    trial: TrialId
+    attempt: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class SlotsChanged:
     """New number of slots that serve the study.
 
@@ -176,6 +185,7 @@ Event = (
     | Dropped
     | AttemptLost
     | Erred
+    | OutOfTime
     | SlotsChanged
     | StopRequested
 )
@@ -306,6 +316,7 @@ Record = (
     | Dropped
     | AttemptLost
     | Failed
+    | OutOfTime
     | SlotsChanged
     | StopRequested
     | Consequence

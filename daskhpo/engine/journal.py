@@ -25,6 +25,7 @@ from daskhpo.core.events import (
     Held,
     Judged,
     Launched,
+    OutOfTime,
     Record,
     Reported,
     RolledBack,
@@ -255,6 +256,7 @@ _KINDS: dict[str, Any] = {
     "dropped": Dropped,
     "lost": AttemptLost,
     "failed": Failed,
+    "out of time": OutOfTime,
     "slots": SlotsChanged,
     "stop": StopRequested,
     "suggested": Suggested,
@@ -290,6 +292,8 @@ def _plain(value: Any) -> Any:
             fields = {name: getattr(value, name) for name in value.__slots__}
             if not fields.get("max_failed_trials", True):  # as in journals before there was one
                 del fields["max_failed_trials"]
+            if fields.get("trial_time_limit", 0) is None:
+                del fields["trial_time_limit"]
             return fields
         case Status():
             return value.value

@@ -135,7 +135,7 @@ def step_command(steps: WorkerSteps, folder: JobDirectory, number: int) -> list[
     if steps.python is not None or steps.container is not None:
         own = interpreter(steps.python, steps.container, steps.gpus, [folder.path])
         program = own.argv("-m")
-    share = f"--resources=GPU={1 / steps.processes:g}"
+    share = f"--resources=GPU={steps.gpus / steps.processes:g}"
     return [
         "srun",
         "--exact",
@@ -143,7 +143,7 @@ def step_command(steps: WorkerSteps, folder: JobDirectory, number: int) -> list[
         "--ntasks=1",
         f"--cpus-per-task={steps.cores}",
         f"--mem={steps.megabytes}M",
-        *(["--gres=gpu:1"] if steps.gpus else []),
+        *([f"--gres=gpu:{steps.gpus}"] if steps.gpus else []),
         "--export=ALL",
         f"--output={str(folder.path).replace('%', '%%')}/%j-worker-{number}.log",
         "--open-mode=append",
