@@ -53,6 +53,7 @@ from daskhpo.results.schedule import Schedule
 from daskhpo.schedulers import (
     ASHA,
     FIFO,
+    PASHA,
     PB2,
     PBT,
     AsyncHyperband,
@@ -545,6 +546,7 @@ DOORS = [
         {"max_t": 9},
     ),
     Door(Hyperband, {**LADDER, "compare": COMPARES}, {"max_t": 9}),
+    Door(PASHA, {**LADDER, "compare": COMPARES}, {"max_t": 9}),
     Door(
         MedianStopping,
         {

@@ -235,6 +235,8 @@ def _cited(scheduler: str) -> str:
     keys = {
         "ASHA": ("li2020",),
         "AsyncHyperband": ("li2020", "li2018"),
+        "GuardedASHA": ("li2020", "li2018"),
+        "PASHA": ("bohdal2023", "li2020"),
         "Hyperband": ("li2018",),
         "SuccessiveHalving": ("jamieson2016",),
         "PBT": ("jaderberg2017",),
@@ -264,6 +266,10 @@ _ENTRIES = {
     "parkerholder2020": """@inproceedings{parkerholder2020, title={Provably Efficient Online
   Hyperparameter Optimization with Population-Based Bandits}, author={Parker-Holder, Jack and
   Nguyen, Vu and Roberts, Stephen J.}, booktitle={NeurIPS}, year={2020}}""",
+    "bohdal2023": """@inproceedings{bohdal2023, title={PASHA: Efficient HPO and NAS with
+  Progressive Resource Allocation}, author={Bohdal, Ondrej and Balles, Lukas and Wistuba, Martin
+  and Ermis, Beyza and Archambeau, C{\\'e}dric and Zappella, Giovanni}, booktitle={ICLR},
+  year={2023}}""",
     "golovin2017": """@inproceedings{golovin2017, title={Google Vizier: A Service for Black-Box
   Optimization}, author={Golovin, Daniel and Solnik, Benjamin and Moitra, Subhodeep and Kochanski,
   Greg and Karro, John and Sculley, D.}, booktitle={KDD}, year={2017}}""",

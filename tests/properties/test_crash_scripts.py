@@ -61,6 +61,7 @@ from daskhpo.results.result import Result
 from daskhpo.schedulers import (
     ASHA,
     FIFO,
+    PASHA,
     PB2,
     PBT,
     AsyncHyperband,
@@ -123,6 +124,8 @@ SCHEDULERS = [
     SuccessiveHalving(max_t=4, reduction_factor=2),
     Hyperband(max_t=9),
     GuardedASHA(max_t=9),
+    PASHA(max_t=9),
+    PASHA(max_t=8, reduction_factor=2, compare="best"),
     Copycat(),
     PBT(6, 2, ["x"]),
     PBT(8, 2, ["x", "kind"], quantile_fraction=0.5, synchronous=True),
