@@ -12,9 +12,15 @@ from typing import Any, NamedTuple
 
 from daskhpo.dashboard.deltas import BUDGET, Delta, SentColumns
 from daskhpo.dashboard.studies import Pace, WatchedStudy
-from daskhpo.plots import look, views
+from daskhpo.plots import look
+from daskhpo.plots.advice_page import advice_data, build_advice
+from daskhpo.plots.page import Page, PageData
+from daskhpo.plots.population_page import build_population, population_data
+from daskhpo.plots.space_page import build_space, space_data
+from daskhpo.plots.study_page import build_study, study_data
+from daskhpo.plots.trials_page import build_trials, detail_html, trials_data
 from daskhpo.plots.use import LIVE_HOURS
-from daskhpo.plots.views import Page, PageData
+from daskhpo.plots.use_page import build_use, use_data
 
 logger = logging.getLogger("daskhpo")
 
@@ -49,38 +55,38 @@ PAGES = (
     PageKind(
         "daskhpo",
         "Study",
-        lambda study, around: views.study_data(study.tables, around.outlook),
-        views.build_study,
+        lambda study, around: study_data(study.tables, around.outlook),
+        build_study,
     ),
     PageKind(
         "daskhpo-hyperparameters",
         "Hyperparameters",
-        lambda study, around: views.space_data(study.tables, study.importance()),
-        views.build_space,
+        lambda study, around: space_data(study.tables, study.importance()),
+        build_space,
     ),
     PageKind(
         "daskhpo-workers",
         "Workers and cost",
-        lambda study, around: views.use_data(study.tables, around.jobs, LIVE_HOURS),
-        views.build_use,
+        lambda study, around: use_data(study.tables, around.jobs, LIVE_HOURS),
+        build_use,
     ),
     PageKind(
         "daskhpo-trials",
         "Trials",
-        lambda study, around: views.trials_data(study.tables),
-        views.build_trials,
+        lambda study, around: trials_data(study.tables),
+        build_trials,
     ),
     PageKind(
         "daskhpo-population",
         "Population",
-        lambda study, around: views.population_data(study.tables),
-        views.build_population,
+        lambda study, around: population_data(study.tables),
+        build_population,
     ),
     PageKind(
         "daskhpo-advice",
         "Advice",
-        lambda study, around: views.advice_data(study.tables),
-        views.build_advice,
+        lambda study, around: advice_data(study.tables),
+        build_advice,
     ),
 )
 # Single plots, which JupyterLab's extension for Dask opens beside a notebook: page, panel.
@@ -224,7 +230,7 @@ class OpenPage:
         study, text = self._studies[name], ""
         if new and new[0] < len(numbers):
             with study.lock:
-                text = views.detail_html(study.tables, int(numbers[new[0]]))
+                text = detail_html(study.tables, int(numbers[new[0]]))
         self._page.divs["detail"].text = text
 
     # -- in the thread that watches --------------------------------------------------------------
