@@ -26,6 +26,7 @@ BEST_TIER = 0.1
 TRIAL_PARTS = ("times", "texts", "axes")
 MAX_SLOTS = 256
 LOG_RANGE = 100.0  # an axis without a domain is logarithmic from this ratio of its ends
+TINY = 1e-200  # less is nothing: its powers of ten are zero
 HOUR = 3600.0
 _RUNNING = STATES.index(Status.RUNNING)
 _STATE_WORDS = np.array([state.value for state in STATES])
@@ -56,9 +57,10 @@ def trials(
         "config": [tables.text_of(number) for number in numbers.tolist()],
     }
     if "times" in parts:
-        columns["hours"] = rounded(np.array(tables.at)[numbers] / HOUR)
-        columns["slot_hours"] = rounded(np.array(tables.at_slots)[numbers] / HOUR)
-        columns["n_trials"] = np.array(tables.at_trials)[numbers]
+        at = np.array(tables.at)[numbers]
+        columns["hours"] = rounded(at / HOUR)
+        columns["slot_hours"] = rounded(slot_seconds(tables, at) / HOUR)
+        columns["n_trials"] = n_started(tables, at)
     if "texts" in parts:
         columns["last"] = rounded(tables.value(np.array(tables.last)[numbers]))
         columns["seconds"] = np.array(tables.in_slot)[numbers].round(1)
@@ -118,7 +120,7 @@ def value_is_log(tables: StudyTables) -> bool:
 
 def _is_wide(values: Array) -> bool:
     values = values[np.isfinite(values)]
-    return bool(values.size) and values.min() > 0 and values.max() >= LOG_RANGE * values.min()
+    return bool(values.size) and values.min() > TINY and values.max() >= LOG_RANGE * values.min()
 
 
 def places_on_axis(tables: StudyTables, name: str) -> Array:
@@ -164,7 +166,11 @@ def _ends(values: Array) -> tuple[float, float]:
     if not values.size:
         return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    size = max(abs(low), abs(high))
+    if high - low > max(1e-12 * size, TINY):
+        return low, high
+    room = 0.5 * size if size > TINY else 0.5
+    return low - room, high + room
 
 
 def unit(values: Array, ends: tuple[float, float], log: bool) -> Array:
@@ -240,12 +246,25 @@ def best(tables: StudyTables) -> Columns:
     if not len(places):
         return {"hours": [], "slot_hours": [], "n_trials": [], "value": []}
     value = tables.value(np.array(tables.best_loss)[places])
+    at = np.r_[np.array(tables.best_seconds)[places], facts.seconds]
     return {
-        "hours": np.r_[np.array(tables.best_seconds)[places], facts.seconds] / HOUR,
-        "slot_hours": np.r_[np.array(tables.best_slots)[places], facts.slot_seconds] / HOUR,
-        "n_trials": np.r_[np.array(tables.best_trials)[places], tables.n_trials],
+        "hours": at / HOUR,
+        "slot_hours": slot_seconds(tables, at) / HOUR,
+        "n_trials": n_started(tables, at),
         "value": np.r_[value, value[-1]],
     }
+
+
+def slot_seconds(tables: StudyTables, at: Array) -> Array:
+    """Return the seconds of all slots together until these times."""
+    known = np.r_[0.0, np.array(tables.slots_seconds), tables.facts.seconds]
+    total = np.r_[0.0, np.array(tables.slots_total), tables.facts.slot_seconds]
+    return np.where(np.isnan(at), np.nan, np.interp(at, known, total))
+
+
+def n_started(tables: StudyTables, at: Array) -> Array:
+    """Return how many trials had been started until these times."""
+    return np.searchsorted(np.sort(np.array(tables.started)), at, side="right")
 
 
 def curves(tables: StudyTables, top: int = MAX_POINTS, *, running_only: bool = False) -> Columns:
