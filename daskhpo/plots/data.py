@@ -33,7 +33,10 @@ _STATE_WORDS = np.array([state.value for state in STATES])
 
 
 def trials(
-    tables: StudyTables, limit: int = MAX_TRIALS, parts: Collection[str] = TRIAL_PARTS
+    tables: StudyTables,
+    limit: int = MAX_TRIALS,
+    parts: Collection[str] = TRIAL_PARTS,
+    numbers: Array | None = None,
 ) -> Columns:
     """Return a row for each trial that is drawn; `seen` says how many these are.
 
@@ -45,10 +48,12 @@ def trials(
         the place of each on its axis, from 0 to 1, as ``unit:<name>``; its line in parallel
         coordinates, ``axes_x`` and ``axes_y``, the value last; its ``rank`` from 0, the best, to 1,
         and ``tier``, which is "best" for the first tenth.
+    numbers : the trials; None: at most ``limit`` are chosen.
     """
     losses, status = np.array(tables.best), np.array(tables.status)
-    running = np.flatnonzero(status == _RUNNING)
-    numbers = chosen(losses, limit, running[:MAX_SLOTS].tolist())
+    if numbers is None:
+        running = np.flatnonzero(status == _RUNNING)
+        numbers = chosen(losses, limit, running[:MAX_SLOTS].tolist())
     columns: Columns = {
         "id": numbers,
         "state": _STATE_WORDS[status[numbers]].tolist() if len(numbers) else [],
@@ -340,7 +345,8 @@ def rungs(tables: StudyTables) -> Columns:
     those at the last rung, over the ``n_pairs`` trials that reached it; NaN: fewer than five.
     """
     columns: Columns = {
-        name: [] for name in ("rung", "judged", "advanced", "cut_off", "correlation", "n_pairs")
+        name: []
+        for name in ("rung", "resource", "judged", "advanced", "cut_off", "correlation", "n_pairs")
     }
     resource, trial = np.array(tables.judged_resource), np.array(tables.judged_trial)
     loss, until = np.array(tables.judged_loss), np.array(tables.until)
@@ -358,6 +364,7 @@ def rungs(tables: StudyTables) -> Columns:
             if number in at_last
         ]
         columns["rung"].append(str(level))
+        columns["resource"].append(level)
         columns["judged"].append(int(here.sum()))
         columns["advanced"].append(int(advanced.sum()))
         worst = loss[here][advanced].max() if advanced.any() else math.inf
@@ -404,8 +411,9 @@ def slots(tables: StudyTables) -> Columns:
         columns["share"].append(min(1.0, done / until))
         columns["seconds"].append(round(seconds, 1))
         columns["state"].append(tables.state(trial))
-        columns["label"].append(f"trial {trial}: {done} of {until}, {clock(seconds)}")
-        columns["config"].append(tables.text_of(trial))
+        config = tables.text_of(trial)
+        columns["label"].append(f"trial {trial}: {done} of {until}, {clock(seconds)}   {config}")
+        columns["config"].append(config)
     return columns
 
 
@@ -428,6 +436,15 @@ def clock(seconds: float) -> str:
     if seconds < 5970:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / HOUR:.1f} h" if seconds < 48 * HOUR else f"{seconds / HOUR / 24:.1f} d"
+
+
+def size_text(n_bytes: float) -> str:
+    """Return a number of bytes as text: ``312 B``, ``1.5 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
 
 
 def spread_of_best(tables: StudyTables) -> float | None:

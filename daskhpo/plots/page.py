@@ -56,6 +56,7 @@ class Page:
     ranges: dict[str, Any] = field(default_factory=dict)
     mappers: dict[str, Any] = field(default_factory=dict)
     divs: dict[str, Any] = field(default_factory=dict)
+    controls: dict[str, Any] = field(default_factory=dict)  # that the server answers
 
     def update(self, new: PageData) -> None:
         """Show new data, except for the columns of the sources."""

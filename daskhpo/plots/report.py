@@ -44,6 +44,7 @@ table { border-collapse: collapse; } td, th { padding: 2px 12px 2px 0; text-alig
 code, pre { background: #f2f2f2; font-size: 12px; white-space: pre-wrap; }
 nav a { margin-right: 14px; color: #0060a0; } .dim { color: #555; } summary { cursor: pointer; }
 .big { font-size: 20px; font-weight: 600; }
+.state { font-size: 12px; border: 1px solid #777; border-radius: 8px; padding: 0 7px; }
 @media print { nav { display: none; } h2 { break-after: avoid; } section { break-inside: avoid; } }
 @media (prefers-reduced-motion: reduce) { * { transition: none !important; animation: none
   !important; scroll-behavior: auto !important; } }

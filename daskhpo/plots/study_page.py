@@ -20,13 +20,14 @@ from daskhpo.plots.verdict import header
 
 
 def study_data(
-    tables: StudyTables, outlook: str = "", parts: Collection[str] = ("times",)
+    tables: StudyTables, outlook: str = "", used: str = "", parts: Collection[str] = ("times",)
 ) -> PageData:
     """Return what the page *Study* shows.
 
     Parameters
     ----------
     outlook : what is known of workers that are not there yet.
+    used : what its workers cost, and may cost.
     parts : of the columns of trials, see :func:`daskhpo.plots.data.trials`.
     """
     trials, best = data.trials(tables, parts=parts), data.best(tables)
@@ -64,7 +65,7 @@ def study_data(
         },
         factors={"rungs": rungs["rung"], "slots": slots["slot"][::-1]},
         texts={
-            "header": header(tables, outlook),
+            "header": header(tables, outlook, used),
             "rungs": look.table(study_figures.RUNG_HEAD, study_figures.rung_rows(rungs)),
         },
         scales={"best": data.value_window(tables), "curves": data.value_window(tables)},
@@ -78,10 +79,11 @@ def build_study(new: PageData, sources: Sources | None = None, *, live: bool = T
 
     sources = make_sources(new, sources)
     metric = axis_label(new.metric)
-    head, rung_table = look.div(), look.div()
+    head = look.div()
+    rung_table = look.div(styles={"max-height": "190px", "overflow": "auto"})
     panels = [
         study_figures.best_panel(sources["trials"], sources["best"], metric),
-        study_figures.curves_panel(sources["curves"], sources["bands"], metric),
+        study_figures.curves_panel(sources["curves"], sources["bands"], sources["rungs"], metric),
         study_figures.rung_panel(sources["rungs"], new.factors["rungs"], rung_table),
     ]
     if live:

@@ -110,6 +110,7 @@ class Facts:
     path: str = "PATH"
     scheduler: str = ""
     searcher: str = ""
+    seed: int | None = None
     space: Mapping[str, Domain] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     seconds: float = 0.0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from daskhpo.plots import look, use, use_figures
-from daskhpo.plots.data import HOUR, clock
+from daskhpo.plots.data import HOUR, Columns, clock, size_text
 from daskhpo.plots.page import (
     Page,
     PageData,
@@ -20,40 +21,84 @@ from daskhpo.plots.tables import StudyTables
 
 
 def use_data(
-    tables: StudyTables, jobs: Sequence[Sequence[str]] = (), hours: float | None = None
+    tables: StudyTables,
+    jobs: Sequence[Sequence[str]] = (),
+    gpus: Sequence[Gpu] = (),
+    hours: float | None = None,
 ) -> PageData:
     """Return what the page *Workers and cost* shows.
 
     Parameters
     ----------
     jobs : rows of the table of Slurm jobs; empty: none are known but their ids.
+    gpus : what workers say of their GPUs now.
     hours : only the last ones; None: all.
     """
     facts = tables.facts
-    bars, spent = use.timeline(tables, hours), use.spent(tables)
+    bars, spent = use.timeline(tables, hours), use.stepped(use.spent(tables))
+    strip, devices = use.jobs(tables, hours), gpu_columns(gpus)
     lanes = sorted({int(slot) for slot in bars["slot"]})
     has_bars = bool(bars["slot"])
     since = "" if hours is None or facts.seconds < hours * HOUR else f"the last {hours:g} h"
     ends = (min(bars["left"]), max(bars["right"])) if has_bars else (0.0, 1.0)
     return PageData(
-        sources={"timeline": bars, "spent": spent},
+        sources={"timeline": bars, "spent": spent, "jobs": strip, "gpus": devices},
         notes={
             "timeline": (
                 since or f"{len(tables.run_trial):,} launches" if has_bars else nothing_yet(tables),
                 has_bars,
             ),
+            "jobs": (
+                f"{len(tables.jobs):,} with slots so far" if strip["row"] else "",
+                bool(strip["row"]),
+            ),
+            "gpus": (f"{len(gpus)} workers" if gpus else "", bool(gpus)),
             "spent": (
                 "" if len(spent["hours"]) else nothing_yet(tables),
                 bool(len(spent["hours"])),
             ),
         },
-        factors={"timeline": [str(lane) for lane in lanes][::-1]},
+        factors={
+            "timeline": [str(lane) for lane in lanes][::-1],
+            "jobs": sorted(set(strip["row"]), key=int, reverse=True),
+            "gpus": devices["worker"][::-1],
+        },
         scales={"time": ends},
         texts={"cost": cost_html(tables), "jobs": _jobs_html(tables, jobs)},
     )
 
 
-JOB_HEAD = ("job", "state", "ran", "left", "why it waits")
+class Gpu(NamedTuple):
+    """A worker's GPU as its driver describes it.
+
+    Attributes
+    ----------
+    busy : share of the last moments in which it computed, from 0 to 1.
+    used, total : bytes of its memory.
+    """
+
+    worker: str
+    name: str
+    busy: float
+    used: float
+    total: float
+
+
+def gpu_columns(gpus: Sequence[Gpu]) -> Columns:
+    """Return a row for each worker with a GPU."""
+    shown = gpus[:MAX_GPUS]
+    return {
+        "worker": [gpu.worker for gpu in shown],
+        "gpu": [gpu.name for gpu in shown],
+        "busy": [gpu.busy for gpu in shown],
+        "full": [round(gpu.used / gpu.total, 3) if gpu.total else 0.0 for gpu in shown],
+        "used": [round(gpu.used / 1e9, 2) for gpu in shown],
+        "total": [round(gpu.total / 1e9, 2) for gpu in shown],
+    }
+
+
+MAX_GPUS = 64
+JOB_HEAD = ("job", "state", "waited", "ran", "left", "GPU-h", "why it waits")
 
 
 def cost_html(tables: StudyTables) -> str:
@@ -70,15 +115,15 @@ def cost_html(tables: StudyTables) -> str:
     )
     rows = [(name, clock(seconds), f"{seconds / total:.0%}") for name, seconds in parts]
     rows.append(("together", clock(facts.slot_seconds), ""))
-    room = "" if facts.max_bytes is None else f" of {_size(facts.max_bytes)}"
+    room = "" if facts.max_bytes is None else f" of {size_text(facts.max_bytes)}"
     files = "" if facts.max_files is None else f" of {facts.max_files:,}"
     stored = [
         (
             "in the store now",
             f"{facts.stored_files:,}{files}",
-            f"{_size(facts.stored_bytes)}{room}",
+            f"{size_text(facts.stored_bytes)}{room}",
         ),
-        ("written in all", f"{facts.written_files:,}", _size(facts.written_bytes)),
+        ("written in all", f"{facts.written_files:,}", size_text(facts.written_bytes)),
     ]
     return (
         "<b>Slots' time</b>"
@@ -86,14 +131,6 @@ def cost_html(tables: StudyTables) -> str:
         + "<br><b>Checkpoints</b>"
         + look.table(("", "files", "size"), stored)
     )
-
-
-def _size(n_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} TB"
 
 
 def _jobs_html(tables: StudyTables, jobs: Sequence[Sequence[str]]) -> str:
@@ -112,16 +149,18 @@ def build_use(new: PageData, sources: Sources | None = None) -> Page:
     sources = make_sources(new, sources)
     cost, jobs = look.div(), look.div()
     timeline = use_figures.timeline_panel(sources["timeline"], new.factors["timeline"])
-    spent = use_figures.spent_panel(sources["spent"])
+    spent = use_figures.spent_panel(sources["spent"], timeline.window)
+    strip = use_figures.jobs_panel(sources["jobs"], new.factors["jobs"], timeline.window)
+    gpus = use_figures.gpus_panel(sources["gpus"], new.factors["gpus"])
+    panels = [timeline, strip, spent, gpus]
     page = Page(
         column(
-            timeline.layout,
-            spent.layout,
+            *(panel.layout for panel in panels),
             look.side_by_side(cost, jobs),
             sizing_mode="stretch_width",
         ),
         sources,
-        {"timeline": timeline, "spent": spent},
+        {panel.name: panel for panel in panels},
         divs={"cost": cost, "jobs": jobs},
     )
     take_ranges(page)

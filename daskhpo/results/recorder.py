@@ -77,6 +77,7 @@ class Recorder:
         facts.path = "PATH" if path is None else shell_word(path)
         if manifest is not None:
             facts.scheduler, facts.searcher = manifest.scheduler, manifest.searcher
+            facts.seed = manifest.seed
             facts.space = _domains(manifest.space)
 
     def apply(self, record: Record) -> None:
