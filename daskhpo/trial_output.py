@@ -40,6 +40,18 @@ def older_path(path: Path) -> Path:
     return path.with_name(path.name + ".1")
 
 
+def tail(path: Path, n_bytes: int = 4_000) -> str:
+    """Return the last whole lines of a trial's output; "": there is none."""
+    try:
+        with path.open("rb") as file:
+            begin = max(0, file.seek(0, os.SEEK_END) - n_bytes)
+            file.seek(begin)
+            text = file.read(n_bytes).decode(errors="replace")
+    except OSError:
+        return ""
+    return text.partition("\n")[2] or text if begin else text
+
+
 class TrialLog:
     """The file of a trial's output, which appears with its first text. Thread-safe.
 

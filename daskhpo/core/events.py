@@ -160,7 +160,7 @@ class OutOfTime:
 class SlotsChanged:
     """New number of slots that serve the study.
 
-    ``job``: Slurm job id of a new slot's worker, if it runs in a job.
+    ``job``: Slurm job id of the worker whose slot came or went, if it runs in a job.
     """
 
     n_slots: int

@@ -15,9 +15,10 @@ from daskhpo.core.events import Launched, Record, Reported
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointRef, Metrics, ScheduleSegment, Status, TrialId
 from daskhpo.engine.session import read_manifest, study_records
-from daskhpo.plots import views
 from daskhpo.plots.report import About, best_table, report_html
+from daskhpo.plots.single import single
 from daskhpo.plots.tables import StudyTables
+from daskhpo.plots.verdict import header
 from daskhpo.results.about import about_study, check_folder_of, has_manifest
 from daskhpo.results.columns import config_columns, metric_columns
 from daskhpo.results.curve_frame import curve_frame
@@ -277,44 +278,44 @@ class Result:
 
     def plot_best(self) -> Any:
         """Return a Bokeh figure of the best value so far, over all trials."""
-        return views.single("study", "best", self.tables())
+        return single("study", "best", self.tables())
 
     def plot_curves(self) -> Any:
         """Return a Bokeh figure of the learning curves."""
-        return views.single("study", "curves", self.tables())
+        return single("study", "curves", self.tables())
 
     def plot_rungs(self) -> Any:
         """Return a Bokeh figure of the trials that each rung judged, and that continued."""
-        return views.single("study", "rungs", self.tables())
+        return single("study", "rungs", self.tables())
 
     def plot_parallel(self) -> Any:
         """Return a Bokeh figure of parallel coordinates, with a brush on each axis."""
-        return views.single("space", "parallel", self.tables())
+        return single("space", "parallel", self.tables())
 
     def plot_slices(self) -> Any:
         """Return Bokeh figures of each hyperparameter against the metric."""
-        return views.single("space", "slices", self.tables())
+        return single("space", "slices", self.tables())
 
     def plot_importance(self) -> Any:
         """Return a Bokeh figure of which hyperparameters matter, and how sure that is."""
-        return views.single("space", "importance", self.tables())
+        return single("space", "importance", self.tables())
 
     def plot_map(self) -> Any:
         """Return a Bokeh figure of the predicted rank over two hyperparameters."""
-        return views.single("space", "map", self.tables())
+        return single("space", "map", self.tables())
 
     def plot_timeline(self) -> Any:
         """Return a Bokeh figure of what each slot did, and when."""
-        return views.single("use", "timeline", self.tables())
+        return single("use", "timeline", self.tables())
 
     def plot_population(self) -> Any:
         """Return Bokeh figures of a population: schedules, lineage, diversity."""
-        return views.single("population", None, self.tables())
+        return single("population", None, self.tables())
 
     def _repr_html_(self) -> str:
         """Return the result as a notebook shows it: the verdict, and the best trials."""
         tables = self.tables()
-        return views.header(tables) + best_table(tables)
+        return header(tables) + best_table(tables)
 
     # -- inside ----------------------------------------------------------------------------------
 

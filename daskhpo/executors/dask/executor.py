@@ -83,6 +83,7 @@ class LeaseOrders(Protocol):
 @dataclass(slots=True)
 class _Slot:
     address: str  # of its worker
+    job_id: str = ""  # ... and the id of its Slurm job
     reply: Reply | None = None  # where the lease waits for a command; None: it does not wait
     job: Train | None = None  # the command that launched its trial
     leaving: bool = False
@@ -262,7 +263,7 @@ class DaskExecutor:
                 return []
             case Hello(worker, job):
                 self._has_had_slots = True
-                self._slots[number] = _Slot(worker, received.reply, leaving=call.leaving)
+                self._slots[number] = _Slot(worker, job, received.reply, leaving=call.leaving)
                 self._locations.open(number)
                 if call.leaving:  # the worker leaves before it could train
                     self._end_lease(number)
@@ -339,7 +340,7 @@ class DaskExecutor:
         if number in self._idle:
             self._idle.remove(number)
             self._end_lease(number)
-        return [self._slots_changed()]
+        return [self._slots_changed(slot.job_id)]
 
     def _end_lease(self, number: int) -> None:
         """End a lease after it has written its states, those that are needed now first."""
@@ -402,7 +403,7 @@ class DaskExecutor:
             self._idle.remove(number)
         if slot.reply is not None:  # a worker that retires may still write what it holds
             self._replies.append((slot.reply, Exit(write=True)))
-        events: list[Event] = [] if slot.leaving else [self._slots_changed()]
+        events: list[Event] = [] if slot.leaving else [self._slots_changed(slot.job_id)]
         events += self._locations.close(number, reason, self.now())
         if (job := slot.job) is not None:
             self._vacate(slot)
