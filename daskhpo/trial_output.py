@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from daskhpo.atomic_files import open_to_append
+
 LOG_VARIABLE = "DASKHPO_TRIAL_LOG"  # of processes that a trial starts: its file
 FLUSH_SECONDS = 1.0  # least time between two writes to a file
 FLUSH_CHARACTERS = 8192
@@ -120,8 +122,11 @@ class TrialLog:
         if not text or self._is_broken:
             return
         try:
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            folder = os.path.dirname(self.path)
+            os.makedirs(folder, exist_ok=True)
+            if os.path.islink(folder):
+                raise OSError(f"{folder} is a link")
+            handle = open_to_append(Path(self.path))
             try:
                 os.write(handle, text.encode(errors="replace"))
                 is_full = os.fstat(handle).st_size > MAX_BYTES

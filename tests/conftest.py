@@ -5,8 +5,12 @@ Each process runs a file at a time, the longest first.
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +18,10 @@ import pytest
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as `nohup make test &` begins in a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests interrupt their children
+
+# What tests let daskhpo run is not remembered in the user's home.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="daskhpo-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 TIERS = ("slurm", "cluster", "slow")
 

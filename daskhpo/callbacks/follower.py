@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from daskhpo.atomic_files import open_plain
 from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.values import FrozenReport, StudyInfo, freeze, summarise
 from daskhpo.core.events import Ended, Launched, Record, Reported, SessionStarted
@@ -184,7 +185,7 @@ class _FollowerThread:
 
     def _n_unread(self) -> int:
         try:
-            with self._path.open("rb") as file:
+            with open_plain(self._path) as file:
                 file.seek(self._tail.n_bytes)
                 return sum(line.endswith(b"\n") for line in file)
         except OSError:
@@ -216,7 +217,7 @@ def study_info(directory: Path) -> StudyInfo:
 def _n_sessions(journal: Path) -> int:
     """Return the number of sessions in a journal so far, but at least 1."""
     try:
-        with journal.open("rb") as file:
+        with open_plain(journal) as file:
             return max(1, sum(line.startswith(SESSION_LINE) for line in file))
     except OSError:  # there is no journal yet, or reading its records shows what is wrong
         return 1

@@ -40,6 +40,7 @@ from daskhpo.core.arguments import (
 )
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.quantities import check_duration
+from daskhpo.dashboard.guard import guard_pages
 
 DEATH_TIMEOUT = 300  # seconds; a scheduler may be slow, but a GPU must not wait for long
 WALLTIME = "30m"
@@ -265,6 +266,7 @@ def slurm_cluster(
     requeues = any("requeue" in line and "no-requeue" not in line for line in directives)
     cluster.autoscaler = SlurmAutoscaler(cluster, registry, rules, of_walltime, logs, requeues)
     try:
+        guard_pages(cluster.scheduler)
         cluster.sync(cluster.autoscaler.start)
     except BaseException:
         cluster.close()
@@ -361,7 +363,7 @@ def _check_security(security: Any) -> None:
 def _address(interface: str | None, queue: str | None, own: dict[str, Any]) -> dict[str, Any]:
     """Return the scheduler's options for the addresses on which it listens.
 
-    The dashboard asks for no password, so it listens on loopback only.
+    The dashboard is not encrypted, so it listens on loopback only.
 
     Parameters
     ----------

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hmac
 import json
 import logging
-import secrets
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from daskhpo.atomic_files import write_private
+from daskhpo.atomic_files import read_small, write_private
 from daskhpo.cluster.supply import SUPPLY
 from daskhpo.core.objective import Objective
+from daskhpo.dashboard.guard import cookie_of, token_of
 from daskhpo.dashboard.studies import WatchedStudy
 from daskhpo.plots.use_page import Gpu
 
@@ -93,7 +93,7 @@ class ClusterPages:
         from daskhpo.dashboard.watcher import Watcher
 
         self.studies: dict[str, WatchedStudy] = {}
-        self.token = secrets.token_urlsafe(16)
+        self.token = token_of(scheduler)
         self._scheduler = scheduler
         over = (Status.closed, Status.closing)
         self.watcher = Watcher(
@@ -154,9 +154,9 @@ def page_of(directory: Path) -> str:
     It is Dask's own first page if the study has none.
     """
     try:
-        found = json.loads((directory / LINK_FILE).read_text(encoding="utf-8"))
+        found = json.loads(read_small(directory / LINK_FILE))
         return f"daskhpo?token={found['token']}"
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "status"
 
 
@@ -210,7 +210,7 @@ def _page(path: str, panel: str | None, scheduler: Any, extra: dict[str, Any], d
         _say(doc, "No study has run on this cluster yet. Load this page again when one runs.")
         return
     request = doc.session_context.request
-    cookie = f"daskhpo-token-{scheduler.http_server.port}"
+    cookie = cookie_of(scheduler)
     given = _argument(request, "token")
     if given is None:
         given = request.cookies.get(cookie, "")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from daskhpo.atomic_files import MAX_SMALL, naming, open_plain, write_file
+from daskhpo.atomic_files import MAX_SMALL, naming, open_plain, open_to_append, write_file
 from daskhpo.core.errors import JournalCorrupt, JournalNotWritten, StudyFailed
 from daskhpo.core.events import (
     AttemptLost,
@@ -118,7 +118,7 @@ class FileJournal:
             raise self._problem
 
     def _open(self) -> None:
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        self._fd = open_to_append(self.path)
         found = os.fstat(self._fd)
         self._file, self._size = (found.st_dev, found.st_ino), found.st_size
 

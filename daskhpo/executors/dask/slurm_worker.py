@@ -19,6 +19,7 @@ from typing import Any
 
 from daskhpo.cluster.gpus import NO_SOURCE, Gpus, visible_gpus
 from daskhpo.cluster.job_shape import NODES
+from daskhpo.cluster.security import private_folder
 from daskhpo.cluster.walltime import END_TIME, find_job_end
 from daskhpo.executors.dask.threads import THREAD_VARIABLES
 
@@ -90,9 +91,10 @@ def scratch_directory(environ: Mapping[str, str]) -> str:
 async def dask_setup(worker: Any) -> None:
     """Set up a worker process; Dask calls this before the worker takes tasks."""
     from daskhpo.executors.dask.shutdown import SHUTDOWN_PLUGIN, ShutdownPlugin
-    from daskhpo.executors.dask.worker_setup import ignore_sigint
+    from daskhpo.executors.dask.worker_setup import close_pages, ignore_sigint
 
     ignore_sigint()
+    close_pages(worker)
     await worker.plugin_add(ShutdownPlugin(), name=SHUTDOWN_PLUGIN)
 
 
@@ -134,6 +136,8 @@ async def _serve(
     given |= {"tls_worker_key": args.tls_key}
     tls = {name: value for name, value in given.items() if value is not None}
     security = Security(**tls, require_encryption=True) if tls else None
+    scratch = dask.config.get("temporary-directory", None) or scratch_directory(os.environ)
+    folder = str(private_folder(scratch))
     for name in THREAD_VARIABLES:  # a trial may use all the cores of its process
         dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": args.nthreads})
     nannies = [
@@ -144,9 +148,7 @@ async def _serve(
             nthreads=args.nthreads,
             memory_limit=args.memory_limit,
             resources={"GPU": place.gpu} if place.gpu else None,
-            local_directory=args.local_directory
-            or dask.config.get("temporary-directory", None)
-            or scratch_directory(os.environ),
+            local_directory=args.local_directory or folder,
             death_timeout=args.death_timeout,
             interface=args.interface,
             protocol=args.protocol,
