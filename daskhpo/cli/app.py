@@ -233,8 +233,7 @@ def _status(options: argparse.Namespace) -> int:
         _print_trial(result, options.trial)
         return 0
     now = run_status(options.path)
-    frame = result.trials()
-    counts: dict[object, int] = frame["status"].value_counts().to_dict()
+    counts = sorted(result.status().items(), key=lambda pair: -pair[1])
     show(f"study     {options.path}")
     show(f"metric    {printable(manifest.metric)} ({manifest.mode})")
     show(f"scheduler {manifest.scheduler}")
@@ -242,8 +241,8 @@ def _status(options: argparse.Namespace) -> int:
     show(f"state     {_state(now, result)}")
     for line in jobs.lines(options.path, now, result.num_slots):
         show(line)
-    shown = ", ".join(f"{n} {status}" for status, n in counts.items()) or "none"
-    show(f"trials    {len(frame)}: {shown}")
+    shown = ", ".join(f"{n} {status}" for status, n in counts) or "none"
+    show(f"trials    {result.num_trials}: {shown}")
     cost = result.cost()
     useful = cost["useful_seconds"] / (cost["device_seconds"] or 1)
     show(
