@@ -12,9 +12,11 @@ from daskhpo._lazy import lazy
 from daskhpo._version import __version__
 
 if TYPE_CHECKING:
+    from daskhpo.define_by_run import from_optuna
     from daskhpo.engine.options import RunOptions
     from daskhpo.recommendation import Recommendation, recommend
     from daskhpo.results.result import Result, load_study
+    from daskhpo.scripts.script import Script
     from daskhpo.study.study import Study
     from daskhpo.trainable import Trainable
 
@@ -22,9 +24,11 @@ __all__ = [
     "Recommendation",
     "Result",
     "RunOptions",
+    "Script",
     "Study",
     "Trainable",
     "__version__",
+    "from_optuna",
     "load_study",
     "recommend",
 ]
@@ -35,8 +39,10 @@ __getattr__, __dir__ = lazy(
         "Recommendation": "daskhpo.recommendation",
         "Result": "daskhpo.results.result",
         "RunOptions": "daskhpo.engine.options",
+        "Script": "daskhpo.scripts.script",
         "Study": "daskhpo.study.study",
         "Trainable": "daskhpo.trainable",
+        "from_optuna": "daskhpo.define_by_run",
         "load_study": "daskhpo.results.result",
         "recommend": "daskhpo.recommendation",
     },

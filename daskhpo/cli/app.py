@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 from daskhpo._version import __version__
-from daskhpo.cli import checkpoints, cost, doctor, exchange, jobs, logs, plan, replay, report
+from daskhpo.cli import checkpoints, cost, doctor, exchange, jobs, logs, plan, replay, report, tune
 from daskhpo.cli.arguments import add_study_path, check_scheduler_address, positive
 from daskhpo.cli.options import add_run_options, run_options
 from daskhpo.cli.text import ask, can_ask, count, duration, show
@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"daskhpo {__version__}")
     parser.set_defaults(failed=2)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        required=True, metavar="COMMAND", parser_class=tune.CommandParser
+    )
 
     run = commands.add_parser("run", help="run a study that is defined in a Python file")
     run.add_argument(
@@ -94,7 +96,10 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.set_defaults(act=_resume)
 
-    for command in (run, resume, retry):
+    of_script = tune.add_to(commands)
+    of_script.set_defaults(act=_tune)
+
+    for command in (run, resume, retry, of_script):
         command.set_defaults(failed=jobs.STUDY_FAILED)
         add_run_options(command, gpu=0)
         command.add_argument(
@@ -139,6 +144,20 @@ def _run(options: argparse.Namespace) -> int:
     study = load_source(options.study)
     _limited(options)
     trust(options.study)
+    return _report(_session(partial(study.run, if_exists=options.if_exists), options))
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from daskhpo.study.study import load_source
+
+    _check(options)
+    if options.write is None:
+        _limited(options)
+    source = tune.written_study(options)
+    if options.write is not None:
+        show(f"{options.write} defines the study; run it: daskhpo run {shell_word(source)}")
+        return 0
+    study = load_source(source)
     return _report(_session(partial(study.run, if_exists=options.if_exists), options))
 
 

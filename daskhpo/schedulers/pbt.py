@@ -113,17 +113,17 @@ class Population(Scheduler):
     def setup(self, space: Space, seed: int) -> None:
         self._seed = seed
         for name in self._mutations:
-            if name not in space.domains:
+            own = self._mutations[name] if isinstance(self._mutations, dict) else None
+            if name not in space or (own is None and name not in space.domains):
                 there = ", ".join(space.domains) or "none"
                 what = "is a constant" if name in space else "is not"
                 raise ValueError(
                     f"mutations: {name!r} {what} in the space; its hyperparameters: {there}"
                 )
-            own = self._mutations[name] if isinstance(self._mutations, dict) else None
-            if own is not None and _is_whole(space.domains[name]) and not _is_whole(own):
+            if own is not None and _is_whole(space[name]) and not _is_whole(own):
                 raise ValueError(
                     f"mutations[{name!r}]={own!r} has values that are not ints, but {name} is "
-                    f"{space.domains[name]!r} in the space; give an Integer, or an Ordinal of ints"
+                    f"{space[name]!r} in the space; give an Integer, or an Ordinal of ints"
                 )
         given = self._mutations if isinstance(self._mutations, dict) else space.domains
         self._explorer.setup({name: given[name] for name in self._mutations}, seed)
@@ -301,7 +301,8 @@ class PBT(Population):
     max_t : resource of a fully trained member.
     perturbation_interval : units of training between two rankings.
     mutations : hyperparameters that may change: names of the study's space, with its domains, or
-        a mapping from names to domains of their own.
+        a mapping from names to domains of their own. All members begin with the same value of one
+        that is a constant in the space.
     quantile_fraction : share of the population that exploits, and share that may be exploited; in
         (0, 0.5].
     resample_probability : probability, in [0, 1], that a hyperparameter is drawn from its domain
@@ -313,7 +314,8 @@ class PBT(Population):
     Raises
     ------
     TypeError, ValueError : numbers out of range, or no mutations; from ``setup``: hyperparameters
-        that the space does not have, or has as constants, and floats for an int of the space.
+        that the space does not have, or has as constants without a domain of their own, and floats
+        for an int of the space.
 
     References
     ----------
@@ -346,15 +348,15 @@ class PBT(Population):
         )
 
 
-def _is_whole(domain: Domain) -> bool:
-    """Return True if all values of the domain are ints."""
+def _is_whole(domain: Any) -> bool:
+    """Return True if all values of the domain are ints; so is a constant that is one."""
     match domain:
         case Integer():
             return True
         case Ordinal(values) | Categorical(values):
             return all(type(value) is int for value in values)
         case _:
-            return False
+            return type(domain) is int
 
 
 def _checked(mutations: Any) -> tuple[str, ...] | dict[str, Domain]:

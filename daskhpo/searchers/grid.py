@@ -7,8 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from daskhpo.core.arguments import check_int, check_mapping
+from daskhpo.core.arguments import check_each, check_int, check_list, check_mapping, check_text
 from daskhpo.core.domains import Categorical, Ordinal
+from daskhpo.core.random import rng
 from daskhpo.core.searcher import Searcher, check_points, checked_points, described_points
 from daskhpo.core.space import Space
 from daskhpo.core.types import Config, TrialId
@@ -22,6 +23,8 @@ class GridSearch(Searcher):
     num_points : values per ``Real`` or ``Integer``: one number for all, or one per name (names
         that are left out get 5). They are evenly spread on the domain's scale, bounds included.
         ``Ordinal`` and ``Categorical`` contribute all values, unless named here.
+    sampled : hyperparameters that are no part of the grid: each trial draws them at random.
+    repeats : number of times that the grid is tried, one after another.
     points_to_evaluate : configurations to try first, in this order; the grid skips them.
 
     Raises
@@ -35,6 +38,9 @@ class GridSearch(Searcher):
         self,
         num_points: int | Mapping[str, int] = 5,
         points_to_evaluate: Sequence[Config] | None = None,
+        *,
+        sampled: Sequence[str] = (),
+        repeats: int = 1,
     ) -> None:
         self.num_points: int | dict[str, int]
         if isinstance(num_points, Mapping):
@@ -45,9 +51,14 @@ class GridSearch(Searcher):
         else:
             self.num_points = check_int("num_points", num_points, at_least=1)
         self.points_to_evaluate = check_points(points_to_evaluate)
+        of = "names of hyperparameters, such as ['lr']"
+        self.sampled = check_each("sampled", check_list("sampled", sampled, of=of), check_text)
+        self.repeats = check_int("repeats", repeats, at_least=1)
 
     def __repr__(self) -> str:
         options = [f"num_points={self.num_points!r}", *described_points(self.points_to_evaluate)]
+        options += [f"sampled={self.sampled!r}"] if self.sampled else []
+        options += [f"repeats={self.repeats}"] if self.repeats > 1 else []
         return f"GridSearch({', '.join(options)})"
 
     def setup(self, space: Space, seed: int) -> None:
@@ -57,10 +68,17 @@ class GridSearch(Searcher):
             raise ValueError(
                 f"num_points names {unknown}; names with a domain are {list(space.domains)}"
             )
-        self._space = space
+        unknown = [name for name in self.sampled if name not in space.domains]
+        if unknown:
+            raise ValueError(
+                f"sampled names {unknown}; names with a domain are {list(space.domains)}"
+            )
+        self._space, self._seed = space, seed
         self._points = checked_points(self.points_to_evaluate, space)
         self._axes: dict[str, list[Any]] = {}
         for name, domain in space.domains.items():
+            if name in self.sampled:
+                continue
             match domain:
                 case Ordinal(values=values) | Categorical(values=values):
                     count = len(values)
@@ -70,6 +88,8 @@ class GridSearch(Searcher):
         self._skipped = sorted(
             {place for point in self._points if (place := self._place(point)) is not None}
         )
+        if self.sampled:
+            self._skipped = []
 
     def __len__(self) -> int:
         """Total number of trials, at most Python's longest; known after ``setup``."""
@@ -77,8 +97,11 @@ class GridSearch(Searcher):
 
     @property
     def _n_trials(self) -> int:
-        n_grid = math.prod(len(axis) for axis in self._axes.values())
-        return len(self._points) + n_grid - len(self._skipped)
+        return len(self._points) + self.repeats * self._n_grid - len(self._skipped)
+
+    @property
+    def _n_grid(self) -> int:
+        return math.prod(len(axis) for axis in self._axes.values())
 
     def suggest(self, trial: TrialId) -> dict[str, Any] | None:
         if trial < len(self._points):
@@ -90,6 +113,10 @@ class GridSearch(Searcher):
             if skipped <= place:
                 place += 1
         drawn: dict[str, Any] = {}
+        if self.sampled:
+            free = self._space.sample(rng(self._seed, "suggest", trial))
+            drawn = {name: free[name] for name in self.sampled}
+        place %= self._n_grid
         for name, axis in reversed(self._axes.items()):
             place, index = divmod(place, len(axis))
             drawn[name] = axis[index]

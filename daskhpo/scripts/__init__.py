@@ -1,0 +1,1 @@
+"""Trials that are programs which know nothing of daskhpo."""

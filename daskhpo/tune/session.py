@@ -1,0 +1,240 @@
+"""What a trial's code calls while it runs: report, get_checkpoint, get_context."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from daskhpo.core.errors import MetricError
+from daskhpo.core.objective import single_number
+from daskhpo.trainable import TrialContext
+from daskhpo.tune.checkpoint import Checkpoint
+from daskhpo.tune.stopper import Rules
+
+_current: ContextVar[Session | None] = ContextVar("daskhpo-tune-session", default=None)
+_running: list[Session] = []  # also seen by threads that a trial's code starts
+
+
+class Session:
+    """A running trial, as Ray Tune's functions see it.
+
+    Attributes
+    ----------
+    config : the nested configuration.
+    iteration : reports so far; less than the trial has made if it trains some units again.
+    state : newest checkpoint that was reported, as a state; None: none.
+    """
+
+    def __init__(self, trial: TrialContext, config: dict[Any, Any], rules: Rules) -> None:
+        self.trial, self.config, self._rules = trial, config, rules
+        self._stopper = rules.new_stopper()
+        self._results: list[dict[str, Any]] = []  # for a stopper, in the next process
+        self.iteration, self.state = 0, None
+        self._seconds, self._began = 0.0, time.monotonic()
+        self._saved: Any = None  # the state to continue from
+        self._next: Checkpoint | None = None  # from `checkpoint_dir`
+        self.folder: str | None = None
+
+    def begin(self, state: Mapping[str, Any] | None) -> None:
+        """Begin, perhaps with a state from which the code may continue."""
+        self._saved = state
+        if state is not None and "iteration" not in state:
+            raise MetricError("the checkpoint was not made by daskhpo.tune")
+
+    def continue_from_state(self) -> Checkpoint | None:
+        """Return the checkpoint; from now on, reports follow those that it has."""
+        saved = self._saved
+        if saved is None:
+            return None
+        if self.iteration == 0 and saved["iteration"] > 0:
+            self.iteration, self._seconds = saved["iteration"], saved["seconds"]
+            self.state = saved
+            for result in saved["results"]:
+                self._feed(dict(result))
+        return Checkpoint.unpacked(saved)
+
+    def snapshot(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Return a checkpoint as a state at this iteration."""
+        seconds = self._seconds + time.monotonic() - self._began
+        position = {"iteration": self.iteration, "seconds": seconds}
+        return position | {"results": list(self._results)} | checkpoint.packed()
+
+    def next_result(self, metrics: Any) -> tuple[dict[str, Any], dict[str, float], bool]:
+        """Count a report; return Ray's result, the study's metrics, and if the trial is done."""
+        if not isinstance(metrics, Mapping):
+            number = single_number(metrics)
+            if number is None:
+                raise MetricError(f"reported a {type(metrics).__name__}: report a dict")
+            metrics = {self._rules.metric: number}
+        self.iteration += 1
+        numbers = self._rules.numbers(metrics, self.iteration)
+        result = dict(numbers) | {
+            "training_iteration": self.iteration,
+            "time_total_s": self._seconds + time.monotonic() - self._began,
+            "trial_id": trial_name(self.trial.id),
+        }
+        is_done = self._feed(result) or bool(metrics.get("done"))
+        return result, numbers, is_done
+
+    def _feed(self, result: dict[str, Any]) -> bool:
+        done = self._rules.is_reached(result)
+        if self._stopper is not None:
+            self._results.append(result)
+            done = bool(self._stopper(trial_name(self.trial.id), result)) or done
+        return done
+
+    def report(self, metrics: Any, checkpoint: Checkpoint | None) -> None:
+        """Report of a function; returns when the trial goes on."""
+        _, numbers, is_done = self.next_result(metrics)
+        if checkpoint is None:
+            checkpoint, self._next = self._next, None
+        if checkpoint is not None:
+            self.state = self.snapshot(checkpoint)
+        if self.iteration <= self.trial.resource:
+            return  # this unit was reported before; it is trained again
+        if is_done:
+            self.trial.complete()
+        state = self.state
+        self.trial.report(numbers, state=None if state is None else lambda: state)
+
+    def attach(self, checkpoint: Checkpoint) -> None:
+        """Keep a checkpoint for the next report."""
+        files = Checkpoint.unpacked(checkpoint.packed())
+        self._next = files
+
+    def trial_folder(self) -> str:
+        """Return a folder of this machine for the trial's own files."""
+        if self.folder is None:
+            self.folder = tempfile.mkdtemp(prefix=f"daskhpo-trial-{self.trial.id}-")
+        return self.folder
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Let the functions of this file mean this trial."""
+        token = _current.set(self)
+        _running.append(self)
+        try:
+            yield
+        finally:
+            _running.remove(self)
+            _current.reset(token)
+
+    def close(self) -> None:
+        """Remove the trial's folder."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def trial_name(trial: int) -> str:
+    """Return the id of a trial, as Ray writes it."""
+    return f"{trial:05d}"
+
+
+def current(what: str) -> Session:
+    """Return the running trial's session.
+
+    Raises
+    ------
+    RuntimeError : no trial of `daskhpo.tune` runs here.
+    """
+    session = _current.get()
+    if session is None and len(_running) == 1:
+        session = _running[0]
+    if session is None:
+        raise RuntimeError(
+            f"tune.{what}() was called outside a trial: it is for the function or class that "
+            "tune.run or tune.Tuner trains"
+        )
+    return session
+
+
+def is_session_enabled() -> bool:
+    """Return True in the code of a trial."""
+    return _current.get() is not None or len(_running) == 1
+
+
+def report(metrics: Any = None, *, checkpoint: Checkpoint | None = None, **kwargs: Any) -> None:
+    """Report one unit of training: ``report({"loss": 0.1})``, or ``report(loss=0.1)``."""
+    if metrics is None:
+        metrics = kwargs
+    elif kwargs and isinstance(metrics, Mapping):
+        metrics = {**metrics, **kwargs}
+    current("report").report(metrics, checkpoint)
+
+
+def log(**metrics: Any) -> None:
+    """Report one unit of training, as ``tune.track.log(loss=0.1)``."""
+    current("track.log").report(metrics, None)
+
+
+def get_checkpoint() -> Checkpoint | None:
+    """Return the checkpoint to continue from, or None."""
+    return current("get_checkpoint").continue_from_state()
+
+
+@contextmanager
+def checkpoint_dir(step: int | None = None) -> Iterator[str]:
+    """Give a folder for a checkpoint, which belongs to the next report."""
+    session = current("checkpoint_dir")
+    with tempfile.TemporaryDirectory(prefix="daskhpo-checkpoint-") as folder:
+        yield folder
+        session.attach(Checkpoint(folder))
+
+
+class TrialContextOfRay:
+    """What ``tune.get_context()`` returns."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def get_trial_id(self) -> str:
+        """Return the trial's number as text."""
+        return trial_name(self._session.trial.id)
+
+    get_trial_name = get_experiment_name = get_trial_id
+
+    def get_trial_dir(self) -> str:
+        """Return a folder of this machine, which is removed with the trial."""
+        return self._session.trial_folder()
+
+    def get_trial_resources(self) -> dict[str, Any]:
+        """Return the trial's devices."""
+        return {"devices": list(self._session.trial.devices)}
+
+    def get_world_size(self) -> int:
+        """Return 1: a trial is one process."""
+        return 1
+
+    def get_world_rank(self) -> int:
+        """Return 0: a trial is one process."""
+        return 0
+
+    get_local_rank = get_node_rank = get_world_rank
+
+
+def get_context() -> TrialContextOfRay:
+    """Return the running trial's context."""
+    return TrialContextOfRay(current("get_context"))
+
+
+def get_trial_id() -> str:
+    """Return the running trial's number as text."""
+    return get_context().get_trial_id()
+
+
+get_trial_name = get_trial_id
+
+
+def get_trial_dir() -> str:
+    """Return a folder of this machine for the trial's files; it is removed with the trial."""
+    return get_context().get_trial_dir()
+
+
+def get_trial_resources() -> dict[str, Any]:
+    """Return the running trial's devices."""
+    return get_context().get_trial_resources()
