@@ -115,6 +115,8 @@ class BaseSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         """
         plan = self._plan()
         metric, scorer = self._scorer()
+        candidates = self._candidates(plan)
+        resource = self._resource(plan)
         with contextlib.ExitStack() as stack:
             client = stack.enter_context(_client(self.n_jobs))
             folder = self._folder(stack)
@@ -123,14 +125,13 @@ class BaseSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             stack.callback(shutil.rmtree, files, ignore_errors=True)
             data, labels = stored(client, files, X, y, aligned)
             fixed = {name: value for name, value in fit_params.items() if name not in aligned}
-            resource = self._resource(plan)
             if isinstance(resource, PartialFit) and labels is not None:
                 names = inspect.signature(self.estimator.partial_fit).parameters
                 if "classes" in names:
                     fixed.setdefault("classes", np.unique(labels))
             task = Task(
                 estimator=self.estimator,
-                candidates=self._candidates(plan),
+                candidates=candidates,
                 data=data,
                 splits=self._splits(data, labels, groups),
                 scorer=scorer,
