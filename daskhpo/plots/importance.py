@@ -65,8 +65,8 @@ class Importance:
         if self.problem:
             return self.problem
         return (
-            f"Rank after {self.resource} unit{'s' * (self.resource != 1)} of {self.n_trials} "
-            f"trials; the forest explains R² = {self.r2:.2f} of it."
+            f"{self.n_trials:,} trials after {self.resource} unit{'s' * (self.resource != 1)}, "
+            f"R² = {self.r2:.2f}"
         )
 
 
