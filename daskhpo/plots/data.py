@@ -124,7 +124,7 @@ def value_is_log(tables: StudyTables) -> bool:
 
 
 def is_wide(values: Array) -> bool:
-    """Return True if values are positive and span decades: a logarithmic axis shows them better."""
+    """Return True if values are positive and span decades."""
     values = values[np.isfinite(values)]
     return bool(values.size) and values.min() > TINY and values.max() >= LOG_RANGE * values.min()
 

@@ -235,7 +235,7 @@ class Panel:
         self.layout = column(head, self._body, sizing_mode="stretch_width", name=name)
 
     def show(self, note: str, *, has_data: bool) -> None:
-        """Set the line beside the heading; without data it is all that is shown, if not empty."""
+        """Set the line beside the heading; without data it is all that is shown."""
         if self.layout.visible != (is_seen := has_data or bool(note)):
             self.layout.visible = is_seen
         note = html.escape(note)

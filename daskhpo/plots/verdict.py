@@ -99,9 +99,9 @@ def seconds_left(tables: StudyTables) -> float | None:
 
 
 def _seconds_of_trials(tables: StudyTables, num_trials: int) -> list[float]:
-    """Return the time that a number of trials takes yet: those to start, and the last ones.
+    """Return the time that the trials to start, and the last ones, still take.
 
-    Trials that pause may never go on, so what counts is how fast trials are started. All members
+    Trials that pause may never continue, so what counts is how fast trials are started. All members
     of a population are started at once: there what counts is the training that they lack.
     """
     facts = tables.facts
