@@ -1,21 +1,36 @@
-"""Measure what the dashboard's pages cost while a study runs in virtual time.
+"""Measure what the dashboard's pages and the loggers cost.
 
-python benchmarks/watching.py [--trials N] [--running N] [--seconds S]
+python benchmarks/watching.py [--trials N] [--running N] [--seconds S] [--pairs N]
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import statistics
 import threading
 import time
 import tracemalloc
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from showing import about, load, table
+from showing import about, load, spread, table
 
+from daskhpo import Study
+from daskhpo.callbacks import (
+    Callback,
+    CSVLogger,
+    JSONLogger,
+    MLflowLogger,
+    OptunaJournal,
+    StudyInfo,
+    TensorBoardLogger,
+    WandbLogger,
+)
+from daskhpo.callbacks.follower import CallbackList
 from daskhpo.core.domains import Categorical, Real
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Space
@@ -24,9 +39,9 @@ from daskhpo.dashboard.kinds import PAGES
 from daskhpo.dashboard.server import EXTENSION, show_study
 from daskhpo.dashboard.studies import WatchedStudy
 from daskhpo.engine.coordinator import Problem
-from daskhpo.engine.journal import encode_record
+from daskhpo.engine.journal import encode_record, read_journal
 from daskhpo.engine.session import create_directory
-from daskhpo.schedulers import ASHA
+from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation.executor import SimulatedExecutor
 from daskhpo.simulation.simulation import simulate
@@ -122,6 +137,8 @@ def watch_page(path: str, lines: list[str], begin: int, seconds: float, cluster:
         session = pull_session(url=url, arguments={"token": token, "study": directory.name})
         while len(session.document.roots) == 0 or pages.watcher.n_refreshes == 0:
             time.sleep(0.05)
+        while all(page._page is None for page in pages.watcher._pages):
+            time.sleep(0.05)
         opened = time.perf_counter() - began
         time.sleep(3)
         first, n_bytes[0] = n_bytes[0], 0
@@ -188,6 +205,91 @@ def memory(lines: list[str]) -> tuple[int, float, float]:
         return study.tables.n_trials, used, time.process_time() - began
 
 
+# -- loggers ---------------------------------------------------------------------------------------
+
+
+def loggers() -> dict[str, Callable[[], Callback]]:
+    """Return the loggers whose libraries are installed, by name."""
+    found: dict[str, Callable[[], Callback]] = {
+        "JSONLogger": JSONLogger,
+        "CSVLogger": CSVLogger,
+        "TensorBoardLogger": TensorBoardLogger,
+        "OptunaJournal": OptunaJournal,
+    }
+    if find_spec("mlflow"):
+        found["MLflowLogger"] = MLflowLogger
+    if find_spec("wandb"):
+        found["WandbLogger(trials=20)"] = lambda: WandbLogger(mode="offline", trials=20)
+    return found
+
+
+def cost_of_loggers(lines: list[str]) -> list[list[str]]:
+    """Return each logger's CPU time of a record, and its share of a core."""
+    rows = []
+    for name, make in loggers().items():
+        with TemporaryDirectory() as folder:
+            directory = Path(folder) / "study"
+            make_journal(directory, 2, 1)
+            (directory / "journal.jsonl").write_text("".join(f"{line}\n" for line in lines))
+            records = list(read_journal(directory / "journal.jsonl"))
+            info = StudyInfo(
+                "study", directory, OBJECTIVE, Limits(), "ASHA(max_t=81)", None, None, 1
+            )
+            followers = CallbackList([make()], info)
+            began = time.process_time()
+            for record in records:
+                followers.apply(record)
+            followers.end()
+            spent = time.process_time() - began
+            if not followers.callbacks:
+                raise RuntimeError(f"{name} raised")
+        per_record = spent / len(records)
+        share = f"{100 * per_record * REPORTS_PER_SECOND:.2f}"
+        rows.append([name, f"{len(records):,}", f"{1e6 * per_record:.0f}", share])
+    return rows
+
+
+def sleeping(config: dict[str, Any], trial: Any) -> None:
+    """Train as a job on a GPU does, for the coordinator: by waiting."""
+    for n in range(trial.resource, trial.max_t):
+        time.sleep(0.05)
+        trial.report({"loss": config["floor"] + 1 / (n + 1)}, state=lambda n=n: n)
+
+
+def seconds_of_study(callbacks: Sequence[Callback], client: Any) -> float:
+    """Return the seconds that a real study takes with these loggers."""
+    with TemporaryDirectory() as folder:
+        scheduler = FIFO(max_t=9)  # all studies then train the same
+        study = Study(
+            sleeping, SPACE, "loss", scheduler=scheduler, storage=folder, name="logged", seed=0
+        )
+        result = study.run(num_trials=80, client=client, callbacks=callbacks, progress=False)
+        return result.tables().facts.seconds
+
+
+def compare_studies(n_pairs: int) -> list[list[str]]:
+    """Return the seconds of a real study without and with all loggers, in turn."""
+    chosen = {name: make for name, make in loggers().items() if "MLflow" not in name}
+    plain, logged = [], []
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=8, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        seconds_of_study([], client)  # imports, and what else comes once
+        for _ in range(n_pairs):
+            plain.append(seconds_of_study([], client))
+            logged.append(seconds_of_study([make() for make in chosen.values()], client))
+    ratios = [b / a for a, b in zip(plain, logged, strict=True)]
+    return [
+        ["no logger", spread(plain, 2), ""],
+        [", ".join(chosen), spread(logged, 2), f"{statistics.median(ratios):.3f}"],
+    ]
+
+
 def main() -> None:
     from distributed import LocalCluster
 
@@ -195,6 +297,7 @@ def main() -> None:
     arguments.add_argument("--trials", type=int, default=10_000)
     arguments.add_argument("--running", type=int, default=128)
     arguments.add_argument("--seconds", type=float, default=30.0)
+    arguments.add_argument("--pairs", type=int, default=5)
     options = arguments.parse_args()
     print("# Watching a study: measured\n")
     print(about("python benchmarks/watching.py", ["bokeh", "distributed", "tornado", "numpy"]))
@@ -225,6 +328,19 @@ def main() -> None:
         n, used, seconds = memory(large)
         sizes.append([f"{n:,}", f"{len(large):,}", f"{used:.1f}", f"{seconds:.1f}"])
         print(table(["trials", "records", "memory: MB", "reading all: CPU s"], sizes))
+        print("\n## Loggers\n")
+        print(
+            "Each follows the whole journal; the last column is at "
+            f"{REPORTS_PER_SECOND:.0f} records a second.\n"
+        )
+        head = ["logger", "records", "CPU a record: µs", "of a core: %"]
+        print(table(head, cost_of_loggers(lines[: options.trials])))
+        print(
+            "\nA real study of 80 trials on 8 workers in this process, with units of 50 ms, from "
+            "its first record to its last: median (minimum), and the median of the ratios of "
+            "neighbours.\n"
+        )
+        print(table(["loggers", "seconds", "ratio"], compare_studies(options.pairs)))
     print(f"\n{load()}")
 
 

@@ -151,6 +151,20 @@ class Page:
             assert time.monotonic() < until, f"{condition} is not true; problems: {self.problems}"
             time.sleep(0.05)
 
+    def settled(self, script: str) -> Any:
+        """Return the value of a JavaScript expression once it has stayed the same for a while.
+
+        A page whose parts still move would be clicked at the wrong place.
+        """
+        last, since = self.run(script), time.monotonic()
+        until = since + 60
+        while time.monotonic() < since + 0.5:
+            time.sleep(0.05)
+            if (now := self.run(script)) != last:
+                last, since = now, time.monotonic()
+            assert time.monotonic() < until, f"{script} changes all the time"
+        return last
+
     def screenshot(self, path: Path | None = None, *, full: bool = False) -> bytes:
         """Return a picture as PNG, and write it to a file; ``full``: beyond the window."""
         answer = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=full)

@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plots": {"core"},
     "results": {"core", "atomic_files", "checkpoints", "engine", "plots"},
     "callbacks": {"core", "atomic_files", "engine", "plots", "results"},
-    "dashboard": {"core", "atomic_files", "cluster", "engine", "plots", "results"},
+    "dashboard": {"core", "atomic_files", "cluster", "engine", "plots", "results", "trial_output"},
     "recommendation": {"core", "schedulers", "searchers"},
     "remote": {
         *("core", "atomic_files", "cluster", "engine", "results", "callbacks", "dashboard"),

@@ -147,13 +147,8 @@ class OpenPage:
 
     def _build(self, name: str, new: PageData) -> None:
         self._page, self._key = self.kind.build(new), (name, new.key)
-        if self._panel:
-            layout = self._page.panels[self._panel].layout
-            layout.styles = {}  # those of its place among others
-            self._set_root(layout)
-        else:
-            self._set_root(self._page.layout)
-        self._root.children = [*self._root.children, self._hidden]
+        self._selected, self._view = None, TableView()  # as its controls are now
+        # Before it is shown: later, clicks on a button would not be sent.
         if "detail" in self._page.divs:
             self._page.sources["trials"].selected.on_change("indices", self._select_trial)
         for name, control in self._page.controls.items():
@@ -162,6 +157,13 @@ class OpenPage:
                     control.on_click(partial(self._turn, 1 if name == "next" else -1))
                 case _:  # a filter, or the order
                     control.on_change("value", partial(self._filter, name))
+        if self._panel:
+            layout = self._page.panels[self._panel].layout
+            layout.styles = {}  # those of its place among others
+            self._set_root(layout)
+        else:
+            self._set_root(self._page.layout)
+        self._root.children = [*self._root.children, self._hidden]
 
     def _turn(self, pages: int) -> None:
         self._look_at(page=max(0, self._view.page + pages))

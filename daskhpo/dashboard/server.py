@@ -176,7 +176,7 @@ def _used(scheduler: Any) -> str:
 
 
 def _gpus(scheduler: Any) -> tuple[Gpu, ...]:
-    """Return what workers with NVIDIA's driver and nvidia-ml-py say of the first GPU of each."""
+    """Return what workers say of their first GPU, where nvidia-ml-py is."""
     found = []
     for worker in list(scheduler.workers.values()):
         now, fixed = worker.metrics.get("gpu") or {}, worker.extra.get("gpu") or {}

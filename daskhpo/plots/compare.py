@@ -10,7 +10,7 @@ import numpy as np
 
 from daskhpo.core.types import Array
 from daskhpo.plots import look
-from daskhpo.plots.data import HOUR, Columns, best_trial, clock
+from daskhpo.plots.data import HOUR, Columns, best_trial, clock, is_wide
 from daskhpo.plots.report import placed, render, section
 from daskhpo.plots.sampling import best_first
 from daskhpo.plots.tables import StudyTables, short
@@ -40,7 +40,18 @@ def groups(studies: Sequence[StudyTables]) -> dict[str, list[StudyTables]]:
         found.setdefault(f"{study.facts.scheduler}, {study.facts.searcher}", []).append(study)
     if len(found) == len(studies):
         return {study.facts.name: [study] for study in studies}
-    return found
+    brief = {", ".join(_class_of(part) for part in _parts(group[0])) for group in found.values()}
+    if len(brief) < len(found):  # two differ by their arguments
+        return found
+    return {", ".join(_class_of(p) for p in _parts(group[0])): group for group in found.values()}
+
+
+def _parts(study: StudyTables) -> tuple[str, str]:
+    return study.facts.scheduler, study.facts.searcher
+
+
+def _class_of(text: str) -> str:
+    return text.split("(")[0]
 
 
 def over_time(group: Sequence[StudyTables]) -> Columns:
@@ -171,10 +182,15 @@ def _overview(studies: Sequence[StudyTables], target: float | None) -> str:
 
 
 def _lines(by_label: dict[str, list[StudyTables]], metric: str) -> Any:
-    figure = look.new_figure("Time since the study began", metric, height=420)
+    lines = {label: over_time(found) for label, found in by_label.items()}
+    ends = np.array(
+        [end for each in lines.values() for name in ("low", "high") for end in each[name]]
+    )
+    scale = "log" if is_wide(ends) else "linear"
+    figure = look.new_figure("Time since the study began", metric, height=420, y_axis_type=scale)
     look.time_axis(figure.xaxis[0])
     for place, (label, found) in enumerate(by_label.items()):
-        columns = look.source(over_time(found))
+        columns = look.source(lines[label])
         colour = LINE_COLOURS[place % len(LINE_COLOURS)]
         name = _label(label, found)
         figure.varea(

@@ -114,16 +114,17 @@ def is_log(tables: StudyTables, name: str) -> bool:
         return domain.log
     if isinstance(domain, Ordinal):
         return False
-    return tables.config[name].levels is None and _is_wide(tables.config[name].values)
+    return tables.config[name].levels is None and is_wide(tables.config[name].values)
 
 
 def value_is_log(tables: StudyTables) -> bool:
     """Return True if the metric is positive, and its good values span a wide range."""
     values = tables.value(np.array(tables.best))
-    return _is_wide(values)
+    return is_wide(values)
 
 
-def _is_wide(values: Array) -> bool:
+def is_wide(values: Array) -> bool:
+    """Return True if values are positive and span decades."""
     values = values[np.isfinite(values)]
     return bool(values.size) and values.min() > TINY and values.max() >= LOG_RANGE * values.min()
 
@@ -230,10 +231,10 @@ def value_ends(tables: StudyTables) -> tuple[float, float]:
         values = values[(values >= cut[0]) & (values <= cut[1])]
     low, high = _ends(values)
     step = 10.0 ** math.floor(math.log10(high - low))  # round: the axis moves seldom
-    if is_wide := _is_wide(values):
+    if has_decades := is_wide(values):
         step = 10.0 ** math.floor(math.log10(low))
     low = math.floor(low / step) * step
-    return (low or step if is_wide else low), math.ceil(high / step) * step
+    return (low or step if has_decades else low), math.ceil(high / step) * step
 
 
 def _parallel(tables: StudyTables, columns: Columns) -> Columns:

@@ -65,8 +65,8 @@ class Importance:
         if self.problem:
             return self.problem
         return (
-            f"Rank after {self.resource} unit{'s' * (self.resource != 1)} of {self.n_trials} "
-            f"trials; the forest explains R² = {self.r2:.2f} of it."
+            f"{self.n_trials:,} trials after {self.resource} unit{'s' * (self.resource != 1)}, "
+            f"R² = {self.r2:.2f}"
         )
 
 
@@ -187,16 +187,23 @@ def prediction_map(found: Importance, first: str, second: str) -> Array:
 
 
 def deciles(tables: StudyTables, name: str) -> Columns:
-    """Return the middle half of the values in each tenth of the trials by one name."""
+    """Return the middle half of the values in each tenth of the trials by one name.
+
+    Of few distinct values, or choices, each has a part of its own.
+    """
     results = tables.value(np.array(tables.best))
     places = encoded(tables, [name], np.arange(tables.n_trials))[:, 0]
     order = np.flatnonzero((places >= 0) & np.isfinite(results))
     order = order[np.argsort(places[order], kind="stable")]
-    if (levels := tables.config[name].levels) is None:
-        parts = np.array_split(order, 10)
+    known, distinct = places[order], np.unique(places[order])
+    if len(distinct) <= 12:
+        parts = [order[known == place] for place in distinct]
+    elif tables.config[name].levels is None:
+        edges = np.unique(np.quantile(known, np.linspace(0, 1, 11)[1:-1]))
+        tenth = np.searchsorted(edges, known, side="right")  # equal values stay together
+        parts = [order[tenth == number] for number in range(len(edges) + 1)]
     else:
-        parts = [order[places[order] == place] for place in np.unique(places[order])]
-        parts = parts if len(levels) <= 12 else []
+        parts = []
     parts = [part for part in parts if len(part) >= 3]
     quartiles = np.array([np.quantile(results[part], [0.25, 0.5, 0.75]) for part in parts])
     low, middle, high = quartiles.reshape(-1, 3).T

@@ -224,23 +224,26 @@ class Panel:
         )
         shown = [*body] or [Spacer()]
         buttons = [helps]
+        self._with_data: list[Any] = []  # besides the body
         if numbers is not None:
             button, table_of = _numbers(*numbers)
             buttons.append(button)
+            self._with_data.append(button)
             shown.append(table_of)
         self._body = column(*shown, sizing_mode="stretch_width")
         head = row(title, self._note, *buttons, styles={"align-items": "center", "gap": "8px"})
         self.layout = column(head, self._body, sizing_mode="stretch_width", name=name)
 
     def show(self, note: str, *, has_data: bool) -> None:
-        """Set the line beside the heading; without data it is all that is shown, if not empty."""
+        """Set the line beside the heading; without data it is all that is shown."""
         if self.layout.visible != (is_seen := has_data or bool(note)):
             self.layout.visible = is_seen
         note = html.escape(note)
         if self._note.text != note:
             self._note.text = note
-        if self._body.visible != has_data:
-            self._body.visible = has_data
+        for part in (self._body, *self._with_data):
+            if part.visible != has_data:
+                part.visible = has_data
 
 
 def _numbers(source: Any, titles: Mapping[str, str]) -> tuple[Any, Any]:

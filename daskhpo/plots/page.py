@@ -1,4 +1,4 @@
-"""A page: the data of its plots, and its figures; for the dashboard and the report alike.
+"""A page, in the dashboard or the report: the data of its plots, and figures.
 
 Functions that return :class:`PageData` need no Bokeh and may run in another thread; their result
 is then given to a page that was built, see :meth:`Page.update`.

@@ -129,8 +129,10 @@ def lineage(tables: StudyTables) -> Columns:
 def arrows(tables: StudyTables) -> Columns:
     """Return an arrow for each exploit: from the source's line to the member's."""
     taken = [piece for piece in tables.pieces if piece.source != piece.trial][-1_000:]
+    up = [piece.source < piece.trial for piece in taken]
     return {
         "resource": [piece.start for piece in taken],
+        "marker": ["triangle" if is_up else "inverted_triangle" for is_up in up],
         "from_id": [piece.source for piece in taken],
         "id": [piece.trial for piece in taken],
     }
@@ -154,6 +156,27 @@ def diversity(tables: StudyTables, name: str, n: int = 60) -> Columns:
             columns["hours"].append(time / 3600)
             for key, value in zip(("low", "middle", "high"), _spread(values), strict=True):
                 columns[key].append(value)
+    return columns
+
+
+def spread_of_values(tables: StudyTables, n: int = 60) -> Columns:
+    """Return middle and extremes of the members' last values, over time."""
+    columns: Columns = {key: [] for key in ("hours", "low", "middle", "high")}
+    seconds = np.array(tables.unit_seconds)
+    if not tables.pieces or not len(seconds):
+        return columns
+    owner, value = np.array(tables.unit_trial), tables.value(np.array(tables.unit_loss))
+    order = np.argsort(seconds, kind="stable")
+    last = np.full(tables.n_trials, np.nan)
+    begin = 0
+    for time in np.linspace(seconds.min(), max(tables.facts.seconds, 1e-9), n).tolist():
+        end = int(np.searchsorted(seconds[order], time, side="right"))
+        new = order[begin:end]
+        last[owner[new]], begin = value[new], end
+        if len(known := last[np.isfinite(last)]):
+            columns["hours"].append(time / 3600)
+            for key, number in zip(("low", "middle", "high"), _spread(known), strict=True):
+                columns[key].append(number)
     return columns
 
 

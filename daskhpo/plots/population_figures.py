@@ -61,9 +61,9 @@ def lineage_panel(segments: Any, arrows: Any, members: list[int]) -> Panel:
         source=arrows,
         line_color="#555555",
         line_alpha=0.6,
-        legend_label="takes over a state (dot: the taker)",
+        legend_label="takes over a state (arrow: to the taker)",
     )
-    figure.scatter("resource", "id", source=arrows, size=6, color="#555555", marker="circle")
+    figure.scatter("resource", "id", source=arrows, size=8, color="#333333", marker="marker")
     for kind, colour, width in (("member", MEMBER, 3), ("winner's ancestry", ACCENT, 7)):
         made = figure.segment(
             x0="left",
@@ -86,6 +86,17 @@ def lineage_panel(segments: Any, arrows: Any, members: list[int]) -> Panel:
         "One line a member. A vertical line leads from the member whose state was taken to the "
         "one that took it. The thick lines led to the best value.",
         [figure],
+        numbers=(
+            segments,
+            {
+                "id": "member",
+                "left": "from unit",
+                "right": "to unit",
+                "from_id": "state of member",
+                "kind": "kind",
+                "config": "configuration",
+            },
+        ),
     )
 
 
@@ -112,7 +123,7 @@ def diversity_panel(figures: list[Any]) -> Panel:
     return Panel(
         "diversity",
         "Diversity",
-        "The spread of each hyperparameter among the members. A band that has closed: the "
-        "population explores no more.",
+        "The spread of each hyperparameter among the members, and of their last values of the "
+        "metric. A band that has closed: the population explores no more.",
         figures,
     )

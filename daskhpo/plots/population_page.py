@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from daskhpo.plots import data, look, population, population_figures
 from daskhpo.plots.data import Columns
-from daskhpo.plots.page import MAX_NAMES_SHOWN, Page, PageData, Sources, make_sources
+from daskhpo.plots.page import (
+    MAX_NAMES_SHOWN,
+    Page,
+    PageData,
+    Sources,
+    axis_label,
+    make_sources,
+)
 from daskhpo.plots.tables import StudyTables
 
 
@@ -17,6 +24,7 @@ def population_data(tables: StudyTables) -> PageData:
     sources: dict[str, Columns] = {"lineage": lineage, "arrows": arrows}
     sources |= {f"schedule:{name}": population.schedules(tables, name) for name in names}
     sources |= {f"diversity:{name}": population.diversity(tables, name) for name in names}
+    sources["spread"] = population.spread_of_values(tables)
     members = sorted(set(lineage["id"]))
     log = tuple(name for name in names if data.is_log(tables, name))
     note = f"{len(members)} members, {len(arrows['id'])} states taken over"
@@ -30,6 +38,7 @@ def population_data(tables: StudyTables) -> PageData:
         },
         names=names,
         ticks={name: ([], []) for name in log},
+        metric=tables.objective.metric,
     )
 
 
@@ -47,15 +56,18 @@ def build_population(new: PageData, sources: Sources | None = None) -> Page:
         population_figures.diversity_figure(sources[f"diversity:{name}"], name, scale[name])
         for name in new.names
     ]
+    of_metric = population_figures.diversity_figure(
+        sources["spread"], axis_label(new.metric), "linear"
+    )
     members = sorted(set(new.sources["lineage"]["id"]))
     panels = [
         population_figures.schedules_panel(lines),
         population_figures.lineage_panel(sources["lineage"], sources["arrows"], members),
-        population_figures.diversity_panel(spreads),
+        population_figures.diversity_panel([*spreads, of_metric]),
     ]
-    left = column(panels[0].layout, panels[2].layout, sizing_mode="stretch_width")
+    below = look.side_by_side(panels[0].layout, panels[2].layout)
     page = Page(
-        look.side_by_side(left, panels[1].layout),
+        column(panels[1].layout, below, sizing_mode="stretch_width"),
         sources,
         {panel.name: panel for panel in panels},
     )

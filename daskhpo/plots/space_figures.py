@@ -130,6 +130,16 @@ def parallel_panel(
         "box on an axis to keep only the trials that pass through it; drag the box to move it. "
         "Which settings led to good values: narrow the last axis.",
         [row(clear), figure],
+        numbers=(
+            trials,
+            {
+                "id": "trial",
+                "state": "state",
+                "value": metric,
+                "resource": "resource",
+                "config": "configuration",
+            },
+        ),
     )
 
 
@@ -235,6 +245,8 @@ def importance_panel(bars: Any, names: list[str]) -> Panel:
     figure.add_layout(
         Whisker(base="name", lower="low", upper="high", dimension="width", source=bars)
     )
+    ends = figure.scatter("high", "name", source=bars, alpha=0)  # the axis reaches to all of them
+    ends.nonselection_glyph = None
     figure.x_range.start = 0
     figure.xaxis.formatter = NumeralTickFormatter(format="0%")
     figure.ygrid.visible = False
@@ -245,6 +257,10 @@ def importance_panel(bars: Any, names: list[str]) -> Panel:
         "it becomes when one hyperparameter is shuffled. The line is the spread over its trees. "
         "R² is measured on trials that a tree has not seen.",
         [figure],
+        numbers=(
+            bars,
+            {"name": "hyperparameter", "share": "share", "low": "from", "high": "to"},
+        ),
     )
 
 

@@ -125,7 +125,7 @@ def _switch(figures: list[Any]) -> Any:
 
 
 def curves_panel(curves: Any, bands: Any, rungs: Any, metric: str) -> Panel:
-    """Return learning curves over the band in which most trials are, with the rungs' cut-offs."""
+    """Return learning curves, the band of most trials, and the rungs' cut-offs."""
     from bokeh.layouts import row
     from bokeh.models import (
         CDSView,

@@ -80,7 +80,7 @@ def build_study(new: PageData, sources: Sources | None = None, *, live: bool = T
     sources = make_sources(new, sources)
     metric = axis_label(new.metric)
     head = look.div()
-    rung_table = look.div(styles={"max-height": "190px", "overflow": "auto"})
+    rung_table = look.div(styles={"max-height": "190px", "overflow": "auto"} if live else {})
     panels = [
         study_figures.best_panel(sources["trials"], sources["best"], metric),
         study_figures.curves_panel(sources["curves"], sources["bands"], sources["rungs"], metric),

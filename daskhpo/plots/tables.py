@@ -275,7 +275,7 @@ class StudyTables:
                 span.n_slots, span.ended = 0, seconds
 
     def add_best(self, seconds: float, loss: float) -> None:
-        """Add a loss that is the best of all units until then: they may arrive out of order."""
+        """Add a loss that may be the best until then; units may be out of order."""
         place = bisect_right(self.best_seconds, seconds)
         if place and self.best_loss[place - 1] <= loss:
             return

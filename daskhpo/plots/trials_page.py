@@ -1,4 +1,4 @@
-"""The page *Trials*: a table to sort and to filter, two trials compared, all of one."""
+"""The page *Trials*: a table, two trials compared, all of one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from daskhpo.plots.tables import STATES, StudyTables
 
 TABLE_TRIALS = 5_000  # with more the table has pages
 PAGE_TRIALS = 1_000
-ORDERS = ("number", "newest", "best")
+TABLE_ORDERS = ("number", "newest", "best")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TableView:
     Attributes
     ----------
     page : from 0.
-    order : one of `ORDERS`.
+    order : one of `TABLE_ORDERS`.
     states : only trials in one of these states; empty: all.
     text : only trials with this in their configuration or reason.
     """
@@ -61,7 +61,7 @@ def _searched(tables: StudyTables, number: int) -> str:
 
 
 def trials_data(tables: StudyTables, view: TableView = TableView()) -> PageData:
-    """Return what the page *Trials* shows; ``view``: of more than `TABLE_TRIALS` trials."""
+    """Return what the page *Trials* shows; ``view``: of a long table."""
     is_paged, pager = tables.n_trials > TABLE_TRIALS, ""
     if is_paged:
         rows = rows_of(tables, view)
@@ -93,7 +93,7 @@ def build_trials(new: PageData, sources: Sources | None = None) -> Page:
     sources = make_sources(new, sources)
     detail = look.div()
     parts = trial_table.parts(sources["trials"], sources["curves"], new.names, new.metric)
-    pager = trial_table.pager(ORDERS) if "pager" in new.texts else None
+    pager = trial_table.pager(TABLE_ORDERS) if "pager" in new.texts else None
     panel = Panel(
         "table",
         "Trials",
@@ -162,7 +162,7 @@ def detail_html(
 
 
 def _plain(log: str) -> str:
-    """Return text without a terminal's colours; of a line that was overwritten the last one."""
+    """Return text without a terminal's colours, and without overwritten lines."""
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", log).split("\n")
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
 

@@ -54,7 +54,7 @@ def timeline(tables: StudyTables, hours: float | None = None) -> Columns:
 
 
 def jobs(tables: StudyTables, hours: float | None = None) -> Columns:
-    """Return bars: the Slurm jobs while they had slots; ``row``: lines that they share in turn.
+    """Return bars: Slurm jobs while they had slots; ``row``: lines they share.
 
     Parameters
     ----------

@@ -206,7 +206,7 @@ def gpus_panel(gpus: Any, workers: list[str]) -> Panel:
 
 
 def spent_panel(spent: Any, x_range: Any) -> Panel:
-    """Return how many slots did what over time, as stacked areas, on the timeline's axis."""
+    """Return how many slots did what over time, on the timeline's axis."""
     figure = new_figure("Time since the study began", "Slots", height=240, x_range=x_range)
     areas = figure.varea_stack(
         [*PURPOSES],

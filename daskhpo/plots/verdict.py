@@ -11,7 +11,7 @@ from daskhpo.core.types import Status
 from daskhpo.plots import data, look
 from daskhpo.plots.data import clock
 from daskhpo.plots.page import nothing_yet
-from daskhpo.plots.tables import STATES, StudyTables, short
+from daskhpo.plots.tables import STATES, StudyTables
 
 RECENT = 200  # trials whose starts tell the pace
 
@@ -62,12 +62,11 @@ def header(tables: StudyTables, outlook: str = "", cost: str = "") -> str:
     if outlook:
         parts.append("workers: " + html.escape(outlook))
     state = f"<span class=state>{_state(tables)}</span> " if _state(tables) else ""
-    scheduler = html.escape(short(facts.scheduler, 90))
-    best_of = f"best {metric} ({tables.objective.mode}):"
-    about = f"{scheduler}, {best_of}" if scheduler else best_of
+    parts_of = [html.escape(text) for text in (facts.scheduler, facts.searcher) if text]
+    about = f"<span class=dim>{', '.join(parts_of)}</span><br>" if parts_of else ""
     return (
-        f"<h1>{html.escape(facts.name)} {state}<span class=dim style='font-weight:normal'>"
-        f"{about}</span></h1>"
+        f"<h1>{html.escape(facts.name)} {state}</h1>{about}"
+        f"best {metric} ({tables.objective.mode}): "
         f"{best}<br>trials: {total} &ensp; {shown}<br><span class=dim>{' · '.join(parts)}</span>"
     )
 
@@ -100,9 +99,9 @@ def seconds_left(tables: StudyTables) -> float | None:
 
 
 def _seconds_of_trials(tables: StudyTables, num_trials: int) -> list[float]:
-    """Return the time that a number of trials takes yet: those to start, and the last ones.
+    """Return the time that the trials to start, and the last ones, still take.
 
-    Trials that pause may never go on, so what counts is how fast trials are started. All members
+    Trials that pause may never continue, so what counts is how fast trials are started. All members
     of a population are started at once: there what counts is the training that they lack.
     """
     facts = tables.facts

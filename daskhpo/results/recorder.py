@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
@@ -215,6 +215,20 @@ class Recorder:
             self._useful += sign * trial.time.useful
             self._lost += sign * trial.time.lost
             self._saving += sign * trial.time.saving
+
+
+def tables_of(
+    records: Iterable[Record], objective: Objective, manifest: Manifest | None = None
+) -> StudyTables:
+    """Return the tables of a study that has no directory."""
+    progress = StudyProgress(objective, keep_ended=False)
+    recorder = Recorder(progress)
+    if manifest is not None:
+        recorder.describe("study", manifest)
+    for record in records:
+        progress.apply(record)
+        recorder.apply(record)
+    return recorder.tables
 
 
 def read_tables(directory: Path, objective: Objective) -> StudyTables:

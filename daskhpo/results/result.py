@@ -15,7 +15,7 @@ from daskhpo.core.events import Record
 from daskhpo.core.garbage import collector_paused
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointRef, ScheduleSegment, Status, TrialId
-from daskhpo.engine.session import read_manifest, study_records
+from daskhpo.engine.session import Manifest, read_manifest, study_records
 from daskhpo.plots.report import About, best_table, report_html
 from daskhpo.plots.single import single
 from daskhpo.plots.tables import StudyTables
@@ -25,7 +25,7 @@ from daskhpo.results.columns import config_columns, metric_columns
 from daskhpo.results.curve_frame import curve_frame
 from daskhpo.results.lineage import Generation
 from daskhpo.results.progress import StudyProgress, TrialRecord
-from daskhpo.results.recorder import Recorder, read_tables
+from daskhpo.results.recorder import read_tables, tables_of
 from daskhpo.results.reports import Reports, read_reports
 from daskhpo.results.schedule import Schedule
 
@@ -41,13 +41,18 @@ class Result:
     """
 
     def __init__(
-        self, records: Iterable[Record], objective: Objective, path: Path | None = None
+        self,
+        records: Iterable[Record],
+        objective: Objective,
+        path: Path | None = None,
+        manifest: Manifest | None = None,
     ) -> None:
         self.path = path
+        self._manifest = manifest
         self.objective = objective
         self._progress = StudyProgress(objective)
         # Of a study with a directory, its journal is read again when these are needed.
-        self._recorder = Recorder(self._progress) if path is None else None
+        self._records: list[Record] | None = [] if path is None else None
         self._reports = Reports(self._progress) if path is None else None
         self._n_records = 0
         with collector_paused():
@@ -58,8 +63,8 @@ class Result:
         """Process the next record of the study."""
         self._n_records += 1
         self._progress.apply(record)
-        if self._recorder is not None:
-            self._recorder.apply(record)
+        if self._records is not None:  # for plots, which most results never make
+            self._records.append(record)
         if self._reports is not None:
             self._reports.apply(record)
 
@@ -244,8 +249,8 @@ class Result:
 
     def tables(self) -> StudyTables:
         """Return the study as columns, for plots of your own; a directory is read again."""
-        if self._recorder is not None:
-            return self._recorder.tables
+        if self._records is not None:
+            return tables_of(self._records, self.objective, self._manifest)
         assert self.path is not None
         return read_tables(self.path, self.objective)
 

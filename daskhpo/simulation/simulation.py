@@ -26,6 +26,7 @@ from daskhpo.core.types import CheckpointPolicy, Config, Limits
 from daskhpo.engine.coordinator import Coordinator, Problem, drive
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import Journal
+from daskhpo.engine.session import manifest_of
 from daskhpo.results.result import Result
 from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, Curve, SimulatedExecutor
 from daskhpo.study.definition import check_parts, check_seed
@@ -129,7 +130,7 @@ class Simulation:
         )
         problem = self._problem
         options.check_ends(problem.scheduler, problem.searcher)
-        result = Result((), problem.objective)
+        result = Result((), problem.objective, manifest=manifest_of(problem, None))
         journal = ResultJournal(result)
         simulate(problem, self._executor(), options.limits, options.policy, journal)
         return result

@@ -16,73 +16,15 @@ from urllib.parse import urlsplit
 import pytest
 from distributed import LocalCluster
 
-from daskhpo.core.objective import Objective
 from daskhpo.dashboard import server
 from daskhpo.dashboard.kinds import PAGES, SINGLE
-from daskhpo.dashboard.server import EXTENSION, LINK_FILE, ClusterPages, page_of, show_study
-from tests.browser import Browser, Page
-from tests.plots.made import asha_result, population, write_study
+from daskhpo.dashboard.server import LINK_FILE, page_of, show_study
+from daskhpo.plots import trials_page
+from tests.browser import Browser
+from tests.dashboard.shown import OBJECTIVE, READY, Shown
+from tests.plots.made import asha_result
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
-
-OBJECTIVE = Objective("error")
-# Models of the only document on a page, by type or by name.
-HELP = """
-window.models = (type) => [...Bokeh.documents[0]._all_models.values()].filter((m) => m.type == type)
-window.source = (...columns) =>
-  models("ColumnDataSource").find((s) => columns.every((column) => column in s.data))
-window.named = (name) => Bokeh.documents[0].get_model_by_name(name)
-window.place = (model) => {
-  const {x, y, width, height} = Bokeh.index.find_one(model).el.getBoundingClientRect()
-  return [x, y, width, height]
-}
-window.box = (brush) => {
-  const view = Bokeh.index.find_one(brush), {left, right, top, bottom} = view.bbox
-  const {x, y} = view.parent.el.getBoundingClientRect()
-  return [x + (left + right) / 2, y + top, y + bottom]
-}
-window.brushes = () => models("BoxAnnotation").filter((b) => b.editable && b.resizable == "y")
-window.rowsShown = () => Bokeh.index.find_one(models("DataTable")[0]).data.index.length
-window.drawn = () => source("xs").data.id[5]
-window.texts = () => models("Div").map((div) => div.text).join(" ")
-"""
-READY = "window.Bokeh && Bokeh.documents.length > 0 && (() => {" + HELP + "; return true})()"
-
-
-class Shown:
-    """A cluster whose dashboard shows two studies: a population, and one that goes on."""
-
-    def __init__(self, cluster: Any, folder: Path) -> None:
-        self.cluster, self.folder = cluster, folder
-        write_study(folder / "population", population(), num_trials=10)
-        self.rest = write_study(folder / "net", num_trials=120, share=0.6)
-        for name in ("population", "net"):
-            cluster.sync(self._show, folder / name)
-
-    async def _show(self, directory: Path) -> None:
-        show_study(self.cluster.scheduler, directory, OBJECTIVE)
-
-    @property
-    def pages(self) -> ClusterPages:
-        pages: ClusterPages = self.cluster.scheduler.extensions[EXTENSION]
-        return pages
-
-    def go_on(self, n: int) -> None:
-        """Write the next records of the study that goes on."""
-        with (self.folder / "net" / "journal.jsonl").open("a") as file:
-            file.write("".join(f"{line}\n" for line in self.rest[:n]))
-        del self.rest[:n]
-
-    def address(self, path: str, **arguments: str) -> str:
-        port = self.cluster.scheduler.http_server.port
-        given = "&".join(f"{key}={value}" for key, value in arguments.items())
-        return f"http://127.0.0.1:{port}/{path}" + (f"?{given}" if given else "")
-
-    def open(self, page: Page, path: str, **arguments: str) -> None:
-        """Open a page and wait until it shows data."""
-        page.open(self.address(path, token=self.pages.token, **arguments))
-        page.wait_for(READY)
-        page.wait_for("Bokeh.documents[0]._all_models.size > 20 || texts().includes('evidence')")
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +78,7 @@ def test_a_brush_selects_the_trials_that_pass(shown: Shown, browser: Browser) ->
     with browser.page(1280, 1000) as page:
         shown.open(page, "daskhpo-hyperparameters", study="net")
         page.wait_for("brushes().length >= 6")
-        x, top, bottom = page.wait_for("box(brushes()[0])")
+        x, top, bottom = page.settled("box(brushes()[0])")
         page.drag((x, top), (x, (top + bottom) / 2))
         page.wait_for("brushes()[0].top < 0.7")
         page.wait_for("source('axes_y').selected.indices.length > 0")
@@ -156,6 +98,69 @@ def test_trials_are_filtered_compared_and_explained(shown: Shown, browser: Brows
         page.run("source('reason').selected.indices = [0, 1]")
         page.wait_for("texts().includes('<th>trial 0</th><th>trial 1</th>')")
         page.wait_for("texts().includes('<b>Trial 0</b>')")  # from the scheduler
+
+
+def test_a_heading_sorts_the_table_and_a_click_selects_a_row(
+    shown: Shown, browser: Browser
+) -> None:
+    with browser.page() as page:
+        shown.open(page, "daskhpo-trials", study="net")
+        page.wait_for("cells(2).length > 5")
+        page.click(*page.settled("heading('best error')"))
+        page.wait_for("cells(2).every((v, i, all) => i == 0 || Number(all[i - 1]) <= Number(v))")
+        page.click(*page.settled("cell(1, 0)"))
+        page.wait_for("source('reason').selected.indices.length == 1")
+        first = page.run("source('reason').data.id[source('reason').selected.indices[0]]")
+        assert first == int(page.run("cells(0)[1]"))
+        page.click(*page.settled("cell(3, 0)"), modifiers=2)  # with Ctrl
+        page.wait_for("texts().includes('≠ best error')")
+        page.wait_for(f"texts().includes('<b>Trial {first}</b>')")
+        page.wait_for("source('xs').selected.indices.length > 0")
+
+
+def test_what_a_trial_prints_is_followed(shown: Shown, browser: Browser) -> None:
+    log = shown.folder / "net" / "logs" / "3.log"
+    log.parent.mkdir(exist_ok=True)
+    log.write_text("epoch 1 <b>\nbar 10 %\rbar 100 %\n")
+    with browser.page() as page:
+        shown.open(page, "daskhpo-trials", study="net")
+        page.wait_for("models('DataTable').length == 1")
+        page.run("source('reason').selected.indices = [source('reason').data.id.indexOf(3)]")
+        page.wait_for("texts().includes('epoch 1 &lt;b&gt;\\nbar 100 %')")
+        assert page.run("texts().includes('trial.seed')")
+        with log.open("a") as file:
+            file.write("epoch 2\n")
+        page.wait_for("texts().includes('epoch 2')")
+
+
+def test_numbers_of_a_plot_are_a_table(shown: Shown, browser: Browser) -> None:
+    with browser.page() as page:
+        shown.open(page, "daskhpo", study="net")
+        page.wait_for("models('Toggle').some((t) => t.label == 'numbers')")
+        n = page.run("source('slot_hours', 'value').data.value.length")
+        page.run("models('Toggle').find((t) => t.label == 'numbers').active = true")
+        page.wait_for("visibleTables().includes('<th>slot time [h]</th>')")
+        assert page.run("visibleTables().split('<tr>').length") > min(n, 5)
+
+
+def test_a_long_table_has_pages(
+    shown: Shown, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials_page, "TABLE_TRIALS", 50)
+    monkeypatch.setattr(trials_page, "PAGE_TRIALS", 20)
+    with browser.page() as page:
+        shown.open(page, "daskhpo-trials", study="net")
+        page.wait_for("texts().includes('1 to 20 of ')")
+        assert page.run("source('reason').data.id.length") == 20
+        page.click(*page.settled("middle(models('Button').find((b) => b.label.includes('next')))"))
+        page.wait_for("texts().includes('21 to 40 of ')")
+        page.wait_for("source('reason').data.id[0] == 20")
+        page.run("models('Select').find((s) => s.value == 'number').value = 'best'")
+        page.wait_for("texts().includes('1 to 20 of ')")
+        page.wait_for("source('reason').data.value.every((v, i, all) => i == 0 || all[i - 1] <= v)")
+        page.run("models('MultiChoice')[0].value = ['failed']")
+        page.wait_for("source('reason').data.state.every((state) => state == 'failed')")
+        assert page.problems == []
 
 
 # -- who may look --------------------------------------------------------------------------------
@@ -322,7 +327,7 @@ def test_a_report_opens_without_a_network_and_can_be_brushed(
         page.open(path.as_uri())
         page.wait_for(READY)
         page.wait_for("brushes().length >= 6 && box(brushes()[0])[1] > 0")
-        x, top, bottom = page.run("box(brushes()[0])")
+        x, top, bottom = page.settled("box(brushes()[0])")
         page.drag((x, bottom), (x, (top + bottom) / 2))
         page.wait_for("source('axes_y').selected.indices.length > 0")
         assert page.run("source('xs').selected.indices.length") > 0  # linked
