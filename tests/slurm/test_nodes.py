@@ -29,7 +29,7 @@ from tests.distributed.kills import MAX_T, Alone, is_alive
 from tests.executors.dask import loader_kills
 from tests.slurm.slurm import Slurm, until
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 cloudpickle.register_pickle_by_value(ddp)

@@ -40,7 +40,7 @@ def sign_in(folder: str, kind: str) -> None:
         path.touch()
 
 
-class Numbers:  # in a worker of Dask, the processes of a loader are spawned: it is pickled
+class Numbers:
     def __init__(self, folder: str) -> None:
         self.folder = folder
 

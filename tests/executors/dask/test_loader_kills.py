@@ -6,7 +6,7 @@ import pytest
 
 from tests.executors.dask import loader_kills
 
-pytestmark = [pytest.mark.cluster, pytest.mark.long]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(400)]
 
 
 @pytest.mark.parametrize("form", loader_kills.FORMS)
