@@ -1,4 +1,4 @@
-"""Ranks on several nodes of a Slurm job: the tasks of one step, which ``srun`` starts.
+"""Ranks on several nodes of a Slurm job: the tasks of one step, started by srun.
 
 They connect to their trial's process, and both prove that they know a key which ``srun`` hands on.
 """
@@ -245,7 +245,7 @@ def ends_of_tasks(message: str) -> dict[int, int]:
 
 
 def greet_rank(end: socket.socket, key: bytes) -> int | None:
-    """Return the number of the rank that has connected; None: it does not know the key."""
+    """Return the number of a rank that has connected; None: it does not know the key."""
     end.settimeout(GREETING_SECONDS)
     ours = secrets.token_bytes(NONCE)
     try:

@@ -1,4 +1,4 @@
-"""Processes that trials start by multiprocessing: as those of a script of one's own.
+"""Processes that trials start by multiprocessing: as those of a user's script.
 
 A Dask worker differs from a script. It was itself spawned, and so would all that it starts be,
 which costs seconds for each process of a DataLoader. Its event loop handles SIGTERM, and a forked
