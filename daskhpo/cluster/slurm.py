@@ -174,6 +174,11 @@ def slurm_cluster(
     shared = optional(check_path, "shared_temp_directory", shared_temp_directory)
     _check_security(security)
     n_slots = shape.processes
+    if shape.nodes > 1 and container is not None:
+        raise ValueError(
+            f"nodes_per_trial={shape.nodes} and container={shown(container)}: ranks on other nodes "
+            "are started by srun, which a container does not have; give python= instead"
+        )
     if cores is not None and cores < n_slots:
         raise ValueError(f"cores={cores!r} must be at least {n_slots}: one for each worker process")
     from daskhpo.cluster.scaling import ScalingLimits

@@ -67,8 +67,8 @@ class Release:
 class Interrupt:
     """Preempt the trial at its next report.
 
-    ``alone``: other trials go on, so if its code does not come to a report, its slot's process has
-    to be replaced. Otherwise the study is over.
+    ``alone``: other trials continue, so if its code does not come to a report, its slot's process
+    has to be replaced. Otherwise the study is over.
     """
 
     trial: TrialId

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from daskhpo.checkpoints.codec import Snapshot, decode_row, snapshot
+from daskhpo.cluster.gpus import VISIBLE
+from daskhpo.cluster.job_shape import nodes_per_trial
 from daskhpo.core.arguments import check_bool, check_callable, check_int, optional, shown
 from daskhpo.core.errors import InvalidArgument, ShapeMismatch
 from daskhpo.distributed.messages import (
@@ -28,6 +30,8 @@ from daskhpo.distributed.messages import (
 )
 from daskhpo.distributed.processes import (
     Output,
+    Rank,
+    RankGpus,
     RankProcess,
     rank_environment,
     rank_gpus,
@@ -42,6 +46,7 @@ from daskhpo.distributed.ranks import (
     Ranks,
     ReportUnit,
 )
+from daskhpo.distributed.steps import RankStep
 from daskhpo.executors.dask.pickled_code import dump_code
 from daskhpo.trainable import State, TrialContext, check_runs, n_arguments
 
@@ -73,7 +78,7 @@ def launch(
     function : takes ``(config, trial)``; ``trial.report`` must be called equally often in all
         ranks, and returns or leaves the function at the same unit in all of them.
     trial : the trial that your function got.
-    n_processes : number of ranks; None: one for each of ``trial.devices``.
+    n_processes : number of ranks; None: one for each of ``trial.devices``, on each of its nodes.
     sharded : each rank has its own part of the state; it is given to the same rank of the same
         number of ranks. False: rank 0's state is kept, and given to all ranks.
     reshard : with ``sharded``: turns the parts of another number of ranks into those of
@@ -100,12 +105,19 @@ def launch(
     optional(check_callable, "reshard", reshard, such_as="a function of (parts, n_processes)")
     if reshard is not None and not sharded:
         raise InvalidArgument("reshard= is for parts of a state: it needs sharded=True")
-    n_gpus = sum(device != "cpu" for device in trial.devices)
-    n = n or len(trial.devices)
+    nodes = nodes_per_trial()
+    n_gpus = nodes * sum(device != "cpu" for device in trial.devices)
+    n = n or nodes * len(trial.devices)
     if 0 < n_gpus < n:
+        on = f" on each of {nodes} nodes" if nodes > 1 else ""
         raise InvalidArgument(
-            f"n_processes={n} is more than the trial's GPUs, {', '.join(trial.devices)}: each rank "
-            f"needs one. Run the study with resources={{'gpu': {n}}}"
+            f"n_processes={n} is more than the trial's GPUs, {', '.join(trial.devices)}{on}: each "
+            f"rank needs one. Run the study with resources={{'gpu': {n}}}"
+        )
+    if n > nodes and n % nodes:
+        raise InvalidArgument(
+            f"n_processes={n} must be a multiple of {nodes}, the nodes of the trial: each has as "
+            "many ranks"
         )
     try:
         code = dump_code(function)
@@ -114,7 +126,7 @@ def launch(
             f"function={shown(function)} cannot be sent to another process ({error}): define it "
             "at the top of a file, and what it needs inside it or in its arguments"
         ) from error
-    _Launch(trial, n, sharded, reshard).run(code)
+    _Launch(trial, n, min(nodes, n), sharded, reshard).run(code)
 
 
 class _Launch:
@@ -122,14 +134,15 @@ class _Launch:
         self,
         trial: Any,
         n: int,
+        nodes: int,
         sharded: bool,
         reshard: Reshard | None,
     ) -> None:
-        self._trial, self._n = trial, n
+        self._trial, self._n, self._nodes = trial, n, nodes
         self._is_sharded, self._reshard = sharded, reshard
         self._ranks = Ranks(n, sharded=sharded)
-        self._processes: list[RankProcess] = []
-        self._output: Output | None = None
+        self._processes: Sequence[Rank] = []
+        self._last_lines: Callable[[int], str] = lambda rank: ""  # that a rank has printed
         self._selector = selectors.DefaultSelector()
         self._ended: set[int] = set()  # ranks that returned or died
         self._has_returned = self._is_asked = self._is_agreed = False
@@ -150,15 +163,14 @@ class _Launch:
     def _start(self, code: bytes, stack: contextlib.ExitStack) -> None:
         trial, gpus = self._trial, rank_gpus(os.environ, self._trial.devices)
         port = stack.enter_context(reserved_port())
-        stack.callback(self._close_output)
         n_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        for rank in range(self._n):
-            process = RankProcess(rank_environment(os.environ, rank, self._n, port, gpus, n_cpus))
-            stack.callback(process.close)
-            self._processes.append(process)
+        if self._nodes > 1:
+            self._processes = self._step(port, gpus, n_cpus, stack)
+        else:
+            self._processes = self._children(port, gpus, n_cpus, stack)
+        n_local = self._n // self._nodes
+        for rank, process in enumerate(self._processes):
             self._selector.register(process.link, selectors.EVENT_READ, rank)
-        self._output = Output(trial.id, self._processes)
-        for rank in range(self._n):
             setting = Setting(
                 code,
                 trial.id,
@@ -166,11 +178,44 @@ class _Launch:
                 trial.resource,
                 trial.max_t,
                 trial.seed,
-                gpus.device(rank),
+                gpus.device(rank % n_local),
                 rank,
                 self._n,
+                rank % n_local,
             )
             self._tell(rank, setting)
+
+    def _children(
+        self, port: int, gpus: RankGpus, n_cpus: int, stack: contextlib.ExitStack
+    ) -> Sequence[Rank]:
+        """Start the ranks as processes of this node."""
+        printing = contextlib.ExitStack()
+        stack.callback(printing.close)  # when they have ended
+        processes = []
+        for rank in range(self._n):
+            environment = rank_environment(os.environ, rank, self._n, port, gpus, n_cpus)
+            processes.append(RankProcess(environment))
+            stack.callback(processes[-1].close)
+        output = Output(self._trial.id, processes)
+        printing.callback(output.close)
+        self._last_lines = output.last_lines
+        return processes
+
+    def _step(
+        self, port: int, gpus: RankGpus, n_cpus: int, stack: contextlib.ExitStack
+    ) -> Sequence[Rank]:
+        """Start the ranks as tasks on the nodes of this job."""
+        n_local = self._n // self._nodes
+        environment = rank_environment(os.environ, 0, n_local, port, RankGpus(), n_cpus)
+        for name in VISIBLE:  # each node's Slurm sets them
+            environment.pop(name, None)
+        cpus = max(1, n_cpus // n_local)
+        step = RankStep(self._trial.id, environment, self._n, self._nodes, len(gpus.names), cpus)
+        stack.callback(step.close)
+        for rank in step.ranks:
+            stack.callback(rank.close)
+        self._last_lines = step.last_lines
+        return step.ranks
 
     # -- listening ---------------------------------------------------------------------------------
 
@@ -179,13 +224,13 @@ class _Launch:
         for key, _ in self._selector.select(LOOK_SECONDS):
             self._receive(key.data)
         for rank, process in enumerate(self._processes):
-            if rank not in self._ended and (status := process.status()) is not None:
+            if rank not in self._ended and process.has_ended():
                 process.kill()  # its children, which might hold the link
                 while self._receive(rank):  # what it said before
                     pass
-                if rank not in self._ended:
-                    self._ended.add(rank)
-                    self._hear(rank, Died(status, self._last_lines(rank)))
+                self._ended.add(rank)
+                if not self._ranks.is_over(rank):
+                    self._hear(rank, Died(process.status(), self._last_lines(rank)))
 
     def _receive(self, rank: int) -> bool:
         """Take in a message of a rank; return False if there are no more."""
@@ -216,13 +261,6 @@ class _Launch:
     def _tell_all(self, message: ToRank) -> None:
         for rank in range(self._n):
             self._tell(rank, message)
-
-    def _close_output(self) -> None:
-        if self._output is not None:
-            self._output.close()
-
-    def _last_lines(self, rank: int) -> str:
-        return "" if self._output is None else self._output.last_lines(rank)
 
     # -- acting ------------------------------------------------------------------------------------
 
@@ -265,7 +303,7 @@ class _Launch:
         """Wait until all processes have ended by themselves, but not for long."""
         deadline = time.monotonic() + LEAVE_SECONDS
         while time.monotonic() < deadline:
-            if all(process.status() is not None for process in self._processes):
+            if all(process.has_ended() for process in self._processes):
                 return
             time.sleep(0.01)
         logger.warning(

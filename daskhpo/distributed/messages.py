@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import socket
 import struct
@@ -30,6 +31,7 @@ class Setting:
     device: str
     rank: int
     world_size: int
+    local_rank: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,8 @@ _N_BYTES = struct.Struct("<Q")
 class Link:
     """One end of a pair of sockets; any thread may send, and one receives.
 
-    What is sent is pickled: both ends are processes of one user, of which one started the other.
+    What is sent is pickled: both ends are processes of one user, of which one started the other, or
+    which have proved to each other that they know a key.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -167,6 +170,11 @@ class Link:
         text = self._read(n_bytes)
         arrays = [self._read(*_N_BYTES.unpack(self._read(_N_BYTES.size))) for _ in range(n_arrays)]
         return pickle.loads(text, buffers=arrays)
+
+    def shut_down(self) -> None:
+        """End the connection; what receives at either end sees it."""
+        with contextlib.suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close this end."""

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import IO
+from typing import IO, Protocol
 
 from daskhpo.cluster.gpus import VISIBLE, Gpus, Maker, run_tool, visible_gpus
 from daskhpo.distributed.messages import Link
@@ -129,6 +129,24 @@ def rank_environment(
     }
 
 
+class Rank(Protocol):
+    """The process of one rank, as its trial's process sees it."""
+
+    link: Link
+
+    def has_ended(self) -> bool:
+        """Return True if it has ended."""
+
+    def status(self) -> int | None:
+        """Return how it ended, as `subprocess` does; None: not known, or it lives."""
+
+    def kill(self) -> None:
+        """Kill it and its children."""
+
+    def close(self) -> None:
+        """Kill what is left of it, and forget it."""
+
+
 class RankProcess:
     """The process of one rank, which leads a process group of its own.
 
@@ -170,6 +188,10 @@ class RankProcess:
         if found is None:
             return None
         return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
+    def has_ended(self) -> bool:
+        """Return True if the process has ended."""
+        return self.status() is not None
 
     def kill(self) -> None:
         """Kill the process and its children."""

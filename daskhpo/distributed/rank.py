@@ -35,6 +35,7 @@ from daskhpo.distributed.messages import (
     UnitDone,
     WantCheckpoint,
 )
+from daskhpo.distributed.steps import connect_to_trial
 from daskhpo.executors.dask.pickled_code import load_code, traceback_of
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
@@ -61,7 +62,8 @@ class RankTrial:
 
     Attributes
     ----------
-    rank, world_size : number of this process, and of all; one node, so also the local ones.
+    rank, world_size : number of this process, and of all.
+    local_rank : number of this process among those of its node.
     device : the device of this rank.
     """
 
@@ -70,6 +72,7 @@ class RankTrial:
         self.resource, self.max_t = setting.resource, setting.max_t
         self.seed, self.device = setting.seed, setting.device
         self.rank, self.world_size = setting.rank, setting.world_size
+        self.local_rank = setting.local_rank
         self._link = link
         self._inbox: queue.SimpleQueue[CheckpointAnswer | MakeState | GoAhead | LeaveNow] = (
             queue.SimpleQueue()
@@ -219,9 +222,21 @@ def main(number: int, parent: int) -> None:
     _die_with(parent)
     os.set_inheritable(number, False)
     _ignore_sigterm()
+    _run(socket.socket(fileno=number))
+
+
+def main_of_step() -> None:
+    """Run a rank that is a task of a Slurm step, see `daskhpo.distributed.steps`."""
+    os.setpgid(0, 0)  # of all it leads, it ends its own group
+    _ignore_sigterm()
+    _run(connect_to_trial())
+
+
+def _run(end: socket.socket) -> None:
+    number = end.fileno()
     os.register_at_fork(after_in_child=lambda: _in_child(number))
     faulthandler.enable()
-    link = Link(socket.socket(fileno=number))
+    link = Link(end)
     setting = link.receive()
     trial = RankTrial(setting, link)
     global _current

@@ -35,11 +35,11 @@ class Died:
 
     Attributes
     ----------
-    status : of the process, as `subprocess` returns it: a signal is negative.
+    status : of the process, as `subprocess` returns it: a signal is negative; None: not known.
     output : the last lines that it printed.
     """
 
-    status: int
+    status: int | None
     output: str = ""
 
 
@@ -214,7 +214,9 @@ def _headline(said: Raised | Died) -> str:
     match said:
         case Raised(headline=headline):
             return headline
-        case Died(status) if status < 0:
+        case Died(None):
+            return "was lost: its connection ended"
+        case Died(int(status)) if status < 0:
             try:
                 name = signal.Signals(-status).name
             except ValueError:

@@ -39,7 +39,7 @@ class TrialTimes:
         del self._launched[trial]
 
     def forget(self, trial: TrialId) -> None:
-        """A trial has ended, or begins anew."""
+        """A trial has ended, or starts again."""
         self._used.pop(trial, None)
         self._launched.pop(trial, None)
 
@@ -53,7 +53,7 @@ class TrialTimes:
 
     @property
     def next_end(self) -> float | None:
-        """When the next trial in a slot will have used its time; None: none will."""
+        """Time at which the next trial in a slot will have used its own; None: none will."""
         while self._due and self._launched.get(self._due[0][1]) != self._due[0][2]:
             heapq.heappop(self._due)  # it has left that slot
         return self._due[0][0] if self._due else None

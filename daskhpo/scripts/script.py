@@ -31,7 +31,7 @@ from daskhpo.core.arguments import (
 )
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.quantities import check_duration
-from daskhpo.distributed.processes import rank_environment
+from daskhpo.distributed.processes import rank_environment, rank_gpus
 from daskhpo.scripts.readers import Metrics, OutputReader, file_reader, step_of
 from daskhpo.trainable import TrialContext
 
@@ -349,7 +349,7 @@ class Run:
     def _begin(self) -> None:
         script, resumed = self._script, any(self._checkpoints.iterdir())
         environment = rank_environment(
-            os.environ, 0, 1, 0, self._trial.devices, _n_cpus()
+            os.environ, 0, 1, 0, rank_gpus(os.environ, self._trial.devices), _n_cpus()
         )
         for name in [n for n in environment if n.startswith(("MASTER_", "TORCHELASTIC_", "GROUP_"))]:
             del environment[name]

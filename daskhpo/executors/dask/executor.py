@@ -91,7 +91,7 @@ class _Slot:
     unit_began: float = 0.0  # ... or when its trial was launched
     lacks: str | None = None  # why its job's state is missing; it may yet reach the store
     deadline: float | None = None  # its trial was interrupted, and should have handed over by then
-    is_alone: bool = False  # ... alone: the study goes on
+    is_alone: bool = False  # ... alone: the study continues
     is_overdue: bool = False  # ... but has not; its worker now writes what it holds
     overrun: Erred | None = None  # its trial has broken a limit, and is given up for that
 

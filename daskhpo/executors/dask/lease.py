@@ -21,9 +21,13 @@ from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.executors.dask.channel import FETCH, DaskTransport, StudyChannel, send_notes
 from daskhpo.executors.dask.checkpoint_manager import CheckpointManager
-from daskhpo.executors.dask.children import allow_children, child_processes
+from daskhpo.executors.dask.children import (
+    allow_children,
+    child_processes,
+)
 from daskhpo.executors.dask.devices import SeenGpus, see_gpus
 from daskhpo.executors.dask.environment import check_environment
+from daskhpo.executors.dask.forks import start_processes_as_scripts_do
 from daskhpo.executors.dask.pickled_code import load_code
 from daskhpo.executors.dask.protocol import ORDERS, CannotLoad
 from daskhpo.executors.dask.shutdown import shutdown_of
@@ -78,6 +82,7 @@ def lease(spec: LeaseSpec, slot: int, device: str) -> None:
     # without a nanny this may be the user's own process
     is_own = worker.nanny is not None and multiprocessing.parent_process() is not None
     if is_own:
+        start_processes_as_scripts_do()  # the user's code may yet choose another way
         set_threads(int(spec.options.resources["cpu"]))
     shutdown = shutdown_of(worker)
     leases = leases_of(worker)

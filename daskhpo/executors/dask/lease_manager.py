@@ -257,7 +257,7 @@ class LeaseManager:
             logger.warning("%s", message)
 
     def _taken_from(self, worker: str) -> dict[str, float]:
-        """Return the Dask resources that a lease takes; one without a GPU by name gives none."""
+        """Return the Dask resources of a lease; a worker without a GPU by name gives none."""
         taken, state = _dask_resources(self._resources), self._scheduler.workers.get(worker)
         if state is not None and "GPU" in taken and "GPU" not in state.resources:
             del taken["GPU"]
