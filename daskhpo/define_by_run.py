@@ -42,15 +42,15 @@ def from_optuna(
     """Return a study of an objective that was written for Optuna.
 
     The metric is named ``value``; a unit is one ``trial.report``. An objective without reports has
-    one unit, and its value is what it returns. After a report, a trial that is not to go on ends
+    one unit, and its value is what it returns. After a report, a trial that is not to continue ends
     there: ``trial.should_prune()`` never returns True.
 
     Without ``space``, the objective runs here first, until its first report or its end: once with
     the largest ints and the first categories, so that loops are long, and then with others, while
     `probe_seconds` last. What it suggests is the study's space. What it suggests only later, in
     a branch that was not seen, is drawn at random in the trial, by the trial's seed and the name,
-    and recorded as the metric ``suggested/NAME`` (of a category: its index). Either way a trial that
-    continues elsewhere gets the same values.
+    and recorded as the metric ``suggested/NAME`` (of a category: its index). Either way a trial
+    that continues elsewhere gets the same values.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def from_optuna(
 
 
 class Suggestions:
-    """What Optuna's objectives call to get a value; all of its names.
+    """Base class of Optuna's trial here: all names that give an objective a value.
 
     Attributes
     ----------
@@ -304,7 +304,7 @@ def _probed(objective: Callable[[Any], Any], seconds: float) -> tuple[dict[str, 
 
 
 def _joined(one: Any, other: Any) -> Any:
-    """Return a domain with the values of two, if they are ranges of one kind; else the first."""
+    """Return a domain with the values of two ranges of one kind; else the first."""
     if type(one) is type(other) and isinstance(one, Real | Integer) and one.log == other.log:
         return type(one)(min(one.low, other.low), max(one.high, other.high), one.log)
     return one

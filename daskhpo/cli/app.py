@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     of_script = tune.add_to(commands)
     of_script.set_defaults(act=_tune)
 
-    for command in (run, resume, retry, of_script):
+    for command in (resume, retry, run, of_script):
         command.set_defaults(failed=jobs.STUDY_FAILED)
         add_run_options(command, gpu=0)
         command.add_argument(

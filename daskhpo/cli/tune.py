@@ -26,7 +26,7 @@ GIVEN: tuple[tuple[str, Passed, str], ...] = (
     ("set", "yaml", "given in the YAML file, such as model.lr"),
 )
 SCHEDULERS = {kind.__name__: kind for kind in (ASHA, AsyncHyperband, Hyperband, GuardedASHA, FIFO)}
-TEMPLATE = '''"""Study of {script}, written by `daskhpo tune`; edit it, and run it with `daskhpo run`."""
+TEMPLATE = '''"""Study of {script}, written by `daskhpo tune`; `daskhpo run` runs it."""
 
 from daskhpo import Script, Study
 from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, GuardedASHA, Hyperband
@@ -59,7 +59,7 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     def __init__(self, *args: Any, keeps_unknown: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=not keeps_unknown, **kwargs)
+        super().__init__(*args, **{"allow_abbrev": not keeps_unknown} | kwargs)
         self._keeps_unknown = keeps_unknown
 
     def parse_known_args(  # type: ignore[override]
@@ -87,7 +87,9 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         "1e-4..1e-1:log, --layers 1..40, --width 32..512:32 (in steps of 32), --optimiser "
         "sgd,adam, --amp? (given, or not). All that follows -- is given to it as it is.",
     )
-    parser.add_argument("script", metavar="SCRIPT", help="a Python file, or any program; it is first")
+    parser.add_argument(
+        "script", metavar="SCRIPT", help="a Python file, or any program; it is first"
+    )
     parser.add_argument("--metric", required=True, help="name of the number to optimise")
     parser.add_argument("--mode", choices=("min", "max"), default="min")
     parser.add_argument(
@@ -112,10 +114,16 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--pattern", help="regular expression with a group named as the metric")
     parser.add_argument("--step", metavar="NAME", help="number in a report that counts the units")
     parser.add_argument(
-        "--checkpoint-arguments", default="", metavar="ARGUMENTS", help="such as '--output-dir {folder}'"
+        "--checkpoint-arguments",
+        default="",
+        metavar="ARGUMENTS",
+        help="such as '--output-dir {folder}'",
     )
     parser.add_argument(
-        "--resume-arguments", default="", metavar="ARGUMENTS", help="such as '--resume {folder}/last.pt'"
+        "--resume-arguments",
+        default="",
+        metavar="ARGUMENTS",
+        help="such as '--resume {folder}/last.pt'",
     )
     parser.add_argument("--grace", default="30s", help="time to end after SIGTERM (default: 30s)")
     parser.add_argument("--storage", default="runs", help="directory of studies (default: runs)")
@@ -154,7 +162,7 @@ def written_study(options: argparse.Namespace) -> str:
         "resume_arguments": options.resume_arguments,
         "grace": None if options.grace == "30s" else options.grace,
     }
-    defaults = Script.__init__.__kwdefaults__
+    defaults = Script.__init__.__kwdefaults__ or {}
     given = {name: value for name, value in given.items() if value and value != defaults[name]}
     script = Script(options.script, options.metric, **given)
     if options.method is not None:
@@ -245,7 +253,7 @@ def _parsed(
 
 
 def domain_of(text: str) -> Any:
-    """Return the domain that a text describes, or the text's value if it is a single one.
+    """Return the domain that a text describes, or its value if it is a single one.
 
     Raises
     ------
@@ -272,7 +280,7 @@ def domain_of(text: str) -> Any:
         is_int = isinstance(ends[0], int) and isinstance(ends[1], int)
         if form == "log" or form is None:
             return (Integer if is_int else Real)(*ends, form == "log")  # type: ignore[arg-type]
-        return _stepped(text, *ends, _number(form))
+        return _stepped(text, ends[0], ends[1], _number(form))
     values = [_number(each) for each in text.split(",")]
     if len(values) == 1:
         return values[0]

@@ -17,7 +17,9 @@ Metrics = dict[str, float]
 
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Infinity)"
 PAIR = re.compile(rf"(?<![\w./-])([A-Za-z_][\w./-]*)[\"']?\s*[=:]\s*({NUMBER})(?![\w.])")
-COUNTED = re.compile(r"(?<![\w./-])(epoch|step|iteration|iter)\b\s*[=:#\[(]?\s*(\d+)", re.IGNORECASE)
+COUNTED = re.compile(
+    r"(?<![\w./-])(epoch|step|iteration|iter)\b\s*[=:#\[(]?\s*(\d+)", re.IGNORECASE
+)
 STEPS = ("epoch", "step", "iteration", "iter", "global_step")  # names of numbers that count units
 
 
@@ -123,7 +125,7 @@ class EventReader(FileReader):
 
 
 def file_reader(path: Path, metric: str) -> FileReader:
-    """Return the reader of a file by its suffix; without one: a folder of TensorBoard's."""
+    """Return the reader of a file by its suffix; without one, of event files."""
     match path.suffix:
         case ".csv":
             return CsvReader(path, metric)

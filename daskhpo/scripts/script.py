@@ -1,4 +1,4 @@
-"""A program as a trial: what it is given, what it reports, how it is stopped and continues."""
+"""A program as a trial: its command, its reports, its end and its continuation."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ from daskhpo.trainable import TrialContext
 Passed = Literal["option", "assignment", "environment", "yaml"]
 
 LAST_LINES = 20  # of a program that failed, in its error
+FROZEN = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 QUIET_SECONDS = 10.0  # to wait until it writes to none of its checkpoints
 POLL_SECONDS = 0.1  # between looks at a program's files
 PLACEHOLDERS = ("folder", "yaml", "trial", "seed", "max_t")
@@ -50,9 +51,9 @@ class ScriptFailed(RuntimeError):
 class Script:
     """A trainable that is a program, such as ``python train.py --lr 0.1``.
 
-    A unit is one report of the metric: a line that it prints, or a row that it adds to a file. It is
-    frozen, by SIGSTOP, while the study decides. A trial that is stopped or paused gets SIGTERM, with
-    all its processes, and SIGKILL after ``grace``.
+    A unit is one report of the metric: a line that it prints, or a row that it adds to a file. It
+    is frozen, by SIGSTOP, while the study decides. A trial that is stopped or paused gets SIGTERM,
+    with all its processes, and SIGKILL after ``grace``.
 
     In ``read`` and all arguments, ``{folder}`` is a folder of the trial
     on its worker's machine, whose files are its state; ``{yaml}`` the YAML file made for it,
@@ -274,25 +275,34 @@ class Run:
 
     def _freeze_between_writes(self) -> None:
         deadline = time.monotonic() + QUIET_SECONDS
-        self._signal(signal.SIGSTOP)
-        while self._is_writing() and time.monotonic() < deadline:
+        while not self._is_quiet() and time.monotonic() < deadline:
             self._signal(signal.SIGCONT)
             time.sleep(0.005)
-            self._signal(signal.SIGSTOP)
 
-    def _is_writing(self) -> bool:
-        """Return True if one of its processes has a file of the folder open for writing."""
+    def _is_quiet(self) -> bool:
+        """Freeze it; return True if no process of it has one of the files open to write."""
+        self._signal(signal.SIGSTOP)
         if self._process is None or self._process.poll() is not None:
-            return False
-        with contextlib.suppress(psutil.Error):
+            return True
+        with contextlib.suppress(psutil.NoSuchProcess):
             own = psutil.Process(self._process.pid)
-            for process in (own, *own.children(recursive=True)):
-                with contextlib.suppress(psutil.Error):
-                    for file in process.open_files():
-                        is_inside = file.path.startswith(str(self._checkpoints))
-                        if is_inside and getattr(file, "mode", "r") != "r":
-                            return True
-        return False
+            return not any(map(self._writes, (own, *own.children(recursive=True))))
+        return True
+
+    def _writes(self, process: psutil.Process) -> bool:
+        """Return True if a process does not freeze, or has one of the files open to write."""
+        try:
+            deadline = time.monotonic() + 1.0
+            while process.status() not in FROZEN:  # it may be in a call of the system's
+                if time.monotonic() > deadline:
+                    return True
+                time.sleep(0.001)
+            return any(
+                file.path.startswith(str(self._checkpoints)) and getattr(file, "mode", "w") != "r"
+                for file in process.open_files()
+            )
+        except psutil.Error:  # it has ended
+            return False
 
     def units(self) -> Iterator[Metrics]:
         """Yield what the program reports, until it ends; it is frozen meanwhile."""
@@ -348,10 +358,10 @@ class Run:
 
     def _begin(self) -> None:
         script, resumed = self._script, any(self._checkpoints.iterdir())
-        environment = rank_environment(
-            os.environ, 0, 1, 0, self._trial.devices, _n_cpus()
-        )
-        for name in [n for n in environment if n.startswith(("MASTER_", "TORCHELASTIC_", "GROUP_"))]:
+        environment = rank_environment(os.environ, 0, 1, 0, self._trial.devices, _n_cpus())
+        for name in [
+            n for n in environment if n.startswith(("MASTER_", "TORCHELASTIC_", "GROUP_"))
+        ]:
             del environment[name]
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
             environment.pop(name, None)
@@ -426,7 +436,7 @@ class Run:
         self._ahead.append(metrics)
 
     def _write_yaml(self, base: Path) -> None:
-        import yaml
+        import yaml  # type: ignore[import-untyped]
 
         data = yaml.safe_load(base.read_text()) or {}
         for name, how in self._script.passed.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -46,9 +45,7 @@ class Trial:
     def __init__(self, record: TrialRecord, analysis: ExperimentAnalysis) -> None:
         self._record, self._analysis = record, analysis
         self.trial_id = trial_name(record.id)
-        self.config = analysis._params.config(
-            record.config, trial_seed(analysis._seed, record.id)
-        )
+        self.config = analysis._params.config(record.config, trial_seed(analysis._seed, record.id))
         self.status = STATUS[record.status]
         self.results: list[dict[str, Any]] = []
 
@@ -99,7 +96,7 @@ class Trial:
 
 
 class ExperimentAnalysis:
-    """What a study has found; "best" means the last report, unless a scope is given.
+    """Results of a study; "best" is by the last report, unless a scope is given.
 
     Attributes
     ----------
@@ -141,7 +138,7 @@ class ExperimentAnalysis:
         scope: str = "last",
         filter_nan_and_inf: bool = True,
     ) -> Trial | None:
-        """Return the trial that is best by its ``"last"`` report, or by ``"all"`` or a mean."""
+        """Return the best trial by its ``"last"`` report, by ``"all"``, or by a mean."""
         metric, mode = self._asked(metric, mode)
         if scope not in SCOPES:
             raise InvalidArgument(f"scope={scope!r} must be one of {list(SCOPES)}")
@@ -309,7 +306,7 @@ class Result:
 
 
 class ResultGrid(Sequence[Result]):
-    """What a study has found: one `Result` per trial."""
+    """Results of a study: one `Result` per trial."""
 
     def __init__(self, analysis: ExperimentAnalysis) -> None:
         self._analysis = analysis
@@ -332,7 +329,7 @@ class ResultGrid(Sequence[Result]):
         scope: str = "last",
         filter_nan_and_inf: bool = True,
     ) -> Result:
-        """Return the trial that is best by its ``"last"`` report, or by ``"all"`` or a mean."""
+        """Return the best trial by its ``"last"`` report, by ``"all"``, or by a mean."""
         best = self._analysis.get_best_trial(metric, mode, scope)
         if best is None:
             failed = next((each.error for each in self if each.error is not None), "")

@@ -128,8 +128,12 @@ def _unavailable(name: str, instead: str) -> Any:
 
 GP = "is daskhpo.searchers.GPSearch here, a Gaussian process of its own"
 AxSearch = _library("AxSearch", lambda points: searchers.AxSearch(points))
-BayesOptSearch = _library("BayesOptSearch", lambda points: searchers.GPSearch(
-    points_to_evaluate=points), GP, ("random_state",))
+BayesOptSearch = _library(
+    "BayesOptSearch",
+    lambda points: searchers.GPSearch(points_to_evaluate=points),
+    GP,
+    ("random_state",),
+)
 HyperOptSearch = _library(
     "HyperOptSearch", lambda points: searchers.HyperOptSearch(points_to_evaluate=points)
 )
@@ -194,7 +198,7 @@ def create_searcher(search_alg: str, **kwargs: Any) -> Searcher:
 
 
 def described(search_alg: Any) -> Searcher:
-    """Return a searcher that was given by its name or as an object; daskhpo's own, too."""
+    """Return a searcher that was given by its name or as an object."""
     match search_alg:
         case None:
             return BasicVariantGenerator()

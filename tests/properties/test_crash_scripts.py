@@ -748,7 +748,9 @@ def test_decisions_by_time_do_not_depend_on_digits_that_the_journal_leaves_out(s
     }
     for seed in range(100):  # before that was so, seven or eight of a hundred failed
         with a_study(script | {"n_slots": 1 + seed % 4, "seed": seed}) as (chaos, records):
-            assert state(replay(chaos.problem, records, MemoryJournal())) == state(chaos.coordinator)
+            assert state(replay(chaos.problem, records, MemoryJournal())) == state(
+                chaos.coordinator
+            )
 
 
 def with_a_model(script):
