@@ -21,7 +21,7 @@ from daskhpo.trainable import TrialContext
 
 logger = logging.getLogger("daskhpo")
 
-MAX_VALUES = 1000  # of a range with steps
+LONGEST_RANGE = 1000  # of a range with steps
 PROBES = 20  # runs of an objective that look for its space
 VALUE = "value"  # name of the metric
 
@@ -87,7 +87,7 @@ def from_optuna(
     if not reports and scheduler is None and max_t is None:
         max_t = 1
     return Study(
-        Objective(objective),
+        ObjectiveOfOptuna(objective),
         space or {"objective": getattr(objective, "__name__", "objective")},
         VALUE,
         "min" if direction == "minimize" else "max",
@@ -222,7 +222,7 @@ class RunningTrial(Suggestions):
         return {VALUE: value} | attributes | self._drawn
 
 
-class Objective:
+class ObjectiveOfOptuna:
     """A trial that runs an objective of Optuna."""
 
     def __init__(self, objective: Callable[[Any], Any]) -> None:
@@ -241,7 +241,7 @@ class Objective:
             trial.report(running.metrics(value))
 
 
-class Probe(Suggestions):
+class ProbingTrial(Suggestions):
     """A trial that only looks for the space.
 
     Attributes
@@ -284,7 +284,7 @@ def _probed(objective: Callable[[Any], Any], seconds: float) -> tuple[dict[str, 
     """Return the space, and if the objective reports."""
     began, found, reports = time.monotonic(), dict[str, Any](), False
     for n in range(PROBES):
-        probe = Probe(n)
+        probe = ProbingTrial(n)
         try:
             objective(probe)
         except _Probed:
@@ -316,7 +316,7 @@ def _float_domain(low: float, high: float, step: float | None, log: bool) -> Any
     if step is None:
         return Real(float(low), float(high), log)
     n = int((high - low) / step + 1e-9)
-    if n >= MAX_VALUES:
+    if n >= LONGEST_RANGE:
         return Real(float(low), float(high), log)
     values = [float(f"{low + i * step:.12g}") for i in range(n + 1)]
     return values[0] if n == 0 else Ordinal(values)

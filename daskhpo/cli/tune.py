@@ -17,7 +17,7 @@ from daskhpo.engine.session import IfExists, free_name
 from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, GuardedASHA, Hyperband
 from daskhpo.scripts.script import Passed, Script
 
-MAX_VALUES = 1000  # of a range with steps
+MOST_STEPS = 1000  # of a range with steps
 RANGE = re.compile(r"^(?P<low>[^:]+?)\.\.(?P<high>[^:]+)(?::(?P<form>.+))?$")
 GIVEN: tuple[tuple[str, Passed, str], ...] = (
     ("parameter", "option", "given as --NAME VALUE; the same as --NAME VALUES"),
@@ -294,8 +294,8 @@ def _stepped(text: str, low: float, high: float, step: Any) -> Any:
     if isinstance(step, str) or step <= 0:
         raise InvalidArgument(f"{text}: after the colon stands log, or a step such as 32")
     n = int((high - low) / step + 1e-9)
-    if not 1 <= n < MAX_VALUES:
-        raise InvalidArgument(f"{text} must have between 2 and {MAX_VALUES} values")
+    if not 1 <= n < MOST_STEPS:
+        raise InvalidArgument(f"{text} must have between 2 and {MOST_STEPS} values")
     is_int = isinstance(low, int) and isinstance(step, int)
     values = [low + k * step for k in range(n + 1)]
     return Ordinal(values if is_int else [float(f"{value:.12g}") for value in values])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import re
 import shlex
 import shutil
 import signal
@@ -32,15 +33,15 @@ from daskhpo.core.arguments import (
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.quantities import check_duration
 from daskhpo.distributed.processes import rank_environment
-from daskhpo.scripts.readers import Metrics, OutputReader, file_reader, step_of
+from daskhpo.scripts.readers import Numbers, OutputReader, file_reader, step_of
 from daskhpo.trainable import TrialContext
 
 Passed = Literal["option", "assignment", "environment", "yaml"]
 
-LAST_LINES = 20  # of a program that failed, in its error
+QUOTED_LINES = 20  # of a program that failed, in its error
 FROZEN = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-QUIET_SECONDS = 10.0  # to wait until it writes to none of its checkpoints
-POLL_SECONDS = 0.1  # between looks at a program's files
+WRITE_SECONDS = 10.0  # to wait until it writes to none of its checkpoints
+FILE_SECONDS = 0.1  # between looks at a program's files
 PLACEHOLDERS = ("folder", "yaml", "trial", "seed", "max_t")
 
 
@@ -123,9 +124,9 @@ class Script:
         self.arguments = [str(each) for each in check_list("arguments", arguments, of="texts")]
         self.yaml = optional(check_path, "yaml", yaml)
         self.read, self.step = check_text("read", read), optional(check_text, "step", step)
-        self.pattern = pattern
-        self.checkpoint_arguments = checkpoint_arguments
-        self.resume_arguments = resume_arguments
+        self.pattern = optional(_check_pattern, "pattern", pattern)
+        self.checkpoint_arguments = _check_words("checkpoint_arguments", checkpoint_arguments)
+        self.resume_arguments = _check_words("resume_arguments", resume_arguments)
         self.grace = check_duration("grace", grace)
         self.environment = dict(check_mapping("environment", environment or {}))
         self.folder = Path.cwd()
@@ -143,7 +144,9 @@ class Script:
             )
         is_yaml = [name for name, how in self.passed.items() if how == "yaml"]
         if is_yaml and self.yaml is None:
-            raise InvalidArgument(f"{', '.join(is_yaml)}: give the YAML file, yaml=")
+            raise InvalidArgument(
+                f"passed={{{is_yaml[0]!r}: 'yaml'}} needs the YAML file: give yaml="
+            )
         if self.yaml is not None:
             if not self.yaml.is_file():
                 raise InvalidArgument(f"yaml={str(self.yaml)!r} is not a file")
@@ -187,7 +190,7 @@ class Script:
         return words
 
     def __call__(self, config: Mapping[str, Any], trial: TrialContext) -> None:
-        with Run(self, config, trial) as run:
+        with ScriptRun(self, config, trial) as run:
             run.restore(trial.checkpoint)
             for metrics in run.units():
                 trial.report(metrics, state=run.state if self.continues else None)
@@ -196,7 +199,7 @@ class Script:
                     return
 
 
-class Run:
+class ScriptRun:
     """The program of one trial while it is in a slot."""
 
     def __init__(self, script: Script, config: Mapping[str, Any], trial: TrialContext) -> None:
@@ -213,8 +216,8 @@ class Run:
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
-        self._last: deque[str] = deque(maxlen=LAST_LINES)
-        self._ahead: deque[Metrics] = deque()  # reported by the program, and not by the trial
+        self._last: deque[str] = deque(maxlen=QUOTED_LINES)
+        self._ahead: deque[Numbers] = deque()  # reported by the program, and not by the trial
         self._step: float | None = None
         self._output = OutputReader(script.metric, script.pattern)
         self._file = None
@@ -223,7 +226,7 @@ class Run:
             self._file = file_reader(path, script.metric)
         self._stopped = False
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> ScriptRun:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -274,7 +277,7 @@ class Run:
         }
 
     def _freeze_between_writes(self) -> None:
-        deadline = time.monotonic() + QUIET_SECONDS
+        deadline = time.monotonic() + WRITE_SECONDS
         while not self._is_quiet() and time.monotonic() < deadline:
             self._signal(signal.SIGCONT)
             time.sleep(0.005)
@@ -304,7 +307,7 @@ class Run:
         except psutil.Error:  # it has ended
             return False
 
-    def units(self) -> Iterator[Metrics]:
+    def units(self) -> Iterator[Numbers]:
         """Yield what the program reports, until it ends; it is frozen meanwhile."""
         while True:
             while self._ahead:
@@ -325,7 +328,7 @@ class Run:
         deadline = time.monotonic() + self._script.grace
         while not self._ahead and (left := deadline - time.monotonic()) > 0:
             try:
-                line = self._lines.get(timeout=min(left, POLL_SECONDS))
+                line = self._lines.get(timeout=min(left, FILE_SECONDS))
             except queue.Empty:
                 self._look()
                 continue
@@ -390,7 +393,7 @@ class Run:
         """Wait until the program has reported; False: it has ended."""
         while not self._ahead:
             try:
-                line = self._lines.get(timeout=None if self._file is None else POLL_SECONDS)
+                line = self._lines.get(timeout=None if self._file is None else FILE_SECONDS)
             except queue.Empty:
                 self._look()
                 continue
@@ -427,7 +430,7 @@ class Run:
             for metrics in self._file.new():
                 self._add(metrics)
 
-    def _add(self, metrics: Metrics) -> None:
+    def _add(self, metrics: Numbers) -> None:
         step = step_of(metrics, self._script.step)
         if step is not None:
             if self._step is not None and step <= self._step:
@@ -461,6 +464,27 @@ def _pump(process: subprocess.Popen[bytes], lines: queue.Queue[str | None]) -> N
         if left:
             lines.put(left.decode(errors="replace"))
     lines.put(None)
+
+
+def _check_pattern(name: str, value: Any) -> str:
+    text = check_text(name, value)
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise InvalidArgument(f"{name}={text!r} is no regular expression: {error}") from None
+    return text
+
+
+def _check_words(name: str, value: Any) -> str:
+    """Return arguments as one text, as a shell has them."""
+    if value == "":
+        return ""
+    text = check_text(name, value)
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise InvalidArgument(f"{name}={text!r} cannot be split into words: {error}") from None
+    return text
 
 
 def _n_cpus() -> int:

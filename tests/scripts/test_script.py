@@ -146,7 +146,7 @@ def test_a_program_that_fails_is_quoted(tmp_path, cluster, arguments, message):
     [
         ({"path": "nowhere.py"}, "neither a file nor a program"),
         ({"path": __file__, "read": "log.csv"}, "one file for all trials"),
-        ({"path": __file__, "passed": {"a.b": "yaml"}}, "give the YAML file"),
+        ({"path": __file__, "passed": {"a.b": "yaml"}}, "needs the YAML file"),
         ({"path": __file__, "passed": {"a": "telepathy"}}, "must be 'option'"),
         ({"path": __file__, "yaml": __file__}, "not to the program"),
         ({"path": __file__, "pattern": "(?P<acc>.)"}, r"no group of the metric: write \(\?P<loss>"),
