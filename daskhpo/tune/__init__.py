@@ -153,7 +153,7 @@ ALIASES = {
         *("stopper.maximum_iteration", "stopper.timeout", "stopper.function_stopper"),
     ),
     "logger": ("logger.logger", "logger.csv", "logger.json", "logger.tensorboardx", "callback"),
-    "analysis": ("analysis.experiment_analysis", "result_grid", "result", "error"),
+    "analysis": ("analysis.experiment_analysis", "result_grid", "result", "error", "trial"),
     "tuner": ("tune", "tune_config", "experiment", "syncer", "execution.placement_groups"),
     "session": ("track", "trainable.session"),
     "trainable": ("registry", "function_runner", "trainable.trainable", "trainable.util"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -27,6 +29,12 @@ STATUS = {
     Status.FAILED: "ERROR",
 }
 SCOPES = ("last", "all", "avg", "last-5-avg", "last-10-avg")
+
+
+class ExportFormat:
+    """Accepted, without effect: see `daskhpo.checkpoints`."""
+
+    CHECKPOINT, MODEL, ONNX, H5 = "checkpoint", "model", "onnx", "h5"
 
 
 class TuneError(RuntimeError):
@@ -85,8 +93,8 @@ class Trial:
 
     @property
     def logdir(self) -> str:
-        """The study's directory: trials have none of their own."""
-        return self._analysis.experiment_path
+        """A path of its own in the study's directory; nothing is there."""
+        return str(Path(self._analysis.experiment_path, f"trial_{self.trial_id}"))
 
     path = local_path = logdir
 
@@ -169,7 +177,7 @@ class ExperimentAnalysis:
     def get_best_logdir(
         self, metric: str | None = None, mode: str | None = None, scope: str = "last"
     ) -> str | None:
-        """Return the study's directory."""
+        """Return the path of the best trial."""
         best = self.get_best_trial(metric, mode, scope)
         return None if best is None else best.logdir
 
@@ -178,6 +186,19 @@ class ExperimentAnalysis:
     ) -> Checkpoint | None:
         """Return the newest checkpoint of a trial that the study keeps."""
         return trial.checkpoint
+
+    def get_trial_checkpoints_paths(
+        self, trial: Trial, metric: str | None = None
+    ) -> list[tuple[Checkpoint, float]]:
+        """Return the checkpoint of a trial, with its value of a metric."""
+        metric = metric or self.default_metric or ITERATION
+        found = trial.checkpoint
+        return [] if found is None else [(found, trial.last_result[metric])]
+
+    def stats(self) -> dict[str, Any]:
+        """Return the number of trials by status, and the study's cost."""
+        counts = Counter(trial.status for trial in self.trials)
+        return {"num_trials": dict(counts), **self._result.cost()}
 
     def get_last_checkpoint(
         self, trial: Trial | None = None, metric: str | None = None, mode: str | None = None
@@ -215,7 +236,7 @@ class ExperimentAnalysis:
 
     @property
     def best_logdir(self) -> str:
-        """The study's directory."""
+        """Its path."""
         return self.best_trial.logdir
 
     @property

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +14,7 @@ import psutil
 import pytest
 from distributed import LocalCluster
 
-from daskhpo import Script, Study
+from daskhpo import Script, Study, load_study
 from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.space import Categorical, Real
 from tests.cli.command import daskhpo
@@ -136,8 +140,6 @@ def test_values_reach_a_program_in_every_way(tmp_path, cluster):
 def test_a_program_that_fails_is_quoted(tmp_path, cluster, arguments, message):
     made = study(tmp_path, FIFO(3), arguments=arguments)
     result = made.run(num_trials=1, client=cluster, progress=False)
-    import re
-
     assert re.search(message, result.trial(0).error, re.DOTALL), result.trial(0).error
 
 
@@ -172,8 +174,6 @@ def test_the_command_line_alone(tmp_path):
     assert "val_loss=" in run.stdout
     again = daskhpo(tmp_path, "resume", "runs/six", "--num-trials", "8")
     assert again.returncode == 0, again.stderr
-    from daskhpo import load_study
-
     result = load_study(tmp_path / "runs/six")
     assert result.num_trials == 8
     check(result)
@@ -215,3 +215,41 @@ def test_a_study_can_be_written_to_a_file(tmp_path, capsys, monkeypatch):
     made = load_source("tune_it.py:study")
     assert made.trainable.arguments == ["--epochs", "9"]
     assert made.problem.space["layers"].values == (32, 64, 96)
+
+
+@pytest.mark.cluster
+def test_a_study_that_is_killed_is_resumed_by_the_command_line(tmp_path):
+    pids, journal = tmp_path / "pids", tmp_path / "runs" / "killed" / "journal.jsonl"
+    words = [
+        *("tune", str(PROGRAM), "--lr", "1e-2..5e-1:log", "--metric", "val_loss"),
+        *("--method", "ASHA(max_t=9, variant='promotion')", "--name", "killed"),
+        *("--checkpoint-arguments", "--state {folder}/state.json", "--resume-arguments=--resume"),
+        *("--num-trials", "400", "--", "--child", str(pids)),
+    ]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "daskhpo.cli", *words],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not journal.exists() or journal.read_text().count('"reported"') < 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        running.kill()
+        running.wait()
+    numbers = [int(line) for line in pids.read_text().split()]
+    deadline = time.monotonic() + 60
+    while any(psutil.pid_exists(n) for n in numbers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    n_started = load_study(journal.parent).num_trials
+    again = daskhpo(tmp_path, "resume", "runs/killed", "--num-trials", str(n_started + 1))
+    assert again.returncode == 0, again.stderr
+    result = load_study(journal.parent)
+    assert result.num_trials == n_started + 1
+    assert result.num_failed == 0
+    check(result)

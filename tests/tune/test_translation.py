@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from datetime import timedelta
 
+import optuna
 import pytest
 
 from daskhpo import schedulers, searchers, tune
@@ -94,7 +95,17 @@ def test_a_stop_at_an_iteration_is_the_end_of_a_trial():
             search.OptunaSearch(points_to_evaluate=[{"x": 0.5}]),
             searchers.OptunaSearch(points_to_evaluate=[{"x": 0.5}]),
         ),
-        (search.BayesOptSearch(), searchers.GPSearch()),
+        (
+            search.BayesOptSearch(
+                random_search_steps=4, utility_kwargs={"kind": "ei", "xi": 0.1}, random_state=3
+            ),
+            searchers.GPSearch(acq="EI", n_initial_points=4, kappa=2.576, xi=0.1),
+        ),
+        (search.HyperOptSearch(n_initial_points=7), searchers.HyperOptSearch(7)),
+        (
+            search.OptunaSearch(sampler=optuna.samplers.TPESampler(seed=1)),
+            searchers.OptunaSearch("tpe"),
+        ),
         (searchers.GPSearch(), searchers.GPSearch()),
         (
             search.Repeater(search.ConcurrencyLimiter(search.SkOptSearch(), 3), repeat=2),
@@ -173,7 +184,8 @@ def test_grids():
         ),
         (lambda: s.PopulationBasedTrainingReplay("pbt_policy_1.txt"), "Result.schedule"),
         (lambda: search.NevergradSearch(), "NevergradSearch.*OptunaSearch"),
-        (lambda: search.OptunaSearch(sampler=object()), r"OptunaSearch\(sampler=.*daskhpo.Study"),
+        (lambda: search.OptunaSearch(sampler=object()), r"OptunaSearch\(sampler=.*TPESampler"),
+        (lambda: search.SkOptSearch(optimizer=3), r"SkOptSearch\(optimizer=.*SkoptSearch"),
         (lambda: search.OptunaSearch(space=lambda trial: None), "from_optuna"),
         (lambda: search.OptunaSearch(metric=["a", "b"], mode=["min", "max"]), "one metric"),
         (lambda: search.ConcurrencyLimiter(search.OptunaSearch(), 2, batch=True), "batch"),
