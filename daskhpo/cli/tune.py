@@ -77,9 +77,9 @@ class CommandParser(argparse.ArgumentParser):
         return parsed, []
 
 
-def add_to(commands: Any) -> argparse.ArgumentParser:
+def add_to(commands: Any) -> CommandParser:
     """Add the command; options of a run are added by the caller."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser: CommandParser = commands.add_parser(
         "tune",
         keeps_unknown=True,
         help="tune a program that knows nothing of daskhpo",
