@@ -12,7 +12,7 @@ JOBS := 3  # processes that run tests: many of them wait
 FOREIGN_PYTHON := $(firstword $(foreach p,python3 python3.11 python3.10,\
 	$(shell $(p) -c 'import sys; print("$(p)" if sys.version_info < (3, 12) else "")' 2>/dev/null)))
 
-.PHONY: help study test test-fast foreign system check docs clean
+.PHONY: help study test test-fast foreign system check docs docs-html docs-figures conda dist release-check clean
 
 help:  ## show this text
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -41,6 +41,22 @@ check: $(SETUP)  ## lint, format, types, spelling, wording, change fragments
 
 docs: $(SETUP)  ## check that the code in README and docs runs
 	$(PYTHON) -m pytest tests/docs
+
+docs-html: $(SETUP)  ## build the documentation site in docs/_build/html; warnings are errors
+	$(PYTHON) -m sphinx -c docs -b html --fail-on-warning --keep-going --quiet . docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+docs-figures: $(SETUP)  ## make the figures of docs/explanation again, from simulated studies
+	$(PYTHON) -m tools.docs.figures
+
+conda: $(SETUP) system  ## build, test and install the conda package without a network (ARGS=conda-forge)
+	$(PYTHON) -m tools.conda.check $(ARGS)
+
+dist: $(SETUP)  ## build the wheel and the sdist in dist/, and try them in a bare environment
+	$(PYTHON) -m tools.dist
+
+release-check: $(SETUP)  ## check what a release needs (ARGS=--quick: without builds)
+	$(PYTHON) -m tools.release $(ARGS)
 
 system:  # programs that tests use and pip does not bring: Slurm, a database for its accounts, a browser
 	@if which slurmctld munged slurmdbd mariadbd chromium >/dev/null; then :; \

@@ -20,7 +20,7 @@ from daskhpo.core.domains import Categorical, Real
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits
-from daskhpo.dashboard.documents import PAGES
+from daskhpo.dashboard.kinds import PAGES
 from daskhpo.dashboard.server import EXTENSION, show_study
 from daskhpo.dashboard.studies import WatchedStudy
 from daskhpo.engine.coordinator import Problem

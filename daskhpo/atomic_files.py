@@ -75,15 +75,42 @@ def open_plain(path: Path) -> IO[bytes]:
 
     Raises
     ------
-    OSError : it cannot be read, or is no plain file: a pipe, a device, a folder.
+    OSError : it cannot be read, or is no plain file: a pipe, a device, a folder, a link.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    handle = _open_no_link(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(
             errno.EINVAL, "it is no plain file, but a folder, a pipe or a device", str(path)
         )
     return os.fdopen(handle, "rb")
+
+
+def open_to_append(path: Path) -> int:
+    """Open a file of a study for appending, created if it does not exist; return its descriptor.
+
+    Raises
+    ------
+    OSError : it cannot be written, or is no plain file: a study that came from somebody else must
+        not make its user write elsewhere, or wait for the reader of a pipe.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+    handle = _open_no_link(path, flags)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no plain file, but a pipe or a device", str(path))
+    return handle
+
+
+def _open_no_link(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OSError(
+            errno.ELOOP, "it is no plain file, but a link; put the file itself there", str(path)
+        ) from None
 
 
 def read_small(path: Path) -> bytes:

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from daskhpo.atomic_files import open_to_append
+
 LOG_VARIABLE = "DASKHPO_TRIAL_LOG"  # of processes that a trial starts: its file
 FLUSH_SECONDS = 1.0  # least time between two writes to a file
 FLUSH_CHARACTERS = 8192
@@ -38,6 +40,18 @@ def log_path(directory: Path, trial: int) -> Path:
 def older_path(path: Path) -> Path:
     """Return the file in which the older half of a long output is."""
     return path.with_name(path.name + ".1")
+
+
+def tail(path: Path, n_bytes: int = 4_000) -> str:
+    """Return the last whole lines of a trial's output; "": there is none."""
+    try:
+        with path.open("rb") as file:
+            begin = max(0, file.seek(0, os.SEEK_END) - n_bytes)
+            file.seek(begin)
+            text = file.read(n_bytes).decode(errors="replace")
+    except OSError:
+        return ""
+    return text.partition("\n")[2] or text if begin else text
 
 
 class TrialLog:
@@ -108,8 +122,11 @@ class TrialLog:
         if not text or self._is_broken:
             return
         try:
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            folder = os.path.dirname(self.path)
+            os.makedirs(folder, exist_ok=True)
+            if os.path.islink(folder):
+                raise OSError(f"{folder} is a link")
+            handle = open_to_append(Path(self.path))
             try:
                 os.write(handle, text.encode(errors="replace"))
                 is_full = os.fstat(handle).st_size > MAX_BYTES

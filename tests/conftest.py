@@ -1,11 +1,16 @@
-"""Order of the tests when several processes run them, and plain zarr on every store they write.
+"""Order of the tests when several processes run them, plain zarr on every store, and warnings.
 
 Each process runs a file at a time, the longest first.
 """
 
 from __future__ import annotations
 
+import atexit
+import logging
+import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +18,10 @@ import pytest
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as `nohup make test &` begins in a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests interrupt their children
+
+# What tests let daskhpo run is not remembered in the user's home.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="daskhpo-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 TIERS = ("slurm", "cluster", "slow")
 
@@ -40,3 +49,18 @@ def plain_zarr_opens_every_store(request: pytest.FixtureRequest) -> Iterator[Non
 
         for store in stores_in(folder):
             check(store)
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    """What daskhpo warns of. Dask silences the handlers of its loggers, pytest's among them."""
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record.getMessage())
+
+    heard: list[str] = []
+    listener = Listener(logging.WARNING)
+    logging.getLogger("daskhpo").addHandler(listener)
+    yield heard
+    logging.getLogger("daskhpo").removeHandler(listener)

@@ -62,6 +62,7 @@ from daskhpo.results.schedule import Schedule
 from daskhpo.schedulers import (
     ASHA,
     FIFO,
+    PASHA,
     PB2,
     PBT,
     AsyncHyperband,
@@ -285,6 +286,7 @@ RUN = {
     "fail_fast": BOOLS,
     "max_failures": FROM_ZERO,
     "max_failed_trials": FROM_ZERO,
+    "trial_time_limit": DURATIONS_OR_NONE,
     "step_timeout": DURATIONS_OR_NONE,
     "memory_limit": (
         [None, "8 GB", "512MiB", 2**30, np.int64(2**30)],
@@ -590,6 +592,7 @@ DOORS = [
         {"max_t": 9},
     ),
     Door(Hyperband, {**LADDER, "compare": COMPARES}, {"max_t": 9}),
+    Door(PASHA, {**LADDER, "compare": COMPARES}, {"max_t": 9}),
     Door(
         MedianStopping,
         {
@@ -713,8 +716,10 @@ DOORS = [
             "walltime": or_none(SUBMIT["walltime"]),
             "cores": COUNTS_OR_NONE,
             "memory": SUBMIT["memory"],
-            "gpus_per_job": FROM_ZERO,
+            "gpus_per_job": ([None, *FROM_ZERO[0]], [b for b in FROM_ZERO[1] if b is not None]),
             "trials_per_gpu": COUNTS,
+            "gpus_per_trial": ([1], COUNTS[1]),
+            "nodes_per_trial": ([1], COUNTS[1]),
             "processes": ([None], [0, -1, *NO_INTS]),
             "max_gpu_hours": ([None, 1, 2.5, np.float32(1)], [0, -1, *NO_NUMBERS]),
             "idle_timeout": DURATIONS,

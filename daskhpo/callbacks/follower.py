@@ -10,19 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from daskhpo.atomic_files import open_plain
 from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.values import FrozenReport, StudyInfo, freeze, summarise
-from daskhpo.core.events import Ended, Launched, Record, Reported, SessionStarted
-from daskhpo.core.types import Limits
-from daskhpo.engine.journal import JournalTail
-from daskhpo.engine.session import read_manifest, study_records
+from daskhpo.core.events import Ended, Launched, Record, Reported
+from daskhpo.engine.journal import JournalTail, read_sessions
+from daskhpo.engine.session import last_limits, read_manifest
 from daskhpo.results.progress import StudyProgress
 
 logger = logging.getLogger("daskhpo")
 
 JOURNAL_POLL_SECONDS = 0.2
 CALLBACK_END_SECONDS = 60.0  # for callbacks to finish, such as uploads, after the end
-SESSION_LINE = b'{"record":"began"'  # begins the line of each `SessionStarted`
 
 
 class CallbackList:
@@ -184,7 +183,7 @@ class _FollowerThread:
 
     def _n_unread(self) -> int:
         try:
-            with self._path.open("rb") as file:
+            with open_plain(self._path) as file:
                 file.seek(self._tail.n_bytes)
                 return sum(line.endswith(b"\n") for line in file)
         except OSError:
@@ -198,15 +197,12 @@ def study_info(directory: Path) -> StudyInfo:
     ------
     FileNotFoundError : the directory holds no study.
     """
-    manifest, limits = read_manifest(directory), Limits()
-    for record in study_records(directory):
-        if isinstance(record, SessionStarted):
-            limits = record.limits
+    manifest = read_manifest(directory)
     return StudyInfo(
         directory.name,
         directory,
         manifest.objective,
-        limits,
+        last_limits(directory),
         manifest.scheduler,
         None,
         manifest.source,
@@ -216,7 +212,6 @@ def study_info(directory: Path) -> StudyInfo:
 def _n_sessions(journal: Path) -> int:
     """Return the number of sessions in a journal so far, but at least 1."""
     try:
-        with journal.open("rb") as file:
-            return max(1, sum(line.startswith(SESSION_LINE) for line in file))
-    except OSError:  # there is no journal yet, or reading its records shows what is wrong
+        return max(1, len(read_sessions(journal)))
+    except (OSError, ValueError):  # reading its records shows what is wrong
         return 1

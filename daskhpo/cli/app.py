@@ -15,7 +15,7 @@ from daskhpo._version import __version__
 from daskhpo.cli import checkpoints, cost, doctor, exchange, jobs, logs, plan, replay, report, tune
 from daskhpo.cli.arguments import add_study_path, check_scheduler_address, positive
 from daskhpo.cli.options import add_run_options, run_options
-from daskhpo.cli.text import count, duration, show
+from daskhpo.cli.text import ask, can_ask, count, duration, show
 from daskhpo.core.errors import DaskhpoError, StudyFailed
 from daskhpo.core.printable import printable, shell_word
 from daskhpo.core.tracebacks import place
@@ -89,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
             nargs="?",
             help="Python file and name of the study; not needed if `daskhpo run` started it",
         )
+        command.add_argument(
+            "--trust",
+            action="store_true",
+            help="run the file that the directory names, although you have not run it before",
+        )
         command.set_defaults(act=_resume)
 
     of_script = tune.add_to(commands)
@@ -133,10 +138,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from daskhpo.study.study import load_source
+    from daskhpo.study.trust import trust
 
     _check(options)
     study = load_source(options.study)
     _limited(options)
+    trust(options.study)
     return _report(_session(partial(study.run, if_exists=options.if_exists), options))
 
 
@@ -157,6 +164,7 @@ def _tune(options: argparse.Namespace) -> int:
 def _resume(options: argparse.Namespace) -> int:
     from daskhpo.results.result import load_study
     from daskhpo.study.study import load_source
+    from daskhpo.study.trust import check_trust, trust
 
     _check(options)
     manifest = read_manifest(options.path)
@@ -169,7 +177,10 @@ def _resume(options: argparse.Namespace) -> int:
             f"is unknown: give it, `{command}`, or call study.resume({argument}) in the script "
             "that started it"
         )
+    if options.study is None and not options.trust:
+        check_trust(options.path, source, ask if can_ask() else None)
     study = load_source(source)
+    trust(source)
     if study.path.resolve() != options.path.resolve():
         if study.source != manifest.source:
             raise ValueError(f"{source} defines the study in {study.path}, not {options.path}")
@@ -241,8 +252,7 @@ def _status(options: argparse.Namespace) -> int:
         _print_trial(result, options.trial)
         return 0
     now = run_status(options.path)
-    frame = result.trials()
-    counts: dict[object, int] = frame["status"].value_counts().to_dict()
+    counts = sorted(result.status().items(), key=lambda pair: -pair[1])
     show(f"study     {options.path}")
     show(f"metric    {printable(manifest.metric)} ({manifest.mode})")
     show(f"scheduler {manifest.scheduler}")
@@ -250,8 +260,8 @@ def _status(options: argparse.Namespace) -> int:
     show(f"state     {_state(now, result)}")
     for line in jobs.lines(options.path, now, result.num_slots):
         show(line)
-    shown = ", ".join(f"{n} {status}" for status, n in counts.items()) or "none"
-    show(f"trials    {len(frame)}: {shown}")
+    shown = ", ".join(f"{n} {status}" for status, n in counts) or "none"
+    show(f"trials    {result.num_trials}: {shown}")
     cost = result.cost()
     useful = cost["useful_seconds"] / (cost["device_seconds"] or 1)
     show(

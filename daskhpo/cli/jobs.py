@@ -143,8 +143,10 @@ def _worker_jobs(path: Path, submission: Submission, number: str) -> str:
 
 def _submit(options: argparse.Namespace) -> int:
     from daskhpo.study.study import load_source
+    from daskhpo.study.trust import trust
 
     study = load_source(options.study)
+    trust(options.study)
     given = run_options(options) | {
         "walltime": options.walltime,
         "workers": _worker_options(options.workers),

@@ -10,8 +10,9 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
+from daskhpo.atomic_files import MAX_SMALL, open_plain
 from daskhpo.callbacks import Callback, FrozenTrial
 from daskhpo.callbacks.follower import JournalFollower, study_info
 from daskhpo.cli.arguments import add_study_path
@@ -85,24 +86,29 @@ class _TrialWatch(Callback):
             self.ended.set()
 
 
+def _bytes_of(path: Path) -> bytes:
+    with open_plain(path) as file:
+        return file.read(MAX_SMALL)
+
+
 class LogReader:
     """A reader of a log that grows, and that gets a new file when it is long."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._file: BinaryIO | None = None
+        self._file: IO[bytes] | None = None
 
     def new_text(self) -> str:
         """Return what was written since the last call; the first one returns all there is."""
         data = b""
         if self._file is None and older_path(self._path).exists():
-            data = older_path(self._path).read_bytes()
+            data = _bytes_of(older_path(self._path))
         if self._file is not None:
             data = self._file.read()
         if self._has_new_file():
             self.close()
-            self._file = self._path.open("rb")
+            self._file = open_plain(self._path)
             data += self._file.read()
         return self._decoder.decode(data)
 

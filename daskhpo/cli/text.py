@@ -16,6 +16,17 @@ def show(
     print(printable(text, lines=True), end=end, file=file or sys.stdout, flush=flush)
 
 
+def ask(question: str) -> bool:
+    """Ask the person at the terminal; no is the default."""
+    show(f"daskhpo: {question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def can_ask() -> bool:
+    """Return True if there is a person at a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def columns(lines: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
     """Return a table as aligned lines; ``left``: numbers of left-aligned columns."""
     lines = [[printable(cell) for cell in line] for line in lines]

@@ -135,13 +135,20 @@ class SlurmAutoscaler:
         return WorkerOutlook("; ".join(said))
 
     def job_rows(self) -> tuple[tuple[str, ...], ...]:
-        """Return id, state, seconds run and left, and why it waits, of each job, as text."""
+        """Return of each job, as text, what the dashboard's table of jobs shows.
+
+        These are its id and state, how long it waited, ran and may run, its GPU-hours, and why it
+        waits.
+        """
+        now = time.monotonic()
         return tuple(
             (
                 job.id,
                 job.state.value,
+                f"{max(0.0, now - job.sightings.submitted - job.ran) / 3600:.2f} h",
                 f"{job.ran / 3600:.2f} h",
                 f"{max(0.0, job.walltime - job.ran) / 3600:.2f} h",
+                f"{job.ran * self._rules.gpus_per_job / 3600:.2f}",
                 job.reason if job.state is JobPhase.PENDING else "",
             )
             for job in list(self._jobs.values())
@@ -155,6 +162,12 @@ class SlurmAutoscaler:
         """GPU-hours that all jobs have used so far; without GPUs, job-hours."""
         ran = sum(job.ran for job in self._jobs.values())
         return (self._spent + ran * self._rules.gpus_per_job) / 3600
+
+    @property
+    def max_gpu_hours(self) -> float | None:
+        """GPU-hours that all jobs together may use; None: no limit."""
+        limit = self._rules.max_gpu_seconds
+        return None if limit is None else limit / 3600
 
     async def start(self) -> None:
         """Submit the first jobs.

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from daskhpo.cluster.job_shape import JobShape
 from daskhpo.core.arguments import check_lines
 from daskhpo.core.errors import InvalidArgument
 
@@ -48,8 +49,8 @@ def check_directives(given: Any, name: str = "job_extra_directives") -> list[str
     return lines
 
 
-def check_worker_directives(lines: Sequence[str], n_gpus: int) -> None:
-    """Check that jobs of workers get one node, and as many GPUs as are counted.
+def check_worker_directives(lines: Sequence[str], shape: JobShape) -> None:
+    """Check that jobs of workers get as many nodes and GPUs as are counted.
 
     Raises
     ------
@@ -60,14 +61,22 @@ def check_worker_directives(lines: Sequence[str], n_gpus: int) -> None:
         if any(_means(name, own) for names in ONE_NODE for own in names) and value != "1":
             raise InvalidArgument(
                 f"job_extra_directives: '{name} {value}' cannot be given: the workers of a job "
-                "run on one node, in one task; give jobs= for more"
+                "run on one node, in one task; give jobs= for more, or nodes_per_trial= for trials "
+                "that use several nodes"
             )
     asked = sum(n for device, n in requested_devices(options) if is_gpu(device))
-    if asked and asked != n_gpus:
+    if not asked or asked == shape.gpus_per_node:
+        return
+    if shape.nodes > 1:
         raise InvalidArgument(
-            f"job_extra_directives request {asked} GPUs for each job, and gpus_per_job is "
-            f"{n_gpus}: give gpus_per_job={asked}, so that all are used and counted"
+            f"job_extra_directives request {asked} GPUs on each node, and gpus_per_trial="
+            f"{shape.gpus_per_trial} on {shape.nodes} nodes are {shape.gpus_per_node}: give "
+            f"gpus_per_trial={asked * shape.nodes}, so that all are used and counted"
         )
+    raise InvalidArgument(
+        f"job_extra_directives request {asked} GPUs for each job, and gpus_per_job is "
+        f"{shape.gpus}: give gpus_per_job={asked}, so that all are used and counted"
+    )
 
 
 def requested_devices(options: Iterable[Option]) -> list[tuple[str, int]]:

@@ -10,6 +10,7 @@ from typing import Any
 from distributed import Status
 
 from daskhpo.cluster.registry import JobRegistry
+from daskhpo.dashboard.guard import token_of
 
 _handler = signal.getsignal(signal.SIGINT)
 try:  # it replaces the handler of SIGINT, and can only be imported in the main thread
@@ -46,6 +47,12 @@ class RegisteredCluster(SLURMCluster):  # type: ignore[misc]
     def __init__(self, *args: Any, registry: JobRegistry, **options: Any) -> None:
         self._registry = registry
         super().__init__(*args, registry=registry, **options)
+
+    @property
+    def dashboard_link(self) -> str:
+        """The address of the dashboard, with the token that its pages ask for."""
+        link: str = super().dashboard_link
+        return f"{link}?token={token_of(self.scheduler)}" if link else link
 
     async def _close(self) -> None:
         try:

@@ -1,16 +1,22 @@
-"""TLS credentials of a cluster, in files that only their owner can read."""
+"""What keeps others out of a cluster: TLS credentials, and folders of their owner alone."""
 
 from __future__ import annotations
 
 import datetime
+import functools
+import logging
 import os
 import shlex
 import shutil
+import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from daskhpo.atomic_files import write_private
+
+logger = logging.getLogger("daskhpo")
 
 VALID_BEFORE = datetime.timedelta(days=1)  # a worker's clock may be behind, or in another zone
 VALID_FOR = datetime.timedelta(days=365)
@@ -54,18 +60,36 @@ def credentials(folder: Path, option: str = "shared_temp_directory=") -> Any:
     )
 
 
+def credentials_in_memory() -> Any:
+    """Create credentials for a cluster whose processes are started by this one.
+
+    Returns a ``distributed.Security``. It reaches worker processes through the pipe that starts
+    them, and is in no file.
+    """
+    from distributed import Security
+
+    certificate, key = new_certificate()
+    sides = ("client", "scheduler", "worker")
+    return Security(
+        require_encryption=True,
+        tls_ca_file=certificate,
+        **{f"tls_{side}_cert": certificate for side in sides},
+        **{f"tls_{side}_key": key for side in sides},
+    )
+
+
 def new_certificate() -> tuple[str, str]:
-    """Return a self-signed certificate and its key.
+    """Return a self-signed certificate and its key, of the elliptic curve P-256.
 
     They are as ``Security.temporary`` makes them, but the certificate is valid from a day ago: a
     machine whose clock is behind would reject one that is valid from now on.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.oid import NameOID
 
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    key = ec.generate_private_key(ec.SECP256R1())  # RSA takes 0.1 s
     name = "dask-internal"
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -99,6 +123,35 @@ def removing_on_error(make: Callable[..., Any], folder: Path) -> Callable[..., A
             raise
 
     return call
+
+
+def private_folder(parent: str | None = None) -> Path:
+    """Return a folder for sockets and spilled data that this user alone can enter.
+
+    It is ``daskhpo-<user id>`` in ``parent``, by default the folder for temporary files. If another
+    user has taken that name, or opened the folder, a new one of a random name is made.
+    """
+    folder = Path(parent or tempfile.gettempdir()) / f"daskhpo-{os.geteuid()}"
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        found = folder.lstat()  # a link would lead into a folder of somebody else
+        is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+        if not is_own or found.st_mode & 0o077:
+            return Path(tempfile.mkdtemp(prefix="daskhpo-", dir=parent))
+    return folder
+
+
+@functools.cache
+def warn_if_open(address: str) -> None:
+    """Warn, once, that everyone who can reach a Dask scheduler can run code there."""
+    if address.startswith(("tcp://", "ws://")):
+        logger.warning(
+            "the Dask cluster at %s asks nobody for a certificate: every user who can reach that "
+            "address can run code as you, and change this study. LocalCluster(security=True) and "
+            "slurm_cluster() ask; so does client=None, the default",
+            address,
+        )
 
 
 def check_private(path: Path, option: str) -> None:

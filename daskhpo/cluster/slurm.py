@@ -17,6 +17,7 @@ from typing import Any
 
 from daskhpo.cluster.container import check_container, interpreter
 from daskhpo.cluster.directives import asks_for_gpus, check_directives, check_worker_directives
+from daskhpo.cluster.job_shape import JobShape, job_shape
 from daskhpo.cluster.network import named_address, reachable_address
 from daskhpo.cluster.registry import JobRegistry
 from daskhpo.cluster.security import credentials, removing_on_error
@@ -39,6 +40,7 @@ from daskhpo.core.arguments import (
 )
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.quantities import check_duration
+from daskhpo.dashboard.guard import guard_pages
 
 DEATH_TIMEOUT = 300  # seconds; a scheduler may be slow, but a GPU must not wait for long
 WALLTIME = "30m"
@@ -58,8 +60,10 @@ def slurm_cluster(
     walltime: float | str | None = None,
     cores: int | None = None,
     memory: str | None = None,
-    gpus_per_job: int = 1,
+    gpus_per_job: int | None = None,
     trials_per_gpu: int = 1,
+    gpus_per_trial: int = 1,
+    nodes_per_trial: int = 1,
     processes: int | None = None,
     max_gpu_hours: float | None = None,
     idle_timeout: float | str = "5m",
@@ -87,11 +91,17 @@ def slurm_cluster(
     account : account that is charged for the jobs; None: the user's default.
     walltime : time limit of each job: ``"4h"``, ``"04:00:00"``, ``"1-00:00:00"``, or seconds;
         default: 30 minutes.
-    cores, memory : those of each job in total; its worker processes share them evenly.
-    gpus_per_job : GPUs of each job. 1: the job starts soonest, and its failure affects no other
-        GPU. More (a whole node): one worker process per GPU, which sees only that one. 0: no GPU.
+    cores, memory : those of each job in total; its worker processes share them evenly. With
+        ``nodes_per_trial``: those of each node.
+    gpus_per_job : GPUs of each job; None: those of one trial. 1: the job starts soonest, and its
+        failure affects no other GPU. More (a whole node): one worker process per GPU, or per
+        ``gpus_per_trial``, which sees only its own. 0: no GPU.
     trials_per_gpu : number of worker processes that share each GPU; a trial then requests
         ``resources={"gpu": 1 / trials_per_gpu}``.
+    gpus_per_trial : number of GPUs of each worker process; a trial then requests as many, such as
+        ``resources={"gpu": 4}``, and uses them by :func:`daskhpo.distributed.launch`.
+    nodes_per_trial : number of nodes of each job. More than 1: the job is one trial's, and
+        ``gpus_per_trial`` are its GPUs on all of them; ``launch`` starts ranks on each.
     processes : worker processes of a job without GPUs; None: one.
     max_gpu_hours : budget of all jobs together, in GPU-hours of run time; None: no limit. No job
         is submitted that might exceed it; the last ones may get a shorter walltime. Without GPUs:
@@ -132,11 +142,17 @@ def slurm_cluster(
     options = _checked(options)
     section = options.get("config_name") or "slurm"
     jobs = check_int("jobs", jobs, at_least=1)
-    gpus_per_job = check_int("gpus_per_job", gpus_per_job, at_least=0)
-    trials_per_gpu = check_int("trials_per_gpu", trials_per_gpu, at_least=1)
-    if processes is None and not gpus_per_job:
+    if processes is None and gpus_per_job == 0 and nodes_per_trial == 1:
         processes = configured("processes", section)
-    processes = optional(check_int, "processes", processes, at_least=1)
+    shape = job_shape(
+        {
+            "gpus_per_job": gpus_per_job,
+            "trials_per_gpu": trials_per_gpu,
+            "gpus_per_trial": gpus_per_trial,
+            "nodes_per_trial": nodes_per_trial,
+            "processes": processes,
+        }
+    )
     cores = optional(check_int, "cores", cores, at_least=1)
     if memory is not None:
         memory_size("memory", memory)
@@ -146,7 +162,7 @@ def slurm_cluster(
     if job_extra_directives is None:
         job_extra_directives = configured_lines("job-extra-directives", section)
     job_extra_directives = check_directives(job_extra_directives)
-    check_worker_directives(job_extra_directives, gpus_per_job)
+    check_worker_directives(job_extra_directives, shape)
     if job_script_prologue is None:
         job_script_prologue = configured_lines("job-script-prologue", section)
     job_script_prologue = check_lines("job_script_prologue", job_script_prologue, multiline=True)
@@ -157,12 +173,7 @@ def slurm_cluster(
         shared_temp_directory = configured("shared-temp-directory", section)
     shared = optional(check_path, "shared_temp_directory", shared_temp_directory)
     _check_security(security)
-    if gpus_per_job and processes is not None:
-        raise ValueError(
-            f"processes={processes!r} is for jobs without GPUs; a job with GPUs has gpus_per_job * "
-            f"trials_per_gpu = {gpus_per_job * trials_per_gpu} worker processes"
-        )
-    n_slots = gpus_per_job * trials_per_gpu or (1 if processes is None else processes)
+    n_slots = shape.processes
     if cores is not None and cores < n_slots:
         raise ValueError(f"cores={cores!r} must be at least {n_slots}: one for each worker process")
     from daskhpo.cluster.scaling import ScalingLimits
@@ -171,7 +182,7 @@ def slurm_cluster(
     rules = ScalingLimits(
         jobs,
         n_slots,
-        gpus_per_job or 1,
+        shape.gpus or 1,
         seconds,
         None
         if (hours := optional(check_number, "max_gpu_hours", max_gpu_hours, above=0)) is None
@@ -186,6 +197,8 @@ def slurm_cluster(
     skip = options.pop("job_directives_skip", None)
     if skip is None:
         skip = configured_lines("job-directives-skip", section)
+    if shape.nodes > 1:
+        skip = [*skip, "#SBATCH -n 1"]  # there is one task on each node
     skip = check_skipped(skip, [f"#SBATCH -t {slurm_time(seconds)}", f"#SBATCH -J {job_name}"])
     if python is None and container is None:
         python = configured("python", section)
@@ -197,11 +210,13 @@ def slurm_cluster(
 
     def of_walltime(seconds: float) -> dict[str, Any]:
         """Return dask-jobqueue's options for a job with this walltime, in seconds."""
-        own = ["--gpus", gpus_per_job, "--trials-per-gpu", trials_per_gpu, "--processes", n_slots]
-        own += ["--walltime", int(seconds)]
+        own = ["--gpus", shape.gpus_per_node, "--trials-per-gpu", shape.trials_per_gpu]
+        own += ["--processes", n_slots, "--walltime", int(seconds)]
+        if shape.gpus_per_trial > 1 or shape.nodes > 1:
+            own += ["--gpus-per-trial", shape.gpus_per_trial, "--nodes", shape.nodes]
         return {"walltime": slurm_time(seconds), "worker_extra_args": [*own, *more_arguments]}
 
-    directives = _directives(job_extra_directives, gpus_per_job, logs, job_name)
+    directives = _directives(job_extra_directives, shape, logs, job_name)
     from daskhpo.cluster.autoscaler import SlurmAutoscaler
 
     own_scheduler = options.pop("scheduler_options", None)
@@ -216,7 +231,7 @@ def slurm_cluster(
         security = credentials(folder)
         slurm_class = removing_on_error(slurm_class, folder)
     folders = [logs, *([] if folder is None else [folder])]
-    program = interpreter(python, container, gpus_per_job, folders)
+    program = interpreter(python, container, shape.gpus, folders)
     registry = JobRegistry()
     cluster = slurm_class(
         registry=registry,
@@ -251,6 +266,7 @@ def slurm_cluster(
     requeues = any("requeue" in line and "no-requeue" not in line for line in directives)
     cluster.autoscaler = SlurmAutoscaler(cluster, registry, rules, of_walltime, logs, requeues)
     try:
+        guard_pages(cluster.scheduler)
         cluster.sync(cluster.autoscaler.start)
     except BaseException:
         cluster.close()
@@ -347,7 +363,7 @@ def _check_security(security: Any) -> None:
 def _address(interface: str | None, queue: str | None, own: dict[str, Any]) -> dict[str, Any]:
     """Return the scheduler's options for the addresses on which it listens.
 
-    The dashboard asks for no password, so it listens on loopback only.
+    The dashboard is not encrypted, so it listens on loopback only.
 
     Parameters
     ----------
@@ -359,12 +375,14 @@ def _address(interface: str | None, queue: str | None, own: dict[str, Any]) -> d
     return listens | {"host": named_address(interface) if interface else reachable_address(queue)}
 
 
-def _directives(given: Sequence[str], gpus: int, logs: Path, job_name: str) -> list[str]:
+def _directives(given: Sequence[str], shape: JobShape, logs: Path, job_name: str) -> list[str]:
     lines = list(given)
     log = f"{str(logs).replace('%', '%%')}/{job_name.replace('%', '%%')}-%j.log"
     own = [f'--output="{log}"' if re.search(r"\s", log) else f"--output={log}"]
-    if gpus and not asks_for_gpus(lines):
-        own.append(f"--gres=gpu:{gpus}")
+    if shape.nodes > 1:
+        own += [f"--nodes={shape.nodes}", "--ntasks-per-node=1"]
+    if shape.gpus and not asks_for_gpus(lines):
+        own.append(f"--gres=gpu:{shape.gpus_per_node}")
     if not any("requeue" in line for line in lines):
         own.append("--no-requeue")  # a new job follows, with other names of workers
     return own + lines

@@ -65,10 +65,15 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """Preempt the trial at its next report."""
+    """Preempt the trial at its next report.
+
+    ``alone``: other trials go on, so if its code does not come to a report, its slot's process has
+    to be replaced. Otherwise the study is over.
+    """
 
     trial: TrialId
     attempt: int
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,8 +260,8 @@ def _stretch(u: float, low: float, high: float, log: bool) -> float:
 
 
 def _shrink(value: float, low: float, high: float, log: bool) -> float:
-    if log:
-        return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
+    if log and (width := math.log(high) - math.log(low)):  # 0: their logarithms are one float
+        return (math.log(value) - math.log(low)) / width
     return (value - low) / (high - low)
 
 

@@ -148,10 +148,19 @@ class Erred:
 
 
 @dataclass(frozen=True, slots=True)
+class OutOfTime:
+    """A trial in a slot has used its time; it ends at its next report."""
+
+    trial: TrialId
+    attempt: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class SlotsChanged:
     """New number of slots that serve the study.
 
-    ``job``: Slurm job id of a new slot's worker, if it runs in a job.
+    ``job``: Slurm job id of the worker whose slot came or went, if it runs in a job.
     """
 
     n_slots: int
@@ -176,6 +185,7 @@ Event = (
     | Dropped
     | AttemptLost
     | Erred
+    | OutOfTime
     | SlotsChanged
     | StopRequested
 )
@@ -306,6 +316,7 @@ Record = (
     | Dropped
     | AttemptLost
     | Failed
+    | OutOfTime
     | SlotsChanged
     | StopRequested
     | Consequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush, heappushpop
-from math import ceil
+from math import ceil, inf
 
 from daskhpo.core.arguments import check_int
 from daskhpo.core.errors import InvalidArgument
@@ -241,9 +241,16 @@ class Ladder:
         self.rungs = {level: Rung(eta) for level in levels[:-1]}
         self.rung_below = dict(zip(levels[1:], self.rungs.values(), strict=True))
 
-    def promotion(self, can_go: Callable[[TrialId], bool]) -> Resume | None:
-        """Return the promotion in the highest rung that has one (Li et al. 2020, Alg. 2)."""
+    def promotion(
+        self, can_go: Callable[[TrialId], bool], least: int = 0, below: float = inf
+    ) -> Resume | None:
+        """Return the promotion in the highest rung that has one (Li et al. 2020, Alg. 2).
+
+        Only rungs from ``least`` on and below ``below`` are considered.
+        """
         for level in reversed(self.rungs):
+            if not least <= level < below:
+                continue
             if (trial := self.rungs[level].promotable(can_go)) is not None:
                 until = self.next_of[level]
                 assert until is not None, "only the last milestone has no successor"

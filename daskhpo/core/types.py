@@ -29,7 +29,7 @@ class Status(StrEnum):
     RUNNING = "running"  # holds a slot
     PAUSED = "paused"  # holds no slot; the scheduler may resume it
     COMPLETED = "completed"  # trained to the scheduler's max_t, or its function returned
-    STOPPED = "stopped"  # ended early by a decision
+    STOPPED = "stopped"  # ended early, by a decision or its time limit
     FAILED = "failed"  # its code raised or gave a non-finite metric, or it was lost too often
 
     __hash__ = str.__hash__  # that of its word; Enum's own is slower Python code
@@ -299,6 +299,7 @@ class Limits:
     fail_fast : True: stop the study at the first trial that fails for good.
     max_failed_trials : number of trials that, if they are the session's first and all fail by the
         same error, stop the study; 0: no limit.
+    trial_time_limit : seconds that a trial may spend in slots, over all its attempts.
     """
 
     num_trials: int | None = None
@@ -307,6 +308,7 @@ class Limits:
     max_failures: int = 0
     fail_fast: bool = False
     max_failed_trials: int = 0
+    trial_time_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,98 +1,24 @@
-"""Open pages: Bokeh documents in browsers, and the thread that refreshes them."""
+"""Open pages: Bokeh documents in browsers."""
 
 from __future__ import annotations
 
 import html
 import logging
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from daskhpo.dashboard.deltas import BUDGET, Delta, SentColumns
-from daskhpo.dashboard.studies import Pace, WatchedStudy
-from daskhpo.plots import look, views
-from daskhpo.plots.use import LIVE_HOURS
-from daskhpo.plots.views import Page, PageData
+from daskhpo.dashboard.kinds import PAGES, PageKind, Surroundings
+from daskhpo.dashboard.studies import WatchedStudy
+from daskhpo.plots import look
+from daskhpo.plots.page import Page, PageData
+from daskhpo.plots.trials_page import TableView
 
 logger = logging.getLogger("daskhpo")
 
-LEAST_SECONDS, MOST_SECONDS = 0.5, 10.0  # between two refreshes
-CATCH_UP_PAUSE = 0.02  # between two slices of a study's past
 ROW_KEYS = {"trials": "id", "curves": "id", "timeline": "row", "slots": "slot"}
-
-
-class Surroundings(NamedTuple):
-    """The state of a cluster, as pages show it: not from a study's journal.
-
-    Attributes
-    ----------
-    outlook : what is known of workers that are not there yet.
-    jobs : rows of the table of Slurm jobs.
-    """
-
-    outlook: str = ""
-    jobs: Sequence[Sequence[str]] = ()
-
-
-class PageKind(NamedTuple):
-    """A kind of page: its path and title, its data, its figures."""
-
-    path: str
-    title: str
-    data: Callable[[WatchedStudy, Surroundings], PageData]
-    build: Callable[[PageData], Page]
-
-
-PAGES = (
-    PageKind(
-        "daskhpo",
-        "Study",
-        lambda study, around: views.study_data(study.tables, around.outlook),
-        views.build_study,
-    ),
-    PageKind(
-        "daskhpo-hyperparameters",
-        "Hyperparameters",
-        lambda study, around: views.space_data(study.tables, study.importance()),
-        views.build_space,
-    ),
-    PageKind(
-        "daskhpo-workers",
-        "Workers and cost",
-        lambda study, around: views.use_data(study.tables, around.jobs, LIVE_HOURS),
-        views.build_use,
-    ),
-    PageKind(
-        "daskhpo-trials",
-        "Trials",
-        lambda study, around: views.trials_data(study.tables),
-        views.build_trials,
-    ),
-    PageKind(
-        "daskhpo-population",
-        "Population",
-        lambda study, around: views.population_data(study.tables),
-        views.build_population,
-    ),
-    PageKind(
-        "daskhpo-advice",
-        "Advice",
-        lambda study, around: views.advice_data(study.tables),
-        views.build_advice,
-    ),
-)
-# Single plots, which JupyterLab's extension for Dask opens beside a notebook: page, panel.
-SINGLE = {
-    "best-so-far": ("daskhpo", "best"),
-    "learning-curves": ("daskhpo", "curves"),
-    "rungs": ("daskhpo", "rungs"),
-    "slots": ("daskhpo", "slots"),
-    "parallel-coordinates": ("daskhpo-hyperparameters", "parallel"),
-    "importance": ("daskhpo-hyperparameters", "importance"),
-    "timeline": ("daskhpo-workers", "timeline"),
-}
 
 
 class OpenPage:
@@ -126,10 +52,13 @@ class OpenPage:
         self._key: object = None
         self._held: dict[str, SentColumns] = {}
         self._seen: tuple[object, ...] = ()
+        self._view = self._sent_view = TableView()
+        self._selected: int | None = None  # the trial of which all is shown
         self._cut: set[str] = set()  # sources of which the last message left something out
         self._is_updating = False
         self._is_behind = False  # a message was full: more is to be sent
         self.is_hidden = False
+        self.ask: Callable[[], None] = lambda: None
         self._links = Div(text="", stylesheets=[look.STYLE], sizing_mode="stretch_width")
         self._select = Select(title="", options=[], width=180, visible=False)
         self._select.on_change("value", self._choose)
@@ -170,8 +99,18 @@ class OpenPage:
 
     def _choose(self, name: str, old: Any, new: Any) -> None:
         if new != self._chosen:
-            self._chosen = new
-            self._seen = ()
+            self._chosen, self._selected, self._view = new, None, TableView()
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Let the page be prepared now, also if nothing was read."""
+        self._seen = ()
+        self.ask()
+
+    def _look_at(self, **changes: Any) -> None:
+        """Show another part of the table of trials, from its first page on."""
+        self._view = replace(self._view, **{"page": 0, **changes})
+        self._refresh()
 
     def _describe(self, name: str) -> None:
         """Set the links to the other pages, and the selector of studies."""
@@ -200,6 +139,8 @@ class OpenPage:
             else:
                 self._page.update(new)
                 for kind, delta in deltas.items():
+                    if delta.replace is not None and "id" in delta.replace:
+                        self._page.sources[kind].selected.indices = []  # it is by place
                     _apply(self._page.sources[kind], delta)
         finally:
             self._is_updating = False
@@ -214,25 +155,39 @@ class OpenPage:
             self._set_root(self._page.layout)
         self._root.children = [*self._root.children, self._hidden]
         if "detail" in self._page.divs:
-            selected = self._page.sources["trials"].selected
-            selected.on_change("indices", partial(self._show_detail, name))
+            self._page.sources["trials"].selected.on_change("indices", self._select_trial)
+        for name, control in self._page.controls.items():
+            match name:
+                case "previous" | "next":
+                    control.on_click(partial(self._turn, 1 if name == "next" else -1))
+                case _:  # a filter, or the order
+                    control.on_change("value", partial(self._filter, name))
 
-    def _show_detail(self, name: str, attribute: str, old: Any, new: list[int]) -> None:
+    def _turn(self, pages: int) -> None:
+        self._look_at(page=max(0, self._view.page + pages))
+
+    def _filter(self, name: str, attribute: str, old: Any, new: Any) -> None:
+        self._look_at(**{name: tuple(new) if isinstance(new, list) else new})
+
+    def _select_trial(self, attribute: str, old: Any, new: list[int]) -> None:
         """Show all that is known of the trial that was selected first."""
         assert self._page is not None
         numbers = self._page.sources["trials"].data["id"]
-        study, text = self._studies[name], ""
-        if new and new[0] < len(numbers):
-            with study.lock:
-                text = views.detail_html(study.tables, int(numbers[new[0]]))
-        self._page.divs["detail"].text = text
+        known = [int(numbers[place]) for place in new[:1] if place < len(numbers)]
+        self._selected = known[0] if known and known[0] >= 0 else None
+        self._refresh()
 
     # -- in the thread that watches --------------------------------------------------------------
 
-    def _changes(self, new: PageData) -> dict[str, Delta]:
+    def _changes(self, new: PageData, view: TableView) -> dict[str, Delta]:
         """Return the changes that fit into one message; first what was cut off before."""
         kinds = sorted(new.sources, key=lambda kind: kind not in self._cut)
         deltas, budget = {}, BUDGET
+        if self._sent_view != view and "trials" in kinds:  # other rows: all at once
+            kinds.remove("trials")
+            columns = new.sources["trials"]
+            self._held["trials"] = SentColumns(columns, ROW_KEYS["trials"])
+            deltas["trials"] = Delta(replace=columns)
         for kind in kinds:
             delta = self._held[kind].update(new.sources[kind], budget)
             budget = max(0, budget - delta.n_bytes)
@@ -253,10 +208,21 @@ class OpenPage:
         study = self.study
         if study is None or self._is_updating:
             return
-        seen = (study.name, study.version, len(self._studies), around)
+        seen: tuple[object, ...] = (
+            study.name,
+            study.version,
+            len(self._studies),
+            self.kind.sees(around),
+            self._view,
+        )
+        if (number := self._selected) is not None:  # its log may grow between two records
+            seen += (number, study.log_size(number))
         if seen == self._seen and not self._is_behind:
             return
-        new = self.kind.data(study, around)
+        view = self._view
+        new = self.kind.data(study, around, view)
+        if self.kind.path == "daskhpo-trials":
+            new.texts["detail"] = "" if number is None else study.detail(number)
         deltas: dict[str, Delta] | None = None
         if self._page is None or (study.name, new.key) != self._key:
             self._held = {
@@ -264,7 +230,8 @@ class OpenPage:
                 for kind, columns in new.sources.items()
             }
         else:
-            deltas = self._changes(new)
+            deltas = self._changes(new, view)
+        self._sent_view = view
         self._is_behind = any(delta.is_cut for delta in (deltas or {}).values())
         self._seen = seen
         self._is_updating = True
@@ -293,70 +260,3 @@ def _apply(source: Any, delta: Delta) -> None:
 
 def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
-
-
-class Watcher:
-    """The thread that reads studies and refreshes pages while any page is open.
-
-    Parameters
-    ----------
-    surroundings : returns what is not in journals; called in the thread.
-    is_over : returns True when the cluster has closed.
-    """
-
-    def __init__(
-        self, surroundings: Callable[[], Surroundings], is_over: Callable[[], bool]
-    ) -> None:
-        self._surroundings, self._is_over = surroundings, is_over
-        self._lock = threading.Lock()
-        self._pages: set[OpenPage] = set()
-        self._thread: threading.Thread | None = None
-        self.pace = Pace(LEAST_SECONDS, MOST_SECONDS)
-        self.n_refreshes = 0
-
-    def open(self, page: OpenPage) -> None:
-        """Keep a page up to date."""
-        with self._lock:
-            self._pages.add(page)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="daskhpo-pages", daemon=True)
-                self._thread.start()
-
-    def close(self, page: OpenPage) -> None:
-        """Forget a page; without any the thread ends."""
-        with self._lock:
-            self._pages.discard(page)
-
-    @property
-    def is_running(self) -> bool:
-        """True while it reads: some page is open."""
-        return self._thread is not None
-
-    def _run(self) -> None:
-        while True:
-            with self._lock:
-                if not self._pages or self._is_over():
-                    self._thread = None
-                    return
-                pages = [*self._pages]
-            began = time.thread_time()
-            try:
-                is_behind = self._turn([page for page in pages if not page.is_hidden])
-            except Exception:
-                logger.exception("a page of the dashboard could not be refreshed")
-                is_behind = False
-            worked = time.thread_time() - began
-            time.sleep(CATCH_UP_PAUSE if is_behind else self.pace.pause(worked))
-
-    def _turn(self, pages: Sequence[OpenPage]) -> bool:
-        """Read and refresh once; return True if a study's past is not read to its end."""
-        is_behind = False
-        for study in {page.study for page in pages}:
-            is_behind |= study is not None and study.read()
-        if is_behind:
-            return True
-        around = self._surroundings()
-        for page in pages:
-            page.prepare(around)
-        self.n_refreshes += bool(pages)
-        return False

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hmac
 import json
 import logging
-import secrets
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from daskhpo.atomic_files import write_private
+from daskhpo.atomic_files import read_small, write_private
 from daskhpo.cluster.supply import SUPPLY
 from daskhpo.core.objective import Objective
+from daskhpo.dashboard.guard import cookie_of, token_of
 from daskhpo.dashboard.studies import WatchedStudy
+from daskhpo.plots.use_page import Gpu
 
 logger = logging.getLogger("daskhpo")
 
@@ -67,7 +68,7 @@ def announce() -> None:
 
 
 def _applications() -> dict[str, Any]:
-    from daskhpo.dashboard.documents import PAGES, SINGLE
+    from daskhpo.dashboard.kinds import PAGES, SINGLE
 
     found = {f"/{kind.path}": partial(_page, kind.path, None) for kind in PAGES}
     for name, (path, panel) in SINGLE.items():
@@ -88,14 +89,17 @@ class ClusterPages:
         from distributed import Status
         from distributed.dashboard.scheduler import template_variables
 
-        from daskhpo.dashboard.documents import Surroundings, Watcher
+        from daskhpo.dashboard.kinds import Surroundings
+        from daskhpo.dashboard.watcher import Watcher
 
         self.studies: dict[str, WatchedStudy] = {}
-        self.token = secrets.token_urlsafe(16)
+        self.token = token_of(scheduler)
         self._scheduler = scheduler
         over = (Status.closed, Status.closing)
         self.watcher = Watcher(
-            lambda: Surroundings(_outlook(scheduler), _jobs(scheduler)),
+            lambda: Surroundings(
+                _outlook(scheduler), _used(scheduler), _jobs(scheduler), _gpus(scheduler)
+            ),
             lambda: scheduler.status in over,
         )
         variables = template_variables(scheduler)
@@ -150,15 +154,37 @@ def page_of(directory: Path) -> str:
     It is Dask's own first page if the study has none.
     """
     try:
-        found = json.loads((directory / LINK_FILE).read_text(encoding="utf-8"))
+        found = json.loads(read_small(directory / LINK_FILE))
         return f"daskhpo?token={found['token']}"
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "status"
 
 
 def _outlook(scheduler: Any) -> str:
     supply = scheduler.extensions.get(SUPPLY)
     return "" if supply is None else str(supply.outlook().why)
+
+
+def _used(scheduler: Any) -> str:
+    from daskhpo.cluster.autoscaler import SlurmAutoscaler
+
+    supply = scheduler.extensions.get(SUPPLY)
+    if not isinstance(supply, SlurmAutoscaler):
+        return ""
+    most = "" if supply.max_gpu_hours is None else f" of {supply.max_gpu_hours:g}"
+    return f"{supply.gpu_hours:.1f}{most} GPU-hours of Slurm jobs"
+
+
+def _gpus(scheduler: Any) -> tuple[Gpu, ...]:
+    """Return what workers with NVIDIA's driver and nvidia-ml-py say of the first GPU of each."""
+    found = []
+    for worker in list(scheduler.workers.values()):
+        now, fixed = worker.metrics.get("gpu") or {}, worker.extra.get("gpu") or {}
+        if (busy := now.get("utilization")) is not None or now.get("memory-used") is not None:
+            name, total = fixed.get("name") or "", fixed.get("memory-total") or 0
+            used = now.get("memory-used") or 0
+            found.append(Gpu(str(worker.name), name, (busy or 0) / 100, used, total))
+    return tuple(sorted(found))
 
 
 def _jobs(scheduler: Any) -> tuple[tuple[str, ...], ...]:
@@ -172,7 +198,8 @@ def _page(path: str, panel: str | None, scheduler: Any, extra: dict[str, Any], d
     """Make a document: Dask calls this for each browser that opens a page."""
     from distributed.dashboard.components.scheduler import env
 
-    from daskhpo.dashboard.documents import PAGES, OpenPage
+    from daskhpo.dashboard.documents import OpenPage
+    from daskhpo.dashboard.kinds import PAGES
 
     kind = next(kind for kind in PAGES if kind.path == path)
     doc.title = f"daskhpo: {kind.title}"
@@ -183,7 +210,7 @@ def _page(path: str, panel: str | None, scheduler: Any, extra: dict[str, Any], d
         _say(doc, "No study has run on this cluster yet. Load this page again when one runs.")
         return
     request = doc.session_context.request
-    cookie = f"daskhpo-token-{scheduler.http_server.port}"
+    cookie = cookie_of(scheduler)
     given = _argument(request, "token")
     if given is None:
         given = request.cookies.get(cookie, "")

@@ -12,8 +12,10 @@ from daskhpo.engine.journal import JournalTail
 from daskhpo.engine.session import read_manifest
 from daskhpo.plots.importance import Importance, importance
 from daskhpo.plots.tables import StudyTables
+from daskhpo.plots.trials_page import detail_html
 from daskhpo.results.progress import StudyProgress
 from daskhpo.results.recorder import Recorder
+from daskhpo.trial_output import log_path, tail
 
 logger = logging.getLogger("daskhpo")
 
@@ -75,6 +77,19 @@ class WatchedStudy:
                 self._is_damaged = True
                 logger.exception("%s cannot be read; its pages show no more", self._tail.path)
         return False
+
+    def log_size(self, number: int) -> int:
+        """Return the bytes of what a trial has printed."""
+        try:
+            return log_path(self.directory, number).stat().st_size
+        except OSError:
+            return 0
+
+    def detail(self, number: int) -> str:
+        """Return all that is known of a trial as HTML."""
+        refs = self._progress.checkpoints.refs.values()
+        own = sorted((ref for ref in refs if ref.trial == number), key=lambda ref: ref.id)
+        return detail_html(self.tables, number, own, tail(log_path(self.directory, number)))
 
     def importance(self) -> Importance:
         """Return the importance of hyperparameters, which may be somewhat old."""

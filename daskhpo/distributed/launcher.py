@@ -30,6 +30,7 @@ from daskhpo.distributed.processes import (
     Output,
     RankProcess,
     rank_environment,
+    rank_gpus,
     reserved_port,
 )
 from daskhpo.distributed.rank import RankTrial
@@ -147,14 +148,12 @@ class _Launch:
             self._wait_for_exit()
 
     def _start(self, code: bytes, stack: contextlib.ExitStack) -> None:
-        trial, devices = self._trial, self._trial.devices
+        trial, gpus = self._trial, rank_gpus(os.environ, self._trial.devices)
         port = stack.enter_context(reserved_port())
         stack.callback(self._close_output)
         n_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         for rank in range(self._n):
-            process = RankProcess(
-                rank_environment(os.environ, rank, self._n, port, devices, n_cpus)
-            )
+            process = RankProcess(rank_environment(os.environ, rank, self._n, port, gpus, n_cpus))
             stack.callback(process.close)
             self._processes.append(process)
             self._selector.register(process.link, selectors.EVENT_READ, rank)
@@ -167,7 +166,7 @@ class _Launch:
                 trial.resource,
                 trial.max_t,
                 trial.seed,
-                rank_device(devices, rank),
+                gpus.device(rank),
                 rank,
                 self._n,
             )
@@ -350,9 +349,3 @@ def parts_of(state: State, n: int, reshard: Reshard | None) -> Sequence[State]:
             f"reshard returned {len(parts)} parts for {n} ranks: it must return {n}"
         )
     return parts
-
-
-def rank_device(devices: Sequence[str], rank: int) -> str:
-    """Return the device of a rank, which sees the trial's devices and no other ones."""
-    kind, _, number = devices[min(rank, len(devices) - 1)].partition(":")
-    return f"{kind}:{rank}" if number and kind == "cuda" else devices[min(rank, len(devices) - 1)]

@@ -12,8 +12,10 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import IO
 
+from daskhpo.cluster.gpus import VISIBLE, Gpus, Maker, run_tool, visible_gpus
 from daskhpo.distributed.messages import Link
 
 MASTER_ADDRESS = "127.0.0.1"
@@ -41,8 +43,59 @@ def reserved_port() -> Iterator[int]:
         yield port
 
 
+@dataclass(frozen=True)
+class RankGpus:
+    """The GPUs of a trial on one node, and what each rank there sees of them.
+
+    All ranks see all of them, in the same order, so that ``LOCAL_RANK`` is the number of a rank's
+    own. Of a divided GPU (MIG) a process can use one part only: there a rank sees its own alone.
+
+    Attributes
+    ----------
+    found : GPUs of the trial's process.
+    names : of the trial's own, as variables name them; none: it has no GPU.
+    """
+
+    found: Gpus = field(default_factory=Gpus)
+    names: tuple[str, ...] = ()
+
+    @property
+    def _are_parts(self) -> bool:
+        return any(name.startswith("MIG-") for name in self.names)
+
+    def environment(self, rank: int) -> dict[str, str]:
+        """Return the variables by which a rank sees its GPUs, and no other ones."""
+        if not self.names:
+            return {}
+        own = self.names[min(rank, len(self.names) - 1)]
+        return self.found.environment([own] if self._are_parts else self.names)
+
+    def device(self, rank: int) -> str:
+        """Return torch's name of a rank's device."""
+        if not self.names:
+            return "cpu"
+        return self.found.device(0 if self._are_parts else rank)
+
+
+def rank_gpus(environ: Mapping[str, str], devices: Sequence[str]) -> RankGpus:
+    """Return the GPUs of a trial's ranks.
+
+    Parameters
+    ----------
+    environ : of the trial's process.
+    devices : of the trial, as that process numbers them: ``("cuda:0", "cuda:1")``.
+    """
+    numbers = [int(number) for _, _, number in (d.partition(":") for d in devices) if number]
+    is_named = any(name in environ for name in VISIBLE)
+    found = visible_gpus(environ, (lambda _: None) if is_named else run_tool) if numbers else Gpus()
+    if not found.source and any(device.startswith("xpu") for device in devices):
+        found = replace(found, maker=Maker.INTEL)
+    names = (found.names[n] if n < len(found.names) else str(n) for n in numbers)
+    return RankGpus(found, tuple(names))
+
+
 def rank_environment(
-    environ: Mapping[str, str], rank: int, n: int, port: int, devices: Sequence[str], n_cpus: int
+    environ: Mapping[str, str], rank: int, n: int, port: int, gpus: RankGpus, n_cpus: int
 ) -> dict[str, str]:
     """Return the environment of a rank: that of torchrun.
 
@@ -53,7 +106,7 @@ def rank_environment(
     ----------
     environ : of the trial's process.
     port : of the rendezvous.
-    devices : of the trial, such as ``("cuda:0", "cuda:1")``.
+    gpus : of the trial.
     n_cpus : CPUs that the trial's process may use.
     """
     threads = {"OMP_NUM_THREADS": str(n_cpus)} | {
@@ -61,7 +114,7 @@ def rank_environment(
         for name, value in environ.items()
         if name.endswith("_NUM_THREADS") and value.isdecimal()
     }
-    result = dict(environ) | {
+    return dict(environ) | {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "GROUP_RANK": "0",
@@ -72,14 +125,8 @@ def rank_environment(
         "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": f"daskhpo-{port}",  # Lightning asks for it before Slurm's variables
         **{name: str(max(1, int(value) // n)) for name, value in threads.items()},
+        **gpus.environment(rank),
     }
-    if gpus := [device.partition(":")[2] for device in devices if device.startswith("cuda:")]:
-        visible = environ.get("CUDA_VISIBLE_DEVICES")
-        names = None if visible is None else [name.strip() for name in visible.split(",")]
-        result["CUDA_VISIBLE_DEVICES"] = ",".join(
-            gpu if names is None else names[int(gpu)] for gpu in gpus
-        )
-    return result
 
 
 class RankProcess:

@@ -10,7 +10,7 @@ import uuid
 from itertools import islice
 from pathlib import Path
 
-from daskhpo.atomic_files import flush_folder
+from daskhpo.atomic_files import flush_folder, open_plain
 from daskhpo.checkpoints import open_store
 from daskhpo.core.arguments import check_number, optional
 from daskhpo.core.errors import (
@@ -103,7 +103,7 @@ def _copy(source: Path, target: Path, n_lines: int | None = None) -> None:
     """Copy a file, or its first lines, and flush the copy to the disk."""
     if not source.exists():  # a study has no journal before its first session
         return
-    with source.open("rb") as lines, target.open("wb") as file:
+    with open_plain(source) as lines, target.open("wb") as file:
         file.writelines(islice(lines, n_lines))
         file.flush()
         os.fsync(file.fileno())

@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from daskhpo.core.commands import Command, Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.events import (
@@ -21,6 +21,7 @@ from daskhpo.core.events import (
     Held,
     Judged,
     Launched,
+    OutOfTime,
     Record,
     Reported,
     RolledBack,
@@ -77,6 +78,7 @@ from daskhpo.engine.protocols import Executor, Journal
 logger = logging.getLogger("daskhpo")
 
 RETURNED = "its code returned"
+OUT_OF_TIME = "its trial_time_limit is used up"
 BUDGET_REACHED = "checkpoints take nine tenths of what max_bytes and max_files allow"
 MAX_LOST = 3  # workers that a trial may lose in a row without progress; then it fails
 
@@ -169,6 +171,7 @@ class Coordinator:
         A stale event is not recorded. It makes no decision then: a replay would not meet it.
         """
         self._seconds = time_in_journal(event.seconds)  # else a replay could decide otherwise
+        self.ledger.seconds = self._seconds
         self._commands, self._has_recorded = [], False
         match event:
             case Trained():
@@ -188,6 +191,8 @@ class Coordinator:
                 self._attempt_lost(event)
             case Erred():
                 self._erred(event)
+            case OutOfTime():
+                self._out_of_time(event)
             case SlotsChanged(n_slots):
                 self._record(event)
                 self.n_slots = n_slots
@@ -200,6 +205,11 @@ class Coordinator:
         if self.is_over and not self._flushed and self.ledger.refs.n_unsaved:
             self._flush()
         return self._commands
+
+    def overdue(self, now: float) -> list[OutOfTime]:
+        """Return the trials that have used their time in slots; each attempt comes once."""
+        trials = map(self.ledger.trials.__getitem__, self.ledger.times.pop_ended(now))
+        return [OutOfTime(trial.id, trial.attempt, now) for trial in trials]
 
     def _record(self, record: Record) -> None:
         self.journal.append(record)
@@ -214,6 +224,8 @@ class Coordinator:
         self.stop_reason, self.fatal_error = None, None
         self.idle, self._exhausted, self._flushed, self.n_slots = False, False, False, 0
         self.ledger.n_retained = n_retained(event.policy)
+        limit = event.limits.trial_time_limit
+        self.ledger.times.limit = math.inf if limit is None else limit
         self.ledger.drop_all()
         for trial in [*self.ledger.trials.values()]:
             if trial.status is not Status.RUNNING:
@@ -243,9 +255,12 @@ class Coordinator:
             return  # live metrics that arrived after the segment's report
         trial = self.ledger.advance(trial, steps)
         decision: Decision | None = None
+        is_out_of_time = self.ledger.is_out_of_time(trial)
         if event.ended or trial.resource == trial.until:
             decision = self._standing.pop(trial.id, None)
-            decision = decision or self._ask_scheduler(trial, event.ended)
+            decision = decision or self._ask_scheduler(trial, event.ended, is_out_of_time)
+        elif event.preempted and is_out_of_time:
+            decision = self._ask_scheduler(trial, event.ended, is_out_of_time)
         self._record(
             Reported(
                 event.trial,
@@ -265,12 +280,16 @@ class Coordinator:
         elif next_checkpoint(self._policy, trial.resource - 1, trial.until) == trial.resource:
             self._save(trial, ReuseProbability.CERTAIN)  # then it continues
 
-    def _ask_scheduler(self, trial: Trial, ended: bool) -> Decision:
+    def _ask_scheduler(self, trial: Trial, ended: bool, is_out_of_time: bool) -> Decision:
         seconds = self._seconds_of(trial)
         report = Report(trial.resource, trial.losses, trial.best_loss, seconds)
         if trial.losses:  # empty if its code returned without another report
             self.searcher.observe(trial, report)
-        return Stop(RETURNED) if ended else self.scheduler.on_report(trial, report)
+        if ended:
+            return Stop(RETURNED)
+        if is_out_of_time and trial.resource < self.scheduler.max_t:
+            return Stop(OUT_OF_TIME)
+        return self.scheduler.on_report(trial, report)
 
     def _seconds_of(self, trial: Trial) -> float:
         """Return the slot time of the units since the last decision on a trial."""
@@ -326,6 +345,8 @@ class Coordinator:
             self._delete_unreferenced(freed, "it could not be read")
         if trial.decision is not None:  # it stands, with or without the checkpoint
             self._apply(trial, trial.decision, in_slot=False)
+        elif self.ledger.is_out_of_time(trial):
+            self._end_out_of_time(trial)
         elif event.blame and trial.n_lost + 1 >= MAX_LOST:
             reason = (
                 f"lost {MAX_LOST} times in a row, without coming further than resource "
@@ -341,6 +362,7 @@ class Coordinator:
         if (trial := self.ledger.running(event.trial, event.attempt)) is None:
             return
         may_retry = event.retry and not event.fatal and trial.n_failed < self.limits.max_failures
+        may_retry = may_retry and not self.ledger.is_out_of_time(trial)
         has_a_future = not (may_retry or event.fatal or isinstance(trial.decision, Stop))
         paused = has_a_future and self.scheduler.on_failure(trial)
         self._record(
@@ -375,6 +397,22 @@ class Coordinator:
         if event.retry or not event.error.endswith(NOT_FINITE):
             self._stop_if_all_fail(trial, event.error)
 
+    def _out_of_time(self, event: OutOfTime) -> None:
+        if (trial := self.ledger.running(event.trial, event.attempt)) is not None:
+            self._record(event)
+            self._commands.append(Interrupt(trial.id, trial.attempt, alone=True))
+
+    def _end_out_of_time(self, trial: Trial) -> None:
+        """End a trial that has used its time; one without a report has failed."""
+        if trial.best_loss < math.inf:
+            self._end(trial, Status.STOPPED, OUT_OF_TIME)
+            return
+        reason = f"{OUT_OF_TIME}, before its first report"
+        self._end(trial, Status.FAILED, reason)
+        if self.limits.fail_fast:
+            self._stop(f"trial {trial.id} failed")
+        self._stop_if_all_fail(trial, reason)
+
     def _stop_if_all_fail(self, trial: Trial, error: str) -> None:
         self._failures.on_failure(trial, error)
         if (reason := self._failures.reason_to_stop(self.ledger.trials.values())) is not None:
@@ -403,27 +441,33 @@ class Coordinator:
         )
         continues = isinstance(decision, Continue) and (stopping or due)
         probability = reuse_probability(self._policy, None if continues else decision, kept)
-        if probability is None:
+        if probability is None or not trial.resource:  # nothing to save
             self._apply(trial, decision, in_slot=True)
         else:
             self._save(self.ledger.decide(trial, decision), probability)
 
     def _apply(self, trial: Trial, decision: Decision, *, in_slot: bool) -> None:
         """Carry out a decision; the state that it needs is held by now, or given up."""
-        if in_slot:
+        is_out_of_time = isinstance(decision, Stop) and decision.reason == OUT_OF_TIME
+        if in_slot and not is_out_of_time:
             self._failures.on_success()
         if isinstance(decision, Continue):
             self._continue(self.ledger.continue_until(trial, decision.until), in_slot=in_slot)
             return
         self._commands.append(Release(trial.id, trial.attempt))
         if isinstance(decision, Pause):
-            self.ledger.pause(trial)
+            if self.ledger.is_out_of_time(trial):
+                self._end_out_of_time(trial)
+            else:
+                self.ledger.pause(trial)
+        elif is_out_of_time:
+            self._end_out_of_time(trial)
         else:
             full = trial.resource >= self.scheduler.max_t or decision.reason == RETURNED
             self._end(trial, Status.COMPLETED if full else Status.STOPPED, decision.reason)
 
     def _continue(self, trial: Trial, *, in_slot: bool) -> None:
-        if in_slot and self.stop_reason is None:
+        if in_slot and self.stop_reason is None and not self.ledger.is_out_of_time(trial):
             self._commands.append(self._train(trial, launch=False))
         else:
             self._requeue(trial, trial.until)
@@ -443,7 +487,10 @@ class Coordinator:
 
     def _requeue(self, trial: Trial, until: int) -> None:
         self._commands.append(Release(trial.id, trial.attempt))
-        self.ledger.requeue(trial, until)
+        if self.ledger.is_out_of_time(trial):
+            self._end_out_of_time(trial)
+        else:
+            self.ledger.requeue(trial, until)
 
     def _end(self, trial: Trial, status: Status, reason: str) -> None:
         self._record(Ended(trial.id, status, reason, self._seconds))
@@ -507,7 +554,9 @@ class Coordinator:
                 if not has_room:
                     return
                 trial = ledger.trials[ledger.queue.popleft()]
-                if ledger.is_rolled_back(trial) and self.scheduler.on_rollback(trial):
+                if ledger.is_out_of_time(trial):  # this session has a shorter limit
+                    self._end_out_of_time(trial)
+                elif ledger.is_rolled_back(trial) and self.scheduler.on_rollback(trial):
                     self._record(RolledBack(trial.id, self._seconds))
                     ledger.pause_queued(trial)
                 else:
@@ -524,6 +573,8 @@ class Coordinator:
                     number
                 ):
                     return  # it is paused once its state is held; then the scheduler is asked again
+                case Resume(number) if ledger.is_out_of_time(ledger.paused(number)):
+                    self._end_out_of_time(ledger.paused(number))
                 case Discard(number, reason):
                     self._end(ledger.paused(number), Status.STOPPED, reason)
                 case Exploit(number, source, config):
@@ -550,6 +601,10 @@ class Coordinator:
         if self.ledger.to_restart:
             self._start(choice.start)
             return
+        if self.limits.trial_time_limit is not None:
+            times, now = self.ledger.times, self._seconds
+            paused = {n: until for n, until in choice.paused.items() if not times.is_up(n, now)}
+            choice = replace(choice, paused=paused)
         given = self.advisor.choose(self.ledger.n_trials, choice)
         if isinstance(given, int):
             trial = self._launch(self.ledger.paused(given), choice.paused[given])
@@ -634,11 +689,15 @@ def drive(
     budget = coordinator.limits.time_budget
     deadline = None if budget is None else executor.now() + budget
     while not coordinator.is_drained:
-        events = executor.poll(None if coordinator.is_over else deadline)
+        due = [] if coordinator.is_over else [deadline, coordinator.ledger.times.next_end]
+        until = min((each for each in due if each is not None), default=None)
+        events = [*executor.poll(until)]
         if not events:
-            assert deadline is not None, "the executor returned no events, and had no deadline"
-            events = [StopRequested("the time budget is spent", deadline)]
-            deadline = None
+            assert until is not None, "the executor returned no events, and had no deadline"
+            if until == deadline:
+                events = [StopRequested("the time budget is spent", until)]
+                deadline = None
+        events += coordinator.overdue(executor.now())
         commands = [command for event in events for command in coordinator.handle(event)]
         journal.flush()
         for event in events:

@@ -9,6 +9,7 @@ from daskhpo.core.events import Step
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointRef, Config, Decision, Pause, Status, Trial, TrialId
 from daskhpo.engine.refcounts import CheckpointRefs
+from daskhpo.engine.trial_times import TrialTimes
 
 
 class Ledger:
@@ -34,6 +35,8 @@ class Ledger:
         self.retained: dict[TrialId, Trial] = {}  #: ended trials whose checkpoint is kept
         self.failed: dict[TrialId, Trial] = {}  #: as they were; a user may run them again
         self.to_restart: deque[TrialId] = deque()  #: queued for a start, not for their segment
+        self.seconds = 0.0  #: time of the event that is handled
+        self.times = TrialTimes()
         self._stateless = (math.inf, 0)  # rank of the best trial that had no state
 
     def running(self, trial: TrialId, attempt: int) -> Trial | None:
@@ -80,6 +83,7 @@ class Ledger:
         """Start an attempt of a queued or paused trial, from its newest state if any."""
         resource = trial.newest.resource if trial.newest else 0
         self.n_running += 1
+        self.times.launch(trial.id, self.seconds)
         return self._store(
             trial._replace(
                 status=Status.RUNNING,
@@ -130,6 +134,7 @@ class Ledger:
     def pause(self, trial: Trial) -> None:
         """Pause a running trial and free its slot; the scheduler may resume it."""
         self.n_running -= 1
+        self.times.leave(trial.id, self.seconds)
         # A trial that failed while it trained again was decided on before, at a larger resource.
         decided_at = max(trial.decided_at, trial.resource)
         self._store(
@@ -145,6 +150,7 @@ class Ledger:
     def requeue(self, trial: Trial, until: int, *, lost: int = 0, failed: int = 0) -> None:
         """Free the slot of a trial with an unfinished segment, and queue the trial."""
         self.n_running -= 1
+        self.times.leave(trial.id, self.seconds)
         self.queue.append(trial.id)
         self._store(
             trial._replace(
@@ -156,6 +162,10 @@ class Ledger:
                 n_failed=trial.n_failed + failed,
             )
         )
+
+    def is_out_of_time(self, trial: Trial) -> bool:
+        """Return True if the trial has used its time in slots."""
+        return self.times.is_up(trial.id, self.seconds)
 
     def is_rolled_back(self, trial: Trial) -> bool:
         """Return True if each state left is older than the current configuration."""
@@ -169,6 +179,7 @@ class Ledger:
         """End a trial and remove it; its newest state stays if that is retained."""
         if trial.status is Status.RUNNING:
             self.n_running -= 1
+        self.times.forget(trial.id)
         self.n_ended[status] += 1
         del self.trials[trial.id]
         ended = trial._replace(status=status)
@@ -357,6 +368,8 @@ class Ledger:
         statuses = Counter(trial.status for trial in self.trials.values())
         assert not any(status.ended for status in statuses), statuses
         assert statuses[Status.RUNNING] == self.n_running, (statuses, self.n_running)
+        running = {t.id for t in self.trials.values() if t.status is Status.RUNNING}
+        assert self.times.in_slots == running, (self.times.in_slots, running)
         assert len(self.trials) + self.n_ended.total() == self.n_trials
         queued = {t.id for t in self.trials.values() if t.status is Status.QUEUED}
         waiting = [*self.queue, *self.to_restart]

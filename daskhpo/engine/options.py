@@ -49,6 +49,7 @@ class RunKeywords(TypedDict, total=False):
     fail_fast: bool
     max_failures: int
     max_failed_trials: int
+    trial_time_limit: float | str | None
     step_timeout: float | str | None
     memory_limit: int | str | None
     reuse_actors: bool
@@ -83,6 +84,10 @@ class RunOptions:
     max_failures : number of retries of a trial whose code raised, from its checkpoint.
     max_failed_trials : stop the study if this many trials, the first of a session, all fail by the
         same error, and no other trial gets further; 0: no limit.
+    trial_time_limit : seconds, or text such as ``"2h"``, that a trial may spend in slots, over all
+        its attempts; then it ends at its next report as stopped, and what it has reported counts.
+        A trial without a report ends as failed. If its code comes to no report within 10 seconds,
+        or twice the longest unit so far, its process is replaced. None: no limit.
     step_timeout : seconds, or text such as ``"10m"``, that a trial's code may run without a report;
         then the trial fails, with its stack as the error, and its process is replaced. It is also
         the limit for ``setup`` and for saving. None: no limit.
@@ -114,6 +119,7 @@ class RunOptions:
     fail_fast: bool = False
     max_failures: int = 0
     max_failed_trials: int = 5
+    trial_time_limit: float | None = None
     step_timeout: float | None = None
     memory_limit: int | None = None
     reuse_actors: bool = True
@@ -135,6 +141,7 @@ class RunOptions:
             fail_fast=check_bool("fail_fast", self.fail_fast),
             max_failures=check_int("max_failures", self.max_failures, at_least=0),
             max_failed_trials=check_int("max_failed_trials", self.max_failed_trials, at_least=0),
+            trial_time_limit=optional(check_duration, "trial_time_limit", self.trial_time_limit),
             step_timeout=optional(check_duration, "step_timeout", self.step_timeout),
             memory_limit=optional(check_bytes, "memory_limit", self.memory_limit, at_least=1),
             reuse_actors=check_bool("reuse_actors", self.reuse_actors),
@@ -151,6 +158,7 @@ class RunOptions:
             self.max_failures,
             self.fail_fast,
             self.max_failed_trials,
+            self.trial_time_limit,
         )
 
     @property
@@ -209,9 +217,10 @@ class RunOptions:
         limits = {name: data.pop(name) for name in asdict(self.limits)}
         if self.max_failed_trials == RunOptions.max_failed_trials:  # as before there was one
             del limits["max_failed_trials"]
-        for name in ("step_timeout", "memory_limit"):  # as before there were these
-            if data[name] is None:
-                del data[name]
+        for name in ("trial_time_limit", "step_timeout", "memory_limit"):  # as before, too
+            for part in (limits, data):
+                if part.get(name, 0) is None:
+                    del part[name]
         return {"limits": limits, "policy": data.pop("checkpoint")} | data
 
     @staticmethod

@@ -16,6 +16,7 @@ from daskhpo.core.events import (
     Suggested,
     event_of,
 )
+from daskhpo.core.garbage import collector_paused
 from daskhpo.core.types import Choose, Suggestion, TrialId
 from daskhpo.engine.advice import Advisor
 from daskhpo.engine.coordinator import Coordinator, Problem
@@ -43,6 +44,16 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
     coordinator = Coordinator(problem, script)
     own = coordinator.advisor
     coordinator.advisor = _RecordedAdvice(script, own)
+    with collector_paused():
+        _run(coordinator, script)
+    journal.flush()
+    coordinator.advisor = own
+    coordinator.journal = journal
+    return coordinator
+
+
+def _run(coordinator: Coordinator, script: _VerifyingJournal) -> None:
+    """Handle the recorded events again."""
     while not script.is_over:
         record, n_before = script.head, script.n_read
         if (event := event_of(record)) is None:
@@ -56,10 +67,6 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
                 f"{script.place}: {record} comes from an attempt that is not running. "
                 "Was the study started with another version, or was the file edited?"
             )
-    journal.flush()
-    coordinator.advisor = own
-    coordinator.journal = journal
-    return coordinator
 
 
 class _RecordedAdvice:
@@ -141,6 +148,9 @@ def _same(derived: Record, recorded: Record) -> bool:
             return derived.decision == recorded.decision and derived.trial == recorded.trial
         case (SessionStarted(), SessionStarted()):
             return True
+    if derived == recorded:
+        return True
+    match derived, recorded:
         case (Suggested(), Suggested()):  # waits and fallbacks are measured, not derived
             derived = replace(derived, waited=recorded.waited, fallback=recorded.fallback)
         case (Ended(), Ended()):  # reasons are for people: another version may word them otherwise

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from daskhpo.atomic_files import read_small
+from daskhpo.atomic_files import open_to_append, read_small
 
 logger = logging.getLogger("daskhpo")
 
@@ -26,7 +26,7 @@ def request_stop(directory: Path, recipient: str, reason: str) -> None:
     reason : reason to be recorded in the journal.
     """
     line = json.dumps({"whom": recipient, "stop": reason}) + "\n"
-    fd = os.open(_path(directory), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    fd = open_to_append(_path(directory))
     try:
         os.write(fd, line.encode())
     finally:

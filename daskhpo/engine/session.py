@@ -24,7 +24,7 @@ from daskhpo.core.study_folders import MANIFEST, no_study
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.advice import LessonsInThread, SearcherAdvice
 from daskhpo.engine.coordinator import Coordinator, Problem, drive
-from daskhpo.engine.journal import FileJournal, read_journal
+from daskhpo.engine.journal import FileJournal, read_journal, read_sessions
 from daskhpo.engine.lock import JobIsOver, StudyLock, check_free, no_job_is_over
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.prefetch import PrefetchedAdvice, PrefetchingSearcher
@@ -378,8 +378,11 @@ def with_last_limits(options: RunOptions, directory: Path) -> RunOptions:
     """
     if options.has_limit:
         return options
-    last = Limits()
-    for record in study_records(directory):
-        if isinstance(record, SessionStarted):
-            last = record.limits
+    last = last_limits(directory)
     return replace(options, num_trials=last.num_trials, target=last.target)
+
+
+def last_limits(directory: Path) -> Limits:
+    """Return the limits of a study's last session; none before its first."""
+    sessions = read_sessions(directory / "journal.jsonl")
+    return sessions[-1].limits if sessions else Limits()

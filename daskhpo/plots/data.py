@@ -26,13 +26,17 @@ BEST_TIER = 0.1
 TRIAL_PARTS = ("times", "texts", "axes")
 MAX_SLOTS = 256
 LOG_RANGE = 100.0  # an axis without a domain is logarithmic from this ratio of its ends
+TINY = 1e-200  # less is nothing: its powers of ten are zero
 HOUR = 3600.0
 _RUNNING = STATES.index(Status.RUNNING)
 _STATE_WORDS = np.array([state.value for state in STATES])
 
 
 def trials(
-    tables: StudyTables, limit: int = MAX_TRIALS, parts: Collection[str] = TRIAL_PARTS
+    tables: StudyTables,
+    limit: int = MAX_TRIALS,
+    parts: Collection[str] = TRIAL_PARTS,
+    numbers: Array | None = None,
 ) -> Columns:
     """Return a row for each trial that is drawn; `seen` says how many these are.
 
@@ -44,10 +48,12 @@ def trials(
         the place of each on its axis, from 0 to 1, as ``unit:<name>``; its line in parallel
         coordinates, ``axes_x`` and ``axes_y``, the value last; its ``rank`` from 0, the best, to 1,
         and ``tier``, which is "best" for the first tenth.
+    numbers : the trials; None: at most ``limit`` are chosen.
     """
     losses, status = np.array(tables.best), np.array(tables.status)
-    running = np.flatnonzero(status == _RUNNING)
-    numbers = chosen(losses, limit, running[:MAX_SLOTS].tolist())
+    if numbers is None:
+        running = np.flatnonzero(status == _RUNNING)
+        numbers = chosen(losses, limit, running[:MAX_SLOTS].tolist())
     columns: Columns = {
         "id": numbers,
         "state": _STATE_WORDS[status[numbers]].tolist() if len(numbers) else [],
@@ -56,9 +62,10 @@ def trials(
         "config": [tables.text_of(number) for number in numbers.tolist()],
     }
     if "times" in parts:
-        columns["hours"] = rounded(np.array(tables.at)[numbers] / HOUR)
-        columns["slot_hours"] = rounded(np.array(tables.at_slots)[numbers] / HOUR)
-        columns["n_trials"] = np.array(tables.at_trials)[numbers]
+        at = np.array(tables.at)[numbers]
+        columns["hours"] = rounded(at / HOUR)
+        columns["slot_hours"] = rounded(slot_seconds(tables, at) / HOUR)
+        columns["n_trials"] = n_started(tables, at)
     if "texts" in parts:
         columns["last"] = rounded(tables.value(np.array(tables.last)[numbers]))
         columns["seconds"] = np.array(tables.in_slot)[numbers].round(1)
@@ -118,7 +125,7 @@ def value_is_log(tables: StudyTables) -> bool:
 
 def _is_wide(values: Array) -> bool:
     values = values[np.isfinite(values)]
-    return bool(values.size) and values.min() > 0 and values.max() >= LOG_RANGE * values.min()
+    return bool(values.size) and values.min() > TINY and values.max() >= LOG_RANGE * values.min()
 
 
 def places_on_axis(tables: StudyTables, name: str) -> Array:
@@ -164,7 +171,11 @@ def _ends(values: Array) -> tuple[float, float]:
     if not values.size:
         return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    size = max(abs(low), abs(high))
+    if high - low > max(1e-12 * size, TINY):
+        return low, high
+    room = 0.5 * size if size > TINY else 0.5
+    return low - room, high + room
 
 
 def unit(values: Array, ends: tuple[float, float], log: bool) -> Array:
@@ -240,12 +251,25 @@ def best(tables: StudyTables) -> Columns:
     if not len(places):
         return {"hours": [], "slot_hours": [], "n_trials": [], "value": []}
     value = tables.value(np.array(tables.best_loss)[places])
+    at = np.r_[np.array(tables.best_seconds)[places], facts.seconds]
     return {
-        "hours": np.r_[np.array(tables.best_seconds)[places], facts.seconds] / HOUR,
-        "slot_hours": np.r_[np.array(tables.best_slots)[places], facts.slot_seconds] / HOUR,
-        "n_trials": np.r_[np.array(tables.best_trials)[places], tables.n_trials],
+        "hours": at / HOUR,
+        "slot_hours": slot_seconds(tables, at) / HOUR,
+        "n_trials": n_started(tables, at),
         "value": np.r_[value, value[-1]],
     }
+
+
+def slot_seconds(tables: StudyTables, at: Array) -> Array:
+    """Return the seconds of all slots together until these times."""
+    known = np.r_[0.0, np.array(tables.slots_seconds), tables.facts.seconds]
+    total = np.r_[0.0, np.array(tables.slots_total), tables.facts.slot_seconds]
+    return np.where(np.isnan(at), np.nan, np.interp(at, known, total))
+
+
+def n_started(tables: StudyTables, at: Array) -> Array:
+    """Return how many trials had been started until these times."""
+    return np.searchsorted(np.sort(np.array(tables.started)), at, side="right")
 
 
 def curves(tables: StudyTables, top: int = MAX_POINTS, *, running_only: bool = False) -> Columns:
@@ -321,7 +345,8 @@ def rungs(tables: StudyTables) -> Columns:
     those at the last rung, over the ``n_pairs`` trials that reached it; NaN: fewer than five.
     """
     columns: Columns = {
-        name: [] for name in ("rung", "judged", "advanced", "cut_off", "correlation", "n_pairs")
+        name: []
+        for name in ("rung", "resource", "judged", "advanced", "cut_off", "correlation", "n_pairs")
     }
     resource, trial = np.array(tables.judged_resource), np.array(tables.judged_trial)
     loss, until = np.array(tables.judged_loss), np.array(tables.until)
@@ -339,6 +364,7 @@ def rungs(tables: StudyTables) -> Columns:
             if number in at_last
         ]
         columns["rung"].append(str(level))
+        columns["resource"].append(level)
         columns["judged"].append(int(here.sum()))
         columns["advanced"].append(int(advanced.sum()))
         worst = loss[here][advanced].max() if advanced.any() else math.inf
@@ -385,8 +411,9 @@ def slots(tables: StudyTables) -> Columns:
         columns["share"].append(min(1.0, done / until))
         columns["seconds"].append(round(seconds, 1))
         columns["state"].append(tables.state(trial))
-        columns["label"].append(f"trial {trial}: {done} of {until}, {clock(seconds)}")
-        columns["config"].append(tables.text_of(trial))
+        config = tables.text_of(trial)
+        columns["label"].append(f"trial {trial}: {done} of {until}, {clock(seconds)}   {config}")
+        columns["config"].append(config)
     return columns
 
 
@@ -409,6 +436,15 @@ def clock(seconds: float) -> str:
     if seconds < 5970:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / HOUR:.1f} h" if seconds < 48 * HOUR else f"{seconds / HOUR / 24:.1f} d"
+
+
+def size_text(n_bytes: float) -> str:
+    """Return a number of bytes as text: ``312 B``, ``1.5 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
 
 
 def spread_of_best(tables: StudyTables) -> float | None:

@@ -62,6 +62,8 @@ code, pre { background: #f2f2f2; padding: 0 3px; font-size: 12px; white-space: p
 h1 { font-size: 18px; margin: 0 0 2px 0; }
 .dim { color: #555; }
 .big { font-size: 20px; font-weight: 600; }
+.state { font-size: 12px; border: 1px solid #777; border-radius: 8px; padding: 0 7px;
+  vertical-align: middle; font-weight: normal; }
 """
 
 
@@ -191,6 +193,9 @@ class Panel:
     heading : what is seen.
     explanation : one or two sentences behind the question mark.
     body : what is below the heading: figures and controls; hidden while there is nothing to see.
+    window : see below.
+    numbers : the source of what is drawn, and titles of those of its columns that are in a table of
+        the same numbers; None: the body has one. The browser makes it when it is asked for.
 
     Attributes
     ----------
@@ -199,7 +204,13 @@ class Panel:
     """
 
     def __init__(
-        self, name: str, heading: str, explanation: str, body: Sequence[Any], window: Any = None
+        self,
+        name: str,
+        heading: str,
+        explanation: str,
+        body: Sequence[Any],
+        window: Any = None,
+        numbers: tuple[Any, Mapping[str, str]] | None = None,
     ) -> None:
         from bokeh.layouts import column, row
         from bokeh.models import Div, HelpButton, Spacer, Tooltip
@@ -211,17 +222,77 @@ class Panel:
             tooltip=Tooltip(content=explanation, position="bottom", styles={"max-width": "420px"}),
             stylesheets=[".bk-btn { padding: 1px 6px; border: none; background: none; }"],
         )
-        self._body = column(*(body or [Spacer()]), sizing_mode="stretch_width")
-        head = row(title, self._note, helps, styles={"align-items": "center", "gap": "8px"})
+        shown = [*body] or [Spacer()]
+        buttons = [helps]
+        if numbers is not None:
+            button, table_of = _numbers(*numbers)
+            buttons.append(button)
+            shown.append(table_of)
+        self._body = column(*shown, sizing_mode="stretch_width")
+        head = row(title, self._note, *buttons, styles={"align-items": "center", "gap": "8px"})
         self.layout = column(head, self._body, sizing_mode="stretch_width", name=name)
 
     def show(self, note: str, *, has_data: bool) -> None:
-        """Set the line beside the heading; without data it is all that is shown."""
+        """Set the line beside the heading; without data it is all that is shown, if not empty."""
+        if self.layout.visible != (is_seen := has_data or bool(note)):
+            self.layout.visible = is_seen
         note = html.escape(note)
         if self._note.text != note:
             self._note.text = note
         if self._body.visible != has_data:
             self._body.visible = has_data
+
+
+def _numbers(source: Any, titles: Mapping[str, str]) -> tuple[Any, Any]:
+    """Return a button, and the table of a source's columns that it shows."""
+    from bokeh.models import CustomJS, Div, Toggle
+
+    button = Toggle(label="numbers", height=24, stylesheets=[_QUIET])
+    shown = Div(
+        stylesheets=[STYLE],
+        visible=False,
+        styles={"max-height": "240px", "overflow": "auto"},
+        sizing_mode="stretch_width",
+    )
+    fill = CustomJS(
+        args={
+            "button": button,
+            "shown": shown,
+            "source": source,
+            "fields": [*titles],
+            "titles": [*titles.values()],
+        },
+        code=_FILL,
+    )
+    button.js_on_change("active", fill)
+    for change in ("data", "patching", "streaming"):
+        source.js_on_change(change, fill)
+    return button, shown
+
+
+_QUIET = """
+.bk-btn { padding: 1px 6px; border: none; background: none; color: #555; font-size: 12px; }
+.bk-btn.bk-active { background: #e6e6e6; color: #1a1a1a; box-shadow: none; }
+"""
+_FILL = """
+if (!button.active) { shown.setv({visible: false}, {sync: false}); return }
+const safe = (value) => {
+  if (typeof value == "number") {
+    if (!Number.isFinite(value)) return ""
+    return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(5)))
+  }
+  return String(value).replaceAll("&", "&amp;").replaceAll("<", "&lt;")
+}
+const columns = fields.map((field) => source.data[field]), n = columns[0].length
+const there = (i) => !("id" in source.data) || source.data.id[i] !== -1  // else it is blank
+const rows = []
+for (let i = 0; i < n && rows.length < 500; i++)
+  if (there(i)) rows.push("<td>" + columns.map((c) => safe(c[i])).join("</td><td>") + "</td>")
+const head = titles.map((title) => `<th>${safe(title)}</th>`).join("")
+const more = n > 500 ? `<p class=dim>the first 500 of ${n} rows</p>` : ""
+const text = `<table><tr>${head}</tr><tr>${rows.join("</tr><tr>")}</tr></table>${more}`
+shown.setv({text, visible: true}, {sync: false})
+"""
 
 
 def div(text: str = "", **options: Any) -> Any:

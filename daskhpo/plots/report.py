@@ -13,10 +13,18 @@ from typing import Any
 import numpy as np
 
 from daskhpo.core.types import Status
-from daskhpo.plots import look, population, views
+from daskhpo.plots import look, population
+from daskhpo.plots.advice_page import advice_html
 from daskhpo.plots.data import TRIAL_PARTS
 from daskhpo.plots.importance import importance
+from daskhpo.plots.page import Page, Sources
+from daskhpo.plots.population_page import build_population, population_data
+from daskhpo.plots.space_page import build_space, space_data
+from daskhpo.plots.study_page import build_study, study_data
 from daskhpo.plots.tables import STATES, StudyTables
+from daskhpo.plots.trials_page import build_trials, trials_data
+from daskhpo.plots.use_page import build_use, use_data
+from daskhpo.plots.verdict import header
 
 # What a page is printed with, and for readers who asked for less motion.
 _PAGE = """{% from macros import embed %}<!DOCTYPE html>
@@ -36,6 +44,7 @@ table { border-collapse: collapse; } td, th { padding: 2px 12px 2px 0; text-alig
 code, pre { background: #f2f2f2; font-size: 12px; white-space: pre-wrap; }
 nav a { margin-right: 14px; color: #0060a0; } .dim { color: #555; } summary { cursor: pointer; }
 .big { font-size: 20px; font-weight: 600; }
+.state { font-size: 12px; border: 1px solid #777; border-radius: 8px; padding: 0 7px; }
 @media print { nav { display: none; } h2 { break-after: avoid; } section { break-inside: avoid; } }
 @media (prefers-reduced-motion: reduce) { * { transition: none !important; animation: none
   !important; scroll-behavior: auto !important; } }
@@ -80,29 +89,27 @@ def report_html(tables: StudyTables, about: About = About()) -> str:
     """Return the report of one study as one self-contained HTML file."""
     name = tables.facts.name or "study"
     roots: list[Any] = []
-    study_data = views.study_data(tables, parts=TRIAL_PARTS)
-    sections = [_Section("Verdict", views.header(tables) + _best_config(tables))]
-    sources: views.Sources = {}
-    study = views.build_study(study_data, sources, live=False)
+    new = study_data(tables, parts=TRIAL_PARTS)
+    sections = [_Section("Verdict", header(tables) + _best_config(tables))]
+    sources: Sources = {}
+    study = build_study(new, sources, live=False)
     study.divs["header"].visible = False
     sections.append(_place(roots, "Best so far, curves, rungs", study))
     found = importance(tables)
-    space = views.build_space(views.space_data(tables, found), sources)
+    space = build_space(space_data(tables, found), sources)
     sections.append(_place(roots, "Hyperparameters", space))
     if population.is_population(tables):
-        members = views.build_population(views.population_data(tables), sources)
+        members = build_population(population_data(tables), sources)
         sections.append(_place(roots, "Schedule and lineage", members))
-    sections.append(
-        _place(roots, "Timeline and cost", views.build_use(views.use_data(tables), sources))
-    )
-    rows = views.trials_data(tables)
+    sections.append(_place(roots, "Timeline and cost", build_use(use_data(tables), sources)))
+    rows = trials_data(tables)
     del rows.sources["trials"]
-    rows.sources["trials"] = study_data.sources["trials"]
-    rows.notes["table"] = study_data.notes["best"] if tables.n_trials else rows.notes["table"]
-    sections.append(_place(roots, "Trials", views.build_trials(rows, sources)))
+    rows.sources["trials"] = new.sources["trials"]
+    rows.notes["table"] = new.notes["best"] if tables.n_trials else rows.notes["table"]
+    sections.append(_place(roots, "Trials", build_trials(rows, sources)))
     if failed := _failures(tables):
         sections.append(_Section("Failures by reason", failed))
-    sections.append(_Section("Advice", views.advice_html(tables)))
+    sections.append(_Section("Advice", advice_html(tables)))
     sections.append(_Section("Environment", _pairs({**about.environment, **_here()})))
     sections.append(
         _Section("How to reproduce", _pairs({**_definition(tables), **about.reproduce}))
@@ -111,7 +118,7 @@ def report_html(tables: StudyTables, about: About = About()) -> str:
     return render(f"{name}: report of a study", sections, roots)
 
 
-def _place(roots: list[Any], title: str, page: views.Page) -> _Section:
+def _place(roots: list[Any], title: str, page: Page) -> _Section:
     page.layout.name = f"root{len(roots)}"
     roots.append(page.layout)
     return _Section(title, root=page.layout.name)
@@ -235,6 +242,8 @@ def _cited(scheduler: str) -> str:
     keys = {
         "ASHA": ("li2020",),
         "AsyncHyperband": ("li2020", "li2018"),
+        "GuardedASHA": ("li2020", "li2018"),
+        "PASHA": ("bohdal2023", "li2020"),
         "Hyperband": ("li2018",),
         "SuccessiveHalving": ("jamieson2016",),
         "PBT": ("jaderberg2017",),
@@ -264,6 +273,10 @@ _ENTRIES = {
     "parkerholder2020": """@inproceedings{parkerholder2020, title={Provably Efficient Online
   Hyperparameter Optimization with Population-Based Bandits}, author={Parker-Holder, Jack and
   Nguyen, Vu and Roberts, Stephen J.}, booktitle={NeurIPS}, year={2020}}""",
+    "bohdal2023": """@inproceedings{bohdal2023, title={PASHA: Efficient HPO and NAS with
+  Progressive Resource Allocation}, author={Bohdal, Ondrej and Balles, Lukas and Wistuba, Martin
+  and Ermis, Beyza and Archambeau, C{\\'e}dric and Zappella, Giovanni}, booktitle={ICLR},
+  year={2023}}""",
     "golovin2017": """@inproceedings{golovin2017, title={Google Vizier: A Service for Black-Box
   Optimization}, author={Golovin, Daniel and Solnik, Benjamin and Moitra, Subhodeep and Kochanski,
   Greg and Karro, John and Sculley, D.}, booktitle={KDD}, year={2017}}""",

@@ -103,6 +103,15 @@ def best_panel(trials: Any, best: Any, metric: str) -> Panel:
         "Tap or box-select trials: they are selected in all plots.",
         [row(by, scale), *figures],
         figures[0].y_range,
+        (
+            best,
+            {
+                "hours": "time [h]",
+                "slot_hours": "slot time [h]",
+                "n_trials": "trials started",
+                "value": f"best {metric}",
+            },
+        ),
     )
 
 
@@ -115,8 +124,8 @@ def _switch(figures: list[Any]) -> Any:
     )
 
 
-def curves_panel(curves: Any, bands: Any, metric: str) -> Panel:
-    """Return learning curves over the band in which most trials are."""
+def curves_panel(curves: Any, bands: Any, rungs: Any, metric: str) -> Panel:
+    """Return learning curves over the band in which most trials are, with the rungs' cut-offs."""
     from bokeh.layouts import row
     from bokeh.models import (
         CDSView,
@@ -133,7 +142,7 @@ def curves_panel(curves: Any, bands: Any, metric: str) -> Panel:
     from bokeh.transform import factor_mark
 
     top = Spinner(low=1, high=300, step=5, value=300, width=75)
-    running = Switch(active=False)
+    running = Switch(active=False, styles={"align-self": "center"})
     chosen = CustomJSFilter(
         args={"top": top, "running": running},
         code="""
@@ -195,8 +204,20 @@ def curves_panel(curves: Any, bands: Any, metric: str) -> Panel:
             fill_alpha=0.4,
             nonselection_alpha=0.06,
         )
+        cuts = figure.scatter(
+            "resource",
+            "cut_off",
+            source=rungs,
+            marker="dash",
+            size=26,
+            line_width=3,
+            color=INK,
+            legend_label="worst that continued at a rung",
+        )
         tips = [("trial", "@id (@state)"), ("config", "@config")]
         figure.add_tools(HoverTool(renderers=[lines], tooltips=tips, line_policy="interp"))
+        tips = [("rung", "@rung"), ("worst value that continued", "@cut_off")]
+        figure.add_tools(HoverTool(renderers=[cuts], tooltips=tips))
         figure.toolbar.active_tap = figure.select_one(TapTool)
         flat_legend(figure)
         if scale == "linear":
@@ -210,8 +231,9 @@ def curves_panel(curves: Any, bands: Any, metric: str) -> Panel:
         "curves",
         "Learning curves",
         "One line a trial: the five best are thick, the colour is the state. The band holds the "
-        "middle 80 % of all trials that reached a resource. Lines that cross late: compare later. "
-        "Choose how many of the best are drawn (300: also others).",
+        "middle 80 % of all trials that reached a resource. A dash is the worst value with which a "
+        "trial continued beyond a rung. Lines that cross late: compare later. Choose how many of "
+        "the best are drawn (300: also others).",
         [
             row(
                 Div(text="best", styles=words),
@@ -223,6 +245,16 @@ def curves_panel(curves: Any, bands: Any, metric: str) -> Panel:
             *figures,
         ],
         figures[0].y_range,
+        (
+            curves,
+            {
+                "id": "trial",
+                "state": "state",
+                "end_x": "last drawn unit",
+                "end_y": metric,
+                "config": "configuration",
+            },
+        ),
     )
 
 
@@ -280,6 +312,7 @@ def rung_panel(rungs: Any, names: list[str], table: Any) -> Panel:
 def slots_panel(slots: Any, names: list[str]) -> Panel:
     """Return what each slot trains now; ``names``: from the lowest bar up."""
     from bokeh.models import FactorRange, HoverTool
+    from bokeh.transform import factor_cmap
 
     figure = new_figure(
         "Trained, as a share of where the segment ends",
@@ -295,9 +328,10 @@ def slots_panel(slots: Any, names: list[str]) -> Panel:
         right="share",
         height=0.75,
         source=slots,
-        fill_color="#9ecae8",
-        line_color=COLOURS["running"],
-        nonselection_alpha=0.4,
+        fill_color=factor_cmap("state", [*COLOURS.values()], [*COLOURS]),
+        line_color=factor_cmap("state", [*COLOURS.values()], [*COLOURS]),
+        fill_alpha=0.35,
+        nonselection_alpha=0.2,
     )
     if len(names) <= 32:
         figure.text(
@@ -327,6 +361,18 @@ def slots_panel(slots: Any, names: list[str]) -> Panel:
         "One bar a slot: the trial in it, how far its segment is, and for how long it holds the "
         "slot. A bar that does not move: look at that worker.",
         [figure],
+        numbers=(
+            slots,
+            {
+                "slot": "slot",
+                "id": "trial",
+                "state": "state",
+                "done": "units",
+                "until": "of",
+                "seconds": "in the slot [s]",
+                "config": "configuration",
+            },
+        ),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +82,24 @@ class Piece:
 
 
 @dataclass
+class JobSpan:
+    """A Slurm job while its workers had slots.
+
+    Attributes
+    ----------
+    job : its id.
+    began, ended : seconds since the study began; ``ended`` is NaN while it has slots.
+    n_slots, most_slots : slots now, and at most.
+    """
+
+    job: str
+    began: float
+    ended: float = UNFINISHED
+    n_slots: int = 0
+    most_slots: int = 0
+
+
+@dataclass
 class Facts:
     """Definition and state of a study as a whole; times in seconds.
 
@@ -91,6 +110,7 @@ class Facts:
     path: str = "PATH"
     scheduler: str = ""
     searcher: str = ""
+    seed: int | None = None
     space: Mapping[str, Domain] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     seconds: float = 0.0
@@ -127,15 +147,17 @@ class StudyTables:
     best, last : its best and its last loss; inf before the first.
     started, ended : seconds since the study began; NaN: not ended.
     in_slot : seconds in slots.
-    at, at_slots, at_trials : study's seconds, slot-seconds and number of trials at its best report.
+    at : seconds of its best report.
     unit_trial, unit_resource, unit_loss, unit_seconds : units of training, in order of arrival.
     n_dropped : units that are no longer kept, see `MAX_UNITS`.
     judged_trial, judged_resource, judged_loss : reports on which a scheduler decided.
     run_trial, run_lane, run_start, run_worked, run_end, run_lost : launches: slot (the lowest
         free number), begin, last report, end (NaN: still there), 1 if what came after the last
         report was lost.
-    slots_seconds, slots_n : numbers of slots, each with the time of its beginning.
-    best_seconds, best_slots, best_trials, best_loss : improvements of the study's best.
+    slots_seconds, slots_n, slots_total : numbers of slots, each with the time of its beginning, and
+        the slot-seconds until then.
+    best_seconds, best_loss : improvements of the study's best, by the times of their units.
+    jobs : the Slurm jobs whose workers had slots, in order of their beginning.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -146,7 +168,7 @@ class StudyTables:
         self.resource, self.until = array("i"), array("i")
         self.best, self.last = array("d"), array("d")
         self.started, self.ended, self.in_slot = array("d"), array("d"), array("d")
-        self.at, self.at_slots, self.at_trials = array("d"), array("d"), array("i")
+        self.at = array("d")
         self.unit_trial, self.unit_resource = array("i"), array("i")
         self.unit_loss, self.unit_seconds = array("d"), array("d")
         self.n_dropped = 0
@@ -157,9 +179,9 @@ class StudyTables:
         )
         self.run_trial, self.run_lane, self.run_lost = array("i"), array("i"), array("b")
         self.run_start, self.run_worked, self.run_end = array("d"), array("d"), array("d")
-        self.slots_seconds, self.slots_n = array("d"), array("i")
-        self.best_seconds, self.best_slots, self.best_loss = array("d"), array("d"), array("d")
-        self.best_trials = array("i")
+        self.slots_seconds, self.slots_n, self.slots_total = array("d"), array("i"), array("d")
+        self.best_seconds, self.best_loss = array("d"), array("d")
+        self.jobs: list[JobSpan] = []
         self.pieces: list[Piece] = []
         self.reasons: dict[TrialId, str] = {}
         self.errors: dict[TrialId, str] = {}
@@ -216,8 +238,6 @@ class StudyTables:
         self.ended.append(UNFINISHED)
         self.in_slot.append(0.0)
         self.at.append(UNFINISHED)
-        self.at_slots.append(UNFINISHED)
-        self.at_trials.append(0)
 
     def set_config(self, trial: TrialId, config: Config) -> None:
         """Set a trial's configuration."""
@@ -225,6 +245,45 @@ class StudyTables:
             if name not in self.config:
                 self.config[name] = Column()
             self.config[name].put(trial, value)
+
+    def add_slots(self, n_slots: int, seconds: float, total: float, job: str = "") -> None:
+        """Set the number of slots, of which one came or went with a worker of this job."""
+        gained = n_slots > (self.slots_n[-1] if self.slots_n else 0)
+        self.slots_seconds.append(seconds)
+        self.slots_n.append(n_slots)
+        self.slots_total.append(total)
+        if n_slots == 0:
+            self._end_jobs(self.jobs, seconds)
+        elif job:
+            self._change_job(job, seconds, gained)
+
+    def _change_job(self, job: str, seconds: float, gained: bool) -> None:
+        has_slots = [span for span in self.jobs if span.job == job and span.n_slots]
+        if gained and not has_slots:
+            self.jobs.append(JobSpan(job, seconds))
+            has_slots = self.jobs[-1:]
+        for span in has_slots[-1:]:
+            span.n_slots += 1 if gained else -1
+            span.most_slots = max(span.most_slots, span.n_slots)
+            if span.n_slots == 0:
+                self._end_jobs([span], seconds)
+
+    @staticmethod
+    def _end_jobs(spans: Iterable[JobSpan], seconds: float) -> None:
+        for span in spans:
+            if math.isnan(span.ended):
+                span.n_slots, span.ended = 0, seconds
+
+    def add_best(self, seconds: float, loss: float) -> None:
+        """Add a loss that is the best of all units until then: they may arrive out of order."""
+        place = bisect_right(self.best_seconds, seconds)
+        if place and self.best_loss[place - 1] <= loss:
+            return
+        end = place
+        while end < len(self.best_loss) and self.best_loss[end] >= loss:
+            end += 1
+        self.best_seconds[place:end] = array("d", [seconds])
+        self.best_loss[place:end] = array("d", [loss])
 
     def add_unit(self, trial: TrialId, resource: int, loss: float, seconds: float) -> None:
         """Add a unit of training."""

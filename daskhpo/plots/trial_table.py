@@ -122,6 +122,27 @@ def parts(trials: Any, curves: Any, names: Sequence[str], metric: str) -> TableP
     return TableParts(table, states, text, download, compared, figure)
 
 
+class Pager(NamedTuple):
+    """The controls of a table of which the browser has one page."""
+
+    layout: Any
+    text: Any
+    controls: dict[str, Any]
+
+
+def pager(orders: Sequence[str]) -> Pager:
+    """Return buttons that turn the pages, and the choice of the order."""
+    from bokeh.layouts import row
+    from bokeh.models import Button, Div, Select
+
+    before, after = Button(label="◀ previous", width=90), Button(label="next ▶", width=90)
+    order = Select(options=[(name, f"order: {name}") for name in orders], width=150)
+    order.value = orders[0]
+    text = Div(styles={"align-self": "center"})
+    layout = row(before, after, order, text)
+    return Pager(layout, text, {"previous": before, "next": after, "order": order})
+
+
 _TYPED = """
 if (text.value != cb_obj.value_input) text.value = cb_obj.value_input
 chosen.change.emit()

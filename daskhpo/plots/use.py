@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from daskhpo.core.types import Array
-from daskhpo.plots.data import HOUR, Columns
+from daskhpo.plots.data import HOUR, Columns, clock
 from daskhpo.plots.tables import StudyTables
 
 MAX_BARS = 3_000
+MAX_JOBS = 300
 MIN_BINS, MAX_BINS = 20, 120
 LIVE_HOURS = 6.0
 PURPOSES = ("training", "saving", "lost", "idle")
@@ -48,6 +51,45 @@ def timeline(tables: StudyTables, hours: float | None = None) -> Columns:
             columns["id"].append(trial)
             columns["text"].append(f"{right - left:.3g} s")
     return columns
+
+
+def jobs(tables: StudyTables, hours: float | None = None) -> Columns:
+    """Return bars: the Slurm jobs while they had slots; ``row``: lines that they share in turn.
+
+    Parameters
+    ----------
+    hours : only the last ones; None: all. Of more than `MAX_JOBS` the newest are returned.
+    """
+    now = tables.facts.seconds
+    since = 0.0 if hours is None else now - hours * HOUR
+    columns: Columns = {name: [] for name in ("row", "job", "left", "right", "n_slots", "text")}
+    ends: list[float] = []  # of each line
+    for span in tables.jobs[-MAX_JOBS:]:
+        ended = now if math.isnan(span.ended) else span.ended
+        if ended < since:
+            continue
+        free = [row for row, end in enumerate(ends) if end <= span.began]
+        row = free[0] if free else len(ends)
+        ends[row : row + 1] = [ended]
+        columns["row"].append(str(row))
+        columns["job"].append(span.job)
+        columns["left"].append(max(span.began, since) / HOUR)
+        columns["right"].append(ended / HOUR)
+        columns["n_slots"].append(span.most_slots)
+        left = "has slots" if math.isnan(span.ended) else "left"
+        columns["text"].append(f"{clock(ended - span.began)}, {left}")
+    return columns
+
+
+def stepped(columns: Columns) -> Columns:
+    """Return the columns of :func:`spent` as the corners of steps, from 0 to the end."""
+    middle = columns["hours"]
+    if not len(middle):
+        return columns
+    width = 2 * middle[0]
+    edges = np.linspace(0.0, middle[-1] + width / 2, len(middle) + 1)
+    steps: Columns = {"hours": np.repeat(edges, 2)[1:-1]}
+    return steps | {name: np.repeat(columns[name], 2) for name in PURPOSES}
 
 
 def spent(tables: StudyTables) -> Columns:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -17,11 +18,13 @@ from daskhpo.cluster.container import interpreter
 from daskhpo.cluster.network import named_address, reachable_address
 from daskhpo.cluster.security import credentials
 from daskhpo.cluster.supply import SUPPLY, WorkerOutlook
+from daskhpo.dashboard.guard import guard_pages
 from daskhpo.dashboard.server import announce
 from daskhpo.remote.submission import JobDirectory, WorkerSteps
 
 logger = logging.getLogger("daskhpo")
 
+WORKER_PAGES = "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES"  # none: they would be open to all users
 STEP_POLL_SECONDS = 1.0
 RESTART_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # pauses before the restarts of each step
 END_SECONDS = 20.0  # for a step to end before it is terminated
@@ -47,6 +50,7 @@ def allocation_cluster(
         security=security,
         dashboard_address="127.0.0.1:0",
     ) as cluster:
+        guard_pages(cluster.scheduler)
         address = {"address": cluster.scheduler_address}
         write_private(folder.scheduler_file, json.dumps(address) + "\n")
         numbers = range(steps.nodes * steps.per_node)
@@ -135,7 +139,7 @@ def step_command(steps: WorkerSteps, folder: JobDirectory, number: int) -> list[
     if steps.python is not None or steps.container is not None:
         own = interpreter(steps.python, steps.container, steps.gpus, [folder.path])
         program = own.argv("-m")
-    share = f"--resources=GPU={1 / steps.processes:g}"
+    share = f"--resources=GPU={steps.gpus / steps.processes:g}"
     return [
         "srun",
         "--exact",
@@ -143,7 +147,7 @@ def step_command(steps: WorkerSteps, folder: JobDirectory, number: int) -> list[
         "--ntasks=1",
         f"--cpus-per-task={steps.cores}",
         f"--mem={steps.megabytes}M",
-        *(["--gres=gpu:1"] if steps.gpus else []),
+        *([f"--gres=gpu:{steps.gpus}"] if steps.gpus else []),
         "--export=ALL",
         f"--output={str(folder.path).replace('%', '%%')}/%j-worker-{number}.log",
         "--open-mode=append",
@@ -165,7 +169,8 @@ def step_command(steps: WorkerSteps, folder: JobDirectory, number: int) -> list[
 
 
 def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+    environment = os.environ | {WORKER_PAGES: "[]"}
+    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=environment)
 
 
 def _host(steps: WorkerSteps, queue: str | None) -> str:

@@ -51,7 +51,7 @@ class WorkerSteps:
     Attributes
     ----------
     nodes, per_node : number of nodes of the job, and of steps on each node.
-    gpus : GPUs of each step, 0 or 1.
+    gpus : GPUs of each step: those of one trial, or one that trials share, or 0.
     processes : worker processes in each step; they share its GPU.
     cores, megabytes : CPUs and memory (2**20 bytes) of each step.
     interface : network interface through which steps on other nodes reach the first node; None:

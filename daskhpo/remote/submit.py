@@ -16,6 +16,7 @@ from typing import Any, Unpack
 from daskhpo.cluster import jobs
 from daskhpo.cluster.container import check_container
 from daskhpo.cluster.directives import check_directives, check_worker_directives
+from daskhpo.cluster.job_shape import SHAPE_OPTIONS, job_shape
 from daskhpo.cluster.jobs import is_over
 from daskhpo.cluster.shell import CommandError
 from daskhpo.cluster.site_config import configured
@@ -62,6 +63,7 @@ ONE_ALLOCATION_OPTIONS = (
     "memory",
     "gpus_per_job",
     "trials_per_gpu",
+    "gpus_per_trial",
     "processes",
     "interface",
     "python",
@@ -215,7 +217,8 @@ def _fitted(options: RunOptions, workers: Workers) -> RunOptions:
     if (wanted := options.resources.get("gpu", 0)) > gpus:
         raise ValueError(
             f"resources={options.resources} asks for {wanted} GPUs per trial, but a worker has "
-            f"{gpus:g}: no trial could run. Change gpus_per_job or trials_per_gpu in workers="
+            f"{gpus:g}: no trial could run. Change gpus_per_job, gpus_per_trial or trials_per_gpu "
+            "in workers="
         )
     if processes is not None and options.resources["cpu"] > processes:
         raise ValueError(
@@ -229,13 +232,11 @@ def _offer(workers: Workers) -> tuple[float, int | None]:
     """Return GPUs and CPUs of one worker process; None: number of CPUs not known."""
     match workers:
         case WorkerSteps(gpus=gpus, processes=processes, cores=cores):
-            return gpus / processes if gpus else 0, max(1, cores // processes)
+            return gpus / processes, max(1, cores // processes)
         case WorkerJobs(worker_options):
-            shape = _defaults() | worker_options
-            gpus, per_gpu = shape["gpus_per_job"], shape["trials_per_gpu"]
-            n = gpus * per_gpu if gpus else shape["processes"] or 1
-            share = None if shape["cores"] is None else max(1, shape["cores"] // n)
-            return (1 / per_gpu if gpus else 0), share
+            shape = job_shape(worker_options, "workers[{!r}]")
+            total = worker_options.get("cores")
+            return shape.gpu, None if total is None else max(1, total // shape.processes)
 
 
 def _defaults() -> dict[str, Any]:
@@ -262,22 +263,16 @@ def _jobs(worker_options: dict[str, Any]) -> WorkerJobs:
             raise ValueError(f"workers[{name!r}] cannot be given: the controller job sets it")
     shape = _defaults() | worker_options
     check_int("workers['jobs']", worker_options.get("jobs"), at_least=1)
-    gpus = check_int("workers['gpus_per_job']", shape["gpus_per_job"], at_least=0)
-    per_gpu = check_int("workers['trials_per_gpu']", shape["trials_per_gpu"], at_least=1)
-    optional(check_int, "workers['processes']", shape["processes"], at_least=1)
+    of_job = job_shape(worker_options, "workers[{!r}]")
     for name in ("queue", "account", "interface"):
         optional(check_word, f"workers[{name!r}]", shape[name])
     directives = check_directives(
         shape["job_extra_directives"] or (), "workers['job_extra_directives']"
     )
-    check_worker_directives(directives, gpus)
+    check_worker_directives(directives, of_job)
     check_lines(
         "workers['job_script_prologue']", shape["job_script_prologue"] or (), multiline=True
     )
-    if gpus and shape["processes"] is not None:
-        raise ValueError(
-            "workers['processes'] is for jobs without GPUs: give trials_per_gpu instead"
-        )
     worker_walltime(shape["walltime"])
     optional(check_text, "workers['python']", shape["python"])
     if shape["container"] is not None:
@@ -288,7 +283,7 @@ def _jobs(worker_options: dict[str, Any]) -> WorkerJobs:
                 f"workers[{name!r}] must be given: the total of a job, such as cores=8, "
                 "memory='32GB'"
             )
-    n = gpus * per_gpu or (shape["processes"] or 1)
+    n = of_job.processes
     cores = optional(check_int, "workers['cores']", shape["cores"], at_least=1)
     if cores is not None and cores < n:
         raise ValueError(
@@ -314,9 +309,10 @@ def _steps(worker_options: dict[str, Any]) -> WorkerSteps:
         value = worker_options.get(name, default)
         return check_int(f"workers[{name!r}]", value, at_least=at_least)
 
-    gpus, per_gpu = count("gpus_per_job", 1, at_least=0), count("trials_per_gpu", 1)
-    per_node = gpus or count("processes", 1)
-    cores = count("cores", per_node * per_gpu)
+    given = {name: worker_options[name] for name in SHAPE_OPTIONS if name in worker_options}
+    shape = job_shape(given, "workers[{!r}]")
+    per_node = shape.processes // shape.trials_per_gpu if shape.gpus else shape.processes
+    cores = count("cores", per_node * shape.trials_per_gpu)
     if cores < per_node:
         raise ValueError(
             f"workers['cores']={cores} must be at least {per_node}: one for each worker of a node"
@@ -330,8 +326,8 @@ def _steps(worker_options: dict[str, Any]) -> WorkerSteps:
     return WorkerSteps(
         nodes=count("jobs", 1),
         per_node=per_node,
-        gpus=1 if gpus else 0,
-        processes=per_gpu if gpus else 1,
+        gpus=shape.gpus_per_trial if shape.gpus else 0,
+        processes=shape.trials_per_gpu if shape.gpus else 1,
         cores=cores // per_node,
         megabytes=_megabytes("workers['memory']", worker_options["memory"]) // per_node,
         interface=optional(check_word, "workers['interface']", worker_options.get("interface")),

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from daskhpo.atomic_files import open_plain, read_small
 from daskhpo.core.printable import shell_word
 from daskhpo.engine.session import read_manifest
 from daskhpo.plots.report import About
@@ -31,15 +32,17 @@ def has_manifest(directory: Path) -> bool:
 def about_study(directory: Path) -> About:
     """Return what a report says of a study besides its plots."""
     manifest = read_manifest(directory)
-    written = json.loads((directory / "study.json").read_text())
+    written = json.loads(read_small(directory / "study.json"))
     reproduce = {"seed": str(manifest.seed)}
     if manifest.source is not None:
         reproduce["definition"] = manifest.source
         reproduce["command"] = f"daskhpo run {shell_word(manifest.source)}"
     if (journal := directory / "journal.jsonl").exists():
-        data = journal.read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        n = data.count(b"\n")
-        reproduce["journal"] = f"{n:,} records, SHA-256 {digest}"
+        digest, n = hashlib.sha256(), 0
+        with open_plain(journal) as file:
+            while data := file.read(2**20):
+                digest.update(data)
+                n += data.count(b"\n")
+        reproduce["journal"] = f"{n:,} records, SHA-256 {digest.hexdigest()}"
     reproduce["replay"] = "the journal holds all events: from it the same decisions follow"
     return About({"study begun by": f"daskhpo {written.get('version', '')}"}, reproduce)

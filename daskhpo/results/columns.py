@@ -28,9 +28,11 @@ def metric_columns(metrics: Sequence[Mapping[str, float]], taken: Any, index: An
     """
     import pandas as pd
 
-    frame = pd.DataFrame(list(metrics), index=index)
-    is_free = [name not in taken and not str(name).startswith("config/") for name in frame.columns]
-    return frame.loc[:, is_free]
+    names = dict.fromkeys(name for report in metrics for name in report)
+    free = [name for name in names if name not in taken and not name.startswith("config/")]
+    missing = float("nan")
+    columns = {name: [report.get(name, missing) for report in metrics] for name in free}
+    return pd.DataFrame(columns, index=index)
 
 
 def column(values: Sequence[Any], index: Any = None) -> pd.Series[Any]:

@@ -32,6 +32,8 @@ from daskhpo.core.types import CheckpointRef, Config, Continue, Metrics, Pause, 
 from daskhpo.results.slot_time import SlotTime, TrialTime
 from daskhpo.results.stored_checkpoints import StoredCheckpoints
 
+_NOTHING: Metrics = MappingProxyType({})
+
 
 class TrialRecord:
     """One trial, as recorded in the journal.
@@ -53,17 +55,22 @@ class TrialRecord:
     time : seconds that it took, by purpose.
     """
 
-    status = Status.QUEUED
-    attempt = resource = furthest = n_exploits = n_retrained = 0
-    metrics: Metrics = MappingProxyType({})
-    best_metrics: Metrics = MappingProxyType({})
-    best_loss = math.inf
-    checkpoint: CheckpointRef | None = None
-    reason = error = ""
-    ended: float | None = None
+    __slots__ = (
+        *("id", "config", "bracket", "started", "ended", "status", "attempt", "resource"),
+        *("furthest", "n_exploits", "n_retrained", "metrics", "best_metrics", "best_loss"),
+        *("checkpoint", "reason", "error", "time"),
+    )  # a study may have a hundred thousand
 
     def __init__(self, trial: TrialId, config: Config, bracket: int, started: float) -> None:
         self.id, self.config, self.bracket, self.started = trial, config, bracket, started
+        self.ended: float | None = None
+        self.status = Status.QUEUED
+        self.attempt = self.resource = self.furthest = self.n_exploits = self.n_retrained = 0
+        self.metrics: Metrics = _NOTHING
+        self.best_metrics: Metrics = _NOTHING
+        self.best_loss = math.inf
+        self.checkpoint: CheckpointRef | None = None
+        self.reason = self.error = ""
         self.time = TrialTime()
 
     def __repr__(self) -> str:
@@ -239,8 +246,10 @@ class StudyProgress:
             self.n_units += len(steps)
             loss = self.objective.best_loss(steps)
             if loss < trial.best_loss:
-                trial.best_loss = loss
-                trial.best_metrics = min((step.metrics for step in steps), key=self.objective.loss)
+                trial.best_loss, trial.best_metrics = loss, newest.metrics
+                if len(steps) > 1:
+                    metrics = [step.metrics for step in steps]
+                    trial.best_metrics = min(metrics, key=self.objective.loss)
                 if loss < self.best_loss:
                     self.best = trial
         self.n_preemptions += record.preempted

@@ -49,7 +49,7 @@ class Recorder:
         self._n_lanes = 0
         self._touched: set[TrialId] = set()  # trials whose state is to be copied
         self._configs: dict[TrialId, Config] = {}  # to be added to the tables
-        self._best = math.inf
+        self._best, self._best_at = math.inf, -math.inf  # the study's best loss, and its time
         self._useful = self._lost = self._saving = 0.0
 
     @property
@@ -77,6 +77,7 @@ class Recorder:
         facts.path = "PATH" if path is None else shell_word(path)
         if manifest is not None:
             facts.scheduler, facts.searcher = manifest.scheduler, manifest.searcher
+            facts.seed = manifest.seed
             facts.space = _domains(manifest.space)
 
     def apply(self, record: Record) -> None:
@@ -106,12 +107,13 @@ class Recorder:
                         tables.add_piece(Piece(member, 0, began, member, 0, before))
                 tables.add_piece(Piece(number, resource, seconds, source, left, config))
                 tables.set_config(number, config)
-            case SlotsChanged(n_slots):
-                tables.slots_seconds.append(progress.seconds)
-                tables.slots_n.append(n_slots)
+            case SlotsChanged(n_slots, job=job):
+                now, total = progress.seconds, progress.slot_time.total
+                tables.add_slots(n_slots, now, total, job)
             case SessionStarted(limits, policy):
                 tables.facts.limits = limits
                 tables.facts.max_bytes, tables.facts.max_files = policy.max_bytes, policy.max_files
+                tables.add_slots(0, progress.seconds, progress.slot_time.total)
                 for number in [*self._run_of]:
                     self._release(number, lost=True)
                 self._touched.update(progress.trials)  # those that failed may run again
@@ -168,14 +170,10 @@ class Recorder:
             if loss < tables.best[number]:
                 tables.best[number] = loss
                 tables.at[number] = step.seconds
-                tables.at_slots[number] = progress.slot_time.total
-                tables.at_trials[number] = tables.n_trials
-            if loss < self._best:
-                self._best = loss
-                tables.best_seconds.append(step.seconds)
-                tables.best_slots.append(progress.slot_time.total)
-                tables.best_trials.append(tables.n_trials)
-                tables.best_loss.append(loss)
+            if loss < self._best or step.seconds < self._best_at:
+                tables.add_best(step.seconds, loss)
+                self._best = min(self._best, loss)
+                self._best_at = tables.best_seconds[-1]
         if record.steps:
             tables.resource[number] = record.steps[-1].resource
         if record.steps and (run := self._run_of.get(number)) is not None:

@@ -11,25 +11,26 @@ from daskhpo.atomic_files import write_file
 from daskhpo.checkpoints import open_store
 from daskhpo.core.arguments import check_choice, check_int, check_number, check_path
 from daskhpo.core.errors import CheckpointMissing, NoSuchTrial
-from daskhpo.core.events import Launched, Record, Reported
+from daskhpo.core.events import Record
+from daskhpo.core.garbage import collector_paused
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import CheckpointRef, Metrics, ScheduleSegment, Status, TrialId
+from daskhpo.core.types import CheckpointRef, ScheduleSegment, Status, TrialId
 from daskhpo.engine.session import read_manifest, study_records
-from daskhpo.plots import views
 from daskhpo.plots.report import About, best_table, report_html
+from daskhpo.plots.single import single
 from daskhpo.plots.tables import StudyTables
+from daskhpo.plots.verdict import header
 from daskhpo.results.about import about_study, check_folder_of, has_manifest
 from daskhpo.results.columns import config_columns, metric_columns
 from daskhpo.results.curve_frame import curve_frame
-from daskhpo.results.lineage import Generation, Lineage
+from daskhpo.results.lineage import Generation
 from daskhpo.results.progress import StudyProgress, TrialRecord
 from daskhpo.results.recorder import Recorder, read_tables
+from daskhpo.results.reports import Reports, read_reports
 from daskhpo.results.schedule import Schedule
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_Reports = list[tuple[int, float]]  # resource, loss
 
 
 class Result:
@@ -45,40 +46,22 @@ class Result:
         self.path = path
         self.objective = objective
         self._progress = StudyProgress(objective)
-        # Of a study with a directory, its journal is read again when plots need it.
+        # Of a study with a directory, its journal is read again when these are needed.
         self._recorder = Recorder(self._progress) if path is None else None
-        self._trial: list[int] = []
-        self._attempt: list[int] = []
-        self._resource: list[int] = []
-        self._seconds: list[float] = []
-        self._metrics: list[Metrics] = []
-        self._is_new: list[bool] = []
-        self._generation: list[int] = []
-        self._launched: list[tuple[TrialId, int, float]] = []
-        self._lineage = Lineage()
-        for record in records:
-            self.apply(record)
+        self._reports = Reports(self._progress) if path is None else None
+        self._n_records = 0
+        with collector_paused():
+            for record in records:
+                self.apply(record)
 
     def apply(self, record: Record) -> None:
         """Process the next record of the study."""
+        self._n_records += 1
         self._progress.apply(record)
         if self._recorder is not None:
             self._recorder.apply(record)
-        if not isinstance(record, Reported):
-            self._lineage.apply(record)
-            if isinstance(record, Launched):
-                self._launched.append((record.trial, record.attempt, record.seconds))
-        else:
-            generation = self._lineage.current[record.trial]
-            n_again = len(record.steps) - len(self._progress.new_steps)
-            self._is_new += [n >= n_again for n in range(len(record.steps))]
-            for step in record.steps:
-                self._trial.append(record.trial)
-                self._attempt.append(record.attempt)
-                self._resource.append(step.resource)
-                self._seconds.append(step.seconds)
-                self._metrics.append(step.metrics)
-                self._generation.append(generation)
+        if self._reports is not None:
+            self._reports.apply(record)
 
     def __repr__(self) -> str:
         metric = self.objective.metric
@@ -102,6 +85,10 @@ class Result:
     def stop_reason(self) -> str | None:
         """Reason for which the study was stopped; None: it finished, or still runs."""
         return self._progress.stop_reason
+
+    def status(self) -> dict[str, int]:
+        """Return the number of trials by status, of those that any trial has."""
+        return {status.value: n for status, n in self._progress.counts.items() if n}
 
     @property
     def num_failed(self) -> int:
@@ -191,23 +178,19 @@ class Result:
         import pandas as pd
 
         trials = [*self._progress.trials.values()]
-        rows = [
-            {
-                "trial": trial.id,
-                "status": trial.status.value,
-                "resource": trial.resource,
-                "seconds": trial.seconds,
-                "seconds/useful": trial.time.useful,
-                "seconds/lost": trial.time.lost,
-                "seconds/saving": trial.time.saving,
-                "seconds/queued": trial.time.queued,
-                "bracket": trial.bracket,
-            }
-            for trial in trials
-        ]
-        parts = [f"seconds/{part}" for part in ("useful", "lost", "saving", "queued")]
-        names = ["trial", "status", "resource", "seconds", *parts, "bracket"]
-        frame = pd.DataFrame(rows, columns=names)
+        times = [trial.time for trial in trials]
+        columns = {
+            "trial": [trial.id for trial in trials],
+            "status": [trial.status.value for trial in trials],
+            "resource": [trial.resource for trial in trials],
+            "seconds": [time.seconds for time in times],
+            "seconds/useful": [time.useful for time in times],
+            "seconds/lost": [time.lost for time in times],
+            "seconds/saving": [time.saving for time in times],
+            "seconds/queued": [time.queued for time in times],
+            "bracket": [trial.bracket for trial in trials],
+        }
+        frame = pd.DataFrame(columns)
         best = f"best/{self.objective.metric}"
         values = [self.objective.value(trial.best_loss) for trial in trials]
         ends = {
@@ -232,7 +215,8 @@ class Result:
         """
         import numpy as np
 
-        frame = self._frame().loc[np.array(self._is_new, bool)]
+        reports = self._all_reports()
+        frame = reports.frame().loc[np.array(reports.is_new, bool)]
         return frame.sort_values("seconds", kind="stable", ignore_index=True)
 
     def curves(self) -> pd.DataFrame:
@@ -248,8 +232,12 @@ class Result:
         ValueError : trials changed their configurations or took over states, as in population
             based training: there is no curve of one configuration.
         """
+        reports = self._all_reports()
         return curve_frame(
-            self._frame(), self._launched, self._lineage.generations, self._progress.trials
+            reports.frame(),
+            reports.launched,
+            reports.lineage.generations,
+            self._progress.trials,
         )
 
     # -- to look at ------------------------------------------------------------------------------
@@ -277,59 +265,52 @@ class Result:
 
     def plot_best(self) -> Any:
         """Return a Bokeh figure of the best value so far, over all trials."""
-        return views.single("study", "best", self.tables())
+        return single("study", "best", self.tables())
 
     def plot_curves(self) -> Any:
         """Return a Bokeh figure of the learning curves."""
-        return views.single("study", "curves", self.tables())
+        return single("study", "curves", self.tables())
 
     def plot_rungs(self) -> Any:
         """Return a Bokeh figure of the trials that each rung judged, and that continued."""
-        return views.single("study", "rungs", self.tables())
+        return single("study", "rungs", self.tables())
 
     def plot_parallel(self) -> Any:
         """Return a Bokeh figure of parallel coordinates, with a brush on each axis."""
-        return views.single("space", "parallel", self.tables())
+        return single("space", "parallel", self.tables())
 
     def plot_slices(self) -> Any:
         """Return Bokeh figures of each hyperparameter against the metric."""
-        return views.single("space", "slices", self.tables())
+        return single("space", "slices", self.tables())
 
     def plot_importance(self) -> Any:
         """Return a Bokeh figure of which hyperparameters matter, and how sure that is."""
-        return views.single("space", "importance", self.tables())
+        return single("space", "importance", self.tables())
 
     def plot_map(self) -> Any:
         """Return a Bokeh figure of the predicted rank over two hyperparameters."""
-        return views.single("space", "map", self.tables())
+        return single("space", "map", self.tables())
 
     def plot_timeline(self) -> Any:
         """Return a Bokeh figure of what each slot did, and when."""
-        return views.single("use", "timeline", self.tables())
+        return single("use", "timeline", self.tables())
 
     def plot_population(self) -> Any:
         """Return Bokeh figures of a population: schedules, lineage, diversity."""
-        return views.single("population", None, self.tables())
+        return single("population", None, self.tables())
 
     def _repr_html_(self) -> str:
         """Return the result as a notebook shows it: the verdict, and the best trials."""
         tables = self.tables()
-        return views.header(tables) + best_table(tables)
+        return header(tables) + best_table(tables)
 
     # -- inside ----------------------------------------------------------------------------------
 
-    def _frame(self) -> pd.DataFrame:
-        """Return all reports as they arrived."""
-        import pandas as pd
-
-        columns = {
-            "trial": self._trial,
-            "attempt": self._attempt,
-            "resource": self._resource,
-            "seconds": self._seconds,
-        }
-        frame = pd.DataFrame(columns)
-        return pd.concat([frame, metric_columns(self._metrics, columns, frame.index)], axis=1)
+    def _all_reports(self) -> Reports:
+        if self._reports is None:
+            assert self.path is not None
+            self._reports = read_reports(self.path, self.objective, self._n_records)
+        return self._reports
 
     def lineage(self) -> pd.DataFrame:
         """Return the lineage: one row per generation, in order of time.
@@ -342,8 +323,9 @@ class Result:
         """
         import pandas as pd
 
-        rows = []
-        for generation, reports in zip(self._lineage.generations, self._reports(), strict=True):
+        rows, found = [], self._all_reports()
+        generations = found.lineage.generations
+        for generation, reports in zip(generations, found.by_generation(), strict=True):
             best = self.objective.value(min((loss for _, loss in reports), default=math.inf))
             row: dict[str, Any] = {
                 "life": generation.number,
@@ -357,7 +339,7 @@ class Result:
             rows.append(row)
         columns = ["life", "trial", "start", "until", "parent", "seconds"]
         frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
-        configs = config_columns([generation.config for generation in self._lineage.generations])
+        configs = config_columns([generation.config for generation in generations])
         return pd.concat([frame.astype({"parent": "Int64"}), configs], axis=1)
 
     def schedule(self, trial_id: TrialId | None = None) -> Schedule:
@@ -379,11 +361,10 @@ class Result:
         Jaderberg et al. 2017, *Population Based Training of Neural Networks*, Sec. 4: the
         schedules that a population discovers.
         """
-        ancestry = self._ancestry(trial_id)
         return Schedule(
             [
                 ScheduleSegment(generation.start, until, generation.config, generation.trial)
-                for generation, until in ancestry
+                for generation, until in self._ancestry(trial_id)
             ]
         )
 
@@ -401,7 +382,8 @@ class Result:
         import pandas as pd
 
         parts = []
-        frame, numbers = self._frame(), np.array(self._generation)
+        reports = self._all_reports()
+        frame, numbers = reports.frame(), np.array(reports.generation)
         for generation, until in self._ancestry(trial_id):
             inside = (numbers == generation.number) & (frame["resource"] <= until)
             parts.append(frame[inside].drop_duplicates("resource", keep="last"))
@@ -409,56 +391,15 @@ class Result:
         return together.sort_values("resource", ignore_index=True)
 
     def _ancestry(self, trial_id: TrialId | None) -> list[tuple[Generation, int]]:
-        reports = self._reports()
-        if trial_id is not None:
-            number = self._lineage.current[self._known(trial_id)]
-        else:
+        if trial_id is None:
             self.best_trial  # noqa: B018 - raises if there is none
-            trained = [n for n in self._lineage.current.values() if self._until(n, reports)]
-            if not trained:
-                raise ValueError("no trial has a state to follow: all train from the start again")
-            number = min(trained, key=lambda number: self._standing(number, reports))
-        ancestry = self._lineage.ancestry(number, self._until(number, reports))
-        if not ancestry:
-            number = self._lineage.generations[number].trial
-            raise ValueError(f"trial {number} has reported nothing: it has no schedule")
-        return ancestry
-
-    def _until(self, number: int, reports: list[_Reports]) -> int:
-        """Return the units of training that a generation's last state holds."""
-        return (
-            reports[number][-1][0] if reports[number] else self._lineage.generations[number].start
-        )
-
-    def _standing(self, number: int, reports: list[_Reports]) -> tuple[float, int, float]:
-        """Return a generation's sort key: best loss of its ancestry, length, last loss."""
-        until = self._until(number, reports)
-        losses = [
-            loss
-            for generation, end in self._lineage.ancestry(number, until)
-            for resource, loss in reports[generation.number]
-            if resource <= end
-        ]
-        return min(losses), -until, losses[-1]
-
-    def _reports(self) -> list[_Reports]:
-        """Return the reports of each generation."""
-        reports: list[_Reports] = [[] for _ in self._lineage.generations]
-        for number, resource, metrics in zip(
-            self._generation, self._resource, self._metrics, strict=True
-        ):
-            reports[number].append((resource, self.objective.loss(metrics)))
-        return reports
+            return self._all_reports().ancestry(None)
+        return self._all_reports().ancestry(self._known(trial_id))
 
     def time_to_solution(self, target: float) -> float | None:
         """Return the seconds from the study's start until the target; None: not reached."""
         target = check_number("target", target)
-        reached = [
-            seconds
-            for seconds, metrics in zip(self._seconds, self._metrics, strict=True)
-            if self.objective.reached(self.objective.loss(metrics), target)
-        ]
-        return min(reached, default=None)
+        return self._all_reports().time_of(self.objective.loss({self.objective.metric: target}))
 
     def top_k_curve(self, k: int = 6) -> pd.DataFrame:
         """Return mean and standard deviation of the ``k`` best trials' values over time.
@@ -471,21 +412,18 @@ class Result:
         import pandas as pd
 
         k = check_int("k", k, at_least=1)
-        best: dict[int, float] = {}
         top: list[tuple[float, int]] = []  # the k best, sorted
+        trials: set[TrialId] = set()
         rows = []
-        for i in sorted(range(len(self._seconds)), key=self._seconds.__getitem__):
-            trial, loss = self._trial[i], self.objective.loss(self._metrics[i])
-            if loss >= best.get(trial, math.inf):
-                continue
-            best[trial] = loss
+        for seconds, trial, loss in self._all_reports().improvements():
+            trials.add(trial)
             entry = [pair for pair in top if pair[1] != trial] + [(loss, trial)]
             top_now = sorted(entry)[:k]
-            if top_now != top or len(best) == k:
+            if top_now != top or len(trials) == k:
                 top = top_now
                 if len(top) == k:
                     values = np.array([self.objective.value(pair[0]) for pair in top])
-                    rows.append((self._seconds[i], values.mean(), values.std(), len(best)))
+                    rows.append((seconds, values.mean(), values.std(), len(trials)))
         return pd.DataFrame(rows, columns=["seconds", "mean", "std", "num_trials"])
 
     def cost(self) -> dict[str, float]:

@@ -23,8 +23,11 @@ class TrialTime:
     queued_since : study time since which it is queued; None: it is not.
     """
 
-    useful = lost = saving = queued = accounted = 0.0
-    queued_since: float | None = None
+    __slots__ = ("accounted", "lost", "queued", "queued_since", "saving", "useful")
+
+    def __init__(self) -> None:
+        self.useful = self.lost = self.saving = self.queued = self.accounted = 0.0
+        self.queued_since: float | None = None
 
     @property
     def seconds(self) -> float:

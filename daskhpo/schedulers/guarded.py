@@ -11,7 +11,6 @@ import numpy as np
 
 from daskhpo.core.arguments import check_int
 from daskhpo.core.random import rng
-from daskhpo.core.ranks import rank_correlation
 from daskhpo.core.rungs import Ladder, Rung, check_ladder, milestones
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Space
@@ -30,13 +29,13 @@ from daskhpo.core.types import (
     TrialId,
     Wait,
 )
+from daskhpo.schedulers.orders import Orders
 
 RANDOM_SHARE = 1 / 3  # of the main arm's new trials
 MARGIN = 0.2  # in the logarithm of a rank: what a paused trial must be ahead of a new one
 # Share of the workers' time for the reserve.
-NO_MODEL, IN_DOUBT, BORNE_OUT = 0.67, 0.20, 0.05
-LEAST_PAIRS = 5  # trials that reached two rungs, to compare their orders
-AGAIN = 1.2  # growth of the number of reports after which the orders are compared again
+NO_MODEL = REFUTED = 0.67
+IN_DOUBT, BORNE_OUT = 0.20, 0.05
 MAIN, RESERVE = 0, 1  # arms
 
 
@@ -60,6 +59,10 @@ class GuardedASHA(Scheduler):
       rungs bear one another out, 20 % while that is in doubt, two thirds without a model that
       tells good configurations from bad ones. This limits how much later than asynchronous
       Hyperband a study can be.
+
+    If the order at a rung is *refuted*, that is rather the opposite of that at the next one, new
+    trials of both arms begin above it, nothing is promoted at it or below, and the reserve has two
+    thirds of the time. It is judged again as results come in.
 
     Trials are ranked by their best report so far. When no new trial may start, the best paused
     trial is trained to the end, unless a finished one is better.
@@ -96,7 +99,7 @@ class GuardedASHA(Scheduler):
         self._n_launched = 0
         self._trusted = False
         self._time = _Time()
-        self._orders = _Orders(levels)
+        self._orders = Orders(levels)
         self._paused: dict[TrialId, int] = {}  # the main arm's, with the next rung of each
         self._waiting: dict[TrialId, int] = {}  # the same of both arms
         self._by_loss: list[tuple[float, TrialId, int]] = []  # a heap of these, and of stale ones
@@ -127,7 +130,7 @@ class GuardedASHA(Scheduler):
         if not can_start:
             return self._promotion(1 - arm, can_go) or self._finish(can_go)
         bracket = self._next_bracket() if arm == RESERVE else 0
-        until = self._ladders[bracket].first
+        until = max(self._ladders[bracket].first, self._orders.first)
         if arm == RESERVE or not self._trusted or self._is_random():
             return Start(until, bracket, explore=True)
         return Choose(Start(until, bracket), self._highest, self._paused, can_go, MARGIN)
@@ -140,17 +143,23 @@ class GuardedASHA(Scheduler):
         return RESERVE if self._time.affords(first) else MAIN
 
     def _next_bracket(self) -> int:
-        """Return the reserve's bracket that lags most behind its share."""
-        n = sum(self._n_started[1:]) + 1
-        lag = [self._shares[s] * n - self._n_started[s] for s in range(1, len(self._ladders))]
-        return 1 + lag.index(max(lag))
+        """Return the reserve's bracket that lags most behind its share.
+
+        Those that begin at a rung whose order is refuted are left out.
+        """
+        n = len(self._ladders)
+        s = [s for s in range(1, n) if self._ladders[s].first >= self._orders.first]
+        started = np.array(self._n_started)[s]
+        shares = np.array(self._shares)[s]
+        lag = shares / shares.sum() * (started.sum() + 1) - started
+        return s[int(np.argmax(lag))]
 
     def _is_random(self) -> bool:
         return rng(self._seed, "random share", step=self._n_launched).random() < RANDOM_SHARE
 
     def _promotion(self, arm: int, can_go: Callable[[TrialId], bool]) -> Resume | None:
         for ladder in self._ladders[:1] if arm == MAIN else self._ladders[1:]:
-            if (action := ladder.promotion(can_go)) is not None:
+            if (action := ladder.promotion(can_go, self._orders.first)) is not None:
                 return action
         return None
 
@@ -168,13 +177,14 @@ class GuardedASHA(Scheduler):
     # -- what happened ---------------------------------------------------------------------------
 
     def on_launch(self, trial: Trial) -> None:
-        ladder = self._ladders[trial.bracket]
-        if trial.until == ladder.first:
+        self._paused.pop(trial.id, None)
+        if self._waiting.pop(trial.id, None) is None:
             self._n_started[trial.bracket] += 1
         else:
-            ladder.rung_below[trial.until].settle(trial.id)
-        self._paused.pop(trial.id, None)
-        self._waiting.pop(trial.id, None)
+            rung = self._ladders[trial.bracket].rung_below[trial.until]
+            rung.settle(trial.id)
+            if not rung.in_top(trial.id):  # rescued, or finished
+                self._orders.exclude(trial.id)
         self._n_launched += 1
         self._time.begin(trial.id, _arm_of(trial), trial.until - trial.resource, self._share)
 
@@ -182,8 +192,7 @@ class GuardedASHA(Scheduler):
         ladder, arm, resource = self._ladders[trial.bracket], _arm_of(trial), report.resource
         self._time.end(trial.id, arm, len(report.losses), report.seconds, self._share)
         self._highest = max(self._highest, resource)
-        if arm == MAIN:
-            self._orders.add(trial.id, resource, report.loss)
+        self._orders.add(trial.id, report, arm == MAIN)
         until = ladder.next_of[resource]
         if until is None:
             self._best_full = min(self._best_full, report.best_loss)
@@ -229,6 +238,8 @@ class GuardedASHA(Scheduler):
 
     @property
     def _share(self) -> float:
+        if self._orders.first > self.grace_period:
+            return REFUTED
         if not self._trusted:
             return NO_MODEL
         return BORNE_OUT if self._orders.borne_out else IN_DOUBT
@@ -273,42 +284,6 @@ class _Time:
     def _charge(self, arm: int, seconds: float, share: float) -> None:
         self._used[arm] += seconds
         self._credit += share * seconds
-
-
-class _Orders:
-    """Record of whether the orders of trials at the rungs bear one another out.
-
-    They are orders of the last losses: a loss that was low by chance stays the best so far.
-    """
-
-    def __init__(self, levels: tuple[int, ...]) -> None:
-        self.borne_out = False
-        self._below = dict(zip(levels[1:], levels, strict=False))
-        self._last: dict[TrialId, float] = {}
-        self._pairs: dict[int, list[tuple[float, float]]] = {level: [] for level in levels[:-1]}
-        self._n, self._next = 0, 1.0
-
-    def add(self, trial: TrialId, resource: int, loss: float) -> None:
-        """Add a loss at a rung."""
-        if trial in self._last and resource in self._below:
-            self._pairs[self._below[resource]].append((self._last[trial], loss))
-        self._last[trial] = loss
-        self._n += 1
-        if self._n >= self._next:
-            self._next = AGAIN * self._n
-            self.borne_out = self._compare()
-
-    def forget(self, trial: TrialId) -> None:
-        self._last.pop(trial, None)
-
-    def _compare(self) -> bool:
-        for number, pairs in enumerate(self._pairs.values()):
-            if len(pairs) < LEAST_PAIRS:
-                return number >= min(2, len(self._pairs))
-            correlation = rank_correlation(*np.array(pairs).T)
-            if not correlation * math.sqrt(len(pairs) - 1) >= 1:  # NaN: no order at all
-                return False
-        return True
 
 
 def _arm_of(trial: Trial) -> int:

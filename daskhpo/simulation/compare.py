@@ -26,6 +26,7 @@ from daskhpo.engine.coordinator import Problem
 from daskhpo.schedulers import (
     ASHA,
     FIFO,
+    PASHA,
     AsyncHyperband,
     Hyperband,
     MedianStopping,
@@ -49,6 +50,7 @@ PARSEABLE_SCHEDULERS: dict[str, Callable[..., Scheduler]] = {
     "SuccessiveHalving": SuccessiveHalving,
     "Hyperband": Hyperband,
     "MedianStopping": MedianStopping,
+    "PASHA": PASHA,
 }
 
 

@@ -27,7 +27,15 @@ from daskhpo.core.types import (
     TrialId,
     Wait,
 )
-from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, GuardedASHA, Hyperband, MedianStopping
+from daskhpo.schedulers import (
+    ASHA,
+    FIFO,
+    PASHA,
+    AsyncHyperband,
+    GuardedASHA,
+    Hyperband,
+    MedianStopping,
+)
 from daskhpo.searchers import ForestSearch, GPSearch
 
 
@@ -116,6 +124,7 @@ def _ladder(kind: Callable[..., Scheduler], max_t: int) -> Scheduler:
 
 _promotion = partial(ASHA, variant="promotion")
 N_ONE_UNIT = 500
+OPTUNA = "Optuna, TPE + Hyperband"  # its own loop: see peers.py
 
 METHODS: Mapping[str, Method] = {
     method.name: method
@@ -130,6 +139,7 @@ METHODS: Mapping[str, Method] = {
             lambda max_t: MedianStopping(FIFO(max_t), grace_period=3),
             Recorded,
         ),
+        Method("PASHA", partial(_ladder, PASHA), Recorded),
         Method("1 unit, then the best", lambda max_t: OneUnit(max_t, N_ONE_UNIT), Recorded),
         Method("ASHA + GPSearch", partial(_ladder, _promotion), lambda units: GPSearch()),
         Method("GuardedASHA, no model", GuardedASHA, Recorded),

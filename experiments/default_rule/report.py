@@ -6,6 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import numpy as np
 import pandas as pd
 
 from daskhpo import __version__
-from experiments.default_rule.methods import METHODS
-from experiments.default_rule.tables import REVERSED, SHUFFLED
+from experiments.default_rule.methods import METHODS, OPTUNA
+from experiments.default_rule.races import BUDGETS
+from experiments.default_rule.tables import FEW, HUNDREDTH, REVERSED, SHUFFLED
 from experiments.readme import Place
 
+NAMES = (*METHODS, OPTUNA)
 RULE, REFERENCE, BASE = "GuardedASHA", "AHB", "RS"
 FAMILIES = ("LCBench", "TaskSet")
 HEADS = {"": "as recorded", SHUFFLED: "features shuffled", REVERSED: "early ranks reversed"}
@@ -27,10 +30,11 @@ def write(path: Path, place: Place) -> Iterator[Path]:
     """Write the report; yield the paths of its files."""
     races = read(path)
     yield path
-    figure = place.readme.parent / "figures" / "full-sooner.png"
-    figure.parent.mkdir(exist_ok=True)
-    draw(races, figure)
-    yield figure
+    figures = place.readme.parent / "figures"
+    figures.mkdir(exist_ok=True)
+    for name, draw in (("full-sooner.png", draw_sooner), ("full-ranks.png", draw_ranks)):
+        draw(races, figures / name)
+        yield figures / name
     place.fill(text(races))
     yield place.readme
 
@@ -39,13 +43,14 @@ def read(path: Path) -> pd.DataFrame:
     """Read the races, with the logarithm of each time; at most that of the horizon."""
     races = pd.read_csv(path, keep_default_na=False)
     races["family"] = races["task"].str.split().str[0]
+    races["plain"] = races["variant"] == ""
     races["log"] = np.log(np.minimum(races["reached"], races["horizon"]))
     return races
 
 
 def text(races: pd.DataFrame) -> str:
     """Return the README's section."""
-    seeds = races["seed"].nunique()
+    seeds = races[races["method"] == REFERENCE]["seed"].nunique()
     minutes = races["cpu"].sum() / 60
     parts = [
         f"{date.today()}: {len(races):,} studies, {minutes:.0f} minutes of CPU time on "
@@ -56,6 +61,8 @@ def text(races: pd.DataFrame) -> str:
     ]
     for family in [name for name in FAMILIES if (races["family"] == name).any()]:
         parts += [f"### {family}: until a trial is among the best hundredth", plain(races, family)]
+    parts += ["### Until a trial is among the best 0.2 %, 4 workers", few(races)]
+    parts += ["### Rank of the best trial, 4 workers", ranks(races)]
     parts += ["### Tables that mislead", misled(races)]
     parts += ["### Per task: AHB's time over that of the rule, 4 workers", per_task(races)]
     return "\n\n".join(parts)
@@ -63,20 +70,70 @@ def text(races: pd.DataFrame) -> str:
 
 def plain(races: pd.DataFrame, family: str) -> str:
     """Return the table of all methods on the tables as they were recorded."""
-    part = races[(races["family"] == family) & (races["variant"] == "")]
+    part = races[(races["family"] == family) & races["plain"] & _until_the_hundredth(races)]
     workers = sorted(part["workers"].unique().tolist())
     rows = []
-    for method in METHODS:
+    for method in NAMES:
         cells = []
         for n in workers:
             found = part[(part["method"] == method) & (part["workers"] == n)]
             cells.append(_cell(found, part[part["workers"] == n]) if len(found) else "—")
         if any(cell != "—" for cell in cells):
-            seeds = part[part["method"] == method]["seed"].nunique()
-            few = f" ({seeds} seeds)" if seeds < part["seed"].nunique() else ""
-            rows.append([method + few, *cells])
+            rows.append([_named(method, part), *cells])
     heads = ["", *(f"{n} worker{'s' * (n > 1)}" for n in workers)]
     return _table(heads, rows)
+
+
+def _until_the_hundredth(races: pd.DataFrame) -> Any:
+    """Return which studies ended there, or are the only ones of their method."""
+    first = races[races["share"] == HUNDREDTH]["method"].unique()
+    return (races["share"] == HUNDREDTH) | ~races["method"].isin(first)
+
+
+def _named(method: str, part: pd.DataFrame) -> str:
+    """Return the method's name, with its number of seeds if the others have more."""
+    seeds = part.groupby("method")["seed"].nunique()
+    few = seeds[method] < seeds.max()
+    return f"{method} ({seeds[method]} seed{'s' * (seeds[method] > 1)})" if few else method
+
+
+def few(races: pd.DataFrame) -> str:
+    """Return the table of times until the best 0.2 %."""
+    part = races[races["plain"] & (races["share"] == FEW)].copy()
+    part["reached"] = part["reached_few"]
+    part["log"] = np.log(np.minimum(part["reached"], part["horizon"]))
+    rows = []
+    for method in [name for name in NAMES if (part["method"] == name).any()]:
+        cells = []
+        for family in FAMILIES:
+            of = part[part["family"] == family]
+            found = of[of["method"] == method]
+            cells.append(_cell(found, of) if len(found) else "—")
+        rows.append([_named(method, part), *cells])
+    return _table(["", *FAMILIES], rows)
+
+
+def ranks(races: pd.DataFrame) -> str:
+    """Return the table of ranks after so many full trainings, in per cent."""
+    part = races[races["plain"] & (races["share"] == FEW)]
+    heads = [f"{family}, {n}" for family in FAMILIES for n in BUDGETS]
+    rows = []
+    for method in [name for name in NAMES if (part["method"] == name).any()]:
+        found = part[part["method"] == method]
+        cells = []
+        for family in FAMILIES:
+            medians = _median_ranks(found[found["family"] == family])
+            horizon = float(found["horizon"].min()) * 4
+            cells += [f"{m:.2g}" if n <= horizon else "—" for n, m in medians.items()]
+        rows.append([_named(method, part), *cells])
+    return _table(["", *heads], rows)
+
+
+def _median_ranks(found: pd.DataFrame) -> dict[int, float]:
+    """Return the median over the tasks of the median rank, by budget, in per cent."""
+    columns = [f"rank_{n}" for n in BUDGETS]
+    medians = 100 * found.groupby("task")[columns].median().median()
+    return dict(zip(BUDGETS, medians, strict=True))
 
 
 def _cell(found: pd.DataFrame, all_methods: pd.DataFrame) -> str:
@@ -101,6 +158,7 @@ def against(found: pd.DataFrame, reference: pd.DataFrame) -> tuple[float, float]
 def misled(races: pd.DataFrame) -> str:
     """Return the table of the rule beside AHB, also where features or ranks mislead."""
     rows = []
+    races = races[races["share"] == HUNDREDTH]
     for variant, head in HEADS.items():
         for family in FAMILIES:
             part = races[(races["variant"] == variant) & (races["family"] == family)]
@@ -125,10 +183,11 @@ def misled(races: pd.DataFrame) -> str:
 
 def per_task(races: pd.DataFrame) -> str:
     """Return the factor on each task, with its standard error."""
-    part = races[(races["variant"] == "") & (races["workers"] == 4)]
+    part = races[races["plain"] & (races["workers"] == 4) & (races["share"] == HUNDREDTH)]
     rows = []
     for task in part["task"].unique():
         of_task = part[part["task"] == task]
+        of_task = of_task[of_task["seed"].isin(of_task[of_task["method"] == RULE]["seed"])]
         rule, reference = (of_task[of_task["method"] == m]["log"] for m in (RULE, REFERENCE))
         gain = reference.mean() - rule.mean()
         error = math.hypot(reference.sem(), rule.sem())
@@ -142,39 +201,72 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def draw(races: pd.DataFrame, path: Path) -> None:
+def draw_ranks(races: pd.DataFrame, path: Path) -> None:
+    """Draw the median rank of each method by budget."""
+    part = races[races["plain"] & (races["share"] == FEW)]
+    with _figure(path, "full trainings of all workers together") as axes:
+        for axis, family in zip(axes, FAMILIES, strict=True):
+            of = part[part["family"] == family]
+            for method in [name for name in NAMES if (of["method"] == name).any()]:
+                found = of[of["method"] == method]
+                medians = _median_ranks(found)
+                shown = {n: m for n, m in medians.items() if n <= 4 * found["horizon"].min()}
+                axis.plot([*shown], [*shown.values()], marker="o", label=method, **_style(method))
+            axis.set(title=family, yscale="log")
+            axis.set_xticks(BUDGETS, [str(n) for n in BUDGETS])
+        axes[0].set_ylabel("rank of the best trial, %")
+
+
+def draw_sooner(races: pd.DataFrame, path: Path) -> None:
     """Draw how much sooner than random search each method is, by workers."""
+    part = races[races["plain"] & _until_the_hundredth(races)]
+    with _figure(path, "workers") as axes:
+        for axis, family in zip(axes, FAMILIES, strict=True):
+            of = part[part["family"] == family]
+            for method in [name for name in NAMES if name != BASE]:
+                if points := dict(_sooner(of, method)):
+                    values = [*points.values()]
+                    axis.plot([*points], values, marker="o", label=method, **_style(method))
+            axis.axhline(1, color="#999999", lw=0.8)
+            axis.set(title=family, yscale="log")
+            axis.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
+            axis.set_yticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
+        axes[0].set_ylabel("times sooner than random search")
+
+
+@contextmanager
+def _figure(path: Path, x: str) -> Iterator[Any]:
+    """Give two axes, one for each family, and save them."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
-    part = races[races["variant"] == ""]
-    for axis, family in zip(axes, FAMILIES, strict=True):
-        of = part[part["family"] == family]
-        for method in METHODS:
-            points = dict(_sooner(of, method))
-            if len(points) > 1 and method != BASE:
-                is_rule = method == RULE
-                style: dict[str, Any] = {"color": "black", "lw": 2.5} if is_rule else {"lw": 1.2}
-                axis.plot([*points], [*points.values()], marker="o", label=method, **style)
-        axis.axhline(1, color="#999999", lw=0.8)
-        axis.set(title=family, xlabel="workers", xscale="log", yscale="log")
-        axis.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
-        axis.set_yticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
+    fig, axes = plt.subplots(1, 2, figsize=(11.5, 4.2), sharey=True)
+    yield axes
+    for axis in axes:
+        axis.set(xscale="log", xlabel=x)
         axis.minorticks_off()
-    axes[0].set_ylabel("times sooner than random search")
-    axes[0].legend(fontsize=8)
-    fig.tight_layout()
+    handles, labels = axes[0].get_legend_handles_labels()
+    fig.legend(handles, labels, fontsize=8, loc="center right")
+    fig.tight_layout(rect=(0, 0, 0.8, 1))
     fig.savefig(path, dpi=110)
     plt.close(fig)
+
+
+def _style(method: str) -> dict[str, Any]:
+    if method == RULE:
+        return {"color": "black", "lw": 2.5}
+    number = NAMES.index(method)
+    return {"color": f"C{number % 10}", "lw": 1.2, "ls": "--" if number >= 10 else "-"}
 
 
 def _sooner(of: pd.DataFrame, method: str) -> Iterator[tuple[int, float]]:
     for n in sorted(of["workers"].unique().tolist()):
         at = of[of["workers"] == n]
         found, base = (at[at["method"] == m] for m in (method, BASE))
-        if found["task"].nunique() == base["task"].nunique():
+        base = base[base["seed"].isin(found["seed"].unique())]
+        if len(found) and found["task"].nunique() == base["task"].nunique():
+            base = base.assign(log=base["log"].clip(upper=math.log(found["horizon"].min())))
             gain = base.groupby("task")["log"].mean() - found.groupby("task")["log"].mean()
             yield int(n), math.exp(gain.mean())

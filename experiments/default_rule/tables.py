@@ -19,7 +19,7 @@ SPACES = {"LCBench": LCBENCH, "TaskSet": TASKSET}
 SHUFFLED = "shuffled"  # each configuration has another one's curve: its values tell nothing
 REVERSED = "reversed"  # early ranks are reversed
 N_REVERSED = 3  # units
-SHARE = 0.01  # of the configurations, that are good enough
+HUNDREDTH, FEW = 0.01, 0.002  # shares of the configurations that are good enough
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,20 @@ class Table:
         return float(np.median([curve.seconds(max_t) for curve in self.curves]))
 
     @cached_property
-    def target(self) -> float:
-        """The metric that the best hundredth of the configurations reach at some unit."""
+    def best(self) -> Array:
+        """The best metric of each configuration at any unit, sorted; inf if it has none."""
         units = range(1, self.task.curves.max_t + 1)
         losses = np.array([[curve.metric(r) for r in units] for curve in self.curves])
-        best = np.where(np.isfinite(losses), losses, np.inf).min(axis=1)
-        return float(np.quantile(best, SHARE))
+        best: Array = np.sort(np.where(np.isfinite(losses), losses, np.inf).min(axis=1))
+        return best
+
+    def target(self, share: float) -> float:
+        """Return the metric that this share of the configurations reaches at some unit."""
+        return float(np.quantile(self.best, share))
+
+    def rank(self, metric: float) -> float:
+        """Return the share of the configurations that reach this metric, or a better one."""
+        return float(np.searchsorted(self.best, metric, side="right")) / len(self.best)
 
     def source(self) -> Callable[[Config], RecordedCurve]:
         """Return the source of curves: that of the nearest recorded configuration."""

@@ -68,6 +68,7 @@ RUN = {
     "--fail-fast": FLAG,
     "--max-failures": FROM_ZERO,
     "--max-failed-trials": FROM_ZERO,
+    "--trial-time-limit": DURATIONS,
     "--step-timeout": DURATIONS,
     "--memory-limit": (["8GB", "512 MiB"], ["much", "0", "-1", ""]),
     "--reuse-actors": FLAG,

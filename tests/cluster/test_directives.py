@@ -11,6 +11,7 @@ from daskhpo.cluster.directives import (
     parse_options,
     requested_devices,
 )
+from daskhpo.cluster.job_shape import JobShape
 from daskhpo.core.errors import InvalidArgument
 
 
@@ -83,7 +84,7 @@ def test_a_word_is_no_directive() -> None:
 )
 def test_workers_get_what_is_counted(line: str, n_gpus: int, message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
-        check_worker_directives([line], n_gpus)
+        check_worker_directives([line], JobShape(n_gpus, 1, 1, 1, n_gpus or 1))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,14 @@ def test_workers_get_what_is_counted(line: str, n_gpus: int, message: str) -> No
     ],
 )
 def test_what_agrees_is_taken(line: str, n_gpus: int) -> None:
-    check_worker_directives([line], n_gpus)
+    check_worker_directives([line], JobShape(n_gpus, 1, 1, 1, n_gpus or 1))
+
+
+def test_gpus_of_a_node_are_counted_if_a_trial_has_several_nodes() -> None:
+    shape = JobShape(8, 1, 8, 2, 1)
+    check_worker_directives(["--gres=gpu:4"], shape)
+    with pytest.raises(InvalidArgument, match=r"gpus_per_trial=8 on 2 nodes are 4: give.*=16"):
+        check_worker_directives(["--gres=gpu:8"], shape)
 
 
 def test_devices_of_all_options_are_found() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,21 +124,6 @@ def test_a_job_whose_submission_seemed_to_fail_is_found(slurm: Any, cluster_of: 
         assert [job.id for job in cluster.autoscaler._jobs.values()] == ["4711"]
         assert len(there.jobs) == 1
     there.wait_for(lambda: there.alive == [])
-
-
-@pytest.fixture
-def warnings() -> Iterator[list[str]]:
-    """What daskhpo warns of. Dask silences the handlers of its loggers, pytest's among them."""
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            heard.append(record.getMessage())
-
-    heard: list[str] = []
-    listener = Listener(logging.WARNING)
-    logging.getLogger("daskhpo").addHandler(listener)
-    yield heard
-    logging.getLogger("daskhpo").removeHandler(listener)
 
 
 def test_a_job_that_nobody_can_see_is_said(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from daskhpo.cluster.directives import check_directives
+from daskhpo.cluster.job_shape import JobShape
 from daskhpo.cluster.security import check_private
 from daskhpo.cluster.slurm import _directives, slurm_cluster
 
@@ -23,6 +24,16 @@ from daskhpo.cluster.slurm import _directives, slurm_cluster
         ({"processes": 4}, ValueError, "processes=4 is for jobs without GPUs"),
         ({"gpus_per_job": 0, "processes": 0}, ValueError, "processes=0"),
         ({"gpus_per_job": 4, "cores": 2}, ValueError, "cores=2 must be at least 4"),
+        ({"gpus_per_trial": 2, "trials_per_gpu": 2}, ValueError, "have several GPUs, or share"),
+        ({"gpus_per_trial": 2, "gpus_per_job": 3}, ValueError, "=3 must be a multiple of .*=2"),
+        ({"gpus_per_trial": 2, "gpus_per_job": 0}, ValueError, "=0 must be a multiple of"),
+        ({"nodes_per_trial": 2, "gpus_per_job": 4}, ValueError, "give gpus_per_trial=4"),
+        ({"nodes_per_trial": 2, "gpus_per_trial": 3}, ValueError, "must be a multiple of nodes_"),
+        (
+            {"nodes_per_trial": 2, "gpus_per_job": 0, "processes": 2},
+            ValueError,
+            "this one would have 2: .*no processes=",
+        ),
         ({"walltime": "soon"}, ValueError, "walltime='soon' is not understood"),
         ({"walltime": "30"}, ValueError, "may mean minutes or seconds"),
         ({"max_gpu_hours": 0}, ValueError, "max_gpu_hours=0 must be above 0"),
@@ -63,13 +74,17 @@ def test_what_cannot_be_is_refused(
 )
 def test_a_directive_that_asks_for_gpus_replaces_ours(line: str, tmp_path: Path) -> None:
     given = check_directives(["-C gpu", f"#SBATCH {line}"])
-    lines = _directives(given, 1, tmp_path, "w")
+    lines = _directives(given, JobShape(1, 1, 1, 1, 1), tmp_path, "w")
     assert lines[1:] == ["--no-requeue", "-C gpu", line]
-    assert "--gres=gpu:2" in _directives(["-C gpu"], 2, tmp_path, "w")
+    several = _directives([], JobShape(8, 1, 8, 2, 1), tmp_path, "w")
+    assert several[1:] == ["--nodes=2", "--ntasks-per-node=1", "--gres=gpu:4", "--no-requeue"]
+    assert "--gres=gpu:2" in _directives(["-C gpu"], JobShape(2, 1, 1, 1, 2), tmp_path, "w")
 
 
 def test_requeue_is_the_users_choice_and_a_path_may_have_blanks(tmp_path: Path) -> None:
-    log, requeue = _directives(["--requeue"], 0, tmp_path / "my 100% logs", "w")
+    log, requeue = _directives(
+        ["--requeue"], JobShape(0, 1, 1, 1, 1), tmp_path / "my 100% logs", "w"
+    )
     assert log == f'--output="{tmp_path}/my 100%% logs/w-%j.log"'
     assert requeue == "--requeue"
 
@@ -87,6 +102,7 @@ def test_importing_the_package_of_clusters_loads_none_of_them() -> None:
 def test_control_c_is_left_as_it_was() -> None:
     code = """
 import signal
+from daskhpo.cluster.job_shape import JobShape
 from daskhpo.cluster.slurm import cluster_class
 mine = lambda *_: None
 signal.signal(signal.SIGINT, mine)
@@ -99,6 +115,7 @@ print(signal.getsignal(signal.SIGINT) is mine)
 def test_in_a_thread_it_says_what_to_do() -> None:
     code = """
 import threading
+from daskhpo.cluster.job_shape import JobShape
 from daskhpo.cluster.slurm import cluster_class
 def call():
     try:

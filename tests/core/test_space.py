@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 
 import numpy as np
@@ -353,3 +354,12 @@ def test_a_constant_is_compared_by_value():
     for change in ({"n": 4}, {"n": "3"}, {"b": 1}, {"t": (1,)}):
         with pytest.raises(ValueError, match="the space fixes it"):
             space.complete({"x": 1} | change)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(999999999.9999999, 1e9), (1.0, math.nextafter(1.0, 2.0)), (5e-324, 1e-323)]
+)
+def test_bounds_whose_logarithms_are_one_float_or_nearly_have_a_unit_interval(low, high):
+    domain = Real(low, high, log=True)
+    assert (domain.to_unit(low), domain.to_unit(high)) == (0.0, 1.0)
+    assert domain.contains(domain.from_unit(0.5))

@@ -18,7 +18,7 @@ from distributed import LocalCluster
 
 from daskhpo.core.objective import Objective
 from daskhpo.dashboard import server
-from daskhpo.dashboard.documents import PAGES, SINGLE
+from daskhpo.dashboard.kinds import PAGES, SINGLE
 from daskhpo.dashboard.server import EXTENSION, LINK_FILE, ClusterPages, page_of, show_study
 from tests.browser import Browser, Page
 from tests.plots.made import asha_result, population, write_study
@@ -29,7 +29,8 @@ OBJECTIVE = Objective("error")
 # Models of the only document on a page, by type or by name.
 HELP = """
 window.models = (type) => [...Bokeh.documents[0]._all_models.values()].filter((m) => m.type == type)
-window.source = (column) => models("ColumnDataSource").find((s) => column in s.data)
+window.source = (...columns) =>
+  models("ColumnDataSource").find((s) => columns.every((column) => column in s.data))
 window.named = (name) => Bokeh.documents[0].get_model_by_name(name)
 window.place = (model) => {
   const {x, y, width, height} = Bokeh.index.find_one(model).el.getBoundingClientRect()
@@ -96,7 +97,7 @@ def test_a_page_shows_its_plots_without_an_error(kind: Any, shown: Shown, browse
     with browser.page() as page:
         shown.open(page, kind.path, study=study)
         panels = (
-            page.wait_for("models('Column').filter((c) => c.name).map((c) => c.name)")
+            page.wait_for("models('Column').filter((c) => c.name && c.visible).map((c) => c.name)")
             if (kind.title != "Advice")
             else []
         )
@@ -110,9 +111,9 @@ def test_a_page_shows_its_plots_without_an_error(kind: Any, shown: Shown, browse
 def test_a_page_follows_the_study(shown: Shown, browser: Browser) -> None:
     with browser.page() as page:
         shown.open(page, "daskhpo", study="net")
-        before = page.run("source('slot_hours').data.value.length")
+        before = page.run("source('slot_hours', 'id').data.value.length")
         shown.go_on(60)
-        page.wait_for(f"source('n_trials').data.n_trials.length > {before}")
+        page.wait_for(f"source('slot_hours', 'id').data.value.length > {before}")
         assert page.problems == []
 
 
@@ -121,7 +122,10 @@ def test_clicks_change_what_they_should(shown: Shown, browser: Browser) -> None:
         shown.open(page, "daskhpo", study="net")
         page.run("models('RadioButtonGroup')[0].active = 2")
         page.wait_for("models('LinearAxis').some((a) => a.axis_label == 'Trials started')")
-        page.run("source('hours').selected.indices = [source('hours').data.id.indexOf(drawn())]")
+        page.run(
+            "(() => { const s = source('hours', 'id');"
+            " s.selected.indices = [s.data.id.indexOf(drawn())] })()"
+        )
         page.wait_for("source('xs').selected.indices.length == 1")
         assert page.run("place(models('Select')[0])[2]") > 100
         page.run("models('Select')[0].value = 'population'")

@@ -22,7 +22,7 @@ from daskhpo.core.errors import InvalidArgument, RankFailed, ShapeMismatch
 from daskhpo.core.events import Held
 from daskhpo.core.types import CheckpointRef, ReuseProbability
 from daskhpo.distributed import RankTrial, current_trial, launch
-from daskhpo.distributed.launcher import SHARDS, parts_of, rank_device
+from daskhpo.distributed.launcher import SHARDS, parts_of
 from daskhpo.executors.dask.protocol import Happened
 from tests.distributed import ddp
 from tests.distributed.kills import is_alive, ranks_of
@@ -167,19 +167,6 @@ def test_a_sharded_state_is_refused_by_ranks_that_share_one() -> None:
     with pytest.raises(ShapeMismatch, match=r"has 2 parts.*sharded=True"):
         launch(keeps_parts, Alone(PARTS), 2)  # type: ignore[arg-type]
     assert not ranks_of(psutil.Process())
-
-
-@pytest.mark.parametrize(
-    ("devices", "expected"),
-    [
-        (("cpu",), ["cpu", "cpu"]),
-        (("cuda:0", "cuda:1"), ["cuda:0", "cuda:1"]),
-        (("cuda:4", "cuda:6"), ["cuda:0", "cuda:1"]),  # a rank sees only these
-        (("xpu:2", "xpu:3"), ["xpu:2", "xpu:3"]),
-    ],
-)
-def test_each_rank_has_a_device(devices: tuple[str, ...], expected: list[str]) -> None:
-    assert [rank_device(devices, rank) for rank in range(2)] == expected
 
 
 def test_more_ranks_than_gpus_are_refused() -> None:

@@ -7,13 +7,14 @@ import sys
 
 import pytest
 
-from daskhpo.distributed.processes import rank_environment, reserved_port
+from daskhpo.cluster.gpus import VISIBLE, Gpus
+from daskhpo.distributed.processes import RankGpus, rank_environment, rank_gpus, reserved_port
 
 CPU = ("cpu",)
 
 
 def environment(environ: dict[str, str], **given: object) -> dict[str, str]:
-    usual: dict[str, object] = {"rank": 1, "n": 2, "port": 4000, "devices": CPU, "n_cpus": 9}
+    usual: dict[str, object] = {"rank": 1, "n": 2, "port": 4000, "gpus": RankGpus(), "n_cpus": 9}
     return rank_environment(environ, **(usual | given))  # type: ignore[arg-type]
 
 
@@ -46,21 +47,48 @@ def test_ranks_share_the_threads_of_their_trial(
     assert {k: v for k, v in given.items() if k.endswith("_NUM_THREADS")} == expected
 
 
+CUDA, ROCR, HIP = "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"
+LEVEL_ZERO = "ZE_AFFINITY_MASK"
+
+
 @pytest.mark.parametrize(
-    ("visible", "devices", "expected"),
+    ("environ", "devices", "expected"),
     [
-        (None, CPU, None),
-        ("2,3", CPU, "2,3"),
-        (None, ("cuda:2", "cuda:3"), "2,3"),
-        ("4,5,6,7", ("cuda:2", "cuda:3"), "6,7"),
-        ("GPU-a, GPU-b", ("cuda:0", "cuda:1"), "GPU-a,GPU-b"),
+        ({CUDA: "2,3"}, CPU, {CUDA: "2,3"}),
+        ({CUDA: "4,5,6,7"}, ("cuda:2", "cuda:3"), {CUDA: "6,7"}),
+        ({CUDA: "GPU-a, GPU-b"}, ("cuda:0", "cuda:1"), {CUDA: "GPU-a,GPU-b"}),
+        ({CUDA: "2,3,0,1"}, ("cuda:0", "cuda:1"), {CUDA: "2,3"}),  # dask-cuda's second worker
+        ({ROCR: "4,5,6,7"}, ("cuda:1", "cuda:2"), {ROCR: "5,6"}),
+        ({HIP: "4,5,6"}, ("cuda:1", "cuda:2"), {HIP: "5,6"}),
+        ({ROCR: "4,5,6", HIP: "1,2"}, ("cuda:0", "cuda:1"), {ROCR: "5,6", HIP: "0,1"}),
+        ({LEVEL_ZERO: "0.0,0.1,1.0"}, ("xpu:1", "xpu:2"), {LEVEL_ZERO: "0.1,1.0"}),
     ],
 )
-def test_ranks_see_the_devices_of_their_trial_and_no_other_ones(
-    visible: str | None, devices: tuple[str, ...], expected: str | None
+def test_ranks_see_the_gpus_of_their_trial_in_order_and_no_other_ones(
+    environ: dict[str, str], devices: tuple[str, ...], expected: dict[str, str]
 ) -> None:
-    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    assert environment(environ, devices=devices).get("CUDA_VISIBLE_DEVICES") == expected
+    gpus = rank_gpus(environ, devices)
+    given = environment(environ, gpus=gpus)
+    assert {name: given[name] for name in VISIBLE if name in given} == expected
+    if devices != CPU:
+        kind = devices[0].partition(":")[0]
+        assert [gpus.device(rank) for rank in range(2)] == [f"{kind}:0", f"{kind}:1"]
+
+
+def test_each_rank_sees_its_own_part_of_a_divided_gpu() -> None:
+    gpus = rank_gpus({CUDA: "MIG-a,MIG-b,MIG-c"}, ("cuda:0", "cuda:1", "cuda:2"))
+    assert [gpus.environment(rank) for rank in range(3)] == [
+        {CUDA: "MIG-a"},
+        {CUDA: "MIG-b"},
+        {CUDA: "MIG-c"},
+    ]
+    assert [gpus.device(rank) for rank in range(3)] == ["cuda:0"] * 3
+
+
+def test_gpus_that_nothing_tells_of_are_numbered() -> None:
+    assert RankGpus(Gpus(), ("2", "3")).environment(1) == {CUDA: "2,3"}
+    assert RankGpus().environment(1) == {}
+    assert [RankGpus().device(rank) for rank in range(2)] == ["cpu", "cpu"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how ports are given is Linux's")

@@ -38,6 +38,9 @@ TESTS = {  # the beginning of a row: tests by name, in tests/ or daskhpo/testing
         "test_a_paused_trial_that_trains_again_for_want_of_a_state_is_warned_of_once"
     ),
     "its code does not reach another": "test_a_study_ends_without_code_that_does_not_return",
+    "it has spent `trial_time_limit`": (
+        "test_a_step_that_hangs_beyond_the_time_limit_ends_its_trial_and_process"
+    ),
     "its code runs longer than": (
         "test_a_step_that_hangs_fails_with_its_stack_and_its_process_is_replaced"
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,10 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from daskhpo.core.objective import Objective
 from experiments.default_rule import study
-from experiments.default_rule.methods import METHODS, draw
+from experiments.default_rule.methods import METHODS, OPTUNA, draw
+from experiments.default_rule.milestones import Milestones
 from experiments.default_rule.races import Race, run
 from experiments.default_rule.report import against
 from experiments.default_rule.study import main, races, run_all
@@ -57,14 +60,32 @@ def test_a_configuration_has_its_own_curve(folder):
 def test_the_target_is_what_the_best_hundredth_reach(folder):
     table = tables(folder)["LCBench 1", ""]
     best = np.sort(losses(table, UNITS))
-    assert best[0] <= table.target <= best[1]
+    assert best[0] <= table.target(0.01) <= best[1]
+    assert table.target(0.0) == best[0]
+
+
+def test_the_rank_of_a_metric_is_the_share_that_is_as_good_at_some_unit(folder):
+    table = tables(folder)["LCBench 1", ""]
+    best = sorted(min(curve.metric(r) for r in range(1, UNITS + 1)) for curve in table.curves)
+    assert table.rank(best[0]) == 1 / N
+    assert table.rank(best[7]) == 8 / N
+    assert table.rank(best[0] - 1) == 0
+    assert table.rank(math.inf) == 1
+
+
+def test_milestones_are_by_time_whatever_the_order_of_the_reports():
+    found = Milestones(Objective("loss"), [0.5, 0.1], [1.0, 4.0])
+    for loss, seconds in [(0.3, 3.0), (0.4, 2.0), (0.7, 0.5), (math.nan, 0.1), (0.2, 9.0)]:
+        found.add(loss, seconds)
+    assert found.reached == [2.0, math.inf]
+    assert found.best == [0.7, 0.3]
 
 
 def test_shuffled_features_have_the_same_curves(folder):
     plain, shuffled = (tables(folder)["LCBench 1", variant] for variant in ("", SHUFFLED))
     assert sorted(losses(plain, 3)) == sorted(losses(shuffled, 3))
     assert (losses(plain, 3) != losses(shuffled, 3)).mean() > 0.9
-    assert shuffled.target == plain.target
+    assert shuffled.target(0.01) == plain.target(0.01)
 
 
 def test_reversed_ranks_are_those_of_the_first_three_units(folder):
@@ -87,10 +108,22 @@ def test_draws_are_recorded_configurations_and_candidates_are_different_ones():
 
 @pytest.mark.parametrize("method", [name for name in METHODS if "GP" not in name])
 def test_each_method_reaches_the_target_and_does_so_again_alike(folder, method):
-    race = Race("LCBench 1", "", method, 4, 1, 400.0)
+    race = Race("LCBench 1", "", method, 4, 1, 400.0, 0.01)
     first, again = run(race, folder), run(race, folder)
-    assert 0 < first.reached < math.inf
-    assert (first.reached, first.trials) == (again.reached, again.trials)
+    assert replace(first, cpu=0) == replace(again, cpu=0)
+    assert 1 >= first.rank_1 >= first.rank_4 >= first.rank_16 >= first.rank_64 > 0
+    if method != "PASHA":  # here no order ever changes, so that it trains for three units at most
+        assert 0 < first.reached < math.inf
+        assert first.rank_64 == 1 / N
+
+
+def test_optuna_plays_on_the_same_curves_and_does_so_again_alike(folder):
+    pytest.importorskip("optuna")
+    race = Race("LCBench 1", "", OPTUNA, 4, 1, 8.0, 0.01)
+    first, again = run(race, folder), run(race, folder)
+    assert replace(first, cpu=0) == replace(again, cpu=0)
+    assert first.trials > 4 * 8  # some were pruned
+    assert 1 > first.rank_1 >= first.rank_4 >= first.rank_16 > 0
 
 
 def test_a_factor_compares_the_same_seeds_up_to_the_same_horizon():
@@ -110,14 +143,17 @@ def test_a_factor_compares_the_same_seeds_up_to_the_same_horizon():
 def test_one_command_runs_all_races_once_and_fills_the_readme(
     folder, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(study, "SLOW_SEEDS", 0)
+    pytest.importorskip("optuna")
+    monkeypatch.setattr(study, "SLOW", {OPTUNA: (1, 4.0)})
     arguments = [str(folder), "--seeds", "1", "--storage", str(tmp_path)]
     arguments += ["--readme", str(tmp_path / "README.md")]
     assert main(arguments) == 0
     text = (tmp_path / "README.md").read_text()
     assert "| GuardedASHA |" in text
     assert "features shuffled: LCBench" in text
-    assert (tmp_path / "figures/full-sooner.png").stat().st_size > 10_000
+    assert f"| {OPTUNA} |" in text
+    for name in ("sooner", "ranks"):
+        assert (tmp_path / f"figures/full-{name}.png").stat().st_size > 10_000
     todo = list(races(folder, 1))
     with (tmp_path / "races.csv").open(newline="") as file:
         assert len(list(csv.reader(file))) == 1 + len(todo)

@@ -31,7 +31,7 @@ def filled(losses: list[float], mode: str = "min") -> StudyTables:
         if math.isfinite(loss):
             tables.add_unit(number, 1, loss, number + 0.5)
             tables.best[number] = tables.last[number] = loss
-            tables.at[number], tables.at_slots[number] = number + 0.5, number + 0.5
+            tables.at[number] = number + 0.5
     return tables
 
 
@@ -204,6 +204,18 @@ def test_each_domain_has_its_axis() -> None:
                 assert places[0] == pytest.approx(domain.to_unit(first))
     finally:
         tables.facts.space = {}
+
+
+@pytest.mark.parametrize(
+    "values", [[0.0, 5e-324], [5e-324, 1.0], [1e20, 1e20], [1e-250, 2e-250], [3.0, 3.0 + 1e-15]]
+)
+def test_values_that_hardly_differ_have_an_axis(values: list[float]) -> None:
+    tables = filled(values)
+    low, high = data.value_ends(tables)
+    assert low < high
+    places, texts = data.scale_ticks((low, high), data.value_is_log(tables))
+    assert len(places) == len(texts) >= 2
+    assert np.isfinite(data.unit(np.array(values), (low, high), False)).all()
 
 
 # -- where time went -----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from daskhpo.core.objective import Objective
 from daskhpo.plots.compare import comparison_html, groups, over_time, seconds_to, share_reached
 from daskhpo.plots.report import report_html
 from daskhpo.plots.tables import StudyTables
-from daskhpo.plots.views import header
+from daskhpo.plots.verdict import header
 from tests.plots.made import asha_result, population, population_result, write_study
 
 slow = pytest.mark.slow

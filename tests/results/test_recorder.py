@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from daskhpo import Result
 from daskhpo.core.events import (
@@ -22,7 +24,7 @@ from daskhpo.core.events import (
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointPolicy, Limits, Pause
-from daskhpo.plots.data import counts
+from daskhpo.plots.data import best, counts
 from daskhpo.plots.tables import StudyTables
 from daskhpo.results.progress import StudyProgress
 from daskhpo.results.recorder import Recorder
@@ -138,3 +140,51 @@ def test_pauses_are_judged() -> None:
     records.append(Reported(0, 1, (step,), 2.0, decision=Pause()))
     tables = tables_of(records, keep_ended=True)
     assert (*tables.judged_resource, *tables.judged_loss) == (3, 0.25)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=20))
+def test_the_best_so_far_is_that_of_all_units_until_then(units: list[tuple[int, int]]) -> None:
+    """Units of a report may be older than those of reports before it."""
+    tables = StudyTables(OBJECTIVE)
+    for seconds, loss in units:
+        tables.add_best(float(seconds), float(loss))
+    assert [*tables.best_seconds] == sorted(tables.best_seconds)
+    for now in range(10):
+        place = int(np.searchsorted(np.array(tables.best_seconds), now, side="right")) - 1
+        until_then = [loss for seconds, loss in units if seconds <= now]
+        assert (place < 0) == (not until_then)
+        if until_then:
+            assert tables.best_loss[place] == min(until_then)
+
+
+def test_a_late_report_of_an_early_unit_does_not_turn_the_line_back() -> None:
+    records = [began(), SlotsChanged(2, 0.0)]
+    for trial in (0, 1):
+        records += [Suggested(trial, {"x": trial}, 0, 0.0), Launched(trial, 1, 0, 9, 0.0)]
+    records.append(report(0, 1, 1, 0.5, 10.0))
+    steps = (Step(1, {"error": 0.8}, 4.0), Step(2, {"error": 0.4}, 8.0))
+    records.append(Reported(1, 1, steps, 12.0))
+    columns = best(tables_of(records, keep_ended=True))
+    assert (3600 * columns["hours"]).round(6).tolist() == [4.0, 8.0, 12.0]
+    assert columns["value"].tolist() == [0.8, 0.4, 0.4]
+    assert (3600 * columns["slot_hours"]).round(6).tolist() == [8.0, 16.0, 24.0]
+    assert columns["n_trials"].tolist() == [2, 2, 2]
+
+
+def test_a_job_lasts_from_its_first_slot_to_its_last() -> None:
+    changes = [(1, 1.0, "7"), (2, 2.0, "8"), (3, 3.0, "7"), (2, 5.0, "7"), (1, 6.0, "7")]
+    records = [began(), *(SlotsChanged(*change) for change in changes)]
+    spans = tables_of(records, keep_ended=True).jobs
+    assert [(span.job, span.began, span.most_slots) for span in spans] == [
+        ("7", 1.0, 2),
+        ("8", 2.0, 1),
+    ]
+    assert spans[0].ended == 6.0
+    assert np.isnan(spans[1].ended)
+
+
+def test_jobs_end_with_their_session() -> None:
+    records = [began(), SlotsChanged(1, 0.0, "7"), began(5.0), SlotsChanged(1, 6.0, "7")]
+    spans = tables_of(records, keep_ended=True).jobs
+    assert [(span.began, span.ended) for span in spans[:1]] == [(0.0, 5.0)]
+    assert spans[1].began == 6.0

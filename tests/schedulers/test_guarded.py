@@ -19,7 +19,6 @@ from daskhpo.core.types import (
     Wait,
 )
 from daskhpo.schedulers import GuardedASHA, MedianStopping
-from daskhpo.schedulers.guarded import _Orders
 from daskhpo.testing.driver import Driver, a_trial, noisy_curve
 from daskhpo.testing.scheduler import SchedulerContract
 
@@ -74,9 +73,10 @@ class Desk:
         self.scheduler.on_launch(trial)
 
     def report(self, number, loss, seconds=1.0, best=None):
+        """``loss``: of each unit, or of all of them."""
         trial = self.trials[number]
-        losses = (loss,) * (trial.until - trial.resource)
-        best = min(loss, trial.best_loss) if best is None else best
+        losses = loss if isinstance(loss, tuple) else (loss,) * (trial.until - trial.resource)
+        best = min(*losses, trial.best_loss) if best is None else best
         trial = trial._replace(resource=trial.until, best_loss=best)
         decision = self.scheduler.on_report(trial, Report(trial.until, losses, best, seconds))
         match decision:
@@ -209,9 +209,10 @@ def shares(trusted, curve, num_trials=300, seconds=1.0):
             running, number = number, number + 1
         while True:
             trial = desk.trials[running]
-            units = trial.until - trial.resource
-            used[trial.bracket > 0] += units
-            decision = desk.report(running, curve(running, trial.until), units * seconds)
+            units = range(trial.resource + 1, trial.until + 1)
+            used[trial.bracket > 0] += len(units)
+            losses = tuple(curve(running, unit) for unit in units)
+            decision = desk.report(running, losses, len(units) * seconds)
             if not isinstance(decision, Continue):
                 break
     return used[1] / sum(used), desk.scheduler
@@ -228,13 +229,72 @@ def test_the_reserve_gets_a_twentieth_if_orders_are_borne_out():
     assert 0.01 < share < 0.10
 
 
-def test_the_reserve_gets_a_fifth_if_orders_are_reversed():
-    def reversed_at(trial, resource):
-        return float(trial * 7919 % 101) * (-1.0 if resource in (3, 27) else 1.0)
-
-    share, scheduler = shares(True, reversed_at, 900)
+def test_the_reserve_gets_a_fifth_if_orders_have_nothing_to_do_with_each_other():
+    share, scheduler = shares(True, lambda n, r: float((n + 1) * r**3 * 7919 % 1009), 900)
     assert not scheduler._orders.borne_out
+    assert scheduler._orders.first == 1
     assert 0.15 < share < 0.25
+
+
+def upside_down(below):
+    """Losses whose order below a resource is the opposite of that from there on."""
+    return lambda n, r: float(n * 7919 % 101) * (-1.0 if r < below else 1.0) + 200.0 / r
+
+
+def test_the_reserve_gets_two_thirds_if_an_order_is_refuted():
+    share, scheduler = shares(True, upside_down(9), 900)
+    assert scheduler._orders.first == 9
+    assert 0.5 < share < 0.75
+
+
+def refute(desk, n=30):
+    """Show it trials whose order at 1 and 3 is the opposite of that at 9."""
+    for number in range(n):
+        losses = (-number, 0.0, -number, *[0.0] * 5, number)
+        desk.scheduler._orders.add(1000 + number, Report(9, losses, -number), is_main=False)
+    return desk
+
+
+def test_above_a_refuted_order_new_trials_of_both_arms_begin():
+    desk = refute(Desk(27))
+    begun = {0: set(), 1: set(), 2: set(), 3: set()}
+    for number in range(60):
+        action = desk.ask()
+        start = action.start if isinstance(action, Choose) else action
+        begun[start.bracket].add(start.until)
+        desk.launch(number, start.until, start.bracket)
+        desk.report(number, 1.0)
+        desk.trials.clear()  # nothing to promote
+    assert begun == {0: {9}, 1: set(), 2: {9}, 3: {27}}
+
+
+def test_nothing_is_promoted_by_a_refuted_order():
+    desk = Desk()
+    desk.tried(1.0, 2.0)
+    desk.launch(2)
+    desk.fail(2)
+    assert desk.ask() == Resume(0, until=3)
+    assert not isinstance(refute(desk).ask(), Resume)
+
+
+def test_a_trial_that_began_above_is_ranked_with_those_that_rose():
+    desk = refute(Desk())
+    desk.launch(0)
+    desk.report(0, 5.0)
+    desk.launch(0, until=9, resource=3)
+    desk.report(0, 4.0)
+    for number, loss in enumerate([3.0, 2.0], start=1):
+        desk.launch(number, 9)
+        desk.report(number, loss)
+    assert desk.scheduler._promotion(0, lambda trial: True) == Resume(2, until=27)
+
+
+def test_a_rescued_trial_tells_nothing_about_orders():
+    desk = Desk()
+    desk.tried(1.0, 2.0, 3.0, 4.0)
+    desk.launch(3, until=3, resource=1)
+    desk.launch(0, until=3, resource=1)
+    assert desk.scheduler._orders._unfair == {3}  # the other one is the best of its rung
 
 
 def test_the_first_trial_of_the_reserve_waits_until_its_rung_fits_the_credit():
@@ -263,17 +323,6 @@ def test_time_is_charged_at_launch_and_corrected_by_the_report():
     desk.report(1, 2.0, seconds=4.0)
     assert time._used == [14.0, 0.0]
     assert time._credit == pytest.approx(0.67 * 14.0)
-
-
-def test_orders_are_of_the_last_losses_not_of_the_best():
-    orders = _Orders((1, 3, 9))
-    for trial in range(30):
-        orders.add(trial, 1, float(trial))
-    for trial in range(30):
-        orders.add(trial, 3, float(-trial))
-    for trial in range(30):
-        orders.add(trial, 9, float(trial))
-    assert not orders.borne_out
 
 
 # -- the end -------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from daskhpo.results.result import Result
 from daskhpo.schedulers import (
     ASHA,
     FIFO,
+    PASHA,
     PBT,
     AsyncHyperband,
     Hyperband,
@@ -39,6 +40,7 @@ SCHEDULERS = [
     AsyncHyperband(max_t=27, variant="promotion"),
     SuccessiveHalving(max_t=9),
     Hyperband(max_t=9),
+    PASHA(max_t=27),
     MedianStopping(FIFO(9)),
     MedianStopping(ASHA(max_t=27, variant="promotion"), grace_period=2, interval=2),
 ]

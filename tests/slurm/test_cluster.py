@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +53,6 @@ def make_study(tmp_path: Path) -> Any:
         )
 
     return make
-
-
-@pytest.fixture
-def warnings() -> Iterator[list[str]]:
-    """What daskhpo warns of. Dask silences the handlers of its loggers, pytest's among them."""
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            heard.append(record.getMessage())
-
-    heard: list[str] = []
-    listener = Listener(logging.WARNING)
-    logging.getLogger("daskhpo").addHandler(listener)
-    yield heard
-    logging.getLogger("daskhpo").removeHandler(listener)
 
 
 def whereabouts(config: Any, trial: Any, go_on: Path | None = None) -> None:

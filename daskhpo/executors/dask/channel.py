@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from daskhpo.core.events import Erred, Trained
+from daskhpo.executors.dask.local_socket import enter
 from daskhpo.executors.dask.protocol import (
     CALLS,
     CLIENT_MESSAGES,
@@ -172,7 +173,7 @@ class StudyChannel:
 
 
 class SocketTransport:
-    """Plain TCP: a socket that both ends have taken from their event loops."""
+    """A plain socket, which no event loop serves at either end."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end, self._bytes_of, self._read = end, CALLS.writer(), COMMANDS.reader()
@@ -202,15 +203,11 @@ class DaskTransport:
     def __init__(self, worker: Any, name: str, slot: int) -> None:
         self._worker, self._name = worker, name
         self._loop = asyncio.new_event_loop()
-        self._comm, self._is_plain = self._loop.run_until_complete(self._connect(slot))
+        self._comm, self._plain = self._loop.run_until_complete(self._connect(slot))
 
     def taken(self) -> Transport:
-        """Return the socket as a transport if the study has taken its end, else this."""
-        if not self._is_plain:
-            return self
-        end = socket_of(self._comm)
-        assert end is not None, f"the scheduler has plain TCP, but this worker has {self._comm}"
-        return SocketTransport(end)
+        """Return the plain socket as a transport if the study serves its other end, else this."""
+        return self if self._plain is None else SocketTransport(self._plain)
 
     def exchange(self, call: Call) -> LeaseCommand:
         return self._loop.run_until_complete(self._exchange(call))
@@ -223,10 +220,20 @@ class DaskTransport:
         self._loop.run_until_complete(self._abort())
         self._loop.close()
 
-    async def _connect(self, slot: int) -> tuple[Any, bool]:
+    async def _connect(self, slot: int) -> tuple[Any, socket.socket | None]:
         comm = await _connect(self._worker, self._worker.scheduler.address)
         await comm.write({"op": self._name, "slot": slot, "reply": False})
-        return comm, bool(await comm.read())
+        match await comm.read():
+            case False:
+                return comm, None
+            case True:
+                end = socket_of(comm)
+                assert end is not None, f"the scheduler has plain TCP, but this worker has {comm}"
+                return comm, end
+            case path:
+                end = enter(path)
+                await comm.write(end is not None)
+                return comm, end
 
     async def _exchange(self, call: Call) -> LeaseCommand:
         await self._comm.write(CALLS.encode(call))

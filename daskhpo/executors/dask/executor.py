@@ -83,6 +83,7 @@ class LeaseOrders(Protocol):
 @dataclass(slots=True)
 class _Slot:
     address: str  # of its worker
+    job_id: str = ""  # ... and the id of its Slurm job
     reply: Reply | None = None  # where the lease waits for a command; None: it does not wait
     job: Train | None = None  # the command that launched its trial
     leaving: bool = False
@@ -90,6 +91,7 @@ class _Slot:
     unit_began: float = 0.0  # ... or when its trial was launched
     lacks: str | None = None  # why its job's state is missing; it may yet reach the store
     deadline: float | None = None  # its trial was interrupted, and should have handed over by then
+    is_alone: bool = False  # ... alone: the study goes on
     is_overdue: bool = False  # ... but has not; its worker now writes what it holds
     overrun: Erred | None = None  # its trial has broken a limit, and is given up for that
 
@@ -178,11 +180,14 @@ class DaskExecutor:
                     if (number := self._slot_running(trial, attempt)) is not None:
                         self._vacate(self._slots[number])
                         freed.append((number, command))
-                case Interrupt(trial, attempt):
+                case Interrupt(trial, attempt, alone):
                     if (number := self._slot_running(trial, attempt)) is not None:
                         self._leases.tell(number, command)
                         seconds = max(INTERRUPT_SECONDS, LONGEST_UNITS * self._longest_unit)
-                        self._slots[number].deadline = self.now() + seconds
+                        slot = self._slots[number]
+                        slot.is_alone |= alone
+                        if slot.deadline is None:  # else it is interrupted for the second time
+                            slot.deadline = self.now() + seconds
                     self._withdraw(trial)
                 case Delete(ref, reason):
                     self._delete_checkpoint(ref, reason)
@@ -258,7 +263,7 @@ class DaskExecutor:
                 return []
             case Hello(worker, job):
                 self._has_had_slots = True
-                self._slots[number] = _Slot(worker, received.reply, leaving=call.leaving)
+                self._slots[number] = _Slot(worker, job, received.reply, leaving=call.leaving)
                 self._locations.open(number)
                 if call.leaving:  # the worker leaves before it could train
                     self._end_lease(number)
@@ -335,7 +340,7 @@ class DaskExecutor:
         if number in self._idle:
             self._idle.remove(number)
             self._end_lease(number)
-        return [self._slots_changed()]
+        return [self._slots_changed(slot.job_id)]
 
     def _end_lease(self, number: int) -> None:
         """End a lease after it has written its states, those that are needed now first."""
@@ -349,7 +354,7 @@ class DaskExecutor:
         if slot.job is not None:
             del self._slot_of[slot.job.trial]
             slot.job, slot.lacks, slot.deadline, slot.is_overdue = None, None, None, False
-            slot.overrun = None
+            slot.overrun, slot.is_alone = None, False
 
     def _trained(self, slot: _Slot, trained: Trained, at: float) -> Trained:
         """Return the event as it arrives; the units of a slot stay in order."""
@@ -379,7 +384,11 @@ class DaskExecutor:
                 self._leases.tell(number, EndProcess(headline(erred.error)))
                 events += [erred, *self._on_lease_lost(number, "its trial broke a limit")]
                 continue
-            reason = "its code did not reach another report after the study was stopped"
+            if slot.is_alone:
+                reason = "its time is used up, and its code did not reach another report"
+                self._leases.tell(number, EndProcess(reason))
+            else:
+                reason = "its code did not reach another report after the study was stopped"
             logger.warning("trial %s is given up: %s", slot.job.trial, reason)
             events += self._on_lease_lost(number, reason, blame=False)
         return events
@@ -394,7 +403,7 @@ class DaskExecutor:
             self._idle.remove(number)
         if slot.reply is not None:  # a worker that retires may still write what it holds
             self._replies.append((slot.reply, Exit(write=True)))
-        events: list[Event] = [] if slot.leaving else [self._slots_changed()]
+        events: list[Event] = [] if slot.leaving else [self._slots_changed(slot.job_id)]
         events += self._locations.close(number, reason, self.now())
         if (job := slot.job) is not None:
             self._vacate(slot)
@@ -516,7 +525,7 @@ class DaskExecutor:
         """Cancel the launch of a trial that still waits for a slot."""
         for job in [job for job in self._waiting if job.trial == trial]:
             self._waiting.remove(job)
-            reason = "the study stopped before a slot was free"
+            reason = "it was interrupted before a slot was free"
             self._later.append(AttemptLost(trial, job.attempt, reason, self.now(), blame=False))
 
     def _slot_running(self, trial: TrialId, attempt: int) -> int | None:

@@ -17,6 +17,7 @@ from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.follower import JournalFollower
 from daskhpo.callbacks.values import StudyInfo
 from daskhpo.cluster.network import ssh_tunnel
+from daskhpo.cluster.security import warn_if_open
 from daskhpo.core.arguments import check_text, shown
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.tracebacks import BriefInterrupt
@@ -228,6 +229,7 @@ def start(
             WorkerRespawner(client)
             options = replace(options, max_concurrent=len(client.worker_spec))
         client = _client(client, stack)
+        warn_if_open(client.scheduler.address)
         spec = StudySpec(
             directory,
             store,
@@ -267,7 +269,7 @@ def _dashboard(client: Any, scheduler: Any, directory: Path) -> str | None:
     page = page_of(directory)
     server = getattr(scheduler, "http_server", None)  # None if the scheduler is in another process
     if server is None or server.address != "127.0.0.1" or "://127.0.0.1:" in scheduler.address:
-        return str(client.dashboard_link).removesuffix("status") + page
+        return str(client.dashboard_link).partition("?")[0].removesuffix("status") + page
     host = socket.gethostname()
     tunnel = ssh_tunnel(host, server.port, host)
     return f"http://localhost:8787/{page}, after `{tunnel}` on your own machine"

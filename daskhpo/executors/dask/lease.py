@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed.diagnostics.plugin import WorkerPlugin
 
+from daskhpo.cluster.job_shape import nodes_per_trial
 from daskhpo.core.objective import Objective
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
@@ -115,7 +116,7 @@ def lease(spec: LeaseSpec, slot: int, device: str) -> None:
                 seed=spec.seed,
                 max_t=spec.max_t,
                 device=device,
-                n_devices=max(1, int(spec.options.resources.get("gpu", 0))),
+                n_devices=max(1, int(spec.options.resources.get("gpu", 0)) // nodes_per_trial()),
                 reuse=spec.options.reuse_actors,
                 verify_reuse=spec.options.verify_reuse,
                 children=child_processes(is_own),

@@ -20,8 +20,9 @@ from daskhpo.core.resource_names import hint, meant
 from daskhpo.executors.dask.broker import Broker
 from daskhpo.executors.dask.channel import FatalError, Inbox, LeaseLost, ReleaseSlot, RequestStop
 from daskhpo.executors.dask.demand import Demand, is_adaptive, removable
-from daskhpo.executors.dask.devices import GpuShares, NoGpu
+from daskhpo.executors.dask.devices import GpuShares, NoGpu, SeenGpus
 from daskhpo.executors.dask.environment import WrongEnvironment
+from daskhpo.executors.dask.implied_gpus import Sight, implied_gpus
 from daskhpo.executors.dask.lease import TELL, LeaseSpec, introduce, lease
 from daskhpo.executors.dask.protocol import ORDERS, LeaseOrder
 
@@ -78,6 +79,8 @@ class LeaseManager:
         self._gpus: GpuShares = scheduler.extensions.setdefault(
             "daskhpo-gpus", GpuShares(scheduler.workers)
         )
+        self._sights: dict[str, Sight | None] = {}  # of workers that offer no GPU by name
+        self._implied: dict[str, float] = {}  # GPUs that they may offer
         self._demand = Demand(scheduler, client, spec.study)
 
     def open(self) -> None:
@@ -157,6 +160,7 @@ class LeaseManager:
             self._end(slot, f"worker {worker} was lost")
         self._broker.forget(worker)
         self._unfit.pop(worker, None)
+        self._sights.pop(worker, None)
 
     def on_leaving(self, slot: int) -> None:
         """Handle a worker that is about to leave."""
@@ -177,10 +181,13 @@ class LeaseManager:
             and worker.status is not Status.closing_gracefully  # Dask is about to close it
             and worker.nthreads >= self._resources.get("cpu", 1)
             and all(
-                worker.resources.get(name, 0) >= amount
+                max(worker.resources.get(name, 0), self._implied_by(worker.address, name)) >= amount
                 for name, amount in _dask_resources(self._resources).items()
             )
         )
+
+    def _implied_by(self, worker: str, resource: str) -> float:
+        return self._implied.get(worker, 0.0) if resource == "GPU" else 0.0
 
     def take(self, worker: str) -> None:
         slot = self._n_leases
@@ -212,7 +219,7 @@ class LeaseManager:
                 key=f"{self._spec.study}-slot-{slot}",
                 workers=[worker],
                 allow_other_workers=False,
-                resources=_dask_resources(self._resources) or None,
+                resources=self._taken_from(worker) or None,
                 pure=False,
                 retries=0,
             )
@@ -249,6 +256,13 @@ class LeaseManager:
         else:
             logger.warning("%s", message)
 
+    def _taken_from(self, worker: str) -> dict[str, float]:
+        """Return the Dask resources that a lease takes; one without a GPU by name gives none."""
+        taken, state = _dask_resources(self._resources), self._scheduler.workers.get(worker)
+        if state is not None and "GPU" in taken and "GPU" not in state.resources:
+            del taken["GPU"]
+        return taken
+
     async def _device_of(self, worker: str) -> str:
         """Return the device of a worker's trials, when its host's workers told theirs.
 
@@ -278,10 +292,32 @@ class LeaseManager:
     async def _tend(self) -> None:
         """Tell Dask how many workers the study lacks, and free those it does not need."""
         while True:
+            if self._resources.get("gpu", 0):
+                await self._look_for_gpus()
             if self._ask() > 0:
                 self._broker.share()
             self._free_surplus()
             await asyncio.sleep(TEND_SECONDS)
+
+    async def _look_for_gpus(self) -> None:
+        """Learn which GPUs workers see, if none of them says by name what it offers."""
+        workers = self._scheduler.workers
+        if any("GPU" in worker.resources for worker in workers.values()):
+            self._implied = {}
+            return
+        new = [address for address in workers if address not in self._sights]
+        if new:
+            answers = await self._client.run(
+                introduce, self._spec.environment, True, workers=new, on_error="return"
+            )
+            for address, seen in answers.items():
+                state = workers.get(address)
+                if state is not None and not isinstance(seen, _PASSING):
+                    known = isinstance(seen, SeenGpus)
+                    self._sights[address] = Sight(state.host, seen) if known else None
+        self._implied = implied_gpus(
+            {address: sight for address, sight in self._sights.items() if sight is not None}
+        )
 
     def _ask(self) -> float:
         """Ask for the workers that the study could fill and has not; return their number."""
@@ -345,8 +381,22 @@ class LeaseManager:
             return f"there is no worker: {outlook.why}"
         shown = "; ".join(offers[:8]) + (f"; and {len(offers) - 8} more" if offers[8:] else "")
         return f"no worker offers what a trial needs: resources={self._resources}. " + "; ".join(
-            filter(None, (f"Workers: {shown or 'none yet'}", meaning, outlook.why))
+            filter(None, (f"Workers: {shown or 'none yet'}", meaning, self._advice(), outlook.why))
         )
+
+    def _advice(self) -> str:
+        """Say how workers come to offer the GPUs that a trial needs."""
+        gpus = self._resources.get("gpu", 0)
+        workers = self._scheduler.workers.values()
+        if not gpus or any(state.resources.get("GPU", 0) >= gpus for state in workers):
+            return ""
+        start = f"start workers with `dask worker --resources GPU={gpus:g}`"
+        if gpus > 1:
+            return (
+                f"a trial's {gpus:g} GPUs must be those of one worker: {start}, or give "
+                f"slurm_cluster(gpus_per_trial={gpus:g})"
+            )
+        return f"a worker that has a GPU offers it by a Dask resource: {start}"
 
     def _offered(self) -> set[str]:
         return {name for worker in self._scheduler.workers.values() for name in worker.resources}

@@ -1,4 +1,9 @@
-"""The embedded cluster: worker processes on this machine, one per slot."""
+"""The embedded cluster: worker processes on this machine, one per slot.
+
+Every user of a machine can connect to its ports, and whoever is served by a Dask scheduler or
+worker can run code there. So connections need the certificate of this cluster, and pages need its
+token.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +16,17 @@ from types import MappingProxyType
 from typing import Any
 
 from daskhpo.cluster.gpus import NO_SOURCE, Gpus, visible_gpus
+from daskhpo.cluster.security import credentials_in_memory, private_folder
 from daskhpo.core.errors import NoSuitableWorkers
 from daskhpo.core.resource_names import hint
+from daskhpo.dashboard.guard import guard_pages
 from daskhpo.dashboard.server import announce
 from daskhpo.executors.dask.interrupts import completed
 from daskhpo.executors.dask.main_module import check_main_guard, hidden_main
 from daskhpo.executors.dask.threads import THREAD_VARIABLES
 from daskhpo.executors.dask.worker_setup import configured_preload
 
+LOOPBACK = "127.0.0.1"
 OTHER_RESOURCES = "pass a Dask cluster whose workers offer it as client="
 
 
@@ -111,17 +119,29 @@ class _EmbeddedCluster:
         variables_of_slots: list[dict[str, str]],
     ) -> None:
         """Start the scheduler in this process, then a worker process for each slot."""
+        import dask
         from distributed import LocalCluster
         from distributed.system import MEMORY_LIMIT
 
         threads, gpus = max(1, int(resources.get("cpu", 1))), resources.get("gpu", 0)
         env = dict.fromkeys(THREAD_VARIABLES, str(threads))  # Dask would set 1
+        security = credentials_in_memory()
+        folder = str(private_folder(dask.config.get("temporary-directory", None)))
         self.dask = LocalCluster(
-            n_workers=0, threads_per_worker=threads, dashboard_address="127.0.0.1:0"
+            n_workers=0,
+            threads_per_worker=threads,
+            host=LOOPBACK,
+            security=security,
+            dashboard_address=f"{LOOPBACK}:0",
         )
+        guard_pages(self.dask.scheduler)
         for slot, variables in enumerate(variables_of_slots):
             options: dict[str, Any] = {
                 "nthreads": threads,
+                "host": LOOPBACK,
+                "security": security,
+                "dashboard": False,
+                "local_directory": folder,
                 "memory_limit": MEMORY_LIMIT // len(variables_of_slots),
                 "silence_logs": logging.WARNING,
                 "preload": [*configured_preload(), "daskhpo.executors.dask.worker_setup"],

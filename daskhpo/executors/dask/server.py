@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from distributed.comm.tcp import TCP
 
 from daskhpo.executors.dask.channel import FutureReply, Inbox, Received, ReceivedNews, socket_of
 from daskhpo.executors.dask.lease_manager import LeaseManager
+from daskhpo.executors.dask.local_socket import LocalDoor
 from daskhpo.executors.dask.protocol import (
     CALLS,
     CLIENT_MESSAGES,
@@ -75,15 +77,33 @@ class Server:
     async def _serve_lease(self, comm: Any, slot: int) -> None:
         ended = self._leases.end_of(slot)
         self._leases.on_begun(slot)
-        # The lease sends nothing before this reply, so this loop's buffers hold none of it.
-        await comm.write(is_plain := type(comm) is TCP and not self._closing)
-        if is_plain and (end := socket_of(comm)) is not None:
+        if (end := await self._plain_end(comm)) is not None:
             self._inbox.listen(slot, end)
             await ended.wait()
             return
         while True:
             call = CALLS.decode(await comm.read())
             await comm.write(COMMANDS.encode(await self._answer(slot, call)))
+
+    async def _plain_end(self, comm: Any) -> socket.socket | None:
+        """Return a plain socket to the lease, which the coordinator's thread serves; or None.
+
+        It is faster than an encrypted connection, which Dask's event loop has to serve. If that is
+        plain, it is the connection itself: the lease sends nothing before this answer, so that the
+        loop's buffers hold none of it. Otherwise it is a local one that only this user can open.
+        """
+        if self._closing:
+            await comm.write(False)
+        elif type(comm) is TCP:
+            await comm.write(True)
+            return socket_of(comm)
+        elif (door := await asyncio.to_thread(LocalDoor.open)) is None:
+            await comm.write(False)
+        else:
+            with door:
+                await comm.write(door.path)
+                return door.accept() if await comm.read() else None
+        return None
 
     async def _answer(self, slot: int, call: Call) -> LeaseCommand:
         if slot not in self._leases or self._closing:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from daskhpo.cluster.gpus import NO_SOURCE, Gpus, visible_gpus
+from daskhpo.cluster.job_shape import NODES
+from daskhpo.cluster.security import private_folder
 from daskhpo.cluster.walltime import END_TIME, find_job_end
 from daskhpo.executors.dask.threads import THREAD_VARIABLES
 
@@ -32,23 +34,30 @@ class WorkerSlot:
 
     Attributes
     ----------
-    device : GPU that the process sees, as its environment names it; "": none.
-    gpu : part of that device that a trial gets.
+    devices : GPUs that the process sees, as its environment names them.
+    gpu : number of GPUs that a trial gets, on all its nodes, or part of one.
     """
 
     name: str
-    device: str = ""
+    devices: tuple[str, ...] = ()
     gpu: float = 0.0
 
 
 def worker_slots(
-    name: str, gpus: int, trials_per_gpu: int, processes: int, found: Gpus
+    name: str,
+    gpus: int,
+    trials_per_gpu: int,
+    processes: int,
+    found: Gpus,
+    gpus_per_trial: int = 1,
+    nodes: int = 1,
 ) -> list[WorkerSlot]:
     """List the worker processes of a job, with the names that Dask's cluster expects.
 
     Parameters
     ----------
-    found : GPUs that the job has.
+    gpus, found : number of GPUs to use on this node, and those that the job has here.
+    gpus_per_trial, nodes : GPUs of a trial on all the job's nodes, and their number.
 
     Raises
     ------
@@ -63,10 +72,11 @@ def worker_slots(
             f"{found.source or NO_SOURCE}: request them in the job's script, for example with "
             f"--gres=gpu:{gpus}"
         )
-    devices = [device for device in found.names[:gpus] for _ in range(trials_per_gpu)]
-    return [
-        WorkerSlot(f"{name}-{n}", device, 1 / trials_per_gpu) for n, device in enumerate(devices)
-    ]
+    each = gpus_per_trial // nodes
+    groups = [found.names[first : first + each] for first in range(0, gpus, each)]
+    shares = [group for group in groups for _ in range(trials_per_gpu)]
+    gpu = gpus_per_trial / trials_per_gpu
+    return [WorkerSlot(f"{name}-{n}", devices, gpu) for n, devices in enumerate(shares)]
 
 
 def scratch_directory(environ: Mapping[str, str]) -> str:
@@ -81,9 +91,10 @@ def scratch_directory(environ: Mapping[str, str]) -> str:
 async def dask_setup(worker: Any) -> None:
     """Set up a worker process; Dask calls this before the worker takes tasks."""
     from daskhpo.executors.dask.shutdown import SHUTDOWN_PLUGIN, ShutdownPlugin
-    from daskhpo.executors.dask.worker_setup import ignore_sigint
+    from daskhpo.executors.dask.worker_setup import close_pages, ignore_sigint
 
     ignore_sigint()
+    close_pages(worker)
     await worker.plugin_add(ShutdownPlugin(), name=SHUTDOWN_PLUGIN)
 
 
@@ -94,12 +105,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     found = visible_gpus() if args.gpus else Gpus()
     try:
-        places = worker_slots(args.name, args.gpus, args.trials_per_gpu, args.processes, found)
+        places = worker_slots(
+            args.name,
+            args.gpus,
+            args.trials_per_gpu,
+            args.processes,
+            found,
+            args.gpus_per_trial,
+            args.nodes,
+        )
     except ValueError as error:
         logger.error("%s", error)
         return 2
     end = find_job_end(args.walltime)
-    variables = [_environment(place, found, end) for place in places]
+    variables = [_environment(place, found, end, args.nodes) for place in places]
     return asyncio.run(_serve(args, places, variables))
 
 
@@ -117,6 +136,8 @@ async def _serve(
     given |= {"tls_worker_key": args.tls_key}
     tls = {name: value for name, value in given.items() if value is not None}
     security = Security(**tls, require_encryption=True) if tls else None
+    scratch = dask.config.get("temporary-directory", None) or scratch_directory(os.environ)
+    folder = str(private_folder(scratch))
     for name in THREAD_VARIABLES:  # a trial may use all the cores of its process
         dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": args.nthreads})
     nannies = [
@@ -127,9 +148,7 @@ async def _serve(
             nthreads=args.nthreads,
             memory_limit=args.memory_limit,
             resources={"GPU": place.gpu} if place.gpu else None,
-            local_directory=args.local_directory
-            or dask.config.get("temporary-directory", None)
-            or scratch_directory(os.environ),
+            local_directory=args.local_directory or folder,
             death_timeout=args.death_timeout,
             interface=args.interface,
             protocol=args.protocol,
@@ -149,9 +168,11 @@ async def _serve(
     return int(all(isinstance(outcome, BaseException) for outcome in started))
 
 
-def _environment(place: WorkerSlot, found: Gpus, end: float | None) -> dict[str, str]:
+def _environment(place: WorkerSlot, found: Gpus, end: float | None, nodes: int) -> dict[str, str]:
     environment = {} if end is None else {END_TIME: str(int(end))}
-    return environment | (found.environment([place.device]) if place.device else {})
+    if nodes > 1:
+        environment[NODES] = str(nodes)
+    return environment | (found.environment(place.devices) if place.devices else {})
 
 
 def _has_begun(nanny: Any) -> bool:
@@ -174,7 +195,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("scheduler", nargs="?", help="address of the scheduler")
     parser.add_argument("--scheduler-file", help="a file that contains the address")
     parser.add_argument("--name", default="worker", help="of the workers; -0, -1, ... is appended")
-    parser.add_argument("--gpus", type=int, default=0, help="number of the job's GPUs to use")
+    parser.add_argument("--gpus", type=int, default=0, help="number of this node's GPUs to use")
+    parser.add_argument("--gpus-per-trial", type=int, default=1, help="GPUs of each worker process")
+    parser.add_argument("--nodes", type=int, default=1, help="nodes of each trial")
     parser.add_argument("--trials-per-gpu", type=int, default=1, help="worker processes per GPU")
     parser.add_argument("--processes", type=int, default=1, help="workers of a job without GPUs")
     parser.add_argument("--nthreads", type=int, default=1, help="threads of each worker")

@@ -174,6 +174,8 @@ class TrialHost:
         match order:
             case Interrupt(trial, attempt):
                 self._interrupts.add((trial, attempt))
+                if self._runner is not None:  # its code may not come to another report
+                    self._recorder.send_ahead()
             case Write(ref):
                 self.checkpoints.write(ref.id)
             case Delete(ref):
@@ -383,6 +385,11 @@ class SegmentRecorder:
         if not self._shutdown.fits(self._timer.longest):
             self._shutdown.start("its Slurm job ends before another unit of training would")
         return self.asked_to_stop()
+
+    def send_ahead(self) -> None:
+        """Send all units of the segment so far. Thread-safe."""
+        if steps := tuple(self.steps):
+            self._channel.push_live(Trained(*self._key, steps, time.monotonic()))
 
     def overrun(self, error: str, retry: bool) -> None:
         """Send that a limit was broken, with all units of the segment. Thread-safe."""

@@ -14,6 +14,7 @@ def dask_setup(worker: Any) -> None:
     """Set up a worker process; Dask calls this before the worker takes tasks."""
     ignore_sigint()
     send_output()
+    close_pages(worker)
     keep_end_quiet(worker)
 
 
@@ -29,6 +30,13 @@ def ignore_sigint() -> None:
     """Ignore SIGINT: Ctrl-C in the terminal must only reach the study's own process."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def close_pages(worker: Any) -> None:
+    """Stop a worker's HTTP server, which asks nobody who they are; the scheduler has the pages."""
+    server = getattr(worker, "http_server", None)
+    if server is not None:
+        server.stop()
 
 
 def keep_end_quiet(worker: Any) -> None:

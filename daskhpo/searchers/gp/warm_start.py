@@ -10,6 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from daskhpo.atomic_files import open_plain, read_small
 from daskhpo.core.arguments import check_list, check_path, plain_number, shown
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.plain import to_python
@@ -122,8 +123,9 @@ def _read(directory: Path) -> list[Past]:
     if not (directory / MANIFEST).exists():
         raise ValueError(f"warm_start={str(directory)!r}: {no_study(directory)}")
     try:
-        manifest = json.loads((directory / "study.json").read_text())
-        lines = (directory / "journal.jsonl").read_text().splitlines()
+        manifest = json.loads(read_small(directory / "study.json"))
+        with open_plain(directory / "journal.jsonl") as file:
+            lines = file.read().decode().splitlines()
     except (OSError, ValueError) as error:
         raise ValueError(
             f"warm_start={str(directory)!r} cannot be read as a study's directory: {error}"

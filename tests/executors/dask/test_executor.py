@@ -153,11 +153,11 @@ def test_a_lease_that_says_hello_is_a_slot_and_gets_the_job_that_waits(desk: Des
     assert desk.answered == [("Hello-7", Job)]
 
 
-def test_the_job_of_a_worker_is_told_when_its_slot_comes(desk: Desk) -> None:
+def test_the_job_of_a_worker_is_told_when_its_slot_comes_and_goes(desk: Desk) -> None:
     (event,) = desk.hear(desk.hello(0, job="4711"))
     assert event == SlotsChanged(1, event.seconds, "4711")
     (event,) = desk.hear(LeaseLost(0, "its lease came to an end"))
-    assert event == SlotsChanged(0, event.seconds)
+    assert event == SlotsChanged(0, event.seconds, "4711")
 
 
 def test_a_report_is_answered_by_the_next_job_of_the_same_slot(desk: Desk) -> None:

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from distributed import Client, LocalCluster, Nanny, SpecCluster
 from daskhpo import Study, Trainable, load_study
 from daskhpo.core.errors import NoSuitableWorkers, StudyFailed, StudyLocked, StudyMismatch
 from daskhpo.core.types import Stop
+from daskhpo.engine.coordinator import OUT_OF_TIME
 from daskhpo.executors.dask import channel, executor, lease_manager, runners
 from daskhpo.schedulers import ASHA, FIFO, MedianStopping
 from daskhpo.searchers import GPSearch, RandomSearch
@@ -497,6 +499,57 @@ def test_a_step_that_hung_once_is_tried_again_in_another_process(
     )
     assert result.trials().status.tolist() == ["completed"]
     assert result.history()["loss"].nunique() == 2, "it went on in another process"
+
+
+class HangsForSome(Hangs):
+    def step(self) -> float:
+        if self.n == 2 and self.trial.id < 2:
+            while True:
+                time.sleep(0.01)
+        self.n += 1
+        return float(os.getpid())
+
+
+@pytest.mark.parametrize("form", ["class", "function"])
+def test_a_step_that_hangs_beyond_the_time_limit_ends_its_trial_and_process(
+    client: Client,
+    make_study: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_for: Callable[..., Any],
+    form: str,
+) -> None:
+    def function(config: Any, trial: Any) -> None:
+        for n in range(trial.resource, trial.max_t):
+            while n == 2 and trial.id < 2:
+                time.sleep(0.01)
+            trial.report({"loss": float(os.getpid())}, state=dict)
+
+    monkeypatch.setattr(executor, "INTERRUPT_SECONDS", 0.5)
+    study = make_study(HangsForSome if form == "class" else function, FIFO(4))
+    result = study.run(4, client=client, trial_time_limit="2s", progress=False)
+    assert sorted(result.trials().status) == ["completed"] * 2 + ["stopped"] * 2
+    for trial in (0, 1):
+        found = result.trial(trial)
+        assert found.reason == OUT_OF_TIME
+        assert found.resource == 2, "what it reported counts"
+    hung = set(result.history().query("trial < 2").loss)
+    assert hung.isdisjoint(result.history().query("trial > 1 and resource > 2").loss)
+    for pid in hung:
+        wait_for(lambda pid=int(pid): not Path(f"/proc/{pid}").exists(), "its process to end")
+
+
+def test_a_trial_that_takes_long_ends_at_its_next_report(client: Client, make_study: Any) -> None:
+    def train(config: Any, trial: Any) -> None:
+        while True:
+            time.sleep(0.05)
+            trial.report({"loss": 1.0}, state=lambda: {"pid": os.getpid()})
+
+    study = make_study(train, FIFO(10**6))
+    result = study.run(3, client=client, trial_time_limit=1, progress=False)
+    assert result.trials().status.tolist() == ["stopped"] * 3
+    assert {result.trial(n).reason for n in range(3)} == {OUT_OF_TIME}
+    assert result.checkpoints(), "the best one's state is kept"
+    assert load_study(study.path).trials().status.tolist() == ["stopped"] * 3
 
 
 def test_a_trial_that_takes_too_much_memory_fails_alone(client: Client, make_study: Any) -> None:
