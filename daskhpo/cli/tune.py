@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from daskhpo.atomic_files import write_file
+from daskhpo.cluster.jobs import is_over
 from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.parsing import parse_call
-from daskhpo.engine.session import IfExists, free_name
+from daskhpo.engine.session import IfExists, check_startable, free_name
 from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, GuardedASHA, Hyperband
 from daskhpo.scripts.script import Passed, Script
 
@@ -202,9 +203,10 @@ def written_study(options: argparse.Namespace) -> str:
     )
     path = options.write or study.path / "study.py"
     if options.write is None:
+        resume = options.if_exists == "resume"
+        check_startable(study.path, study.problem, resume=resume, job_is_over=is_over)
         path.parent.mkdir(parents=True, exist_ok=True)
-    if not (options.if_exists == "resume" and path.exists()):
-        write_file(path, text)
+    write_file(path, text)
     return f"{path}:study"
 
 

@@ -32,7 +32,7 @@ from daskhpo.core.arguments import (
 )
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.quantities import check_duration
-from daskhpo.distributed.processes import rank_environment
+from daskhpo.distributed.processes import rank_gpus
 from daskhpo.scripts.readers import Numbers, OutputReader, file_reader, step_of
 from daskhpo.trainable import TrialContext
 
@@ -361,13 +361,8 @@ class ScriptRun:
 
     def _begin(self) -> None:
         script, resumed = self._script, any(self._checkpoints.iterdir())
-        environment = rank_environment(os.environ, 0, 1, 0, self._trial.devices, _n_cpus())
-        for name in [
-            n for n in environment if n.startswith(("MASTER_", "TORCHELASTIC_", "GROUP_"))
-        ]:
-            del environment[name]
-        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-            environment.pop(name, None)
+        gpus = rank_gpus(os.environ, self._trial.devices).environment(0)
+        environment = {"OMP_NUM_THREADS": str(_n_cpus()), **os.environ, **gpus}
         environment |= {"PYTHONUNBUFFERED": "1", "DASKHPO_TRIAL": self._values["trial"]}
         environment |= script.environment
         for name, how in script.passed.items():
