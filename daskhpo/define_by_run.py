@@ -21,7 +21,7 @@ from daskhpo.trainable import TrialContext
 
 logger = logging.getLogger("daskhpo")
 
-MAX_VALUES = 1000  # of a range with steps
+LONGEST_RANGE = 1000  # of a range with steps
 PROBES = 20  # runs of an objective that look for its space
 VALUE = "value"  # name of the metric
 
@@ -42,15 +42,15 @@ def from_optuna(
     """Return a study of an objective that was written for Optuna.
 
     The metric is named ``value``; a unit is one ``trial.report``. An objective without reports has
-    one unit, and its value is what it returns. After a report, a trial that is not to go on ends
+    one unit, and its value is what it returns. After a report, a trial that is not to continue ends
     there: ``trial.should_prune()`` never returns True.
 
     Without ``space``, the objective runs here first, until its first report or its end: once with
     the largest ints and the first categories, so that loops are long, and then with others, while
     `probe_seconds` last. What it suggests is the study's space. What it suggests only later, in
     a branch that was not seen, is drawn at random in the trial, by the trial's seed and the name,
-    and recorded as the metric ``suggested/NAME`` (of a category: its index). Either way a trial that
-    continues elsewhere gets the same values.
+    and recorded as the metric ``suggested/NAME`` (of a category: its index). Either way a trial
+    that continues elsewhere gets the same values.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def from_optuna(
     if not reports and scheduler is None and max_t is None:
         max_t = 1
     return Study(
-        Objective(objective),
+        ObjectiveOfOptuna(objective),
         space or {"objective": getattr(objective, "__name__", "objective")},
         VALUE,
         "min" if direction == "minimize" else "max",
@@ -101,7 +101,7 @@ def from_optuna(
 
 
 class Suggestions:
-    """What Optuna's objectives call to get a value; all of its names.
+    """Base class of Optuna's trial here: all names that give an objective a value.
 
     Attributes
     ----------
@@ -222,7 +222,7 @@ class RunningTrial(Suggestions):
         return {VALUE: value} | attributes | self._drawn
 
 
-class Objective:
+class ObjectiveOfOptuna:
     """A trial that runs an objective of Optuna."""
 
     def __init__(self, objective: Callable[[Any], Any]) -> None:
@@ -241,7 +241,7 @@ class Objective:
             trial.report(running.metrics(value))
 
 
-class Probe(Suggestions):
+class ProbingTrial(Suggestions):
     """A trial that only looks for the space.
 
     Attributes
@@ -284,7 +284,7 @@ def _probed(objective: Callable[[Any], Any], seconds: float) -> tuple[dict[str, 
     """Return the space, and if the objective reports."""
     began, found, reports = time.monotonic(), dict[str, Any](), False
     for n in range(PROBES):
-        probe = Probe(n)
+        probe = ProbingTrial(n)
         try:
             objective(probe)
         except _Probed:
@@ -304,7 +304,7 @@ def _probed(objective: Callable[[Any], Any], seconds: float) -> tuple[dict[str, 
 
 
 def _joined(one: Any, other: Any) -> Any:
-    """Return a domain with the values of two, if they are ranges of one kind; else the first."""
+    """Return a domain with the values of two ranges of one kind; else the first."""
     if type(one) is type(other) and isinstance(one, Real | Integer) and one.log == other.log:
         return type(one)(min(one.low, other.low), max(one.high, other.high), one.log)
     return one
@@ -316,7 +316,7 @@ def _float_domain(low: float, high: float, step: float | None, log: bool) -> Any
     if step is None:
         return Real(float(low), float(high), log)
     n = int((high - low) / step + 1e-9)
-    if n >= MAX_VALUES:
+    if n >= LONGEST_RANGE:
         return Real(float(low), float(high), log)
     values = [float(f"{low + i * step:.12g}") for i in range(n + 1)]
     return values[0] if n == 0 else Ordinal(values)

@@ -22,7 +22,16 @@ import pandas as pd
 import pytest
 
 import daskhpo
-from daskhpo import Result, RunOptions, Study, Trainable, load_study, recommend
+from daskhpo import (
+    Result,
+    RunOptions,
+    Script,
+    Study,
+    Trainable,
+    from_optuna,
+    load_study,
+    recommend,
+)
 from daskhpo.callbacks import (
     Callback,
     ConsoleProgress,
@@ -468,6 +477,43 @@ DOORS = [
         path="s",
     ),
     Door(RunOptions, RUN, {}),
+    Door(
+        Script,
+        {
+            "path": ([__file__, Path(__file__)], ["nowhere.py", None, *NO_PATHS]),
+            "metric": (["loss"], [None, *NO_TEXTS]),
+            "passed": (
+                [None, {}, {"x": "environment"}],
+                [{"x": "Yaml"}, {"x": "yaml"}, {3: "option"}, ["x"], "x"],
+            ),
+            "arguments": ([(), ["--a", "{folder}"]], ["--a", 3, {"a": 1}]),
+            "yaml": ([None], ["nowhere.yaml", __file__, *NO_PATHS]),
+            "read": (["output", "{folder}/a.csv"], ["a.csv", None, *NO_TEXTS]),
+            "pattern": ([None, "(?P<loss>.)"], ["(?P<x>.)", "(", 3]),
+            "step": ([None, "epoch"], NO_TEXTS),
+            "checkpoint_arguments": (["", "--o {folder}"], ["'", None, 3]),
+            "resume_arguments": (["", "--r {folder}"], ["'", None, 3]),
+            "grace": DURATIONS,
+            "environment": ([None, {}, {"A": "1"}], [["A"], {3: "1"}, "A"]),
+        },
+        {"path": __file__, "metric": "loss"},
+    ),
+    Door(
+        from_optuna,
+        {
+            "objective": ([lambda trial: trial.suggest_float("x", 0, 1)], [None, 3, "f"]),
+            "space": ([None, X, {}], [3, "x", {"x": object()}]),
+            "direction": (["minimize", "maximize"], ["min", "", None, 3]),
+            "probe_seconds": AT_LEAST_ZERO,
+            "scheduler": or_none(SCHEDULERS),
+            "searcher": ([None, *SEARCHERS[0]], SEARCHERS[1]),
+            "max_t": ([None], [1, *COUNTS_OR_NONE[1]]),  # the scheduler has its own
+            "storage": (["runs", Path("runs"), "~/runs"], [None, *NO_PATHS]),
+            "name": ([None, "a"], [*NO_TEXTS, "a/b"]),
+            "seed": SEEDS,
+        },
+        {"objective": lambda trial: trial.suggest_float("x", 0, 1), "scheduler": FIFO(1)},
+    ),
     Door(load_study, {"path": (["nowhere"], [None, *NO_PATHS])}, {}),
     Door(
         recommend,
@@ -576,6 +622,8 @@ DOORS = [
                 [0, {"x": 0}, {"x": 1.5}, {3: 3}, [3], None, *NO_INTS[:3]],
             ),
             "points_to_evaluate": POINTS,
+            "sampled": ([(), ["x"]], ["x", [3], {"x": 1}, 3, None]),
+            "repeats": COUNTS,
         },
         {},
     ),

@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     of_script = tune.add_to(commands)
     of_script.set_defaults(act=_tune)
 
-    for command in (run, resume, retry, of_script):
+    for command in (resume, retry, run, of_script):
         command.set_defaults(failed=jobs.STUDY_FAILED)
         add_run_options(command, gpu=0)
         command.add_argument(
@@ -149,6 +149,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _tune(options: argparse.Namespace) -> int:
     from daskhpo.study.study import load_source
+    from daskhpo.study.trust import trust
 
     _check(options)
     if options.write is None:
@@ -157,6 +158,7 @@ def _tune(options: argparse.Namespace) -> int:
     if options.write is not None:
         show(f"{options.write} defines the study; run it: daskhpo run {shell_word(source)}")
         return 0
+    trust(source)
     study = load_source(source)
     return _report(_session(partial(study.run, if_exists=options.if_exists), options))
 

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from daskhpo.atomic_files import write_file
+from daskhpo.cluster.jobs import is_over
 from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.parsing import parse_call
-from daskhpo.engine.session import IfExists, free_name
+from daskhpo.engine.session import IfExists, check_startable, free_name
 from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, GuardedASHA, Hyperband
 from daskhpo.scripts.script import Passed, Script
 
-MAX_VALUES = 1000  # of a range with steps
+MOST_STEPS = 1000  # of a range with steps
 RANGE = re.compile(r"^(?P<low>[^:]+?)\.\.(?P<high>[^:]+)(?::(?P<form>.+))?$")
 GIVEN: tuple[tuple[str, Passed, str], ...] = (
     ("parameter", "option", "given as --NAME VALUE; the same as --NAME VALUES"),
@@ -26,7 +27,7 @@ GIVEN: tuple[tuple[str, Passed, str], ...] = (
     ("set", "yaml", "given in the YAML file, such as model.lr"),
 )
 SCHEDULERS = {kind.__name__: kind for kind in (ASHA, AsyncHyperband, Hyperband, GuardedASHA, FIFO)}
-TEMPLATE = '''"""Study of {script}, written by `daskhpo tune`; edit it, and run it with `daskhpo run`."""
+TEMPLATE = '''"""Study of {script}, written by `daskhpo tune`; `daskhpo run` runs it."""
 
 from daskhpo import Script, Study
 from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, GuardedASHA, Hyperband
@@ -59,7 +60,7 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     def __init__(self, *args: Any, keeps_unknown: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=not keeps_unknown, **kwargs)
+        super().__init__(*args, **{"allow_abbrev": not keeps_unknown} | kwargs)
         self._keeps_unknown = keeps_unknown
 
     def parse_known_args(  # type: ignore[override]
@@ -77,9 +78,9 @@ class CommandParser(argparse.ArgumentParser):
         return parsed, []
 
 
-def add_to(commands: Any) -> argparse.ArgumentParser:
+def add_to(commands: Any) -> CommandParser:
     """Add the command; options of a run are added by the caller."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser: CommandParser = commands.add_parser(
         "tune",
         keeps_unknown=True,
         help="tune a program that knows nothing of daskhpo",
@@ -87,7 +88,9 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         "1e-4..1e-1:log, --layers 1..40, --width 32..512:32 (in steps of 32), --optimiser "
         "sgd,adam, --amp? (given, or not). All that follows -- is given to it as it is.",
     )
-    parser.add_argument("script", metavar="SCRIPT", help="a Python file, or any program; it is first")
+    parser.add_argument(
+        "script", metavar="SCRIPT", help="a Python file, or any program; it is first"
+    )
     parser.add_argument("--metric", required=True, help="name of the number to optimise")
     parser.add_argument("--mode", choices=("min", "max"), default="min")
     parser.add_argument(
@@ -112,10 +115,16 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--pattern", help="regular expression with a group named as the metric")
     parser.add_argument("--step", metavar="NAME", help="number in a report that counts the units")
     parser.add_argument(
-        "--checkpoint-arguments", default="", metavar="ARGUMENTS", help="such as '--output-dir {folder}'"
+        "--checkpoint-arguments",
+        default="",
+        metavar="ARGUMENTS",
+        help="such as '--output-dir {folder}'",
     )
     parser.add_argument(
-        "--resume-arguments", default="", metavar="ARGUMENTS", help="such as '--resume {folder}/last.pt'"
+        "--resume-arguments",
+        default="",
+        metavar="ARGUMENTS",
+        help="such as '--resume {folder}/last.pt'",
     )
     parser.add_argument("--grace", default="30s", help="time to end after SIGTERM (default: 30s)")
     parser.add_argument("--storage", default="runs", help="directory of studies (default: runs)")
@@ -154,7 +163,7 @@ def written_study(options: argparse.Namespace) -> str:
         "resume_arguments": options.resume_arguments,
         "grace": None if options.grace == "30s" else options.grace,
     }
-    defaults = Script.__init__.__kwdefaults__
+    defaults = Script.__init__.__kwdefaults__ or {}
     given = {name: value for name, value in given.items() if value and value != defaults[name]}
     script = Script(options.script, options.metric, **given)
     if options.method is not None:
@@ -194,9 +203,10 @@ def written_study(options: argparse.Namespace) -> str:
     )
     path = options.write or study.path / "study.py"
     if options.write is None:
+        resume = options.if_exists == "resume"
+        check_startable(study.path, study.problem, resume=resume, job_is_over=is_over)
         path.parent.mkdir(parents=True, exist_ok=True)
-    if not (options.if_exists == "resume" and path.exists()):
-        write_file(path, text)
+    write_file(path, text)
     return f"{path}:study"
 
 
@@ -245,7 +255,7 @@ def _parsed(
 
 
 def domain_of(text: str) -> Any:
-    """Return the domain that a text describes, or the text's value if it is a single one.
+    """Return the domain that a text describes, or its value if it is a single one.
 
     Raises
     ------
@@ -272,7 +282,7 @@ def domain_of(text: str) -> Any:
         is_int = isinstance(ends[0], int) and isinstance(ends[1], int)
         if form == "log" or form is None:
             return (Integer if is_int else Real)(*ends, form == "log")  # type: ignore[arg-type]
-        return _stepped(text, *ends, _number(form))
+        return _stepped(text, ends[0], ends[1], _number(form))
     values = [_number(each) for each in text.split(",")]
     if len(values) == 1:
         return values[0]
@@ -286,8 +296,8 @@ def _stepped(text: str, low: float, high: float, step: Any) -> Any:
     if isinstance(step, str) or step <= 0:
         raise InvalidArgument(f"{text}: after the colon stands log, or a step such as 32")
     n = int((high - low) / step + 1e-9)
-    if not 1 <= n < MAX_VALUES:
-        raise InvalidArgument(f"{text} must have between 2 and {MAX_VALUES} values")
+    if not 1 <= n < MOST_STEPS:
+        raise InvalidArgument(f"{text} must have between 2 and {MOST_STEPS} values")
     is_int = isinstance(low, int) and isinstance(step, int)
     values = [low + k * step for k in range(n + 1)]
     return Ordinal(values if is_int else [float(f"{value:.12g}") for value in values])

@@ -13,11 +13,13 @@ from typing import Any
 from daskhpo.core.objective import RESERVED
 from daskhpo.scripts.events import scalars_of
 
-Metrics = dict[str, float]
+Numbers = dict[str, float]
 
-NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Infinity)"
-PAIR = re.compile(rf"(?<![\w./-])([A-Za-z_][\w./-]*)[\"']?\s*[=:]\s*({NUMBER})(?![\w.])")
-COUNTED = re.compile(r"(?<![\w./-])(epoch|step|iteration|iter)\b\s*[=:#\[(]?\s*(\d+)", re.IGNORECASE)
+NUMERAL = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Infinity)"
+PAIR = re.compile(rf"(?<![\w./-])([A-Za-z_][\w./-]*)[\"']?\s*[=:]\s*({NUMERAL})(?![\w.])")
+COUNTED = re.compile(
+    r"(?<![\w./-])(epoch|step|iteration|iter)\b\s*[=:#\[(]?\s*(\d+)", re.IGNORECASE
+)
 STEPS = ("epoch", "step", "iteration", "iter", "global_step")  # names of numbers that count units
 
 
@@ -34,10 +36,10 @@ class OutputReader:
     def __init__(self, metric: str, pattern: str | None = None) -> None:
         self._metric = metric
         self._pattern = None if pattern is None else re.compile(pattern)
-        own = rf"(?<![\w./-]){re.escape(metric)}[\"']?\s*[=:\s]\s*({NUMBER})(?![\w.])"
+        own = rf"(?<![\w./-]){re.escape(metric)}[\"']?\s*[=:\s]\s*({NUMERAL})(?![\w.])"
         self._own = re.compile(own)
 
-    def read(self, line: str) -> Metrics | None:
+    def read(self, line: str) -> Numbers | None:
         """Return the numbers of a line; None: it has no metric."""
         if self._pattern is not None:
             found = self._pattern.search(line)
@@ -59,7 +61,7 @@ class OutputReader:
         steps = {name.lower(): text for name, text in COUNTED.findall(line)}
         return numbers(steps | dict(PAIR.findall(line)) | {self._metric: own[1]})
 
-    def _with_metric(self, found: Metrics) -> Metrics | None:
+    def _with_metric(self, found: Numbers) -> Numbers | None:
         return found if self._metric in found else None
 
 
@@ -77,10 +79,10 @@ class FileReader(ABC):
         self._path, self._metric = path, metric
 
     @abstractmethod
-    def rows(self) -> list[Metrics]:
+    def rows(self) -> list[Numbers]:
         """Return all complete rows that are there."""
 
-    def new(self) -> Iterator[Metrics]:
+    def new(self) -> Iterator[Numbers]:
         """Yield the rows that have the metric and were not read yet."""
         if not self._path.exists():
             return
@@ -95,7 +97,7 @@ class FileReader(ABC):
 class JsonReader(FileReader):
     """Reads a file of JSON lines."""
 
-    def rows(self) -> list[Metrics]:
+    def rows(self) -> list[Numbers]:
         lines = self._path.read_text(errors="replace").split("\n")[:-1]  # the last is not complete
         return [numbers(row) for line in lines if isinstance(row := _parsed(line), Mapping)]
 
@@ -103,7 +105,7 @@ class JsonReader(FileReader):
 class CsvReader(FileReader):
     """Reads a CSV file with a header."""
 
-    def rows(self) -> list[Metrics]:
+    def rows(self) -> list[Numbers]:
         lines = self._path.read_text(errors="replace").split("\n")[:-1]
         return [numbers(row) for row in csv.DictReader(lines)]
 
@@ -111,9 +113,9 @@ class CsvReader(FileReader):
 class EventReader(FileReader):
     """Reads TensorBoard's event files in a folder, and those below."""
 
-    def rows(self) -> list[Metrics]:
-        seen: Metrics = {}
-        found: list[Metrics] = []
+    def rows(self) -> list[Numbers]:
+        seen: Numbers = {}
+        found: list[Numbers] = []
         for file in sorted(self._path.rglob("events.out.tfevents.*")):
             for step, values in scalars_of(file):
                 seen |= numbers(values) | {"step": step}
@@ -123,7 +125,7 @@ class EventReader(FileReader):
 
 
 def file_reader(path: Path, metric: str) -> FileReader:
-    """Return the reader of a file by its suffix; without one: a folder of TensorBoard's."""
+    """Return the reader of a file by its suffix; without one, of event files."""
     match path.suffix:
         case ".csv":
             return CsvReader(path, metric)
@@ -133,9 +135,9 @@ def file_reader(path: Path, metric: str) -> FileReader:
             return EventReader(path, metric)
 
 
-def numbers(row: Mapping[Any, Any], prefix: str = "") -> Metrics:
+def numbers(row: Mapping[Any, Any], prefix: str = "") -> Numbers:
     """Return the numbers of a row, by flat names; names of daskhpo's own are left out."""
-    found: Metrics = {}
+    found: Numbers = {}
     for name, value in row.items():
         full = f"{prefix}{name}".strip()
         if isinstance(value, Mapping):
@@ -148,7 +150,7 @@ def numbers(row: Mapping[Any, Any], prefix: str = "") -> Metrics:
     return found
 
 
-def step_of(metrics: Metrics, name: str | None) -> float | None:
+def step_of(metrics: Numbers, name: str | None) -> float | None:
     """Return the number that counts units; ``name``: None: one of the usual names."""
     names = STEPS if name is None else (name,)
     return next((metrics[each] for each in names if each in metrics), None)

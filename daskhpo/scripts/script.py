@@ -1,10 +1,11 @@
-"""A program as a trial: what it is given, what it reports, how it is stopped and continues."""
+"""A program as a trial: its command, its reports, its end and its continuation."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import queue
+import re
 import shlex
 import shutil
 import signal
@@ -31,15 +32,16 @@ from daskhpo.core.arguments import (
 )
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.quantities import check_duration
-from daskhpo.distributed.processes import rank_environment, rank_gpus
-from daskhpo.scripts.readers import Metrics, OutputReader, file_reader, step_of
+from daskhpo.distributed.processes import rank_gpus
+from daskhpo.scripts.readers import Numbers, OutputReader, file_reader, step_of
 from daskhpo.trainable import TrialContext
 
 Passed = Literal["option", "assignment", "environment", "yaml"]
 
-LAST_LINES = 20  # of a program that failed, in its error
-QUIET_SECONDS = 10.0  # to wait until it writes to none of its checkpoints
-POLL_SECONDS = 0.1  # between looks at a program's files
+QUOTED_LINES = 20  # of a program that failed, in its error
+FROZEN = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+WRITE_SECONDS = 10.0  # to wait until it writes to none of its checkpoints
+FILE_SECONDS = 0.1  # between looks at a program's files
 PLACEHOLDERS = ("folder", "yaml", "trial", "seed", "max_t")
 
 
@@ -50,9 +52,9 @@ class ScriptFailed(RuntimeError):
 class Script:
     """A trainable that is a program, such as ``python train.py --lr 0.1``.
 
-    A unit is one report of the metric: a line that it prints, or a row that it adds to a file. It is
-    frozen, by SIGSTOP, while the study decides. A trial that is stopped or paused gets SIGTERM, with
-    all its processes, and SIGKILL after ``grace``.
+    A unit is one report of the metric: a line that it prints, or a row that it adds to a file. It
+    is frozen, by SIGSTOP, while the study decides. A trial that is stopped or paused gets SIGTERM,
+    with all its processes, and SIGKILL after ``grace``.
 
     In ``read`` and all arguments, ``{folder}`` is a folder of the trial
     on its worker's machine, whose files are its state; ``{yaml}`` the YAML file made for it,
@@ -122,9 +124,9 @@ class Script:
         self.arguments = [str(each) for each in check_list("arguments", arguments, of="texts")]
         self.yaml = optional(check_path, "yaml", yaml)
         self.read, self.step = check_text("read", read), optional(check_text, "step", step)
-        self.pattern = pattern
-        self.checkpoint_arguments = checkpoint_arguments
-        self.resume_arguments = resume_arguments
+        self.pattern = optional(_check_pattern, "pattern", pattern)
+        self.checkpoint_arguments = _check_words("checkpoint_arguments", checkpoint_arguments)
+        self.resume_arguments = _check_words("resume_arguments", resume_arguments)
         self.grace = check_duration("grace", grace)
         self.environment = dict(check_mapping("environment", environment or {}))
         self.folder = Path.cwd()
@@ -142,7 +144,9 @@ class Script:
             )
         is_yaml = [name for name, how in self.passed.items() if how == "yaml"]
         if is_yaml and self.yaml is None:
-            raise InvalidArgument(f"{', '.join(is_yaml)}: give the YAML file, yaml=")
+            raise InvalidArgument(
+                f"passed={{{is_yaml[0]!r}: 'yaml'}} needs the YAML file: give yaml="
+            )
         if self.yaml is not None:
             if not self.yaml.is_file():
                 raise InvalidArgument(f"yaml={str(self.yaml)!r} is not a file")
@@ -186,7 +190,7 @@ class Script:
         return words
 
     def __call__(self, config: Mapping[str, Any], trial: TrialContext) -> None:
-        with Run(self, config, trial) as run:
+        with ScriptRun(self, config, trial) as run:
             run.restore(trial.checkpoint)
             for metrics in run.units():
                 trial.report(metrics, state=run.state if self.continues else None)
@@ -195,7 +199,7 @@ class Script:
                     return
 
 
-class Run:
+class ScriptRun:
     """The program of one trial while it is in a slot."""
 
     def __init__(self, script: Script, config: Mapping[str, Any], trial: TrialContext) -> None:
@@ -212,8 +216,8 @@ class Run:
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
-        self._last: deque[str] = deque(maxlen=LAST_LINES)
-        self._ahead: deque[Metrics] = deque()  # reported by the program, and not by the trial
+        self._last: deque[str] = deque(maxlen=QUOTED_LINES)
+        self._ahead: deque[Numbers] = deque()  # reported by the program, and not by the trial
         self._step: float | None = None
         self._output = OutputReader(script.metric, script.pattern)
         self._file = None
@@ -222,7 +226,7 @@ class Run:
             self._file = file_reader(path, script.metric)
         self._stopped = False
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> ScriptRun:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -273,28 +277,37 @@ class Run:
         }
 
     def _freeze_between_writes(self) -> None:
-        deadline = time.monotonic() + QUIET_SECONDS
-        self._signal(signal.SIGSTOP)
-        while self._is_writing() and time.monotonic() < deadline:
+        deadline = time.monotonic() + WRITE_SECONDS
+        while not self._is_quiet() and time.monotonic() < deadline:
             self._signal(signal.SIGCONT)
             time.sleep(0.005)
-            self._signal(signal.SIGSTOP)
 
-    def _is_writing(self) -> bool:
-        """Return True if one of its processes has a file of the folder open for writing."""
+    def _is_quiet(self) -> bool:
+        """Freeze it; return True if no process of it has one of the files open to write."""
+        self._signal(signal.SIGSTOP)
         if self._process is None or self._process.poll() is not None:
-            return False
-        with contextlib.suppress(psutil.Error):
+            return True
+        with contextlib.suppress(psutil.NoSuchProcess):
             own = psutil.Process(self._process.pid)
-            for process in (own, *own.children(recursive=True)):
-                with contextlib.suppress(psutil.Error):
-                    for file in process.open_files():
-                        is_inside = file.path.startswith(str(self._checkpoints))
-                        if is_inside and getattr(file, "mode", "r") != "r":
-                            return True
-        return False
+            return not any(map(self._writes, (own, *own.children(recursive=True))))
+        return True
 
-    def units(self) -> Iterator[Metrics]:
+    def _writes(self, process: psutil.Process) -> bool:
+        """Return True if a process does not freeze, or has one of the files open to write."""
+        try:
+            deadline = time.monotonic() + 1.0
+            while process.status() not in FROZEN:  # it may be in a call of the system's
+                if time.monotonic() > deadline:
+                    return True
+                time.sleep(0.001)
+            return any(
+                file.path.startswith(str(self._checkpoints)) and getattr(file, "mode", "w") != "r"
+                for file in process.open_files()
+            )
+        except psutil.Error:  # it has ended
+            return False
+
+    def units(self) -> Iterator[Numbers]:
         """Yield what the program reports, until it ends; it is frozen meanwhile."""
         while True:
             while self._ahead:
@@ -315,7 +328,7 @@ class Run:
         deadline = time.monotonic() + self._script.grace
         while not self._ahead and (left := deadline - time.monotonic()) > 0:
             try:
-                line = self._lines.get(timeout=min(left, POLL_SECONDS))
+                line = self._lines.get(timeout=min(left, FILE_SECONDS))
             except queue.Empty:
                 self._look()
                 continue
@@ -348,13 +361,8 @@ class Run:
 
     def _begin(self) -> None:
         script, resumed = self._script, any(self._checkpoints.iterdir())
-        environment = rank_environment(
-            os.environ, 0, 1, 0, rank_gpus(os.environ, self._trial.devices), _n_cpus()
-        )
-        for name in [n for n in environment if n.startswith(("MASTER_", "TORCHELASTIC_", "GROUP_"))]:
-            del environment[name]
-        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-            environment.pop(name, None)
+        gpus = rank_gpus(os.environ, self._trial.devices).environment(0)
+        environment = {"OMP_NUM_THREADS": str(_n_cpus()), **os.environ, **gpus}
         environment |= {"PYTHONUNBUFFERED": "1", "DASKHPO_TRIAL": self._values["trial"]}
         environment |= script.environment
         for name, how in script.passed.items():
@@ -380,7 +388,7 @@ class Run:
         """Wait until the program has reported; False: it has ended."""
         while not self._ahead:
             try:
-                line = self._lines.get(timeout=None if self._file is None else POLL_SECONDS)
+                line = self._lines.get(timeout=None if self._file is None else FILE_SECONDS)
             except queue.Empty:
                 self._look()
                 continue
@@ -417,7 +425,7 @@ class Run:
             for metrics in self._file.new():
                 self._add(metrics)
 
-    def _add(self, metrics: Metrics) -> None:
+    def _add(self, metrics: Numbers) -> None:
         step = step_of(metrics, self._script.step)
         if step is not None:
             if self._step is not None and step <= self._step:
@@ -426,7 +434,7 @@ class Run:
         self._ahead.append(metrics)
 
     def _write_yaml(self, base: Path) -> None:
-        import yaml
+        import yaml  # type: ignore[import-untyped]
 
         data = yaml.safe_load(base.read_text()) or {}
         for name, how in self._script.passed.items():
@@ -451,6 +459,27 @@ def _pump(process: subprocess.Popen[bytes], lines: queue.Queue[str | None]) -> N
         if left:
             lines.put(left.decode(errors="replace"))
     lines.put(None)
+
+
+def _check_pattern(name: str, value: Any) -> str:
+    text = check_text(name, value)
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise InvalidArgument(f"{name}={text!r} is no regular expression: {error}") from None
+    return text
+
+
+def _check_words(name: str, value: Any) -> str:
+    """Return arguments as one text, as a shell has them."""
+    if value == "":
+        return ""
+    text = check_text(name, value)
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise InvalidArgument(f"{name}={text!r} cannot be split into words: {error}") from None
+    return text
 
 
 def _n_cpus() -> int:

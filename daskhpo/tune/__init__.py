@@ -1,4 +1,4 @@
-"""Ray Tune's names, of 2020 and of today, on daskhpo: ``from daskhpo import tune``.
+"""Ray Tune's names, of 2020 and of today: ``from daskhpo import tune``.
 
 What a name means here is in docs/how-to/from-ray-tune.md. It is translation: the studies that run
 are daskhpo's.
@@ -12,19 +12,6 @@ from importlib import import_module
 from daskhpo.tune.analysis import ExperimentAnalysis, Result, ResultGrid, TuneError
 from daskhpo.tune.checkpoint import Checkpoint
 from daskhpo.tune.logger import Callback
-from daskhpo.tune.tuner import (
-    CheckpointConfig,
-    Experiment,
-    FailureConfig,
-    PlacementGroupFactory,
-    ResumeConfig,
-    RunConfig,
-    SyncConfig,
-    TuneConfig,
-    Tuner,
-    run,
-    run_experiments,
-)
 from daskhpo.tune.schedulers import create_scheduler
 from daskhpo.tune.search import create_searcher
 from daskhpo.tune.session import (
@@ -55,6 +42,19 @@ from daskhpo.tune.space import (
 )
 from daskhpo.tune.stopper import Stopper
 from daskhpo.tune.trainable import Trainable, register_trainable, with_parameters, with_resources
+from daskhpo.tune.tuner import (
+    CheckpointConfig,
+    Experiment,
+    FailureConfig,
+    PlacementGroupFactory,
+    ResumeConfig,
+    RunConfig,
+    SyncConfig,
+    TuneConfig,
+    Tuner,
+    run,
+    run_experiments,
+)
 
 __all__ = [
     "CLIReporter",
@@ -127,7 +127,7 @@ def function(called: object) -> object:
     return called
 
 
-# Modules of Ray Tune that are others here: ``from daskhpo.tune.suggest.optuna import OptunaSearch``.
+# Modules of Ray Tune that are others here, such as ``daskhpo.tune.suggest.optuna``.
 ALIASES = {
     "schedulers": (
         *("schedulers.async_hyperband", "schedulers.hyperband", "schedulers.pbt", "schedulers.pb2"),
@@ -153,7 +153,7 @@ ALIASES = {
         *("stopper.maximum_iteration", "stopper.timeout", "stopper.function_stopper"),
     ),
     "logger": ("logger.logger", "logger.csv", "logger.json", "logger.tensorboardx", "callback"),
-    "analysis": ("analysis.experiment_analysis", "result_grid", "result", "error"),
+    "analysis": ("analysis.experiment_analysis", "result_grid", "result", "error", "trial"),
     "tuner": ("tune", "tune_config", "experiment", "syncer", "execution.placement_groups"),
     "session": ("track", "trainable.session"),
     "trainable": ("registry", "function_runner", "trainable.trainable", "trainable.util"),

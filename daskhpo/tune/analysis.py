@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,12 @@ STATUS = {
 SCOPES = ("last", "all", "avg", "last-5-avg", "last-10-avg")
 
 
+class ExportFormat:
+    """Accepted, without effect: see `daskhpo.checkpoints`."""
+
+    CHECKPOINT, MODEL, ONNX, H5 = "checkpoint", "model", "onnx", "h5"
+
+
 class TuneError(RuntimeError):
     """A trial failed, or the study could not run."""
 
@@ -46,9 +53,7 @@ class Trial:
     def __init__(self, record: TrialRecord, analysis: ExperimentAnalysis) -> None:
         self._record, self._analysis = record, analysis
         self.trial_id = trial_name(record.id)
-        self.config = analysis._params.config(
-            record.config, trial_seed(analysis._seed, record.id)
-        )
+        self.config = analysis._params.config(record.config, trial_seed(analysis._seed, record.id))
         self.status = STATUS[record.status]
         self.results: list[dict[str, Any]] = []
 
@@ -88,8 +93,8 @@ class Trial:
 
     @property
     def logdir(self) -> str:
-        """The study's directory: trials have none of their own."""
-        return self._analysis.experiment_path
+        """A path of its own in the study's directory; nothing is there."""
+        return str(Path(self._analysis.experiment_path, f"trial_{self.trial_id}"))
 
     path = local_path = logdir
 
@@ -99,7 +104,7 @@ class Trial:
 
 
 class ExperimentAnalysis:
-    """What a study has found; "best" means the last report, unless a scope is given.
+    """Results of a study; "best" is by the last report, unless a scope is given.
 
     Attributes
     ----------
@@ -141,7 +146,7 @@ class ExperimentAnalysis:
         scope: str = "last",
         filter_nan_and_inf: bool = True,
     ) -> Trial | None:
-        """Return the trial that is best by its ``"last"`` report, or by ``"all"`` or a mean."""
+        """Return the best trial by its ``"last"`` report, by ``"all"``, or by a mean."""
         metric, mode = self._asked(metric, mode)
         if scope not in SCOPES:
             raise InvalidArgument(f"scope={scope!r} must be one of {list(SCOPES)}")
@@ -172,7 +177,7 @@ class ExperimentAnalysis:
     def get_best_logdir(
         self, metric: str | None = None, mode: str | None = None, scope: str = "last"
     ) -> str | None:
-        """Return the study's directory."""
+        """Return the path of the best trial."""
         best = self.get_best_trial(metric, mode, scope)
         return None if best is None else best.logdir
 
@@ -181,6 +186,19 @@ class ExperimentAnalysis:
     ) -> Checkpoint | None:
         """Return the newest checkpoint of a trial that the study keeps."""
         return trial.checkpoint
+
+    def get_trial_checkpoints_paths(
+        self, trial: Trial, metric: str | None = None
+    ) -> list[tuple[Checkpoint, float]]:
+        """Return the checkpoint of a trial, with its value of a metric."""
+        metric = metric or self.default_metric or ITERATION
+        found = trial.checkpoint
+        return [] if found is None else [(found, trial.last_result[metric])]
+
+    def stats(self) -> dict[str, Any]:
+        """Return the number of trials by status, and the study's cost."""
+        counts = Counter(trial.status for trial in self.trials)
+        return {"num_trials": dict(counts), **self._result.cost()}
 
     def get_last_checkpoint(
         self, trial: Trial | None = None, metric: str | None = None, mode: str | None = None
@@ -218,7 +236,7 @@ class ExperimentAnalysis:
 
     @property
     def best_logdir(self) -> str:
-        """The study's directory."""
+        """Its path."""
         return self.best_trial.logdir
 
     @property
@@ -309,7 +327,7 @@ class Result:
 
 
 class ResultGrid(Sequence[Result]):
-    """What a study has found: one `Result` per trial."""
+    """Results of a study: one `Result` per trial."""
 
     def __init__(self, analysis: ExperimentAnalysis) -> None:
         self._analysis = analysis
@@ -332,7 +350,7 @@ class ResultGrid(Sequence[Result]):
         scope: str = "last",
         filter_nan_and_inf: bool = True,
     ) -> Result:
-        """Return the trial that is best by its ``"last"`` report, or by ``"all"`` or a mean."""
+        """Return the best trial by its ``"last"`` report, by ``"all"``, or by a mean."""
         best = self._analysis.get_best_trial(metric, mode, scope)
         if best is None:
             failed = next((each.error for each in self if each.error is not None), "")

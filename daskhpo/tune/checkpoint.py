@@ -29,6 +29,7 @@ class Checkpoint:
         self._data = data
         self._files: Mapping[str, Any] = {}
         self._metadata: dict[str, Any] = {}
+        self._about: dict[str, Any] = {}  # a class's iteration, and what it returned
 
     @classmethod
     def from_directory(cls, path: str | os.PathLike[str]) -> Checkpoint:
@@ -98,10 +99,11 @@ class Checkpoint:
 
     def packed(self) -> dict[str, Any]:
         """Return it as a state of daskhpo."""
+        about = {"metadata": self._metadata, **self._about}
         if self._data is not None:
-            return {"data": self._data, "metadata": self._metadata}
+            return {"data": self._data, **about}
         if self._path is None:
-            return {"files": dict(self._files), "metadata": self._metadata}
+            return {"files": dict(self._files), **about}
         files = {}
         for folder, _, names in os.walk(self._path):
             for name in sorted(names):
@@ -109,11 +111,12 @@ class Checkpoint:
                 if file.is_file():
                     content = np.frombuffer(file.read_bytes(), np.uint8)
                     files[file.relative_to(self._path).as_posix()] = content
-        return {"files": files, "metadata": self._metadata}
+        return {"files": files, **about}
 
     @classmethod
     def unpacked(cls, state: Mapping[str, Any]) -> Checkpoint:
         """Return the checkpoint that :meth:`packed` has made a state of."""
         found = cls(data=state.get("data"))
         found._files, found._metadata = state.get("files", {}), state.get("metadata", {})
+        found._about = {n: state[n] for n in ("iteration", "returned") if n in state}
         return found

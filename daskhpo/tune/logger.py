@@ -14,7 +14,7 @@ from daskhpo.tune.stopper import ITERATION
 
 
 class Callback:
-    """Base class of callbacks: hooks that the study calls in the process that started it."""
+    """Base class of callbacks: hooks, called in the process that started the study."""
 
     def setup(self, **info: Any) -> None:
         """Handle the start."""

@@ -1,4 +1,4 @@
-"""What a script is told of options that mean something else here, or nothing."""
+"""Messages on options that mean something else here, or nothing."""
 
 from __future__ import annotations
 

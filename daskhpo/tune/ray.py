@@ -12,7 +12,7 @@ __all__ = ["air", "get", "init", "is_initialized", "put", "shutdown", "train", "
 
 
 class ObjectRef:
-    """What :func:`put` returns: the object itself travels with it."""
+    """A reference that :func:`put` returns: the object itself travels with it."""
 
     def __init__(self, value: Any) -> None:
         self._value = value

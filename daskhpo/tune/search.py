@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -86,25 +87,36 @@ class BasicVariantGenerator(Searcher):
 
 
 def _library(
-    name: str, make: Make, note: str = "", seeds: tuple[str, ...] = ("seed", "random_state_seed")
+    name: str, kind: str, options: Callable[..., dict[str, Any]] = dict, note: str = ""
 ) -> Any:
-    def described(
+    """Return what stands for a class of Ray Tune.
+
+    Parameters
+    ----------
+    kind : name of the class of `daskhpo.searchers`.
+    options : makes its arguments of those that Ray's class has besides the usual ones.
+    """
+    known = set(inspect.signature(options).parameters) if options is not dict else set[str]()
+
+    def describe(
         space: Any = None,
         metric: Any = None,
         mode: Any = None,
         points_to_evaluate: Sequence[Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ) -> Searcher:
-        """Describe a searcher; options of its library cannot be given."""
+        """Describe a searcher."""
+        seeds = ("seed", "random_state_seed", "random_state")
         seed = next((kwargs.pop(key) for key in seeds if key in kwargs), None)
         limit = kwargs.pop("max_concurrent", None)
-        for key, value in kwargs.items():
-            if value is not None:
-                cannot(f"{name}({key}=...)", f"give daskhpo.searchers' own {name} to daskhpo.Study")
+        given = {key: value for key, value in kwargs.items() if value is not None}
+        for key in given.keys() - known:
+            cannot(f"{name}({key}=...)", f"give daskhpo.searchers.{kind}(...) as search_alg")
+        own = options(**given)
         if note:
             say(name, note)
         return Searcher(
-            make,
+            lambda points: getattr(searchers, kind)(points_to_evaluate=points, **own),
             space=space,
             metric=metric,
             mode=mode,
@@ -113,8 +125,37 @@ def _library(
             max_concurrent=limit,
         )
 
-    described.__name__ = name
-    return described
+    describe.__name__ = name
+    return describe
+
+
+def _of_bayesopt(
+    random_search_steps: int = 10,
+    utility_kwargs: Mapping[str, Any] | None = None,
+    verbose: int = 0,
+    skip_duplicate: bool = True,
+    patience: int = 5,
+) -> dict[str, Any]:
+    utility = {"kind": "ucb", "kappa": 2.576, "xi": 0.0, **(utility_kwargs or {})}
+    acq = {"ucb": "LCB", "ei": "EI", "poi": "PI"}[utility["kind"]]
+    numbers = {"kappa": utility["kappa"], "xi": utility["xi"]}
+    return {"acq": acq, "n_initial_points": random_search_steps, **numbers}
+
+
+def _of_hyperopt(n_initial_points: int = 20, gamma: float = 0.25) -> dict[str, Any]:
+    if gamma != 0.25:
+        cannot(f"HyperOptSearch(gamma={gamma})", "it is 0.25 in daskhpo.searchers.HyperOptSearch")
+    return {"n_startup_trials": n_initial_points}
+
+
+def _of_optuna(sampler: Any = None) -> dict[str, Any]:
+    names = {"TPESampler": "tpe", "CmaEsSampler": "cmaes", "GPSampler": "gp"}
+    if sampler is None:
+        return {}
+    if (name := type(sampler).__name__) not in names:
+        cannot(f"OptunaSearch(sampler={name})", f"give one of {', '.join(names)}")
+    say(f"sampler={name}(...)", "has its usual options here")
+    return {"sampler": names[name]}
 
 
 def _unavailable(name: str, instead: str) -> Any:
@@ -127,19 +168,12 @@ def _unavailable(name: str, instead: str) -> Any:
 
 
 GP = "is daskhpo.searchers.GPSearch here, a Gaussian process of its own"
-AxSearch = _library("AxSearch", lambda points: searchers.AxSearch(points))
-BayesOptSearch = _library("BayesOptSearch", lambda points: searchers.GPSearch(
-    points_to_evaluate=points), GP, ("random_state",))
-HyperOptSearch = _library(
-    "HyperOptSearch", lambda points: searchers.HyperOptSearch(points_to_evaluate=points)
-)
-OptunaSearch = _library(
-    "OptunaSearch", lambda points: searchers.OptunaSearch(points_to_evaluate=points)
-)
-SkOptSearch = _library(
-    "SkOptSearch", lambda points: searchers.SkoptSearch(points_to_evaluate=points)
-)
-DragonflySearch = _unavailable("DragonflySearch", "use daskhpo.searchers.DragonflySearch(python=)")
+AxSearch = _library("AxSearch", "AxSearch")
+BayesOptSearch = _library("BayesOptSearch", "GPSearch", _of_bayesopt, GP)
+HyperOptSearch = _library("HyperOptSearch", "HyperOptSearch", _of_hyperopt)
+OptunaSearch = _library("OptunaSearch", "OptunaSearch", _of_optuna)
+SkOptSearch = _library("SkOptSearch", "SkoptSearch")
+DragonflySearch = _unavailable("DragonflySearch", "use daskhpo.searchers.DragonflySearch")
 SigOptSearch = _unavailable("SigOptSearch", "use daskhpo.searchers.SigOptSearch(address, token)")
 TuneBOHB = _unavailable("TuneBOHB", "use OptunaSearch with ASHAScheduler")
 HEBOSearch = _unavailable("HEBOSearch", "use BayesOptSearch or OptunaSearch")
@@ -194,7 +228,7 @@ def create_searcher(search_alg: str, **kwargs: Any) -> Searcher:
 
 
 def described(search_alg: Any) -> Searcher:
-    """Return a searcher that was given by its name or as an object; daskhpo's own, too."""
+    """Return a searcher that was given by its name or as an object."""
     match search_alg:
         case None:
             return BasicVariantGenerator()

@@ -1,4 +1,4 @@
-"""What a trial's code calls while it runs: report, get_checkpoint, get_context."""
+"""Functions that a trial's code calls: report, get_checkpoint, get_context."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Session:
         self.trial, self.config, self._rules = trial, config, rules
         self._stopper = rules.new_stopper()
         self._results: list[dict[str, Any]] = []  # for a stopper, in the next process
-        self.iteration, self.state = 0, None
+        self.iteration = 0
+        self.state: dict[str, Any] | None = None
         self._seconds, self._began = 0.0, time.monotonic()
         self._saved: Any = None  # the state to continue from
         self._next: Checkpoint | None = None  # from `checkpoint_dir`
@@ -62,10 +63,10 @@ class Session:
         """Return a checkpoint as a state at this iteration."""
         seconds = self._seconds + time.monotonic() - self._began
         position = {"iteration": self.iteration, "seconds": seconds}
-        return position | {"results": list(self._results)} | checkpoint.packed()
+        return checkpoint.packed() | position | {"results": list(self._results)}
 
     def next_result(self, metrics: Any) -> tuple[dict[str, Any], dict[str, float], bool]:
-        """Count a report; return Ray's result, the study's metrics, and if the trial is done."""
+        """Count a report; return Ray's result, the study's metrics, and whether it ends."""
         if not isinstance(metrics, Mapping):
             number = single_number(metrics)
             if number is None:
@@ -89,7 +90,7 @@ class Session:
         return done
 
     def report(self, metrics: Any, checkpoint: Checkpoint | None) -> None:
-        """Report of a function; returns when the trial goes on."""
+        """Report of a function; returns when the trial continues."""
         _, numbers, is_done = self.next_result(metrics)
         if checkpoint is None:
             checkpoint, self._next = self._next, None
@@ -187,7 +188,7 @@ def checkpoint_dir(step: int | None = None) -> Iterator[str]:
 
 
 class TrialContextOfRay:
-    """What ``tune.get_context()`` returns."""
+    """Context of a trial, which ``tune.get_context()`` returns."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -231,7 +232,7 @@ get_trial_name = get_trial_id
 
 
 def get_trial_dir() -> str:
-    """Return a folder of this machine for the trial's files; it is removed with the trial."""
+    """Return a folder of this machine for the trial's files, removed with the trial."""
     return get_context().get_trial_dir()
 
 

@@ -1,4 +1,4 @@
-"""Search spaces in Ray Tune's words, and their translation to a study's flat space."""
+"""Search spaces in Ray Tune's words, and the flat space that a study gets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Path = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Parameter:
-    """What one hyperparameter may be: the result of `uniform`, `choice` and their like.
+    """Values of one hyperparameter: the result of `uniform`, `choice` and others.
 
     Attributes
     ----------
@@ -205,7 +205,7 @@ def choice(categories: Sequence[Any]) -> Parameter:
 
 
 def sample_from(func: Callable[..., Any]) -> Function:
-    """Draw by a function of what was drawn before: ``lambda spec: 2 * spec.config.width``.
+    """Draw by a function of other values: ``lambda spec: 2 * spec.config.width``.
 
     It may draw from `random` and from numpy's global generator, which are seeded for each trial, so
     that a trial that continues elsewhere has the same value.
@@ -319,7 +319,7 @@ class ParamSpace:
                     try:
                         value = function.sample(config)
                     except (KeyError, AttributeError):  # it needs another one first
-                        if len(left) == 1 or path == list(left)[-1] and len(left) == n_before:
+                        if len(left) == 1 or (path == list(left)[-1] and len(left) == n_before):
                             raise
                         continue
                 _put(config, path, to_python(value))
@@ -393,7 +393,7 @@ def _quantized(domain: Real | Integer, q: float) -> Parameter:
         values = [_multiple(k, q) for k in range(first, last + 1)]
         values = [int(value) for value in values] if whole else values
         return Parameter(values[0] if len(values) == 1 else Ordinal(values))
-    return Parameter(type(domain)(domain.low, domain.high, domain.log), Rounded(q, whole))
+    return Parameter(domain, Rounded(q, whole))
 
 
 def _multiple(k: int, q: float) -> float:

@@ -147,10 +147,11 @@ class CombinedStopper(Stopper):
         self.stoppers = stoppers
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return any([stopper(trial_id, result) for stopper in self.stoppers])
+        said = [stopper(trial_id, result) for stopper in self.stoppers]  # all of them see it
+        return any(said)
 
     def stop_all(self) -> bool:
-        return any([stopper.stop_all() for stopper in self.stoppers])
+        return any(stopper.stop_all() for stopper in self.stoppers)
 
 
 class StopStudy(Callback):
@@ -176,7 +177,7 @@ class StopStudy(Callback):
 
 @dataclass(frozen=True)
 class Rules:
-    """What a trial does with its reports.
+    """Rules for the reports of a trial.
 
     Attributes
     ----------

@@ -1,9 +1,9 @@
 """`from ray import train`: the names of it that Tune's scripts use."""
 
-from daskhpo.tune.checkpoint import Checkpoint
-from daskhpo.tune.tuner import CheckpointConfig, FailureConfig, RunConfig, SyncConfig
 from daskhpo.tune.analysis import Result
+from daskhpo.tune.checkpoint import Checkpoint
 from daskhpo.tune.session import get_checkpoint, get_context, report
+from daskhpo.tune.tuner import CheckpointConfig, FailureConfig, RunConfig, SyncConfig
 
 __all__ = [
     "Checkpoint",

@@ -114,15 +114,13 @@ class Trainable:
 
     def save(self, checkpoint_dir: str | None = None) -> Checkpoint:
         """Return a checkpoint, outside a study."""
-        return Checkpoint.unpacked(_saved(self, self._iteration))
+        return Checkpoint.unpacked(_saved(self) | {"iteration": self._iteration})
 
     def restore(self, checkpoint: Any) -> None:
         """Restore a checkpoint, such as that of a study's best trial."""
-        if isinstance(checkpoint, Checkpoint):
-            state = {"returned": None, **checkpoint.packed()}
-        else:
-            state = {"returned": None, **Checkpoint.from_directory(checkpoint).packed()}
-        _restore(self, state)
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = Checkpoint.from_directory(checkpoint)
+        _restore(self, checkpoint.packed())
 
     def stop(self) -> None:
         """Release everything."""
@@ -194,7 +192,7 @@ class ClassTrial(core.Trainable):
     def save_checkpoint(self) -> Any:
         with self.session.active():
             try:
-                state = _saved(self.object, self.session.iteration)
+                state = _saved(self.object)
             except NotImplementedError:
                 return None
         position = self.session.snapshot(Checkpoint(data={}))
@@ -296,7 +294,7 @@ def with_parameters(trainable: Any, **kwargs: Any) -> Any:
     if not isinstance(trainable, type):
         return _WithParameters(trainable, kwargs)
 
-    class WithParameters(trainable):  # type: ignore[misc,valid-type]
+    class WithParameters(trainable):  # type: ignore[misc]
         def setup(self, config: dict[str, Any]) -> None:
             super().setup(config, **kwargs)
 
@@ -367,7 +365,7 @@ def _folder() -> Iterator[str]:
         yield folder
 
 
-def _saved(made: Trainable, iteration: int) -> dict[str, Any]:
+def _saved(made: Trainable) -> dict[str, Any]:
     with _folder() as folder:
         returned = made.save_checkpoint(folder)
         if isinstance(returned, Mapping):

@@ -53,7 +53,7 @@ class CheckpointConfig:
 
 @dataclass
 class FailureConfig:
-    """What follows from an error of a trial's code; ``max_failures=-1``: it is always retried."""
+    """Consequences of an error of a trial's code; ``max_failures=-1``: always retry."""
 
     max_failures: int = 0
     fail_fast: bool | str = False
@@ -61,7 +61,7 @@ class FailureConfig:
 
 @dataclass
 class SyncConfig:
-    """How files reach the storage; without effect, because a study has one directory."""
+    """Options of copies to a storage; without effect: a study has one directory."""
 
     upload_dir: str | None = None
     syncer: Any = None
@@ -73,7 +73,7 @@ class SyncConfig:
 
 @dataclass
 class RunConfig:
-    """Where a study is, and how it runs."""
+    """Place of a study, and options of its run."""
 
     name: str | None = None
     storage_path: str | None = None
@@ -91,7 +91,7 @@ class RunConfig:
 
 @dataclass
 class TuneConfig:
-    """What is searched, and by which method."""
+    """Method of a search, and its limits."""
 
     metric: str | None = None
     mode: str | None = None
@@ -108,7 +108,7 @@ class TuneConfig:
 
 @dataclass
 class ResumeConfig:
-    """What is continued; without effect: unfinished trials are."""
+    """Options of a continuation; without effect: unfinished trials continue."""
 
     unfinished: Any = None
     errored: Any = None
@@ -168,7 +168,9 @@ def plan(
     if metric is not None and mode is None:
         mode = "max"
     if metric is None and (type(scheduler) is not FIFOScheduler or _needs_metric(search)):
-        raise InvalidArgument("metric= is not given: name the reported number to compare, and mode=")
+        raise InvalidArgument(
+            "metric= is not given: name the reported number to compare, and mode="
+        )
     reached, stopper, seconds = stop_rules(run_config.stop)
     params = _params(config if config is not None else search.space, scheduler)
     longest = int(reached.get(ITERATION, ENDLESS))
@@ -188,7 +190,7 @@ def plan(
         trial_of(trainable, params, rules, bool(tune_config.reuse_actors)),
         params.space,
         metric or ITERATION,
-        mode or "max",  # type: ignore[arg-type]
+        mode or "max",
         scheduler=made,
         searcher=searcher,
         storage=_storage(run_config),
@@ -208,7 +210,9 @@ def plan(
         "client": client,
     }
     if num_samples < 0 and keywords["time_budget"] is None and stopper is None:
-        raise InvalidArgument("num_samples=-1 needs time_budget_s, or a Stopper that ends the study")
+        raise InvalidArgument(
+            "num_samples=-1 needs time_budget_s, or a Stopper that ends the study"
+        )
     _say_unused(tune_config, run_config, checkpoints)
     return Plan(study, params, metric, mode, keywords, stop_study, failures.fail_fast == "raise")
 
@@ -520,7 +524,6 @@ def _params(config: Mapping[str, Any] | None, scheduler: TrialScheduler) -> Para
     if config is not None and not isinstance(config, Mapping):
         raise InvalidArgument(f"config={shown(config)} must be a dict of names to values")
     params = ParamSpace.of(config or {})
-    params.space.pop("(none)", None)
     for name, domain in scheduler.space.items():
         path = tuple(name.split("/"))
         if path in params.functions:
@@ -530,14 +533,16 @@ def _params(config: Mapping[str, Any] | None, scheduler: TrialScheduler) -> Para
             continue
         params.space[name], params.paths[name] = domain, path
         params.parameters[name] = Parameter(domain)
-    return params if params.space else ParamSpace.of({})
+    return params
 
 
 def _grid(search: Searcher, params: ParamSpace, num_samples: int) -> GridSearch:
     if type(search) is not BasicVariantGenerator or num_samples < 1:
         search.made(params)  # raises
     sampled = [n for n, d in params.space.items() if isinstance(d, Domain) and n not in params.grid]
-    return GridSearch(points_to_evaluate=search.points(params), sampled=sampled, repeats=num_samples)
+    return GridSearch(
+        points_to_evaluate=search.points(params), sampled=sampled, repeats=num_samples
+    )
 
 
 def _storage(run_config: RunConfig) -> Any:
@@ -570,7 +575,7 @@ def _resources(asked: Any) -> dict[str, float] | None:
 
 
 class PlacementGroupFactory:
-    """What a trial needs, as a list of one bundle: ``[{"CPU": 1, "GPU": 1}]``."""
+    """Resources of a trial, as a list of one bundle: ``[{"CPU": 1, "GPU": 1}]``."""
 
     def __init__(self, bundles: Sequence[Mapping[str, float]], *args: Any, **kwargs: Any) -> None:
         if len(bundles) != 1:

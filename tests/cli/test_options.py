@@ -93,6 +93,33 @@ TABLE: dict[str, tuple[list[str], Rows]] = {
     ),
     "resume": (["runs/first", "--num-trials=2"], RUN_HERE | {"path": PATHS, "study": STUDIES}),
     "retry": (["runs/first", "--num-trials=2"], RUN_HERE | {"path": PATHS, "study": STUDIES}),
+    "tune": (
+        ["tune.py", "--metric=loss", "--max-t=3", "--num-trials=2", "--x=0..1"],
+        RUN_HERE
+        | {
+            "script": (["tune.py"], ["nowhere.py"]),
+            "--metric": (["loss"], ["", "a\nb"]),
+            "--mode": (["min", "max"], ["", "Min"]),
+            "--max-t": COUNTS,
+            "--method": (["ASHA(max_t=2)"], ["ASHA", "ASHA(max_t=0)", "1+1"]),
+            "--parameter": (["y=0..1", "y=a,b", "y=3"], ["y", "=1"]),
+            "--assign": (["y=0..1"], ["y", "=1"]),
+            "--env": (["y=0..1"], ["y", "=1"]),
+            "--set": ([], ["y", "=1"]),
+            "--yaml": ([], ["nowhere.yaml", "tune.py"]),
+            "--read": (["output", "{folder}/a.csv"], ["a.csv"]),
+            "--pattern": (["(?P<loss>.)"], ["(?P<x>.)", "("]),
+            "--step": (["n"], ["a\nb"]),
+            "--checkpoint-arguments": (["--o {folder}"], ["'"]),
+            "--resume-arguments": (["--r {folder}"], ["'"]),
+            "--grace": (["10s", "1m"], ["soon", "-1s"]),
+            "--storage": (["runs"], ["s3://b/x"]),
+            "--name": (["b"], ["a/b", ".a"]),
+            "--seed": FROM_ZERO,
+            "--if-exists": (["error", "resume", "new"], ["", "Error", "overwrite"]),
+            "--write": (["w.py"], []),
+        },
+    ),
     "status": (
         ["runs/first"],
         {"path": PATHS, "trial": ([], ["0", "x", "-1", "1.5", ""])},
@@ -219,6 +246,7 @@ TABLE: dict[str, tuple[list[str], Rows]] = {
 }
 # Flags that exclude what the words before have.
 WITHOUT = {
+    ("tune", "--method"): "--max-t=3",
     ("plan", "--gpus"): "--workers=2",
     ("plan", "--from"): "--seconds-per-unit=1",
     ("plan", "--measure"): "--seconds-per-unit=1",

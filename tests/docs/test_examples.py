@@ -182,6 +182,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
         "daskhpo.searchers",
         "daskhpo.simulation",
         "daskhpo.space",
+        "daskhpo.tune",
     ],
 )
 def test_the_reference_has_every_public_name(module: str) -> None:

@@ -512,6 +512,16 @@ def test_what_makes_no_sense_is_refused(options, error, words):
         a_pbt(**options)
 
 
+def test_a_constant_changes_if_its_domain_is_given():
+    scheduler = PBT(20, 5, {"lr": Real(0.1, 1)})
+    scheduler.setup(Space({"lr": 0.5, "x": Real(0, 1)}), seed=0)
+    assert scheduler.mutates == ("lr",)
+    with pytest.raises(ValueError, match="'lr' is a constant"):
+        PBT(20, 5, ["lr"]).setup(Space({"lr": 0.5, "x": Real(0, 1)}), seed=0)
+    with pytest.raises(ValueError, match="values that are not ints, but lr is 3"):
+        scheduler.setup(Space({"lr": 3, "x": Real(0, 1)}), seed=0)
+
+
 @pytest.mark.parametrize("own", [Real(1, 64), Ordinal([16, 32.5]), Categorical(["many", "few"])])
 def test_ints_of_the_space_do_not_become_anything_else(own):
     with pytest.raises(ValueError, match=r"mutations\['batch'\]=.* not ints, but batch is Ordinal"):
