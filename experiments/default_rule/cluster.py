@@ -35,6 +35,7 @@ from experiments.readme import Place
 HERE = Path(__file__).parent
 COMPARED = ("AHB", "ASHA, stopping", "ASHA, promotion", "GuardedASHA")
 REFERENCE = COMPARED[0]
+PAUSING = ("AHB", "ASHA, promotion", "GuardedASHA")
 HOUR = 3600.0
 STATE = 100_000_000  # bytes
 SEEDS = 5
@@ -213,33 +214,42 @@ def _parsed(row: dict[str, str]) -> tuple[Key, Cost]:
 
 
 def text(ran: list[tuple[Key, Cost]]) -> str:
-    """Return the table: times sooner than the reference, units trained again, and states."""
-    lines = [
-        f"| | {' | '.join(COMPARED[1:])} | again, {REFERENCE} | again, default |",
-        "|---" + "|---:" * (len(COMPARED) + 1) + "|",
-    ]
+    """Return two tables: times sooner than the reference; what states cost."""
+    speeds = [f"| | {' | '.join(COMPARED[1:])} |", "|---" + "|---:" * (len(COMPARED) - 1) + "|"]
+    heads = [f"{method}: {what}" for method in PAUSING for what in ("again", "written")]
+    states = [f"| | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
     for site in SITES:
-        costs = {
-            m: {(k.task, k.seed): c for k, c in ran if (k.site, k.method) == (site, m)}
-            for m in COMPARED
-        }
-        shared = set.intersection(*(set(found) for found in costs.values()))
-        if not shared:
+        of = {m: _costs(ran, site, m) for m in COMPARED}
+        if not (shared := sorted(set.intersection(*(set(costs) for costs in of.values())))):
             continue
-        times = {m: [_log(costs[m][key], SITES[site]) for key in sorted(shared)] for m in COMPARED}
-        cells = []
-        for method in COMPARED[1:]:
-            gains = np.array(times[REFERENCE]) - np.array(times[method])
-            error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
-            missed = sum(math.isinf(costs[method][key].hours) for key in shared)
-            never = f"; {100 * missed / len(shared):.0f} % never" if missed else ""
-            mean = float(gains.mean())
-            cells.append(f"{math.exp(mean):.2f} (×/÷ {math.exp(error):.2f}){never}")
-        for method in (REFERENCE, COMPARED[-1]):
-            found = [costs[method][key] for key in shared]
-            cells.append(f"{sum(c.again for c in found) / sum(c.units for c in found):.1%}")
-        lines.append(f"| {site} ({len(shared)} studies each) | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        costs = {m: [of[m][each] for each in shared] for m in COMPARED}
+        name = f"{site} ({len(shared)} studies each)"
+        cells = [_speed(costs[m], costs[REFERENCE], SITES[site]) for m in COMPARED[1:]]
+        speeds.append(f"| {name} | {' | '.join(cells)} |")
+        cells = [cell for m in PAUSING for cell in _states(costs[m])]
+        states.append(f"| {site} | {' | '.join(cells)} |")
+    return "\n".join([*speeds, "", *states])
+
+
+def _costs(ran: list[tuple[Key, Cost]], site: str, method: str) -> dict[tuple[str, int], Cost]:
+    """Return the costs of a method's studies by task and seed."""
+    return {(k.task, k.seed): cost for k, cost in ran if (k.site, k.method) == (site, method)}
+
+
+def _speed(found: list[Cost], reference: list[Cost], site: Site) -> str:
+    pairs = zip(found, reference, strict=True)
+    gains = np.array([_log(theirs, site) - _log(own, site) for own, theirs in pairs])
+    error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
+    missed = np.mean([math.isinf(cost.hours) for cost in found])
+    never = f"; {100 * missed:.0f} % never" if missed else ""
+    return f"{math.exp(float(gains.mean())):.2f} (×/÷ {math.exp(error):.2f}){never}"
+
+
+def _states(found: list[Cost]) -> tuple[str, str]:
+    """Return the share of units that were trained again, and the states written for 100 trials."""
+    again = sum(cost.again for cost in found) / sum(cost.units for cost in found)
+    written = 100 * sum(cost.written for cost in found) / sum(cost.trials for cost in found)
+    return f"{100 * again:.1f} %", f"{written:.0f}"
 
 
 def _log(cost: Cost, site: Site) -> float:
