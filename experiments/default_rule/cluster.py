@@ -1,4 +1,4 @@
-"""Compare the default rule with ASHA and AHB on clusters with their costs, in virtual time.
+"""Compare the default rule with ASHA and AHB on clusters with costs.
 
     python -m experiments.default_rule.cluster FOLDER
 
@@ -118,7 +118,7 @@ class Watching:
 
 @dataclass(frozen=True)
 class Key:
-    """What was run."""
+    """A study that was run."""
 
     site: str
     task: str
@@ -128,7 +128,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Cost:
-    """Its outcome: hours until the target (inf: never), and counts until then."""
+    """The outcome of a study: hours until the target (inf: never), and counts until then."""
 
     hours: float
     trials: int
@@ -246,7 +246,7 @@ def _speed(found: list[Cost], reference: list[Cost], site: Site) -> str:
 
 
 def _states(found: list[Cost]) -> tuple[str, str]:
-    """Return the share of units that were trained again, and the states written for 100 trials."""
+    """Return the share of units trained again, and states written for 100 trials."""
     again = sum(cost.again for cost in found) / sum(cost.units for cost in found)
     written = 100 * sum(cost.written for cost in found) / sum(cost.trials for cost in found)
     return f"{100 * again:.1f} %", f"{written:.0f}"

@@ -73,7 +73,7 @@ def run(table: Table, scheduler: Scheduler, seed: int) -> Ran:
 
 
 def text(folder: Path, seeds: int) -> str:
-    """Return the table: medians of units, of the longest training, and of the winner's rank."""
+    """Return the medians of units, of the longest training and of the rank."""
     lines = [
         f"| | {' | '.join(SCHEDULERS)} |",
         "|---" + "|---:" * len(SCHEDULERS) + "|",

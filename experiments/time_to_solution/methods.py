@@ -53,7 +53,7 @@ def _brackets(task: Profile) -> Scheduler:
 
 
 def _default(task: Profile) -> Scheduler:
-    """Return what a study has that names none: its first rung is earlier than the task's."""
+    """Return the scheduler of a study that names none; its first rung is earlier."""
     return GuardedASHA(task.max_t)
 
 
