@@ -128,7 +128,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Cost:
-    """The outcome of a study: hours until the target (inf: never), and counts until then."""
+    """The outcome of a study: hours to its target (inf: never), and counts."""
 
     hours: float
     trials: int
