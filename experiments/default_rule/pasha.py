@@ -51,9 +51,13 @@ class Longest(SimulationStats):
 
 
 class Ran(NamedTuple):
-    """A study: its units, the longest training, and the winner's rank, per cent."""
+    """A study: units, time, longest training, and the winner's rank, per cent.
+
+    The time is in full trainings by one worker.
+    """
 
     units: int
+    time: float
     longest: int
     rank: float
 
@@ -69,7 +73,8 @@ def run(table: Table, scheduler: Scheduler, seed: int) -> Ran:
     assert best is not None, "no trial reported"
     full = table.source()(best.config)
     found = min(full.metric(r) for r in range(1, table.task.curves.max_t + 1))
-    return Ran(stats.progress.n_units, stats.longest, 100 * table.rank(found))
+    spent = stats.progress.slot_time.now / table.seconds
+    return Ran(stats.progress.n_units, spent, stats.longest, 100 * table.rank(found))
 
 
 def text(folder: Path, seeds: int) -> str:
@@ -85,8 +90,8 @@ def text(folder: Path, seeds: int) -> str:
         for make in SCHEDULERS.values():
             scheduler = make(table.task.curves.max_t)
             ran = np.array([run(table, scheduler, seed) for seed in range(seeds)])
-            units, longest, rank = np.median(ran, axis=0)
-            cells.append(f"{units:,.0f}, {longest:.0f}, {rank:.2g}")
+            units, spent, longest, rank = np.median(ran, axis=0)
+            cells.append(f"{units:,.0f}; {spent:.2g}; {longest:.0f}; {rank:.2g}")
         lines.append(f"| {task} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -17,8 +17,11 @@ def table(folder):  # noqa: F811
 
 
 def test_units_and_the_longest_training_are_those_of_the_study(table):
-    assert run(table, FIFO(UNITS), 0)[:2] == (N_TRIALS * UNITS, UNITS)
-    assert run(table, FIFO(1), 0)[:2] == (N_TRIALS, 1)
+    every, one = (run(table, FIFO(max_t), 0) for max_t in (UNITS, 1))
+    assert (every.units, every.longest) == (N_TRIALS * UNITS, UNITS)
+    assert (one.units, one.longest) == (N_TRIALS, 1)
+    assert every.time == pytest.approx(N_TRIALS / 4, rel=1e-3)
+    assert one.time == pytest.approx(N_TRIALS / 4 / UNITS, rel=1e-3)
 
 
 def test_the_winners_rank_is_that_of_its_whole_curve(table):
@@ -39,5 +42,5 @@ def test_one_command_fills_the_readme(folder, tmp_path, monkeypatch):  # noqa: F
         "sys.argv", ["pasha", str(folder), "--seeds", "1", "--readme", f"{tmp_path}/r.md"]
     )
     main()
-    assert "| LCBench 1 | 2,304, 9," in (tmp_path / "r.md").read_text()
+    assert "| LCBench 1 | 2,304; 64; 9;" in (tmp_path / "r.md").read_text()
     assert pasha.SEEDS > 1
