@@ -30,7 +30,7 @@ from experiments.default_rule.tables import Table, tables
 from experiments.readme import Place
 
 HERE = Path(__file__).parent
-N_TRIALS, WORKERS, SEEDS = 256, 4, 15
+N_TRIALS, WORKERS, SEEDS = 256, 4, 7
 SCHEDULERS: Mapping[str, Callable[[int], Scheduler]] = {
     "every trial to the end": FIFO,
     "one unit each": lambda max_t: FIFO(1),
