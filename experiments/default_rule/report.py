@@ -62,8 +62,10 @@ def text(races: pd.DataFrame) -> str:
     ]
     for family in [name for name in FAMILIES if (races["family"] == name).any()]:
         parts += [f"### {family}: until a trial is among the best hundredth", plain(races, family)]
-    parts += ["### Until a trial is among the best 0.2 %, 4 workers", few(races)]
-    parts += ["### Rank of the best trial, 4 workers", ranks(races)]
+    n = races[(races["share"] == FEW) & (races["method"] == REFERENCE)]["seed"].nunique()
+    several = f"4 workers, {n} seed{'s' * (n > 1)}"
+    parts += [f"### Until a trial is among the best 0.2 %: {several}", few(races)]
+    parts += [f"### Rank of the best trial, per cent: {several}", ranks(races)]
     parts += ["### Tables that mislead", misled(races)]
     parts += ["### Per task: AHB's time over that of the rule, 4 workers", per_task(races)]
     return "\n\n".join(parts)
