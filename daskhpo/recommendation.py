@@ -21,7 +21,7 @@ from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.schedulers.asha import ASHA
 from daskhpo.schedulers.fifo import FIFO
-from daskhpo.schedulers.guarded import GuardedASHA, usual_grace_period
+from daskhpo.schedulers.guarded import GuardedASHA
 from daskhpo.schedulers.median import MedianStopping
 from daskhpo.schedulers.pb2 import PB2
 from daskhpo.schedulers.pbt import PBT, Population
@@ -162,7 +162,7 @@ SCHEDULER_RULES: tuple[Rule[Scheduler], ...] = (
         "as fast as `ASHA` where early results predict the final order; where they mislead, a "
         "reserve of other brackets and a model find what the first rungs missed",
         lambda q: True,
-        lambda q: GuardedASHA(q.max_t, usual_grace_period(q.max_t), ETA),
+        lambda q: GuardedASHA(q.max_t, reduction_factor=ETA),
     ),
 )
 

@@ -610,7 +610,11 @@ DOORS = [
     ),
     Door(PB2, PBT_ROWS, {"max_t": 9, "perturbation_interval": 3, "mutations": ["x"]}),
     Door(PBTReplay, {"schedule": ([[PIECE]], [[], None, "x", 3, [3], {"a": 1}])}, {}),
-    Door(GuardedASHA, LADDER, {"max_t": 9}),
+    Door(
+        GuardedASHA,
+        {**LADDER, "grace_period": (["auto", *COUNTS[0]], ["Auto", "", *COUNTS[1]])},
+        {"max_t": 9},
+    ),
     # -- searchers
     Door(ForestSearch, {"warm_start": WARM_STARTS, "points_to_evaluate": POINTS}, {}),
     Door(RandomSearch, {"points_to_evaluate": POINTS}, {}),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 
-from daskhpo.core.arguments import check_int
+from daskhpo.core.arguments import check_int, shown
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.random import rng
 from daskhpo.core.rungs import Ladder, Rung, check_ladder, milestones
 from daskhpo.core.scheduler import Scheduler
@@ -31,17 +32,13 @@ from daskhpo.core.types import (
 )
 from daskhpo.schedulers.orders import Orders
 
+MEASURED = 50  # units of a full training for each of the first rung
 RANDOM_SHARE = 1 / 3  # of the main arm's new trials
 MARGIN = 0.2  # in the logarithm of a rank: what a paused trial must be ahead of a new one
 # Share of the workers' time for the reserve.
 NO_MODEL = REFUTED = 0.67
 IN_DOUBT, BORNE_OUT = 0.20, 0.05
 MAIN, RESERVE = 0, 1  # arms
-
-
-def usual_grace_period(max_t: int) -> int:
-    """Return the usual first rung, with which the rule was measured: a fiftieth."""
-    return max(1, max_t // 50)
 
 
 @final
@@ -73,7 +70,8 @@ class GuardedASHA(Scheduler):
     Parameters
     ----------
     max_t : resource of a fully trained trial, R.
-    grace_period : resource of the first rung, r.
+    grace_period : resource of the first rung, r; ``"auto"``: a fiftieth of ``max_t``, as it was
+        measured. Where an order is refuted, the first rung of new trials rises by itself.
     reduction_factor : η; about ``1/η`` of the trials survive each rung.
 
     Raises
@@ -86,10 +84,12 @@ class GuardedASHA(Scheduler):
     arm. ``experiments/default_rule`` measures the rule beside other methods.
     """
 
-    def __init__(self, max_t: int, grace_period: int = 1, reduction_factor: int = 3) -> None:
-        max_t, grace_period, eta = check_ladder(max_t, grace_period, reduction_factor)
-        self.max_t, self.grace_period, self.reduction_factor = max_t, grace_period, eta
-        levels = milestones(max_t, grace_period, eta)
+    def __init__(
+        self, max_t: int, grace_period: int | Literal["auto"] = "auto", reduction_factor: int = 3
+    ) -> None:
+        max_t, first, eta = check_ladder(max_t, _first(grace_period, max_t), reduction_factor)
+        self.max_t, self.grace_period, self.reduction_factor = max_t, first, eta
+        levels = milestones(max_t, first, eta)
         n = len(levels)
         self._ladders = [Ladder(levels[s:], eta) for s in range(n)]  # the first: the main arm's
         self._n_started = [0] * n
@@ -243,6 +243,14 @@ class GuardedASHA(Scheduler):
         if not self._trusted:
             return NO_MODEL
         return BORNE_OUT if self._orders.borne_out else IN_DOUBT
+
+
+def _first(grace_period: int | Literal["auto"], max_t: int) -> int:
+    if not isinstance(grace_period, str):
+        return grace_period
+    if grace_period != "auto":
+        raise InvalidArgument(f"grace_period={shown(grace_period)} must be an int, or 'auto'")
+    return max(1, check_int("max_t", max_t) // MEASURED)
 
 
 class _Time:

@@ -47,7 +47,7 @@ class Orders:
         self._n, self._due = 0, 1.0
 
     def exclude(self, trial: TrialId) -> None:
-        """Note that a trial goes on for another reason than its losses."""
+        """Note that a trial continues for another reason than its losses."""
         self._unfair.add(trial)
 
     def add(self, trial: TrialId, report: Report, is_main: bool) -> None:

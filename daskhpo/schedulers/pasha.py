@@ -31,7 +31,7 @@ MOST_CURVES = 64  # the latest of the top rung, of which the noise is estimated
 
 @final
 class PASHA(Scheduler):
-    """Progressive ASHA: the longest training is as short as the order of the trials allows.
+    """Progressive ASHA: training is as short as the order of trials allows.
 
     It is :class:`ASHA` in its promotion variant on a ladder that has two rungs at first. Whenever a
     trial reports at the top, the order of all trials there is compared with their order one rung
@@ -155,14 +155,14 @@ class _Order:
             self._noise = noise(self._curves)
 
     def is_settled(self) -> bool:
-        """Return True if the trial at each rank here is that of the rank below, or like it."""
+        """Return True if each rank here has the trial of that rank below, or one like it."""
         below = np.array(self._below)
         there, here = np.sort(below), below[np.argsort(self._here, kind="stable")]
         return bool((np.abs(here - there) <= self._noise).all())
 
 
 def noise(curves: list[list[float]]) -> float:
-    """Return ε: the last difference that most pairs of curves which cross twice stay below.
+    """Return ε: most curves that cross twice end closer to each other.
 
     Only the units that all curves have are compared.
     """

@@ -15,7 +15,7 @@ from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.engine.coordinator import Problem
 from daskhpo.schedulers.fifo import FIFO
-from daskhpo.schedulers.guarded import GuardedASHA, usual_grace_period
+from daskhpo.schedulers.guarded import GuardedASHA
 from daskhpo.searchers.forest.search import ForestSearch
 from daskhpo.searchers.random import RandomSearch
 from daskhpo.trainable import Trainable, check_runs, n_arguments
@@ -87,7 +87,7 @@ def _default_scheduler(trainable: Any, max_t: int | None) -> Scheduler:
         )
     if max_t < SHORTEST_LADDER:
         return FIFO(max_t)
-    return GuardedASHA(max_t, usual_grace_period(max_t))
+    return GuardedASHA(max_t)
 
 
 def _reports_once(trainable: Any) -> bool:

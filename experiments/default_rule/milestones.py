@@ -1,4 +1,4 @@
-"""What a study had found by when: a journal of a simulated study."""
+"""A journal of what a study had found by when."""
 
 from __future__ import annotations
 

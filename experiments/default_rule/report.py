@@ -41,7 +41,8 @@ def write(path: Path, place: Place) -> Iterator[Path]:
 
 def read(path: Path) -> pd.DataFrame:
     """Read the races, with the logarithm of each time; at most that of the horizon."""
-    races = pd.read_csv(path, keep_default_na=False)
+    races = pd.read_csv(path)
+    races["variant"] = races["variant"].fillna("")
     races["family"] = races["task"].str.split().str[0]
     races["plain"] = races["variant"] == ""
     races["log"] = np.log(np.minimum(races["reached"], races["horizon"]))
@@ -61,8 +62,10 @@ def text(races: pd.DataFrame) -> str:
     ]
     for family in [name for name in FAMILIES if (races["family"] == name).any()]:
         parts += [f"### {family}: until a trial is among the best hundredth", plain(races, family)]
-    parts += ["### Until a trial is among the best 0.2 %, 4 workers", few(races)]
-    parts += ["### Rank of the best trial, 4 workers", ranks(races)]
+    n = races[(races["share"] == FEW) & (races["method"] == REFERENCE)]["seed"].nunique()
+    several = f"4 workers, {n} seed{'s' * (n > 1)}"
+    parts += [f"### Until a trial is among the best 0.2 %: {several}", few(races)]
+    parts += [f"### Rank of the best trial, per cent: {several}", ranks(races)]
     parts += ["### Tables that mislead", misled(races)]
     parts += ["### Per task: AHB's time over that of the rule, 4 workers", per_task(races)]
     return "\n\n".join(parts)
@@ -92,9 +95,9 @@ def _until_the_hundredth(races: pd.DataFrame) -> Any:
 
 def _named(method: str, part: pd.DataFrame) -> str:
     """Return the method's name, with its number of seeds if the others have more."""
-    seeds = part.groupby("method")["seed"].nunique()
-    few = seeds[method] < seeds.max()
-    return f"{method} ({seeds[method]} seed{'s' * (seeds[method] > 1)})" if few else method
+    counts = part.groupby("method")["seed"].nunique()
+    n = int(counts[method])
+    return f"{method} ({n} seed{'s' * (n > 1)})" if n < counts.max() else method
 
 
 def few(races: pd.DataFrame) -> str:
@@ -211,8 +214,8 @@ def draw_ranks(races: pd.DataFrame, path: Path) -> None:
                 found = of[of["method"] == method]
                 medians = _median_ranks(found)
                 shown = {n: m for n, m in medians.items() if n <= 4 * found["horizon"].min()}
-                axis.plot([*shown], [*shown.values()], marker="o", label=method, **_style(method))
-            axis.set(title=family, yscale="log")
+                axis.plot([*shown], [*shown.values()], label=method, **_style(method))
+            axis.set(title=family)
             axis.set_xticks(BUDGETS, [str(n) for n in BUDGETS])
         axes[0].set_ylabel("rank of the best trial, %")
 
@@ -226,9 +229,9 @@ def draw_sooner(races: pd.DataFrame, path: Path) -> None:
             for method in [name for name in NAMES if name != BASE]:
                 if points := dict(_sooner(of, method)):
                     values = [*points.values()]
-                    axis.plot([*points], values, marker="o", label=method, **_style(method))
+                    axis.plot([*points], values, label=method, **_style(method))
             axis.axhline(1, color="#999999", lw=0.8)
-            axis.set(title=family, yscale="log")
+            axis.set(title=family)
             axis.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
             axis.set_yticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
         axes[0].set_ylabel("times sooner than random search")
@@ -243,9 +246,10 @@ def _figure(path: Path, x: str) -> Iterator[Any]:
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(1, 2, figsize=(11.5, 4.2), sharey=True)
+    for axis in axes:
+        axis.set(xscale="log", yscale="log", xlabel=x)
     yield axes
     for axis in axes:
-        axis.set(xscale="log", xlabel=x)
         axis.minorticks_off()
     handles, labels = axes[0].get_legend_handles_labels()
     fig.legend(handles, labels, fontsize=8, loc="center right")
@@ -256,9 +260,10 @@ def _figure(path: Path, x: str) -> Iterator[Any]:
 
 def _style(method: str) -> dict[str, Any]:
     if method == RULE:
-        return {"color": "black", "lw": 2.5}
+        return {"color": "black", "lw": 2.5, "marker": "o"}
     number = NAMES.index(method)
-    return {"color": f"C{number % 10}", "lw": 1.2, "ls": "--" if number >= 10 else "-"}
+    own = {"ls": "--", "marker": "s"} if number >= 10 else {"marker": "o"}  # ten colours
+    return {"color": f"C{number % 10}", "lw": 1.2, **own}
 
 
 def _sooner(of: pd.DataFrame, method: str) -> Iterator[tuple[int, float]]:

@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_all(todo: list[Race], folder: Path, path: Path, most: int | None = None) -> None:
-    """Run the races that are not in the table at ``path``, and add them to it; at most so many."""
+    """Add the races that the table at ``path`` lacks, at most so many."""
     path.parent.mkdir(parents=True, exist_ok=True)
     n_keys, done = len(fields(Race)), set()
     if path.exists():

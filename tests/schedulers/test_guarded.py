@@ -54,6 +54,11 @@ class TestContractInMedianStopping(SchedulerContract):
         return lambda: MedianStopping(GuardedASHA(max_t=27))
 
 
+@pytest.mark.parametrize(("max_t", "first"), [(1, 1), (9, 1), (99, 1), (100, 2), (1000, 20)])
+def test_the_first_rung_is_after_a_fiftieth(max_t, first):
+    assert repr(GuardedASHA(max_t)) == repr(GuardedASHA(max_t, first))
+
+
 class Desk:
     """A scheduler, and words for what happens to it."""
 
