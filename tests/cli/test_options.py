@@ -147,6 +147,7 @@ TABLE: dict[str, tuple[list[str], Rows]] = {
         },
     ),
     "best": (["runs/first"], {"path": PATHS, "-k": COUNTS, "--json": FLAG}),
+    "verify": (["runs/first"], {"path": PATHS, "study": STUDIES}),
     "submit": (
         ["tune.py:study", "--num-trials=2", "--dry-run", *WALLTIME, *WORKERS],
         RUN
