@@ -3,9 +3,9 @@
     python benchmarks/large_journals.py [--trials 100000] [--peer FOLDER] [--out FILE]
 
 A simulated study under ASHA (four hyperparameters, 64 workers, 1 to 81 units a trial) writes a
-journal. Each reading runs in a fresh process; its time is that of its CPU, imports included, and its
-memory is the largest resident size. ``--peer`` is a folder with another version of ``daskhpo``, which
-reads the same journal in turn with this one.
+journal. Each reading runs in a fresh process; its time is that of its CPU, imports included, and
+its memory is the largest resident size. ``--peer`` is a folder with another version of ``daskhpo``,
+which reads the same journal in turn with this one.
 """
 
 from __future__ import annotations
@@ -108,8 +108,9 @@ def growth(n_trials: int) -> tuple[float, float]:
     sizes = []
     for n in (n_trials // 10, n_trials):
         code = (
-            "import sys; sys.path.insert(0, HERE); import large_journals as own\n"
-            f"import tempfile; from pathlib import Path; own.simulated(Path(tempfile.mkdtemp()), {n})"
+            "import sys, tempfile; sys.path.insert(0, HERE); import large_journals as own\n"
+            "with tempfile.TemporaryDirectory() as folder:\n"
+            f"    own.simulated(own.Path(folder), {n})"
         )
         sizes.append(measured(code, Path(), HERE.parents[1])[1])
     return sizes[0], sizes[1]
@@ -146,8 +147,8 @@ def main() -> None:
     text = (
         f"{args.trials:,} trials, {size:.0f} MB of journal; medians of {REPEATS} runs.\n\n"
         f"{table(head, rows)}\n\nThe process that simulated the study (coordinator, journal, "
-        f"executor) took {early:.0f} MB at most for {args.trials // 10:,} trials, and {late:.0f} MB "
-        f"for {args.trials:,}.\n\n{where}\n- {load()}"
+        f"executor) took {early:.0f} MB at most for {args.trials // 10:,} trials, and "
+        f"{late:.0f} MB for {args.trials:,}.\n\n{where}\n- {load()}"
     )
     print(text)
     if args.out is not None:

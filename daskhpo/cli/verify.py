@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     from daskhpo.study.recorded import verify
     from daskhpo.study.study import load_source
 
-    problem = load_source(options.study).problem if options.study else None
+    problem = load_source(options.study).problem if options.study is not None else None
     try:
         found = verify(options.path, problem)
     except JournalDiffers as error:

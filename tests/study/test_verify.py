@@ -1,4 +1,4 @@
-"""`daskhpo verify`: a journal follows from its study's definition, or its first line that does not."""
+"""`daskhpo verify`: a journal follows, or its first line that does not is shown."""
 
 from __future__ import annotations
 
