@@ -25,6 +25,7 @@ from daskhpo.cli import (
     tune,
     verify,
 )
+from daskhpo.cli import trial as one_trial
 from daskhpo.cli.arguments import add_study_path, check_scheduler_address, positive
 from daskhpo.cli.options import add_run_options, run_options
 from daskhpo.cli.text import ask, can_ask, count, duration, show
@@ -146,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     exchange.add_to(commands)
     report.add_to(commands)
     verify.add_to(commands)
+    one_trial.add_to(commands)
     return parser
 
 

@@ -24,6 +24,7 @@ from daskhpo.core.events import (
     Deleted,
     Dropped,
     Ended,
+    Enqueued,
     Exploited,
     Failed,
     Held,
@@ -40,6 +41,7 @@ from daskhpo.core.events import (
     Step,
     StopRequested,
     Suggested,
+    TrialStopRequested,
     time_in_journal,
 )
 from daskhpo.core.types import (
@@ -304,6 +306,8 @@ _KINDS: dict[str, Any] = {
     "out of time": OutOfTime,
     "slots": SlotsChanged,
     "stop": StopRequested,
+    "stop trial": TrialStopRequested,
+    "enqueued": Enqueued,
     "suggested": Suggested,
     "judged": Judged,
     "launched": Launched,
@@ -355,7 +359,8 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if type(value) is list else value
 
 
-def _config(config: dict[str, Any]) -> Config:
+def restored_config(config: dict[str, Any]) -> Config:
+    """Return a configuration as it was before JSON."""
     # Each line has names of its own; the trials of a study share them.
     return {intern(name): _tuples(value) for name, value in config.items()}
 
@@ -365,7 +370,7 @@ _FROM_JSON: dict[str, Callable[[Any], Any]] = {
     "limits": lambda fields: Limits(**fields),
     "policy": lambda fields: CheckpointPolicy(**fields),
     "status": {status.value: status for status in Status}.__getitem__,
-    "config": _config,
+    "config": restored_config,
 }
 
 

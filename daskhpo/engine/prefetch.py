@@ -116,6 +116,9 @@ class PrefetchingSearcher(Searcher):
         return Suggestion(config, waited, fallback)
 
     def on_start(self, trial: TrialId, config: Config) -> None:
+        with self._changed:
+            if trial not in self._searcher_ids:  # a person gave its configuration
+                self._searcher_ids[trial] = self._new_id()
         self._enqueue(partial(self._searcher.on_start, self._searcher_id(trial), config))
 
     def observe(self, trial: Trial, report: Report) -> None:

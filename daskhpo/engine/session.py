@@ -30,7 +30,7 @@ from daskhpo.engine.options import RunOptions
 from daskhpo.engine.prefetch import PrefetchedAdvice, PrefetchingSearcher
 from daskhpo.engine.protocols import CheckpointStore, Executor
 from daskhpo.engine.replay import replay
-from daskhpo.engine.requests import StopRequestWatcher
+from daskhpo.engine.requests import OnEdit, StopRequestWatcher
 
 logger = logging.getLogger("daskhpo")
 
@@ -51,6 +51,7 @@ class Session:
         learn in one. With one slot that would only make the study depend on how long they take.
     on_lock_lost : called if another process took the lock over; None: no call.
     on_stop : called with the reason if another process requests a stop.
+    on_edit : called with each request to end or to add a trial; its time is to be set.
     job_is_over : returns True if the Slurm job in which the last session ran has ended.
 
     Raises
@@ -71,6 +72,7 @@ class Session:
         source: str | None = None,
         on_lock_lost: Callable[[], None] | None = None,
         on_stop: Callable[[str], None] = lambda reason: None,
+        on_edit: OnEdit = lambda edit: None,
         job_is_over: JobIsOver = no_job_is_over,
         ahead: bool = False,
     ) -> None:
@@ -95,7 +97,7 @@ class Session:
                 self._lessons = LessonsInThread() if ahead else None
                 if self._lessons is not None:
                     _start_prefetching(self.coordinator, problem, self._lessons)
-                self._requests = StopRequestWatcher(directory, self.lock.token, on_stop)
+                self._requests = StopRequestWatcher(directory, self.lock.token, on_stop, on_edit)
             except BaseException:
                 self.journal.close()
                 raise

@@ -26,6 +26,7 @@ from daskhpo.core.arguments import (
     check_list,
     check_path,
     check_text,
+    optional,
 )
 from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
@@ -53,6 +54,7 @@ from daskhpo.remote.script import controller_script
 from daskhpo.remote.submission import JobDirectory, Submission
 from daskhpo.remote.submit import SubmitKeywords, prepare, submit
 from daskhpo.results.result import Result
+from daskhpo.study import edits
 from daskhpo.study.asktell import AskedTrial, AskTellSession
 from daskhpo.study.definition import (
     check_name,
@@ -240,10 +242,65 @@ class Study:
                 **keywords,
             ).wait()
 
-    def extend(self, num_trials: int, **keywords: Unpack[ResumeKeywords]) -> Result:
-        """Continue a study that has ended, until it has ``num_trials`` trials in all."""
+    def extend(
+        self,
+        num_trials: int | None = None,
+        time_budget: float | str | None = None,
+        **keywords: Unpack[ResumeKeywords],
+    ) -> Result:
+        """Continue a study that has ended, with more trials or more time.
+
+        Trials that were cut short because the study ended go on.
+
+        Parameters
+        ----------
+        num_trials : trials in all, earlier sessions included; None: no limit.
+        time_budget : more seconds, or text such as ``"2h"``; None: no limit.
+        **keywords : see :meth:`start`.
+
+        Raises
+        ------
+        TypeError : neither is given.
+        """
+        if num_trials is None and time_budget is None:
+            raise TypeError("extend() needs num_trials= (in all) or time_budget= (more)")
         with BriefInterrupt():
-            return self.resume(check_int("num_trials", num_trials, at_least=1), **keywords)
+            return self.resume(
+                optional(check_int, "num_trials", num_trials, at_least=1), time_budget, **keywords
+            )
+
+    def enqueue(self, config: Mapping[str, Any]) -> None:
+        """Add a trial with this configuration, while the study runs or before it does.
+
+        The next free slot for a new trial takes it, before those that the searcher suggests. It is
+        one of ``num_trials``; if the study has all of them, it comes on top. Another process may
+        run the study. If none does, the trial starts in the next session.
+
+        Parameters
+        ----------
+        config : a value of each hyperparameter; constants may be left out.
+
+        Raises
+        ------
+        TypeError, ValueError : the configuration is not in the space; or the study cannot take it:
+            a population has all its members from the start, and a grid all its points.
+        StudyMismatch : the directory belongs to another study.
+        """
+        edits.enqueue(self._fixed_path(), self.problem, self.source, config)
+
+    def stop_trial(self, trial: int, reason: str = "stopped by hand") -> None:
+        """End one trial, while the study runs; it is *stopped*, and what it has reported counts.
+
+        It ends at its next report, or at once if it holds no slot. Another process may run the
+        study. If none does, it ends when the study is resumed.
+
+        Raises
+        ------
+        FileNotFoundError : the study was not started.
+        KeyError : there is no such trial.
+        ValueError : the trial has ended.
+        """
+        edits.stop_trial(self._fixed_path(), trial, reason)
 
     def start(
         self,
