@@ -59,7 +59,7 @@ def requested_edits(directory: Path) -> list[TrialStopRequested | Enqueued]:
     for line in _lines(directory):
         match line:
             case {"whom": str(whom), "request": str(name), "stop trial": int(trial)}:
-                if whom == ANYBODY:
+                if whom == ANYBODY and trial is not True and trial is not False:
                     reason = str(line.get("reason", "stopped by hand"))
                     edits.append(TrialStopRequested(trial, reason, name, 0.0))
             case {"whom": str(whom), "request": str(name), "enqueue": dict(config)}:

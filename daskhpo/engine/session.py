@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +18,10 @@ from daskhpo.atomic_files import flush_folder, read_small, write_file
 from daskhpo.core.commands import Command
 from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.errors import StudyExists, StudyFailed, StudyLocked, StudyMismatch
-from daskhpo.core.events import Record, SessionStarted, Suggested
+from daskhpo.core.events import Enqueued, Record, SessionStarted, Suggested, TrialStopRequested
 from daskhpo.core.objective import Objective
 from daskhpo.core.parsing import parse_call
+from daskhpo.core.space import Space
 from daskhpo.core.study_folders import MANIFEST, no_study
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.advice import LessonsInThread, SearcherAdvice
@@ -97,7 +99,8 @@ class Session:
                 self._lessons = LessonsInThread() if ahead else None
                 if self._lessons is not None:
                     _start_prefetching(self.coordinator, problem, self._lessons)
-                self._requests = StopRequestWatcher(directory, self.lock.token, on_stop, on_edit)
+                checked = partial(_check_edit, problem.space, on_edit)
+                self._requests = StopRequestWatcher(directory, self.lock.token, on_stop, checked)
             except BaseException:
                 self.journal.close()
                 raise
@@ -148,6 +151,17 @@ class Session:
                 stack.callback(self._lessons.close)
             stack.callback(self.lock.release)
             stack.callback(self.journal.close)
+
+
+def _check_edit(space: Space, on_edit: OnEdit, edit: TrialStopRequested | Enqueued) -> None:
+    """Pass on a request that the study can carry out."""
+    if isinstance(edit, Enqueued):
+        try:
+            edit = replace(edit, config=space.complete(edit.config))
+        except ValueError as error:
+            logger.warning("a configuration that was added is none of this study: %s", error)
+            return
+    on_edit(edit)
 
 
 def _start_prefetching(

@@ -63,7 +63,7 @@ def stop_trial(directory: Path, trial: TrialId, reason: str = "stopped by hand")
     NoSuchTrial : the study has no such trial.
     InvalidArgument : the trial has ended.
     """
-    number = check_int("trial", trial)
+    number = check_int("trial", trial, at_least=0)
     reason = check_text("reason", reason)
     progress = StudyProgress(read_manifest(directory).objective)
     for record in study_records(directory):
