@@ -471,6 +471,10 @@ DOORS = [
         {
             "name": (["b"], [None, *NO_TEXTS, "a/b", ".a"]),
             "seconds": ([None, 0, 2.5, INF], [-1, "1", True, NAN, []]),
+            "space": or_none(SPACES),
+            "defaults": ([None], [{}, {"x": 1}, "x", 3]),  # only with a space
+            "scheduler": or_none(SCHEDULERS),
+            "searcher": or_none(SEARCHERS),
         },
         name="b",
     ),

@@ -192,13 +192,13 @@ def create_directory(directory: Path, problem: Problem, source: str | None) -> N
 def has_work(directory: Path, problem: Problem, limits: Limits, policy: CheckpointPolicy) -> bool:
     """Return True if a session with these limits would have work; write nothing."""
     last = _LastTime(study_records(directory))
-    coordinator = replay(as_recorded(directory, problem), last, _NullJournal())
+    coordinator = replay(as_recorded(directory, problem), last, NullJournal())
     with contextlib.closing(coordinator.searcher):
         coordinator.handle(SessionStarted(limits, policy, last.seconds))
         return not coordinator.is_over
 
 
-class _NullJournal:
+class NullJournal:
     """A journal that discards its records."""
 
     def append(self, record: Record) -> None:

@@ -24,10 +24,12 @@ from daskhpo.core.arguments import (
     check_int,
     check_kind,
     check_list,
+    check_mapping,
     check_path,
     check_text,
     optional,
 )
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
@@ -522,7 +524,16 @@ class Study:
                 self._asktell.close()
                 self._asktell = None
 
-    def branch(self, name: str, seconds: float | None = None) -> Study:
+    def branch(
+        self,
+        name: str,
+        seconds: float | None = None,
+        *,
+        space: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Any] | None = None,
+        scheduler: Scheduler | None = None,
+        searcher: Searcher | None = None,
+    ) -> Study:
         """Create a study in ``storage/name`` that begins as a copy of this one.
 
         The branch has this study's journal up to a point, and its checkpoints. Their bytes are not
@@ -537,17 +548,42 @@ class Study:
         name : of the new study's directory, which must not exist.
         seconds : point in this study's time (see ``Result.history()``); None: the current end of
             its journal.
+        space : a changed space, in which all trials must have a place: wider ranges, more values,
+            new hyperparameters. None: the same.
+        defaults : values of the new hyperparameters for the trials that this study has.
+        scheduler : another one, from which all that is recorded must follow, such as one with a
+            larger ``max_t`` while no trial has reached the old one. None: the same.
+        searcher : another one, which learns from the trials that this study has. None: the same.
 
         Raises
         ------
         ValueError, TypeError : an argument is not valid.
         FileNotFoundError : this study has not been started.
         StudyExists : ``storage/name`` exists.
-        StudyMismatch : the study in this one's directory has another definition.
+        StudyMismatch : the study in this one's directory has another definition; or its record
+            does not follow from the changed one, and the message says where.
         """
         source = self._fixed_path()
         other = self.at(self.storage / check_name(name))
-        branch(source, other.path, self.problem, seconds)
+        if all(each is None for each in (space, scheduler, searcher)):
+            if defaults is not None:
+                raise TypeError("defaults= is for a space= with new hyperparameters")
+            branch(source, other.path, self.problem, seconds)
+            return other
+        problem = self.problem
+        other.problem = Problem(
+            problem.space if space is None else Space(space),
+            problem.objective,
+            problem.scheduler if scheduler is None else scheduler,
+            problem.searcher if searcher is None else searcher,
+            problem.seed,
+        )
+        other.source, other._asktell = None, None
+        check_parts(other.problem, self.trainable)
+        given = {} if defaults is None else check_mapping("defaults", defaults, of="values")
+        if unknown := [name for name in given if name not in other.problem.space]:
+            raise InvalidArgument(f"defaults={given}: space= has no {', '.join(map(str, unknown))}")
+        branch(source, other.path, problem, seconds, other.problem, given)
         return other
 
     def result(self) -> Result:
