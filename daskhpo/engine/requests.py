@@ -12,7 +12,7 @@ from typing import Any
 
 from daskhpo.atomic_files import open_to_append, read_small
 from daskhpo.core.events import Enqueued, TrialStopRequested
-from daskhpo.engine.journal import restored_config
+from daskhpo.engine.records import restored_config
 
 logger = logging.getLogger("daskhpo")
 
