@@ -1,6 +1,7 @@
-"""Measure how long journals are read: status, best, trials, history, verify, resume.
+"""Measure how long a large journal is read: status, best, trials, replay.
 
-    python benchmarks/large_journals.py [--trials 100000] [--peer FOLDER] [--out FILE]
+    python benchmarks/large_journals.py [--trials 100000] [--peer FOLDER] [--repeats N]
+        [--out FILE]
 
 A simulated study under ASHA (four hyperparameters, 64 workers, 1 to 81 units a trial) writes a
 journal. Each reading runs in a fresh process; its time is that of its CPU, imports included, and
@@ -30,7 +31,6 @@ CODE = {
     "replay, as by `resume`": "import sys; sys.path.insert(0, HERE); import large_journals as own\n"
     "own.replayed(PATH)",
 }
-REPEATS = 3
 
 
 class Curve:
@@ -104,7 +104,7 @@ def measured(code: str, path: Path, version: Path) -> tuple[float, float]:
 
 
 def growth(n_trials: int) -> tuple[float, float]:
-    """Return the coordinator's memory in MB after a tenth of the trials, and after all."""
+    """Return the coordinator's memory in MB for a tenth of the trials, and for all."""
     sizes = []
     for n in (n_trials // 10, n_trials):
         code = (
@@ -120,6 +120,7 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=100_000)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peer", type=Path)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -134,7 +135,7 @@ def main() -> None:
         rows = []
         for name, code in CODE.items():
             found: dict[str, list[tuple[float, float]]] = {version: [] for version in versions}
-            for _ in range(REPEATS):
+            for _ in range(args.repeats):
                 for version, at in versions.items():
                     found[version].append(measured(code, path, at))
             row = [name]
@@ -145,7 +146,7 @@ def main() -> None:
     head = ["reading", *(f"{v}, {unit}" for v in versions for unit in ("CPU s", "MB"))]
     early, late = growth(args.trials)
     text = (
-        f"{args.trials:,} trials, {size:.0f} MB of journal; medians of {REPEATS} runs.\n\n"
+        f"{args.trials:,} trials, {size:.0f} MB of journal; medians of {args.repeats} runs.\n\n"
         f"{table(head, rows)}\n\nThe process that simulated the study (coordinator, journal, "
         f"executor) took {early:.0f} MB at most for {args.trials // 10:,} trials, and "
         f"{late:.0f} MB for {args.trials:,}.\n\n{where}\n- {load()}"

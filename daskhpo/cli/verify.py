@@ -1,4 +1,4 @@
-"""The command ``daskhpo verify``: does a study's journal follow from its definition?"""
+"""The command ``daskhpo verify``: does a journal follow from its definition?"""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def branch(
 
 
 def _convert(source: Path, aside: Path, changed: Problem, defaults: Config, n_records: int) -> None:
-    """Copy a study's first records into one with another definition, and check that they follow."""
+    """Copy a study's first records for another definition; check that they follow."""
     lines = []
     for record in islice(study_records(source), n_records):
         if isinstance(record, Suggested | Exploited | Enqueued):

@@ -1,4 +1,4 @@
-"""What people ask of a running study: trials to end, and configurations to add."""
+"""Requests of people to a running study: trials to end, configurations to add."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from daskhpo.core.types import Config, TrialId
 
 
 class Edits:
-    """Requests of people, from the moment that they are recorded until they are carried out.
+    """Requests of people that are recorded, until they are carried out.
 
     Each request has a name, by which one that comes again is known: the process that runs the study
-    reads all of them anew after a crash.
+    reads all of them again after a crash.
 
     Attributes
     ----------

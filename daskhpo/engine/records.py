@@ -147,7 +147,7 @@ _FROM_JSON: dict[str, Callable[[Any], Any]] = {
 
 
 def _draft(kind: Any) -> Any:
-    """Return a class with the fields of a frozen one, which sets them in a third of the time.
+    """Return a class with the fields of a frozen one, which sets them faster.
 
     Both have the same layout, so that its objects may be given the frozen class.
     """

@@ -64,7 +64,7 @@ def _run(coordinator: Coordinator, script: _VerifyingJournal) -> None:
         except JournalDiffers:
             raise
         except (LookupError, RuntimeError, ValueError, TypeError, AssertionError) as error:
-            raise script.differs(f"the study cannot go on there: {error!r}") from error
+            raise script.differs(f"the study cannot continue there: {error!r}") from error
         if script.n_read == n_before:
             raise script.differs("it comes from an attempt that is not running")
 

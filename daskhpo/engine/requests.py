@@ -17,7 +17,7 @@ from daskhpo.engine.records import restored_config
 logger = logging.getLogger("daskhpo")
 
 REQUEST_POLL_SECONDS = 1.0
-ANYBODY = "study"  # whoever runs it: no session's token and no submission has this name
+ANY_SESSION = "study"  # recipient: no token of a session and no submission has this name
 OnEdit = Callable[[TrialStopRequested | Enqueued], None]
 
 
@@ -34,7 +34,7 @@ def request_stop(directory: Path, recipient: str, reason: str) -> None:
 
 
 def request_edit(directory: Path, edit: TrialStopRequested | Enqueued) -> None:
-    """Ask whoever runs the study, now or later, to end a trial or to add one.
+    """Request this or the next session to end a trial or to add one.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def request_edit(directory: Path, edit: TrialStopRequested | Enqueued) -> None:
 
 def encode_edit(edit: TrialStopRequested | Enqueued) -> dict[str, Any]:
     """Return a request as a line of the file."""
-    line: dict[str, Any] = {"whom": ANYBODY, "request": edit.request}
+    line: dict[str, Any] = {"whom": ANY_SESSION, "request": edit.request}
     match edit:
         case TrialStopRequested(trial, reason):
             return line | {"stop trial": trial, "reason": reason}
@@ -56,28 +56,26 @@ def encode_edit(edit: TrialStopRequested | Enqueued) -> dict[str, Any]:
 def requested_edits(directory: Path) -> list[TrialStopRequested | Enqueued]:
     """Return all requests to end or to add trials, in order; their time is 0."""
     edits: list[TrialStopRequested | Enqueued] = []
-    for line in _lines(directory):
+    for line in _lines(directory, ANY_SESSION):
         match line:
-            case {"whom": str(whom), "request": str(name), "stop trial": int(trial)}:
-                if whom == ANYBODY and trial is not True and trial is not False:
+            case {"request": str(name), "stop trial": int(trial)}:
+                if trial is not True and trial is not False:
                     reason = str(line.get("reason", "stopped by hand"))
                     edits.append(TrialStopRequested(trial, reason, name, 0.0))
-            case {"whom": str(whom), "request": str(name), "enqueue": dict(config)}:
-                if whom == ANYBODY:
-                    edits.append(Enqueued(restored_config(config), name, 0.0))
+            case {"request": str(name), "enqueue": dict(config)}:
+                edits.append(Enqueued(restored_config(config), name, 0.0))
     return edits
 
 
 def requested_stop(directory: Path, recipient: str) -> str | None:
     """Return the reason of a stop request to the recipient; None if there is none."""
-    for request in _lines(directory):
-        if request.get("whom") == recipient:
-            return str(request.get("stop", "a request without a reason"))
+    for request in _lines(directory, recipient):
+        return str(request.get("stop", "a request without a reason"))
     return None
 
 
-def _lines(directory: Path) -> Iterator[dict[str, Any]]:
-    """Yield the requests in the file."""
+def _lines(directory: Path, recipient: str) -> Iterator[dict[str, Any]]:
+    """Yield the requests to a recipient."""
     # On NFS, opening an existing file shows what other hosts wrote to it. A new file in a
     # directory may stay invisible for half a minute.
     try:
@@ -89,7 +87,7 @@ def _lines(directory: Path) -> Iterator[dict[str, Any]]:
             request = json.loads(line)
         except (ValueError, RecursionError):
             continue  # it is still being written, or damaged
-        if isinstance(request, dict):
+        if isinstance(request, dict) and request.get("whom") == recipient:
             yield request
 
 

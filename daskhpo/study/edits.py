@@ -1,4 +1,4 @@
-"""What a person may ask of a study that runs, or that will: to add a trial, to end one."""
+"""Requests to a study that runs, or that will: to add a trial, to end one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from daskhpo.results.progress import StudyProgress
 
 
 def enqueue(directory: Path, problem: Problem, source: str | None, config: Any) -> None:
-    """Ask a study to start a trial with this configuration; see `daskhpo.Study.enqueue`."""
+    """Request a trial with this configuration; see `daskhpo.Study.enqueue`."""
     check_manifest(directory, problem)
     problem = as_recorded(directory, problem)
     given = check_mapping("config", config, of="hyperparameters to values")
@@ -52,7 +52,7 @@ def enqueue(directory: Path, problem: Problem, source: str | None, config: Any) 
 
 
 def stop_trial(directory: Path, trial: TrialId, reason: str = "stopped by hand") -> None:
-    """Ask whoever runs a study, now or later, to end one of its trials.
+    """Request this or the next session of a study to end one of its trials.
 
     It ends at its next report, or at once if it holds no slot. Its status is *stopped*, and what it
     has reported counts.

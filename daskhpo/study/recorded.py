@@ -1,4 +1,4 @@
-"""The definition of a study from its directory alone, and whether its journal follows from it."""
+"""The definition of a study from its directory alone; verifying its journal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KNOWN = DOMAINS | {name: getattr(schedulers, name) for name in schedulers.__all_
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found in a journal that follows from its study's definition.
+    """Counts of a journal that follows from its study's definition.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ def verify(directory: Path, problem: Problem | None = None) -> Verified:
 
 
 def recorded_problem(manifest: Manifest, directory: Path) -> Problem:
-    """Return a study's definition as its manifest tells it, with a searcher that knows nothing.
+    """Return a study's definition by its manifest, with a searcher of nothing.
 
     Raises
     ------

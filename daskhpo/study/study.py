@@ -252,7 +252,7 @@ class Study:
     ) -> Result:
         """Continue a study that has ended, with more trials or more time.
 
-        Trials that were cut short because the study ended go on.
+        Trials that were cut short because the study ended continue.
 
         Parameters
         ----------
@@ -291,10 +291,10 @@ class Study:
         edits.enqueue(self._fixed_path(), self.problem, self.source, config)
 
     def stop_trial(self, trial: int, reason: str = "stopped by hand") -> None:
-        """End one trial, while the study runs; it is *stopped*, and what it has reported counts.
+        """End one trial, while the study runs; what it has reported counts.
 
-        It ends at its next report, or at once if it holds no slot. Another process may run the
-        study. If none does, it ends when the study is resumed.
+        It ends as *stopped*: at its next report, or at once if it holds no slot. Another process
+        may run the study. If none does, it ends when the study is resumed.
 
         Raises
         ------
