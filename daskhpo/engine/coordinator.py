@@ -649,6 +649,7 @@ class Coordinator:
             trial = self.ledger.restart(action.until, action.bracket)
             self.scheduler.on_launch(self._launch(trial, action.until))
         elif self.edits.configs:
+            self.advisor.add(self.ledger.n_trials)
             self._start_with(Suggestion(self.edits.configs.popleft()), action)
         else:
             given = self.advisor.suggest(self.ledger.n_trials, action.explore)

@@ -98,6 +98,9 @@ class _RecordedAdvice:
                 return verdict
         return trusted
 
+    def add(self, trial: TrialId) -> None:
+        self._own.add(trial)
+
     def _suggested(self, trial: TrialId) -> Suggestion | None:
         match self._script.head:
             case Suggested(number, config) if number == trial:
