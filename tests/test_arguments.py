@@ -456,7 +456,13 @@ DOORS = [
     method("run", {**START, "if_exists": IF_EXISTS}, **LIMITED),
     method("start", {**START, "if_exists": IF_EXISTS, "retry_failed": FALSE}, **LIMITED),
     method("resume", {**START, "retry_failed": BOOLS}, **LIMITED),
-    method("extend", {**START, "num_trials": COUNTS}, **LIMITED),
+    method("extend", {**START, "num_trials": COUNTS_OR_NONE}, **{**LIMITED, "time_budget": 9}),
+    method("enqueue", {"config": ([{"x": 0.5}], [None, {}, {"x": 2}, [("x", 0.5)], "x", 3])}),
+    method(
+        "stop_trial",
+        {"trial": ([], [-1, *NO_INTS]), "reason": ([], NO_TEXTS)},
+        trial=0,
+    ),
     method("submit", SUBMIT, walltime="1h", workers=WORKERS, **LIMITED),
     method("job_script", SUBMIT, walltime="1h", workers=WORKERS, **LIMITED),
     method("attach", {"callbacks": CALLBACKS, "progress": BOOLS}),
@@ -465,6 +471,10 @@ DOORS = [
         {
             "name": (["b"], [None, *NO_TEXTS, "a/b", ".a"]),
             "seconds": ([None, 0, 2.5, INF], [-1, "1", True, NAN, []]),
+            "space": or_none(SPACES),
+            "defaults": ([None], [{}, {"x": 1}, "x", 3]),  # only with a space
+            "scheduler": or_none(SCHEDULERS),
+            "searcher": or_none(SEARCHERS),
         },
         name="b",
     ),

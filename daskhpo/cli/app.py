@@ -12,7 +12,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 from daskhpo._version import __version__
-from daskhpo.cli import checkpoints, cost, doctor, exchange, jobs, logs, plan, replay, report, tune
+from daskhpo.cli import (
+    checkpoints,
+    cost,
+    doctor,
+    exchange,
+    jobs,
+    logs,
+    plan,
+    replay,
+    report,
+    tune,
+    verify,
+)
+from daskhpo.cli import trial as one_trial
 from daskhpo.cli.arguments import add_study_path, check_scheduler_address, positive
 from daskhpo.cli.options import add_run_options, run_options
 from daskhpo.cli.text import ask, can_ask, count, duration, show
@@ -133,6 +146,8 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_to(commands)
     exchange.add_to(commands)
     report.add_to(commands)
+    verify.add_to(commands)
+    one_trial.add_to(commands)
     return parser
 
 

@@ -68,6 +68,27 @@ class JournalCorrupt(DaskhpoError, ValueError):
     """A study's journal cannot be read, or does not replay to what it records."""
 
 
+class JournalDiffers(JournalCorrupt):
+    """A journal does not replay to what it records.
+
+    Attributes
+    ----------
+    line : number of the journal's first line that differs, from 1.
+    recorded : what the line says.
+    follows : what follows from the lines before it, or why nothing can.
+    """
+
+    def __init__(self, line: int, recorded: str, follows: str) -> None:
+        super().__init__(
+            f"record {line} of the journal is {recorded}, but {follows}. "
+            "Was the study started with another version, or was the file edited?"
+        )
+        self.line, self.recorded, self.follows = line, recorded, follows
+
+    def __reduce__(self) -> tuple[type[JournalDiffers], tuple[int, str, str]]:
+        return JournalDiffers, (self.line, self.recorded, self.follows)
+
+
 class StudyExists(DaskhpoError, FileExistsError):
     """The directory already holds a study, and no resume was requested."""
 

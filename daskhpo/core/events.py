@@ -176,6 +176,31 @@ class StopRequested:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class TrialStopRequested:
+    """A person's request to end a trial; what it has reported counts.
+
+    ``request``: name of the request, which may be delivered again.
+    """
+
+    trial: TrialId
+    reason: str
+    request: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """A configuration that a person adds; one of the next new trials has it.
+
+    ``request``: name of the request, which may be delivered again.
+    """
+
+    config: Config
+    request: str
+    seconds: float
+
+
 Event = (
     SessionStarted
     | Trained
@@ -188,6 +213,8 @@ Event = (
     | OutOfTime
     | SlotsChanged
     | StopRequested
+    | TrialStopRequested
+    | Enqueued
 )
 
 
@@ -319,6 +346,8 @@ Record = (
     | OutOfTime
     | SlotsChanged
     | StopRequested
+    | TrialStopRequested
+    | Enqueued
     | Consequence
 )
 

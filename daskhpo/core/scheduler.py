@@ -103,7 +103,10 @@ class Scheduler(ABC):
 
     @abstractmethod
     def on_end(self, trial: Trial) -> None:
-        """Note that a trial ended: completed, stopped (also by a decision) or failed."""
+        """Note that a trial ended: completed, stopped (also by a decision) or failed.
+
+        One that a person ended, at whatever time, comes as failed.
+        """
 
     def on_retry(self, trial: Trial) -> bool:
         """Return True if a trial that ended as failed can finish its segment.

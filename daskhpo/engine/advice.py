@@ -22,6 +22,9 @@ class Advisor(Protocol):
     def judge(self, trusted: bool) -> bool:
         """Return whether the model is trusted now; ``trusted``: the last verdict."""
 
+    def add(self, trial: TrialId) -> None:
+        """Note that a person chose the configuration of the trial that starts next."""
+
 
 class SearcherAdvice:
     """The searcher's own advice, however long it takes.
@@ -48,6 +51,9 @@ class SearcherAdvice:
     def judge(self, trusted: bool) -> bool:
         self._lessons.advance(self._searcher)
         return self._searcher.trusted
+
+    def add(self, trial: TrialId) -> None:
+        pass
 
 
 class Lessons(Protocol):

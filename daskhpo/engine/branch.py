@@ -7,28 +7,50 @@ import math
 import os
 import shutil
 import uuid
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from daskhpo.atomic_files import flush_folder, open_plain
+from daskhpo.atomic_files import flush_folder, open_plain, write_file
 from daskhpo.checkpoints import open_store
 from daskhpo.core.arguments import check_number, optional
 from daskhpo.core.errors import (
     CheckpointCorrupt,
     CheckpointMissing,
+    InvalidArgument,
+    JournalDiffers,
     StudyExists,
+    StudyMismatch,
 )
-from daskhpo.core.events import Deleted, Saved
-from daskhpo.core.types import CheckpointRef
+from daskhpo.core.events import Deleted, Enqueued, Exploited, Saved, Suggested
+from daskhpo.core.space import Space
+from daskhpo.core.types import CheckpointRef, Config
 from daskhpo.engine.coordinator import Problem
-from daskhpo.engine.session import check_manifest, read_manifest, study_records
+from daskhpo.engine.journal import encode_record
+from daskhpo.engine.replay import replay
+from daskhpo.engine.session import (
+    NullJournal,
+    as_recorded,
+    check_manifest,
+    create_directory,
+    read_manifest,
+    study_records,
+)
 
 logger = logging.getLogger("daskhpo")
 
 ATTEMPTS = 10  # to copy all checkpoints of a running study
 
 
-def branch(source: Path, target: Path, problem: Problem, seconds: float | None = None) -> None:
+def branch(
+    source: Path,
+    target: Path,
+    problem: Problem,
+    seconds: float | None = None,
+    changed: Problem | None = None,
+    defaults: Config | None = None,
+) -> None:
     """Create a study in ``target`` from the journal of ``source`` up to a time.
 
     The new directory appears once it is complete. ``source`` is only read, and may be running.
@@ -40,12 +62,16 @@ def branch(source: Path, target: Path, problem: Problem, seconds: float | None =
     problem : definition of the study in ``source``.
     seconds : study time in seconds; the last record at or before it is the last one copied. None:
         all records.
+    changed : definition of the new study, from which the records must follow as well; None: the
+        same.
+    defaults : values of the hyperparameters that the old study did not have, for its trials.
 
     Raises
     ------
     ValueError : ``seconds`` is no time.
     FileNotFoundError : ``source`` holds no study.
-    StudyMismatch : the study in ``source`` has another definition.
+    StudyMismatch : the study in ``source`` has another definition; or its record does not follow
+        from the changed one.
     StudyExists : ``target`` exists already.
     OSError : the disk is full, read-only or unreachable; no partial directory is left.
     """
@@ -60,7 +86,10 @@ def branch(source: Path, target: Path, problem: Problem, seconds: float | None =
         _copy(source / "study.json", aside / "study.json")
         for _ in range(ATTEMPTS):
             n_records = _count(source, math.inf if seconds is None else seconds)
-            _copy(source / "journal.jsonl", aside / "journal.jsonl", n_records)
+            if changed is None:
+                _copy(source / "journal.jsonl", aside / "journal.jsonl", n_records)
+            else:
+                _convert(source, aside, changed, defaults or {}, n_records)
             committed = _committed(aside)
             missing = _share(committed, source, aside)
             # a running source may have deleted and committed checkpoints during the copy
@@ -84,6 +113,49 @@ def branch(source: Path, target: Path, problem: Problem, seconds: float | None =
     except BaseException:  # also after an interrupt
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def _convert(source: Path, aside: Path, changed: Problem, defaults: Config, n_records: int) -> None:
+    """Copy a study's first records for another definition; check that they follow."""
+    lines = []
+    for record in islice(study_records(source), n_records):
+        if isinstance(record, Suggested | Exploited | Enqueued):
+            record = replace(record, config=_converted(record, changed.space, defaults))
+        lines.append(encode_record(record) + "\n")
+    write_file(aside / "journal.jsonl", "".join(lines))
+    (aside / "study.json").unlink()
+    create_directory(aside, changed, None)  # no file defines it yet
+    try:
+        replay(as_recorded(aside, changed), study_records(aside), NullJournal())
+    except JournalDiffers as error:
+        raise StudyMismatch(
+            f"the record of {source} does not follow from the changed definition, so it cannot go "
+            f"on as that study: {error.recorded} (line {error.line}), but {error.follows}. Begin a "
+            "new study, and give its searcher the best configurations as points_to_evaluate"
+        ) from None
+
+
+def _converted(
+    record: Suggested | Exploited | Enqueued, space: Space, defaults: Config
+) -> dict[str, Any]:
+    """Return a recorded configuration as one of another space."""
+    config = dict(record.config)
+    for name in space.domains:
+        if name not in config:
+            if name not in defaults:
+                raise InvalidArgument(
+                    f"{name} is new in space=: give its value for the trials that the study has, "
+                    f"defaults={{{name!r}: ...}}"
+                )
+            config[name] = defaults[name]
+    try:
+        return space.complete(config)
+    except ValueError as error:
+        who = "an added trial" if isinstance(record, Enqueued) else f"trial {record.trial}"
+        raise StudyMismatch(
+            f"{who} has no place in the changed space: {error}. Keep what the trials have: a "
+            "space may become wider, and have more hyperparameters"
+        ) from None
 
 
 def _taken(target: Path) -> StudyExists:

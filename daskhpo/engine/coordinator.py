@@ -14,6 +14,7 @@ from daskhpo.core.events import (
     Deleted,
     Dropped,
     Ended,
+    Enqueued,
     Erred,
     Event,
     Exploited,
@@ -33,6 +34,7 @@ from daskhpo.core.events import (
     StopRequested,
     Suggested,
     Trained,
+    TrialStopRequested,
     time_in_journal,
 )
 from daskhpo.core.objective import NOT_FINITE, Objective
@@ -71,6 +73,7 @@ from daskhpo.engine.checkpoint_policy import (
     next_checkpoint,
     reuse_probability,
 )
+from daskhpo.engine.edits import Edits
 from daskhpo.engine.first_failures import FirstFailures
 from daskhpo.engine.ledger import Ledger
 from daskhpo.engine.protocols import Executor, Journal
@@ -127,6 +130,7 @@ class Coordinator:
         self.advisor = advisor or SearcherAdvice(self.searcher)
         self.trusted = False
         self.ledger = Ledger(problem.objective)
+        self.edits = Edits()
         self.limits = Limits()
         self.stop_reason: str | None = None
         self.fatal_error: str | None = None  #: an error that every trial would raise
@@ -161,7 +165,8 @@ class Coordinator:
             ledger = self.ledger
             limit = ledger.n_trials if self._exhausted else self.limits.num_trials
             ended = ledger.n_ended.total()
-            return math.inf if limit is None else max(limit, ledger.n_trials) - ended
+            added = ledger.n_trials + len(self.edits.configs)
+            return math.inf if limit is None else max(limit, added) - ended
         queued = len(self.ledger.queue) if self.stop_reason is None else 0
         return self.ledger.n_running + queued
 
@@ -198,9 +203,12 @@ class Coordinator:
                 self.n_slots = n_slots
             case StopRequested(reason):
                 self._stop(reason)
+            case TrialStopRequested() | Enqueued():
+                self._edit(event)
             case SessionStarted():
                 self._session_started(event)
         if self._has_recorded:
+            self._end_unwanted()
             self._assign_free_slots()
         if self.is_over and not self._flushed and self.ledger.refs.n_unsaved:
             self._flush()
@@ -413,6 +421,27 @@ class Coordinator:
             self._stop(f"trial {trial.id} failed")
         self._stop_if_all_fail(trial, reason)
 
+    def _edit(self, event: TrialStopRequested | Enqueued) -> None:
+        if self.edits.is_known(event.request):
+            return
+        self._record(event)  # even for a trial that has ended: it is not meant for a later attempt
+        self.edits.add(event)
+        if isinstance(event, TrialStopRequested):
+            trial = self.ledger.trials.get(event.trial)
+            if trial is not None and trial.status is Status.RUNNING:
+                self._commands.append(Interrupt(trial.id, trial.attempt, alone=True))
+
+    def _end_unwanted(self) -> None:
+        """End the trials that people do not want, once they hold no slot."""
+        unwanted, ledger = self.edits.unwanted, self.ledger
+        for number in [*unwanted]:
+            if (trial := ledger.trials.get(number)) is None:
+                del unwanted[number]
+            elif trial.status is not Status.RUNNING:
+                ledger.withdraw(trial)
+                self._end(trial, Status.STOPPED, unwanted[number])
+                del unwanted[number]
+
     def _stop_if_all_fail(self, trial: Trial, error: str) -> None:
         self._failures.on_failure(trial, error)
         if (reason := self._failures.reason_to_stop(self.ledger.trials.values())) is not None:
@@ -500,7 +529,9 @@ class Coordinator:
         if was_paused and trial.id in self.ledger.retained and trial.held is not None:
             self._commands.append(Write(trial.held))  # it may not have been worth a write before
         self._began.pop(trial.id, None)
-        self.scheduler.on_end(trial)
+        # What a person ends is, for a scheduler, gone for a reason that it does not know.
+        by_hand = status is Status.STOPPED and trial.id in self.edits.unwanted
+        self.scheduler.on_end(trial._replace(status=Status.FAILED) if by_hand else trial)
         self.searcher.on_end(trial)
 
     # -- checkpoints -----------------------------------------------------------------------------
@@ -565,7 +596,8 @@ class Coordinator:
             is_full = self.limits.num_trials is not None and (
                 ledger.n_trials >= self.limits.num_trials
             )
-            can_start = bool(ledger.to_restart) or not (self._exhausted or is_full)
+            is_given = bool(ledger.to_restart or self.edits.configs)
+            can_start = is_given or not (self._exhausted or is_full)
             action = self.scheduler.next_action(ledger.trials, can_start)
             self.idle = isinstance(action, Wait)
             match action:
@@ -598,7 +630,7 @@ class Coordinator:
             self.scheduler.on_trust(trusted)
 
     def _choose(self, choice: Choose) -> None:
-        if self.ledger.to_restart:
+        if self.ledger.to_restart or self.edits.configs:
             self._start(choice.start)
             return
         if self.limits.trial_time_limit is not None:
@@ -616,6 +648,9 @@ class Coordinator:
         if self.ledger.to_restart:
             trial = self.ledger.restart(action.until, action.bracket)
             self.scheduler.on_launch(self._launch(trial, action.until))
+        elif self.edits.configs:
+            self.advisor.add(self.ledger.n_trials)
+            self._start_with(Suggestion(self.edits.configs.popleft()), action)
         else:
             given = self.advisor.suggest(self.ledger.n_trials, action.explore)
             self._start_with(given, action)

@@ -175,6 +175,12 @@ class Ledger:
         """Pause a trial that waited for a slot."""
         self._store(trial._replace(status=Status.PAUSED))
 
+    def withdraw(self, trial: Trial) -> None:
+        """Take a trial out of the queues, before it is ended."""
+        for queue in (self.queue, self.to_restart):
+            if trial.id in queue:
+                queue.remove(trial.id)
+
     def end(self, trial: Trial, status: Status) -> tuple[Trial, list[CheckpointRef]]:
         """End a trial and remove it; its newest state stays if that is retained."""
         if trial.status is Status.RUNNING:

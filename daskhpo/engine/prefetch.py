@@ -115,6 +115,11 @@ class PrefetchingSearcher(Searcher):
             self._changed.notify_all()
         return Suggestion(config, waited, fallback)
 
+    def add(self, trial: TrialId) -> None:
+        """Give an id to a trial whose configuration a person chose."""
+        with self._changed:
+            self._searcher_ids[trial] = self._new_id()
+
     def on_start(self, trial: TrialId, config: Config) -> None:
         self._enqueue(partial(self._searcher.on_start, self._searcher_id(trial), config))
 
@@ -235,6 +240,9 @@ class PrefetchedAdvice:
 
     def judge(self, trusted: bool) -> bool:
         return False
+
+    def add(self, trial: TrialId) -> None:
+        self._ahead.add(trial)
 
 
 class WaitBudget:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from daskhpo.core.errors import JournalCorrupt
+from daskhpo.core.errors import JournalDiffers
 from daskhpo.core.events import (
     Ended,
     Judged,
@@ -20,6 +20,7 @@ from daskhpo.core.garbage import collector_paused
 from daskhpo.core.types import Choose, Suggestion, TrialId
 from daskhpo.engine.advice import Advisor
 from daskhpo.engine.coordinator import Coordinator, Problem
+from daskhpo.engine.journal import encode_record
 from daskhpo.engine.protocols import Journal
 
 
@@ -38,7 +39,7 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
 
     Raises
     ------
-    JournalCorrupt : the records do not follow from the study's definition.
+    JournalDiffers : the records do not follow from the study's definition.
     """
     script = _VerifyingJournal(records, journal)
     coordinator = Coordinator(problem, script)
@@ -57,16 +58,15 @@ def _run(coordinator: Coordinator, script: _VerifyingJournal) -> None:
     while not script.is_over:
         record, n_before = script.head, script.n_read
         if (event := event_of(record)) is None:
-            raise JournalCorrupt(
-                f"{script.place}: {record} does not follow from the records before it. "
-                "Was the study started with another version, or was the file edited?"
-            )
-        coordinator.handle(event)
+            raise script.differs("it does not follow from the records before it")
+        try:
+            coordinator.handle(event)
+        except JournalDiffers:
+            raise
+        except (LookupError, RuntimeError, ValueError, TypeError, AssertionError) as error:
+            raise script.differs(f"the study cannot continue there: {error!r}") from error
         if script.n_read == n_before:
-            raise JournalCorrupt(
-                f"{script.place}: {record} comes from an attempt that is not running. "
-                "Was the study started with another version, or was the file edited?"
-            )
+            raise script.differs("it comes from an attempt that is not running")
 
 
 class _RecordedAdvice:
@@ -98,6 +98,9 @@ class _RecordedAdvice:
                 return verdict
         return trusted
 
+    def add(self, trial: TrialId) -> None:
+        self._own.add(trial)
+
     def _suggested(self, trial: TrialId) -> Suggestion | None:
         match self._script.head:
             case Suggested(number, config) if number == trial:
@@ -116,19 +119,16 @@ class _VerifyingJournal:
         self.is_over = False
         self._advance()
 
-    @property
-    def place(self) -> str:
-        return f"record {self.n_read + 1} of the journal"
+    def differs(self, follows: str) -> JournalDiffers:
+        recorded = "nothing" if self.is_over else encode_record(self.head)
+        return JournalDiffers(self.n_read + 1, recorded, follows)
 
     def append(self, record: Record) -> None:
         if self.is_over:
             self._tail.append(record)
             return
         if not _same(record, self.head):
-            raise JournalCorrupt(
-                f"{self.place} is {self.head}, but {record} follows from the study's definition. "
-                "Was the study started with another version, or was the file edited?"
-            )
+            raise self.differs(f"from the study's definition follows {encode_record(record)}")
         self._advance()
 
     def flush(self) -> None:

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +18,10 @@ from daskhpo.atomic_files import flush_folder, read_small, write_file
 from daskhpo.core.commands import Command
 from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.errors import StudyExists, StudyFailed, StudyLocked, StudyMismatch
-from daskhpo.core.events import Record, SessionStarted, Suggested
+from daskhpo.core.events import Enqueued, Record, SessionStarted, Suggested, TrialStopRequested
 from daskhpo.core.objective import Objective
 from daskhpo.core.parsing import parse_call
+from daskhpo.core.space import Space
 from daskhpo.core.study_folders import MANIFEST, no_study
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.advice import LessonsInThread, SearcherAdvice
@@ -30,7 +32,7 @@ from daskhpo.engine.options import RunOptions
 from daskhpo.engine.prefetch import PrefetchedAdvice, PrefetchingSearcher
 from daskhpo.engine.protocols import CheckpointStore, Executor
 from daskhpo.engine.replay import replay
-from daskhpo.engine.requests import StopRequestWatcher
+from daskhpo.engine.requests import OnEdit, StopRequestWatcher
 
 logger = logging.getLogger("daskhpo")
 
@@ -51,6 +53,7 @@ class Session:
         learn in one. With one slot that would only make the study depend on how long they take.
     on_lock_lost : called if another process took the lock over; None: no call.
     on_stop : called with the reason if another process requests a stop.
+    on_edit : called with each request to end or to add a trial; its time is to be set.
     job_is_over : returns True if the Slurm job in which the last session ran has ended.
 
     Raises
@@ -71,6 +74,7 @@ class Session:
         source: str | None = None,
         on_lock_lost: Callable[[], None] | None = None,
         on_stop: Callable[[str], None] = lambda reason: None,
+        on_edit: OnEdit = lambda edit: None,
         job_is_over: JobIsOver = no_job_is_over,
         ahead: bool = False,
     ) -> None:
@@ -95,7 +99,8 @@ class Session:
                 self._lessons = LessonsInThread() if ahead else None
                 if self._lessons is not None:
                     _start_prefetching(self.coordinator, problem, self._lessons)
-                self._requests = StopRequestWatcher(directory, self.lock.token, on_stop)
+                checked = partial(_check_edit, problem.space, on_edit)
+                self._requests = StopRequestWatcher(directory, self.lock.token, on_stop, checked)
             except BaseException:
                 self.journal.close()
                 raise
@@ -148,6 +153,17 @@ class Session:
             stack.callback(self.journal.close)
 
 
+def _check_edit(space: Space, on_edit: OnEdit, edit: TrialStopRequested | Enqueued) -> None:
+    """Pass on a request that the study can carry out."""
+    if isinstance(edit, Enqueued):
+        try:
+            edit = replace(edit, config=space.complete(edit.config))
+        except ValueError as error:
+            logger.warning("a configuration that was added is none of this study: %s", error)
+            return
+    on_edit(edit)
+
+
 def _start_prefetching(
     coordinator: Coordinator, problem: Problem, lessons: LessonsInThread
 ) -> None:
@@ -176,13 +192,13 @@ def create_directory(directory: Path, problem: Problem, source: str | None) -> N
 def has_work(directory: Path, problem: Problem, limits: Limits, policy: CheckpointPolicy) -> bool:
     """Return True if a session with these limits would have work; write nothing."""
     last = _LastTime(study_records(directory))
-    coordinator = replay(as_recorded(directory, problem), last, _NullJournal())
+    coordinator = replay(as_recorded(directory, problem), last, NullJournal())
     with contextlib.closing(coordinator.searcher):
         coordinator.handle(SessionStarted(limits, policy, last.seconds))
         return not coordinator.is_over
 
 
-class _NullJournal:
+class NullJournal:
     """A journal that discards its records."""
 
     def append(self, record: Record) -> None:

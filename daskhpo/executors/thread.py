@@ -6,6 +6,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from daskhpo.callbacks.values import StudyInfo
 from daskhpo.cluster.jobs import is_over
 from daskhpo.core.commands import Command
 from daskhpo.core.errors import StudyFailed
-from daskhpo.core.events import Event, StopRequested
+from daskhpo.core.events import Enqueued, Event, StopRequested, TrialStopRequested
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore, Executor, MakeExecutor, SessionSpec
@@ -26,7 +27,7 @@ from daskhpo.executors.dask.handle import StudyHandle
 INTERRUPT_POLL_SECONDS = 0.25  # longest wait in an executor before other threads are heard
 
 # Reasons for a stop, and errors with which the session ends at once.
-_Interrupts = queue.SimpleQueue[str | StudyFailed]
+_Interrupts = queue.SimpleQueue[str | TrialStopRequested | Enqueued | StudyFailed]
 
 
 def start(
@@ -55,6 +56,7 @@ def start(
         source=source,
         on_lock_lost=lambda: interrupts.put(taken_over),
         on_stop=interrupts.put,
+        on_edit=interrupts.put,
         job_is_over=is_over,
         ahead=options.max_concurrent != 1,
     )
@@ -146,7 +148,9 @@ class _InterruptibleExecutor:
                 interrupt = self._interrupts.get_nowait()
                 if isinstance(interrupt, StudyFailed):
                     raise interrupt
-                return [StopRequested(interrupt, self.now())]
+                if isinstance(interrupt, str):
+                    return [StopRequested(interrupt, self.now())]
+                return [replace(interrupt, seconds=self.now())]
             soon = self.now() + INTERRUPT_POLL_SECONDS
             until = soon if deadline is None else min(soon, deadline)
             if (events := self._executor.poll(until)) or until == deadline:

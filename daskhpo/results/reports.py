@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Reports:
-    """Every unit of training that was reported, and by whom.
+    """Every unit of training that was reported.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class Reports:
         return min((at for at, metrics in times if loss_of(metrics) <= loss), default=None)
 
     def improvements(self) -> Iterable[tuple[float, TrialId, float]]:
-        """Yield time, trial and loss of each report that is its trial's best so far, by time."""
+        """Yield time, trial and loss of each report that is its trial's best so far."""
         best: dict[TrialId, float] = {}
         for n in sorted(range(len(self._seconds)), key=self._seconds.__getitem__):
             trial, loss = self._trial[n], self._progress.objective.loss(self._metrics[n])

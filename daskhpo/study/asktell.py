@@ -6,11 +6,20 @@ import math
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from daskhpo.core.commands import Command, Interrupt, Release, Train
-from daskhpo.core.events import Erred, SlotsChanged, Step, StopRequested, Trained
+from daskhpo.core.events import (
+    Enqueued,
+    Erred,
+    SlotsChanged,
+    Step,
+    StopRequested,
+    Trained,
+    TrialStopRequested,
+)
 from daskhpo.core.types import CheckpointPolicy, Config, Limits, TrialId
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.lock import JobIsOver, no_job_is_over
@@ -81,6 +90,7 @@ class AskTellSession:
             )
         self._turn, self._closed = threading.Lock(), False
         self._asked_to_stop: list[str] = []  # reasons that other processes gave
+        self._edits: deque[TrialStopRequested | Enqueued] = deque()  # what else they ask
         self._session = Session(
             directory,
             problem,
@@ -88,6 +98,7 @@ class AskTellSession:
             CheckpointPolicy("never"),
             resume=resume,
             on_stop=self._asked_to_stop.append,
+            on_edit=self._edits.append,
             job_is_over=job_is_over,
         )
         self._coordinator = self._session.coordinator
@@ -110,7 +121,7 @@ class AskTellSession:
             return self._ask()
 
     def _ask(self) -> AskedTrial | None:
-        self._handle_stop_requests()
+        self._handle_requests()
         if not self._ready:  # slots exist only while a user asks: no trial starts earlier
             self._handle(SlotsChanged(len(self._asked) + 1, self._now()))
             self._handle(SlotsChanged(0, self._now()))
@@ -136,7 +147,7 @@ class AskTellSession:
         if trial.id not in self._asked or self._asked[trial.id][0] is not trial:
             raise ValueError(f"{trial!r} does not run: it is finished, or was never asked for")
         plain = self._objective.check(metrics)
-        self._handle_stop_requests()
+        self._handle_requests()
         attempt, now = self._asked[trial.id][1], self._now()
         if math.isinf(self._objective.loss(plain)):
             error = f"{self._objective.metric}={plain[self._objective.metric]!r} is not finite"
@@ -155,7 +166,9 @@ class AskTellSession:
             self._asked.clear()  # nothing may be told from now on
             self._session.close()
 
-    def _handle_stop_requests(self) -> None:
+    def _handle_requests(self) -> None:
+        while self._edits:
+            self._handle(replace(self._edits.popleft(), seconds=self._now()))
         if self._asked_to_stop:
             self._handle(StopRequested(self._asked_to_stop.pop(), self._now()))
 

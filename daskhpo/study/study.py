@@ -24,9 +24,12 @@ from daskhpo.core.arguments import (
     check_int,
     check_kind,
     check_list,
+    check_mapping,
     check_path,
     check_text,
+    optional,
 )
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
@@ -53,6 +56,7 @@ from daskhpo.remote.script import controller_script
 from daskhpo.remote.submission import JobDirectory, Submission
 from daskhpo.remote.submit import SubmitKeywords, prepare, submit
 from daskhpo.results.result import Result
+from daskhpo.study import edits
 from daskhpo.study.asktell import AskedTrial, AskTellSession
 from daskhpo.study.definition import (
     check_name,
@@ -240,10 +244,65 @@ class Study:
                 **keywords,
             ).wait()
 
-    def extend(self, num_trials: int, **keywords: Unpack[ResumeKeywords]) -> Result:
-        """Continue a study that has ended, until it has ``num_trials`` trials in all."""
+    def extend(
+        self,
+        num_trials: int | None = None,
+        time_budget: float | str | None = None,
+        **keywords: Unpack[ResumeKeywords],
+    ) -> Result:
+        """Continue a study that has ended, with more trials or more time.
+
+        Trials that were cut short because the study ended continue.
+
+        Parameters
+        ----------
+        num_trials : trials in all, earlier sessions included; None: no limit.
+        time_budget : more seconds, or text such as ``"2h"``; None: no limit.
+        **keywords : see :meth:`start`.
+
+        Raises
+        ------
+        TypeError : neither is given.
+        """
+        if num_trials is None and time_budget is None:
+            raise TypeError("extend() needs num_trials= (in all) or time_budget= (more)")
         with BriefInterrupt():
-            return self.resume(check_int("num_trials", num_trials, at_least=1), **keywords)
+            return self.resume(
+                optional(check_int, "num_trials", num_trials, at_least=1), time_budget, **keywords
+            )
+
+    def enqueue(self, config: Mapping[str, Any]) -> None:
+        """Add a trial with this configuration, while the study runs or before it does.
+
+        The next free slot for a new trial takes it, before those that the searcher suggests. It is
+        one of ``num_trials``; if the study has all of them, it comes on top. Another process may
+        run the study. If none does, the trial starts in the next session.
+
+        Parameters
+        ----------
+        config : a value of each hyperparameter; constants may be left out.
+
+        Raises
+        ------
+        TypeError, ValueError : the configuration is not in the space; or the study cannot take it:
+            a population has all its members from the start, and a grid all its points.
+        StudyMismatch : the directory belongs to another study.
+        """
+        edits.enqueue(self._fixed_path(), self.problem, self.source, config)
+
+    def stop_trial(self, trial: int, reason: str = "stopped by hand") -> None:
+        """End one trial, while the study runs; what it has reported counts.
+
+        It ends as *stopped*: at its next report, or at once if it holds no slot. Another process
+        may run the study. If none does, it ends when the study is resumed.
+
+        Raises
+        ------
+        FileNotFoundError : the study was not started.
+        KeyError : there is no such trial.
+        ValueError : the trial has ended.
+        """
+        edits.stop_trial(self._fixed_path(), trial, reason)
 
     def start(
         self,
@@ -465,7 +524,16 @@ class Study:
                 self._asktell.close()
                 self._asktell = None
 
-    def branch(self, name: str, seconds: float | None = None) -> Study:
+    def branch(
+        self,
+        name: str,
+        seconds: float | None = None,
+        *,
+        space: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Any] | None = None,
+        scheduler: Scheduler | None = None,
+        searcher: Searcher | None = None,
+    ) -> Study:
         """Create a study in ``storage/name`` that begins as a copy of this one.
 
         The branch has this study's journal up to a point, and its checkpoints. Their bytes are not
@@ -480,17 +548,42 @@ class Study:
         name : of the new study's directory, which must not exist.
         seconds : point in this study's time (see ``Result.history()``); None: the current end of
             its journal.
+        space : a changed space, in which all trials must have a place: wider ranges, more values,
+            new hyperparameters. None: the same.
+        defaults : values of the new hyperparameters for the trials that this study has.
+        scheduler : another one, from which all that is recorded must follow, such as one with a
+            larger ``max_t`` while no trial has reached the old one. None: the same.
+        searcher : another one, which learns from the trials that this study has. None: the same.
 
         Raises
         ------
         ValueError, TypeError : an argument is not valid.
         FileNotFoundError : this study has not been started.
         StudyExists : ``storage/name`` exists.
-        StudyMismatch : the study in this one's directory has another definition.
+        StudyMismatch : the study in this one's directory has another definition; or its record
+            does not follow from the changed one, and the message says where.
         """
         source = self._fixed_path()
         other = self.at(self.storage / check_name(name))
-        branch(source, other.path, self.problem, seconds)
+        if all(each is None for each in (space, scheduler, searcher)):
+            if defaults is not None:
+                raise TypeError("defaults= is for a space= with new hyperparameters")
+            branch(source, other.path, self.problem, seconds)
+            return other
+        problem = self.problem
+        other.problem = Problem(
+            problem.space if space is None else Space(space),
+            problem.objective,
+            problem.scheduler if scheduler is None else scheduler,
+            problem.searcher if searcher is None else searcher,
+            problem.seed,
+        )
+        other.source, other._asktell = None, None
+        check_parts(other.problem, self.trainable)
+        given = {} if defaults is None else check_mapping("defaults", defaults, of="values")
+        if unknown := [name for name in given if name not in other.problem.space]:
+            raise InvalidArgument(f"defaults={given}: space= has no {', '.join(map(str, unknown))}")
+        branch(source, other.path, problem, seconds, other.problem, given)
         return other
 
     def result(self) -> Result:

@@ -147,6 +147,16 @@ TABLE: dict[str, tuple[list[str], Rows]] = {
         },
     ),
     "best": (["runs/first"], {"path": PATHS, "-k": COUNTS, "--json": FLAG}),
+    "trial": (
+        ["runs/first", "0", "--stop"],
+        {
+            "path": ([], PATHS[1]),
+            "trial": ([], ["0", "x", "-1", "1.5", ""]),
+            "--stop": ([], FLAG[1]),
+            "--reason": ([], ["a\nb", ""]),
+        },
+    ),
+    "verify": (["runs/first"], {"path": PATHS, "study": STUDIES}),
     "submit": (
         ["tune.py:study", "--num-trials=2", "--dry-run", *WALLTIME, *WORKERS],
         RUN

@@ -23,6 +23,7 @@ from daskhpo.core.events import (
     Deleted,
     Dropped,
     Ended,
+    Enqueued,
     Exploited,
     Failed,
     Held,
@@ -39,6 +40,7 @@ from daskhpo.core.events import (
     Step,
     StopRequested,
     Suggested,
+    TrialStopRequested,
 )
 from daskhpo.core.types import (
     CheckpointPolicy,
@@ -102,6 +104,8 @@ KINDS = {
     SlotsChanged: st.builds(SlotsChanged, numbers, seconds, st.text()),
     OutOfTime: st.builds(OutOfTime, numbers, numbers, seconds),
     StopRequested: st.builds(StopRequested, st.text(), seconds),
+    TrialStopRequested: st.builds(TrialStopRequested, numbers, st.text(), st.text(), seconds),
+    Enqueued: st.builds(Enqueued, configs, st.text(), seconds),
     Suggested: st.builds(Suggested, numbers, configs, numbers, seconds),
     Judged: st.builds(Judged, st.booleans(), seconds),
     Launched: st.builds(Launched, numbers, numbers, numbers, numbers, seconds),

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from daskhpo.core.events import (
     AttemptLost,
     Dropped,
     Ended,
+    Enqueued,
     Erred,
     Held,
     Launched,
@@ -33,7 +35,9 @@ from daskhpo.core.events import (
     SlotsChanged,
     Step,
     StopRequested,
+    Suggested,
     Trained,
+    TrialStopRequested,
     time_in_journal,
 )
 from daskhpo.core.objective import Objective
@@ -163,6 +167,7 @@ scripts = st.fixed_dictionaries(
         "n_losses": st.integers(1, 6),  # so few different ones that there are ties
         "mishaps": st.sampled_from([0.0, 0.05, 0.2]),
         "hand_overs": st.sampled_from([0.0, 0.0, 0.1]),  # workers whose time is over
+        "edits": st.sampled_from([0.0, 0.0, 0.05, 0.2]),  # what people ask for meanwhile
         "seed": st.integers(0, 2**32),
     }
 )
@@ -229,6 +234,7 @@ class Chaos:
         self.paths = {}  # configurations of all units that a state went through, by row
         self.newest = {}  # the same for what each trial reported last
         self.accepted = Counter()
+        self.requests = []  # of people: all of them are delivered again in each session
         self.sessions = 0
         self.seconds, self.tick = 0.0, self.random.choice([1.0, 1e-5])
         self.slots_told = []  # after each event: seconds, slots, those with a trial
@@ -249,6 +255,8 @@ class Chaos:
         limits = Limits(**{name: self.script[name] for name in names})
         self.handle(SessionStarted(limits, self.script["policy"], self.seconds))
         self.resize(self.script["n_slots"])
+        for request in [*self.requests]:
+            self.handle(replace(request, seconds=self.seconds))
 
     def kill(self):
         """The coordinator dies while it writes; another one goes on with what reached the file."""
@@ -479,6 +487,19 @@ class Chaos:
         after = (dict(ledger.trials), list(ledger.queue), self.journal.path.stat().st_size)
         assert before == after
 
+    def edit(self):
+        """A person ends a trial, or adds one."""
+        name = f"request {len(self.requests)}"
+        known = self.coordinator.ledger.n_trials
+        if self.happens(0.5) and not self.problem.scheduler.is_population:
+            config = SPACE.sample(np.random.default_rng(self.random.randrange(2**32)))
+            request = Enqueued(config, name, self.seconds)
+        else:
+            number = self.random.randrange(known + 1)
+            request = TrialStopRequested(number, "by hand", name, self.seconds)
+        self.requests.append(request)
+        self.handle(request)
+
     def mishap(self):
         trial = self.random.choice(sorted(self.slots))
         slot = self.slots[trial]
@@ -522,6 +543,9 @@ class Chaos:
                 continue
             if self.happens(self.script["hand_overs"]):
                 self.hand_over()
+                continue
+            if self.happens(self.script.get("edits", 0.0) / (1 + len(self.requests) / 4)):
+                self.edit()
                 continue
             if not self.stopped and self.happens(self.script["mishaps"] / 10):
                 self.handle(StopRequested("enough", self.seconds))
@@ -582,10 +606,33 @@ def test_a_study_survives_everything_and_its_journal_tells_all_of_it(script):
         budget = script["policy"].max_files
         assert budget is None or len(committed) <= budget
         check_result(records, coordinator)
+        check_edits(records, chaos)
         check_cost(records, chaos)
         result = Result(records, coordinator.objective)
         check_schedules(result, chaos)
         check_callbacks(records, result)
+
+
+def check_edits(records, chaos):
+    """Each request was recorded once if at all, and was carried out if the study went on."""
+    asked = [r for r in records if isinstance(r, TrialStopRequested | Enqueued)]
+    assert len({r.request for r in asked}) == len(asked)
+    ended = {r.trial: r for r in records if isinstance(r, Ended)}
+    n_started = 0
+    for r in records:
+        n_started += isinstance(r, Suggested)
+        if isinstance(r, TrialStopRequested) and r.trial < n_started:
+            assert r.trial in ended, r
+    by_hand = {trial for trial, r in ended.items() if r.reason == "by hand"}
+    assert by_hand <= {r.trial for r in asked if isinstance(r, TrialStopRequested)}
+    given = [r.config for r in asked if isinstance(r, Enqueued)]
+    started = [r.config for r in records if isinstance(r, Suggested)]
+    left = [*chaos.coordinator.edits.configs]
+    assert left == given[len(given) - len(left) :]
+    for config in given[: len(given) - len(left)]:
+        started.remove(config)  # once for each
+    if chaos.coordinator.stop_reason is None:
+        assert not left
 
 
 def check_schedules(result, chaos):

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from daskhpo.core.events import Erred, Trained
+from daskhpo.core.events import Enqueued, Erred, Trained, TrialStopRequested
 from daskhpo.executors.dask.local_socket import enter
 from daskhpo.executors.dask.protocol import (
     CALLS,
@@ -375,13 +375,20 @@ class RequestStop:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestEdit:
+    """A request to end or to add a trial."""
+
+    edit: TrialStopRequested | Enqueued
+
+
+@dataclass(frozen=True, slots=True)
 class FatalError:
     """An error after which the study cannot continue."""
 
     error: Exception
 
 
-Message = Received | ReceivedNews | LeaseLost | ReleaseSlot | RequestStop | FatalError
+Message = Received | ReceivedNews | LeaseLost | ReleaseSlot | RequestStop | RequestEdit | FatalError
 
 
 class Inbox:

@@ -33,6 +33,7 @@ from daskhpo.executors.dask.channel import (
     ReceivedNews,
     ReleaseSlot,
     Reply,
+    RequestEdit,
     RequestStop,
 )
 from daskhpo.executors.dask.protocol import (
@@ -221,6 +222,8 @@ class DaskExecutor:
                 return self._release_slot(number)
             case RequestStop(reason):
                 return [StopRequested(reason, self.now())]
+            case RequestEdit(edit):
+                return [replace(edit, seconds=self.now())]
             case FatalError(error):
                 raise error
 

@@ -21,7 +21,7 @@ from daskhpo.engine.coordinator import Coordinator, Problem
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.engine.session import Session
-from daskhpo.executors.dask.channel import FatalError, Inbox, RequestStop
+from daskhpo.executors.dask.channel import FatalError, Inbox, RequestEdit, RequestStop
 from daskhpo.executors.dask.environment import WrongEnvironment, check_environment
 from daskhpo.executors.dask.executor import DaskExecutor
 from daskhpo.executors.dask.lease import LeaseSpec
@@ -86,6 +86,7 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
             source=spec.source,
             on_lock_lost=self._on_lock_lost,
             on_stop=self.stop,
+            on_edit=lambda edit: self._inbox.put(RequestEdit(edit)),
             job_is_over=is_over,
             ahead=spec.options.max_concurrent != 1,
         )

@@ -1,0 +1,226 @@
+"""What people ask of a running study: a trial ends, a trial is added; each exactly once."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from daskhpo.core.commands import Interrupt, Release, Save, Train
+from daskhpo.core.events import (
+    Ended,
+    Enqueued,
+    SessionStarted,
+    Suggested,
+    TrialStopRequested,
+)
+from daskhpo.core.types import Limits, Pause, Resume, Status
+from daskhpo.engine import requests as requests_module
+from daskhpo.engine.checkpoint_policy import check_policy
+from daskhpo.engine.requests import (
+    StopRequestWatcher,
+    request_edit,
+    request_stop,
+    requested_edits,
+    requested_stop,
+)
+from daskhpo.results.result import Result
+from daskhpo.schedulers import ASHA, FIFO, GuardedASHA, Hyperband
+from tests.engine.conftest import Scripted
+
+GIVEN = {"x": 0.125, "kind": "b"}
+
+
+def end(study, trial, name="one"):
+    return study.say(TrialStopRequested, trial, "by hand", name)
+
+
+def add(study, config=GIVEN, name="one"):
+    return study.say(Enqueued, config, name)
+
+
+def ends(study):
+    return {r.trial: (r.status, r.reason) for r in study.journal.records if isinstance(r, Ended)}
+
+
+def again(study, **limits):
+    """Another session."""
+    study.say(SessionStarted, Limits(**limits), check_policy("never"))
+    return study.slots(1)
+
+
+def test_a_trial_in_its_slot_ends_at_its_next_report_which_counts(desk):
+    study = desk(FIFO(9), num_trials=2, policy="never")
+    study.slots(1)
+    assert end(study, 0).only(Interrupt).trial == 0
+    assert study.status(0) is Status.RUNNING
+    commands = study.report(0, until=4, loss=0.5, preempted=True)
+    assert commands.kinds == [Release, Train]
+    assert commands.only(Train).trial == 1  # its slot is free at once
+    assert ends(study) == {0: (Status.STOPPED, "by hand")}
+    trial = Result(study.journal.records, study.problem.objective).trial(0)
+    assert (trial.resource, trial.best_loss, trial.status) == (4, 0.5, Status.STOPPED)
+
+
+def test_its_state_is_kept_if_it_is_the_best(desk):
+    study = desk(FIFO(9), num_trials=1)
+    study.slots(1)
+    end(study, 0)
+    save = study.report(0, until=4, preempted=True).only(Save)
+    study.stored(save)
+    assert ends(study) == {0: (Status.STOPPED, "by hand")}
+    assert study.ledger.retained[0].checkpoint.resource == 4
+
+
+def test_a_trial_that_waits_for_a_slot_ends_at_once(desk):
+    study = desk(FIFO(9), num_trials=2, policy="never")
+    study.slots(2)
+    study.lost(1)
+    study.slots(1)
+    study.lost(0)
+    study.slots(0)
+    study.lost(1, blame=False)
+    for number in (0, 1):
+        end(study, number, f"request {number}")
+    assert ends(study) == dict.fromkeys((0, 1), (Status.STOPPED, "by hand"))
+    assert study.coordinator.n_slots_wanted == 0 or study.coordinator.is_over
+
+
+def test_a_paused_trial_ends_at_once_and_is_not_resumed(desk):
+    study = desk(Scripted({(0, 1): Pause()}, [Resume(0, 3)]), num_trials=2, policy="never")
+    study.slots(1)
+    study.report(0, until=1)
+    if study.status(0) is Status.RUNNING:  # it was resumed already
+        study.report(0, until=2, preempted=True)
+    end(study, 0)
+    if 0 in study.ledger.trials:
+        study.report(0, until=2, preempted=True)
+    assert ends(study) == {0: (Status.STOPPED, "by hand")}
+    assert study.scheduler.ended == {0: Status.FAILED}  # gone, for a reason it does not know
+
+
+@pytest.mark.parametrize("happens", ["lost", "failed"])
+def test_a_trial_whose_worker_or_code_fails_first_does_not_come_back(desk, happens):
+    study = desk(FIFO(9), num_trials=2, policy="never", max_failures=3)
+    study.slots(1)
+    end(study, 0)
+    getattr(study, happens)(0)
+    assert ends(study) == {0: (Status.STOPPED, "by hand")}
+    assert study.status(1) is Status.RUNNING
+
+
+def test_a_trial_of_an_interrupted_session_does_not_come_back(desk):
+    study = desk(FIFO(9), num_trials=2, policy="never")
+    study.slots(1)
+    end(study, 0)
+    assert again(study, num_trials=2).only(Train).trial == 1
+    assert ends(study) == {0: (Status.STOPPED, "by hand")}
+
+
+def test_a_request_that_comes_again_does_nothing(desk):
+    study = desk(FIFO(9), num_trials=3, policy="never")
+    study.slots(1)
+    add(study)
+    end(study, 5, "two")  # no such trial: it is not meant for a later one
+    n = len(study.journal.records)
+    for _ in range(3):
+        assert not add(study)
+        assert not end(study, 5, "two")
+    assert len(study.journal.records) == n
+
+
+def test_a_trial_that_has_ended_may_run_again_after_a_late_request(desk):
+    study = desk(FIFO(9), num_trials=1, policy="never")
+    study.slots(1)
+    study.failed(0)
+    end(study, 0)
+    study.say(SessionStarted, Limits(num_trials=1), check_policy("never"), retry_failed=True)
+    study.slots(1)
+    end(study, 0)  # delivered again
+    assert study.status(0) is Status.RUNNING
+    assert ends(study)[0][0] is Status.FAILED
+
+
+@pytest.mark.parametrize(
+    "scheduler", [FIFO(9), ASHA(9), GuardedASHA(9), Hyperband(9)], ids=lambda s: repr(s)[:6]
+)
+def test_an_added_configuration_is_the_next_new_trial(desk, scheduler):
+    study = desk(scheduler, num_trials=3, policy="never")
+    add(study)
+    assert study.slots(1).only(Train).config == GIVEN
+    assert study.coordinator.searcher is not None
+    starts = [r for r in study.journal.records if isinstance(r, Suggested)]
+    assert [r.config for r in starts] == [GIVEN]
+    assert not study.coordinator.edits.configs
+
+
+def test_it_comes_on_top_if_the_study_has_all_its_trials(desk):
+    study = desk(FIFO(1), num_trials=2, policy="never")
+    study.slots(1)
+    study.report(0, until=1)
+    add(study)
+    assert study.coordinator.n_slots_wanted == 2
+    assert study.report(1, until=1).only(Train).config == GIVEN
+    study.report(2, until=1)
+    assert study.coordinator.is_over
+    assert study.ledger.n_trials == 3
+
+
+def test_what_a_stopped_study_did_not_start_starts_in_the_next_session(desk):
+    study = desk(FIFO(9), num_trials=1, policy="never")
+    study.slots(1)
+    study.stop()
+    add(study)
+    study.report(0, until=2, preempted=True)
+    assert study.coordinator.is_over
+    assert again(study, num_trials=1).only(Train).trial == 0
+    assert study.report(0, until=9, since=0).only(Train).config == GIVEN
+
+
+# -- the file of requests ------------------------------------------------------------------------
+
+EDITS = [
+    Enqueued({"x": 0.5, "sizes": (1, (2, "a")), "none": None}, "a", 0.0),
+    TrialStopRequested(7, "too slow", "b", 0.0),
+]
+
+
+def test_requests_come_back_equal_and_in_order(tmp_path):
+    assert requested_edits(tmp_path) == []
+    for edit in EDITS:
+        request_edit(tmp_path, edit)
+    request_stop(tmp_path, "token", "enough")
+    assert requested_edits(tmp_path) == EDITS
+    assert requested_stop(tmp_path, "token") == "enough"
+    assert requested_stop(tmp_path, "other") is None
+
+
+def test_damaged_requests_are_none(tmp_path):
+    good = [{"whom": "study", "request": "a", "stop trial": 3}]
+    bad = [
+        {"whom": "study", "request": 3, "stop trial": 3},
+        {"whom": "study", "request": "b", "stop trial": "3"},
+        {"whom": "study", "request": "c", "stop trial": True},
+        {"whom": "token", "request": "d", "stop trial": 3},
+        {"whom": "study", "request": "e", "enqueue": [1]},
+        {"whom": "study", "stop trial": 3},
+        ["whom"],
+        3,
+    ]
+    lines = [json.dumps(line) for line in [*bad, *good]]
+    (tmp_path / "requests.jsonl").write_text("\n".join([*lines, "{", lines[-1][:-3]]))
+    assert requested_edits(tmp_path) == [TrialStopRequested(3, "stopped by hand", "a", 0.0)]
+
+
+def test_a_watcher_tells_each_request_once_those_before_it_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(requests_module, "REQUEST_POLL_SECONDS", 0.01)
+    request_edit(tmp_path, EDITS[0])
+    told, stopped = [], []
+    watcher = StopRequestWatcher(tmp_path, "token", stopped.append, told.append)
+    request_edit(tmp_path, EDITS[1])
+    request_edit(tmp_path, EDITS[1])
+    request_stop(tmp_path, "token", "enough")
+    watcher._thread.join(10)
+    assert told == EDITS
+    assert stopped == ["enough"]
+    watcher.close()
