@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tools.conda import standin
 from tools.conda.check import STUDY, run
-from tools.conda.names import ROOT, project
+from tools.conda.names import ROOT
 
 DIST = ROOT / "dist"
 SDIST_FOLDERS = ("benchmarks", "conda", "daskhpo", "docs", "experiments", "tests", "tools")
@@ -96,10 +96,10 @@ def try_out(wheel: Path, folder: Path) -> str:
     """
     environment = folder / "environment"
     venv.create(environment, with_pip=True, symlinks=True)
-    python = environment / "bin/python"
+    python = str(environment / "bin/python")
     wheels = standin.download(ROOT / ".conda/wheels")
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-index"]
-    run([*pip, "--find-links", wheels, wheel], folder)
+    run([*pip, "--find-links", str(wheels), str(wheel)], folder)
     shutil.copy(STUDY, folder / "tune.py")
     said = run([environment / "bin/daskhpo", "--version"], folder)
     run([environment / "bin/daskhpo", "run", "tune.py:study", "--num-trials", "8"], folder)
@@ -129,10 +129,11 @@ def check(wheel: Path, sdist: Path) -> None:
         raise DistFault("\n".join(found))
 
 
-def project_version() -> str:
+def project_version(root: Path = ROOT) -> str:
     """Read the version from the one place that has it."""
-    path = ROOT / project()["tool"]["hatch"]["version"]["path"]
-    [version] = re.findall(r'^__version__ = "(.+)"$', path.read_text(), flags=re.MULTILINE)
+    text = (root / "daskhpo/_version.py").read_text(encoding="utf-8")
+    found: list[str] = re.findall(r'^__version__ = "(.+)"$', text, flags=re.MULTILINE)
+    [version] = found
     return version
 
 
