@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 import yaml
+
+pytest.importorskip("rattler_build", reason="the extra `packages` has it")
+
 from rattler import Channel, Gateway
 from rattler.package_streaming import extract
 from rattler_build import assemble_package
