@@ -3,9 +3,9 @@
 A folder with ``repodata.json`` files is a channel. A *bundle* is such a folder that holds one
 environment's packages and nothing else, with a lock file: it needs no network to install from.
 
-    python -m tools.conda.channel bundle conda-forge OUT daskhpo "pytorch * cuda*"
-    python -m tools.conda.channel install OUT PREFIX daskhpo
-    python -m tools.conda.channel lock conda-forge FILE daskhpo
+    python -m tools.conda.channel bundle conda-forge OUT --environment conda/environment.yml
+    python -m tools.conda.channel install OUT PREFIX --environment conda/environment.yml
+    python -m tools.conda.channel lock conda-forge FILE "python 3.12.*" "pytorch * cuda*"
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import yaml
 
 SUBDIR = "linux-64"
 LOCK = f"{SUBDIR}.lock"
@@ -154,10 +156,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("command", choices=("bundle", "install", "lock"))
     parser.add_argument("channel", help="a name, a URL or a folder; several: joined by commas")
     parser.add_argument("target", type=Path, help="the folder or file to make")
-    parser.add_argument("specs", nargs="+", help='such as daskhpo "pytorch * cuda*"')
+    parser.add_argument("specs", nargs="*", help='such as daskhpo "pytorch * cuda*"')
+    parser.add_argument("--environment", type=Path, help="a file whose dependencies are more specs")
     parser.add_argument("--cache", type=Path, help="folder of unpacked packages")
     words = parser.parse_args(arguments)
     channels = words.channel.split(",")
+    if words.environment is not None:
+        text = words.environment.read_text(encoding="utf-8")
+        words.specs += [spec for spec in yaml.safe_load(text)["dependencies"] if type(spec) is str]
+    if not words.specs:
+        parser.error("name what is wanted: specs, or --environment FILE")
     if words.command == "bundle":
         records = bundle(channels, words.target, words.specs)
     else:

@@ -79,6 +79,8 @@ def channel_of_requirements(folder: Path) -> Path:
     wheels = download(folder / "wheels")
     channel = folder / f"channel-{wheels.name}"
     if not channel.exists():
+        for old in folder.glob("channel-*"):
+            shutil.rmtree(old)
         with tempfile.TemporaryDirectory(dir=folder) as partial:
             fill(Path(partial) / "channel", wheels)
             os.rename(Path(partial) / "channel", channel)
