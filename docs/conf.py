@@ -1,4 +1,4 @@
-"""The documentation site: Sphinx reads the Markdown pages where they are (``make docs-html``)."""
+"""The documentation site: Sphinx reads the pages where they are."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def write_reference() -> None:
 
 
 def module_page(name: str, seen: dict[int, str]) -> str:
-    """Return the reference of a module's public names; ``seen``: what other pages describe."""
+    """Return the reference of a module; ``seen``: what other pages describe."""
     module = importlib.import_module(name)
     about = inspect.getdoc(module) or name
     parts = [name, "=" * len(name), "", f".. currentmodule:: {name}", "", about, ""]
@@ -128,7 +128,7 @@ def public_names(module: ModuleType) -> list[str]:
 def describe(
     app: Any, what: str, name: str, thing: object, options: object, lines: list[str]
 ) -> None:
-    """Move what our docstrings say after ``name :`` to where numpydoc expects a description.
+    """Move what stands after ``name :`` to where numpydoc expects descriptions.
 
     Types stand in the signatures, so an entry is ``name : what it means``; numpydoc would set that
     as a type.

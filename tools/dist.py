@@ -1,4 +1,4 @@
-"""``make dist``: build wheel and sdist, look into them, and try them in a bare environment."""
+"""``make dist``: build wheel and sdist, look into them, and try them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class DistFault(Exception):
 
 
 def build(out: Path) -> tuple[Path, Path]:
-    """Build the sdist, and from it the wheel, into a new folder; return both, the wheel first."""
+    """Build the sdist, and from it the wheel, into a new folder; return wheel, sdist."""
     out.mkdir(parents=True)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -60,7 +60,7 @@ def sdist_names(sdist: Path) -> list[str]:
 
 
 def wheel_faults(names: Iterable[str]) -> Iterator[str]:
-    """Find what a wheel has too much or too little: it holds the package and nothing else."""
+    """Find what a wheel lacks, and what is not the package's."""
     listed = list(names)
     for name in listed:
         if not re.match(r"daskhpo(-[\w.]+\.dist-info)?/", name) or UNWANTED.search(name):
@@ -87,7 +87,7 @@ def sdist_faults(names: Iterable[str]) -> Iterator[str]:
 
 
 def try_out(wheel: Path, folder: Path) -> str:
-    """Install a wheel into a bare environment, and run a study there; return what it says.
+    """Install a wheel in a bare environment, run a study; return what it says.
 
     Raises
     ------

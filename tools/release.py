@@ -1,4 +1,4 @@
-"""``make release-check``: say what is missing for a release; exit with 1 if anything is."""
+"""``make release-check``: say what a release lacks; exit with 1 if it lacks any."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def tree(root: Path = ROOT) -> Problems:
 
 
 def changelog(root: Path = ROOT) -> Problems:
-    """Find a changelog without this version's section, and fragments that are not in it."""
+    """Find that the changelog lacks this version, or fragments."""
     number = project_version(root)
     text = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     if not re.search(rf"^## \[{re.escape(number)}\] - \d{{4}}-\d\d-\d\d$", text, re.MULTILINE):

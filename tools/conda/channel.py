@@ -1,4 +1,4 @@
-"""Channels: solve against one, copy what was chosen into a folder, install from it.
+"""Channels: solve, copy what was chosen into a folder, install from it.
 
 A folder with ``repodata.json`` files is a channel. A *bundle* is such a folder that holds one
 environment's packages and nothing else, with a lock file: it needs no network to install from.
@@ -30,7 +30,7 @@ class BadChannel(ValueError):
 
 
 def channel_url(channel: str | Path) -> str:
-    """Return a URL, or a name such as ``conda-forge``, that a solver takes for what it is.
+    """Return a URL, or a name such as ``conda-forge``, that no solver mistakes.
 
     A relative folder would be taken for the name of a channel on the network.
 
@@ -50,14 +50,14 @@ def channel_url(channel: str | Path) -> str:
 
 
 def virtual_packages() -> list[Any]:
-    """Detect what the machine offers (``__glibc``, ``__cuda``); ``CONDA_OVERRIDE_...`` wins."""
+    """Detect ``__glibc``, ``__cuda``, ...; ``CONDA_OVERRIDE_...`` wins."""
     from rattler import VirtualPackage, VirtualPackageOverrides
 
     return list(VirtualPackage.detect(overrides=VirtualPackageOverrides.from_env()))
 
 
 def solve(channels: Sequence[str | Path], specs: Sequence[str]) -> list[Any]:
-    """Choose packages for specs, as records with URL, size and checksums, sorted by name.
+    """Choose packages for specs: records with URL and checksums, sorted by name.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def solve(channels: Sequence[str | Path], specs: Sequence[str]) -> list[Any]:
 
 
 def explicit(records: Iterable[Any]) -> str:
-    """Write records as a lock file that conda, mamba, micromamba and pixi read: URLs and MD5."""
+    """Write records as a lock file that conda and mamba read: URLs and MD5."""
     lines = [f"{record.url}#{record.md5.hex()}" for record in records]
     return "\n".join([f"# platform: {SUBDIR}", "@EXPLICIT", *lines]) + "\n"
 

@@ -1,4 +1,4 @@
-"""Figures of ``docs/explanation``, from simulated studies: ``python -m tools.docs.figures``.
+"""Figures of ``docs/explanation``, from simulated studies.
 
 The coordinator, schedulers and searchers are those of a real study. The curves are made of a
 formula, so that each figure shows one thing; they prove nothing about which method is faster.
@@ -227,7 +227,7 @@ def name(part: object) -> str:
 
 
 def panels(n: int, width: float = 1.0) -> tuple[Figure, list[Axes]]:
-    """Return a figure with ``n`` panels side by side, which share their vertical axis if wide."""
+    """Return a figure with ``n`` panels side by side."""
     figure = Figure(figsize=(4.2 * n + (1.6 if n == 1 else 0), 3.4), layout="constrained")
     axes = figure.subplots(1, n, squeeze=False, sharey=width == 1.0)[0].tolist()
     for axis in axes:
