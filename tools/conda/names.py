@@ -25,6 +25,8 @@ _DIFFERENT = {
     "torch-geometric": "pytorch_geometric",  # `pyg` is the name in another channel
 }
 _SAME = [
+    "lightning",
+    "accelerate",
     "ase",
     "ax-platform",
     "bokeh",
