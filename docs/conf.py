@@ -1,4 +1,4 @@
-"""The documentation site: Sphinx reads the Markdown pages where they are (``make docs-html``)."""
+"""The documentation site: Sphinx reads the pages where they are."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ suppress_warnings = ["myst.header"]  # a page's first heading may be of any leve
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # they are in the signature
+toc_object_entries = False
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 80
 numpydoc_show_class_members = False
@@ -80,6 +81,7 @@ html_sidebars = {"docs/index": [], "docs/cheat-sheet": []}
 copybutton_exclude = ".linenos, .gp, .go"
 
 ENTRY = re.compile(r"^(\*{0,2}[A-Za-z_][\w.]*(?:, \*{0,2}[A-Za-z_][\w.]*)*) : (.+)$")
+ERRORS = "daskhpo.core.errors"
 SECTIONS = ("Parameters", "Attributes", "Raises", "Returns", "Yields")
 
 
@@ -90,8 +92,8 @@ def write_reference() -> None:
     found = [name for line in headings for name in re.findall(r"`(daskhpo[\w.]*)`", line)]
     folder = ROOT / "docs/api/generated"
     folder.mkdir(exist_ok=True)
-    pages = {f"{name}.rst": module_page(name) for name in dict.fromkeys(found)}
-    pages["daskhpo.core.errors.rst"] = module_page("daskhpo.core.errors")
+    seen: dict[int, str] = {}
+    pages = {f"{n}.rst": module_page(n, seen) for n in dict.fromkeys([*found, ERRORS])}
     for old in set(folder.iterdir()) - {folder / name for name in pages}:
         old.unlink()
     for name, page in pages.items():
@@ -99,14 +101,16 @@ def write_reference() -> None:
             (folder / name).write_text(page, encoding="utf-8")
 
 
-def module_page(name: str) -> str:
-    """Return the reference of a module's public names."""
+def module_page(name: str, seen: dict[int, str]) -> str:
+    """Return the reference of a module; ``seen``: what other pages describe."""
     module = importlib.import_module(name)
     about = inspect.getdoc(module) or name
     parts = [name, "=" * len(name), "", f".. currentmodule:: {name}", "", about, ""]
     for public in public_names(module):
         thing = getattr(module, public)
-        if inspect.isclass(thing):
+        if (elsewhere := seen.setdefault(id(thing), name)) != name:
+            parts += [public, "-" * len(public), "", f"See :doc:`{elsewhere}`.", ""]
+        elif inspect.isclass(thing):
             parts += [public, "-" * len(public), "", f".. autoclass:: {public}", "   :members:", ""]
         elif callable(thing):
             parts += [public, "-" * len(public), "", f".. autofunction:: {public}", ""]
@@ -124,7 +128,7 @@ def public_names(module: ModuleType) -> list[str]:
 def describe(
     app: Any, what: str, name: str, thing: object, options: object, lines: list[str]
 ) -> None:
-    """Move what our docstrings say after ``name :`` to where numpydoc expects a description.
+    """Move what stands after ``name :`` to where numpydoc expects descriptions.
 
     Types stand in the signatures, so an entry is ``name : what it means``; numpydoc would set that
     as a type.

@@ -1,1 +1,1 @@
-"""Programs that package, check and document the project; no part of the installed package."""
+"""Programs that package, check and document the project; they are not installed."""

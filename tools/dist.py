@@ -1,4 +1,4 @@
-"""``make dist``: build wheel and sdist, look into them, and try them in a bare environment."""
+"""``make dist``: build wheel and sdist, look into them, and try them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tools.conda import standin
 from tools.conda.check import STUDY, run
-from tools.conda.names import ROOT, project
+from tools.conda.names import ROOT
 
 DIST = ROOT / "dist"
 SDIST_FOLDERS = ("benchmarks", "conda", "daskhpo", "docs", "experiments", "tests", "tools")
@@ -39,7 +39,7 @@ class DistFault(Exception):
 
 
 def build(out: Path) -> tuple[Path, Path]:
-    """Build the sdist, and from it the wheel, into a new folder; return both, the wheel first."""
+    """Build the sdist, and from it the wheel, into a new folder; return wheel, sdist."""
     out.mkdir(parents=True)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -60,7 +60,7 @@ def sdist_names(sdist: Path) -> list[str]:
 
 
 def wheel_faults(names: Iterable[str]) -> Iterator[str]:
-    """Find what a wheel has too much or too little: it holds the package and nothing else."""
+    """Find what a wheel lacks, and what is not the package's."""
     listed = list(names)
     for name in listed:
         if not re.match(r"daskhpo(-[\w.]+\.dist-info)?/", name) or UNWANTED.search(name):
@@ -87,7 +87,7 @@ def sdist_faults(names: Iterable[str]) -> Iterator[str]:
 
 
 def try_out(wheel: Path, folder: Path) -> str:
-    """Install a wheel into a bare environment, and run a study there; return what it says.
+    """Install a wheel in a bare environment, run a study; return what it says.
 
     Raises
     ------
@@ -96,10 +96,10 @@ def try_out(wheel: Path, folder: Path) -> str:
     """
     environment = folder / "environment"
     venv.create(environment, with_pip=True, symlinks=True)
-    python = environment / "bin/python"
+    python = str(environment / "bin/python")
     wheels = standin.download(ROOT / ".conda/wheels")
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-index"]
-    run([*pip, "--find-links", wheels, wheel], folder)
+    run([*pip, "--find-links", str(wheels), str(wheel)], folder)
     shutil.copy(STUDY, folder / "tune.py")
     said = run([environment / "bin/daskhpo", "--version"], folder)
     run([environment / "bin/daskhpo", "run", "tune.py:study", "--num-trials", "8"], folder)
@@ -129,10 +129,11 @@ def check(wheel: Path, sdist: Path) -> None:
         raise DistFault("\n".join(found))
 
 
-def project_version() -> str:
+def project_version(root: Path = ROOT) -> str:
     """Read the version from the one place that has it."""
-    path = ROOT / project()["tool"]["hatch"]["version"]["path"]
-    [version] = re.findall(r'^__version__ = "(.+)"$', path.read_text(), flags=re.MULTILINE)
+    text = (root / "daskhpo/_version.py").read_text(encoding="utf-8")
+    found: list[str] = re.findall(r'^__version__ = "(.+)"$', text, flags=re.MULTILINE)
+    [version] = found
     return version
 
 

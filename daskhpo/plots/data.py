@@ -233,6 +233,8 @@ def value_ends(tables: StudyTables) -> tuple[float, float]:
     step = 10.0 ** math.floor(math.log10(high - low))  # round: the axis moves seldom
     if has_decades := is_wide(values):
         step = 10.0 ** math.floor(math.log10(low))
+    if not math.isfinite(high / step):  # a loss near the smallest float
+        return low, high
     low = math.floor(low / step) * step
     return (low or step if has_decades else low), math.ceil(high / step) * step
 

@@ -12,6 +12,8 @@ from daskhpo.atomic_files import read_small, write_private
 from daskhpo.cluster.network import ssh_tunnel
 from daskhpo.engine.options import RunOptions
 
+SUBMISSION_FORMAT = 1  # of submission.json
+
 
 @dataclass(frozen=True)
 class ControllerJob:
@@ -154,14 +156,14 @@ class JobDirectory:
         self.path.mkdir(exist_ok=True, mode=0o700)
 
     def write(self, submission: Submission) -> None:
-        self._put("submission.json", {"format": 1} | submission.to_json())
+        self._put("submission.json", {"format": SUBMISSION_FORMAT} | submission.to_json())
 
     def submission(self) -> Submission | None:
         """Return the last submission; None if there was none."""
         data = self._get("submission.json")
         if data is None:
             return None
-        if data.pop("format") != 1:
+        if data.pop("format") != SUBMISSION_FORMAT:
             raise ValueError(
                 f"{self.path}/submission.json was written by another version of daskhpo"
             )

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("rattler_build", reason="the extra `packages` has it")
-
 from tools.conda import standin
 
 

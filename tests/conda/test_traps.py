@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 import yaml
+
+pytest.importorskip("rattler_build", reason="the extra `packages` has it")
+
 from rattler import Channel, Gateway
 from rattler.package_streaming import extract
 from rattler_build import assemble_package
@@ -26,7 +29,7 @@ from tools.conda.channel import BadChannel, bundle, channel_url, index, install,
 from tools.conda.names import ROOT, conda_name, conda_specs, extra, project
 from tools.conda.package import PackageFault
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the channel is made once
 
 Build = Callable[[Callable[[dict[str, Any]], None]], Path]
 
@@ -276,6 +279,20 @@ def test_a_bundle_needs_only_itself(tmp_path: Path) -> None:
         "lower-1.0-0.conda",
         "upper-1.0-0.conda",
     ]
+
+
+def test_the_commands_take_what_an_environment_file_names(tmp_path: Path) -> None:
+    folder, made = toy(tmp_path, "toy"), tmp_path / "bundle"
+    file = tmp_path / "environment.yml"
+    file.write_text("name: x\nchannels: [conda-forge]\ndependencies:\n- toy >=1\n- pip: [none]\n")
+    channels.main(["bundle", str(folder), str(made), "--environment", str(file)])
+    lock = tmp_path / "toy.lock"
+    channels.main(["lock", str(made), str(lock), "toy"])
+    assert lock.read_text().count(f"{made.as_uri()}/linux-64/toy-1.0-0.conda#") == 1
+    channels.main(["install", str(made), str(tmp_path / "prefix"), "--environment", str(file)])
+    assert (tmp_path / "prefix/toy.txt").exists()
+    with pytest.raises(SystemExit):
+        channels.main(["lock", str(made), str(lock)])
 
 
 def test_a_bundle_is_made_of_a_channel_behind_http_as_well(tmp_path: Path) -> None:

@@ -13,8 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-CODE = ("daskhpo", "experiments", "benchmarks")
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "experiments")
+CODE = ("daskhpo", "experiments", "benchmarks", "tools")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CODE_OF_CONDUCT.md",
+    "CHANGELOG.md",
+    "docs",
+    "experiments",
+)
 
 OPENINGS = (
     *("what", "who", "whoever", "whom", "whose", "whether", "how", "where", "that", "of", "as"),

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from daskhpo import Result
@@ -70,6 +70,7 @@ def test_thinning_keeps_both_ends(n: int, limit: int) -> None:
 
 
 @given(losses=losses)
+@example(losses=[2.0, 9e-308])
 def test_all_data_can_be_made_of_any_study(losses: list[float]) -> None:
     tables = filled(losses)
     for columns in (

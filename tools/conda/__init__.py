@@ -1,1 +1,1 @@
-"""The conda package: its names, its build and tests, offline bundles, and ``make conda``."""
+"""The conda package: names, build, tests, offline bundles, ``make conda``."""

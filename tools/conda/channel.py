@@ -1,11 +1,11 @@
-"""Channels: solve against one, copy what was chosen into a folder, install from it.
+"""Channels: solve, copy what was chosen into a folder, install from it.
 
 A folder with ``repodata.json`` files is a channel. A *bundle* is such a folder that holds one
 environment's packages and nothing else, with a lock file: it needs no network to install from.
 
-    python -m tools.conda.channel bundle conda-forge OUT daskhpo "pytorch * cuda*"
-    python -m tools.conda.channel install OUT PREFIX daskhpo
-    python -m tools.conda.channel lock conda-forge FILE daskhpo
+    python -m tools.conda.channel bundle conda-forge OUT --environment conda/environment.yml
+    python -m tools.conda.channel install OUT PREFIX --environment conda/environment.yml
+    python -m tools.conda.channel lock conda-forge FILE "python 3.12.*" "pytorch * cuda*"
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 SUBDIR = "linux-64"
 LOCK = f"{SUBDIR}.lock"
 
@@ -28,7 +30,7 @@ class BadChannel(ValueError):
 
 
 def channel_url(channel: str | Path) -> str:
-    """Return a URL, or a name such as ``conda-forge``, that a solver takes for what it is.
+    """Return a URL, or a name such as ``conda-forge``, that no solver mistakes.
 
     A relative folder would be taken for the name of a channel on the network.
 
@@ -48,14 +50,14 @@ def channel_url(channel: str | Path) -> str:
 
 
 def virtual_packages() -> list[Any]:
-    """Detect what the machine offers (``__glibc``, ``__cuda``); ``CONDA_OVERRIDE_...`` wins."""
+    """Detect ``__glibc``, ``__cuda``, ...; ``CONDA_OVERRIDE_...`` wins."""
     from rattler import VirtualPackage, VirtualPackageOverrides
 
     return list(VirtualPackage.detect(overrides=VirtualPackageOverrides.from_env()))
 
 
 def solve(channels: Sequence[str | Path], specs: Sequence[str]) -> list[Any]:
-    """Choose packages for specs, as records with URL, size and checksums, sorted by name.
+    """Choose packages for specs: records with URL and checksums, sorted by name.
 
     Raises
     ------
@@ -76,7 +78,7 @@ def solve(channels: Sequence[str | Path], specs: Sequence[str]) -> list[Any]:
 
 
 def explicit(records: Iterable[Any]) -> str:
-    """Write records as a lock file that conda, mamba, micromamba and pixi read: URLs and MD5."""
+    """Write records as a lock file that conda and mamba read: URLs and MD5."""
     lines = [f"{record.url}#{record.md5.hex()}" for record in records]
     return "\n".join([f"# platform: {SUBDIR}", "@EXPLICIT", *lines]) + "\n"
 
@@ -154,10 +156,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("command", choices=("bundle", "install", "lock"))
     parser.add_argument("channel", help="a name, a URL or a folder; several: joined by commas")
     parser.add_argument("target", type=Path, help="the folder or file to make")
-    parser.add_argument("specs", nargs="+", help='such as daskhpo "pytorch * cuda*"')
+    parser.add_argument("specs", nargs="*", help='such as daskhpo "pytorch * cuda*"')
+    parser.add_argument("--environment", type=Path, help="a file whose dependencies are more specs")
     parser.add_argument("--cache", type=Path, help="folder of unpacked packages")
     words = parser.parse_args(arguments)
     channels = words.channel.split(",")
+    if words.environment is not None:
+        text = words.environment.read_text(encoding="utf-8")
+        words.specs += [spec for spec in yaml.safe_load(text)["dependencies"] if type(spec) is str]
+    if not words.specs:
+        parser.error("name what is wanted: specs, or --environment FILE")
     if words.command == "bundle":
         records = bundle(channels, words.target, words.specs)
     else:

@@ -1,4 +1,4 @@
-"""``make conda``: build, test, bundle, install without a network, run a study, uninstall.
+"""``make conda``: build, test, bundle, install and run without a network.
 
     python -m tools.conda.check [CHANNEL] [--folder .conda]
 
@@ -29,7 +29,7 @@ DEEP = "a-prefix-that-is-longer-than-the-placeholder/" * 3  # 135 characters
 
 
 def run(command: Sequence[str | Path], folder: Path, **more: str) -> str:
-    """Run a command with nothing but ``PATH``, ``HOME`` and ``more`` in its environment.
+    """Run a command; its environment is ``PATH``, ``HOME`` and ``more``.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def say(text: str) -> None:
 
 
 def prepare(channel: str | None, folder: Path, work: Path) -> Path:
-    """Build the package, look into it, test it; return the bundle for machines without network."""
+    """Build the package, look into it, test it; return the bundle."""
     from tools.conda import package, standin
     from tools.conda.channel import LOCK, bundle, weigh
 

@@ -1,4 +1,6 @@
-"""Write ``conda/environment*.yml`` from ``pyproject.toml``: ``python -m tools.conda.environments``.
+"""Write ``conda/environment*.yml`` from ``pyproject.toml``.
+
+    python -m tools.conda.environments
 
 A test compares the files with what this program would write.
 """

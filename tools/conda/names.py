@@ -1,4 +1,4 @@
-"""What each requirement of ``pyproject.toml`` is called on conda-forge.
+"""Names on conda-forge of the requirements in ``pyproject.toml``.
 
 Every name stands here, also where both are the same, so that a new requirement is looked up once,
 by a person. A name that is not in the table is an error.
@@ -25,6 +25,8 @@ _DIFFERENT = {
     "torch-geometric": "pytorch_geometric",  # `pyg` is the name in another channel
 }
 _SAME = [
+    "lightning",
+    "accelerate",
     "ase",
     "ax-platform",
     "bokeh",
@@ -102,7 +104,7 @@ def project() -> dict[str, Any]:
 
 
 def extra(name: str) -> list[str]:
-    """List an extra's requirements, with those of the extras that it names, in pip's words."""
+    """List an extra's requirements, and those of the extras that it names."""
     return list(_flat(project()["project"]["optional-dependencies"], name))
 
 

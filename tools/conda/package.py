@@ -1,4 +1,4 @@
-"""Build the package from ``conda/recipe.yaml``, look into it, and run its own tests."""
+"""Build the package of ``conda/recipe.yaml``, look into it, run its tests."""
 
 from __future__ import annotations
 
@@ -96,6 +96,6 @@ def run_tests(package: Path, channel: str | Path) -> int:
 
 
 def check(package: Path, folders: Sequence[Path]) -> None:
-    """Raise `PackageFault` if there is something in the package that does not belong there."""
+    """Raise `PackageFault` if the package has anything that does not belong there."""
     if found := list(faults(package, folders)):
         raise PackageFault("\n".join(found))

@@ -1,4 +1,4 @@
-"""A stand-in for conda-forge: this interpreter and wheels from the package index, repacked.
+"""A stand-in for conda-forge: this interpreter and wheels, repacked.
 
 It proves the recipe, the names, that the requirements are complete, and the install. It cannot
 prove that conda-forge itself has such versions.
@@ -54,7 +54,7 @@ def fill(channel: Path, wheels: Path) -> Path:
 
 
 def download(wheels: Path) -> Path:
-    """Download the wheels of everything that daskhpo needs, as ``constraints.txt`` pins them.
+    """Download wheels of all that daskhpo needs, as ``constraints.txt`` pins them.
 
     They are kept in a folder that is named after what is asked for, below ``wheels``.
     """
@@ -75,10 +75,12 @@ def download(wheels: Path) -> Path:
 
 
 def channel_of_requirements(folder: Path) -> Path:
-    """Return a channel with everything that daskhpo needs, made once for the same pins."""
+    """Return a channel with all that daskhpo needs, made once for the same pins."""
     wheels = download(folder / "wheels")
     channel = folder / f"channel-{wheels.name}"
     if not channel.exists():
+        for old in folder.glob("channel-*"):
+            shutil.rmtree(old)
         with tempfile.TemporaryDirectory(dir=folder) as partial:
             fill(Path(partial) / "channel", wheels)
             os.rename(Path(partial) / "channel", channel)

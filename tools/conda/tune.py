@@ -1,4 +1,4 @@
-"""A study for the installed package: ``make conda`` runs it on this machine, and on Slurm.
+"""A study that ``make conda`` runs with the installed package, also on Slurm.
 
 It imports nothing but daskhpo and the standard library. Each report says whether its process is
 one of the new prefix, and the number of its Slurm job.
@@ -55,7 +55,7 @@ def on_slurm() -> None:
 
 
 def verify(on_jobs: bool) -> None:
-    """Check that every report came from a process of this prefix, and from a job or none."""
+    """Check that all reports came from this prefix, and from jobs or none."""
     result = study.result()
     history = result.history()
     assert len(history) >= 8, history
