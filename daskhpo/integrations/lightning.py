@@ -124,6 +124,8 @@ def _begin_epoch(loops: dict[str, Any]) -> None:
                 counts.update(dict.fromkeys(counts, 0))
                 if "is_last_batch" in part:
                     part["is_last_batch"] = False
+    # The trainer adds the batch in which, it supposes, the checkpoint was taken.
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
 
 def _state(trainer: Any) -> dict[str, Any] | None:

@@ -1,0 +1,33 @@
+"""accelerate: the whole state of an ``Accelerator``, for a training loop of your own."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from daskhpo.integrations.folders import packed, shared_folder, unpack, wait_for_ranks
+
+
+def save_state(accelerator: Any) -> dict[str, bytes]:
+    """Return the state of all that was prepared, for ``trial.report(..., state=)``.
+
+    Models, optimizers, schedulers, samplers, random states, and what was registered by
+    ``register_for_checkpointing``. All ranks must call it, as ``trial.report`` does.
+    """
+    with tempfile.TemporaryDirectory(prefix="daskhpo-") as own:
+        folder = shared_folder(own)
+        accelerator.save_state(folder)
+        wait_for_ranks()
+        files = packed(Path(folder)) if accelerator.is_main_process else {}
+        wait_for_ranks()  # rank 0's folder is in use until here
+        return files
+
+
+def load_state(accelerator: Any, state: dict[str, bytes] | None) -> None:
+    """Restore ``trial.checkpoint``, after ``accelerator.prepare``; None: a new trial, do nothing."""
+    if state is None:
+        return
+    with tempfile.TemporaryDirectory(prefix="daskhpo-") as folder:
+        unpack(state, Path(folder))
+        accelerator.load_state(folder)
