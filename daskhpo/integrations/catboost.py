@@ -56,20 +56,26 @@ def fit(
     for name in ("num_boost_round", "n_estimators", "num_trees", "iterations"):
         params.pop(name, None)
     params.setdefault("allow_writing_files", False)  # else all trials write to one folder
-    last = None
-    if (state := trial.checkpoint) is not None:
-        last = type(model)().load_model(blob=state["model"])
-    for _ in range(trial.resource, trial.max_t):
-        unit = type(model)(**params, iterations=n)
+    seed = params.pop("random_state", None) or params.pop("random_seed", None) or 0
+    state = trial.checkpoint
+    unit = None if state is None else _loaded(model, state["model"])
+    for number in range(trial.resource, trial.max_t):
+        # A model continues otherwise in the memory of its training than when it was loaded, and
+        # with one seed each unit would draw the same samples.
+        last = None if unit is None else _loaded(model, _bytes(unit))
+        unit = type(model)(**params, iterations=n, random_seed=seed + number)
         unit.fit(*data, init_model=last, **fit_params)
-        last = unit
         found = {
             f"{data_set}-{name}": values[-1]
             for data_set, of in unit.get_evals_result().items()
             for name, values in of.items()
         }
         trial.report(selected(chosen, found), state=lambda of=unit: {"model": _bytes(of)})  # type: ignore[misc]
-    return last
+    return unit
+
+
+def _loaded(model: Any, state: bytes) -> Any:
+    return type(model)().load_model(blob=state)
 
 
 def _bytes(model: Any) -> bytes:

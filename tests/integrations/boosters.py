@@ -18,15 +18,14 @@ def xgboost_train(config: Any, trial: Any) -> None:
 
     report = ReportCallback(trial, {"loss": "validation-rmse"}, rounds_per_unit=3)
     xgboost.train(
-        {"max_depth": 2, "eta": config["lr"], "nthread": 1, "seed": 0, "subsample": 0.7,
-         "seed_per_iteration": True},
+        {"max_depth": 2, "eta": config["lr"], "nthread": 1},
         xgboost.DMatrix(X[TRAIN], Y[TRAIN]),
         report.num_boost_round,
         evals=[(xgboost.DMatrix(X[VALID], Y[VALID]), "validation")],
         xgb_model=report.xgb_model,
         callbacks=[report],
         verbose_eval=False,
-    )  # fmt: skip
+    )
 
 
 def lightgbm_train(config: Any, trial: Any) -> None:

@@ -27,7 +27,7 @@ def check_study(train: Callable[[Any, Any], Any], folder: Path, wait_for: Any, m
         storage=folder,
         name="study",
     )
-    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
         pids = client.run(os.getpid)
         handle = study.start(6, client=client, checkpoint="every:1", progress=False)
         journal = folder / "study/journal.jsonl"

@@ -51,7 +51,7 @@ VALUES = {"value": stats.uniform(0, 1)}
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Client]:
-    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
         yield client
 
 
@@ -380,7 +380,7 @@ AS_THERE = "scikit-learn's own searches do not pass it either"
 )
 def test_scikit_learns_checks_of_estimators_pass(search: Any) -> None:
     expected = {"check_dtype_object": WORKERS_RAISE, "check_requires_y_none": AS_THERE}
-    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None):
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"):
         results = check_estimator(
             search, expected_failed_checks=expected, on_skip=None, on_fail=None
         )
