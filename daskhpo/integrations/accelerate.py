@@ -9,7 +9,7 @@ from typing import Any
 from daskhpo.integrations.folders import packed, shared_folder, unpack, wait_for_ranks
 
 
-def save_state(accelerator: Any) -> dict[str, bytes]:
+def save_state(accelerator: Any) -> dict[str, Any]:
     """Return the state of all that was prepared, for ``trial.report(..., state=)``.
 
     Models, optimizers, schedulers, samplers, random states, and what was registered by
@@ -21,13 +21,22 @@ def save_state(accelerator: Any) -> dict[str, bytes]:
         wait_for_ranks()
         files = packed(Path(folder)) if accelerator.is_main_process else {}
         wait_for_ranks()  # rank 0's folder is in use until here
-        return files
+    # The ranks' common generators of samplers, which accelerate's own checkpoint does not hold.
+    generators = [each and each.get_state() for each in _generators(accelerator)]
+    return {"files": files, "generators": generators}
 
 
-def load_state(accelerator: Any, state: dict[str, bytes] | None) -> None:
+def load_state(accelerator: Any, state: dict[str, Any] | None) -> None:
     """Restore ``trial.checkpoint``, after ``accelerator.prepare``; None: a new trial, do nothing."""
     if state is None:
         return
     with tempfile.TemporaryDirectory(prefix="daskhpo-") as folder:
-        unpack(state, Path(folder))
+        unpack(state["files"], Path(folder))
         accelerator.load_state(folder)
+    for generator, own in zip(_generators(accelerator), state["generators"], strict=True):
+        if generator is not None and own is not None:
+            generator.set_state(own)
+
+
+def _generators(accelerator: Any) -> list[Any]:
+    return [getattr(each, "synchronized_generator", None) for each in accelerator._dataloaders]
