@@ -1,4 +1,4 @@
-"""accelerate: the whole state of an ``Accelerator``, for a training loop of your own."""
+"""accelerate: the whole state of an accelerator, for a training loop of your own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from daskhpo.integrations.folders import packed, shared_folder, unpack, wait_for
 def save_state(accelerator: Any) -> dict[str, Any]:
     """Return the state of all that was prepared, for ``trial.report(..., state=)``.
 
-    Models, optimizers, schedulers, samplers, random states, and what was registered by
-    ``register_for_checkpointing``. All ranks must call it, as ``trial.report`` does.
+    Models, optimizers, schedulers, samplers, random states, and what the user registered for
+    checkpointing. All ranks must call it, as ``trial.report`` does.
     """
     with tempfile.TemporaryDirectory(prefix="daskhpo-") as own:
         folder = shared_folder(own)
@@ -27,7 +27,7 @@ def save_state(accelerator: Any) -> dict[str, Any]:
 
 
 def load_state(accelerator: Any, state: dict[str, Any] | None) -> None:
-    """Restore ``trial.checkpoint``, after ``accelerator.prepare``; None: a new trial, do nothing."""
+    """Restore a trial's checkpoint after ``accelerator.prepare``; None: do nothing."""
     if state is None:
         return
     with tempfile.TemporaryDirectory(prefix="daskhpo-") as folder:

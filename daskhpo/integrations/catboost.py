@@ -11,7 +11,7 @@ from typing import Any
 
 from daskhpo.core.arguments import check_int
 from daskhpo.core.errors import InvalidArgument, MissingLibrary
-from daskhpo.integrations.metrics import Metrics, check_metrics, selected
+from daskhpo.integrations.metrics import MetricNames, check_metrics, selected
 from daskhpo.trainable import TrialContext
 
 try:
@@ -24,7 +24,7 @@ def fit(
     model: Any,
     trial: TrialContext,
     *data: Any,
-    metrics: Metrics = None,
+    metrics: MetricNames = None,
     rounds_per_unit: int = 10,
     **fit_params: Any,
 ) -> Any:

@@ -162,7 +162,7 @@ def split_overrides(overrides: list[Override]) -> tuple[list[str], dict[str, Dom
 def _domain(override: Override) -> Any:
     """Return the domain of a sweep; the value alone, if there is only one."""
     value = override.value()
-    tags = getattr(value, "tags", set())
+    tags: Any = getattr(value, "tags", ())
     if isinstance(value, IntervalSweep):
         low, high = value.start, value.end
         if isinstance(low, int) and isinstance(high, int):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from daskhpo.core.errors import CheckpointMissing, MissingLibrary
-from daskhpo.integrations.metrics import Metrics, check_metrics, selected
+from daskhpo.integrations.metrics import MetricNames, check_metrics, selected
 from daskhpo.integrations.random_state import random_state, set_random_state
 from daskhpo.trainable import TrialContext
 
@@ -44,7 +44,7 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
             )
     """
 
-    def __init__(self, trial: TrialContext, metrics: Metrics = None) -> None:
+    def __init__(self, trial: TrialContext, metrics: MetricNames = None) -> None:
         super().__init__()
         self._trial, self._metrics = trial, check_metrics(metrics)
         self._state = trial.checkpoint

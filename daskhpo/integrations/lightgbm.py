@@ -6,7 +6,7 @@ from typing import Any
 
 from daskhpo.core.arguments import check_int
 from daskhpo.core.errors import MissingLibrary
-from daskhpo.integrations.metrics import Metrics, check_metrics, selected
+from daskhpo.integrations.metrics import MetricNames, check_metrics, selected
 from daskhpo.trainable import TrialContext
 
 try:
@@ -22,7 +22,7 @@ class ReportCallback:
     ----------
     trial : the second argument of the study's function.
     metrics : names to report, such as ``"valid-l2"`` (data set, hyphen, metric): one, several, or
-        ``{reported name: that name}``; None: all of ``valid_sets``.
+        ``{reported name: that name}``; None: all.
     rounds_per_unit : boosting rounds of a unit.
 
     Attributes
@@ -46,7 +46,7 @@ class ReportCallback:
     before_iteration = False
 
     def __init__(
-        self, trial: TrialContext, metrics: Metrics = None, rounds_per_unit: int = 10
+        self, trial: TrialContext, metrics: MetricNames = None, rounds_per_unit: int = 10
     ) -> None:
         self._trial, self._metrics = trial, check_metrics(metrics)
         self._per_unit = check_int("rounds_per_unit", rounds_per_unit, at_least=1)

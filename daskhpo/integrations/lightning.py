@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from daskhpo.core.errors import CheckpointMissing, MissingLibrary
-from daskhpo.integrations.metrics import Metrics, check_metrics, selected
+from daskhpo.integrations.metrics import MetricNames, check_metrics, selected
 from daskhpo.integrations.random_state import random_state, set_random_state
 from daskhpo.trainable import TrialContext
 
@@ -28,7 +28,7 @@ def _bases() -> tuple[type, ...]:
 
 
 class ReportCallback(*_bases()):  # type: ignore[misc]
-    """Report each epoch of a ``Trainer`` to its trial; the trial may end there.
+    """Report each epoch of a trainer to its trial; the trial may end there.
 
     One unit is one epoch, with its validation and the step of its learning-rate schedulers. Under
     DDP every rank has this callback, and gets its trial from :func:`daskhpo.distributed.launch`.
@@ -50,7 +50,7 @@ class ReportCallback(*_bases()):  # type: ignore[misc]
             trainer.fit(Net(**config), data, ckpt_path=report.ckpt_path)
     """
 
-    def __init__(self, trial: TrialContext, metrics: Metrics = None) -> None:
+    def __init__(self, trial: TrialContext, metrics: MetricNames = None) -> None:
         super().__init__()
         self._trial, self._metrics = trial, check_metrics(metrics)
         self._state = trial.checkpoint
@@ -69,9 +69,7 @@ class ReportCallback(*_bases()):  # type: ignore[misc]
         path.write_bytes(self._state["checkpoint"])
         return str(path)
 
-    def on_load_checkpoint(
-        self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if self._state is not None:
             _begin_epoch(checkpoint["loops"]["fit_loop"])
 
@@ -97,7 +95,7 @@ class ReportCallback(*_bases()):  # type: ignore[misc]
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self._found = dict(trainer.callback_metrics)  # the next epoch begins with none
 
-    # An epoch's schedulers step after `on_train_epoch_end`: a state taken there would lack the step.
+    # An epoch's schedulers step after `on_train_epoch_end`: a state of then would lack the step.
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._report(trainer)

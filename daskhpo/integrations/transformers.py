@@ -1,4 +1,4 @@
-"""Hugging Face transformers: report each evaluation of a ``Trainer``, save and resume it."""
+"""Hugging Face transformers: report each evaluation of a trainer, save and resume it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from daskhpo.core.errors import CheckpointMissing, MissingLibrary
 from daskhpo.integrations.folders import packed, shared_folder, unpack, wait_for_ranks
-from daskhpo.integrations.metrics import Metrics, check_metrics, selected
+from daskhpo.integrations.metrics import MetricNames, check_metrics, selected
 from daskhpo.trainable import TrialContext
 
 try:
@@ -22,7 +22,7 @@ LAST = "checkpoint"
 
 
 class ReportCallback(TrainerCallback):  # type: ignore[misc]
-    """Report each evaluation of a ``Trainer`` to its trial; the trial may end there.
+    """Report each evaluation of a trainer to its trial; the trial may end there.
 
     One unit is one evaluation, such as an epoch with ``eval_strategy="epoch"``. It adds itself to
     the trainer. Under DDP every rank has this callback, and gets its trial from
@@ -48,7 +48,7 @@ class ReportCallback(TrainerCallback):  # type: ignore[misc]
             trainer.train(resume_from_checkpoint=report.resume_from_checkpoint)
     """
 
-    def __init__(self, trial: TrialContext, trainer: Any, metrics: Metrics = None) -> None:
+    def __init__(self, trial: TrialContext, trainer: Any, metrics: MetricNames = None) -> None:
         self._trial, self._trainer, self._metrics = trial, trainer, check_metrics(metrics)
         self._state = trial.checkpoint
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -70,8 +70,8 @@ class ReportCallback(TrainerCallback):  # type: ignore[misc]
         self._trains = True
         if self._state is not None and state.global_step == 0:
             raise CheckpointMissing(
-                f"trial {self._trial.id} resumes after unit {self._trial.resource}, but the trainer "
-                "begins at step 0: give trainer.train(resume_from_checkpoint="
+                f"trial {self._trial.id} resumes after unit {self._trial.resource}, but the "
+                "trainer begins at step 0: give trainer.train(resume_from_checkpoint="
                 "report.resume_from_checkpoint), where report is the ReportCallback"
             )
 
@@ -90,7 +90,7 @@ class ReportCallback(TrainerCallback):  # type: ignore[misc]
         self._trial.report(selected(self._metrics, metrics), state=self._checkpoint)
 
     def _checkpoint(self) -> dict[str, bytes]:
-        """Return the trainer's checkpoint folder; all ranks call this, and rank 0 has the result."""
+        """Return the trainer's checkpoint folder; all ranks call this, rank 0 has it."""
         trainer, args = self._trainer, self._trainer.args
         before = args.output_dir
         with tempfile.TemporaryDirectory(prefix="daskhpo-") as own:

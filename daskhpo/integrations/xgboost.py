@@ -6,7 +6,7 @@ from typing import Any
 
 from daskhpo.core.arguments import check_int
 from daskhpo.core.errors import MissingLibrary
-from daskhpo.integrations.metrics import Metrics, check_metrics, selected
+from daskhpo.integrations.metrics import MetricNames, check_metrics, selected
 from daskhpo.trainable import TrialContext
 
 try:
@@ -43,7 +43,7 @@ class ReportCallback(xgboost.callback.TrainingCallback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, trial: TrialContext, metrics: Metrics = None, rounds_per_unit: int = 10
+        self, trial: TrialContext, metrics: MetricNames = None, rounds_per_unit: int = 10
     ) -> None:
         super().__init__()
         self._trial, self._metrics = trial, check_metrics(metrics)

@@ -66,7 +66,17 @@ def _of_best(name: str) -> Callable[[Any], bool]:
 
 
 class BaseSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
-    """A search over an estimator's parameters; see the classes of :mod:`daskhpo.sklearn`."""
+    """A search over an estimator's parameters; see :mod:`daskhpo.sklearn` for its kinds.
+
+    Attributes
+    ----------
+    best_estimator_, best_params_, best_score_, best_index_, scorer_ : as in scikit-learn.
+    n_splits_, multimetric_, refit_time_, classes_ : as in scikit-learn.
+    cv_results_ : as in scikit-learn, with one entry for each candidate: its score when it ended.
+    n_iter_ : units of training of the best candidate.
+    history_, model_history_, metadata_ : as in dask-ml: a row for each score, by model, and totals.
+    study_path_ : directory of the study, or None.
+    """
 
     # -- what each kind of search says ---------------------------------------------------------
 
@@ -183,7 +193,9 @@ class BaseSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             )
         if self.searcher is not None:
             if n is None:
-                raise InvalidArgument("searcher= proposes candidates: give their number, not 'grid'")
+                raise InvalidArgument(
+                    "searcher= proposes candidates: give their number, not 'grid'"
+                )
             return proposed(of)
         if n is None:
             return drawn(of, [*ParameterGrid(of)])
@@ -279,7 +291,7 @@ class BaseSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     def _learn(self, plan: Plan, task: Task, result: Result, client: Any) -> None:
         """Set the attributes that a search has after ``fit``."""
         has_brackets = self._bracket(0) is not None
-        bracket = self._bracket if has_brackets else None
+        bracket: Any = self._bracket if has_brackets else None
 
         def model_id(trial: int, number: int) -> Any:
             return f"bracket={self._bracket(number)}-{trial}" if has_brackets else trial

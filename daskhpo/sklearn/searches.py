@@ -31,7 +31,7 @@ class ASHASearchCV(BaseSearch):
 
     Parameters
     ----------
-    estimator : with ``fit`` or ``partial_fit``; its parameters are searched. Pipelines may.
+    estimator : with ``fit`` or ``partial_fit``; its parameters are searched. A pipeline is one, too.
     param_distributions : for each parameter a list of values, or a distribution of scipy; or a
         list of such dicts.
     n_iter : number of candidates.
@@ -59,15 +59,6 @@ class ASHASearchCV(BaseSearch):
     n_jobs : worker processes, if there is no Dask client; None: one for each CPU.
     random_state : of draws, splits and samples. An int repeats them.
     verbose : show the study's progress.
-
-    Attributes
-    ----------
-    best_estimator_, best_params_, best_score_, best_index_, cv_results_, scorer_, n_splits_,
-        refit_time_, classes_, n_features_in_ : as in scikit-learn. `cv_results_` has one entry for
-        each candidate, with its score when it ended.
-    n_iter_ : units of training of the best candidate.
-    history_, model_history_, metadata_ : as in dask-ml: a row for each score, by model, and totals.
-    study_path_ : directory of the study, or None.
 
     References
     ----------
@@ -278,7 +269,9 @@ class HyperbandSearchCV(_Incremental):
         """Return the arguments of the SuccessiveHalvingSearchCV that is one bracket."""
         own = {"n_initial_parameters": levels[0].n_trials, "n_initial_iter": levels[0].resource}
         shared = self.get_params(deep=False)
-        return own | {name: v for name, v in shared.items() if name not in ("estimator", "parameters")}
+        return own | {
+            name: v for name, v in shared.items() if name not in ("estimator", "parameters")
+        }
 
     def _brackets(self) -> tuple[tuple[Level, ...], ...]:
         return hyperband_brackets(self._max_iter(), 1, self._aggressiveness())
@@ -373,7 +366,7 @@ class SuccessiveHalvingSearchCV(_Incremental):
 
 
 class IncrementalSearchCV(_Incremental):
-    """Random candidates, or a grid, each trained unit by unit until its score grows no more.
+    """Random candidates, or a grid, each trained until its score grows no more.
 
     Parameters
     ----------

@@ -8,8 +8,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-# Without `from __future__ import annotations`: Hydra runs this file outside of `sys.modules`, where a
-# dataclass could not look its annotations up.
+# Without `from __future__ import annotations`: Hydra runs this file outside of `sys.modules`,
+# where a dataclass could not look its annotations up.
 
 
 class DaskhpoSweeper(Sweeper):  # type: ignore[misc]
