@@ -28,7 +28,7 @@ def fit(
     rounds_per_unit: int = 10,
     **fit_params: Any,
 ) -> Any:
-    """Fit a CatBoost model unit by unit, and report each; the trial may end at a report.
+    """Fit a CatBoost model unit by unit, and report each; the trial may end there.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Keras 3: report each epoch of ``model.fit``, save and resume the model; of any backend."""
+"""Keras 3: report each epoch, save and resume the model, of any backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lightning: report each epoch, save and resume the trainer; of either import name."""
+"""Lightning, of either import name: report each epoch, save and resume."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ReportCallback(*_bases()):  # type: ignore[misc]
 
     @property
     def ckpt_path(self) -> str | None:
-        """The file to resume from, for ``trainer.fit(..., ckpt_path=)``; None: a new trial."""
+        """The file to resume from, for ``trainer.fit``; None: a new trial."""
         if self._state is None:
             return None
         if self._file is None:
@@ -111,9 +111,9 @@ class ReportCallback(*_bases()):  # type: ignore[misc]
 
 
 def _begin_epoch(loops: dict[str, Any]) -> None:
-    """Let a checkpoint that was taken before the first batch of an epoch begin with that batch.
+    """Let a checkpoint begin with the first batch of its epoch.
 
-    It still has the last epoch's progress, which the trainer resets after the callbacks.
+    It was taken before that batch, and still has the last epoch's progress, which the trainer resets after the callbacks.
     """
     for name, progress in loops.items():
         if name.startswith("epoch_loop.") and name.endswith("progress"):
@@ -127,7 +127,7 @@ def _begin_epoch(loops: dict[str, Any]) -> None:
 
 
 def _state(trainer: Any) -> dict[str, Any] | None:
-    """Return the trainer's checkpoint as bytes; all ranks call this, and rank 0 has the result."""
+    """Return the trainer's checkpoint; all ranks call this, rank 0 has it."""
     random = random_state()
     with tempfile.TemporaryDirectory(prefix="daskhpo-") as folder:
         path = Path(folder, "trial.ckpt")

@@ -12,7 +12,7 @@ MetricNames = str | Sequence[str] | Mapping[str, str] | None
 
 
 def check_metrics(metrics: Any) -> dict[str, str] | None:
-    """Return the framework's name of each metric to report; None: all numbers there are.
+    """Return the framework's name of each metric to report; None: all numbers.
 
     Parameters
     ----------

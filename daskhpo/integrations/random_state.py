@@ -1,4 +1,4 @@
-"""The random state of a process, so that a resumed trial draws what an undisturbed one would."""
+"""Random states, so that a resumed trial draws what an undisturbed one would."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def random_state() -> dict[str, Any]:
-    """Return the state of Python's, numpy's and torch's generators, as a checkpoint may hold it."""
+    """Return the state of Python's, numpy's and torch's generators."""
     name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     state: dict[str, Any] = {"python": random.getstate(), "numpy": (str(name), keys, *rest)}
     if (torch := sys.modules.get("torch")) is not None:

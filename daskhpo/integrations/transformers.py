@@ -1,4 +1,4 @@
-"""Hugging Face transformers: report each evaluation of a trainer, save and resume it."""
+"""Hugging Face transformers: report each evaluation, save and resume a trainer."""
 
 from __future__ import annotations
 

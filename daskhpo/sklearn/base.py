@@ -1,4 +1,4 @@
-"""What all searches share: ``fit``, and the methods of the best estimator."""
+"""The base of all searches: ``fit``, and the methods of the best estimator."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DATA = "_data"  # constant of a stored study: what it was trained with
 
 @dataclass(frozen=True)
 class Plan:
-    """What a kind of search does with its candidates.
+    """The number of candidates, and how far each of them trains.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Plan:
 
 
 def _of_best(name: str) -> Callable[[Any], bool]:
-    """Return a check that the best estimator, or the one that is searched, has a method."""
+    """Return a check that the best estimator, or else the given one, has a method."""
 
     def has(search: Any) -> bool:
         getattr(getattr(search, "best_estimator_", search.estimator), name)
@@ -66,7 +66,7 @@ def _of_best(name: str) -> Callable[[Any], bool]:
 
 
 class BaseSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
-    """A search over an estimator's parameters; see :mod:`daskhpo.sklearn` for its kinds.
+    """A search over an estimator's parameters; :mod:`daskhpo.sklearn` has its kinds.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class BaseSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
 
     @abstractmethod
     def _plan(self) -> Plan:
-        """Return what this search does; raise InvalidArgument for arguments that are not valid."""
+        """Return what this search does, from checked arguments."""
 
     def _bracket(self, number: int) -> int | None:
         """Return a bracket's name by its number in the study; None: there are no brackets."""
@@ -323,7 +323,7 @@ class BaseSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     # -- the best estimator ----------------------------------------------------------------------
 
     def _best(self, name: str, *data: Any) -> Any:
-        """Call a method of the best estimator; lazily, if the first argument is a Dask array."""
+        """Call a method of the best estimator, lazily for a Dask array."""
         check_is_fitted(self, "best_estimator_")
         method = getattr(self.best_estimator_, name)
         return _of_blocks(method, data[0]) if hasattr(data[0], "dask") else method(*data)

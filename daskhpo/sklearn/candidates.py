@@ -114,7 +114,7 @@ def _translated(distribution: Any) -> Domain | None:
 
 
 def _of_values(values: Sequence[Any]) -> tuple[Any, dict[Any, Any]]:
-    """Return a domain, or constant, for a list, and the user's object for each of its values."""
+    """Return a domain or constant for a list, and the object of each value."""
     if any(why_not_plain(to_python(value)) for value in values):
         labelled = {f"{number}: {short(value)}": value for number, value in enumerate(values)}
         pairs = [*labelled.items()]

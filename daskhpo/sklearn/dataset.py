@@ -1,4 +1,4 @@
-"""Training data in files: each worker maps them, and all workers of a node share their pages."""
+"""Training data in files, which the workers of a node map and share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PARTS_KEPT = 8  # in the memory of a worker; each is a block's share of one side
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of one division of the data, ascending or in the order of the splitter."""
+    """Row numbers of one division of the data, in the order of the splitter."""
 
     train: RowNumbers
     test: RowNumbers

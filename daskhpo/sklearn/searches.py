@@ -31,7 +31,7 @@ class ASHASearchCV(BaseSearch):
 
     Parameters
     ----------
-    estimator : with ``fit`` or ``partial_fit``; its parameters are searched. A pipeline is one, too.
+    estimator : with ``fit`` or ``partial_fit``, such as a pipeline; its parameters are searched.
     param_distributions : for each parameter a list of values, or a distribution of scipy; or a
         list of such dicts.
     n_iter : number of candidates.
@@ -122,7 +122,7 @@ class ASHASearchCV(BaseSearch):
 
 
 class RandomizedSearchCV(BaseSearch):
-    """Random candidates, each fitted once to every fold: scikit-learn's own, on Dask workers.
+    """Random candidates, each fitted once to every fold, on Dask workers.
 
     Parameters are those of :class:`sklearn.model_selection.RandomizedSearchCV`, and ``searcher``
     and ``storage`` of :class:`ASHASearchCV`. ``cv=None`` is one random split.
@@ -184,7 +184,7 @@ class _Incremental(BaseSearch):
 
 
 class HyperbandSearchCV(_Incremental):
-    """Hyperband: brackets of successive halving, from many short trials to few long ones.
+    """Hyperband: brackets of halving, from many short trials to few long ones.
 
     Parameters
     ----------
@@ -232,7 +232,7 @@ class HyperbandSearchCV(_Incremental):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the search will do: models, calls of ``partial_fit``, and brackets."""
+        """Number of models, calls of ``partial_fit``, and brackets of the search."""
         brackets = []
         for number, levels in enumerate(self._brackets()):
             bracket = self._bracket(number)
@@ -333,7 +333,7 @@ class SuccessiveHalvingSearchCV(_Incremental):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the search will do: models, calls of ``partial_fit``, and the longest training."""
+        """Number of models, calls of ``partial_fit``, and the longest training."""
         levels, max_iter = self._levels()
         return {
             "n_models": levels[0].n_trials,
