@@ -1,6 +1,6 @@
-"""Hyperband and ASHA with ``partial_fit`` on a Dask array, against scikit-learn's random halving.
+"""Hyperband and ASHA on a Dask array, against scikit-learn's random halving.
 
-dask-ml's case: an ``SGDClassifier``, whose data come in chunks. In turns, on the same workers and
+dask-ml's case, ``partial_fit`` of an ``SGDClassifier`` by chunks. In turns, on the same workers and
 splits of new data; quality is accuracy on rows that no search has seen. scikit-learn's search has
 the same number of processes, and the rows in memory, since it takes no Dask array.
 

@@ -113,7 +113,8 @@ class ReportCallback(*_bases()):  # type: ignore[misc]
 def _begin_epoch(loops: dict[str, Any]) -> None:
     """Let a checkpoint begin with the first batch of its epoch.
 
-    It was taken before that batch, and still has the last epoch's progress, which the trainer resets after the callbacks.
+    It was taken before that batch, and still has the last epoch's progress, which the trainer
+    resets after the callbacks.
     """
     for name, progress in loops.items():
         if name.startswith("epoch_loop.") and name.endswith("progress"):
