@@ -39,7 +39,7 @@ def fit(
     metrics : names to report, such as ``"validation-RMSE"`` (data set, hyphen, metric): one,
         several, or ``{reported name: that name}``; None: all.
     rounds_per_unit : boosting rounds of a unit.
-    **fit_params : others of ``model.fit``, such as ``eval_set``.
+    **fit_params : others of the model's own, such as the set for evaluation.
 
     Returns
     -------

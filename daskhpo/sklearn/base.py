@@ -117,7 +117,7 @@ class BaseSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         y : labels or targets; None for an estimator that learns without.
         groups : for the splitter ``cv``.
         **fit_params : for the estimator's ``fit`` or ``partial_fit``; those with one entry for each
-            row, such as ``sample_weight``, are split with the rows.
+            row, such as sample weights, are split with the rows.
 
         Raises
         ------
