@@ -22,6 +22,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as `nohup make test &` 
 # What tests let daskhpo run is not remembered in the user's home.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="daskhpo-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
+os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports Keras
 
 TIERS = ("slurm", "cluster", "slow")
 

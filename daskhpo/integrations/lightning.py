@@ -1,4 +1,4 @@
-"""Lightning: report each epoch, save and resume the trainer; of either import name."""
+"""Lightning, of either import name: report each epoch, save and resume."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from daskhpo.core.errors import CheckpointMissing, MissingLibrary
-from daskhpo.integrations.metrics import Metrics, check_metrics, selected
+from daskhpo.integrations.metrics import MetricNames, check_metrics, selected
 from daskhpo.integrations.random_state import random_state, set_random_state
 from daskhpo.trainable import TrialContext
 
@@ -28,7 +28,7 @@ def _bases() -> tuple[type, ...]:
 
 
 class ReportCallback(*_bases()):  # type: ignore[misc]
-    """Report each epoch of a ``Trainer`` to its trial; the trial may end there.
+    """Report each epoch of a trainer to its trial; the trial may end there.
 
     One unit is one epoch, with its validation and the step of its learning-rate schedulers. Under
     DDP every rank has this callback, and gets its trial from :func:`daskhpo.distributed.launch`.
@@ -50,7 +50,7 @@ class ReportCallback(*_bases()):  # type: ignore[misc]
             trainer.fit(Net(**config), data, ckpt_path=report.ckpt_path)
     """
 
-    def __init__(self, trial: TrialContext, metrics: Metrics = None) -> None:
+    def __init__(self, trial: TrialContext, metrics: MetricNames = None) -> None:
         super().__init__()
         self._trial, self._metrics = trial, check_metrics(metrics)
         self._state = trial.checkpoint
@@ -60,7 +60,7 @@ class ReportCallback(*_bases()):  # type: ignore[misc]
 
     @property
     def ckpt_path(self) -> str | None:
-        """The file to resume from, for ``trainer.fit(..., ckpt_path=)``; None: a new trial."""
+        """The file to resume from, for ``trainer.fit``; None: a new trial."""
         if self._state is None:
             return None
         if self._file is None:
@@ -69,9 +69,7 @@ class ReportCallback(*_bases()):  # type: ignore[misc]
         path.write_bytes(self._state["checkpoint"])
         return str(path)
 
-    def on_load_checkpoint(
-        self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if self._state is not None:
             _begin_epoch(checkpoint["loops"]["fit_loop"])
 
@@ -97,7 +95,7 @@ class ReportCallback(*_bases()):  # type: ignore[misc]
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self._found = dict(trainer.callback_metrics)  # the next epoch begins with none
 
-    # An epoch's schedulers step after `on_train_epoch_end`: a state taken there would lack the step.
+    # An epoch's schedulers step after `on_train_epoch_end`: a state of then would lack the step.
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._report(trainer)
@@ -113,9 +111,10 @@ class ReportCallback(*_bases()):  # type: ignore[misc]
 
 
 def _begin_epoch(loops: dict[str, Any]) -> None:
-    """Let a checkpoint that was taken before the first batch of an epoch begin with that batch.
+    """Let a checkpoint begin with the first batch of its epoch.
 
-    It still has the last epoch's progress, which the trainer resets after the callbacks.
+    It was taken before that batch, and still has the last epoch's progress, which the trainer
+    resets after the callbacks.
     """
     for name, progress in loops.items():
         if name.startswith("epoch_loop.") and name.endswith("progress"):
@@ -124,10 +123,12 @@ def _begin_epoch(loops: dict[str, Any]) -> None:
                 counts.update(dict.fromkeys(counts, 0))
                 if "is_last_batch" in part:
                     part["is_last_batch"] = False
+    # The trainer adds the batch in which, it supposes, the checkpoint was taken.
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
 
 def _state(trainer: Any) -> dict[str, Any] | None:
-    """Return the trainer's checkpoint as bytes; all ranks call this, and rank 0 has the result."""
+    """Return the trainer's checkpoint; all ranks call this, rank 0 has it."""
     random = random_state()
     with tempfile.TemporaryDirectory(prefix="daskhpo-") as folder:
         path = Path(folder, "trial.ckpt")

@@ -8,11 +8,11 @@ from typing import Any
 from daskhpo.core.arguments import shown
 from daskhpo.core.errors import InvalidArgument, MetricError
 
-Metrics = str | Sequence[str] | Mapping[str, str] | None
+MetricNames = str | Sequence[str] | Mapping[str, str] | None
 
 
 def check_metrics(metrics: Any) -> dict[str, str] | None:
-    """Return the framework's name of each metric to report; None: all numbers there are.
+    """Return the framework's name of each metric to report; None: all numbers.
 
     Parameters
     ----------
@@ -48,7 +48,9 @@ def selected(metrics: dict[str, str] | None, found: Mapping[str, Any]) -> dict[s
         return {name: number for name, number in numbers.items() if number is not None}
     missing = [name for name in metrics.values() if name not in found]
     if missing:
-        raise MetricError(f"there is no metric {missing[0]!r} after this unit; there are {[*found]}")
+        raise MetricError(
+            f"there is no metric {missing[0]!r} after this unit; there are {[*found]}"
+        )
     return {name: float(found[there]) for name, there in metrics.items()}
 
 

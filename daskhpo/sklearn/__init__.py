@@ -1,4 +1,4 @@
-"""Searches with scikit-learn's interface, whose candidates train as trials of a study.
+"""Searches with scikit-learn's interface; candidates are trials of a study.
 
 ``searches`` has the classes and ``base`` their ``fit``. ``candidates`` draws configurations,
 ``dataset`` holds the training data for workers, ``trial`` trains one candidate, and ``tables``

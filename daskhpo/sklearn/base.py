@@ -1,4 +1,4 @@
-"""What all searches share: ``fit``, and the methods of the best estimator."""
+"""The base of all searches: ``fit``, and the methods of the best estimator."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DATA = "_data"  # constant of a stored study: what it was trained with
 
 @dataclass(frozen=True)
 class Plan:
-    """What a kind of search does with its candidates.
+    """The number of candidates, and how far each of them trains.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Plan:
 
 
 def _of_best(name: str) -> Callable[[Any], bool]:
-    """Return a check that the best estimator, or the one that is searched, has a method."""
+    """Return a check that the best estimator, or else the given one, has a method."""
 
     def has(search: Any) -> bool:
         getattr(getattr(search, "best_estimator_", search.estimator), name)
@@ -66,13 +66,23 @@ def _of_best(name: str) -> Callable[[Any], bool]:
 
 
 class BaseSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
-    """A search over an estimator's parameters; see the classes of :mod:`daskhpo.sklearn`."""
+    """A search over an estimator's parameters; :mod:`daskhpo.sklearn` has its kinds.
+
+    Attributes
+    ----------
+    best_estimator_, best_params_, best_score_, best_index_, scorer_ : as in scikit-learn.
+    n_splits_, multimetric_, refit_time_, classes_ : as in scikit-learn.
+    cv_results_ : as in scikit-learn, with one entry for each candidate: its score when it ended.
+    n_iter_ : units of training of the best candidate.
+    history_, model_history_, metadata_ : as in dask-ml: a row for each score, by model, and totals.
+    study_path_ : directory of the study, or None.
+    """
 
     # -- what each kind of search says ---------------------------------------------------------
 
     @abstractmethod
     def _plan(self) -> Plan:
-        """Return what this search does; raise InvalidArgument for arguments that are not valid."""
+        """Return what this search does, from checked arguments."""
 
     def _bracket(self, number: int) -> int | None:
         """Return a bracket's name by its number in the study; None: there are no brackets."""
@@ -107,7 +117,7 @@ class BaseSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         y : labels or targets; None for an estimator that learns without.
         groups : for the splitter ``cv``.
         **fit_params : for the estimator's ``fit`` or ``partial_fit``; those with one entry for each
-            row, such as ``sample_weight``, are split with the rows.
+            row, such as sample weights, are split with the rows.
 
         Raises
         ------
@@ -183,7 +193,9 @@ class BaseSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             )
         if self.searcher is not None:
             if n is None:
-                raise InvalidArgument("searcher= proposes candidates: give their number, not 'grid'")
+                raise InvalidArgument(
+                    "searcher= proposes candidates: give their number, not 'grid'"
+                )
             return proposed(of)
         if n is None:
             return drawn(of, [*ParameterGrid(of)])
@@ -279,7 +291,7 @@ class BaseSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     def _learn(self, plan: Plan, task: Task, result: Result, client: Any) -> None:
         """Set the attributes that a search has after ``fit``."""
         has_brackets = self._bracket(0) is not None
-        bracket = self._bracket if has_brackets else None
+        bracket: Any = self._bracket if has_brackets else None
 
         def model_id(trial: int, number: int) -> Any:
             return f"bracket={self._bracket(number)}-{trial}" if has_brackets else trial
@@ -311,7 +323,7 @@ class BaseSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     # -- the best estimator ----------------------------------------------------------------------
 
     def _best(self, name: str, *data: Any) -> Any:
-        """Call a method of the best estimator; lazily, if the first argument is a Dask array."""
+        """Call a method of the best estimator, lazily for a Dask array."""
         check_is_fitted(self, "best_estimator_")
         method = getattr(self.best_estimator_, name)
         return _of_blocks(method, data[0]) if hasattr(data[0], "dask") else method(*data)

@@ -12,7 +12,7 @@ from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.plain import is_number, short, to_python, typed, why_not_plain
 from daskhpo.core.types import Config
 
-NUMBER = "candidate"  # the only name of a space whose candidates have different parameters
+CANDIDATE = "candidate"  # the only name of a space whose candidates have different parameters
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Candidates:
     def params(self, config: Config) -> dict[str, Any]:
         """Return the estimator's parameters of a configuration, as the user gave them."""
         if self.by_number:
-            return dict(self.by_number[config[NUMBER]])
+            return dict(self.by_number[config[CANDIDATE]])
         return {
             name: self.objects.get(name, {}).get(typed(config[name]), config[name])
             for name in self.space
@@ -52,8 +52,8 @@ def drawn(parameters: Any, candidates: Sequence[Mapping[str, Any]]) -> Candidate
     if several:
         numbers = range(len(candidates))
         domain: Any = Integer(0, len(candidates) - 1) if len(candidates) > 1 else 0
-        points = tuple({NUMBER: number} for number in numbers)
-        return Candidates({NUMBER: domain}, points, {}, tuple(map(dict, candidates)))
+        points = tuple({CANDIDATE: number} for number in numbers)
+        return Candidates({CANDIDATE: domain}, points, {}, tuple(map(dict, candidates)))
     distributions = parameters if isinstance(parameters, Mapping) else parameters[0]
     space: dict[str, Any] = {}
     objects: dict[str, dict[Any, Any]] = {}
@@ -114,7 +114,7 @@ def _translated(distribution: Any) -> Domain | None:
 
 
 def _of_values(values: Sequence[Any]) -> tuple[Any, dict[Any, Any]]:
-    """Return a domain, or constant, for a list, and the user's object for each of its values."""
+    """Return a domain or constant for a list, and the object of each value."""
     if any(why_not_plain(to_python(value)) for value in values):
         labelled = {f"{number}: {short(value)}": value for number, value in enumerate(values)}
         pairs = [*labelled.items()]
@@ -126,8 +126,9 @@ def _of_values(values: Sequence[Any]) -> tuple[Any, dict[Any, Any]]:
     plains = list({typed(plain): plain for plain, _ in pairs}.values())
     if len(plains) == 1:
         return plains[0], objects
-    if all(map(is_number, plains)) and len(set(plains)) == len(plains):
-        return Ordinal(sorted(plains)), objects
+    numbers: list[Any] = plains
+    if all(map(is_number, plains)) and len(set(numbers)) == len(numbers):
+        return Ordinal(sorted(numbers)), objects
     return Categorical(plains), objects
 
 

@@ -1,4 +1,4 @@
-"""Training data in files: each worker maps them, and all workers of a node share their pages."""
+"""Training data in files, which the workers of a node map and share."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.intp]
+RowNumbers = NDArray[np.intp]
 PARTS_KEPT = 8  # in the memory of a worker; each is a block's share of one side of a split
 
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of one division of the data, ascending or in the order of the splitter."""
+    """Row numbers of one division of the data, in the order of the splitter."""
 
-    train: Rows
-    test: Rows
+    train: RowNumbers
+    test: RowNumbers
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class DataSet:
         """Number of blocks."""
         return len(self.starts) - 1
 
-    def block(self, number: int, rows: Rows | None = None) -> dict[str, Any]:
+    def block(self, number: int, rows: RowNumbers | None = None) -> dict[str, Any]:
         """Return ``X``, ``y`` and aligned parameters of a block; None: all of its rows."""
         first, end = self.starts[number], self.starts[number + 1]
         found = _mapped(self.folder, number)
@@ -61,7 +61,7 @@ class DataSet:
         here = rows[(rows >= first) & (rows < end)] - first
         return {name: _taken(value, here) for name, value in found.items()}
 
-    def take(self, rows: Rows | None) -> dict[str, Any]:
+    def take(self, rows: RowNumbers | None) -> dict[str, Any]:
         """Return rows of all blocks; within a block in the given order. None: all rows."""
         parts = [self.block(number, rows) for number in range(self.n_blocks)]
         parts = [part for part in parts if n_rows(part["X"])]
@@ -108,7 +108,7 @@ def _delayed_blocks(X: Any) -> list[Any]:
     if hasattr(X, "to_dask_array") and not hasattr(X, "chunks"):  # a data frame
         return [*X.to_delayed()]
     if X.ndim > 1 and X.numblocks[1] > 1:
-        X = X.rechunk({axis: -1 for axis in range(1, X.ndim)})
+        X = X.rechunk(dict.fromkeys(range(1, X.ndim), -1))
     return [*X.to_delayed().reshape(-1)]
 
 
@@ -150,7 +150,7 @@ def _mapped(folder: Path, number: int) -> dict[str, Any]:
     return found
 
 
-def _taken(value: Any, rows: Rows) -> Any:
+def _taken(value: Any, rows: RowNumbers) -> Any:
     from sklearn.utils import _safe_indexing
 
     return _safe_indexing(value, rows)

@@ -31,7 +31,7 @@ class ASHASearchCV(BaseSearch):
 
     Parameters
     ----------
-    estimator : with ``fit`` or ``partial_fit``; its parameters are searched. Pipelines may.
+    estimator : with ``fit`` or ``partial_fit``, such as a pipeline; its parameters are searched.
     param_distributions : for each parameter a list of values, or a distribution of scipy; or a
         list of such dicts.
     n_iter : number of candidates.
@@ -59,15 +59,6 @@ class ASHASearchCV(BaseSearch):
     n_jobs : worker processes, if there is no Dask client; None: one for each CPU.
     random_state : of draws, splits and samples. An int repeats them.
     verbose : show the study's progress.
-
-    Attributes
-    ----------
-    best_estimator_, best_params_, best_score_, best_index_, cv_results_, scorer_, n_splits_,
-        refit_time_, classes_, n_features_in_ : as in scikit-learn. `cv_results_` has one entry for
-        each candidate, with its score when it ended.
-    n_iter_ : units of training of the best candidate.
-    history_, model_history_, metadata_ : as in dask-ml: a row for each score, by model, and totals.
-    study_path_ : directory of the study, or None.
 
     References
     ----------
@@ -131,7 +122,7 @@ class ASHASearchCV(BaseSearch):
 
 
 class RandomizedSearchCV(BaseSearch):
-    """Random candidates, each fitted once to every fold: scikit-learn's own, on Dask workers.
+    """Random candidates, each fitted once to every fold, on Dask workers.
 
     Parameters are those of :class:`sklearn.model_selection.RandomizedSearchCV`, and ``searcher``
     and ``storage`` of :class:`ASHASearchCV`. ``cv=None`` is one random split.
@@ -193,7 +184,7 @@ class _Incremental(BaseSearch):
 
 
 class HyperbandSearchCV(_Incremental):
-    """Hyperband: brackets of successive halving, from many short trials to few long ones.
+    """Hyperband: brackets of halving, from many short trials to few long ones.
 
     Parameters
     ----------
@@ -241,7 +232,7 @@ class HyperbandSearchCV(_Incremental):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the search will do: models, calls of ``partial_fit``, and brackets."""
+        """Number of models, calls of ``partial_fit``, and brackets of the search."""
         brackets = []
         for number, levels in enumerate(self._brackets()):
             bracket = self._bracket(number)
@@ -278,7 +269,9 @@ class HyperbandSearchCV(_Incremental):
         """Return the arguments of the SuccessiveHalvingSearchCV that is one bracket."""
         own = {"n_initial_parameters": levels[0].n_trials, "n_initial_iter": levels[0].resource}
         shared = self.get_params(deep=False)
-        return own | {name: v for name, v in shared.items() if name not in ("estimator", "parameters")}
+        return own | {
+            name: v for name, v in shared.items() if name not in ("estimator", "parameters")
+        }
 
     def _brackets(self) -> tuple[tuple[Level, ...], ...]:
         return hyperband_brackets(self._max_iter(), 1, self._aggressiveness())
@@ -340,7 +333,7 @@ class SuccessiveHalvingSearchCV(_Incremental):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the search will do: models, calls of ``partial_fit``, and the longest training."""
+        """Number of models, calls of ``partial_fit``, and the longest training."""
         levels, max_iter = self._levels()
         return {
             "n_models": levels[0].n_trials,
@@ -373,7 +366,7 @@ class SuccessiveHalvingSearchCV(_Incremental):
 
 
 class IncrementalSearchCV(_Incremental):
-    """Random candidates, or a grid, each trained unit by unit until its score grows no more.
+    """Random candidates, or a grid, each trained until its score grows no more.
 
     Parameters
     ----------

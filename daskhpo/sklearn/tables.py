@@ -61,7 +61,7 @@ def cv_results(
     error_score: float,
     bracket: Callable[[int], int] | None,
 ) -> dict[str, Any]:
-    """Return ``cv_results_``: one entry for each candidate, in the order in which they began."""
+    """Return ``cv_results_``: one entry for each candidate, in the order of starts."""
     table, reports = result.trials(), result.history()
     trials = [result.trial(int(number)) for number in table["trial"]]
     times = {name: reports.groupby("trial")[name] for name in ("fit_time", "score_time")}
@@ -77,7 +77,7 @@ def cv_results(
     found["params"] = np.array([params(trial.config) for trial in trials], dtype=object)
     names = dict.fromkeys(name for each in found["params"] for name in each)
     for name in names:
-        column = np.ma.masked_all(n, dtype=object)
+        column: Any = np.ma.MaskedArray(np.empty(n, object), mask=True)
         for number, each in enumerate(found["params"]):
             if name in each:
                 column[number] = each[name]
@@ -87,10 +87,8 @@ def cv_results(
     if bracket is not None:
         found["bracket"] = np.array([bracket(trial.bracket) for trial in trials])
     first = "split0_"
-    for name in [column.removeprefix(first) for column in table if column.startswith(first)]:
-        splits = [
-            _column(table, f"split{split}_{name}", error_score) for split in range(n_splits)
-        ]
+    for name in [c.removeprefix(first) for c in map(str, table) if c.startswith(first)]:
+        splits = [_column(table, f"split{split}_{name}", error_score) for split in range(n_splits)]
         for split, values in enumerate(splits):
             found[f"split{split}_test_{name}"] = values
         mean = np.mean(splits, axis=0)
@@ -101,7 +99,7 @@ def cv_results(
 
 
 def ranks(scores: Any) -> Any:
-    """Return the rank of each score, 1 the best; those that are nan share the last one."""
+    """Return the rank of each score, 1 the best; all that are nan have the last."""
     from scipy.stats import rankdata
 
     worst = np.nanmin(scores) - 1 if np.isfinite(scores).any() else 0.0

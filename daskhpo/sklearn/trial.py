@@ -21,7 +21,7 @@ SAMPLES = "n_samples"
 
 @dataclass(frozen=True)
 class PartialFit:
-    """A unit is one call of ``partial_fit`` on one block of the data, in an order by ``seed``."""
+    """A unit is one call of ``partial_fit`` on one block, in an order by ``seed``."""
 
     seed: int
 
@@ -35,7 +35,7 @@ class Growing:
     name : of the parameter, or `SAMPLES`.
     most : its value after ``max_t`` units; None: all samples.
     warm_start : name of the parameter by which a fit continues the last one; None: each fit
-        begins anew, so there is one at ``milestones`` alone.
+        begins at the start, so there is one at ``milestones`` alone.
     milestones : units after which the scheduler decides; empty: after every one.
     """
 
@@ -53,7 +53,7 @@ class Growing:
 
 @dataclass(frozen=True)
 class Task:
-    """What all trials of a search share.
+    """Everything that all trials of a search share.
 
     Attributes
     ----------
@@ -194,7 +194,7 @@ class CandidateTrial(Trainable):
 
 
 def refitted(task: Task, params: Mapping[str, Any], resource: int, max_t: int) -> tuple[Any, float]:
-    """Return an estimator trained with all rows, as far as the best trial was, and the seconds."""
+    """Return an estimator trained with all rows for some units, and the seconds."""
     began = time.perf_counter()
     model = task.new_estimator(params)
     if isinstance(task.resource, PartialFit):

@@ -181,6 +181,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
         "daskhpo.schedulers",
         "daskhpo.searchers",
         "daskhpo.simulation",
+        "daskhpo.sklearn",
         "daskhpo.space",
         "daskhpo.tune",
     ],

@@ -56,7 +56,32 @@ def quiet(**more: Any) -> dict[str, Any]:
 def train(config: Any, trial: Any) -> None:
     from daskhpo.integrations.lightning import ReportCallback
 
-    torch.manual_seed(trial.seed)
+    torch.manual_seed(3)
     report = ReportCallback(trial, ["val_loss", "train_loss"])
     trainer = L.Trainer(max_epochs=trial.max_t, callbacks=[report], **quiet())
     trainer.fit(Net(config["lr"]), *loaders(), ckpt_path=report.ckpt_path)
+
+
+def train_rank(config: Any, trial: Any) -> None:
+    """Train as one of two ranks."""
+    from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+
+    from daskhpo.integrations.lightning import ReportCallback
+
+    torch.manual_seed(3)
+    report = ReportCallback(trial, "val_loss")
+    trainer = L.Trainer(
+        max_epochs=trial.max_t,
+        callbacks=[report],
+        devices=trial.world_size,
+        strategy="ddp",
+        plugins=[TorchElasticEnvironment()],
+        **quiet(),
+    )
+    trainer.fit(Net(config["lr"]), *loaders(), ckpt_path=report.ckpt_path)
+
+
+def train_in_ranks(config: Any, trial: Any) -> None:
+    from daskhpo.distributed import launch
+
+    launch(train_rank, trial, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -49,10 +50,8 @@ def run(function: Callable[[Any, Any], Any], config: Any, *stops: int) -> list[d
     reports, resource, checkpoint = [], 0, None
     for until in (*stops, 5):
         trial = ScriptedTrial(config, until, resource, checkpoint)
-        try:
+        with contextlib.suppress(Left):
             function(config, trial)
-        except Left:
-            pass
         reports += trial.reports
         resource, checkpoint = trial.resource, trial.checkpoint
     return reports

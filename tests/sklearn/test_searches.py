@@ -51,7 +51,7 @@ VALUES = {"value": stats.uniform(0, 1)}
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Client]:
-    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
         yield client
 
 
@@ -75,7 +75,9 @@ def test_hyperband_does_what_its_metadata_said(max_iter: int, aggressiveness: in
     models = search.model_history_
     assert len(models) == before["n_models"] == len(search.cv_results_["params"])
     calls = [rows[-1]["partial_fit_calls"] for rows in models.values()]
-    assert sum(calls) == before["partial_fit_calls"] == search.cv_results_["partial_fit_calls"].sum()
+    assert (
+        sum(calls) == before["partial_fit_calls"] == search.cv_results_["partial_fit_calls"].sum()
+    )
     assert search.best_score_ == max(search.cv_results_["test_score"])
     assert search.n_iter_ == max_iter
 
@@ -112,7 +114,9 @@ def test_a_search_can_be_cloned_and_has_all_its_arguments_as_parameters() -> Non
     assert params["patience"] == 18
     assert params["test_size"] == 0.21
     assert params["estimator__value"] == 0.4
-    assert {"parameters", "aggressiveness", "tol", "random_state", "scoring", "verbose"} <= {*params}
+    assert {"parameters", "aggressiveness", "tol", "random_state", "scoring", "verbose"} <= {
+        *params
+    }
 
 
 def test_the_same_random_state_draws_what_scikit_learn_draws() -> None:
@@ -380,7 +384,9 @@ AS_THERE = "scikit-learn's own searches do not pass it either"
 )
 def test_scikit_learns_checks_of_estimators_pass(search: Any) -> None:
     expected = {"check_dtype_object": WORKERS_RAISE, "check_requires_y_none": AS_THERE}
-    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None):
+    with Client(
+        processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    ):
         results = check_estimator(
             search, expected_failed_checks=expected, on_skip=None, on_fail=None
         )

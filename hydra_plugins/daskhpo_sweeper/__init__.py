@@ -1,0 +1,1 @@
+"""``hydra/sweeper=daskhpo``: Hydra finds plugins in this namespace package."""
