@@ -53,6 +53,7 @@ from daskhpo.core.types import (
     Status,
     Stop,
 )
+from daskhpo.engine.record_check import RecordChecker
 
 logger = logging.getLogger("daskhpo")
 
@@ -187,18 +188,25 @@ class FileJournal:
             self._problem = JournalNotWritten(error.errno, error.strerror, str(self.path))
 
 
-def read_journal(path: Path) -> Iterator[Record]:
+def read_journal(path: Path, metric: str | None = None) -> Iterator[Record]:
     """Yield the records of a journal in order; skip an incomplete last line.
+
+    Parameters
+    ----------
+    metric : the study's metric, which each report must have; None: not known.
 
     Raises
     ------
     JournalCorrupt : a complete line is damaged; the message gives its number.
     """
+    checker = RecordChecker(metric)
     for number, line in _numbered_lines(path):
         try:
-            yield decode_record(line)
+            record = decode_record(line)
+            checker.check(record)
         except _UNREADABLE as error:
             raise _damaged(path, number, line, error) from error
+        yield record
 
 
 def read_sessions(path: Path) -> list[SessionStarted]:

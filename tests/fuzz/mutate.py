@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -39,8 +40,7 @@ def damaged_study(seed: int, folder: Path) -> tuple[Path, str]:
     original = rng.choice(STUDIES)
     directory = folder / f"study-{seed}"
     shutil.copytree(FIXTURES / original, directory)
-    shutil.copy(FIXTURES / "lock.json", directory / "lock.json")
-    os.utime(directory / "lock.json", (0, 0))  # its process is long gone
+    (directory / "lock.json").write_text(json.dumps({"token": "t", "pid": 1, "host": "h"}))
     shutil.copy(FIXTURES / "requests.jsonl", directory / "requests.jsonl")
     done = [original]
     for _ in range(1 if rng.random() < 0.7 else rng.randint(2, 4)):
@@ -56,10 +56,14 @@ def damaged_study(seed: int, folder: Path) -> tuple[Path, str]:
         kind = rng.choices(KINDS, WEIGHTS)[0]
         try:
             detail = kind(path, rng)
-        except (ValueError, IndexError, RecursionError, UnicodeDecodeError):
+        except (ValueError, TypeError, IndexError, RecursionError):
+            if not path.is_file():
+                continue
             detail = flipped(path, rng)
             kind = flipped
         done.append(f"{path.relative_to(directory)} {kind.__name__} {detail}")
+    with contextlib.suppress(OSError):
+        os.utime(directory / "lock.json", (0, 0), follow_symlinks=False)  # its process is gone
     return directory, "; ".join(done)
 
 

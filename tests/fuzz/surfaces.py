@@ -24,7 +24,14 @@ LIMIT_SECONDS = 15
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 # What a study without damage may say, too.
-ORDINARY = ("there is no trial", "none of ", "has no state", "has no checkpoint", "no trial of")
+ORDINARY = (
+    "there is no trial",
+    "none of ",
+    "has no state",
+    "has no checkpoint",
+    "no trial of",
+    *("a table of curves", "trials of this study took over states"),
+)
 
 
 class TooLong(BaseException):
@@ -191,7 +198,7 @@ def tried(seed: int, folder: Path) -> tuple[int, list[str]]:
     directory, done = damaged_study(seed, folder)
     findings, n = [], 0
     for number, surface in enumerate(SURFACES):
-        if surface.__name__.startswith(SLOW) and (seed + number) % 8:
+        if surface.__name__.startswith(SLOW) and (seed + number) % 25:
             continue
         n += 1
         try:
