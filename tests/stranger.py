@@ -91,7 +91,7 @@ print(json.dumps(found))
 PAGES = (
     *("/", "/status", "/workers", "/daskhpo", "/daskhpo-trials", "/individual-workers"),
     *("/sitemap.json", "/health", "/metrics", "/info/main/workers.html", "/info/logs.html"),
-    *("/json/counts.json", "/json/identity.json", "/individual-plots.json", "/status/ws"),
+    *("/json/counts.json", "/json/identity.json", "/status/ws"),
     *("/statics/css/base.css", "/api/v1", "/proxy/22/127.0.0.1/", "/eventstream"),
 )
 
