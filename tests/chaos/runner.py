@@ -336,10 +336,15 @@ class ChaoticStudy:
         return f"seed {self.seed} ({where}, {self.scheduler}, {dict(self.outcome.faults)}): {text}"
 
 
-def disturbed(first: int, n: int, keep: bool = False) -> Outcome:
-    """Run studies of the seeds ``first`` to ``first + n``; return what happened."""
-    total = Outcome()
+def disturbed(first: int, n: int, keep: bool = False, seconds: float = float("inf")) -> Outcome:
+    """Run studies of the seeds ``first`` to ``first + n``; return what happened.
+
+    No study begins after so many ``seconds``.
+    """
+    total, end = Outcome(), time.monotonic() + seconds
     for seed in range(first, first + n):
+        if time.monotonic() > end:
+            break
         folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
         outcome = ChaoticStudy(seed, folder).run()
         total.add(outcome)
@@ -354,9 +359,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("n", type=int, nargs="?", default=100, help="number of studies")
     parser.add_argument("--first", type=int, default=0, help="first seed")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin none later")
     options = parser.parse_args()
     began = time.monotonic()
-    total = disturbed(options.first, options.n, keep=True)
+    total = disturbed(options.first, options.n, True, options.seconds)
     print(total.table())
     print(f"\n{time.monotonic() - began:.0f} s")
     return int(bool(total.problems))
