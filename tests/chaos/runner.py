@@ -42,9 +42,9 @@ FAULTS = (
 )
 OF_SEPARATE = ("kill nanny", "kill scheduler", "freeze scheduler")  # else they are one process
 MAX_WORKERS_LOST = 2  # a trial that loses more of them in a row fails, as it should
-SESSION_SECONDS = 100.0  # then a session hangs
+SESSION_SECONDS = 300.0  # then a session hangs
 MAX_SESSIONS = 12
-QUIET_SECONDS = 15.0  # for processes to end
+QUIET_SECONDS = 60.0  # for processes to end
 KNOWN = {
     "study.json",
     "journal.jsonl",

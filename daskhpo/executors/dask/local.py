@@ -133,6 +133,7 @@ class _EmbeddedCluster:
             host=LOOPBACK,
             security=security,
             dashboard_address=f"{LOOPBACK}:0",
+            scheduler_kwargs={"local_directory": folder},
         )
         guard_pages(self.dask.scheduler)
         for slot, variables in enumerate(variables_of_slots):
