@@ -19,7 +19,8 @@ NOBODY = 65534
 NOT_OURS = ("/usr/", "/lib", "/dev/", "/proc/", "/sys/", "/etc/")
 
 _PROGRAM = r"""
-import asyncio, concurrent.futures, contextlib, http.client, json, os, socket, sys, urllib.error, urllib.request
+import asyncio, concurrent.futures, contextlib
+import http.client, json, os, socket, sys, urllib.error, urllib.request
 import distributed, distributed.comm.tcp, distributed.core, cryptography.x509, ssl, encodings.idna
 
 task = json.load(sys.stdin)
@@ -92,7 +93,7 @@ PAGES = (
     *("/", "/status", "/workers", "/daskhpo", "/daskhpo-trials", "/individual-workers"),
     *("/sitemap.json", "/health", "/metrics", "/info/main/workers.html", "/info/logs.html"),
     *("/json/counts.json", "/json/identity.json", "/status/ws"),
-    *("/statics/css/base.css", "/api/v1", "/proxy/22/127.0.0.1/", "/eventstream"),
+    *("/api/v1", "/proxy/22/127.0.0.1/", "/eventstream"),
 )
 
 

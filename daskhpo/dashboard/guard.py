@@ -23,7 +23,7 @@ def cookie_of(scheduler: Any) -> str:
 
 
 def guard_pages(scheduler: Any) -> None:
-    """Ask for the token on every page of a scheduler, Dask's own ones too; as Jupyter does.
+    """Ask for the token on every page of a scheduler, Dask's own too.
 
     All users of a machine can connect to its ports. Dask's pages show them the names, the code and
     the errors of what runs, and pass requests on to other addresses.

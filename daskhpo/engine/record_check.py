@@ -17,7 +17,7 @@ _Check = Callable[[Any], bool]
 
 
 class RecordChecker:
-    """Checks the records of one journal, in order: their types, and which trials they name.
+    """Checks the records of one journal, in order: types, and named trials.
 
     Parameters
     ----------
@@ -62,9 +62,10 @@ def check_fields(value: Any) -> None:
     ------
     ValueError : one has not.
     """
-    if _is_whole(type(value))(value):
+    kind: Any = type(value)
+    if _is_whole(kind)(value):
         return
-    for name, is_valid in _checks_of(type(value)):
+    for name, is_valid in _checks_of(kind):
         if not is_valid(found := getattr(value, name)):
             raise ValueError(f"{name} is {found!r:.80}")
 
@@ -120,7 +121,8 @@ def _is_mapping(value: Any) -> bool:
 
 def _checked(value: Any) -> bool:
     """Return True if all fields of a dataclass or a named tuple have their types."""
-    return all(is_valid(getattr(value, name)) for name, is_valid in _checks_of(type(value)))
+    kind: Any = type(value)
+    return bool(_is_whole(kind)(value))
 
 
 @functools.cache
