@@ -115,7 +115,7 @@ def rows() -> list[str]:
         line
         for line, consequence in cells
         if consequence != "consequence"
-        and not consequence.isdigit()  # a count of disturbed studies
+        and not consequence.isdigit()
     ]
 
 
