@@ -45,7 +45,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "interchange": {"_version", "core", "engine", "callbacks"},
     "executors": {
-        *("_version", "core", "trainable", "checkpoints", "cluster", "engine", "results"),
+        *(
+            "_version",
+            "core",
+            "atomic_files",
+            "trainable",
+            "checkpoints",
+            "cluster",
+            "engine",
+            "results",
+        ),
         *("callbacks", "dashboard", "trial_output"),
     },
     "distributed": {"core", "_lazy", "trainable", "checkpoints", "cluster", "executors"},
