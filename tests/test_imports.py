@@ -59,7 +59,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "distributed": {"core", "_lazy", "trainable", "checkpoints", "cluster", "executors"},
     "study": {
-        *("core", "trainable", "schedulers", "searchers", "checkpoints", "cluster", "engine"),
+        *(
+            "atomic_files",
+            "core",
+            "trainable",
+            "schedulers",
+            "searchers",
+            "checkpoints",
+            "cluster",
+            "engine",
+        ),
         *("results", "callbacks", "remote", "executors", "plots"),
     },
     "simulation": {
