@@ -39,6 +39,12 @@ check: $(SETUP)  ## lint, format, types, spelling, wording, change fragments
 	$(PYTHON) -m towncrier build --draft --version next >/dev/null
 	@if git rev-parse --quiet --verify origin/main >/dev/null; then $(PYTHON) -m towncrier check; fi
 
+fuzz: $(SETUP)  ## damage N studies (N=3000) and read each by all commands; FIRST= is the first seed
+	FUZZ_INPUTS=$(or $(N),3000) FUZZ_FIRST=$(or $(FIRST),0) $(PYTHON) -m pytest -n auto -rP -q tests/fuzz $(ARGS)
+
+chaos: $(SETUP)  ## disturb N studies on real processes (N=100), and check each; FIRST= is the first seed
+	$(PYTHON) -m tests.chaos.runner $(or $(N),100) --first $(or $(FIRST),0)
+
 docs: $(SETUP)  ## check that the code in README and docs runs
 	$(PYTHON) -m pytest tests/docs
 

@@ -87,11 +87,11 @@ def open_plain(path: Path) -> IO[bytes]:
 
 
 def open_to_append(path: Path) -> int:
-    """Open a file of a study for appending, created if it does not exist; return its descriptor.
+    """Open a file of a study to append to it; return its descriptor.
 
     Raises
     ------
-    OSError : it cannot be written, or is no plain file: a study that came from somebody else must
+    OSError : it cannot be written, or is no plain file: a study that came from another user must
         not make its user write elsewhere, or wait for the reader of a pipe.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC

@@ -19,7 +19,8 @@ NOBODY = 65534
 NOT_OURS = ("/usr/", "/lib", "/dev/", "/proc/", "/sys/", "/etc/")
 
 _PROGRAM = r"""
-import asyncio, contextlib, http.client, json, os, socket, sys, urllib.error, urllib.request
+import asyncio, concurrent.futures, contextlib
+import http.client, json, os, socket, sys, urllib.error, urllib.request
 import distributed, distributed.comm.tcp, distributed.core, cryptography.x509, ssl, encodings.idna
 
 task = json.load(sys.stdin)
@@ -51,7 +52,7 @@ def ask_pages(port):
             return None
     ways = urllib.request.build_opener(NoRedirect, urllib.request.ProxyHandler({}))
     for page in PAGES:
-        for more in ("", "?token=wrong"):
+        for more in ("", "?token=wrong")[: 1 + (page == "/status")]:
             found["tried"] += 1
             try:
                 answer = ways.open(f"http://127.0.0.1:{port}{page}{more}", timeout=3)
@@ -75,9 +76,12 @@ def touch(path):
         if os.access(path, mode):
             opened(path, f"can be {how}")
 
-for port in task["ports"]:
+def ask(port):
     ask_dask(port, task["security"])
     ask_pages(port)
+
+with concurrent.futures.ThreadPoolExecutor(16) as pool:
+    list(pool.map(ask, task["ports"]))
 for path in task["sockets"]:
     enter(path)
 for path in task["files"]:
@@ -88,8 +92,8 @@ print(json.dumps(found))
 PAGES = (
     *("/", "/status", "/workers", "/daskhpo", "/daskhpo-trials", "/individual-workers"),
     *("/sitemap.json", "/health", "/metrics", "/info/main/workers.html", "/info/logs.html"),
-    *("/json/counts.json", "/json/identity.json", "/individual-plots.json", "/status/ws"),
-    *("/statics/css/base.css", "/api/v1", "/proxy/22/127.0.0.1/", "/eventstream"),
+    *("/json/counts.json", "/json/identity.json", "/status/ws"),
+    *("/api/v1", "/proxy/22/127.0.0.1/", "/eventstream"),
 )
 
 

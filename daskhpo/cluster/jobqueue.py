@@ -9,8 +9,8 @@ from typing import Any
 
 from distributed import Status
 
+from daskhpo.cluster.guard import token_of
 from daskhpo.cluster.registry import JobRegistry
-from daskhpo.dashboard.guard import token_of
 
 _handler = signal.getsignal(signal.SIGINT)
 try:  # it replaces the handler of SIGINT, and can only be imported in the main thread

@@ -1,4 +1,4 @@
-"""What keeps others out of a cluster: TLS credentials, and folders of their owner alone."""
+"""TLS credentials of a cluster, and folders for its user alone."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def private_folder(parent: str | None = None) -> Path:
     try:
         folder.mkdir(mode=0o700, parents=True)
     except FileExistsError:
-        found = folder.lstat()  # a link would lead into a folder of somebody else
+        found = folder.lstat()  # a link would lead into a folder of another user
         is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
         if not is_own or found.st_mode & 0o077:
             return Path(tempfile.mkdtemp(prefix="daskhpo-", dir=parent))
@@ -147,7 +147,7 @@ def warn_if_open(address: str) -> None:
     """Warn, once, that everyone who can reach a Dask scheduler can run code there."""
     if address.startswith(("tcp://", "ws://")):
         logger.warning(
-            "the Dask cluster at %s asks nobody for a certificate: every user who can reach that "
+            "the Dask cluster at %s asks for no certificate: every user who can reach that "
             "address can run code as you, and change this study. LocalCluster(security=True) and "
             "slurm_cluster() ask; so does client=None, the default",
             address,

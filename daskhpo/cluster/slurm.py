@@ -17,6 +17,7 @@ from typing import Any
 
 from daskhpo.cluster.container import check_container, interpreter
 from daskhpo.cluster.directives import asks_for_gpus, check_directives, check_worker_directives
+from daskhpo.cluster.guard import guard_pages
 from daskhpo.cluster.job_shape import JobShape, job_shape
 from daskhpo.cluster.network import named_address, reachable_address
 from daskhpo.cluster.registry import JobRegistry
@@ -40,7 +41,6 @@ from daskhpo.core.arguments import (
 )
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.quantities import check_duration
-from daskhpo.dashboard.guard import guard_pages
 
 DEATH_TIMEOUT = 300  # seconds; a scheduler may be slow, but a GPU must not wait for long
 WALLTIME = "30m"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from daskhpo.atomic_files import read_small, write_private
+from daskhpo.cluster.guard import cookie_of, token_of
 from daskhpo.cluster.supply import SUPPLY
 from daskhpo.core.objective import Objective
-from daskhpo.dashboard.guard import cookie_of, token_of
 from daskhpo.dashboard.studies import WatchedStudy
 from daskhpo.plots.use_page import Gpu
 

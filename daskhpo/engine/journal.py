@@ -15,6 +15,7 @@ from pathlib import Path
 from daskhpo.atomic_files import MAX_SMALL, naming, open_plain, open_to_append, write_file
 from daskhpo.core.errors import JournalCorrupt, JournalNotWritten, StudyFailed
 from daskhpo.core.events import Record, SessionStarted
+from daskhpo.engine.record_check import RecordChecker
 from daskhpo.engine.records import decode_record as decode_record
 from daskhpo.engine.records import encode_record as encode_record
 
@@ -151,18 +152,25 @@ class FileJournal:
             self._problem = JournalNotWritten(error.errno, error.strerror, str(self.path))
 
 
-def read_journal(path: Path) -> Iterator[Record]:
+def read_journal(path: Path, metric: str | None = None) -> Iterator[Record]:
     """Yield the records of a journal in order; skip an incomplete last line.
+
+    Parameters
+    ----------
+    metric : the study's metric, which each report must have; None: not known.
 
     Raises
     ------
     JournalCorrupt : a complete line is damaged; the message gives its number.
     """
+    checker = RecordChecker(metric)
     for number, line in _numbered_lines(path):
         try:
-            yield decode_record(line)
+            record = decode_record(line)
+            checker.check(record)
         except _UNREADABLE as error:
             raise _damaged(path, number, line, error) from error
+        yield record
 
 
 def read_sessions(path: Path) -> list[SessionStarted]:

@@ -145,7 +145,12 @@ class StudyLock:
             return bool(json.loads(read_small(self.path)).get("token") == self.token)
         except FileNotFoundError:
             return False
-        except (OSError, ValueError):  # unreadable at the moment: assume that it is still ours
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+            RecursionError,
+        ):  # unreadable at the moment: assume that it is still ours
             return True
 
 
@@ -219,7 +224,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         holder = json.loads(read_small(path))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return holder if isinstance(holder, dict) else {}
 

@@ -31,6 +31,7 @@ from daskhpo.engine.lock import JobIsOver, StudyLock, check_free, no_job_is_over
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.prefetch import PrefetchedAdvice, PrefetchingSearcher
 from daskhpo.engine.protocols import CheckpointStore, Executor
+from daskhpo.engine.record_check import check_fields
 from daskhpo.engine.replay import replay
 from daskhpo.engine.requests import OnEdit, StopRequestWatcher
 
@@ -303,6 +304,7 @@ def read_manifest(directory: Path) -> Manifest:
     data.pop("version", None)
     try:
         manifest = Manifest(**data)
+        check_fields(manifest)
         manifest.objective  # noqa: B018 - raises if metric or mode is none
     except (TypeError, ValueError, AttributeError) as error:
         raise StudyMismatch(f"{path} is damaged: {error}; restore it from a copy") from None
@@ -384,7 +386,10 @@ def study_records(directory: Path) -> Any:
     """Return the records of a study; none before its first session."""
     path = directory / "journal.jsonl"
     empty: tuple[Record, ...] = ()
-    return read_journal(path) if path.exists() else empty
+    if not path.exists():
+        return empty
+    has_manifest = (directory / MANIFEST).exists()
+    return read_journal(path, read_manifest(directory).metric if has_manifest else None)
 
 
 def with_last_limits(options: RunOptions, directory: Path) -> RunOptions:

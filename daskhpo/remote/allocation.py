@@ -15,10 +15,10 @@ from typing import Any
 
 from daskhpo.atomic_files import write_private
 from daskhpo.cluster.container import interpreter
+from daskhpo.cluster.guard import guard_pages
 from daskhpo.cluster.network import named_address, reachable_address
 from daskhpo.cluster.security import credentials
 from daskhpo.cluster.supply import SUPPLY, WorkerOutlook
-from daskhpo.dashboard.guard import guard_pages
 from daskhpo.dashboard.server import announce
 from daskhpo.remote.submission import JobDirectory, WorkerSteps
 

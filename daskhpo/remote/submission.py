@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from daskhpo.atomic_files import read_small, write_private
 from daskhpo.cluster.network import ssh_tunnel
+from daskhpo.core.errors import StudyMismatch
 from daskhpo.engine.options import RunOptions
 
 SUBMISSION_FORMAT = 1  # of submission.json
@@ -163,11 +165,14 @@ class JobDirectory:
         data = self._get("submission.json")
         if data is None:
             return None
-        if data.pop("format") != SUBMISSION_FORMAT:
-            raise ValueError(
+        if not isinstance(data, dict) or data.pop("format", None) != SUBMISSION_FORMAT:
+            raise StudyMismatch(
                 f"{self.path}/submission.json was written by another version of daskhpo"
             )
-        return Submission.from_json(data)
+        try:
+            return Submission.from_json(data)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise self._damaged("submission.json", error) from None
 
     def write_number(self, number: str) -> None:
         self._put("number.json", number)
@@ -175,7 +180,12 @@ class JobDirectory:
     def number(self) -> str | None:
         """Return Slurm's number of the last submission; None if there was none."""
         data = self._get("number.json")
-        return None if data is None else str(data)
+        if data is None:
+            return None
+        # It goes to Slurm's commands, where a word such as "-u" would mean something else.
+        if not isinstance(data, str) or not re.fullmatch(r"[0-9][\w.;+-]*", data):
+            raise self._damaged("number.json", ValueError(f"{data!r:.50} is no number of a job"))
+        return data
 
     def write_address(self, place: ControllerAddress) -> None:
         self._put("head.json", asdict(place))
@@ -183,16 +193,30 @@ class JobDirectory:
     def address(self) -> ControllerAddress | None:
         """Return the address of the last controller, running or not; None without one."""
         data = self._get("head.json")
-        return None if data is None else ControllerAddress(**data)
+        match data:
+            case None:
+                return None
+            case {"job": str(job), "host": str(host), "dashboard_port": int(port)}:
+                return ControllerAddress(job, host, port)
+        raise self._damaged("head.json", ValueError("it holds no address"))
 
     def _put(self, name: str, data: Any) -> None:
         write_private(self.path / name, json.dumps(data, indent=1) + "\n")
 
     def _get(self, name: str) -> Any:
+        path = self.path / name
         try:
-            return json.loads(read_small(self.path / name))
+            return json.loads(read_small(path))
         except FileNotFoundError:
             return None
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(name, error) from None
+
+    def _damaged(self, name: str, error: Exception) -> StudyMismatch:
+        return StudyMismatch(
+            f"{self.path / name} is damaged ({error!r:.200}): restore it from a copy, or remove "
+            f"{self.path} and submit the study again"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Files that this user has let daskhpo run.
 
-A study's directory is data. It may have come from somebody else, so a file that it names is run
+A study's directory is data. It may have come from another user, so a file that it names is run
 only if the user has named that file before, or allows it now. What was allowed is remembered in the
 user's own folder, outside of all studies.
 """
@@ -44,7 +44,7 @@ def check_trust(directory: Path, source: str, ask: Callable[[str], bool] | None)
     Parameters
     ----------
     source : ``FILE.py:NAME``, as the directory has it.
-    ask : asks the user a question; None: nobody can be asked.
+    ask : asks the user a question; None: no user can be asked.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def _list() -> Path:
 
 
 def _known() -> list[str]:
-    """Return the remembered files; none if somebody else could have written the list."""
+    """Return the remembered files; none if another user could have written the list."""
     path = _list()
     with contextlib.suppress(OSError, RuntimeError):
         found = path.lstat()

@@ -91,8 +91,14 @@ TABLE: dict[str, tuple[list[str], Rows]] = {
             "--if-exists": (["error", "resume", "new"], ["", "Error", "overwrite"]),
         },
     ),
-    "resume": (["runs/first", "--num-trials=2"], RUN_HERE | {"path": PATHS, "study": STUDIES}),
-    "retry": (["runs/first", "--num-trials=2"], RUN_HERE | {"path": PATHS, "study": STUDIES}),
+    "resume": (
+        ["runs/first", "--num-trials=2"],
+        RUN_HERE | {"path": PATHS, "study": STUDIES, "--trust": FLAG},
+    ),
+    "retry": (
+        ["runs/first", "--num-trials=2"],
+        RUN_HERE | {"path": PATHS, "study": STUDIES, "--trust": FLAG},
+    ),
     "tune": (
         ["tune.py", "--metric=loss", "--max-t=3", "--num-trials=2", "--x=0..1"],
         RUN_HERE

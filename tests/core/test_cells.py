@@ -35,3 +35,10 @@ def test_text_that_could_be_another_value_comes_back_as_text(text):
 def test_cells_of_older_files_are_read(cell, value):
     assert decode_cell(cell) == value
     assert type(decode_cell(cell)) is type(value)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1;cmd", "-x", "@SUM(A1)", "\t=1", "=cmd|' /C calc'!A0"])
+def test_no_cell_is_a_formula(text: str) -> None:
+    cell = encode_cell(text)
+    assert cell[0] not in "=+-@\t\r"
+    assert decode_cell(cell) == text

@@ -90,6 +90,9 @@ TESTS = {  # the beginning of a row: tests by name, in tests/ or daskhpo/testing
     "the target is reached": (
         "test_a_time_budget_preempts_trials_and_a_later_session_continues_them"
     ),
+    "another user of the machine": "test_nothing_of_a_running_study_opens_to_another_user",
+    "a directory from another user": "test_a_file_that_a_directory_names_is_not_run_unasked",
+    "a file of the directory is damaged": "test_damaged_studies_give_one_clear_error",
     "two processes run one study": "test_a_second_process_is_refused_and_told_who_holds_it",
     "the lock is taken over": (
         "test_the_holder_notices_that_it_was_succeeded_and_leaves_the_new_lock_alone"
@@ -107,7 +110,12 @@ TESTS = {  # the beginning of a row: tests by name, in tests/ or daskhpo/testing
 
 def rows() -> list[str]:
     lines = [line[2:] for line in PAGE.read_text(encoding="utf-8").splitlines() if line[:2] == "| "]
-    return [line for line in lines if not line.startswith("what happens")]
+    cells = [(line, line.split("|")[1].strip()) for line in lines if line.strip("| ")]
+    return [
+        line
+        for line, consequence in cells
+        if consequence != "consequence" and not consequence.isdigit()
+    ]
 
 
 @cache

@@ -16,10 +16,10 @@ from types import MappingProxyType
 from typing import Any
 
 from daskhpo.cluster.gpus import NO_SOURCE, Gpus, visible_gpus
+from daskhpo.cluster.guard import guard_pages
 from daskhpo.cluster.security import credentials_in_memory, private_folder
 from daskhpo.core.errors import NoSuitableWorkers
 from daskhpo.core.resource_names import hint
-from daskhpo.dashboard.guard import guard_pages
 from daskhpo.dashboard.server import announce
 from daskhpo.executors.dask.interrupts import completed
 from daskhpo.executors.dask.main_module import check_main_guard, hidden_main
@@ -133,6 +133,7 @@ class _EmbeddedCluster:
             host=LOOPBACK,
             security=security,
             dashboard_address=f"{LOOPBACK}:0",
+            scheduler_kwargs={"local_directory": folder},
         )
         guard_pages(self.dask.scheduler)
         for slot, variables in enumerate(variables_of_slots):

@@ -41,7 +41,7 @@ class LocalDoor:
         return cls(path, listener)
 
     def accept(self) -> socket.socket | None:
-        """Return the connection of the process that has entered; None: it is another user's."""
+        """Return the connection of the entered process; None: another user's."""
         self._listener.setblocking(False)
         try:
             end, _ = self._listener.accept()
@@ -62,7 +62,7 @@ class LocalDoor:
 
 
 def enter(path: str) -> socket.socket | None:
-    """Return a connection to a door; None: it is on another machine, or in another container."""
+    """Return a connection to a door; None: it is in another machine or container."""
     if not hasattr(socket, "AF_UNIX"):
         return None
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
