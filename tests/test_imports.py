@@ -48,7 +48,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         *(
             "_version",
             "core",
-            "atomic_files",
             "trainable",
             "checkpoints",
             "cluster",

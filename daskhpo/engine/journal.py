@@ -152,18 +152,22 @@ class FileJournal:
             self._problem = JournalNotWritten(error.errno, error.strerror, str(self.path))
 
 
-def read_journal(path: Path, metric: str | None = None) -> Iterator[Record]:
+def read_journal(
+    path: Path, metric: str | None = None, *, any_trial: bool = False
+) -> Iterator[Record]:
     """Yield the records of a journal in order; skip an incomplete last line.
 
     Parameters
     ----------
     metric : the study's metric, which each report must have; None: not known.
+    any_trial : True: records may name trials that were never suggested; the caller compares each
+        record with what follows from those before it.
 
     Raises
     ------
     JournalCorrupt : a complete line is damaged; the message gives its number.
     """
-    checker = RecordChecker(metric)
+    checker = RecordChecker(metric, any_trial=any_trial)
     for number, line in _numbered_lines(path):
         try:
             record = decode_record(line)

@@ -22,10 +22,11 @@ class RecordChecker:
     Parameters
     ----------
     metric : the study's metric, which each report has; None: not known.
+    any_trial : True: trials that were never suggested may be named.
     """
 
-    def __init__(self, metric: str | None = None) -> None:
-        self._metric = metric
+    def __init__(self, metric: str | None = None, *, any_trial: bool = False) -> None:
+        self._metric, self._any_trial = metric, any_trial
         self._trials: set[int] = set()
 
     def check(self, record: Record) -> None:
@@ -43,7 +44,7 @@ class RecordChecker:
             if not _is_time(record.seconds):
                 raise ValueError(f"its time is {record.seconds!r:.80}")
         trial = getattr(record, "trial", None)
-        if trial is None:
+        if trial is None or self._any_trial:
             return
         if kind is Suggested:
             if trial in self._trials:

@@ -91,7 +91,7 @@ class Session:
             try:
                 if not self.lock.is_mine():  # this process slept since it took the lock
                     raise StudyLocked(f"another process took over {directory}")
-                last = _LastTime(read_journal(path))
+                last = _LastTime(read_journal(path, problem.objective.metric, any_trial=True))
                 self.coordinator: Coordinator = replay(problem, last, self.journal)
                 self.began_at: float = last.seconds
                 began = SessionStarted(limits, policy, self.began_at, retry_failed, time.time())
@@ -382,14 +382,18 @@ def _write_manifest(directory: Path, problem: Problem, source: str | None) -> No
     flush_folder(directory)
 
 
-def study_records(directory: Path) -> Any:
-    """Return the records of a study; none before its first session."""
+def study_records(directory: Path, *, any_trial: bool = False) -> Any:
+    """Return the records of a study; none before its first session.
+
+    ``any_trial``: as for :func:`daskhpo.engine.journal.read_journal`.
+    """
     path = directory / "journal.jsonl"
     empty: tuple[Record, ...] = ()
     if not path.exists():
         return empty
     has_manifest = (directory / MANIFEST).exists()
-    return read_journal(path, read_manifest(directory).metric if has_manifest else None)
+    metric = read_manifest(directory).metric if has_manifest else None
+    return read_journal(path, metric, any_trial=any_trial)
 
 
 def with_last_limits(options: RunOptions, directory: Path) -> RunOptions:

@@ -434,7 +434,7 @@ class ScriptRun:
         self._ahead.append(metrics)
 
     def _write_yaml(self, base: Path) -> None:
-        import yaml  # type: ignore[import-untyped]
+        import yaml
 
         data = yaml.safe_load(base.read_text()) or {}
         for name, how in self._script.passed.items():

@@ -69,7 +69,7 @@ def verify(directory: Path, problem: Problem | None = None) -> Verified:
     else:
         read_manifest(directory)  # raises if there is no study
         check_manifest(directory, problem)
-    counted, missing = _Counted(study_records(directory)), _Count()
+    counted, missing = _Counted(study_records(directory, any_trial=True)), _Count()
     replay(as_recorded(directory, problem), counted, missing)
     return Verified(counted.n_records, counted.n_trials, counted.n_ended, missing.n)
 

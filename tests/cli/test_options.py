@@ -17,6 +17,7 @@ from daskhpo.cli import main
 from daskhpo.cli.app import _parser
 from daskhpo.engine.session import create_directory
 from daskhpo.study.study import load_source
+from daskhpo.study.trust import trust
 
 TUNE = """
 from daskhpo import Study
@@ -302,6 +303,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "tune" / "first" / "result.json").write_text(RAY)
     study = load_source("tune.py:study")
     create_directory(Path("runs/first"), study.problem, "tune.py:study")
+    trust("tune.py:study")
     monkeypatch.setattr("daskhpo.study.study.check_startable", reached)
     monkeypatch.setattr("daskhpo.cluster.doctor.checks.run_checks", reached)
     monkeypatch.setattr("daskhpo.simulation.profiling.profile", reached)

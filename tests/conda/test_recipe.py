@@ -15,7 +15,7 @@ import daskhpo
 from tools.conda.names import conda_name
 
 ROOT = Path(__file__).parents[2]
-OF_DEVELOPERS = {"dev", "docs", "packages", "test"}
+OF_DEVELOPERS = {"dev", "docs", "frameworks", "packages", "test"}
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,8 @@ import pytest
 
 from tests.browser import Browser, chromium
 
+collect_ignore = ["run_notebook.py"]  # a program, which needs Jupyter
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from daskhpo.engine import journal
+from daskhpo.engine import records
 from tools import release
 
 ROOT = Path(__file__).parents[2]
@@ -37,4 +37,4 @@ def test_every_number_that_is_compared_on_disk_has_a_name() -> None:
 def test_the_words_of_the_journal_are_listed() -> None:
     [part] = re.findall(r"## Words of the journal\n(.*?)\n## ", PAGE, re.DOTALL)
     listed = re.findall(r"`([a-z ]+)`", part)
-    assert sorted(listed) == sorted([*journal._KINDS, journal._REPORTED])
+    assert sorted(listed) == sorted([*records._KINDS, records._REPORTED])

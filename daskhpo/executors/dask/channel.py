@@ -206,7 +206,7 @@ class DaskTransport:
         self._comm, self._plain = self._loop.run_until_complete(self._connect(slot))
 
     def taken(self) -> Transport:
-        """Return the plain socket as a transport if the study serves its other end, else this."""
+        """Return the plain socket as a transport if there is one, else this."""
         return self if self._plain is None else SocketTransport(self._plain)
 
     def exchange(self, call: Call) -> LeaseCommand:

@@ -1,4 +1,4 @@
-"""GPUs of workers that offer none by name, such as those of ``LocalCUDACluster``.
+"""GPUs of workers that offer none by name, such as those of dask-cuda.
 
 If no worker of a cluster has the Dask resource ``GPU``, those that see GPUs share the ones of their
 machine evenly. A cluster in which some workers offer a GPU by name has others on purpose.

@@ -1,7 +1,7 @@
 """The embedded cluster: worker processes on this machine, one per slot.
 
-Every user of a machine can connect to its ports, and whoever is served by a Dask scheduler or
-worker can run code there. So connections need the certificate of this cluster, and pages need its
+Every user of a machine can connect to its ports, and a process that a Dask scheduler or worker
+serves can run code there. So connections need the certificate of this cluster, and pages need its
 token.
 """
 

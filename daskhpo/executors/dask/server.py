@@ -86,7 +86,7 @@ class Server:
             await comm.write(COMMANDS.encode(await self._answer(slot, call)))
 
     async def _plain_end(self, comm: Any) -> socket.socket | None:
-        """Return a plain socket to the lease, which the coordinator's thread serves; or None.
+        """Return a plain socket to the lease, for the coordinator's thread; or None.
 
         It is faster than an encrypted connection, which Dask's event loop has to serve. If that is
         plain, it is the connection itself: the lease sends nothing before this answer, so that the

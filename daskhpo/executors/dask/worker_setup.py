@@ -33,7 +33,10 @@ def ignore_sigint() -> None:
 
 
 def close_pages(worker: Any) -> None:
-    """Stop a worker's HTTP server, which asks nobody who they are; the scheduler has the pages."""
+    """Stop a worker's HTTP server, which asks for no token.
+
+    The scheduler has the pages of all workers.
+    """
     server = getattr(worker, "http_server", None)
     if server is not None:
         server.stop()
