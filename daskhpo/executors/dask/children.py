@@ -81,16 +81,14 @@ class ChildProcesses:
         if self._is_own:
             os._exit(1)  # its guardian ends what the trial has started
 
-    def use(self) -> tuple[int, float]:
-        """Return memory in bytes and CPU seconds of this process and its children."""
+    def n_bytes(self) -> int:
+        """Return the resident memory of this process and its children."""
         processes = [psutil.Process(), *(_descendants() if self._is_own else ())]
-        n_bytes, seconds = 0, 0.0
+        n_bytes = 0
         for process in processes:
             with contextlib.suppress(psutil.Error):
                 n_bytes += process.memory_info().rss
-                times = process.cpu_times()
-                seconds += times.user + times.system
-        return n_bytes, seconds
+        return n_bytes
 
 
 @cache

@@ -89,7 +89,7 @@ class Watchdog:
             text = f"StepTimeout: {now - since:.0f} s without a report; step_timeout={limit:g} s"
             return f"{stack_of(self._thread)}{text}", True
         if self._memory_limit is not None:
-            n_bytes, _ = self._children.use()
+            n_bytes = self._children.n_bytes()
             if n_bytes > self._memory_limit:
                 gigabytes = (
                     f"{n_bytes / 1e9:.2f} GB; memory_limit={self._memory_limit / 1e9:.2f} GB"
