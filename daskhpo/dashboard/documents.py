@@ -47,6 +47,7 @@ class OpenPage:
         from bokeh.models import Div, Select
 
         self.kind, self._document, self._studies, self._panel = kind, document, studies, panel
+        self._session = document.session_context
         self._chosen = study
         self._page: Page | None = None
         self._key: object = None
@@ -66,6 +67,11 @@ class OpenPage:
         self._set_root(look.div("reading the study…"))
         document.add_root(self._root)
         self._report_visibility()
+
+    @property
+    def is_gone(self) -> bool:
+        """True if its session has ended, because the browser has closed it."""
+        return self._session is not None and bool(self._session.destroyed)
 
     # -- in the event loop -----------------------------------------------------------------------
 

@@ -83,6 +83,10 @@ class Watcher:
             return True
         around = self._surroundings()
         for page in pages:
-            page.prepare(around)
+            try:
+                page.prepare(around)
+            except Exception:
+                if not page.is_gone:  # it was closed in between
+                    raise
         self.n_refreshes += bool(pages)
         return False

@@ -337,7 +337,8 @@ def check_manifest(directory: Path, problem: Problem) -> None:
         if there != here:
             raise StudyMismatch(
                 f"{directory} belongs to a study with {name}={there}, but this one has "
-                f"{name}={here}; give this study another name=, or define it as before"
+                f"{name}={here}; define it as before, or give this study "
+                'another name= (if_exists="new" finds one); Study.branch carries trials over'
             )
 
 

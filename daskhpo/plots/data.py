@@ -118,9 +118,8 @@ def is_log(tables: StudyTables, name: str) -> bool:
 
 
 def value_is_log(tables: StudyTables) -> bool:
-    """Return True if the metric is positive, and its good values span a wide range."""
-    values = tables.value(np.array(tables.best))
-    return is_wide(values)
+    """Return True if the metric is positive, and its usual values span a wide range."""
+    return is_wide(_usual_values(tables))
 
 
 def is_wide(values: Array) -> bool:
@@ -212,9 +211,10 @@ def scale_ticks(
         numbers = [step * 10.0**decade for decade in decades for step in steps]
     else:
         step = 10.0 ** math.floor(math.log10((high - low) / 3))
-        step *= next(m for m in (5, 2, 1) if (high - low) / (step * m) >= 3)
+        step *= next((m for m in (5, 2) if (high - low) / (step * m) >= 3), 1)
         step = max(step, 1.0) if whole else step
-        numbers = [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        numbers = [n * step for n in range(first, last + 1)]
     numbers = [n for n in numbers if low * (1 - 1e-9) <= n <= high * (1 + 1e-9) or n == 0]
     if len(numbers) < 2:
         numbers = [low, high]
@@ -222,13 +222,19 @@ def scale_ticks(
     return places.tolist(), [f"{number:.3g}" for number in numbers]
 
 
-def value_ends(tables: StudyTables) -> tuple[float, float]:
-    """Return the ends of the metric's axis: from the best to the worst of nine tenths."""
+def _usual_values(tables: StudyTables) -> Array:
+    """Return the best value of each trial, without the worst tenth if there are many."""
     values = tables.value(np.array(tables.best))
     values = values[np.isfinite(values)]
     if values.size > 20:  # a diverged trial must not squeeze the others
         cut = np.quantile(values, [0.0, 0.9] if tables.objective.mode == "min" else [0.1, 1.0])
         values = values[(values >= cut[0]) & (values <= cut[1])]
+    return values
+
+
+def value_ends(tables: StudyTables) -> tuple[float, float]:
+    """Return the ends of the metric's axis: from the best to the worst of nine tenths."""
+    values = _usual_values(tables)
     low, high = _ends(values)
     step = 10.0 ** math.floor(math.log10(high - low))  # round: the axis moves seldom
     if has_decades := is_wide(values):

@@ -104,7 +104,7 @@ class GuardedASHA(Scheduler):
         self._waiting: dict[TrialId, int] = {}  # the same of both arms
         self._by_loss: list[tuple[float, TrialId, int]] = []  # a heap of these, and of stale ones
         self._highest = levels[0]  # highest rung with a result
-        self._best_full = math.inf  # best loss of the fully trained trials
+        self._best_full = math.inf  # best loss of the trials that have ended well
 
     def __repr__(self) -> str:
         return (
@@ -210,6 +210,8 @@ class GuardedASHA(Scheduler):
         return Pause(keep=rung.may_rise(trial.id) or (arm == MAIN and not is_first))
 
     def on_end(self, trial: Trial) -> None:
+        if trial.status in (Status.STOPPED, Status.COMPLETED):  # such as at its time limit
+            self._best_full = min(self._best_full, trial.best_loss)
         self._time.forget(trial.id)
         self._orders.forget(trial.id)
         self._paused.pop(trial.id, None)

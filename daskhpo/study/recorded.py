@@ -9,7 +9,7 @@ from pathlib import Path
 from daskhpo import schedulers
 from daskhpo.core.domains import Categorical, Integer, Ordinal, Real
 from daskhpo.core.errors import StudyMismatch
-from daskhpo.core.events import Ended, Record, Suggested
+from daskhpo.core.events import Ended, Judged, Record, Suggested
 from daskhpo.core.parsing import parse_call
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
@@ -120,13 +120,16 @@ class _Counted:
 
 
 class _Count:
-    """A journal that only counts its records."""
+    """A journal that only counts its records.
+
+    Verdicts on the searcher's model do not count: it is not asked.
+    """
 
     def __init__(self) -> None:
         self.n = 0
 
     def append(self, record: Record) -> None:
-        self.n += 1
+        self.n += not isinstance(record, Judged)
 
     def flush(self) -> None:
         pass

@@ -119,6 +119,21 @@ def test_a_diverged_trial_does_not_squeeze_the_others() -> None:
     assert data.value_window(tables)[1] < 10
 
 
+def test_an_axis_that_outliers_alone_would_make_logarithmic_is_linear() -> None:
+    tables = filled([0.25 + 0.1 * n for n in range(30)] + [40.0, 50.0])
+    low, high = data.value_ends(tables)
+    assert not data.value_is_log(tables)
+    places, texts = data.scale_ticks((low, high), data.value_is_log(tables))
+    assert np.isfinite(data.unit(np.array([0.25, 50.0]), (low, high), False)).all()
+    assert len(places) == len(texts) >= 2
+
+
+def test_three_steps_that_rounding_makes_a_little_less_are_three() -> None:
+    places, texts = data.scale_ticks((0.0, 0.3), log=False)
+    assert texts == ["0", "0.1", "0.2", "0.3"]
+    assert places == pytest.approx([0, 1 / 3, 2 / 3, 1])
+
+
 def test_rungs_count_decisions_and_those_who_went_on() -> None:
     result = asha_result()
     rungs = data.rungs(result.tables())

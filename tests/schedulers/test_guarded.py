@@ -346,6 +346,16 @@ def test_the_best_paused_trial_is_trained_to_the_end_when_no_other_may_start():
     assert desk.ask(can_start=False) == Wait()  # the other one is worse
 
 
+def test_a_best_trial_that_ends_at_its_time_limit_is_the_last_one():
+    desk = Desk(9)
+    desk.tried(3.0, 2.0)
+    assert desk.ask(can_start=False) == Resume(1, until=3)
+    desk.launch(1, until=3, resource=1)
+    stopped = desk.trials.pop(1)._replace(status=Status.STOPPED, best_loss=2.0)
+    desk.scheduler.on_end(stopped)
+    assert desk.ask(can_start=False) == Wait()  # the other one would be worse, and end there, too
+
+
 @pytest.mark.parametrize("num_trials", [1, 2, 3, 10])
 @pytest.mark.parametrize("n_workers", [1, 4])
 def test_every_study_trains_its_best_trial_to_the_end(num_trials, n_workers):

@@ -16,7 +16,7 @@ from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.journal import FileJournal
 from daskhpo.engine.session import create_directory
 from daskhpo.schedulers import ASHA, FIFO, PBT, GuardedASHA, Hyperband, MedianStopping
-from daskhpo.searchers import RandomSearch
+from daskhpo.searchers import ForestSearch, RandomSearch
 from daskhpo.simulation.executor import IDEAL_CLUSTER, SimulatedExecutor
 from daskhpo.simulation.simulation import simulate
 from daskhpo.space import Categorical, Integer, Real
@@ -177,3 +177,15 @@ def test_the_command_shows_the_line_and_its_status(tmp_path, capsys):
     assert "line 6 is the first that differs" in out
     assert lines[6].strip() in out
     assert main(["verify", str(tmp_path / "none")]) == 2
+
+
+def test_the_verdict_on_a_model_that_verify_does_not_ask_is_not_missed(tmp_path):
+    scheduler = GuardedASHA(9, 1)
+    problem = Problem(Space(SPACE), Objective("loss", "min"), scheduler, ForestSearch(), 7)
+    create_directory(tmp_path, problem, None)
+    journal = FileJournal(tmp_path / "journal.jsonl")
+    executor = SimulatedExecutor(Curve, problem.objective, 3, [], IDEAL_CLUSTER)
+    simulate(problem, executor, Limits(num_trials=12), CheckpointPolicy(), journal)
+    journal.close()
+    assert '"judged"' in (tmp_path / "journal.jsonl").read_text()
+    assert verify(tmp_path).n_missing == 0
