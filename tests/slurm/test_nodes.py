@@ -90,10 +90,10 @@ def check_losses(study: Study) -> None:
     result = study.result()
     for trial in result.trials().trial:
         history = result.history().query(f"trial == {trial}").sort_values("resource")
-        alone = Alone(dict(result.trial(trial).config), trial_seed(0, trial))
+        alone = Alone(dict(result.trial(trial).config), trial_seed(0, trial), len(history))
         ddp.train(alone.config, alone)
         assert list(history.resource) == list(range(1, len(history) + 1))
-        for found, expected in zip(history.loss, alone.losses, strict=False):
+        for found, expected in zip(history.loss, alone.losses, strict=True):
             assert abs(found - expected) <= 1e-6 * expected
 
 
