@@ -22,7 +22,7 @@ from daskhpo.searchers import RandomSearch
 from daskhpo.space import Ordinal, Real
 from tests.distributed.pause_all import PauseAll
 
-pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/train-on-several-gpus.md"
 LIBRARIES = {"lightning_ddp": "lightning", "accelerate_ddp": "accelerate"}
@@ -112,7 +112,7 @@ def test_trials_pause_in_one_number_of_ranks_and_go_on_in_another(
 
 
 def test_asha_stops_trials_in_ranks(script: ModuleType, tmp_path: Path) -> None:
-    rates = [0.005, 0.001, 0.01, 0.002]  # the second and fourth are worse than what came before
+    rates = [0.005, 0.001, 0.01]  # the second is worse than the first, the third is the best
     study = Study(
         script.trial_in_ranks,
         space={"lr": Real(0.001, 0.1), "ranks": 2},
@@ -127,8 +127,8 @@ def test_asha_stops_trials_in_ranks(script: ModuleType, tmp_path: Path) -> None:
     ) as cluster:
         result = study.run(len(rates), client=cluster, progress=False)
     trials = result.trials()
-    assert trials.status.tolist() == ["completed", "stopped"] * 2, trials.reason.tolist()
-    assert trials.resource.tolist() == [4, 1, 4, 1]
+    assert trials.status.tolist() == ["completed", "stopped", "completed"], trials.reason.tolist()
+    assert trials.resource.tolist() == [4, 1, 4]
     assert result.best_trial.config["lr"] == 0.01
     for lr, losses in zip(rates, losses_of(result), strict=True):
         assert losses == pytest.approx(losses_of_plain_torch(lr)[: len(losses)], rel=1e-5)

@@ -255,6 +255,7 @@ def test_a_node_that_fails_costs_an_attempt_alone(
     check_losses(study)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", loader_kills.FORMS)
 def test_no_process_is_left_of_loaders_that_are_killed_in_jobs(cluster_of: Any, form: str) -> None:
     n_kills = int(os.environ.get("DASKHPO_KILLS", "3"))
