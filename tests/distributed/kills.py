@@ -95,9 +95,9 @@ class Killer:
 class Alone:
     """A trial in this process, to compare with."""
 
-    def __init__(self, config: dict[str, Any], seed: int) -> None:
+    def __init__(self, config: dict[str, Any], seed: int, max_t: int = MAX_T) -> None:
         self.config, self.seed, self.checkpoint = config, seed, None
-        self.resource, self.max_t = 0, MAX_T
+        self.resource, self.max_t = 0, max_t
         self.losses: list[float] = []
 
     def report(self, metrics: Any, state: Any = None) -> None:

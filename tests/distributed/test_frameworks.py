@@ -12,16 +12,17 @@ from types import ModuleType
 from typing import Any
 
 import cloudpickle
+import numpy as np
 import pytest
 from distributed import LocalCluster
 
-from daskhpo import Study
-from daskhpo.core.scheduler import Scheduler
-from daskhpo.core.types import Pause, Resume, Start, Status, Stop, Wait
+from daskhpo import Result, Study
+from daskhpo.schedulers import ASHA
 from daskhpo.searchers import RandomSearch
 from daskhpo.space import Ordinal, Real
+from tests.distributed.pause_all import PauseAll
 
-pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/train-on-several-gpus.md"
 LIBRARIES = {"lightning_ddp": "lightning", "accelerate_ddp": "accelerate"}
@@ -50,23 +51,30 @@ def script(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ModuleTyp
     del sys.modules[name]
 
 
-class PauseAll(Scheduler):
-    """All trials are paused after one unit, and then trained to the end."""
+def losses_of_plain_torch(lr: float) -> list[float]:
+    """Losses of both scripts' training, in one process and without their libraries."""
+    import torch
 
-    max_t = 3
+    torch.manual_seed(0)
+    net = torch.nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
+    x, losses = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)), []
+    for _ in range(4):
+        total = 0.0
+        for batch in x.split(16):
+            loss = ((net(batch) - batch.sum(1, keepdim=True)) ** 2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() / 4
+        losses.append(total)
+    return losses
 
-    def next_action(self, trials: Any, can_start: bool) -> Any:
-        if can_start:
-            return Start(until=1)
-        paused = (trial.id for trial in trials.values() if trial.status is Status.PAUSED)
-        return next((Resume(number, until=3) for number in paused), Wait())
 
-    def on_report(self, trial: Any, report: Any) -> Any:
-        return Pause() if report.resource == 1 else Stop("fully trained")
-
-    def on_launch(self, trial: Any) -> None: ...
-
-    def on_end(self, trial: Any) -> None: ...
+def losses_of(result: Result) -> list[np.ndarray]:
+    """Losses of each trial, by its units."""
+    history = result.history().sort_values(["trial", "resource"])
+    return [of_trial.loss.to_numpy() for _, of_trial in history.groupby("trial")]
 
 
 RANKS = [(1, 1), (1, 2), (2, 1), (2, 2)]  # before the pause, and after
@@ -97,11 +105,30 @@ def test_trials_pause_in_one_number_of_ranks_and_go_on_in_another(
         result = study.run(len(RANKS), client=cluster, progress=False)
     trials = result.trials()
     assert (trials.status == "completed").all(), [result.trial(n).error for n in trials.trial]
-    alone, *others = (
-        history.sort_values("resource").loss.to_numpy()
-        for _, history in result.history().groupby("trial")
+    expected = losses_of_plain_torch(0.01)[:3]
+    assert expected[0] > expected[1] > expected[2], "it learns"
+    for losses in losses_of(result):
+        assert losses == pytest.approx(expected, rel=1e-5)
+
+
+def test_asha_stops_trials_in_ranks(script: ModuleType, tmp_path: Path) -> None:
+    rates = [0.005, 0.001, 0.01]  # the second is worse than the first, the third is the best
+    study = Study(
+        script.trial_in_ranks,
+        space={"lr": Real(0.001, 0.1), "ranks": 2},
+        metric="loss",
+        scheduler=ASHA(max_t=4, grace_period=1, reduction_factor=2),
+        searcher=RandomSearch(points_to_evaluate=[{"lr": lr} for lr in rates]),
+        storage=tmp_path,
+        name="s",
     )
-    assert len(alone) == 3
-    assert alone[0] > alone[1] > alone[2], "it learns"
-    for losses in others:
-        assert losses == pytest.approx(alone, rel=1e-5)
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        result = study.run(len(rates), client=cluster, progress=False)
+    trials = result.trials()
+    assert trials.status.tolist() == ["completed", "stopped", "completed"], trials.reason.tolist()
+    assert trials.resource.tolist() == [4, 1, 4]
+    assert result.best_trial.config["lr"] == 0.01
+    for lr, losses in zip(rates, losses_of(result), strict=True):
+        assert losses == pytest.approx(losses_of_plain_torch(lr)[: len(losses)], rel=1e-5)

@@ -137,6 +137,7 @@ class Campaign:
             self.slowest = max(self.slowest, seconds)
             name = "worker" if victim == worker else "loader"
             self.hits.append(f"{kind.name} to the {name}, all gone in {seconds:.2f} s")
+            print(f"{len(self.hits)}: {self.hits[-1]}", flush=True)
         return True
 
 
