@@ -17,7 +17,7 @@ from daskhpo.core.types import CheckpointPolicy, Continue, Limits, Pause
 from daskhpo.engine.coordinator import Coordinator, Problem, drive
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import RandomSearch
-from daskhpo.simulation.executor import SimulatedExecutor
+from daskhpo.virtual.executor import SimulatedExecutor
 
 SPACE = {"floor": Real(0.0, 1.0), "speed": Real(0.2, 1.2), "step": Real(10.0, 100.0, log=True)}
 NOISE = 0.1

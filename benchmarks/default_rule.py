@@ -20,7 +20,7 @@ from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.coordinator import Coordinator, Problem, drive
 from daskhpo.schedulers import GuardedASHA
 from daskhpo.searchers import ForestSearch
-from daskhpo.simulation.executor import SimulatedExecutor
+from daskhpo.virtual.executor import SimulatedExecutor
 
 SPACE = Space({f"x{i}": Real(0.0, 1.0) for i in range(6)} | {"layers": Integer(1, 40)})
 MAX_T, N_SLOTS = 50, 4

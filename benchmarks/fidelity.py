@@ -37,7 +37,7 @@ from daskhpo.engine.coordinator import Coordinator, Problem, drive
 from daskhpo.results.result import Result
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import GPSearch, RandomSearch
-from daskhpo.simulation.executor import SimulatedExecutor
+from daskhpo.virtual.executor import SimulatedExecutor
 
 N_SLOTS, MAX_T = 64, 27
 TASKS = ("TaskSet avg", "LCBench 3945", "LCBench 167104")

@@ -70,8 +70,8 @@ def simulated(directory: Path, n_trials: int) -> None:
     from daskhpo.core.types import CheckpointPolicy, Limits
     from daskhpo.engine.journal import FileJournal
     from daskhpo.engine.session import create_directory
-    from daskhpo.simulation.executor import IDEAL_CLUSTER, SimulatedExecutor
-    from daskhpo.simulation.simulation import simulate
+    from daskhpo.virtual.executor import IDEAL_CLUSTER, SimulatedExecutor
+    from daskhpo.virtual.replay import simulate
 
     problem = definition()
     create_directory(directory, problem, None)

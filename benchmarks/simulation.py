@@ -46,8 +46,8 @@ from daskhpo.schedulers import (
     SuccessiveHalving,
 )
 from daskhpo.searchers import RandomSearch
-from daskhpo.simulation.executor import SimulatedExecutor
 from daskhpo.simulation.simulation import ResultJournal
+from daskhpo.virtual.executor import SimulatedExecutor
 
 SEED = 0
 SPACE = {"floor": Real(0.0, 1.0), "speed": Real(0.2, 1.2), "step": Real(10.0, 100.0, log=True)}

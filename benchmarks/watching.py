@@ -43,8 +43,8 @@ from daskhpo.engine.journal import encode_record, read_journal
 from daskhpo.engine.session import create_directory
 from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.searchers import RandomSearch
-from daskhpo.simulation.executor import SimulatedExecutor
-from daskhpo.simulation.simulation import simulate
+from daskhpo.virtual.executor import SimulatedExecutor
+from daskhpo.virtual.replay import simulate
 
 SPACE = {
     "floor": Real(0.01, 1.0),

@@ -35,7 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoints": {"core", "atomic_files", "_lazy"},
     "cluster": {"core", "atomic_files", "_lazy"},
     "engine": {"core", "atomic_files", "checkpoints", "_version"},
-    "plots": {"core"},
+    "virtual": {"core", "schedulers", "searchers", "checkpoints", "engine"},
+    "plots": {"core", "schedulers", "virtual"},
     "results": {"core", "atomic_files", "checkpoints", "engine", "plots"},
     "callbacks": {"core", "atomic_files", "engine", "plots", "results"},
     "dashboard": {"core", "atomic_files", "cluster", "engine", "plots", "results", "trial_output"},
@@ -81,7 +82,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "integrations": {"core", "trainable", "cluster", "results", "study"},
     "simulation": {
-        *("core", "schedulers", "searchers", "checkpoints", "engine", "results", "study"),
+        *("core", "schedulers", "searchers", "engine", "virtual", "results", "study"),
     },
     "testing": {
         *("core", "trainable", "schedulers", "searchers", "checkpoints", "engine", "results"),
@@ -90,7 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {
         *("_version", "core", "atomic_files", "checkpoints", "cluster", "engine", "results"),
         *("callbacks", "plots", "dashboard", "interchange", "trial_output", "schedulers"),
-        *("remote", "executors", "study", "simulation", "scripts"),
+        *("remote", "executors", "study", "simulation", "scripts", "virtual"),
     },
     "__init__": {
         *("_version", "_lazy", "trainable", "engine", "results", "recommendation", "study"),

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from daskhpo.simulation.curves import CurveTable
-    from daskhpo.simulation.executor import ClusterModel
     from daskhpo.simulation.profiling import TrialCost
     from daskhpo.study.study import Study
+    from daskhpo.virtual.executor import ClusterModel
 
 QUANTILES = (0.1, 0.5, 0.9)
 UNITS = (("hour", 1.0), ("minute", 60.0), ("second", 3600.0))
@@ -155,7 +155,7 @@ class _Given:
             raise ValueError("give --walltime, --num-trials or --time-budget (or several)")
 
     def site(self, found: TrialCost | None) -> ClusterModel:
-        from daskhpo.simulation.executor import ClusterModel
+        from daskhpo.virtual.executor import ClusterModel
 
         launch, n_bytes = self.launch_seconds, self.state_bytes
         if found is not None:

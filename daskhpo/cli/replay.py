@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from daskhpo.cli.arguments import numbers, path
 from daskhpo.cli.text import columns, count, duration, show, spread
 from daskhpo.core.arguments import check_text, optional
+from daskhpo.core.ranks import UNSURE, sign_test
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from daskhpo.simulation.curves import CurveTable
 
 BASE = "FIFO"
-UNSURE = 0.05  # two-sided significance level of the sign test
 
 
 def add_to(commands: Any) -> None:
@@ -167,18 +167,10 @@ def _answer(frame: pd.DataFrame) -> str:
     others = [
         str(name)
         for name in times
-        if name != best and _sign_test(times[best], times[name]) > UNSURE
+        if name != best and sign_test(times[best].tolist(), times[name].tolist()) > UNSURE
     ]
     unsure = f"; not clearly later: {', '.join(others)}" if others else ""
     return f"Soonest: {best}{unsure}."
-
-
-def _sign_test(a: pd.Series, b: pd.Series) -> float:
-    """Return the two-sided p-value of a sign test; ties do not count."""
-    wins, losses = int((a < b).sum()), int((b < a).sum())
-    n = wins + losses
-    tail = sum(math.comb(n, k) for k in range(min(wins, losses) + 1)) / float(2**n)
-    return min(1.0, 2 * tail)
 
 
 def _explained(

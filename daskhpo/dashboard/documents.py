@@ -225,7 +225,7 @@ class OpenPage:
         )
         if (number := self._selected) is not None:  # its log may grow between two records
             seen += (number, study.log_size(number))
-        if seen == self._seen and not self._is_behind:
+        if seen == self._seen and not self._is_behind and not self.kind.is_behind(study):
             return
         view = self._view
         new = self.kind.data(study, around, view)

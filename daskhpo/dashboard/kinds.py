@@ -39,6 +39,7 @@ class PageKind(NamedTuple):
     Attributes
     ----------
     sees : the part of the surroundings that it shows.
+    is_behind : True while it has more to compute, also if nothing new was read.
     """
 
     path: str
@@ -46,6 +47,7 @@ class PageKind(NamedTuple):
     data: Callable[[WatchedStudy, Surroundings, TableView], PageData]
     build: Callable[[PageData], Page]
     sees: Callable[[Surroundings], object] = lambda around: None
+    is_behind: Callable[[WatchedStudy], bool] = lambda study: False
 
 
 PAGES = (
@@ -84,8 +86,9 @@ PAGES = (
     PageKind(
         "daskhpo-advice",
         "Advice",
-        lambda study, around, view: advice_data(study.tables),
+        lambda study, around, view: advice_data(study.tables, study.alternatives()),
         build_advice,
+        is_behind=lambda study: study.is_replaying,
     ),
 )
 # Single plots, which JupyterLab's extension for Dask opens beside a notebook: page, panel.

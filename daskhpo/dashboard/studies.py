@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from daskhpo.core.objective import Objective
 from daskhpo.engine.journal import JournalTail
 from daskhpo.engine.session import read_manifest
+from daskhpo.plots.alternatives import Alternatives, replays
 from daskhpo.plots.importance import Importance, importance
 from daskhpo.plots.tables import StudyTables
 from daskhpo.plots.trials_page import detail_html
@@ -22,6 +24,7 @@ logger = logging.getLogger("daskhpo")
 SLICE_SECONDS = 0.02  # of reading, before other threads get their turn
 SHARE = 0.02  # of a core that watching may take, once a study's past has been read
 FIT_SECONDS = 30.0  # least time between two forests
+REPLAY_SECONDS = 300.0  # least time between two rounds of replays
 
 
 class WatchedStudy:
@@ -47,6 +50,10 @@ class WatchedStudy:
         self._importance = Importance(problem="It is being computed.")
         self._fit_at = 0.0
         self._n_fitted = -1
+        self._alternatives = Alternatives(problem="The curves are to be replayed.")
+        self._replays: Iterator[Alternatives] | None = None
+        self._replay_at = 0.0
+        self._n_replayed = -1
 
     @property
     def tables(self) -> StudyTables:
@@ -101,6 +108,25 @@ class WatchedStudy:
         took = time.monotonic() - now
         self._fit_at = now + max(FIT_SECONDS, took / SHARE)
         return self._importance
+
+    @property
+    def is_replaying(self) -> bool:
+        """True if replays of the curves are not complete."""
+        return self._replays is not None
+
+    def alternatives(self) -> Alternatives:
+        """Return what other schedulers would have cost; one more replay each time, when due."""
+        now = time.monotonic()
+        if self._replays is None and now >= self._replay_at and self.version != self._n_replayed:
+            self._replays, self._n_replayed = replays(self.tables), self.version
+        if self._replays is None:
+            return self._alternatives
+        found = next(self._replays, None)
+        if found is None:
+            self._replays, self._replay_at = None, now + REPLAY_SECONDS
+        elif found.problem or found.n_orders or not self._alternatives.n_orders:
+            self._alternatives = found  # what was known before stays until there is as much again
+        return self._alternatives
 
 
 class Pace:

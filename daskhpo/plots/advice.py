@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from daskhpo.core.domains import Integer, Real
+from daskhpo.core.ranks import UNSURE, sign_test
 from daskhpo.core.types import Status
+from daskhpo.plots.alternatives import Alternatives, median, spread
 from daskhpo.plots.data import clock, is_log, places_on_axis, rungs
 from daskhpo.plots.sampling import best_first
 from daskhpo.plots.tables import STATES, StudyTables
@@ -20,6 +22,8 @@ LOW_CORRELATION = 0.4
 MIN_PAIRS = 10
 IDLE_SHARE = 0.1
 SEARCH_SHARE = 0.02
+WORTH_IT = 1.5  # times sooner
+MAX_BEYOND = 0.05  # share of extrapolated units
 EDGE = 0.05  # of an axis: "at its bound"
 MIN_REPORTED = 20
 _OUT_OF_MEMORY = ("out of memory", "outofmemory", "memoryerror", "oom")
@@ -41,10 +45,16 @@ class Advice:
     action: str
 
 
-def advice(tables: StudyTables) -> list[Advice]:
-    """Return all advice that the study's data support; none: nothing is amiss."""
+def advice(tables: StudyTables, replayed: Alternatives | None = None) -> list[Advice]:
+    """Return all advice that the study's data support; none: nothing is amiss.
+
+    Parameters
+    ----------
+    replayed : the study's curves under other schedulers; None: they were not replayed.
+    """
     found = [*_early_ranks(tables), *_bounds(tables), *_idle(tables), *_failures(tables)]
-    return [*found, *_searcher(tables)]
+    found += _searcher(tables)
+    return [*found, *_sooner(tables, replayed)] if replayed is not None else found
 
 
 def _early_ranks(tables: StudyTables) -> Iterator[Advice]:
@@ -165,4 +175,30 @@ def _searcher(tables: StudyTables) -> Iterator[Advice]:
         f"{clock(facts.search_seconds)} of {clock(facts.slot_seconds)} in slots waited for a "
         "suggestion.",
         "Take a quicker searcher, or trials that last longer.",
+    )
+
+
+def _sooner(tables: StudyTables, replayed: Alternatives) -> Iterator[Advice]:
+    """Compare with the study's own scheduler, if the curves are long enough to replay that.
+
+    Extrapolated curves cannot reach the target. That is to the disadvantage of a scheduler that
+    needs them: so the study's own must not.
+    """
+    own = replayed.own
+    if not own or not replayed.is_whole or replayed.beyond(own) > MAX_BEYOND:
+        return
+    times = {name: replayed.times(name) for name in replayed.replayed}
+    best = min(times, key=lambda name: median(times[name]))
+    factor = median(times[own]) / median(times[best])
+    if not factor >= WORTH_IT or sign_test(times[best], times[own]) > UNSURE:
+        return
+    how = f"{factor:.1f} times sooner" if factor < math.inf else "more often"
+    n_sooner = sum(a < b for a, b in zip(times[best], times[own], strict=True))
+    yield Advice(
+        f"{best.split('(')[0]} finds a good value among these trials {how}",
+        f"Time to {tables.objective.metric} = {replayed.target:.4g} when {replayed.n_curves} of "
+        f"the study's curves are replayed: {spread(times[best])}; as it was, "
+        f"{spread(times[own])}. It was sooner in {n_sooner} of {replayed.n_orders} orders of the "
+        "trials. The table below says what that leaves out.",
+        f"Next time: `scheduler={best}`. `daskhpo replay {tables.facts.path}` compares more.",
     )

@@ -15,6 +15,7 @@ import numpy as np
 from daskhpo.core.types import Status
 from daskhpo.plots import look, population
 from daskhpo.plots.advice_page import advice_html
+from daskhpo.plots.alternatives import alternatives
 from daskhpo.plots.data import TRIAL_PARTS
 from daskhpo.plots.importance import importance
 from daskhpo.plots.page import Page, Sources
@@ -109,7 +110,7 @@ def report_html(tables: StudyTables, about: About = About()) -> str:
     sections.append(_place(roots, "Trials", build_trials(rows, sources)))
     if failed := _failures(tables):
         sections.append(_Section("Failures by reason", failed))
-    sections.append(_Section("Advice", advice_html(tables)))
+    sections.append(_Section("Advice", advice_html(tables, alternatives(tables))))
     sections.append(_Section("Environment", _pairs({**about.environment, **_here()})))
     sections.append(
         _Section("How to reproduce", _pairs({**_definition(tables), **about.reproduce}))

@@ -28,14 +28,27 @@ def parallel_panel(
         BoxAnnotation,
         Button,
         CDSView,
+        ColumnDataSource,
         CustomJS,
+        CustomJSTransform,
         FixedTicker,
         GroupFilter,
         HoverTool,
+        MultiChoice,
         TapTool,
     )
 
     axes = [*names, metric]
+    choice = MultiChoice(
+        title="Axes, from left to right: take one out, and add it again at the end",
+        options=[*names],
+        value=[*names],
+        sizing_mode="stretch_width",
+    )
+    across, upwards = (
+        CustomJSTransform(args={"choice": choice}, v_func=_AXES + code)
+        for code in (_ACROSS, _UPWARDS)
+    )
     figure = new_figure(
         "", "", height=330, x_range=(-0.35, len(axes) - 0.55), y_range=(-0.09, 1.09)
     )
@@ -51,8 +64,8 @@ def parallel_panel(
     figure.xaxis.major_label_text_font_style = "bold"
     lines = [
         figure.multi_line(
-            "axes_x",
-            "axes_y",
+            {"field": "axes_x", "transform": across},
+            {"field": "axes_y", "transform": upwards},
             source=trials,
             view=CDSView(filter=GroupFilter(column_name="tier", group=tier)),
             line_color={"field": "rank", "transform": mapper},
@@ -65,16 +78,19 @@ def parallel_panel(
         )
         for tier, width, alpha in (("rest", 1.0, 0.35), ("best", 2.2, 0.9))  # on top
     ]
-    places, heights, texts = [], [], []
+    marks: Columns = {"axis": [], "x": [], "y": [], "text": []}
     for place, name in enumerate(axes):
         for height, text in zip(*ticks[name], strict=True):
-            places.append(place + 0.03)
-            heights.append(height)
-            texts.append(text)
+            marks["axis"].append(place)
+            marks["x"].append(place + 0.03)
+            marks["y"].append(height)
+            marks["text"].append(text)
+    marked = ColumnDataSource(marks)
     figure.text(
-        x=places,
-        y=heights,
-        text=texts,
+        x="x",
+        y="y",
+        text="text",
+        source=marked,
         text_font_size="12px",
         text_baseline="middle",
         text_color=INK,
@@ -105,6 +121,22 @@ def parallel_panel(
     for brush in brushes:
         brush.js_on_change("top", select)
         brush.js_on_change("bottom", select)
+    choice.js_on_change(
+        "value",
+        CustomJS(
+            args={
+                "choice": choice,
+                "trials": trials,
+                "brushes": brushes,
+                "marked": marked,
+                "axis": figure.xaxis[0],
+                "range": figure.x_range,
+                "labels": _shortened(axes),
+                "room": ROOM,
+            },
+            code=_AXES + _ARRANGE,
+        ),
+    )
     figure.add_tools(
         HoverTool(
             renderers=lines,
@@ -128,8 +160,9 @@ def parallel_panel(
         "Parallel coordinates",
         "One line a trial; the best tenth is thick and dark. Drag the upper or lower end of the "
         "box on an axis to keep only the trials that pass through it; drag the box to move it. "
-        "Which settings led to good values: narrow the last axis.",
-        [row(clear), figure],
+        "Which settings led to good values: narrow the last axis. The list above the plot says "
+        "which axes there are, and in which order.",
+        [row(choice, clear, sizing_mode="stretch_width"), figure],
         numbers=(
             trials,
             {
@@ -142,6 +175,32 @@ def parallel_panel(
         ),
     )
 
+
+# The numbers of the axes that are shown, from left to right; the metric's is the last.
+_AXES = """
+const order = [...choice.value.map((name) => choice.options.indexOf(name)), choice.options.length]
+"""
+_ACROSS = """
+const places = order.map((_, i) => i)
+return Array.from(xs, (line) => line.length == 0 ? [] : places)
+"""
+_UPWARDS = """
+return Array.from(xs, (line) => line.length == 0 ? [] : order.map((axis) => line[axis]))
+"""
+_ARRANGE = """
+const place = new Map(order.map((axis, i) => [axis, i]))
+brushes.forEach((brush, axis) => {
+  const x = place.get(axis)
+  if (x == null) brush.setv({visible: false, bottom: -room, top: 1 + room})
+  else brush.setv({visible: true, left: x - 0.06, right: x + 0.02})
+})
+const {axis: of, y, text} = marked.data
+marked.data = {axis: of, y, text, x: Array.from(of, (n) => (place.get(n) ?? NaN) + 0.03)}
+axis.ticker.ticks = order.map((_, i) => i)
+axis.major_label_overrides = new Map(order.map((n, i) => [i, labels[n]]))
+range.end = order.length - 0.55
+trials.change.emit()
+"""
 
 _BRUSH = """
 const {axes_y} = trials.data, found = []
@@ -268,6 +327,7 @@ def map_panel(
     maps: Columns, trials: Any, ticks: Mapping[str, Ticks], metric: str
 ) -> tuple[Panel, Any]:
     """Return the prediction over two hyperparameters; and the source of its images."""
+    from bokeh.layouts import row
     from bokeh.models import (
         ColorBar,
         ColumnDataSource,
@@ -277,7 +337,8 @@ def map_panel(
         Select,
     )
 
-    pairs = [f"{a} × {b}" for a, b in zip(maps["first"], maps["second"], strict=True)]
+    pairs = [*zip(maps["first"], maps["second"], strict=True)]
+    names = sorted({name for pair in pairs for name in pair})
     images = ColumnDataSource(dict(maps))
     shown = ColumnDataSource({"image": maps["image"][:1]})
     figure = new_figure(
@@ -286,7 +347,7 @@ def map_panel(
     mapper = LinearColorMapper("Cividis256", low=0, high=1)
     figure.image("image", source=shown, x=0, y=0, dw=1, dh=1, color_mapper=mapper, alpha=0.85)
     if pairs:
-        first, second = maps["first"][0], maps["second"][0]
+        first, second = pairs[0]
         points = figure.scatter(
             f"unit:{first}",
             f"unit:{second}",
@@ -312,10 +373,14 @@ def map_panel(
             ),
             "right",
         )
-        select = Select(options=pairs, value=pairs[0], width=260)
+        across, upwards = (
+            Select(title=title, options=names, value=name, width=180)
+            for title, name in (("Across", first), ("Upwards", second))
+        )
         show = CustomJS(
             args={
-                "select": select,
+                "across": across,
+                "upwards": upwards,
                 "images": images,
                 "shown": shown,
                 "glyphs": [points.glyph, points.nonselection_glyph, points.selection_glyph],
@@ -327,7 +392,9 @@ def map_panel(
             },
             code=_MAP,
         )
-        select.js_on_change("value", show)
+        for select, other in ((across, upwards), (upwards, across)):
+            move = CustomJS(args={"other": other}, code=_NOT_TWICE)
+            select.js_on_change("value", move, show)
         images.js_on_change("patching", show)
         images.js_on_change("data", show)
     panel = Panel(
@@ -335,22 +402,34 @@ def map_panel(
         "Map of two hyperparameters",
         "The forest's predicted rank, averaged over the other hyperparameters of all trials: dark "
         "is good. The points are the trials. A dark area with few: the search has not been there.",
-        [select, figure] if pairs else [],
+        [row(across, upwards), figure] if pairs else [],
     )
     return panel, images
 
 
+_NOT_TWICE = """
+if (other.value == cb_obj.value) other.value = other.options.find((name) => name != cb_obj.value)
+"""
+
 _MAP = """
 const {first, second, image} = images.data
-const i = select.options.indexOf(select.value)
+const a = across.value, b = upwards.value
+const i = Array.from(first).findIndex((name, i) =>
+  (name == a && second[i] == b) || (name == b && second[i] == a))
 if (i < 0) return
-shown.data = {image: [image[i]]}
+let cells = image[i]
+if (first[i] != a) {  // its rows are those of the other name
+  const n = cells.shape[0]
+  const turned = Array.from(cells, (_, k) => cells[(k % n) * n + Math.floor(k / n)])
+  cells = new cells.constructor(turned, cells.shape)
+}
+shown.data = {image: [cells]}
 for (const glyph of glyphs) {
   if (glyph == null || glyph.x == null) continue
-  glyph.x = {field: "unit:" + first[i]}
-  glyph.y = {field: "unit:" + second[i]}
+  glyph.x = {field: "unit:" + a}
+  glyph.y = {field: "unit:" + b}
 }
-for (const [axis, name] of [[x, first[i]], [y, second[i]]]) {
+for (const [axis, name] of [[x, a], [y, b]]) {
   const [places, texts] = ticks.get ? ticks.get(name) : ticks[name]
   axis.axis_label = name
   axis.ticker.ticks = Array.from(places)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,45 +13,21 @@ from daskhpo.core.arguments import (
     check_list,
     check_mapping,
     check_number,
-    check_text,
     optional,
 )
-from daskhpo.core.domains import Integer
-from daskhpo.core.parsing import parse_call
-from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Scheduler
-from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
-from daskhpo.engine.coordinator import Problem
-from daskhpo.schedulers import (
-    ASHA,
-    FIFO,
-    PASHA,
-    AsyncHyperband,
-    Hyperband,
-    MedianStopping,
-    SuccessiveHalving,
-)
-from daskhpo.searchers import RandomSearch
+from daskhpo.schedulers.parsing import parse_scheduler, standard_schedulers
 from daskhpo.simulation.curves import CurveTable
-from daskhpo.simulation.executor import SimulatedExecutor
 from daskhpo.simulation.simulation import simulate_each
 from daskhpo.simulation.stats import SimulationStats
+from daskhpo.virtual.executor import SimulatedExecutor
+from daskhpo.virtual.replay import problem_in_order
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["compare_schedulers", "parse_scheduler", "standard_schedulers"]
-
-PARSEABLE_SCHEDULERS: dict[str, Callable[..., Scheduler]] = {
-    "FIFO": FIFO,
-    "ASHA": ASHA,
-    "AsyncHyperband": AsyncHyperband,
-    "SuccessiveHalving": SuccessiveHalving,
-    "Hyperband": Hyperband,
-    "MedianStopping": MedianStopping,
-    "PASHA": PASHA,
-}
 
 
 def compare_schedulers(
@@ -99,14 +75,11 @@ def compare_schedulers(
             check_kind(f"schedulers[{name!r}]", scheduler, Scheduler, "a scheduler")
     schedulers = standard_schedulers(table.max_t) if schedulers is None else schedulers
     target = table.best if target is None else target
-    space = Space({"curve": Integer(0, len(table) - 1)})
     limits = Limits(num_trials=len(table))
     new_stats = partial(SimulationStats, table.objective, target, table.numbered)
     rows: list[dict[str, Any]] = []
     for seed in range(seeds):
-        order = rng(seed, "order of trials").permutation(len(table)).tolist()
-        searcher = RandomSearch(points_to_evaluate=[{"curve": number} for number in order])
-        problem = Problem(space, table.objective, FIFO(table.max_t), searcher, seed)
+        problem = problem_in_order(len(table), table.objective, seed)
         for n in workers:
             executor = partial(SimulatedExecutor, table.numbered, table.objective, n)
             runs = simulate_each(
@@ -115,35 +88,6 @@ def compare_schedulers(
             for name, stats in runs:
                 rows.append({"scheduler": name, "workers": n, "seed": seed} | _counts(stats))
     return pd.DataFrame(rows)
-
-
-def standard_schedulers(max_t: int) -> dict[str, Scheduler]:
-    """Return the schedulers that need no argument except ``max_t``, by name."""
-    return {
-        "FIFO": FIFO(max_t),
-        "ASHA": ASHA(max_t),
-        "ASHA, promotion": ASHA(max_t, variant="promotion"),
-        "AsyncHyperband": AsyncHyperband(max_t),
-        "Hyperband": Hyperband(max_t),
-        "MedianStopping": MedianStopping(FIFO(max_t)),
-    }
-
-
-def parse_scheduler(text: str) -> Scheduler:
-    """Make the scheduler that a text describes, such as ``"ASHA(max_t=81)"``.
-
-    The text is parsed, never evaluated.
-
-    Raises
-    ------
-    ValueError : the text is no call in `PARSEABLE_SCHEDULERS`, or has invalid arguments.
-    """
-    found = parse_call(check_text("text", text), PARSEABLE_SCHEDULERS)
-    if not isinstance(found, Scheduler):
-        raise ValueError(
-            f"{text!r} is not a scheduler; write a call of one of {', '.join(PARSEABLE_SCHEDULERS)}"
-        )
-    return found
 
 
 def _counts(stats: SimulationStats) -> dict[str, float]:

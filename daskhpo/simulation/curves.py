@@ -6,7 +6,7 @@ A *source* is called with a configuration and returns its :class:`daskhpo.simula
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from daskhpo.core.space import Space
 from daskhpo.core.study_folders import nearby_studies
 from daskhpo.core.types import Config
 from daskhpo.results.columns import column, config_columns
+from daskhpo.virtual.recorded import RecordedCurve, recorded_curves
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,39 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["CurveTable", "RecordedCurve", "SyntheticCurves"]
 
 CONFIG = "config/"
-
-
-class RecordedCurve:
-    """A recorded learning curve, extrapolated after its end.
-
-    There the last value is repeated. Each unit takes the mean time of the recorded units, without
-    the first one.
-
-    Parameters
-    ----------
-    values : the metric after 1, 2, … units; NaN where training failed.
-    seconds : seconds of training up to the end of each unit.
-    later : time of a later unit as a fraction of the first one's, which may include a launch. Used
-        only if one unit was recorded.
-    """
-
-    __slots__ = ("_pace", "_seconds", "_values", "n_units")
-
-    def __init__(
-        self, values: Sequence[float], seconds: Sequence[float], later: float = 1.0
-    ) -> None:
-        self._values, self._seconds = values, seconds
-        self.n_units = len(values)  #: recorded units
-        self._pace = _pace(seconds) if seconds[1:] else later * seconds[0]
-
-    def metric(self, resource: int) -> float:
-        return self._values[min(resource, self.n_units) - 1]
-
-    def seconds(self, resource: int) -> float:
-        beyond = resource - self.n_units
-        return (
-            self._seconds[-1] + beyond * self._pace if beyond > 0 else self._seconds[resource - 1]
-        )
 
 
 @dataclass(frozen=True)
@@ -188,10 +156,7 @@ class CurveTable:
             recorded.append((part[metric].astype(float).tolist(), seconds))
             first = part.index[0]
             configs.append({name.removeprefix(CONFIG): settings[name][first] for name in names})
-        shares = [_pace(times) / times[0] for _, times in recorded if times[1:] and times[0]]
-        later = float(np.median(shares)) if shares else 1.0
-        curves = (RecordedCurve(values, times, later) for values, times in recorded)
-        return cls(objective, tuple(configs), tuple(curves))
+        return cls(objective, tuple(configs), recorded_curves(recorded))
 
     def frame(self) -> pd.DataFrame:
         """Return the table, with one row per unit; see :meth:`daskhpo.Result.curves`."""
@@ -303,11 +268,6 @@ class _SyntheticCurve:
 
     def seconds(self, resource: int) -> float:
         return self._pace * resource
-
-
-def _pace(seconds: Sequence[float]) -> float:
-    """Return the mean seconds of the units after the first."""
-    return (seconds[-1] - seconds[0]) / (len(seconds) - 1)
 
 
 def _only_metric(frame: pd.DataFrame) -> str:

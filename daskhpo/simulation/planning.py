@@ -32,9 +32,9 @@ from daskhpo.schedulers import (
 )
 from daskhpo.searchers import ForestSearch, RandomSearch
 from daskhpo.simulation.curves import CurveTable, SyntheticCurves
-from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
 from daskhpo.simulation.simulation import simulate_each
 from daskhpo.simulation.stats import SimulationStats
+from daskhpo.virtual.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
 
 if TYPE_CHECKING:
     import pandas as pd

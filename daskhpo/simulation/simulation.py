@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,19 +16,19 @@ from daskhpo.core.arguments import (
     shown,
 )
 from daskhpo.core.errors import InvalidArgument
-from daskhpo.core.events import SessionStarted
 from daskhpo.core.objective import Mode, Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Config, Limits
-from daskhpo.engine.coordinator import Coordinator, Problem, drive
+from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import Journal
 from daskhpo.engine.session import manifest_of
 from daskhpo.results.result import Result
-from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, Curve, SimulatedExecutor
 from daskhpo.study.definition import check_parts, check_seed
+from daskhpo.virtual.executor import IDEAL_CLUSTER, ClusterModel, Curve, SimulatedExecutor
+from daskhpo.virtual.replay import simulate
 
 __all__ = ["ClusterModel", "Curve", "Simulation"]
 
@@ -145,20 +144,6 @@ def _checked_resizes(resizes: Any) -> list[tuple[float, int]]:
         seconds, n = pair
         pairs.append((check_number(name, seconds, at_least=0), check_int(name, n, at_least=0)))
     return pairs
-
-
-def simulate(
-    problem: Problem,
-    executor: SimulatedExecutor,
-    limits: Limits,
-    policy: CheckpointPolicy,
-    journal: Journal,
-) -> None:
-    """Run a study to its end in virtual time; ``journal`` receives all records."""
-    coordinator = Coordinator(problem, journal)
-    with contextlib.closing(coordinator.searcher):
-        executor.perform(coordinator.handle(SessionStarted(limits, policy, 0.0)))
-        drive(coordinator, executor, journal)
 
 
 def simulate_each(

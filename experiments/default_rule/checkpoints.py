@@ -16,9 +16,9 @@ from pathlib import Path
 from daskhpo.core.events import Launched, Record
 from daskhpo.core.types import CheckpointPolicy, Config, Limits, Status
 from daskhpo.engine.coordinator import Problem
-from daskhpo.simulation.executor import ClusterModel, SimulatedExecutor
-from daskhpo.simulation.simulation import simulate
 from daskhpo.simulation.stats import SimulationStats
+from daskhpo.virtual.executor import ClusterModel, SimulatedExecutor
+from daskhpo.virtual.replay import simulate
 from experiments.default_rule.methods import METHODS
 from experiments.default_rule.tables import Table, tables
 

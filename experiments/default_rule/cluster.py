@@ -25,9 +25,9 @@ import numpy as np
 from daskhpo.core.events import Launched, Record, Reported
 from daskhpo.core.types import CheckpointPolicy, Config, Limits
 from daskhpo.engine.coordinator import Problem
-from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
-from daskhpo.simulation.simulation import simulate
 from daskhpo.simulation.stats import SimulationStats
+from daskhpo.virtual.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
+from daskhpo.virtual.replay import simulate
 from experiments.default_rule.methods import METHODS
 from experiments.default_rule.tables import HUNDREDTH, Table, tables
 from experiments.readme import Place

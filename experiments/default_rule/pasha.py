@@ -22,9 +22,9 @@ from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.coordinator import Problem
 from daskhpo.schedulers import ASHA, FIFO, PASHA
-from daskhpo.simulation.executor import SimulatedExecutor
-from daskhpo.simulation.simulation import simulate
 from daskhpo.simulation.stats import SimulationStats
+from daskhpo.virtual.executor import SimulatedExecutor
+from daskhpo.virtual.replay import simulate
 from experiments.default_rule.methods import Recorded
 from experiments.default_rule.tables import Table, tables
 from experiments.readme import Place

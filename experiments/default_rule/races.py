@@ -8,8 +8,8 @@ from pathlib import Path
 
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.coordinator import Problem
-from daskhpo.simulation.executor import SimulatedExecutor
-from daskhpo.simulation.simulation import simulate
+from daskhpo.virtual.executor import SimulatedExecutor
+from daskhpo.virtual.replay import simulate
 from experiments.default_rule.methods import METHODS, OPTUNA
 from experiments.default_rule.milestones import Milestones
 from experiments.default_rule.tables import FEW, HUNDREDTH, Table, tables

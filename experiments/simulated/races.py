@@ -17,9 +17,9 @@ from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits, Status
 from daskhpo.engine.coordinator import Problem
 from daskhpo.searchers import RandomSearch
-from daskhpo.simulation.executor import SimulatedExecutor
-from daskhpo.simulation.simulation import simulate
 from daskhpo.simulation.stats import SimulationStats
+from daskhpo.virtual.executor import SimulatedExecutor
+from daskhpo.virtual.replay import simulate
 from experiments.simulated.methods import EVERYTHING
 from experiments.simulated.tables import SHARED, all_tasks
 

@@ -18,10 +18,10 @@ from daskhpo.engine.coordinator import Problem
 from daskhpo.results.result import Result
 from daskhpo.schedulers import ASHA, FIFO, PBT
 from daskhpo.searchers import RandomSearch
-from daskhpo.simulation.executor import ClusterModel, SimulatedExecutor
-from daskhpo.simulation.simulation import simulate
 from daskhpo.testing.callback import BEGAN, OBJECTIVE, STORIES, an_info, follow, resumed
 from daskhpo.testing.journal import MemoryJournal
+from daskhpo.virtual.executor import ClusterModel, SimulatedExecutor
+from daskhpo.virtual.replay import simulate
 
 DONE = Stop("fully trained")
 

@@ -89,6 +89,45 @@ def test_a_brush_selects_the_trials_that_pass(shown: Shown, browser: Browser) ->
         assert len(heights) < page.run("source('axes_y').data.axes_y.length")
 
 
+def test_axes_are_chosen_and_arranged(shown: Shown, browser: Browser) -> None:
+    with browser.page(1280, 1000) as page:
+        shown.open(page, "daskhpo-hyperparameters", study="net")
+        page.wait_for("brushes().length >= 6")
+        names = page.run("models('MultiChoice')[0].value")
+        shown_names = [names[2], names[0]]
+        page.run(f"models('MultiChoice')[0].value = {json.dumps(shown_names)}")
+        page.wait_for("brushes().filter((b) => b.visible).length == 3")  # with the metric's
+        lefts = page.run("brushes().map((b) => b.visible ? Math.round(b.left) : -1)")
+        assert [lefts[2], lefts[0], lefts[-1]] == [0, 1, 2]
+        x, top, bottom = page.settled("box(brushes()[0])")  # of the axis that moved
+        page.drag((x, top), (x, (top + bottom) / 2))
+        page.wait_for("source('axes_y').selected.indices.length > 0")
+        heights = page.run(
+            "source('axes_y').selected.indices.map((i) => source('axes_y').data.axes_y[i][0])"
+        )
+        assert max(heights) <= page.run("brushes()[0].top")
+        assert page.problems == []
+
+
+def test_a_map_is_of_any_two_hyperparameters(shown: Shown, browser: Browser) -> None:
+    with browser.page(1280, 1000) as page:
+        shown.open(page, "daskhpo-hyperparameters", study="net")
+        page.wait_for("models('Select').some((s) => s.title == 'Across')")
+        page.run("void (window.across = models('Select').find((s) => s.title == 'Across'))")
+        page.run("void (window.upwards = models('Select').find((s) => s.title == 'Upwards'))")
+        cells = "Array.from(models('GlyphRenderer').find((r) => r.glyph.type == 'Image')"
+        cells += ".data_source.data.image[0])"
+        before = page.run(cells)
+        first, second = page.run("[across.value, upwards.value]")
+        page.run(f"across.value = {json.dumps(second)}")
+        assert page.run("upwards.value") != second
+        page.run(f"upwards.value = {json.dumps(first)}")
+        n = round(len(before) ** 0.5)
+        turned = [before[(k % n) * n + k // n] for k in range(n * n)]
+        page.wait_for(f"{cells}.every((v, k) => v == {json.dumps(turned)}[k])")
+        assert page.problems == []
+
+
 def test_trials_are_filtered_compared_and_explained(shown: Shown, browser: Browser) -> None:
     with browser.page() as page:
         shown.open(page, "daskhpo-trials", study="net")

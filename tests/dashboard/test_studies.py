@@ -70,3 +70,30 @@ def test_work_takes_its_share_of_a_core_at_most() -> None:
         pause = pace.pause(worked)
         assert worked / (worked + pause) <= studies.SHARE + 1e-9
     assert pace.pause(0.0) == 0.5
+
+
+def test_curves_are_replayed_one_by_one_and_again_when_there_is_news(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "REPLAY_SECONDS", 0.0)
+    rest = write_study(tmp_path, num_trials=40, share=0.8)
+    study = watched(tmp_path)
+    assert not study.is_replaying
+    read_all(study)
+    counts = []
+    while not counts or study.is_replaying:
+        counts.append(sum(map(len, study.alternatives().replayed.values())))
+    assert counts[0] == 0
+    whole = study.alternatives()
+    assert whole.is_whole
+    assert whole.n_orders * len(whole.replayed) == counts[-1]
+    assert study.alternatives() is whole, "nothing was read since"
+    with (tmp_path / "journal.jsonl").open("a") as file:
+        file.write("".join(f"{line}\n" for line in rest))
+    read_all(study)
+    assert study.alternatives() is whole, "until the first order of the new ones is complete"
+    assert study.is_replaying
+    while study.is_replaying:
+        newest = study.alternatives()
+    assert newest.is_whole
+    assert newest.n_recorded > whole.n_recorded

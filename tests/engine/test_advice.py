@@ -28,9 +28,9 @@ from daskhpo.engine.journal import encode_record
 from daskhpo.engine.replay import replay
 from daskhpo.schedulers import GuardedASHA
 from daskhpo.searchers import ForestSearch, RandomSearch
-from daskhpo.simulation.executor import SimulatedExecutor
-from daskhpo.simulation.simulation import simulate
 from daskhpo.testing.journal import MemoryJournal
+from daskhpo.virtual.executor import SimulatedExecutor
+from daskhpo.virtual.replay import simulate
 
 SPACE = Space({"x": Real(0.0, 1.0), "y": Real(0.0, 1.0)})
 SECONDS = 30.0

@@ -18,8 +18,8 @@ from daskhpo.engine.trial_times import TrialTimes
 from daskhpo.results.result import Result
 from daskhpo.schedulers import ASHA, FIFO, PBT, GuardedASHA, Hyperband, MedianStopping
 from daskhpo.searchers import RandomSearch
-from daskhpo.simulation.executor import SimulatedExecutor
 from daskhpo.testing.journal import MemoryJournal
+from daskhpo.virtual.executor import SimulatedExecutor
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from daskhpo.engine.lock import holder_of
 from daskhpo.engine.requests import request_stop
 from daskhpo.engine.session import study_records
 from daskhpo.schedulers import ASHA
-from daskhpo.simulation.executor import SimulatedExecutor
 from daskhpo.space import Real
+from daskhpo.virtual.executor import SimulatedExecutor
 
 
 class Curve:

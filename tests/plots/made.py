@@ -19,9 +19,9 @@ from daskhpo.engine.session import create_directory
 from daskhpo.schedulers import ASHA, PBT
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation import Simulation
-from daskhpo.simulation.executor import SimulatedExecutor
-from daskhpo.simulation.simulation import simulate
 from daskhpo.space import Categorical, Integer, Ordinal, Real
+from daskhpo.virtual.executor import SimulatedExecutor
+from daskhpo.virtual.replay import simulate
 
 SPACE: dict[str, Any] = {
     "lr": Real(1e-4, 1.0, log=True),

@@ -13,8 +13,8 @@ from daskhpo.results.result import Result
 from daskhpo.schedulers import ASHA, FIFO, PBT, Hyperband
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation import Simulation
-from daskhpo.simulation.executor import ClusterModel
 from daskhpo.space import Categorical, Integer, Real
+from daskhpo.virtual.executor import ClusterModel
 
 SPACE = {"x": Real(0.0, 1.0), "step": Integer(3, 9), "kind": Categorical(["a", ("b", 1)])}
 

@@ -12,7 +12,7 @@ from daskhpo.core.errors import StudyFailed
 from daskhpo.core.events import AttemptLost, Dropped, Erred, Held, Saved, SlotsChanged, Trained
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import CheckpointRef, ReuseProbability
-from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
+from daskhpo.virtual.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
 
 
 class Line:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from daskhpo.simulation.executor import SimulatedExecutor
 from daskhpo.testing.executor import ExecutorContract, LearnerCurve
+from daskhpo.virtual.executor import SimulatedExecutor
 
 
 class TestSimulated(ExecutorContract):

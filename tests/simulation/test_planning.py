@@ -15,9 +15,9 @@ from daskhpo.schedulers import ASHA, FIFO, PBT, AsyncHyperband, Hyperband, Media
 from daskhpo.searchers import GridSearch, RandomSearch
 from daskhpo.simulation import Simulation
 from daskhpo.simulation.curves import CurveTable, RecordedCurve, SyntheticCurves
-from daskhpo.simulation.executor import ClusterModel
 from daskhpo.simulation.planning import FALLS, job_seconds, plan, schedulers_to_compare
 from daskhpo.space import Integer, Real
+from daskhpo.virtual.executor import ClusterModel
 
 SPACE = {"x": Real(0.0, 1.0), "n": Integer(1, 9)}
 

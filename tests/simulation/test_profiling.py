@@ -11,9 +11,9 @@ from daskhpo import Study, Trainable
 from daskhpo.schedulers import ASHA, FIFO
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation import Simulation
-from daskhpo.simulation.executor import ClusterModel
 from daskhpo.simulation.profiling import profile, trial_cost
 from daskhpo.space import Integer, Real
+from daskhpo.virtual.executor import ClusterModel
 
 
 class Sleeper(Trainable):

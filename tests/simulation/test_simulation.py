@@ -28,8 +28,8 @@ from daskhpo.schedulers import (
 )
 from daskhpo.searchers import GridSearch, RandomSearch
 from daskhpo.simulation import Simulation
-from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
 from daskhpo.testing.journal import MemoryJournal
+from daskhpo.virtual.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
 
 SPACE = {"floor": Real(0.0, 1.0), "speed": Real(0.1, 2.0), "step": Integer(5, 20)}
 SCHEDULERS = [

@@ -17,10 +17,10 @@ from daskhpo.results.result import Result
 from daskhpo.schedulers import ASHA, FIFO, PBT, Hyperband, MedianStopping
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation.curves import RecordedCurve
-from daskhpo.simulation.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
-from daskhpo.simulation.simulation import simulate
 from daskhpo.simulation.stats import SimulationStats
 from daskhpo.testing.journal import MemoryJournal
+from daskhpo.virtual.executor import IDEAL_CLUSTER, ClusterModel, SimulatedExecutor
+from daskhpo.virtual.replay import simulate
 
 SPACE = Space({"x": Real(0.0, 1.0), "step": Integer(3, 9)})
 OBJECTIVE = Objective("loss")

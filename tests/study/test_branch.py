@@ -162,8 +162,8 @@ def test_a_population_keeps_its_takeovers_or_is_refused(tmp_path: Path) -> None:
     from daskhpo.engine.coordinator import Problem
     from daskhpo.engine.journal import FileJournal
     from daskhpo.engine.session import create_directory
-    from daskhpo.simulation.executor import IDEAL_CLUSTER, SimulatedExecutor
-    from daskhpo.simulation.simulation import simulate
+    from daskhpo.virtual.executor import IDEAL_CLUSTER, SimulatedExecutor
+    from daskhpo.virtual.replay import simulate
 
     class Curve:
         def __init__(self, config: Any) -> None:

@@ -17,10 +17,10 @@ from daskhpo.engine.journal import FileJournal
 from daskhpo.engine.session import create_directory
 from daskhpo.schedulers import ASHA, FIFO, PBT, GuardedASHA, Hyperband, MedianStopping
 from daskhpo.searchers import ForestSearch, RandomSearch
-from daskhpo.simulation.executor import IDEAL_CLUSTER, SimulatedExecutor
-from daskhpo.simulation.simulation import simulate
 from daskhpo.space import Categorical, Integer, Real
 from daskhpo.study.recorded import verify
+from daskhpo.virtual.executor import IDEAL_CLUSTER, SimulatedExecutor
+from daskhpo.virtual.replay import simulate
 
 SPACE = {
     "lr": Real(1e-3, 1e-1, log=True),

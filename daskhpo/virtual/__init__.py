@@ -1,0 +1,1 @@
+"""The virtual clock of simulations, and recorded curves under other schedulers."""
