@@ -81,7 +81,7 @@ def from_optuna(
     check_number("probe_seconds", probe_seconds, at_least=0)
     reports = True
     if space is None:
-        space, reports = _probed(objective, probe_seconds)
+        space, reports = found_space(objective, probe_seconds)
     else:
         space = check_mapping("space", space, of="names to domains, such as {'x': Real(0, 1)}")
     if not reports and scheduler is None and max_t is None:
@@ -280,8 +280,8 @@ class _Probed(BaseException):  # not an Exception, which an objective may catch
     """The probe has reached the objective's first report."""
 
 
-def _probed(objective: Callable[[Any], Any], seconds: float) -> tuple[dict[str, Any], bool]:
-    """Return the space, and if the objective reports."""
+def found_space(objective: Callable[[Any], Any], seconds: float) -> tuple[dict[str, Any], bool]:
+    """Return the space of an objective, which runs for it, and whether it reports."""
     began, found, reports = time.monotonic(), dict[str, Any](), False
     for n in range(PROBES):
         probe = ProbingTrial(n)

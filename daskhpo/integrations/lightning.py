@@ -17,7 +17,7 @@ from daskhpo.trainable import TrialContext
 NAMES = ("lightning.pytorch", "pytorch_lightning")
 
 
-def _bases() -> tuple[type, ...]:
+def lightning_bases() -> tuple[type, ...]:
     """Return the base class of callbacks of each Lightning that this process uses."""
     for name in (*(name for name in NAMES if name in sys.modules), *NAMES):
         with contextlib.suppress(ModuleNotFoundError):
@@ -27,7 +27,7 @@ def _bases() -> tuple[type, ...]:
     raise MissingLibrary("Lightning is not installed: pip install daskhpo[lightning]")
 
 
-class ReportCallback(*_bases()):  # type: ignore[misc]
+class ReportCallback(*lightning_bases()):  # type: ignore[misc]
     """Report each epoch of a trainer to its trial; the trial may end there.
 
     One unit is one epoch, with its validation and the step of its learning-rate schedulers. Under

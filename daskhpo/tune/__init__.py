@@ -158,7 +158,10 @@ ALIASES = {
     "session": ("track", "trainable.session"),
     "trainable": ("registry", "function_runner", "trainable.trainable", "trainable.util"),
     "utils": ("utils.util", "utils.log"),
-    "integration": ("integration.wandb", "integration.mlflow"),
+    "integration": (
+        *("integration.wandb", "integration.mlflow", "air.integrations"),
+        *("air.integrations.wandb", "air.integrations.mlflow"),
+    ),
 }
 for _name, _others in ALIASES.items():
     _module = import_module(f"daskhpo.tune.{_name}")

@@ -9,7 +9,8 @@ from typing import Any
 from daskhpo import searchers
 from daskhpo.core import searcher as core
 from daskhpo.core.errors import InvalidArgument
-from daskhpo.tune.messages import cannot, say
+from daskhpo.tune.library_spaces import bounds, of_skopt
+from daskhpo.tune.messages import cannot, no_effect, say
 from daskhpo.tune.space import ParamSpace
 
 Make = Callable[[list[dict[str, Any]] | None], core.Searcher]
@@ -38,12 +39,6 @@ class Searcher:
     ) -> None:
         if not isinstance(metric, str | None):
             cannot(f"metric={list(metric)!r}", "a study has one metric")
-        if space is not None and not isinstance(space, Mapping):
-            cannot(
-                f"space={space!r:.60}, in another library's words",
-                "give a dict with tune.uniform and its like; for a function of Optuna's trial "
-                "use daskhpo.from_optuna",
-            )
         self.metric, self.mode, self.space, self.seed = metric, mode, space, seed
         self.max_concurrent = max_concurrent
         self._make, self._points = make, points_to_evaluate
@@ -169,10 +164,10 @@ def _unavailable(name: str, instead: str) -> Any:
 
 GP = "is daskhpo.searchers.GPSearch here, a Gaussian process of its own"
 AxSearch = _library("AxSearch", "AxSearch")
-BayesOptSearch = _library("BayesOptSearch", "GPSearch", _of_bayesopt, GP)
+_BayesOptSearch = _library("BayesOptSearch", "GPSearch", _of_bayesopt, GP)
 HyperOptSearch = _library("HyperOptSearch", "HyperOptSearch", _of_hyperopt)
 OptunaSearch = _library("OptunaSearch", "OptunaSearch", _of_optuna)
-SkOptSearch = _library("SkOptSearch", "SkoptSearch")
+_SkOptSearch = _library("SkOptSearch", "SkoptSearch")
 DragonflySearch = _unavailable("DragonflySearch", "use daskhpo.searchers.DragonflySearch")
 SigOptSearch = _unavailable("SigOptSearch", "use daskhpo.searchers.SigOptSearch(address, token)")
 TuneBOHB = _unavailable("TuneBOHB", "use OptunaSearch with ASHAScheduler")
@@ -181,6 +176,37 @@ NevergradSearch = _unavailable("NevergradSearch", "use OptunaSearch")
 ZOOptSearch = _unavailable("ZOOptSearch", "use OptunaSearch")
 BlendSearch = _unavailable("BlendSearch", "use OptunaSearch with ASHAScheduler")
 CFO = _unavailable("CFO", "use OptunaSearch")
+
+
+def BayesOptSearch(space: Any = None, *args: Any, **kwargs: Any) -> Searcher:  # noqa: N802
+    """Describe `daskhpo.searchers.GPSearch`; pairs of numbers are ranges."""
+    described: Searcher = _BayesOptSearch(bounds(space), *args, **kwargs)
+    return described
+
+
+def SkOptSearch(  # noqa: N802 - a class in Ray
+    optimizer: Any = None,
+    space: Any = None,
+    metric: str | None = None,
+    mode: str | None = None,
+    points_to_evaluate: Sequence[Any] | None = None,
+    evaluated_rewards: Sequence[float] | None = None,
+    **kwargs: Any,
+) -> Searcher:
+    """Describe `daskhpo.searchers.SkoptSearch`.
+
+    With an optimizer, ``space`` names its dimensions. Points may be lists, in that order.
+    """
+    if optimizer is not None:
+        space = of_skopt(optimizer, space)
+        say("SkOptSearch(optimizer=...)", "gives its space; a study makes its own optimizer")
+    no_effect({"evaluated_rewards": evaluated_rewards}, "the points are evaluated")
+    points = [
+        point if isinstance(point, Mapping) else dict(zip(space, point, strict=True))
+        for point in points_to_evaluate or ()
+    ]
+    described: Searcher = _SkOptSearch(bounds(space), metric, mode, points, **kwargs)
+    return described
 
 
 class ConcurrencyLimiter(Searcher):

@@ -74,12 +74,13 @@ class Session:
             metrics = {self._rules.metric: number}
         self.iteration += 1
         numbers = self._rules.numbers(metrics, self.iteration)
-        result = dict(numbers) | {
+        result: dict[str, Any] = dict(numbers) | {
             "training_iteration": self.iteration,
             "time_total_s": self._seconds + time.monotonic() - self._began,
             "trial_id": trial_name(self.trial.id),
+            "done": bool(metrics.get("done")),
         }
-        is_done = self._feed(result) or bool(metrics.get("done"))
+        is_done = self._feed(result) or result["done"]
         return result, numbers, is_done
 
     def _feed(self, result: dict[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.plain import short, to_python, why_not_plain
 from daskhpo.core.random import rng
+
+if TYPE_CHECKING:
+    from daskhpo.tune.library_spaces import LibrarySpace
 
 MAX_VALUES = 1000  # of a quantised range that becomes a list of values
 Path = tuple[Any, ...]
@@ -242,6 +245,7 @@ class ParamSpace:
     parameters : those that are drawn, by name.
     functions : those that `sample_from` draws.
     objects : constants that no journal could hold.
+    library : makes the rest of the configuration, from a space in another library's words.
     """
 
     space: dict[str, Any] = field(default_factory=dict)
@@ -249,11 +253,14 @@ class ParamSpace:
     parameters: dict[str, Parameter] = field(default_factory=dict)
     functions: dict[Path, Function] = field(default_factory=dict)
     objects: dict[Path, Any] = field(default_factory=dict)
+    library: LibrarySpace | None = None
 
     @classmethod
-    def of(cls, config: Mapping[Any, Any]) -> ParamSpace:
+    def of(cls, config: Mapping[Any, Any], library: LibrarySpace | None = None) -> ParamSpace:
         """Return the space of a configuration."""
-        made = cls()
+        made = cls(library=library)
+        if library is not None:
+            made.space.update(library.domains)
         for path, value in _leaves(config):
             made._add(path, value)
         for path, function in made.functions.items():
@@ -304,7 +311,7 @@ class ParamSpace:
         ----------
         raw : its configuration in the study. seed : of the trial.
         """
-        config: dict[Any, Any] = {}
+        config = {} if self.library is None else self.library.config(raw, seed)
         for path, value in self.objects.items():
             _put(config, path, value)
         for name, path in self.paths.items():
@@ -329,7 +336,8 @@ class ParamSpace:
     def raw(self, point: Mapping[Any, Any]) -> dict[str, Any]:
         """Return the study's configuration for one of the script's; it may be partial."""
         names = {path: name for name, path in self.paths.items()}
-        return {
+        known = {} if self.library is None else self.library.raw(point)
+        return known | {
             names[path]: self.parameters[names[path]].raw(value)
             for path, value in _leaves(point)
             if path in names

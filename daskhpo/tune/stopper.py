@@ -167,8 +167,8 @@ class StopStudy(Callback):
         self.stop: Callable[[str], None] | None = None
 
     def on_report(self, trial: FrozenTrial, report: FrozenReport) -> None:
-        result = {**report.metrics, ITERATION: report.resource}
-        self._stopper(f"{trial.id:05d}", result | {"time_total_s": trial.seconds})
+        own = {ITERATION: report.resource, "time_total_s": trial.seconds, "done": False}
+        self._stopper(f"{trial.id:05d}", {**report.metrics, **own})
 
     def on_tick(self, study: StudySummary) -> None:
         if self.stop is not None and self._stopper.stop_all():

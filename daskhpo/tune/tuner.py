@@ -20,6 +20,7 @@ from daskhpo.results.result import Result as StudyResult
 from daskhpo.searchers import GridSearch
 from daskhpo.study.study import Study
 from daskhpo.tune.analysis import ExperimentAnalysis, ResultGrid, TuneError
+from daskhpo.tune.library_spaces import check_own, library_space
 from daskhpo.tune.logger import followers
 from daskhpo.tune.messages import cannot, no_effect, say
 from daskhpo.tune.schedulers import ENDLESS, FIFOScheduler, TrialScheduler, create_scheduler
@@ -172,7 +173,7 @@ def plan(
             "metric= is not given: name the reported number to compare, and mode="
         )
     reached, stopper, seconds = stop_rules(run_config.stop)
-    params = _params(config if config is not None else search.space, scheduler)
+    params = _params(config, search.space, scheduler)
     longest = int(reached.get(ITERATION, ENDLESS))
     reached = {name: value for name, value in reached.items() if name != ITERATION}
     made = scheduler.made(longest)
@@ -520,10 +521,16 @@ def _needs_metric(search: Searcher) -> bool:
     return type(search) is not BasicVariantGenerator
 
 
-def _params(config: Mapping[str, Any] | None, scheduler: TrialScheduler) -> ParamSpace:
+def _params(
+    config: Mapping[str, Any] | None, searched: Any, scheduler: TrialScheduler
+) -> ParamSpace:
+    """Return the space of a configuration, with that of the searcher below it."""
     if config is not None and not isinstance(config, Mapping):
         raise InvalidArgument(f"config={shown(config)} must be a dict of names to values")
-    params = ParamSpace.of(config or {})
+    check_own(config or {})
+    library = library_space(searched)
+    below = searched if library is None and searched is not None else {}
+    params = ParamSpace.of({**below, **(config or {})}, library)
     for name, domain in scheduler.space.items():
         path = tuple(name.split("/"))
         if path in params.functions:
