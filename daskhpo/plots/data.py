@@ -224,7 +224,7 @@ def scale_ticks(
 
 def _usual_values(tables: StudyTables) -> Array:
     """Return the best value of each trial, without the worst tenth if there are many."""
-    values = tables.value(np.array(tables.best))
+    values: Array = tables.value(np.array(tables.best))
     values = values[np.isfinite(values)]
     if values.size > 20:  # a diverged trial must not squeeze the others
         cut = np.quantile(values, [0.0, 0.9] if tables.objective.mode == "min" else [0.1, 1.0])

@@ -42,4 +42,4 @@ def check_study(train: Callable[[Any, Any], Any], folder: Path, wait_for: Any, m
     for number, reports in history.groupby("trial"):
         expected = run(train, result.trial(int(str(number))).config)
         found = reports.sort_values("resource")[metric].tolist()
-        assert found == pytest.approx([e[metric] for e in expected[: len(found)]], rel=1e-4)
+        assert found == pytest.approx([float(e[metric]) for e in expected[: len(found)]], rel=1e-4)

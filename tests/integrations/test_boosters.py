@@ -42,6 +42,7 @@ def test_a_study_with_a_killed_worker(train: Any, tmp_path: Path, wait_for: Any)
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_a_population_exchanges_boosters(train: Any, tmp_path: Path) -> None:
     scheduler = PBT(5, 1, {"lr": Real(0.01, 0.5, log=True)}, quantile_fraction=0.5)
     study = Study(

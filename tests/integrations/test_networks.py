@@ -53,11 +53,13 @@ def test_a_resumed_trial_reports_what_an_undisturbed_one_does(
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_a_study_with_a_killed_worker(way: tuple[Any, str], tmp_path: Path, wait_for: Any) -> None:
     check_study(way[0], tmp_path, wait_for, way[1])
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.parametrize("name", IN_RANKS)
 def test_ranks_pause_and_resume_together(name: str, tmp_path: Path) -> None:
     pytest.importorskip(WAYS[name][3])

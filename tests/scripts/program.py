@@ -51,9 +51,6 @@ while epoch < options.epochs:
         open(options.marker, "w").close()
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(1000)
-    if options.state:
-        with open(options.state, "w") as file:
-            json.dump([epoch, w], file)
     if options.form == "text":
         print(f"Epoch {epoch}/{options.epochs} - train_loss: 0.5 - val_loss: {loss!r}")
     elif options.form == "json":
@@ -61,3 +58,6 @@ while epoch < options.epochs:
     if options.log:
         with open(options.log, "a") as file:
             file.write(f"{epoch},{loss!r},text\n")
+    if options.state:  # after it was told: nothing is then left out
+        with open(options.state, "w") as file:
+            json.dump([epoch, w], file)

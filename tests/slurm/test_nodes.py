@@ -139,6 +139,7 @@ def test_four_ranks_on_two_nodes_have_their_places_and_gpus(
     assert result.trials().status.tolist() == ["completed"], result.trial(0).error
 
 
+@pytest.mark.long
 def test_ddp_on_two_nodes_pauses_and_goes_on_with_other_numbers_of_ranks(
     cluster_of: Any, tmp_path: Path
 ) -> None:
@@ -234,6 +235,7 @@ def test_a_killed_rank_on_another_node_ends_the_attempt_and_no_unit_is_lost(
     check_losses(study)
 
 
+@pytest.mark.long
 def test_a_node_that_fails_costs_an_attempt_alone(
     slurm: Slurm, cluster_of: Any, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from daskhpo import tune
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 X = np.random.default_rng(0).normal(size=(60, 3))

@@ -88,14 +88,19 @@ def test_the_stranger_finds_what_is_open(storage: Path) -> None:
 
 
 def test_workers_of_this_machine_listen_to_loopback_alone(storage: Path) -> None:
-    with running(storage):
-        listening = {
-            each.laddr.ip
+    def listening() -> set[tuple[str, int]]:
+        return {
+            (each.laddr.ip, each.laddr.port)
             for process in family()
             for each in process.net_connections("tcp")
             if each.status == psutil.CONN_LISTEN
         }
-    assert listening <= {"127.0.0.1", "::1"}
+
+    before = listening()  # of other tests in this process
+    with running(storage):
+        found = listening() - before
+    assert found
+    assert {ip for ip, _ in found} <= {"127.0.0.1", "::1"}
 
 
 def test_pages_open_with_the_token_as_argument_header_and_cookie(storage: Path) -> None:
