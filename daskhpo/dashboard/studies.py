@@ -115,7 +115,7 @@ class WatchedStudy:
         return self._replays is not None
 
     def alternatives(self) -> Alternatives:
-        """Return what other schedulers would have cost; one more replay each time, when due."""
+        """Return what other schedulers would have cost; add one replay if due."""
         now = time.monotonic()
         if self._replays is None and now >= self._replay_at and self.version != self._n_replayed:
             self._replays, self._n_replayed = replays(self.tables), self.version

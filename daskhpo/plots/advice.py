@@ -179,7 +179,7 @@ def _searcher(tables: StudyTables) -> Iterator[Advice]:
 
 
 def _sooner(tables: StudyTables, replayed: Alternatives) -> Iterator[Advice]:
-    """Compare with the study's own scheduler, if the curves are long enough to replay that.
+    """Compare with the study's own scheduler, if the curves are long enough.
 
     Extrapolated curves cannot reach the target. That is to the disadvantage of a scheduler that
     needs them: so the study's own must not.

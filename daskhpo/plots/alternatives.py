@@ -1,4 +1,4 @@
-"""What other schedulers would have cost on a study's own learning curves."""
+"""Costs of other schedulers on a study's own learning curves."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MAKERS: tuple[Callable[[int], Scheduler], ...] = (FIFO, ASHA, AsyncHyperband, H
 
 @dataclass(frozen=True)
 class Alternatives:
-    """Replays of a study's curves under several schedulers, in the same orders of the trials.
+    """Replays of a study's curves under several schedulers, in the same orders.
 
     Attributes
     ----------
@@ -75,8 +75,8 @@ class Alternatives:
 def replays(tables: StudyTables) -> Iterator[Alternatives]:
     """Replay the curves, one by one: each takes about a tenth of a second.
 
-    Yields what is known after each replay; the first time after none. The tables are read before
-    that, and not any more.
+    Yields what is known after each replay; the first time after none. The tables are read only
+    before that.
     """
     found, curves, schedulers = _prepare(tables)
     yield found

@@ -43,7 +43,10 @@ class RecordedCurve:
 def recorded_curves(
     recorded: Iterable[tuple[Sequence[float], Sequence[float]]],
 ) -> tuple[RecordedCurve, ...]:
-    """Return curves of recorded values and seconds, which share what a later unit takes."""
+    """Return curves of recorded values and seconds.
+
+    The time of a later unit is in the same proportion to that of the first one in all of them.
+    """
     recorded = list(recorded)
     shares = [_pace(times) / times[0] for _, times in recorded if times[1:] and times[0]]
     later = float(np.median(shares)) if shares else 1.0

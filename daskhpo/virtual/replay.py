@@ -38,7 +38,7 @@ def simulate(
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What a scheduler cost on recorded curves, in one order of the trials.
+    """Cost of a scheduler on recorded curves, in one order of the trials.
 
     Attributes
     ----------
