@@ -73,14 +73,14 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("results", "callbacks", "remote", "executors", "plots"),
     },
     "define_by_run": {"core", "trainable", "study"},
+    "integrations": {"core", "trainable", "cluster", "results", "study"},
     "tune": {
         *("core", "atomic_files", "trainable", "schedulers", "searchers", "engine", "results"),
-        *("callbacks", "study"),
+        *("callbacks", "define_by_run", "integrations", "study"),
     },
     "sklearn": {
         *("core", "_lazy", "trainable", "schedulers", "searchers", "executors", "results", "study"),
     },
-    "integrations": {"core", "trainable", "cluster", "results", "study"},
     "simulation": {
         *("core", "schedulers", "searchers", "engine", "virtual", "results", "study"),
     },

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from daskhpo.core.random import rng
 from daskhpo.define_by_run import Suggestions, found_space
 from daskhpo.tune.messages import cannot
 from daskhpo.tune.space import (
+    LibrarySpace,
     Lookup,
     Parameter,
     choice,
@@ -39,26 +39,6 @@ INSTEAD = (
     "give a dict with tune.uniform and its like; a space of HyperOpt to HyperOptSearch, a function "
     "of Optuna's trial to OptunaSearch"
 )
-
-
-class LibrarySpace(ABC):
-    """Hyperparameters whose configuration another library makes of them.
-
-    Attributes
-    ----------
-    domains : of the study's space, by name.
-    """
-
-    def __init__(self, domains: Mapping[str, Any]) -> None:
-        self.domains = dict(domains)
-
-    @abstractmethod
-    def config(self, raw: Mapping[str, Any], seed: int) -> dict[Any, Any]:
-        """Return the script's configuration for the study's."""
-
-    def raw(self, point: Mapping[Any, Any]) -> dict[str, Any]:
-        """Return the study's configuration for a point to evaluate; it may be partial."""
-        return {str(name): value for name, value in point.items() if name in self.domains}
 
 
 class SpaceOfHyperOpt(LibrarySpace):

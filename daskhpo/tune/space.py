@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +18,6 @@ from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.plain import short, to_python, why_not_plain
 from daskhpo.core.random import rng
-
-if TYPE_CHECKING:
-    from daskhpo.tune.library_spaces import LibrarySpace
 
 MAX_VALUES = 1000  # of a quantised range that becomes a list of values
 Path = tuple[Any, ...]
@@ -232,6 +230,26 @@ def seeded(seed: int) -> Iterator[None]:
     finally:
         random.setstate(state)
         np.random.set_state(state_of_numpy)  # noqa: NPY002
+
+
+class LibrarySpace(ABC):
+    """Hyperparameters whose configuration another library makes of them.
+
+    Attributes
+    ----------
+    domains : of the study's space, by name.
+    """
+
+    def __init__(self, domains: Mapping[str, Any]) -> None:
+        self.domains = dict(domains)
+
+    @abstractmethod
+    def config(self, raw: Mapping[str, Any], seed: int) -> dict[Any, Any]:
+        """Return the script's configuration for the study's."""
+
+    def raw(self, point: Mapping[Any, Any]) -> dict[str, Any]:
+        """Return the study's configuration for a point to evaluate; it may be partial."""
+        return {str(name): value for name, value in point.items() if name in self.domains}
 
 
 @dataclass(frozen=True)
