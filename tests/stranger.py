@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -117,8 +118,9 @@ def stranger_tries(processes: Iterable[psutil.Process], folders: Iterable[Path])
     unix = [each.laddr for one in running for each in one.net_connections("unix") if each.laddr]
     listening = {path for path in unix if isinstance(path, str) and path.startswith("/")}
     held = {Path(file.path) for one in running for file in one.open_files() if file.fd > 2}
-    above = psutil.Process().parents()  # such as a log that the tests' output goes to
-    held -= {Path(file.path) for one in above for file in one.open_files()}
+    for above in psutil.Process().parents():  # such as a log that the tests' output goes to
+        with contextlib.suppress(psutil.AccessDenied):
+            held -= {Path(file.path) for file in above.open_files()}
     inside = {path for folder in folders for path in (folder, *folder.rglob("*"))}
     certificate, key = new_certificate()
     files = sorted(str(path) for path in held | inside if not str(path).startswith(NOT_OURS))
