@@ -18,10 +18,10 @@ class Using(ChildProcesses):
 
     def __init__(self, n_bytes: int) -> None:
         super().__init__(is_own=True)
-        self.n_bytes = n_bytes
+        self.used = n_bytes
 
-    def use(self) -> tuple[int, float]:
-        return self.n_bytes, 0.0
+    def n_bytes(self) -> int:
+        return self.used
 
 
 def test_nothing_is_limited_while_no_code_of_the_user_runs() -> None:
