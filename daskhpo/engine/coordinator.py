@@ -210,7 +210,9 @@ class Coordinator:
         if self._has_recorded:
             self._end_unwanted()
             self._assign_free_slots()
-        if self.is_over and not self._flushed and self.ledger.refs.n_unsaved:
+        if not self.is_over:
+            self._flushed = False  # a trial that was added may follow the last one
+        elif not self._flushed and self.ledger.refs.n_unsaved:
             self._flush()
         return self._commands
 

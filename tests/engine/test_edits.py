@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from daskhpo.core.commands import Interrupt, Release, Save, Train
+from daskhpo.core.commands import Flush, Interrupt, Release, Save, Train
 from daskhpo.core.events import (
     Ended,
     Enqueued,
@@ -175,6 +175,18 @@ def test_what_a_stopped_study_did_not_start_starts_in_the_next_session(desk):
     assert study.coordinator.is_over
     assert again(study, num_trials=1).only(Train).trial == 0
     assert study.report(0, until=9, since=0).only(Train).config == GIVEN
+
+
+def test_a_trial_added_while_the_last_states_are_written_comes_to_an_end(desk):
+    study = desk(FIFO(1), num_trials=1)
+    study.slots(1)
+    first = study.report(0, until=1).only(Save)
+    assert study.held(first).only(Flush).checkpoint_ids == (first.ref.id,)
+    assert add(study).only(Train).trial == 1
+    second = study.report(1, until=1, loss=0.5).only(Save)
+    assert study.held(second).only(Flush).checkpoint_ids == (second.ref.id,)
+    study.saved(second)
+    assert study.coordinator.is_drained
 
 
 # -- the file of requests ------------------------------------------------------------------------

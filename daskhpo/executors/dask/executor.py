@@ -164,6 +164,7 @@ class DaskExecutor:
         for command in commands:
             match command:
                 case Train(launch=True):
+                    self._flush = None  # a trial that was added came after all were over
                     self._waiting.append(command)
                     self._warn_if_trained_again(command)
                 case Train(trial, attempt):

@@ -474,6 +474,15 @@ def test_when_all_is_over_those_who_hold_something_let_go_of_it(holder: Desk, wr
     assert holder.replies[-1] == ("Flushed-0", Exit())
 
 
+def test_states_stay_if_a_trial_is_added_after_all_is_over(holder: Desk) -> None:
+    holder.executor.perform([Release(0, 1), Flush((), write=False)])
+    holder.executor.perform([Train(9, 1, {}, 0, 1, None, launch=True)])  # to slot 1
+    holder.hear(holder.say(0, Ready()))
+    assert not any(kind is Flush for _, kind in holder.answered)
+    holder.executor.perform([Flush((7,), write=False)])
+    assert ("Ready-0", Flush((7,), write=False)) in holder.replies
+
+
 def test_a_slot_that_is_given_back_writes_what_may_be_needed_and_says_so(holder: Desk) -> None:
     holder.executor.perform([Release(0, 1)])
     holder.hear(holder.say(0, Ready()), ReleaseSlot(0))
