@@ -466,11 +466,13 @@ class Coordinator:
 
     def _save_or_apply(self, trial: Trial, decision: Decision) -> None:
         kept = self.ledger.would_retain(trial)
-        stopping = self.stop_reason is not None and isinstance(decision, Continue)
-        due = (
-            next_checkpoint(self._policy, trial.resource - 1, trial.resource + 1) == trial.resource
+        is_needed = (
+            self.stop_reason is not None
+            or (kept and trial.id in self.edits.unwanted)
+            or next_checkpoint(self._policy, trial.resource - 1, trial.resource + 1)
+            == trial.resource
         )
-        continues = isinstance(decision, Continue) and (stopping or due)
+        continues = isinstance(decision, Continue) and is_needed
         probability = reuse_probability(self._policy, None if continues else decision, kept)
         if probability is None or not trial.resource:  # nothing to save
             self._apply(trial, decision, in_slot=True)
@@ -498,7 +500,8 @@ class Coordinator:
             self._end(trial, Status.COMPLETED if full else Status.STOPPED, decision.reason)
 
     def _continue(self, trial: Trial, *, in_slot: bool) -> None:
-        if in_slot and self.stop_reason is None and not self.ledger.is_out_of_time(trial):
+        stays = in_slot and self.stop_reason is None and trial.id not in self.edits.unwanted
+        if stays and not self.ledger.is_out_of_time(trial):
             self._commands.append(self._train(trial, launch=False))
         else:
             self._requeue(trial, trial.until)

@@ -10,13 +10,15 @@ from daskhpo.core.commands import Flush, Interrupt, Release, Save, Train
 from daskhpo.core.events import (
     Ended,
     Enqueued,
+    OutOfTime,
     SessionStarted,
     Suggested,
     TrialStopRequested,
 )
-from daskhpo.core.types import Limits, Pause, Resume, Status
+from daskhpo.core.types import Limits, Pause, Resume, Status, Stop
 from daskhpo.engine import requests as requests_module
 from daskhpo.engine.checkpoint_policy import check_policy
+from daskhpo.engine.coordinator import OUT_OF_TIME
 from daskhpo.engine.requests import (
     StopRequestWatcher,
     request_edit,
@@ -97,6 +99,80 @@ def test_a_paused_trial_ends_at_once_and_is_not_resumed(desk):
         study.report(0, until=2, preempted=True)
     assert ends(study) == {0: (Status.STOPPED, "by hand")}
     assert study.scheduler.ended == {0: Status.FAILED}  # gone, for a reason it does not know
+
+
+@pytest.mark.parametrize("policy", ["auto", "never", "rung", "end"])
+def test_a_trial_whose_segment_ends_first_does_not_train_the_next_one(desk, policy):
+    study = desk(policy=policy, num_trials=1)
+    study.slots(1)
+    end(study, 0)
+    commands = study.report(0, until=1)
+    if policy != "never":  # it is the best so far
+        save = commands.only(Save)
+        commands = study.held(save) + study.saved(save)
+    assert not [command for command in commands if isinstance(command, Train)]
+    assert ends(study) == {0: (Status.STOPPED, "by hand")}
+    assert study.scheduler.asked == [(0, 1)]  # its report counts
+    assert (0 in study.ledger.retained) == (policy != "never")
+
+
+def test_its_state_is_not_taken_if_a_better_one_is_kept(desk):
+    study = desk(answers={(0, 1): Stop("done")}, num_trials=2)
+    study.slots(1)
+    study.stored(study.report(0, until=1, loss=0.5).only(Save))
+    end(study, 1)
+    assert study.report(1, until=1, loss=1.5).kinds == [Release]
+    assert ends(study)[1] == (Status.STOPPED, "by hand")
+
+
+@pytest.mark.parametrize("answer", [Pause(), Stop("done")])
+def test_a_trial_that_is_pausing_or_stopping_does_so_and_ends_once(desk, answer):
+    study = desk(answers={(0, 1): answer}, num_trials=1)
+    study.slots(1)
+    save = study.report(0, until=1).only(Save)
+    end(study, 0)
+    assert study.held(save).of(Release)
+    reason = "by hand" if isinstance(answer, Pause) else "done"
+    assert ends(study) == {0: (Status.STOPPED, reason)}
+    assert len(study.recorded(Ended)) == 1
+
+
+def test_a_trial_that_is_handing_over_ends_when_its_state_is_held(desk):
+    study = desk(num_trials=1)
+    study.slots(1)
+    study.report(0, until=1)
+    save = study.report(0, until=2, preempted=True).only(Save)
+    end(study, 0)
+    assert not study.held(save).of(Train)
+    assert ends(study) == {0: (Status.STOPPED, "by hand")}
+
+
+@pytest.mark.parametrize("first", ["late", "by hand"])
+def test_a_trial_may_be_both_late_and_unwanted(desk, first):
+    study = desk(num_trials=1, policy="never", trial_time_limit=50)
+    study.slots(1)
+    study.report(0, until=1)
+    study.seconds += 100.0
+    (late,) = study.coordinator.overdue(study.seconds)
+    acts = [lambda: study.say(OutOfTime, late.trial, late.attempt), lambda: end(study, 0)]
+    for act in acts if first == "late" else acts[::-1]:
+        assert act().only(Interrupt) == Interrupt(0, 1, alone=True)
+    study.report(0, until=2, preempted=True)
+    assert ends(study) == {0: (Status.STOPPED, OUT_OF_TIME)}
+    assert study.scheduler.ended == {0: Status.FAILED}
+    assert study.coordinator.is_over
+
+
+def test_a_trial_that_waits_to_start_again_ends_at_once(desk):
+    study = desk(num_trials=1, policy="never")
+    study.slots(1)
+    study.failed(0)
+    again = SessionStarted(Limits(num_trials=1), check_policy("never"), study.seconds, True)
+    study.coordinator.handle(again)
+    end(study, 0)
+    study.slots(1)
+    assert ends(study) == {0: (Status.STOPPED, "by hand")}
+    assert study.coordinator.is_over
 
 
 @pytest.mark.parametrize("happens", ["lost", "failed"])

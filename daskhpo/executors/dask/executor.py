@@ -389,7 +389,7 @@ class DaskExecutor:
                 events += [erred, *self._on_lease_lost(number, "its trial broke a limit")]
                 continue
             if slot.is_alone:
-                reason = "its time is used up, and its code did not reach another report"
+                reason = "it was interrupted, and its code did not reach another report"
                 self._leases.tell(number, EndProcess(reason))
             else:
                 reason = "its code did not reach another report after the study was stopped"
