@@ -168,6 +168,7 @@ scripts = st.fixed_dictionaries(
         "mishaps": st.sampled_from([0.0, 0.05, 0.2]),
         "hand_overs": st.sampled_from([0.0, 0.0, 0.1]),  # workers whose time is over
         "edits": st.sampled_from([0.0, 0.0, 0.05, 0.2]),  # what people ask for meanwhile
+        "time_limit": st.sampled_from([None, None, None, 3, 30]),  # of a trial, in events
         "seed": st.integers(0, 2**32),
     }
 )
@@ -253,6 +254,8 @@ class Chaos:
         self.files = {row: self.files[row] for row in committed}  # what a resume collects
         names = ("num_trials", "target", "max_failures", "fail_fast")
         limits = Limits(**{name: self.script[name] for name in names})
+        if (n_events := self.script.get("time_limit")) is not None:
+            limits = replace(limits, trial_time_limit=n_events * (2e-6 + self.tick))
         self.handle(SessionStarted(limits, self.script["policy"], self.seconds))
         self.resize(self.script["n_slots"])
         for request in [*self.requests]:
@@ -320,6 +323,7 @@ class Chaos:
                     assert command.resource < command.until
                     path = self.paths[ref.id] if ref is not None else []
                     self.slots[trial] = Slot(command, path)
+                    self.flushing = False
                 case Train(trial, attempt, _, resource, until):
                     slot = self.slots[trial]
                     assert (slot.attempt, slot.done) == (attempt, resource)
@@ -534,6 +538,13 @@ class Chaos:
             if self.ghosts and self.happens(0.3):
                 self.write(self.ghosts.pop())
                 continue
+            if self.happens(self.script.get("edits", 0.0) / (1 + len(self.requests) / 4)):
+                self.edit()
+                continue
+            if late := self.coordinator.overdue(self.seconds):
+                for event in late:
+                    self.handle(event)
+                continue
             if self.memory and (not self.slots or self.happens(0.2)):
                 self.keep()
                 continue
@@ -543,9 +554,6 @@ class Chaos:
                 continue
             if self.happens(self.script["hand_overs"]):
                 self.hand_over()
-                continue
-            if self.happens(self.script.get("edits", 0.0) / (1 + len(self.requests) / 4)):
-                self.edit()
                 continue
             if not self.stopped and self.happens(self.script["mishaps"] / 10):
                 self.handle(StopRequested("enough", self.seconds))
