@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from daskhpo.core.errors import InvalidArgument
 
@@ -32,3 +32,14 @@ def cannot(option: str, instead: str) -> NoReturn:
     InvalidArgument : always; the message has the names of both libraries.
     """
     raise InvalidArgument(f"{option} of Ray Tune is not available in daskhpo: {instead}")
+
+
+def unavailable(name: str, instead: str) -> Any:
+    """Return what stands for a class of Ray Tune that refuses to be made."""
+
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: there is nothing like it here."""
+        cannot(name, instead)
+
+    refuse.__name__ = name
+    return refuse

@@ -13,20 +13,26 @@ from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.plain import is_number
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.results.schedule import Schedule
-from daskhpo.tune.messages import cannot, no_effect, say
+from daskhpo.tune.messages import cannot, no_effect, say, unavailable
 from daskhpo.tune.space import FromFunction, Function, Parameter
 from daskhpo.tune.stopper import ITERATION
 
 ENDLESS = 2**31 - 1  # units of trials that end by themselves
+Make = Callable[[int], Scheduler]
 
 
 class TrialScheduler:
     """Base class of schedulers.
 
+    Parameters
+    ----------
+    time_attr : reported number that counts the reports; None: ``training_iteration``.
+    metric, mode : what it compares; None: what the study gives.
+    *args, **kwargs : of :meth:`describe`.
+    reward_attr : of 2018: a metric to be maximised.
+
     Attributes
     ----------
-    metric, mode : what it compares; None: what the study gives.
-    time_attr : reported number that counts the reports.
     space : domains and values that it adds to the study's space.
     """
 
@@ -35,7 +41,9 @@ class TrialScheduler:
         time_attr: str | None = None,
         metric: str | None = None,
         mode: str | None = None,
+        *args: Any,
         reward_attr: str | None = None,
+        **kwargs: Any,
     ) -> None:
         self.metric, self.mode = metric, mode
         if reward_attr is not None:
@@ -46,8 +54,14 @@ class TrialScheduler:
                 "a trial's resource is the number of its reports: use "
                 "time_attr='training_iteration', and time_budget_s for time",
             )
+        self._is_in_seconds = time_attr is None  # in Ray, what is counted here in reports
         self.time_attr = time_attr or ITERATION
         self.space: dict[str, Any] = {}
+        self._make = self.describe(*args, **kwargs)
+
+    def describe(self) -> Make:
+        """Return what makes daskhpo's scheduler; the parameters are Ray's, after ``mode``."""
+        return schedulers.FIFO
 
     def made(self, longest: int) -> Scheduler:
         """Return daskhpo's scheduler.
@@ -56,7 +70,17 @@ class TrialScheduler:
         ----------
         longest : reports after which a trial ends anyway.
         """
-        return schedulers.FIFO(longest)
+        return self._make(longest)
+
+    def _reports(self, name: str, value: Any) -> int:
+        """Return an option that counts reports; say so if Ray would count seconds."""
+        number = whole(name, value)
+        if self._is_in_seconds:
+            say(
+                f"{type(self).__name__}({name}={number})",
+                "counts reports; in Ray it would be seconds, because time_attr is not given",
+            )
+        return number
 
 
 class FIFOScheduler(TrialScheduler):
@@ -66,28 +90,21 @@ class FIFOScheduler(TrialScheduler):
 class AsyncHyperBandScheduler(TrialScheduler):
     """Asynchronous successive halving: `daskhpo.schedulers.ASHA`."""
 
-    def __init__(
+    def describe(
         self,
-        time_attr: str = ITERATION,
-        metric: str | None = None,
-        mode: str | None = None,
         max_t: int = 100,
         grace_period: int = 1,
         reduction_factor: float = 4,
         brackets: int = 1,
         stop_last_trials: bool = True,
-        reward_attr: str | None = None,
-    ) -> None:
-        super().__init__(time_attr, metric, mode, reward_attr)
+    ) -> Make:
         if not stop_last_trials:
             cannot("stop_last_trials=False", "ASHA ends a trial at max_t; give a larger max_t")
         factor = whole("reduction_factor", reduction_factor)
-        self._made = schedulers.ASHA(
+        made = schedulers.ASHA(
             whole("max_t", max_t), whole("grace_period", grace_period), factor, brackets
         )
-
-    def made(self, longest: int) -> Scheduler:
-        return self._made
+        return lambda longest: made
 
 
 ASHAScheduler = AsyncHyperBandScheduler
@@ -96,61 +113,40 @@ ASHAScheduler = AsyncHyperBandScheduler
 class HyperBandScheduler(TrialScheduler):
     """Hyperband: `daskhpo.schedulers.Hyperband`."""
 
-    def __init__(
-        self,
-        time_attr: str = ITERATION,
-        metric: str | None = None,
-        mode: str | None = None,
-        max_t: int = 81,
-        reduction_factor: float = 3,
-        stop_last_trials: bool = True,
-        reward_attr: str | None = None,
-    ) -> None:
-        super().__init__(time_attr, metric, mode, reward_attr)
+    def describe(
+        self, max_t: int = 81, reduction_factor: float = 3, stop_last_trials: bool = True
+    ) -> Make:
         if not stop_last_trials:
             cannot("stop_last_trials=False", "Hyperband ends a trial at max_t")
         factor = whole("reduction_factor", reduction_factor)
-        self._made = schedulers.Hyperband(whole("max_t", max_t), reduction_factor=factor)
-
-    def made(self, longest: int) -> Scheduler:
-        return self._made
+        made = schedulers.Hyperband(whole("max_t", max_t), reduction_factor=factor)
+        return lambda longest: made
 
 
 class MedianStoppingRule(TrialScheduler):
     """The median stopping rule: `daskhpo.schedulers.MedianStopping`."""
 
-    def __init__(
+    def describe(
         self,
-        time_attr: str | None = None,
-        metric: str | None = None,
-        mode: str | None = None,
         grace_period: float | None = None,
         min_samples_required: int = 3,
         min_time_slice: int = 0,
         hard_stop: bool = True,
-        reward_attr: str | None = None,
-    ) -> None:
-        super().__init__(time_attr, metric, mode, reward_attr)
-        _counts_reports(self, time_attr, "grace_period", grace_period)
+    ) -> Make:
         if not hard_stop:
             cannot("hard_stop=False", "a trial below the median ends; use ASHA to pause trials")
         no_effect({"min_time_slice": min_time_slice}, "trials are not paused for others")
-        self._grace = 1 if grace_period is None else whole("grace_period", grace_period)
-        self._min_samples = min_samples_required
-
-    def made(self, longest: int) -> Scheduler:
-        inner = schedulers.FIFO(longest)
-        return schedulers.MedianStopping(inner, self._grace, min_samples=self._min_samples)
+        grace = 1 if grace_period is None else self._reports("grace_period", grace_period)
+        return lambda longest: schedulers.MedianStopping(
+            schedulers.FIFO(longest), grace, min_samples=min_samples_required
+        )
 
 
 class PopulationBasedTraining(TrialScheduler):
     """Population based training: `daskhpo.schedulers.PBT`."""
 
-    def __init__(
+    def describe(
         self,
-        time_attr: str | None = None,
-        metric: str | None = None,
-        mode: str | None = None,
         perturbation_interval: float = 60,
         burn_in_period: float = 0,
         hyperparam_mutations: Mapping[str, Any] | None = None,
@@ -161,10 +157,8 @@ class PopulationBasedTraining(TrialScheduler):
         log_config: bool = True,
         require_attrs: bool = True,
         synch: bool = False,
-        reward_attr: str | None = None,
-    ) -> None:
-        super().__init__(time_attr, metric, mode, reward_attr)
-        _counts_reports(self, time_attr, "perturbation_interval", perturbation_interval)
+    ) -> Make:
+        interval = self._reports("perturbation_interval", perturbation_interval)
         if custom_explore_fn is not None:
             cannot("custom_explore_fn", "daskhpo.schedulers.PBT perturbs within mutations=")
         if burn_in_period:
@@ -173,25 +167,17 @@ class PopulationBasedTraining(TrialScheduler):
             cannot("perturbation_factors", "daskhpo.schedulers.PBT multiplies by 1.2 or 0.8")
         if not hyperparam_mutations:
             raise InvalidArgument("hyperparam_mutations is empty: name what may change")
-        self._interval = whole("perturbation_interval", perturbation_interval)
-        self._quantile, self._resample = quantile_fraction, resample_probability
-        self._synch = synch
         self.space = dict(_mutations(hyperparam_mutations))
-
-    def made(self, longest: int) -> Scheduler:
-        return schedulers.PBT(
-            longest, self._interval, self.space, self._quantile, self._resample, self._synch
+        return lambda longest: schedulers.PBT(
+            longest, interval, self.space, quantile_fraction, resample_probability, synch
         )
 
 
 class PB2(TrialScheduler):
     """Population based bandits: `daskhpo.schedulers.PB2`."""
 
-    def __init__(
+    def describe(
         self,
-        time_attr: str | None = None,
-        metric: str | None = None,
-        mode: str | None = None,
         perturbation_interval: float = 60,
         hyperparam_bounds: Mapping[str, Sequence[float]] | None = None,
         quantile_fraction: float = 0.25,
@@ -199,22 +185,18 @@ class PB2(TrialScheduler):
         require_attrs: bool = True,
         synch: bool = False,
         custom_explore_fn: Callable[..., Any] | None = None,
-        reward_attr: str | None = None,
-    ) -> None:
-        super().__init__(time_attr, metric, mode, reward_attr)
-        _counts_reports(self, time_attr, "perturbation_interval", perturbation_interval)
+    ) -> Make:
+        interval = self._reports("perturbation_interval", perturbation_interval)
         if custom_explore_fn is not None:
             cannot("custom_explore_fn", "daskhpo.schedulers.PB2 explores within mutations=")
         if not hyperparam_bounds:
             raise InvalidArgument("hyperparam_bounds is empty: name what may change")
-        self._interval = whole("perturbation_interval", perturbation_interval)
-        self._quantile, self._synch = quantile_fraction, synch
         for name, (low, high) in hyperparam_bounds.items():
             is_int = isinstance(low, int) and isinstance(high, int)
             self.space[name] = Integer(int(low), int(high)) if is_int else Real(low, high)
-
-    def made(self, longest: int) -> Scheduler:
-        return schedulers.PB2(longest, self._interval, self.space, self._quantile, self._synch)
+        return lambda longest: schedulers.PB2(
+            longest, interval, self.space, quantile_fraction, synch
+        )
 
 
 class PopulationBasedTrainingReplay(TrialScheduler):
@@ -227,24 +209,13 @@ class PopulationBasedTrainingReplay(TrialScheduler):
                 f"PopulationBasedTrainingReplay({policy_file!r}), a policy that Ray has written",
                 "give a file that daskhpo's Result.schedule().save(path) has written",
             )
-        self._schedule = Schedule.load(Path(policy_file))
-        self.space = dict(self._schedule.initial)
-
-    def made(self, longest: int) -> Scheduler:
-        return schedulers.PBTReplay(self._schedule)
+        schedule = Schedule.load(Path(policy_file))
+        self.space = dict(schedule.initial)
+        self._make = lambda longest: schedulers.PBTReplay(schedule)
 
 
-def _unavailable(name: str, instead: str) -> Any:
-    def refuse(*args: Any, **kwargs: Any) -> Any:
-        """Refuse: there is no such scheduler here."""
-        cannot(name, instead)
-
-    refuse.__name__ = name
-    return refuse
-
-
-HyperBandForBOHB = _unavailable("HyperBandForBOHB", "use ASHAScheduler with OptunaSearch")
-ResourceChangingScheduler = _unavailable(
+HyperBandForBOHB = unavailable("HyperBandForBOHB", "use ASHAScheduler with OptunaSearch")
+ResourceChangingScheduler = unavailable(
     "ResourceChangingScheduler", "a trial's resources are fixed: resources={'gpu': 2}"
 )
 
@@ -276,16 +247,6 @@ def whole(name: str, value: Any) -> int:
     if not is_number(value) or value != int(value):
         raise InvalidArgument(f"{name}={shown(value)} must be a whole number: of reports")
     return int(value)
-
-
-def _counts_reports(
-    scheduler: TrialScheduler, time_attr: str | None, name: str, value: float | None
-) -> None:
-    if time_attr is None and value is not None:
-        say(
-            f"{type(scheduler).__name__}({name}={value:g})",
-            "counts reports; in Ray it would be seconds, because time_attr is not given",
-        )
 
 
 def _mutations(given: Mapping[str, Any], prefix: str = "") -> Any:

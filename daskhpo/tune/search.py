@@ -10,7 +10,7 @@ from daskhpo import searchers
 from daskhpo.core import searcher as core
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.tune.library_spaces import bounds, of_skopt
-from daskhpo.tune.messages import cannot, no_effect, say
+from daskhpo.tune.messages import cannot, no_effect, say, unavailable
 from daskhpo.tune.space import ParamSpace
 
 Make = Callable[[list[dict[str, Any]] | None], core.Searcher]
@@ -153,29 +153,20 @@ def _of_optuna(sampler: Any = None) -> dict[str, Any]:
     return {"sampler": names[name]}
 
 
-def _unavailable(name: str, instead: str) -> Any:
-    def refuse(*args: Any, **kwargs: Any) -> Any:
-        """Refuse: there is no such searcher here."""
-        cannot(name, instead)
-
-    refuse.__name__ = name
-    return refuse
-
-
 GP = "is daskhpo.searchers.GPSearch here, a Gaussian process of its own"
 AxSearch = _library("AxSearch", "AxSearch")
 _BayesOptSearch = _library("BayesOptSearch", "GPSearch", _of_bayesopt, GP)
 HyperOptSearch = _library("HyperOptSearch", "HyperOptSearch", _of_hyperopt)
 OptunaSearch = _library("OptunaSearch", "OptunaSearch", _of_optuna)
 _SkOptSearch = _library("SkOptSearch", "SkoptSearch")
-DragonflySearch = _unavailable("DragonflySearch", "use daskhpo.searchers.DragonflySearch")
-SigOptSearch = _unavailable("SigOptSearch", "use daskhpo.searchers.SigOptSearch(address, token)")
-TuneBOHB = _unavailable("TuneBOHB", "use OptunaSearch with ASHAScheduler")
-HEBOSearch = _unavailable("HEBOSearch", "use BayesOptSearch or OptunaSearch")
-NevergradSearch = _unavailable("NevergradSearch", "use OptunaSearch")
-ZOOptSearch = _unavailable("ZOOptSearch", "use OptunaSearch")
-BlendSearch = _unavailable("BlendSearch", "use OptunaSearch with ASHAScheduler")
-CFO = _unavailable("CFO", "use OptunaSearch")
+DragonflySearch = unavailable("DragonflySearch", "use daskhpo.searchers.DragonflySearch")
+SigOptSearch = unavailable("SigOptSearch", "use daskhpo.searchers.SigOptSearch(address, token)")
+TuneBOHB = unavailable("TuneBOHB", "use OptunaSearch with ASHAScheduler")
+HEBOSearch = unavailable("HEBOSearch", "use BayesOptSearch or OptunaSearch")
+NevergradSearch = unavailable("NevergradSearch", "use OptunaSearch")
+ZOOptSearch = unavailable("ZOOptSearch", "use OptunaSearch")
+BlendSearch = unavailable("BlendSearch", "use OptunaSearch with ASHAScheduler")
+CFO = unavailable("CFO", "use OptunaSearch")
 
 
 def BayesOptSearch(space: Any = None, *args: Any, **kwargs: Any) -> Searcher:  # noqa: N802
