@@ -11,6 +11,14 @@ from importlib import import_module
 
 from daskhpo.tune.analysis import ExperimentAnalysis, Result, ResultGrid, TuneError
 from daskhpo.tune.checkpoint import Checkpoint
+from daskhpo.tune.configs import (
+    CheckpointConfig,
+    FailureConfig,
+    PlacementGroupFactory,
+    RunConfig,
+    SyncConfig,
+    TuneConfig,
+)
 from daskhpo.tune.logger import Callback
 from daskhpo.tune.schedulers import create_scheduler
 from daskhpo.tune.search import create_searcher
@@ -42,19 +50,7 @@ from daskhpo.tune.space import (
 )
 from daskhpo.tune.stopper import Stopper
 from daskhpo.tune.trainable import Trainable, register_trainable, with_parameters, with_resources
-from daskhpo.tune.tuner import (
-    CheckpointConfig,
-    Experiment,
-    FailureConfig,
-    PlacementGroupFactory,
-    ResumeConfig,
-    RunConfig,
-    SyncConfig,
-    TuneConfig,
-    Tuner,
-    run,
-    run_experiments,
-)
+from daskhpo.tune.tuner import Experiment, Tuner, run, run_experiments
 
 __all__ = [
     "CLIReporter",
@@ -69,7 +65,6 @@ __all__ = [
     "ProgressReporter",
     "Result",
     "ResultGrid",
-    "ResumeConfig",
     "RunConfig",
     "Stopper",
     "SyncConfig",
@@ -154,7 +149,8 @@ ALIASES = {
     ),
     "logger": ("logger.logger", "logger.csv", "logger.json", "logger.tensorboardx", "callback"),
     "analysis": ("analysis.experiment_analysis", "result_grid", "result", "error", "trial"),
-    "tuner": ("tune", "tune_config", "experiment", "syncer", "execution.placement_groups"),
+    "tuner": ("tune", "experiment"),
+    "configs": ("tune_config", "syncer", "execution.placement_groups"),
     "session": ("track", "trainable.session"),
     "trainable": ("registry", "function_runner", "trainable.trainable", "trainable.util"),
     "utils": ("utils.util", "utils.log"),

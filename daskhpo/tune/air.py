@@ -3,6 +3,6 @@
 from daskhpo.tune import session
 from daskhpo.tune.analysis import Result
 from daskhpo.tune.checkpoint import Checkpoint
-from daskhpo.tune.tuner import CheckpointConfig, FailureConfig, RunConfig
+from daskhpo.tune.configs import CheckpointConfig, FailureConfig, RunConfig
 
 __all__ = ["Checkpoint", "CheckpointConfig", "FailureConfig", "Result", "RunConfig", "session"]

@@ -2,8 +2,8 @@
 
 from daskhpo.tune.analysis import Result
 from daskhpo.tune.checkpoint import Checkpoint
+from daskhpo.tune.configs import CheckpointConfig, FailureConfig, RunConfig, SyncConfig
 from daskhpo.tune.session import get_checkpoint, get_context, report
-from daskhpo.tune.tuner import CheckpointConfig, FailureConfig, RunConfig, SyncConfig
 
 __all__ = [
     "Checkpoint",

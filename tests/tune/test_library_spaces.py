@@ -12,7 +12,7 @@ from hyperopt import hp
 from daskhpo import tune
 from daskhpo.space import Categorical, Integer, Ordinal, Real
 from daskhpo.tune import search
-from daskhpo.tune.tuner import plan
+from daskhpo.tune.plan import plan
 
 
 def params_of(search_alg, config=None):

@@ -13,7 +13,7 @@ from daskhpo.checkpoints import CheckpointPolicy
 from daskhpo.space import Real
 from daskhpo.tune import schedulers as s
 from daskhpo.tune import search, stopper
-from daskhpo.tune.tuner import plan
+from daskhpo.tune.plan import plan
 
 SPACE = {"x": tune.uniform(0, 1)}
 
