@@ -70,8 +70,9 @@ def run(
     TuneError : a trial failed, unless ``raise_on_failed_trial=False``.
     """
     if isinstance(run_or_experiment, Experiment):
-        given = {"name": name, "stop": stop, "config": config} | run_or_experiment.keywords
-        return run(run_or_experiment.trainable, **given)
+        given = dict(locals())
+        del given["run_or_experiment"], given["others"]
+        return run(run_or_experiment.trainable, **given | others | run_or_experiment.keywords)
     unknown = sorted(set(others) - UNUSED)
     if unknown:
         raise InvalidArgument(f"tune.run has no {', '.join(unknown)}=")

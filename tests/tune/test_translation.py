@@ -194,6 +194,11 @@ def test_grids():
         (lambda: tune.run("nobody"), "register_trainable"),
         (lambda: tune.run(lambda: 0), "must take config"),
         (lambda: tune.run(f, config=SPACE, scheduler=schedulers.FIFO(3)), "daskhpo.Study"),
+        (
+            lambda: tune.run(tune.Experiment("e", f, config=SPACE), scheduler=schedulers.FIFO(3)),
+            "daskhpo.Study",
+        ),
+        (lambda: tune.run(tune.Experiment("e", f, config=SPACE), colour="red"), "no colour="),
         (lambda: planned(scheduler="asha", metric=None), "metric= is not given"),
         (lambda: planned(search_alg=search.OptunaSearch(metric="acc")), "given twice.*'acc'"),
         (
