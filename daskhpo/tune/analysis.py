@@ -12,22 +12,12 @@ from typing import Any
 
 from daskhpo.core.errors import CheckpointMissing, InvalidArgument
 from daskhpo.core.random import trial_seed
-from daskhpo.core.types import Status
 from daskhpo.results.progress import TrialRecord
 from daskhpo.results.result import Result as StudyResult
 from daskhpo.tune.checkpoint import Checkpoint
-from daskhpo.tune.session import trial_name
+from daskhpo.tune.names import ITERATION, STATUS, trial_name
 from daskhpo.tune.space import ParamSpace
-from daskhpo.tune.stopper import ITERATION
 
-STATUS = {
-    Status.QUEUED: "PENDING",
-    Status.RUNNING: "RUNNING",
-    Status.PAUSED: "PAUSED",
-    Status.COMPLETED: "TERMINATED",
-    Status.STOPPED: "TERMINATED",
-    Status.FAILED: "ERROR",
-}
 SCOPES = ("last", "all", "avg", "last-5-avg", "last-10-avg")
 
 

@@ -10,7 +10,7 @@ from daskhpo.callbacks.base import Callback as StudyCallback
 from daskhpo.callbacks.values import FrozenReport, FrozenTrial, StudyInfo, StudySummary
 from daskhpo.core.types import Status
 from daskhpo.tune.messages import no_effect, say
-from daskhpo.tune.stopper import ITERATION
+from daskhpo.tune.names import ITERATION, STATUS, trial_name
 
 
 class Callback:
@@ -73,9 +73,9 @@ class FollowedTrial:
     """
 
     def __init__(self, trial: FrozenTrial) -> None:
-        self.trial_id, self.config = f"{trial.id:05d}", dict(trial.config)
+        self.trial_id, self.config = trial_name(trial.id), dict(trial.config)
         self.last_result = {**trial.metrics, ITERATION: trial.resource, "trial_id": self.trial_id}
-        self.status = "ERROR" if trial.status is Status.FAILED else trial.status.name
+        self.status = STATUS[trial.status]
 
     def __repr__(self) -> str:
         return f"trial_{self.trial_id}"
@@ -97,7 +97,7 @@ class Follower(StudyCallback):
 
     def on_report(self, trial: FrozenTrial, report: FrozenReport) -> None:
         self._n += 1
-        own = {ITERATION: report.resource, "trial_id": f"{trial.id:05d}"}
+        own = {ITERATION: report.resource, "trial_id": trial_name(trial.id)}
         result = {**report.metrics, **own, "config": dict(trial.config)}
         self._call("on_trial_result", trial, result=result)
 

@@ -26,10 +26,11 @@ from daskhpo.tune.configs import (
 from daskhpo.tune.library_spaces import check_own, library_space
 from daskhpo.tune.logger import followers
 from daskhpo.tune.messages import cannot, no_effect, say
+from daskhpo.tune.names import ITERATION
 from daskhpo.tune.schedulers import ENDLESS, FIFOScheduler, TrialScheduler, create_scheduler
 from daskhpo.tune.search import BasicVariantGenerator, Searcher, described
 from daskhpo.tune.space import FromFunction, Parameter, ParamSpace
-from daskhpo.tune.stopper import ITERATION, Rules, StopStudy, stop_rules
+from daskhpo.tune.stopper import Rules, StopStudy, stop_rules
 from daskhpo.tune.trainable import checked, resources_of, trial_of
 
 FOREVER = 10**9  # retries

@@ -14,8 +14,8 @@ from daskhpo.core.plain import is_number
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.results.schedule import Schedule
 from daskhpo.tune.messages import cannot, no_effect, say, unavailable
+from daskhpo.tune.names import ITERATION
 from daskhpo.tune.space import FromFunction, Function, Parameter
-from daskhpo.tune.stopper import ITERATION
 
 ENDLESS = 2**31 - 1  # units of trials that end by themselves
 Make = Callable[[int], Scheduler]

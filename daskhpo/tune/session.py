@@ -14,6 +14,7 @@ from daskhpo.core.errors import MetricError
 from daskhpo.core.objective import single_number
 from daskhpo.trainable import TrialContext
 from daskhpo.tune.checkpoint import Checkpoint
+from daskhpo.tune.names import ITERATION, trial_name
 from daskhpo.tune.stopper import Rules
 
 _current: ContextVar[Session | None] = ContextVar("daskhpo-tune-session", default=None)
@@ -75,7 +76,7 @@ class Session:
         self.iteration += 1
         numbers = self._rules.numbers(metrics, self.iteration)
         result: dict[str, Any] = dict(numbers) | {
-            "training_iteration": self.iteration,
+            ITERATION: self.iteration,
             "time_total_s": self._seconds + time.monotonic() - self._began,
             "trial_id": trial_name(self.trial.id),
             "done": bool(metrics.get("done")),
@@ -130,11 +131,6 @@ class Session:
         """Remove the trial's folder."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def trial_name(trial: int) -> str:
-    """Return the id of a trial, as Ray writes it."""
-    return f"{trial:05d}"
 
 
 def current(what: str) -> Session:

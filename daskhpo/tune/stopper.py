@@ -16,8 +16,7 @@ from daskhpo.callbacks.values import FrozenReport, FrozenTrial, StudySummary
 from daskhpo.core.errors import InvalidArgument, MetricError
 from daskhpo.core.objective import RESERVED, single_number
 from daskhpo.tune.messages import say
-
-ITERATION = "training_iteration"
+from daskhpo.tune.names import ITERATION, trial_name
 
 
 class Stopper(ABC):
@@ -168,7 +167,7 @@ class StopStudy(Callback):
 
     def on_report(self, trial: FrozenTrial, report: FrozenReport) -> None:
         own = {ITERATION: report.resource, "time_total_s": trial.seconds, "done": False}
-        self._stopper(f"{trial.id:05d}", {**report.metrics, **own})
+        self._stopper(trial_name(trial.id), {**report.metrics, **own})
 
     def on_tick(self, study: StudySummary) -> None:
         if self.stop is not None and self._stopper.stop_all():

@@ -15,9 +15,10 @@ from daskhpo.core.arguments import shown
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.tune.checkpoint import Checkpoint
 from daskhpo.tune.messages import cannot, say
-from daskhpo.tune.session import Session, trial_name
+from daskhpo.tune.names import ITERATION, trial_name
+from daskhpo.tune.session import Session
 from daskhpo.tune.space import ParamSpace
-from daskhpo.tune.stopper import ITERATION, Rules
+from daskhpo.tune.stopper import Rules
 
 FORMER = ("_setup", "_train", "_save", "_restore", "_stop")  # names of 2020
 registered: dict[str, Any] = {}

@@ -8,7 +8,7 @@ import numpy as np
 
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.tune.messages import cannot, say
-from daskhpo.tune.stopper import ITERATION
+from daskhpo.tune.names import ITERATION
 
 
 def validate_save_restore(

@@ -226,7 +226,7 @@ def test_a_searcher_with_a_limit_and_callbacks(tmp_path, cluster):
             heard.append((trial.trial_id, result["training_iteration"], result["loss"]))
 
         def log_trial_end(self, trial, failed=False):
-            heard.append((trial.trial_id, failed))
+            heard.append((trial.trial_id, failed, trial.status, len(trial.config)))
 
     def easy(config):
         for step in range(3):
@@ -248,8 +248,9 @@ def test_a_searcher_with_a_limit_and_callbacks(tmp_path, cluster):
         client=cluster,
     ).fit()
     assert results.num_terminated == 4
-    assert len([row for row in heard if len(row) == 2]) == 4
-    assert {row[1] for row in heard if len(row) == 3} <= {1, 2, 3}
+    ended = [row[1:] for row in heard if len(row) == 4]
+    assert ended == [(False, "TERMINATED", len(SPACE))] * 4
+    assert {row[1] for row in heard if len(row) == 3} == {1, 2, 3}
 
 
 # -- classes -------------------------------------------------------------------------------------
