@@ -1,8 +1,8 @@
 """Searches with scikit-learn's interface; candidates are trials of a study.
 
-``searches`` has the classes and ``base`` their ``fit``. ``candidates`` draws configurations,
-``dataset`` holds the training data for workers, ``trial`` trains one candidate, and ``tables``
-makes ``cv_results_`` and ``history_``.
+``searches`` has the classes, ``base`` their ``fit``, and ``best`` the methods of the best
+estimator. ``candidates`` draws configurations, ``dataset`` holds the training data for workers,
+``trial`` trains one candidate, and ``tables`` makes ``cv_results_`` and ``history_``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The base of all searches: ``fit``, and the methods of the best estimator."""
+"""The base of all searches: ``fit``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pickle
 import shutil
 import tempfile
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, is_classifier
 from sklearn.metrics import check_scoring, get_scorer
 from sklearn.model_selection import ParameterGrid, ParameterSampler, ShuffleSplit, check_cv
 from sklearn.utils import check_random_state
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import _num_samples
 
 from daskhpo.core.arguments import check_int, check_path, shown
 from daskhpo.core.errors import InvalidArgument, StudyFailed
@@ -29,6 +28,7 @@ from daskhpo.core.scheduler import Scheduler
 from daskhpo.executors.dask.local import local_cluster
 from daskhpo.results.result import Result
 from daskhpo.searchers.random import RandomSearch
+from daskhpo.sklearn.best import OfBestEstimator
 from daskhpo.sklearn.candidates import Candidates, drawn, proposed
 from daskhpo.sklearn.dataset import DataSet, Split, stored
 from daskhpo.sklearn.tables import by_model, cv_results, history
@@ -55,17 +55,7 @@ class Plan:
     milestones: frozenset[int] = frozenset()
 
 
-def _of_best(name: str) -> Callable[[Any], bool]:
-    """Return a check that the best estimator, or else the given one, has a method."""
-
-    def has(search: Any) -> bool:
-        getattr(getattr(search, "best_estimator_", search.estimator), name)
-        return True
-
-    return has
-
-
-class BaseSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
+class BaseSearch(OfBestEstimator, MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     """A search over an estimator's parameters; :mod:`daskhpo.sklearn` has its kinds.
 
     Attributes
@@ -320,65 +310,6 @@ class BaseSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         elif self.n_splits_ == 1:
             (self.best_estimator_,), *_ = pickle.loads(result.checkpoint(self.best_index_))
 
-    # -- the best estimator ----------------------------------------------------------------------
-
-    def _best(self, name: str, *data: Any) -> Any:
-        """Call a method of the best estimator, lazily for a Dask array."""
-        check_is_fitted(self, "best_estimator_")
-        method = getattr(self.best_estimator_, name)
-        return _of_blocks(method, data[0]) if hasattr(data[0], "dask") else method(*data)
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Return the score by which candidates were compared, of the best estimator."""
-        check_is_fitted(self, "best_estimator_")
-        if hasattr(X, "dask") or hasattr(y, "dask"):
-            import dask
-
-            X, y = dask.compute(X, y)
-        found = self.scorer_(self.best_estimator_, X, *(() if y is None else (y,)))
-        return float(found[self.refit] if isinstance(found, dict) else found)
-
-    @available_if(_of_best("predict"))  # type: ignore[untyped-decorator]
-    def predict(self, X: Any) -> Any:
-        """Call ``predict`` of the best estimator."""
-        return self._best("predict", X)
-
-    @available_if(_of_best("predict_proba"))  # type: ignore[untyped-decorator]
-    def predict_proba(self, X: Any) -> Any:
-        """Call ``predict_proba`` of the best estimator."""
-        return self._best("predict_proba", X)
-
-    @available_if(_of_best("predict_log_proba"))  # type: ignore[untyped-decorator]
-    def predict_log_proba(self, X: Any) -> Any:
-        """Call ``predict_log_proba`` of the best estimator."""
-        return self._best("predict_log_proba", X)
-
-    @available_if(_of_best("decision_function"))  # type: ignore[untyped-decorator]
-    def decision_function(self, X: Any) -> Any:
-        """Call ``decision_function`` of the best estimator."""
-        return self._best("decision_function", X)
-
-    @available_if(_of_best("score_samples"))  # type: ignore[untyped-decorator]
-    def score_samples(self, X: Any) -> Any:
-        """Call ``score_samples`` of the best estimator."""
-        return self._best("score_samples", X)
-
-    @available_if(_of_best("transform"))  # type: ignore[untyped-decorator]
-    def transform(self, X: Any) -> Any:
-        """Call ``transform`` of the best estimator."""
-        return self._best("transform", X)
-
-    @available_if(_of_best("inverse_transform"))  # type: ignore[untyped-decorator]
-    def inverse_transform(self, X: Any) -> Any:
-        """Call ``inverse_transform`` of the best estimator."""
-        return self._best("inverse_transform", X)
-
-    @property
-    def classes_(self) -> Any:
-        """The classes of the best estimator."""
-        check_is_fitted(self, "best_estimator_")
-        return self.best_estimator_.classes_
-
     @property
     def _estimator_type(self) -> Any:  # scikit-learn before 1.6
         return getattr(self.estimator, "_estimator_type", None)
@@ -445,14 +376,3 @@ def _fingerprint(*data: Any) -> str:
 
     known = [tokenize(each) if is_dask_collection(each) else each for each in data]
     return str(joblib.hash(known))
-
-
-def _of_blocks(method: Callable[[Any], Any], X: Any) -> Any:
-    """Return a method's result for a Dask array or data frame, block by block."""
-    if not hasattr(X, "chunks"):  # a data frame
-        X = X.to_dask_array()
-    sample = method(np.zeros((1, X.shape[1]), X.dtype))
-    X = X.rechunk({1: -1})
-    if sample.ndim == 1:
-        return X.map_blocks(method, dtype=sample.dtype, drop_axis=1)
-    return X.map_blocks(method, dtype=sample.dtype, chunks=(X.chunks[0], sample.shape[1:]))
