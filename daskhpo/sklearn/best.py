@@ -86,11 +86,21 @@ class OfBestEstimator:
 
 
 def _of_blocks(method: Callable[[Any], Any], X: Any) -> Any:
-    """Return a method's result for a Dask array or data frame, block by block."""
-    if not hasattr(X, "chunks"):  # a data frame
-        X = X.to_dask_array()
+    """Return a method's result for a Dask array or data frame, block by block, as a Dask array."""
+    if not hasattr(X, "chunks"):  # a data frame: its partitions keep their columns and types
+        return _of_partitions(method, X)
     sample = method(np.zeros((1, X.shape[1]), X.dtype))
     X = X.rechunk({1: -1})
     if sample.ndim == 1:
         return X.map_blocks(method, dtype=sample.dtype, drop_axis=1)
     return X.map_blocks(method, dtype=sample.dtype, chunks=(X.chunks[0], sample.shape[1:]))
+
+
+def _of_partitions(method: Callable[[Any], Any], X: Any) -> Any:
+    import dask
+    import dask.array as da
+
+    sample = method(X.head(1, npartitions=-1))  # zeros could be unknown to an encoder
+    shape = (np.nan, *sample.shape[1:])
+    blocks = [dask.delayed(method)(part) for part in X.to_delayed()]
+    return da.concatenate([da.from_delayed(block, shape, sample.dtype) for block in blocks])

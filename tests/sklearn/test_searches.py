@@ -19,12 +19,13 @@ from distributed import Client
 from scipy import stats
 from sklearn.base import clone
 from sklearn.cluster import MiniBatchKMeans
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import Ridge, SGDClassifier
 from sklearn.model_selection import ParameterGrid, ParameterSampler, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from daskhpo import load_study
@@ -193,6 +194,22 @@ def test_classifiers_predict_for_whatever_they_were_given(kind: str) -> None:
     } <= set(search.cv_results_)
 
 
+def test_partitions_of_a_frame_keep_their_columns() -> None:
+    pytest.importorskip("pyarrow")  # without it there is no dask.dataframe
+    import dask.dataframe as dd
+
+    frame = pd.DataFrame({"a": X[:, 0], "kind": np.where(X[:, 1] > 0, "red", "blue")})
+    by_name = make_column_transformer((StandardScaler(), ["a"]), (OneHotEncoder(), ["kind"]))
+    model = make_pipeline(by_name, SGDClassifier(loss="log_loss", random_state=0))
+    partitions = dd.from_pandas(frame, npartitions=3)
+    search = RandomizedSearchCV(model, {"sgdclassifier__alpha": [1e-3]}, n_iter=1, cv=2)
+    search.fit(partitions, dd.from_pandas(pd.Series(Y), npartitions=3))
+    for method in ("predict", "predict_proba"):
+        found = getattr(search, method)
+        assert isinstance(found(partitions), da.Array)
+        assert np.array_equal(np.asarray(found(partitions)), found(frame))
+
+
 def test_sample_weights_are_split_with_their_rows() -> None:
     weight = np.where(np.arange(100) < 50, 1.0, 1e-6)
     search = RandomizedSearchCV(Ridge(), {"alpha": [1.0, 2.0]}, n_iter=2, cv=3, random_state=0)
@@ -207,6 +224,9 @@ def test_a_clustering_transforms() -> None:
     search = IncrementalSearchCV(model, params, "grid", max_iter=2, random_state=0).fit(X)
     assert [*search.cv_results_["params"]] == [*ParameterGrid(params)]
     assert search.transform(X).shape == (100, search.best_estimator_.n_clusters)
+    lazily = search.transform(dask_data()[0])
+    assert isinstance(lazily, da.Array)
+    assert np.allclose(lazily, search.transform(X))
     assert not hasattr(search, "predict_proba")
 
 
