@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ def _calls(levels: tuple[Level, ...]) -> int:
     return sum((a.n_trials - n) * a.resource for a, n in zip(levels, more, strict=True))
 
 
+# Estimators are equal if they are the same one, and have a repr of scikit-learn's.
+@dataclass(eq=False, repr=False)
 class ASHASearchCV(BaseSearch):
     """Asynchronous successive halving of candidates drawn from distributions.
 
@@ -65,48 +68,26 @@ class ASHASearchCV(BaseSearch):
     Li et al. 2020, *A System for Massively Parallel Hyperparameter Tuning*.
     """
 
-    def __init__(
-        self,
-        estimator: Any,
-        param_distributions: Any,
-        *,
-        n_iter: int = 30,
-        max_iter: int = 27,
-        factor: int = 3,
-        min_iter: int = 1,
-        resource: str = "auto",
-        cv: Any = None,
-        test_size: float | None = None,
-        scoring: Any = None,
-        refit: Any = True,
-        error_score: Any = float("nan"),
-        patience: bool | int = False,
-        tol: float | None = 1e-3,
-        searcher: Searcher | None = None,
-        storage: str | Path | None = None,
-        n_jobs: int | None = None,
-        random_state: Any = None,
-        verbose: bool | int = False,
-    ) -> None:
-        self.estimator = estimator
-        self.param_distributions = param_distributions
-        self.n_iter = n_iter
-        self.max_iter = max_iter
-        self.factor = factor
-        self.min_iter = min_iter
-        self.resource = resource
-        self.cv = cv
-        self.test_size = test_size
-        self.scoring = scoring
-        self.refit = refit
-        self.error_score = error_score
-        self.patience = patience
-        self.tol = tol
-        self.searcher = searcher
-        self.storage = storage
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-        self.verbose = verbose
+    estimator: Any
+    param_distributions: Any
+    _: KW_ONLY
+    n_iter: int = 30
+    max_iter: int = 27
+    factor: int = 3
+    min_iter: int = 1
+    resource: str = "auto"
+    cv: Any = None
+    test_size: float | None = None
+    scoring: Any = None
+    refit: Any = True
+    error_score: Any = float("nan")
+    patience: bool | int = False
+    tol: float | None = 1e-3
+    searcher: Searcher | None = None
+    storage: str | Path | None = None
+    n_jobs: int | None = None
+    random_state: Any = None
+    verbose: bool | int = False
 
     @property
     def _distributions(self) -> Any:
@@ -121,6 +102,7 @@ class ASHASearchCV(BaseSearch):
         return Plan(n, ASHA(max_iter, first, factor), due)
 
 
+@dataclass(eq=False, repr=False)
 class RandomizedSearchCV(BaseSearch):
     """Random candidates, each fitted once to every fold, on Dask workers.
 
@@ -131,34 +113,19 @@ class RandomizedSearchCV(BaseSearch):
     resource = SAMPLES
     patience, tol, test_size = False, None, None
 
-    def __init__(
-        self,
-        estimator: Any,
-        param_distributions: Any,
-        *,
-        n_iter: int = 10,
-        scoring: Any = None,
-        n_jobs: int | None = None,
-        refit: Any = True,
-        cv: Any = 5,
-        verbose: bool | int = False,
-        random_state: Any = None,
-        error_score: Any = float("nan"),
-        searcher: Searcher | None = None,
-        storage: str | Path | None = None,
-    ) -> None:
-        self.estimator = estimator
-        self.param_distributions = param_distributions
-        self.n_iter = n_iter
-        self.scoring = scoring
-        self.n_jobs = n_jobs
-        self.refit = refit
-        self.cv = cv
-        self.verbose = verbose
-        self.random_state = random_state
-        self.error_score = error_score
-        self.searcher = searcher
-        self.storage = storage
+    estimator: Any
+    param_distributions: Any
+    _: KW_ONLY
+    n_iter: int = 10
+    scoring: Any = None
+    n_jobs: int | None = None
+    refit: Any = True
+    cv: Any = 5
+    verbose: bool | int = False
+    random_state: Any = None
+    error_score: Any = float("nan")
+    searcher: Searcher | None = None
+    storage: str | Path | None = None
 
     @property
     def _distributions(self) -> Any:
@@ -168,13 +135,18 @@ class RandomizedSearchCV(BaseSearch):
         return Plan(check_int("n_iter", self.n_iter, at_least=1), FIFO(1))
 
 
+@dataclass(eq=False, repr=False)
 class _Incremental(BaseSearch):
-    """The searches of dask-ml: they share all arguments but the number of candidates."""
+    """The searches of dask-ml, and the arguments that they have here only."""
 
-    def _keep(self, arguments: Mapping[str, Any]) -> None:
-        """Set the attributes that scikit-learn reads and clones."""
-        for name in self._get_param_names():
-            setattr(self, name, arguments[name])
+    _: KW_ONLY
+    resource: str = "auto"
+    cv: Any = None
+    refit: Any = True
+    error_score: Any = float("nan")
+    searcher: Searcher | None = None
+    storage: str | Path | None = None
+    n_jobs: int | None = None
 
     def _max_iter(self) -> int:
         return check_int("max_iter", self.max_iter, at_least=1)
@@ -183,6 +155,7 @@ class _Incremental(BaseSearch):
         return check_int("aggressiveness", self.aggressiveness, at_least=2)
 
 
+@dataclass(eq=False, repr=False)
 class HyperbandSearchCV(_Incremental):
     """Hyperband: brackets of halving, from many short trials to few long ones.
 
@@ -206,29 +179,17 @@ class HyperbandSearchCV(_Incremental):
     Li et al. 2018, *Hyperband*. The brackets have the sizes of its Table 1.
     """
 
-    def __init__(
-        self,
-        estimator: Any,
-        parameters: Any,
-        max_iter: int = 81,
-        aggressiveness: int = 3,
-        patience: bool | int = False,
-        tol: float | None = 1e-3,
-        test_size: float | None = None,
-        random_state: Any = None,
-        scoring: Any = None,
-        verbose: bool | int = False,
-        prefix: str = "",
-        *,
-        resource: str = "auto",
-        cv: Any = None,
-        refit: Any = True,
-        error_score: Any = float("nan"),
-        searcher: Searcher | None = None,
-        storage: str | Path | None = None,
-        n_jobs: int | None = None,
-    ) -> None:
-        self._keep(locals())
+    estimator: Any
+    parameters: Any
+    max_iter: int = 81
+    aggressiveness: int = 3
+    patience: bool | int = False
+    tol: float | None = 1e-3
+    test_size: float | None = None
+    random_state: Any = None
+    scoring: Any = None
+    verbose: bool | int = False
+    prefix: str = ""
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -286,6 +247,7 @@ class HyperbandSearchCV(_Incremental):
         return Plan(n, Hyperband(self._max_iter(), 1, self._aggressiveness()), due)
 
 
+@dataclass(eq=False, repr=False)
 class SuccessiveHalvingSearchCV(_Incremental):
     """Successive halving: of all candidates the best continue, until few are left.
 
@@ -305,31 +267,19 @@ class SuccessiveHalvingSearchCV(_Incremental):
     Optimization*.
     """
 
-    def __init__(
-        self,
-        estimator: Any,
-        parameters: Any,
-        n_initial_parameters: int = 10,
-        n_initial_iter: int | None = None,
-        max_iter: int | None = None,
-        aggressiveness: int = 3,
-        patience: bool | int = False,
-        tol: float | None = 1e-3,
-        test_size: float | None = None,
-        random_state: Any = None,
-        scoring: Any = None,
-        verbose: bool | int = False,
-        prefix: str = "",
-        *,
-        resource: str = "auto",
-        cv: Any = None,
-        refit: Any = True,
-        error_score: Any = float("nan"),
-        searcher: Searcher | None = None,
-        storage: str | Path | None = None,
-        n_jobs: int | None = None,
-    ) -> None:
-        self._keep(locals())
+    estimator: Any
+    parameters: Any
+    n_initial_parameters: int = 10
+    n_initial_iter: int | None = None
+    max_iter: int | None = None
+    aggressiveness: int = 3
+    patience: bool | int = False
+    tol: float | None = 1e-3
+    test_size: float | None = None
+    random_state: Any = None
+    scoring: Any = None
+    verbose: bool | int = False
+    prefix: str = ""
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -365,6 +315,7 @@ class SuccessiveHalvingSearchCV(_Incremental):
         return Plan(n, scheduler, frozenset(level.resource for level in levels))
 
 
+@dataclass(eq=False, repr=False)
 class IncrementalSearchCV(_Incremental):
     """Random candidates, or a grid, each trained until its score grows no more.
 
@@ -377,29 +328,17 @@ class IncrementalSearchCV(_Incremental):
         error_score, searcher, storage, n_jobs : as of :class:`HyperbandSearchCV`.
     """
 
-    def __init__(
-        self,
-        estimator: Any,
-        parameters: Any,
-        n_initial_parameters: int | str = 10,
-        test_size: float | None = None,
-        patience: bool | int = False,
-        tol: float | None = 1e-3,
-        max_iter: int = 100,
-        random_state: Any = None,
-        scoring: Any = None,
-        verbose: bool | int = False,
-        prefix: str = "",
-        *,
-        resource: str = "auto",
-        cv: Any = None,
-        refit: Any = True,
-        error_score: Any = float("nan"),
-        searcher: Searcher | None = None,
-        storage: str | Path | None = None,
-        n_jobs: int | None = None,
-    ) -> None:
-        self._keep(locals())
+    estimator: Any
+    parameters: Any
+    n_initial_parameters: int | str = 10
+    test_size: float | None = None
+    patience: bool | int = False
+    tol: float | None = 1e-3
+    max_iter: int = 100
+    random_state: Any = None
+    scoring: Any = None
+    verbose: bool | int = False
+    prefix: str = ""
 
     def _plan(self) -> Plan:
         n = self.n_initial_parameters
