@@ -256,7 +256,7 @@ class SuccessiveHalvingSearchCV(_Incremental):
     estimator, parameters : as ``estimator, param_distributions`` of :class:`ASHASearchCV`.
     n_initial_parameters : number of candidates.
     n_initial_iter : units of training before the first decision.
-    max_iter : units of training of the best candidate; None: as many as leave one.
+    max_iter : units of training of the best candidate, at most; None: as many as leave one.
     aggressiveness : about one in so many candidates survives each decision.
     patience, tol, test_size, random_state, scoring, verbose, prefix, resource, cv, refit,
         error_score, searcher, storage, n_jobs : as of :class:`HyperbandSearchCV`.
@@ -273,9 +273,9 @@ class SuccessiveHalvingSearchCV(_Incremental):
     n_initial_iter: int | None = None
     max_iter: int | None = None
     aggressiveness: int = 3
+    test_size: float | None = None
     patience: bool | int = False
     tol: float | None = 1e-3
-    test_size: float | None = None
     random_state: Any = None
     scoring: Any = None
     verbose: bool | int = False

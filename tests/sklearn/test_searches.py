@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import signal
@@ -118,6 +119,32 @@ def test_a_search_can_be_cloned_and_has_all_its_arguments_as_parameters() -> Non
     assert {"parameters", "aggressiveness", "tol", "random_state", "scoring", "verbose"} <= {
         *params
     }
+
+
+OF_ALL = ["test_size", "patience", "tol", "random_state", "scoring", "verbose", "prefix"]
+
+
+@pytest.mark.parametrize(
+    ("search", "order"),
+    [
+        (
+            HyperbandSearchCV,
+            ["max_iter", "aggressiveness", "patience", "tol", "test_size", *OF_ALL[3:]],
+        ),
+        (
+            SuccessiveHalvingSearchCV,
+            ["n_initial_parameters", "n_initial_iter", "max_iter", "aggressiveness", *OF_ALL],
+        ),
+        (
+            IncrementalSearchCV,  # without decay_rate and fits_per_score, which stand among these
+            ["n_initial_parameters", *OF_ALL[:3], "max_iter", *OF_ALL[3:]],
+        ),
+    ],
+)
+def test_arguments_have_the_order_of_dask_ml(search: Any, order: list[str]) -> None:
+    parameters = inspect.signature(search).parameters.values()
+    by_position = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    assert by_position == ["estimator", "parameters", *order]
 
 
 def test_the_same_random_state_draws_what_scikit_learn_draws() -> None:
