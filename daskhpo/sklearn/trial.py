@@ -186,10 +186,13 @@ class CandidateTrial(Trainable):
         return {name: float(np.mean(values)) for name, values in by_name.items()} | splits
 
     def _has_settled(self) -> bool:
-        """Return True if the last ``patience`` units brought no more than ``tol``."""
-        window = self._scores[-self.task.patience :]
-        if len(window) < self.task.patience:
+        """Return True if the last ``patience`` units brought no more than ``tol``.
+
+        The first ``patience`` units are compared with the first of them, as in dask-ml.
+        """
+        if len(self._scores) < self.task.patience:
             return False
+        window = self._scores[-self.task.patience - 1 :]
         return max(window) - window[0] <= self.task.tol  # never, if tol is nan
 
 

@@ -112,11 +112,16 @@ def test_samples_grow_and_contain_the_earlier_ones(tmp_path: Path) -> None:
     assert seen[0] < seen[2] < seen[4]
 
 
-@pytest.mark.parametrize(("tol", "units"), [(4.0, 3), (1.0, 9), (math.nan, 9)])
+@pytest.mark.parametrize(
+    ("most", "tol", "units"),
+    [(math.inf, 4.0, 3), (math.inf, 1.0, 9), (math.inf, math.nan, 9), (4, 0.0, 7), (1, 0.0, 3)],
+)
 def test_patience_ends_a_trial_whose_score_grows_too_little(
-    tmp_path: Path, tol: float, units: int
+    tmp_path: Path, most: float, tol: float, units: int
 ) -> None:
-    made = trial(task(tmp_path, Line(), PartialFit(0), patience=3, tol=tol), {"value": 1.0})
+    made = trial(
+        task(tmp_path, Line(most=most), PartialFit(0), patience=3, tol=tol), {"value": 1.0}
+    )
     n = 0
     while n < 9 and not made.trial.is_complete:
         steps(made, 1)
