@@ -13,7 +13,8 @@ from daskhpo.core.domains import Integer, Real
 from daskhpo.core.ranks import UNSURE, sign_test
 from daskhpo.core.types import Status
 from daskhpo.plots.alternatives import Alternatives, median, spread
-from daskhpo.plots.data import clock, is_log, places_on_axis, rungs
+from daskhpo.plots.axes import is_log, places_on_axis
+from daskhpo.plots.data import clock, rungs
 from daskhpo.plots.sampling import best_first
 from daskhpo.plots.tables import STATES, StudyTables
 from daskhpo.plots.use import idle_at_the_end

@@ -10,7 +10,8 @@ import numpy as np
 
 from daskhpo.core.types import Array
 from daskhpo.plots import look
-from daskhpo.plots.data import HOUR, Columns, best_trial, clock, is_wide
+from daskhpo.plots.axes import is_wide
+from daskhpo.plots.data import HOUR, Columns, best_trial, clock
 from daskhpo.plots.report import placed, render, section
 from daskhpo.plots.sampling import best_first
 from daskhpo.plots.tables import StudyTables, short

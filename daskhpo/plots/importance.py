@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from daskhpo.core.types import Array, Status
-from daskhpo.plots.data import Columns, places_on_axis, ranks
+from daskhpo.plots.axes import places_on_axis
+from daskhpo.plots.data import Columns, ranks
 from daskhpo.plots.sampling import sample, thinned
 from daskhpo.plots.tables import STATES, StudyTables
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daskhpo.plots import data, look, population, population_figures
+from daskhpo.plots import axes, look, population, population_figures
 from daskhpo.plots.data import Columns
 from daskhpo.plots.page import (
     MAX_NAMES_SHOWN,
@@ -26,7 +26,7 @@ def population_data(tables: StudyTables) -> PageData:
     sources |= {f"diversity:{name}": population.diversity(tables, name) for name in names}
     sources["spread"] = population.spread_of_values(tables)
     members = sorted(set(lineage["id"]))
-    log = tuple(name for name in names if data.is_log(tables, name))
+    log = tuple(name for name in names if axes.is_log(tables, name))
     note = f"{len(members)} members, {len(arrows['id'])} states taken over"
     return PageData(
         key=(tuple(names), log, len(members)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from daskhpo.plots import data, look, space_figures
+from daskhpo.plots import axes, data, look, space_figures
 from daskhpo.plots.importance import Importance, deciles, maps
 from daskhpo.plots.page import (
     MAX_NAMES_SHOWN,
@@ -23,10 +23,10 @@ def space_data(tables: StudyTables, found: Importance) -> PageData:
     """Return what the page *Hyperparameters* shows; ``found``: of `importance`."""
     trials = data.trials(tables, parts=("axes",))
     names = tables.names()[:MAX_NAMES_SHOWN]
-    log = data.value_is_log(tables)
-    ticks = {name: data.ticks(tables, name) for name in names}
-    ends = data.value_ends(tables)
-    ticks[tables.objective.metric] = data.scale_ticks(ends, log)
+    log = axes.value_is_log(tables)
+    ticks = {name: axes.ticks(tables, name) for name in names}
+    ends = axes.value_ends(tables)
+    ticks[tables.objective.metric] = axes.scale_ticks(ends, log)
     pairs = maps(found)
     bars = found.columns()
     has_values = bool(np.isfinite(trials["value"]).any()) and bool(names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from daskhpo.plots import data, look, study_figures
+from daskhpo.plots import axes, data, look, study_figures
 from daskhpo.plots.page import (
     Page,
     PageData,
@@ -68,7 +68,7 @@ def study_data(
             "header": header(tables, outlook, used),
             "rungs": look.table(study_figures.RUNG_HEAD, study_figures.rung_rows(rungs)),
         },
-        scales={"best": data.value_window(tables), "curves": data.value_window(tables)},
+        scales={"best": axes.value_window(tables), "curves": axes.value_window(tables)},
         metric=tables.objective.metric,
     )
 

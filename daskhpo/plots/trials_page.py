@@ -11,7 +11,7 @@ import numpy as np
 
 from daskhpo.core.random import trial_seed
 from daskhpo.core.types import Array, CheckpointRef
-from daskhpo.plots import data, look, trial_table
+from daskhpo.plots import axes, data, look, trial_table
 from daskhpo.plots.data import clock, size_text
 from daskhpo.plots.look import Panel
 from daskhpo.plots.page import Page, PageData, Sources, Window, make_sources, nothing_yet
@@ -80,7 +80,7 @@ def trials_data(tables: StudyTables, view: TableView = TableView()) -> PageData:
         sources={"trials": trials, "curves": curves},
         notes={"table": (f"{n:,} trials" if n else nothing_yet(tables), bool(n))},
         texts={"pager": pager} if is_paged else {},
-        scales={"table": data.value_window(tables)},
+        scales={"table": axes.value_window(tables)},
         names=names,
         metric=tables.objective.metric,
     )

@@ -16,6 +16,7 @@ from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.journal import encode_record, read_journal
 from daskhpo.engine.session import create_directory
+from daskhpo.plots.tables import StudyTables
 from daskhpo.schedulers import ASHA, PBT
 from daskhpo.searchers import RandomSearch
 from daskhpo.simulation import Simulation
@@ -119,3 +120,16 @@ def write_study(
 def records_of(directory: Path) -> list[Any]:
     """Return the records of a study's journal."""
     return list(read_journal(directory / "journal.jsonl"))
+
+
+def filled(losses: list[float], mode: Mode = "min") -> StudyTables:
+    """Tables of trials with one unit each; inf: not reported."""
+    tables = StudyTables(Objective("error", mode))
+    for number, loss in enumerate(losses):
+        tables.add_trial(0, float(number))
+        tables.set_config(tables.n_trials - 1, {"x": number / 7})
+        if math.isfinite(loss):
+            tables.add_unit(number, 1, loss, number + 0.5)
+            tables.best[number] = tables.last[number] = loss
+            tables.at[number] = number + 0.5
+    return tables

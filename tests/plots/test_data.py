@@ -11,28 +11,14 @@ from hypothesis import strategies as st
 
 from daskhpo import Result
 from daskhpo.core.objective import Objective
-from daskhpo.plots import data, population, use
+from daskhpo.plots import axes, data, population, use
 from daskhpo.plots.sampling import BEST_SHARE, best_first, chosen, sample, thinned
 from daskhpo.plots.tables import MAX_UNITS, StudyTables
-from daskhpo.space import Real
-from tests.plots.made import SPACE, asha_result, population_result
+from tests.plots.made import asha_result, filled, population_result
 
 
 def empty() -> StudyTables:
     return StudyTables(Objective("error"))
-
-
-def filled(losses: list[float], mode: str = "min") -> StudyTables:
-    """Tables of trials with one unit each; inf: not reported."""
-    tables = StudyTables(Objective("error", mode))  # type: ignore[arg-type]
-    for number, loss in enumerate(losses):
-        tables.add_trial(0, float(number))
-        tables.set_config(tables.n_trials - 1, {"x": number / 7})
-        if math.isfinite(loss):
-            tables.add_unit(number, 1, loss, number + 0.5)
-            tables.best[number] = tables.last[number] = loss
-            tables.at[number] = number + 0.5
-    return tables
 
 
 losses = st.lists(st.floats(-100, 100) | st.just(math.inf), max_size=300)
@@ -85,7 +71,7 @@ def test_all_data_can_be_made_of_any_study(losses: list[float]) -> None:
         population.lineage(tables),
     ):
         assert len({len(column) for column in columns.values()}) == 1
-    low, high = data.value_window(tables)
+    low, high = axes.value_window(tables)
     assert low < high
 
 
@@ -112,26 +98,6 @@ def test_values_that_are_maximised_keep_their_sign() -> None:
 def test_a_trial_without_a_report_has_no_value() -> None:
     (value,) = data.trials(filled([math.inf]))["value"]
     assert math.isnan(value)
-
-
-def test_a_diverged_trial_does_not_squeeze_the_others() -> None:
-    tables = filled([n / 10 for n in range(20)] + [1e9])
-    assert data.value_window(tables)[1] < 10
-
-
-def test_an_axis_that_outliers_alone_would_make_logarithmic_is_linear() -> None:
-    tables = filled([0.25 + 0.1 * n for n in range(30)] + [40.0, 50.0])
-    low, high = data.value_ends(tables)
-    assert not data.value_is_log(tables)
-    places, texts = data.scale_ticks((low, high), data.value_is_log(tables))
-    assert np.isfinite(data.unit(np.array([0.25, 50.0]), (low, high), False)).all()
-    assert len(places) == len(texts) >= 2
-
-
-def test_three_steps_that_rounding_makes_a_little_less_are_three() -> None:
-    places, texts = data.scale_ticks((0.0, 0.3), log=False)
-    assert texts == ["0", "0.1", "0.2", "0.3"]
-    assert places == pytest.approx([0, 1 / 3, 2 / 3, 1])
 
 
 def test_rungs_count_decisions_and_those_who_went_on() -> None:
@@ -183,55 +149,6 @@ def test_long_studies_keep_a_bounded_number_of_units() -> None:
     assert len(tables.unit_trial) < MAX_UNITS
     assert tables.n_dropped + len(tables.unit_trial) == MAX_UNITS + 99
     assert tables.unit_resource[0] == 1
-
-
-# -- axes ----------------------------------------------------------------------------------------
-
-
-@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
-def test_ticks_of_a_linear_axis_are_few_and_on_it(low: float, width: float) -> None:
-    places, texts = data.scale_ticks((low, low + width), log=False)
-    assert 2 <= len(places) <= 12
-    assert len(places) == len(texts)
-    assert all(-1e-6 <= place <= 1 + 1e-6 for place in places)
-
-
-@given(st.floats(1e-9, 1e3), st.floats(1.5, 1e9))
-def test_ticks_of_a_logarithmic_axis_are_few_and_on_it(low: float, factor: float) -> None:
-    places, texts = data.scale_ticks((low, low * factor), log=True)
-    assert 2 <= len(places) <= 25
-    assert len(places) == len(texts)
-    assert places == sorted(places)
-
-
-def test_each_domain_has_its_axis() -> None:
-    tables = asha_result().tables()
-    tables.facts.space = SPACE
-    try:
-        assert data.is_log(tables, "lr")
-        assert not data.is_log(tables, "dropout")
-        assert data.ticks(tables, "width")[1] == ["16", "32", "64", "128"]
-        assert set(data.ticks(tables, "optimizer")[1]) == {"sgd", "adam", "lamb"}
-        for name, domain in SPACE.items():
-            places = data.places_on_axis(tables, name)
-            assert ((places >= 0) & (places <= 1)).all()
-            if isinstance(domain, Real):
-                first = asha_result().trial(0).config[name]
-                assert places[0] == pytest.approx(domain.to_unit(first))
-    finally:
-        tables.facts.space = {}
-
-
-@pytest.mark.parametrize(
-    "values", [[0.0, 5e-324], [5e-324, 1.0], [1e20, 1e20], [1e-250, 2e-250], [3.0, 3.0 + 1e-15]]
-)
-def test_values_that_hardly_differ_have_an_axis(values: list[float]) -> None:
-    tables = filled(values)
-    low, high = data.value_ends(tables)
-    assert low < high
-    places, texts = data.scale_ticks((low, high), data.value_is_log(tables))
-    assert len(places) == len(texts) >= 2
-    assert np.isfinite(data.unit(np.array(values), (low, high), False)).all()
 
 
 # -- where time went -----------------------------------------------------------------------------
