@@ -13,7 +13,7 @@ from daskhpo.core.domains import Integer, Real
 from daskhpo.core.ranks import UNSURE, sign_test
 from daskhpo.core.types import Status
 from daskhpo.plots.alternatives import Alternatives, median, spread
-from daskhpo.plots.axes import is_log, places_on_axis
+from daskhpo.plots.axes import places_on_axis
 from daskhpo.plots.data import clock, rungs
 from daskhpo.plots.sampling import best_first
 from daskhpo.plots.tables import STATES, StudyTables
@@ -96,7 +96,7 @@ def _bounds(tables: StudyTables) -> Iterator[Advice]:
         domain = tables.facts.space.get(name)
         if not isinstance(domain, Real | Integer):
             continue
-        log = is_log(tables, name)
+        log = domain.log
         places = places_on_axis(tables, name)[best]
         for side, at_bound in (("lower", places <= EDGE), ("upper", places >= 1 - EDGE)):
             n, middle = int(at_bound.sum()), len(best)

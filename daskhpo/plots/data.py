@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from daskhpo.core.types import Array, Status
-from daskhpo.plots.axes import places_on_axis, unit, value_ends, value_is_log
+from daskhpo.plots.axes import places_on_axis, value_scale
 from daskhpo.plots.sampling import best_first, chosen, sample, thinned
 from daskhpo.plots.tables import STATES, StudyTables
 
@@ -107,7 +107,7 @@ def seen(columns: Columns, total: int) -> str:
 
 def _parallel(tables: StudyTables, columns: Columns) -> Columns:
     axes = [columns[f"unit:{name}"] for name in tables.names()]
-    axes.append(unit(columns["value"], value_ends(tables), value_is_log(tables)))
+    axes.append(value_scale(tables).places(columns["value"]))
     heights = np.array(axes).T.reshape(-1, len(axes)).round(4)
     places = np.arange(len(axes), dtype=float)
     return {"axes_x": [places] * len(heights), "axes_y": [*heights]}

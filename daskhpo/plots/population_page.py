@@ -26,7 +26,7 @@ def population_data(tables: StudyTables) -> PageData:
     sources |= {f"diversity:{name}": population.diversity(tables, name) for name in names}
     sources["spread"] = population.spread_of_values(tables)
     members = sorted(set(lineage["id"]))
-    log = tuple(name for name in names if axes.is_log(tables, name))
+    log = tuple(name for name in names if axes.scale_of(tables, name).log)
     note = f"{len(members)} members, {len(arrows['id'])} states taken over"
     return PageData(
         key=(tuple(names), log, len(members)),

@@ -23,10 +23,9 @@ def space_data(tables: StudyTables, found: Importance) -> PageData:
     """Return what the page *Hyperparameters* shows; ``found``: of `importance`."""
     trials = data.trials(tables, parts=("axes",))
     names = tables.names()[:MAX_NAMES_SHOWN]
-    log = axes.value_is_log(tables)
+    scale = axes.value_scale(tables)
     ticks = {name: axes.ticks(tables, name) for name in names}
-    ends = axes.value_ends(tables)
-    ticks[tables.objective.metric] = axes.scale_ticks(ends, log)
+    ticks[tables.objective.metric] = scale.ticks()
     pairs = maps(found)
     bars = found.columns()
     has_values = bool(np.isfinite(trials["value"]).any()) and bool(names)
@@ -39,7 +38,7 @@ def space_data(tables: StudyTables, found: Importance) -> PageData:
     return PageData(
         key=(
             tuple(names),
-            log,
+            scale.log,
             tuple(str(tick) for tick in ticks.values()) if has_values else (),
             tuple(zip(pairs["first"], pairs["second"], strict=True)),
         ),
@@ -58,7 +57,7 @@ def space_data(tables: StudyTables, found: Importance) -> PageData:
         names=names,
         ticks=ticks,
         metric=tables.objective.metric,
-        log=log,
+        log=scale.log,
     )
 
 

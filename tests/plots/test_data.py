@@ -21,7 +21,7 @@ def empty() -> StudyTables:
     return StudyTables(Objective("error"))
 
 
-losses = st.lists(st.floats(-100, 100) | st.just(math.inf), max_size=300)
+losses = st.lists(st.floats(-100, 100) | st.floats(-1e300, 1e300) | st.just(math.inf), max_size=300)
 
 
 # -- which are drawn -----------------------------------------------------------------------------
