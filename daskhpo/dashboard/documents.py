@@ -227,7 +227,7 @@ class OpenPage:
             seen += (number, study.log_size(number))
         if seen == self._seen and not self._is_behind and not self.kind.is_behind(study):
             return
-        view = self._view
+        view, self._seen = self._view, seen  # what raises is tried again when there is news
         new = self.kind.data(study, around, view)
         if self.kind.path == "daskhpo-trials":
             new.texts["detail"] = "" if number is None else study.detail(number)
@@ -241,7 +241,6 @@ class OpenPage:
             deltas = self._changes(new, view)
         self._sent_view = view
         self._is_behind = any(delta.is_cut for delta in (deltas or {}).values())
-        self._seen = seen
         self._is_updating = True
         self._document.add_next_tick_callback(partial(self._show, study.name, new, deltas))
 

@@ -67,7 +67,7 @@ class Watcher:
             try:
                 is_behind = self._turn([page for page in pages if not page.is_hidden])
             except Exception:
-                logger.exception("a page of the dashboard could not be refreshed")
+                logger.exception("the pages of the dashboard could not be refreshed")
                 is_behind = False
             worked = time.thread_time() - began
             pause = self.pace.pause(worked)
@@ -85,8 +85,8 @@ class Watcher:
         for page in pages:
             try:
                 page.prepare(around)
-            except Exception:
-                if not page.is_gone:  # it was closed in between
-                    raise
+            except Exception:  # the other pages go on
+                if not page.is_gone:  # else it was closed in between
+                    logger.exception("a page of the dashboard could not be refreshed")
         self.n_refreshes += bool(pages)
         return False

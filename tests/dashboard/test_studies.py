@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bokeh.document import Document
 
 from daskhpo.core.objective import Objective
 from daskhpo.dashboard import studies
+from daskhpo.dashboard.documents import OpenPage
+from daskhpo.dashboard.kinds import PageKind, Surroundings
 from daskhpo.dashboard.studies import Pace, WatchedStudy
+from daskhpo.dashboard.watcher import Watcher
+from daskhpo.plots.page import PageData
+from daskhpo.plots.study_page import build_study
+from daskhpo.plots.trials_page import TableView
 from tests.plots.made import write_study
 
 
@@ -19,6 +28,13 @@ def watched(directory: Path) -> WatchedStudy:
 def read_all(study: WatchedStudy) -> None:
     while study.read():
         pass
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_journal_is_read_on_from_where_it_ended(tmp_path: Path) -> None:
@@ -97,3 +113,37 @@ def test_curves_are_replayed_one_by_one_and_again_when_there_is_news(
         newest = study.alternatives()
     assert newest.is_whole
     assert newest.n_recorded > whole.n_recorded
+
+
+def test_a_page_that_raises_stops_no_other_and_is_tried_again_with_news(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rest = write_study(tmp_path, num_trials=10, share=0.5)
+    study, tried = watched(tmp_path), []
+
+    def raising(name: str) -> PageKind:
+        def data(study: WatchedStudy, around: Surroundings, view: TableView) -> PageData:
+            tried.append(name)
+            raise ValueError(f"{name} cannot be computed")
+
+        return PageKind(name, name, data, build_study)
+
+    kinds = [raising("one"), raising("other")]
+    pages = [OpenPage(kind, Document(), {study.name: study}, None) for kind in kinds]
+    watcher = Watcher(Surroundings, lambda: False)
+    for page in pages:
+        watcher.open(page)
+    try:
+        wait_until(lambda: {*tried} == {"one", "other"})
+        n = watcher.n_refreshes
+        pages[0].ask()
+        wait_until(lambda: watcher.n_refreshes > n + 1)
+        assert sorted(tried) == ["one", "other"], "nothing was read since"
+        with (tmp_path / "journal.jsonl").open("a") as file:
+            file.write("".join(f"{line}\n" for line in rest))
+        wait_until(lambda: tried.count("one") > 1 and tried.count("other") > 1)
+    finally:
+        for page in pages:
+            watcher.close(page)
+    wait_until(lambda: not watcher.is_running)
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * len(tried)
