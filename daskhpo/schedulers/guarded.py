@@ -62,7 +62,9 @@ class GuardedASHA(Scheduler):
     thirds of the time. It is judged again as results come in.
 
     Trials are ranked by their best report so far. When no new trial may start, the best paused
-    trial is trained to the end, unless a finished one is better.
+    trial is trained to the end, unless one that has ended is at least as good: a fully trained one,
+    or one that ended before, such as at its time limit. Failed trials do not count for that, nor
+    those that are stopped by hand.
 
     With :class:`daskhpo.searchers.ForestSearch` it has the model that it needs. With any other
     searcher it has none, and is about as fast as asynchronous Hyperband.
@@ -104,7 +106,7 @@ class GuardedASHA(Scheduler):
         self._waiting: dict[TrialId, int] = {}  # the same of both arms
         self._by_loss: list[tuple[float, TrialId, int]] = []  # a heap of these, and of stale ones
         self._highest = levels[0]  # highest rung with a result
-        self._best_full = math.inf  # best loss of the trials that have ended well
+        self._best_ended = math.inf  # best loss of the trials that have ended, and not failed
 
     def __repr__(self) -> str:
         return (
@@ -164,7 +166,7 @@ class GuardedASHA(Scheduler):
         return None
 
     def _finish(self, can_go: Callable[[TrialId], bool]) -> Action:
-        """Train the best paused trial on, if it is better than all that are fully trained."""
+        """Train the best paused trial on, if it is better than all that have ended."""
         if self._time.n_charged:
             return Wait()  # one at a time, after all others
         while self._by_loss and self._waiting.get(self._by_loss[0][1]) != self._by_loss[0][2]:
@@ -172,7 +174,7 @@ class GuardedASHA(Scheduler):
         if not self._by_loss:
             return Wait()
         loss, trial, until = self._by_loss[0]
-        return Resume(trial, until) if loss < self._best_full and can_go(trial) else Wait()
+        return Resume(trial, until) if loss < self._best_ended and can_go(trial) else Wait()
 
     # -- what happened ---------------------------------------------------------------------------
 
@@ -195,7 +197,7 @@ class GuardedASHA(Scheduler):
         self._orders.add(trial.id, report, arm == MAIN)
         until = ladder.next_of[resource]
         if until is None:
-            self._best_full = min(self._best_full, report.best_loss)
+            self._best_ended = min(self._best_ended, report.best_loss)
             return Stop("fully trained")
         rung = ladder.rungs[resource]
         rung.insert(trial.id, report.best_loss)
@@ -210,8 +212,8 @@ class GuardedASHA(Scheduler):
         return Pause(keep=rung.may_rise(trial.id) or (arm == MAIN and not is_first))
 
     def on_end(self, trial: Trial) -> None:
-        if trial.status in (Status.STOPPED, Status.COMPLETED):  # such as at its time limit
-            self._best_full = min(self._best_full, trial.best_loss)
+        if trial.status is not Status.FAILED:  # it may have ended at its time limit
+            self._best_ended = min(self._best_ended, trial.best_loss)
         self._time.forget(trial.id)
         self._orders.forget(trial.id)
         self._paused.pop(trial.id, None)

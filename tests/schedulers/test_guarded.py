@@ -356,6 +356,24 @@ def test_a_best_trial_that_ends_at_its_time_limit_is_the_last_one():
     assert desk.ask(can_start=False) == Wait()  # the other one would be worse, and end there, too
 
 
+def test_after_a_best_trial_that_failed_the_next_one_is_trained_to_the_end():
+    desk = Desk(9)
+    desk.tried(3.0, 2.0)
+    desk.launch(1, until=3, resource=1)
+    desk.fail(1)
+    assert desk.ask(can_start=False) == Resume(0, until=3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_trial_that_median_stopping_ends_keeps_no_better_one_from_its_end(seed):
+    rule = MedianStopping(GuardedASHA(9), min_samples=1)
+    study = Driver(rule, noisy_curve(seed), num_trials=30, n_workers=4).run()
+    assert Status.STOPPED in {status for status, _ in study.ended.values()}
+    assert (Status.COMPLETED, 9) in study.ended.values()
+    best = study.scheduler._inner._best_ended
+    assert all(trial.best_loss >= best for trial in study.trials.values())
+
+
 @pytest.mark.parametrize("num_trials", [1, 2, 3, 10])
 @pytest.mark.parametrize("n_workers", [1, 4])
 def test_every_study_trains_its_best_trial_to_the_end(num_trials, n_workers):
@@ -363,7 +381,7 @@ def test_every_study_trains_its_best_trial_to_the_end(num_trials, n_workers):
         GuardedASHA(81), noisy_curve(1), num_trials=num_trials, n_workers=n_workers
     ).run()
     assert (Status.COMPLETED, 81) in study.ended.values()
-    assert all(trial.best_loss >= study.scheduler._best_full for trial in study.trials.values())
+    assert all(trial.best_loss >= study.scheduler._best_ended for trial in study.trials.values())
 
 
 def test_few_trials_are_enough():
