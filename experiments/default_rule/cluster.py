@@ -67,7 +67,7 @@ JOBS = ClusterModel(
 SITES = {
     "16 slots without costs": Site(),
     "a launch takes a minute": Site(model=ClusterModel(launch_seconds=60.0)),
-    "jobs of half an hour, 5 minutes between them": Site(model=JOBS),
+    "jobs of four hours, 5 minutes between them": Site(model=JOBS),
     "the same; states that are not written are lost with them": Site(
         model=replace(JOBS, durability=100.0)
     ),
