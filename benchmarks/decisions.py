@@ -14,7 +14,8 @@ from daskhpo.core.events import Launched, Record, Reported, Saved, SessionStarte
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Continue, Limits, Pause
-from daskhpo.engine.coordinator import Coordinator, Problem, drive
+from daskhpo.engine.coordinator import Coordinator, Problem
+from daskhpo.engine.drive import drive
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import RandomSearch
 from daskhpo.virtual.executor import SimulatedExecutor

@@ -17,7 +17,8 @@ from daskhpo.core.events import Record, SessionStarted
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits
-from daskhpo.engine.coordinator import Coordinator, Problem, drive
+from daskhpo.engine.coordinator import Coordinator, Problem
+from daskhpo.engine.drive import drive
 from daskhpo.schedulers import GuardedASHA
 from daskhpo.searchers import ForestSearch
 from daskhpo.virtual.executor import SimulatedExecutor

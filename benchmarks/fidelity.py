@@ -33,7 +33,8 @@ from daskhpo.core.random import rng
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Config, Limits, Report, Trial, TrialId
-from daskhpo.engine.coordinator import Coordinator, Problem, drive
+from daskhpo.engine.coordinator import Coordinator, Problem
+from daskhpo.engine.drive import drive
 from daskhpo.results.result import Result
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import GPSearch, RandomSearch

@@ -29,7 +29,8 @@ from daskhpo.core.objective import Objective
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits, TrialId
-from daskhpo.engine.coordinator import Coordinator, Problem, drive
+from daskhpo.engine.coordinator import Coordinator, Problem
+from daskhpo.engine.drive import drive
 from daskhpo.engine.prefetch import PrefetchedAdvice, PrefetchingSearcher
 from daskhpo.results.result import Result
 from daskhpo.schedulers import ASHA

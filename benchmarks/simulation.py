@@ -35,7 +35,8 @@ from daskhpo.core.types import (
     Stop,
     Trial,
 )
-from daskhpo.engine.coordinator import Coordinator, Problem, drive
+from daskhpo.engine.coordinator import Coordinator, Problem
+from daskhpo.engine.drive import drive
 from daskhpo.results.result import Result
 from daskhpo.schedulers import (
     ASHA,

@@ -1,11 +1,9 @@
-"""The coordinator, which turns events into commands, and the loop that drives it."""
+"""The coordinator, which turns events into commands."""
 
 from __future__ import annotations
 
 import copy
-import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from daskhpo.core.commands import Command, Delete, Flush, Interrupt, Release, Save, Train, Write
@@ -38,7 +36,6 @@ from daskhpo.core.events import (
     time_in_journal,
 )
 from daskhpo.core.objective import NOT_FINITE, Objective
-from daskhpo.core.printable import printable
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
@@ -76,9 +73,7 @@ from daskhpo.engine.checkpoint_policy import (
 from daskhpo.engine.edits import Edits
 from daskhpo.engine.first_failures import FirstFailures
 from daskhpo.engine.ledger import Ledger
-from daskhpo.engine.protocols import Executor, Journal
-
-logger = logging.getLogger("daskhpo")
+from daskhpo.engine.protocols import Journal
 
 RETURNED = "its code returned"
 OUT_OF_TIME = "its trial_time_limit is used up"
@@ -712,36 +707,3 @@ def _unseen(steps: tuple[Step, ...], resource: int) -> tuple[Step, ...]:
     if steps and steps[0].resource > resource:
         return steps
     return tuple(step for step in steps if step.resource > resource)
-
-
-def drive(
-    coordinator: Coordinator,
-    executor: Executor,
-    journal: Journal,
-    after_turn: Callable[[Coordinator], None] = lambda coordinator: None,
-) -> None:
-    """Run a session to its end; record events before carrying out their commands.
-
-    Parameters
-    ----------
-    after_turn : called after each turn, in this thread; no other thread may read the coordinator.
-    """
-    budget = coordinator.limits.time_budget
-    deadline = None if budget is None else executor.now() + budget
-    while not coordinator.is_drained:
-        due = [] if coordinator.is_over else [deadline, coordinator.ledger.times.next_end]
-        until = min((each for each in due if each is not None), default=None)
-        events = [*executor.poll(until)]
-        if not events:
-            assert until is not None, "the executor returned no events, and had no deadline"
-            if until == deadline:
-                events = [StopRequested("the time budget is spent", until)]
-                deadline = None
-        events += coordinator.overdue(executor.now())
-        commands = [command for event in events for command in coordinator.handle(event)]
-        journal.flush()
-        for event in events:
-            if isinstance(event, Erred):
-                logger.info("trial %s failed: %s", event.trial, printable(headline(event.error)))
-        executor.perform(commands)
-        after_turn(coordinator)

@@ -25,7 +25,8 @@ from daskhpo.core.space import Space
 from daskhpo.core.study_folders import MANIFEST, no_study
 from daskhpo.core.types import CheckpointPolicy, Limits
 from daskhpo.engine.advice import LessonsInThread, SearcherAdvice
-from daskhpo.engine.coordinator import Coordinator, Problem, drive
+from daskhpo.engine.coordinator import Coordinator, Problem
+from daskhpo.engine.drive import drive
 from daskhpo.engine.journal import FileJournal, read_journal, read_sessions
 from daskhpo.engine.lock import JobIsOver, StudyLock, check_free, no_job_is_over
 from daskhpo.engine.options import RunOptions

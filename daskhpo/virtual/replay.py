@@ -14,7 +14,8 @@ from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits, TrialId
-from daskhpo.engine.coordinator import Coordinator, Problem, drive
+from daskhpo.engine.coordinator import Coordinator, Problem
+from daskhpo.engine.drive import drive
 from daskhpo.engine.protocols import Journal
 from daskhpo.schedulers.fifo import FIFO
 from daskhpo.searchers import RandomSearch

@@ -10,7 +10,8 @@ from daskhpo.core.events import Ended, OutOfTime, Reported, SessionStarted, Stop
 from daskhpo.core.objective import Objective
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits, Pause, Resume, Status, Stop
-from daskhpo.engine.coordinator import OUT_OF_TIME, Coordinator, Problem, drive
+from daskhpo.engine.coordinator import OUT_OF_TIME, Coordinator, Problem
+from daskhpo.engine.drive import drive
 from daskhpo.engine.journal import decode_record, encode_record
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.replay import replay

@@ -16,7 +16,8 @@ from daskhpo.core.random import rng
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointPolicy, Limits, TrialId
-from daskhpo.engine.coordinator import Coordinator, Problem, drive
+from daskhpo.engine.coordinator import Coordinator, Problem
+from daskhpo.engine.drive import drive
 from daskhpo.schedulers import PB2, PBT
 from daskhpo.searchers import RandomSearch
 from daskhpo.testing.journal import MemoryJournal

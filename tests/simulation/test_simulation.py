@@ -12,7 +12,8 @@ from daskhpo.core.objective import Objective
 from daskhpo.core.space import Space
 from daskhpo.core.types import Limits, Status, Trial
 from daskhpo.engine.checkpoint_policy import check_policy
-from daskhpo.engine.coordinator import Coordinator, Problem, drive
+from daskhpo.engine.coordinator import Coordinator, Problem
+from daskhpo.engine.drive import drive
 from daskhpo.engine.journal import encode_record
 from daskhpo.engine.replay import replay
 from daskhpo.results.result import Result
