@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import psutil
 
 from daskhpo.core.arguments import (
     check_choice,
@@ -33,16 +28,14 @@ from daskhpo.core.arguments import (
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.quantities import check_duration
 from daskhpo.distributed.processes import rank_gpus
+from daskhpo.scripts.program import Program
 from daskhpo.scripts.readers import Numbers, OutputReader, file_reader, step_of
 from daskhpo.trainable import TrialContext
 
 Passed = Literal["option", "assignment", "environment", "yaml"]
 
 QUOTED_LINES = 20  # of a program that failed, in its error
-FROZEN = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-WRITE_SECONDS = 10.0  # to wait until it writes to none of its checkpoints
 FILE_SECONDS = 0.1  # between looks at a program's files
-PLACEHOLDERS = ("folder", "yaml", "trial", "seed", "max_t")
 
 
 class ScriptFailed(RuntimeError):
@@ -156,15 +149,13 @@ class Script:
                     "['--config', '{yaml}']"
                 )
             self.yaml = self.yaml.absolute()
-        if self.pattern is not None:
-            reader = OutputReader(self.metric, self.pattern)
-            if self.metric not in (reader._pattern.groupindex if reader._pattern else {}):
-                raise InvalidArgument(
-                    f"pattern={self.pattern!r} has no group of the metric: write "
-                    f"(?P<{self.metric}>...)"
-                    if self.metric.isidentifier()
-                    else f"pattern= needs a metric that can be a group's name, not {self.metric!r}"
-                )
+        if self.pattern is None or self.metric in re.compile(self.pattern).groupindex:
+            return
+        raise InvalidArgument(
+            f"pattern={self.pattern!r} has no group of the metric: write (?P<{self.metric}>...)"
+            if self.metric.isidentifier()
+            else f"pattern= needs a metric that can be a group's name, not {self.metric!r}"
+        )
 
     @property
     def continues(self) -> bool:
@@ -214,8 +205,7 @@ class ScriptRun:
             "seed": str(trial.seed),
             "max_t": str(trial.max_t),
         }
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._program: Program | None = None
         self._last: deque[str] = deque(maxlen=QUOTED_LINES)
         self._ahead: deque[Numbers] = deque()  # reported by the program, and not by the trial
         self._step: float | None = None
@@ -224,7 +214,6 @@ class ScriptRun:
         if script.read != "output":
             path = Path(_filled(script.read, self._values))
             self._file = file_reader(path, script.metric)
-        self._stopped = False
 
     def __enter__(self) -> ScriptRun:
         return self
@@ -253,10 +242,12 @@ class ScriptRun:
         program in the middle of a file. One that ends by itself after SIGTERM has saved, if it
         saves then, so that what it leaves counts.
         """
-        self._freeze_between_writes()
+        program = self._program
+        if program is not None:
+            program.freeze_between_writes(self._checkpoints)
         files = self._files()
         self.stop()
-        if self._process is not None and self._process.returncode >= 0:
+        if program is not None and program.wait() >= 0:
             files = self._files()
         if not files:
             return None
@@ -276,90 +267,48 @@ class ScriptRun:
             if file.is_file()
         }
 
-    def _freeze_between_writes(self) -> None:
-        deadline = time.monotonic() + WRITE_SECONDS
-        while not self._is_quiet() and time.monotonic() < deadline:
-            self._signal(signal.SIGCONT)
-            time.sleep(0.005)
-
-    def _is_quiet(self) -> bool:
-        """Freeze it; return True if no process of it has one of the files open to write."""
-        self._signal(signal.SIGSTOP)
-        if self._process is None or self._process.poll() is not None:
-            return True
-        with contextlib.suppress(psutil.NoSuchProcess):
-            own = psutil.Process(self._process.pid)
-            return not any(map(self._writes, (own, *own.children(recursive=True))))
-        return True
-
-    def _writes(self, process: psutil.Process) -> bool:
-        """Return True if a process does not freeze, or has one of the files open to write."""
-        try:
-            deadline = time.monotonic() + 1.0
-            while process.status() not in FROZEN:  # it may be in a call of the system's
-                if time.monotonic() > deadline:
-                    return True
-                time.sleep(0.001)
-            return any(
-                file.path.startswith(str(self._checkpoints)) and getattr(file, "mode", "w") != "r"
-                for file in process.open_files()
-            )
-        except psutil.Error:  # it has ended
-            return False
-
     def units(self) -> Iterator[Numbers]:
         """Yield what the program reports, until it ends; it is frozen meanwhile."""
         while True:
             while self._ahead:
-                self._signal(signal.SIGSTOP)
+                if self._program is not None:
+                    self._program.freeze()
                 yield self._ahead.popleft()
-                if not self._ahead:
-                    self._signal(signal.SIGCONT)
-            if self._process is None or self._stopped:
-                self._begin()
-            if not self._wait():
+                if self._program is not None and not self._ahead:
+                    self._program.go_on()
+            if self._program is None:
+                self._program = self._begun()
+            if not self._wait(self._program):
                 return
 
     def finish(self) -> None:
         """Let a fully trained program end by itself, for a while, unless it trains on."""
-        self._signal(signal.SIGCONT)
-        if self._process is None or self._stopped:
+        if self._program is None:
             return
+        self._program.go_on()
         deadline = time.monotonic() + self._script.grace
         while not self._ahead and (left := deadline - time.monotonic()) > 0:
             try:
-                line = self._lines.get(timeout=min(left, FILE_SECONDS))
+                line = self._program.line(min(left, FILE_SECONDS))
             except queue.Empty:
                 self._look()
                 continue
             if line is None:
-                self._lines.put(None)  # for `stop`
                 return
             self._read(line)
 
     def stop(self) -> None:
         """Stop the program with all its processes; what it has reported is kept."""
-        process = self._process
-        if process is None or self._stopped:
+        program, self._program = self._program, None
+        if program is None:
             return
-        self._signal(signal.SIGTERM)
-        self._signal(signal.SIGCONT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(self._script.grace)
-        self._signal(signal.SIGKILL)  # also what it has left behind
-        self._stopped = True
-        process.wait()
-        while (line := self._lines.get()) is not None:
+        program.stop(self._script.grace)
+        for line in program.remaining_lines():
             self._read(line)
         self._look()
 
-    def _signal(self, number: int) -> None:
-        """Send a signal to the program and its processes."""
-        if self._process is not None and not self._stopped:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, number)
-
-    def _begin(self) -> None:
+    def _begun(self) -> Program:
+        """Start the program."""
         script, resumed = self._script, any(self._checkpoints.iterdir())
         gpus = rank_gpus(os.environ, self._trial.devices).environment(0)
         environment = {"OMP_NUM_THREADS": str(_n_cpus()), **os.environ, **gpus}
@@ -372,37 +321,24 @@ class ScriptRun:
             self._write_yaml(script.yaml)
         command = script.command(self._config, self._values, resumed)
         print("$ " + shlex.join(command), flush=True)
-        self._stopped, self._lines = False, queue.Queue()
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            cwd=script.folder,
-            start_new_session=True,  # so that a signal reaches all its processes, and no other
-        )
-        threading.Thread(target=_pump, args=(self._process, self._lines), daemon=True).start()
+        return Program(command, environment, script.folder)
 
-    def _wait(self) -> bool:
+    def _wait(self, program: Program) -> bool:
         """Wait until the program has reported; False: it has ended."""
         while not self._ahead:
             try:
-                line = self._lines.get(timeout=None if self._file is None else FILE_SECONDS)
+                line = program.line(None if self._file is None else FILE_SECONDS)
             except queue.Empty:
                 self._look()
                 continue
             if line is None:
                 self._look()
-                self._check_end()
-                return bool(self._ahead) and not self._stopped
+                self._check_end(program.wait())
+                return bool(self._ahead)
             self._read(line)
         return True
 
-    def _check_end(self) -> None:
-        assert self._process is not None
-        status = self._process.wait()
-        self._lines.put(None)  # for `stop`
+    def _check_end(self, status: int) -> None:
         last = "\n".join(self._last)
         if status != 0:
             how = f"ended with status {status}" if status > 0 else f"was killed by signal {-status}"
@@ -447,20 +383,6 @@ class ScriptRun:
         Path(self._values["yaml"]).write_text(yaml.safe_dump(data, sort_keys=False))
 
 
-def _pump(process: subprocess.Popen[bytes], lines: queue.Queue[str | None]) -> None:
-    """Put each line that a program prints into a queue, and None at its end."""
-    assert process.stdout is not None
-    with process.stdout as output:
-        left = b""
-        while chunk := output.read1(65536):  # type: ignore[attr-defined]
-            *complete, left = (left + chunk).replace(b"\r", b"\n").split(b"\n")
-            for line in complete:
-                lines.put(line.decode(errors="replace"))
-        if left:
-            lines.put(left.decode(errors="replace"))
-    lines.put(None)
-
-
 def _check_pattern(name: str, value: Any) -> str:
     text = check_text(name, value)
     try:
@@ -493,6 +415,6 @@ def _option(name: str) -> str:
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
-    for name in PLACEHOLDERS:
-        text = text.replace(f"{{{name}}}", values.get(name, f"{{{name}}}"))
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", value)
     return text
