@@ -84,7 +84,7 @@ class BaseSearch(OfBestEstimator, MetaEstimatorMixin, BaseEstimator):  # type: i
         return {
             "n_models": len(models),
             "partial_fit_calls": sum(calls),
-            "max_iter": self._plan().scheduler.max_t,
+            "max_iter": max(calls),
         }
 
     @property

@@ -24,9 +24,10 @@ from sklearn.compose import make_column_transformer
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import Ridge, SGDClassifier
-from sklearn.model_selection import ParameterGrid, ParameterSampler, cross_val_score
+from sklearn.model_selection import GridSearchCV, ParameterGrid, ParameterSampler, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import check_estimator
 
 from daskhpo import load_study
@@ -160,6 +161,9 @@ def test_patience_trains_less_and_finds_as_much() -> None:
     assert search.metadata_["partial_fit_calls"] < search.metadata["partial_fit_calls"]
     assert max(row["partial_fit_calls"] for row in search.history_) <= 9
     assert search.best_score_ > 0.9
+    rounds = SuccessiveHalvingSearchCV(Constant(), VALUES, 9, 1, patience=2, random_state=0)
+    assert rounds.metadata["max_iter"] == 9
+    assert rounds.fit(X, Y).metadata_["max_iter"] == 2
     for tol in (math.nan, None):
         search = HyperbandSearchCV(Constant(), VALUES, 6, 2, patience=2, tol=tol).fit(X, Y)
         assert max(row["partial_fit_calls"] for row in search.history_) == 6
@@ -270,6 +274,17 @@ def test_random_search_has_the_scores_of_cross_validation() -> None:
     best = search.cv_results_["params"][np.argmax(search.cv_results_["mean_test_score"])]
     assert search.best_params_ == best
     assert np.allclose(search.predict(X), Ridge(**best).fit(X, Y).predict(X))
+
+
+def test_one_unit_of_all_rows_is_a_grid_search() -> None:
+    model, grid = DecisionTreeClassifier(random_state=0), {"max_depth": [1, 2, 3]}
+    found = IncrementalSearchCV(
+        model, grid, "grid", max_iter=1, resource="n_samples", cv=3
+    ).fit(X, Y)  # fmt: skip
+    expected = GridSearchCV(model, grid, cv=3).fit(X, Y)
+    assert found.best_params_ == expected.best_params_
+    scores = "mean_test_score"
+    assert np.allclose(found.cv_results_[scores], expected.cv_results_[scores])
 
 
 def test_pipelines_grow_by_samples_or_by_a_parameter_of_a_step() -> None:
