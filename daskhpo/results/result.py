@@ -21,8 +21,8 @@ from daskhpo.plots.single import single
 from daskhpo.plots.tables import StudyTables
 from daskhpo.plots.verdict import header
 from daskhpo.results.about import about_study, check_folder_of, has_manifest
-from daskhpo.results.columns import config_columns, metric_columns
 from daskhpo.results.curve_frame import curve_frame
+from daskhpo.results.frames import lineage_frame, top_k_frame, training_frame, trial_frame
 from daskhpo.results.lineage import Generation
 from daskhpo.results.progress import StudyProgress, TrialRecord
 from daskhpo.results.recorder import read_tables, tables_of
@@ -180,36 +180,8 @@ class Result:
         ValueError : ``metrics`` is neither.
         """
         metrics = check_choice("metrics", metrics, ("last", "best"))
-        import pandas as pd
-
         trials = [*self._progress.trials.values()]
-        times = [trial.time for trial in trials]
-        columns = {
-            "trial": [trial.id for trial in trials],
-            "status": [trial.status.value for trial in trials],
-            "resource": [trial.resource for trial in trials],
-            "seconds": [time.seconds for time in times],
-            "seconds/useful": [time.useful for time in times],
-            "seconds/lost": [time.lost for time in times],
-            "seconds/saving": [time.saving for time in times],
-            "seconds/queued": [time.queued for time in times],
-            "bracket": [trial.bracket for trial in trials],
-        }
-        frame = pd.DataFrame(columns)
-        best = f"best/{self.objective.metric}"
-        values = [self.objective.value(trial.best_loss) for trial in trials]
-        ends = {
-            best: [value if math.isfinite(value) else math.nan for value in values],
-            "reason": [trial.reason for trial in trials],
-        }
-        shown = [t.best_metrics if metrics == "best" else t.metrics for t in trials]
-        parts_of_it = [
-            frame,
-            config_columns([trial.config for trial in trials]),
-            metric_columns(shown, {*frame.columns, *ends}, frame.index),
-            pd.DataFrame(ends, index=frame.index),
-        ]
-        return pd.concat(parts_of_it, axis=1)
+        return trial_frame(trials, self.objective, of_best=metrics == "best")
 
     def history(self) -> pd.DataFrame:
         """Return a table with one row per report, in order of time.
@@ -245,78 +217,6 @@ class Result:
             self._progress.trials,
         )
 
-    # -- to look at ------------------------------------------------------------------------------
-
-    def tables(self) -> StudyTables:
-        """Return the study as columns, for plots of your own; a directory is read again."""
-        if self._records is not None:
-            return tables_of(self._records, self.objective, self._manifest)
-        assert self.path is not None
-        return read_tables(self.path, self.objective)
-
-    def to_html(self, path: str | Path) -> None:
-        """Write the report: one HTML file with all plots, which opens without a network.
-
-        Raises
-        ------
-        ImportError : Bokeh is not installed.
-        FileNotFoundError : there is no folder for the file.
-        OSError : the file cannot be written.
-        """
-        path = check_folder_of(check_path("path", path))
-        known = self.path is not None and has_manifest(self.path)
-        about = about_study(self.path) if known and self.path is not None else About()
-        write_file(path, report_html(self.tables(), about))
-
-    def plot_best(self) -> Any:
-        """Return a Bokeh figure of the best value so far, over all trials."""
-        return single("study", "best", self.tables())
-
-    def plot_curves(self) -> Any:
-        """Return a Bokeh figure of the learning curves."""
-        return single("study", "curves", self.tables())
-
-    def plot_rungs(self) -> Any:
-        """Return a Bokeh figure of the trials that each rung judged, and that continued."""
-        return single("study", "rungs", self.tables())
-
-    def plot_parallel(self) -> Any:
-        """Return a Bokeh figure of parallel coordinates, with a brush on each axis."""
-        return single("space", "parallel", self.tables())
-
-    def plot_slices(self) -> Any:
-        """Return Bokeh figures of each hyperparameter against the metric."""
-        return single("space", "slices", self.tables())
-
-    def plot_importance(self) -> Any:
-        """Return a Bokeh figure of which hyperparameters matter, and how sure that is."""
-        return single("space", "importance", self.tables())
-
-    def plot_map(self) -> Any:
-        """Return a Bokeh figure of the predicted rank over two hyperparameters."""
-        return single("space", "map", self.tables())
-
-    def plot_timeline(self) -> Any:
-        """Return a Bokeh figure of what each slot did, and when."""
-        return single("use", "timeline", self.tables())
-
-    def plot_population(self) -> Any:
-        """Return Bokeh figures of a population: schedules, lineage, diversity."""
-        return single("population", None, self.tables())
-
-    def _repr_html_(self) -> str:
-        """Return the result as a notebook shows it: the verdict, and the best trials."""
-        tables = self.tables()
-        return header(tables) + best_table(tables)
-
-    # -- inside ----------------------------------------------------------------------------------
-
-    def _all_reports(self) -> Reports:
-        if self._reports is None:
-            assert self.path is not None
-            self._reports = read_reports(self.path, self.objective, self._n_records)
-        return self._reports
-
     def lineage(self) -> pd.DataFrame:
         """Return the lineage: one row per generation, in order of time.
 
@@ -326,26 +226,7 @@ class Result:
         ``parent`` (the generation whose state it began with; missing if it began untrained),
         ``seconds`` since the study began, ``best/<metric>`` of its own reports, ``config/<name>``.
         """
-        import pandas as pd
-
-        rows, found = [], self._all_reports()
-        generations = found.lineage.generations
-        for generation, reports in zip(generations, found.by_generation(), strict=True):
-            best = self.objective.value(min((loss for _, loss in reports), default=math.inf))
-            row: dict[str, Any] = {
-                "life": generation.number,
-                "trial": generation.trial,
-                "start": generation.start,
-                "until": reports[-1][0] if reports else generation.start,
-                "parent": generation.parent,
-                "seconds": generation.seconds,
-                f"best/{self.objective.metric}": best if math.isfinite(best) else math.nan,
-            }
-            rows.append(row)
-        columns = ["life", "trial", "start", "until", "parent", "seconds"]
-        frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
-        configs = config_columns([generation.config for generation in generations])
-        return pd.concat([frame.astype({"parent": "Int64"}), configs], axis=1)
+        return lineage_frame(self._all_reports(), self.objective)
 
     def schedule(self, trial_id: TrialId | None = None) -> Schedule:
         """Return the hyperparameters along the ancestry of a trial's newest state.
@@ -383,23 +264,7 @@ class Result:
         ------
         ValueError, KeyError : as for :meth:`schedule`.
         """
-        import numpy as np
-        import pandas as pd
-
-        parts = []
-        reports = self._all_reports()
-        frame, numbers = reports.frame(), np.array(reports.generation)
-        for generation, until in self._ancestry(trial_id):
-            inside = (numbers == generation.number) & (frame["resource"] <= until)
-            parts.append(frame[inside].drop_duplicates("resource", keep="last"))
-        together: pd.DataFrame = pd.concat(parts)
-        return together.sort_values("resource", ignore_index=True)
-
-    def _ancestry(self, trial_id: TrialId | None) -> list[tuple[Generation, int]]:
-        if trial_id is None:
-            self.best_trial  # noqa: B018 - raises if there is none
-            return self._all_reports().ancestry(None)
-        return self._all_reports().ancestry(self._known(trial_id))
+        return training_frame(self._all_reports(), self._ancestry(trial_id))
 
     def time_to_solution(self, target: float) -> float | None:
         """Return the seconds from the study's start until the target; None: not reached."""
@@ -413,23 +278,8 @@ class Result:
         have reported. Columns: ``seconds``, ``mean``, ``std`` (of the population of k),
         ``num_trials`` that have reported.
         """
-        import numpy as np
-        import pandas as pd
-
         k = check_int("k", k, at_least=1)
-        top: list[tuple[float, int]] = []  # the k best, sorted
-        trials: set[TrialId] = set()
-        rows = []
-        for seconds, trial, loss in self._all_reports().improvements():
-            trials.add(trial)
-            entry = [pair for pair in top if pair[1] != trial] + [(loss, trial)]
-            top_now = sorted(entry)[:k]
-            if top_now != top or len(trials) == k:
-                top = top_now
-                if len(top) == k:
-                    values = np.array([self.objective.value(pair[0]) for pair in top])
-                    rows.append((seconds, values.mean(), values.std(), len(trials)))
-        return pd.DataFrame(rows, columns=["seconds", "mean", "std", "num_trials"])
+        return top_k_frame(self._all_reports(), self.objective, k)
 
     def cost(self) -> dict[str, float]:
         """Return the cost of the study, all sessions together.
@@ -504,6 +354,84 @@ class Result:
                 "run the study with checkpoint='end' to keep one of every trial"
             )
         return open_store(self.path).read(trial.checkpoint)
+
+    # -- to look at ------------------------------------------------------------------------------
+
+    def tables(self) -> StudyTables:
+        """Return the study as columns, for plots of your own; a directory is read again."""
+        if self._records is not None:
+            return tables_of(self._records, self.objective, self._manifest)
+        assert self.path is not None
+        return read_tables(self.path, self.objective)
+
+    def to_html(self, path: str | Path) -> None:
+        """Write the report: one HTML file with all plots, which opens without a network.
+
+        Raises
+        ------
+        ImportError : Bokeh is not installed.
+        FileNotFoundError : there is no folder for the file.
+        OSError : the file cannot be written.
+        """
+        path = check_folder_of(check_path("path", path))
+        known = self.path is not None and has_manifest(self.path)
+        about = about_study(self.path) if known and self.path is not None else About()
+        write_file(path, report_html(self.tables(), about))
+
+    def plot_best(self) -> Any:
+        """Return a Bokeh figure of the best value so far, over all trials."""
+        return single("study", "best", self.tables())
+
+    def plot_curves(self) -> Any:
+        """Return a Bokeh figure of the learning curves."""
+        return single("study", "curves", self.tables())
+
+    def plot_rungs(self) -> Any:
+        """Return a Bokeh figure of the trials that each rung judged, and that continued."""
+        return single("study", "rungs", self.tables())
+
+    def plot_parallel(self) -> Any:
+        """Return a Bokeh figure of parallel coordinates, with a brush on each axis."""
+        return single("space", "parallel", self.tables())
+
+    def plot_slices(self) -> Any:
+        """Return Bokeh figures of each hyperparameter against the metric."""
+        return single("space", "slices", self.tables())
+
+    def plot_importance(self) -> Any:
+        """Return a Bokeh figure of which hyperparameters matter, and how sure that is."""
+        return single("space", "importance", self.tables())
+
+    def plot_map(self) -> Any:
+        """Return a Bokeh figure of the predicted rank over two hyperparameters."""
+        return single("space", "map", self.tables())
+
+    def plot_timeline(self) -> Any:
+        """Return a Bokeh figure of what each slot did, and when."""
+        return single("use", "timeline", self.tables())
+
+    def plot_population(self) -> Any:
+        """Return Bokeh figures of a population: schedules, lineage, diversity."""
+        return single("population", None, self.tables())
+
+    def _repr_html_(self) -> str:
+        """Return the result as a notebook shows it: the verdict, and the best trials."""
+        tables = self.tables()
+        return header(tables) + best_table(tables)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _all_reports(self) -> Reports:
+        if self._reports is None:
+            assert self.path is not None
+            self._reports = read_reports(self.path, self.objective, self._n_records)
+        return self._reports
+
+    def _ancestry(self, trial_id: TrialId | None) -> list[tuple[Generation, int]]:
+        if trial_id is None:
+            self.best_trial  # noqa: B018 - raises if there is none
+            return self._all_reports().ancestry(None)
+        return self._all_reports().ancestry(self._known(trial_id))
 
 
 def load_study(path: str | Path) -> Result:
