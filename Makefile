@@ -12,7 +12,8 @@ JOBS := 3  # processes that run tests: many of them wait
 FOREIGN_PYTHON := $(firstword $(foreach p,python3 python3.11 python3.10,\
 	$(shell $(p) -c 'import sys; print("$(p)" if sys.version_info < (3, 12) else "")' 2>/dev/null)))
 
-.PHONY: help study test test-fast foreign system check docs docs-html docs-figures conda dist release-check clean
+.PHONY: help study test test-fast foreign system check fuzz chaos docs docs-html docs-figures conda dist \
+	release-check clean
 
 help:  ## show this text
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
