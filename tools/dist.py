@@ -11,15 +11,15 @@ import tarfile
 import tempfile
 import venv
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tools.conda import standin
 from tools.conda.check import STUDY, run
-from tools.conda.names import ROOT
+from tools.conda.names import INSTALLED, ROOT, SOURCES
 
 DIST = ROOT / "dist"
-SDIST_FOLDERS = ("benchmarks", "conda", "daskhpo", "docs", "experiments", "tests", "tools")
+SDIST_FOLDERS = (*SOURCES, "benchmarks", "conda", "docs", "experiments", "tests", "tools")
 SDIST_FILES = (
     *("CHANGELOG.md", "CITATION.cff", "LICENSE", "Makefile", "PKG-INFO", "README.md"),
     *("constraints.txt", "constraints-foreign.txt", "pyproject.toml"),
@@ -63,9 +63,10 @@ def wheel_faults(names: Iterable[str]) -> Iterator[str]:
     """Find what a wheel lacks, and what is not the package's."""
     listed = list(names)
     for name in listed:
-        if not re.match(r"daskhpo(-[\w.]+\.dist-info)?/", name) or UNWANTED.search(name):
+        if not re.match(INSTALLED, name) or UNWANTED.search(name):
             yield f"wheel: {name} does not belong there"
-    own = {path.relative_to(ROOT).as_posix() for path in (ROOT / "daskhpo").rglob("*.py")}
+    paths = (path for folder in SOURCES for path in (ROOT / folder).rglob("*.py"))
+    own = {path.relative_to(ROOT).as_posix() for path in paths}
     for name in sorted({*own, "daskhpo/py.typed"} - set(listed)):
         yield f"wheel: {name} is missing"
     for end in ("METADATA", "entry_points.txt", "licenses/LICENSE"):
@@ -137,9 +138,8 @@ def project_version(root: Path = ROOT) -> str:
     return version
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Build, check and try; leave both files in ``dist``."""
-    del arguments
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         wheel, sdist = build(folder / "dist")
@@ -154,4 +154,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

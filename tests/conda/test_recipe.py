@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import daskhpo
-from tools.conda.names import conda_name
+from tools.conda.names import SOURCES, conda_name
 
 ROOT = Path(__file__).parents[2]
 OF_DEVELOPERS = {"dev", "docs", "frameworks", "packages", "test"}
@@ -68,6 +68,12 @@ def test_its_version_is_the_packages(project: Any, recipe: Any) -> None:
     assert recipe["package"]["version"] == daskhpo.__version__
     assert "version" not in project["project"]
     assert project["tool"]["hatch"]["version"]["path"] == "daskhpo/_version.py"
+
+
+def test_it_installs_what_the_wheel_has(project: Any, recipe: Any) -> None:
+    folders = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert {f"{folder}/**" for folder in folders} <= {*recipe["source"]["filter"]["include"]}
+    assert {folder.partition("/")[0] for folder in SOURCES} == set(folders)
 
 
 def test_its_commands_are_the_projects(project: Any, recipe: Any) -> None:

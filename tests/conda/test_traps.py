@@ -212,7 +212,7 @@ def test_what_lies_about_in_a_clone_is_not_copied_into_the_build(build: Build) -
 
     path = build(change)
     seen = set(_text(path, "site-packages/daskhpo/listing.txt").split())
-    assert {"daskhpo", "pyproject.toml", "README.md", "LICENSE"} <= seen
+    assert {"daskhpo", "hydra_plugins", "pyproject.toml", "README.md", "LICENSE"} <= seen
     assert not seen & {".git", ".venv", ".conda", "runs", "tests", "docs"}
 
 

@@ -26,13 +26,18 @@ def test_both_hold_what_they_should(built: tuple[Path, Path]) -> None:
     dist.check(*built)
 
 
-@pytest.mark.parametrize("name", ["daskhpo/py.typed", "daskhpo/study/study.py"])
+HYDRA = "hydra_plugins/daskhpo_sweeper/daskhpo_sweeper.py"
+
+
+@pytest.mark.parametrize("name", ["daskhpo/py.typed", "daskhpo/study/study.py", HYDRA])
 def test_a_file_that_the_wheel_lacks_is_named(built: tuple[Path, Path], name: str) -> None:
     names = [n for n in wheel_names(built[0]) if n != name]
     assert list(wheel_faults(names)) == [f"wheel: {name} is missing"]
 
 
-@pytest.mark.parametrize("name", ["tests/conftest.py", "daskhpo/__pycache__/x.pyc"])
+@pytest.mark.parametrize(
+    "name", ["tests/conftest.py", "daskhpo/__pycache__/x.pyc", "hydra_plugins/__init__.py"]
+)
 def test_a_file_too_many_in_the_wheel_is_named(built: tuple[Path, Path], name: str) -> None:
     names = [*wheel_names(built[0]), name]
     assert list(wheel_faults(names)) == [f"wheel: {name} does not belong there"]

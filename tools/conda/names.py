@@ -15,6 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
+SOURCES = ("daskhpo", "hydra_plugins/daskhpo_sweeper")  # folders that are installed
+INSTALLED = rf"(daskhpo(-[\w.]+\.dist-info)?|{SOURCES[1]})/"  # begins the name of each file
 
 _DIFFERENT = {
     "build": "python-build",

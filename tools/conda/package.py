@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tools.conda.channel import channel_url
-from tools.conda.names import ROOT, project
+from tools.conda.names import INSTALLED, ROOT, project
 
 RECIPE = ROOT / "conda/recipe.yaml"
 
@@ -50,7 +50,7 @@ def faults(package: Path, folders: Sequence[Path]) -> Iterator[str]:
         files = sorted(path for path in root.rglob("*") if path.is_file())
         names = [path.relative_to(root).as_posix() for path in files]
         for name in names:
-            if not re.match(r"info/|site-packages/daskhpo(-[\w.]+\.dist-info)?/", name):
+            if not re.match(rf"info/|site-packages/{INSTALLED}", name):
                 yield f"{name}: only daskhpo belongs into the package"
             if name.endswith("direct_url.json") or name.startswith("info/recipe/"):
                 yield f"{name}: it names the folder of the build"
