@@ -142,7 +142,15 @@ def describe(
     lines[:] = written
 
 
+def is_of_sklearn(
+    app: Any, what: str, name: str, thing: object, skip: bool, options: object
+) -> bool | None:
+    """Skip what scikit-learn puts into each estimator: ``set_score_request`` and the like."""
+    return True if getattr(thing, "__module__", "").startswith("sklearn.") else None
+
+
 def setup(app: Any) -> None:
     """Write the generated pages, and register `describe` before numpydoc."""
     write_reference()
+    app.connect("autodoc-skip-member", is_of_sklearn)
     app.connect("autodoc-process-docstring", describe, priority=1)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from daskhpo.checkpoints import STORE, open_store
 from daskhpo.cli.arguments import add_study_path
-from daskhpo.cli.text import columns, count, show, size
+from daskhpo.cli.text import columns, count, show
 from daskhpo.core.errors import CheckpointCorrupt, CheckpointMissing
 from daskhpo.core.printable import shell_word
+from daskhpo.core.sizes import size_text
 from daskhpo.core.types import CheckpointRef
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _print_table(
             str(ref.resource),
             "-" if best is None else f"{best:.6g}",
             str(ref.id),
-            size(ref.n_bytes),
+            size_text(ref.n_bytes),
         ]
         if problems is not None:
             line.append("bad" if ref.id in problems else "intact")
@@ -201,17 +202,17 @@ def _print_totals(path: Path, refs: Sequence[CheckpointRef], disk: Disk) -> None
     committed = {(ref.array, ref.id) for ref in refs}
     sizes = [n for place, files in disk.rows.items() if place in committed for _, n in files]
     show(f"committed  {count(len(refs), 'checkpoint')}", end="")
-    show(f": {count(len(sizes), 'file')}, {size(sum(sizes))}")
+    show(f": {count(len(sizes), 'file')}, {size_text(sum(sizes))}")
     if n_missing := len(committed - disk.rows.keys()):
         show(f"missing    {n_missing} of them; a trial that resumes from one repeats training")
     others = [files for place, files in disk.rows.items() if place not in committed]
     besides = []
     if others:
         n_bytes = sum(n for files in others for _, n in files)
-        besides.append(f"{count(len(others), 'row')} not in the journal ({size(n_bytes)})")
+        besides.append(f"{count(len(others), 'row')} not in the journal ({size_text(n_bytes)})")
     if disk.litter:
         n_bytes = sum(disk.litter)
-        besides.append(f"{count(len(disk.litter), 'unfinished file')} ({size(n_bytes)})")
+        besides.append(f"{count(len(disk.litter), 'unfinished file')} ({size_text(n_bytes)})")
     if disk.n_empty:
         besides.append(f"{count(disk.n_empty, 'array')} without rows")
     show(f"besides    {', '.join(besides) or 'nothing'}")
@@ -243,7 +244,7 @@ def _export(result: Result, trial: str, file: str, *, force: bool) -> int:
         raise ValueError(str(error)) from None
     assert record.checkpoint is not None, "exported without a checkpoint"
     show(f"{path}: trial {record.id} at resource {record.checkpoint.resource}", end="")
-    show(f", {size(path.stat().st_size)}")
+    show(f", {size_text(path.stat().st_size)}")
     return 0
 
 
@@ -258,5 +259,5 @@ def _collect(path: Path) -> int:
         cleaned = open_store(path).clean(keep=load_study(path).checkpoints())
     finally:
         lock.release()
-    show(f"removed {count(cleaned.n_files, 'file')} ({size(cleaned.n_bytes)})")
+    show(f"removed {count(cleaned.n_files, 'file')} ({size_text(cleaned.n_bytes)})")
     return 0

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskhpo.cli.arguments import add_study_path
-from daskhpo.cli.text import columns, count, duration, show, size
+from daskhpo.cli.text import columns, count, duration, show
 from daskhpo.cluster.accounting import JobCost, slurm_cost
 from daskhpo.cluster.shell import CommandError
+from daskhpo.core.sizes import size_text
 
 if TYPE_CHECKING:
     from daskhpo.results.result import Result
@@ -97,8 +98,8 @@ def _print_slots(path: Path, result: Result) -> None:
         show(f"none    {duration(cost['queue_seconds'])} without a slot: jobs queued, or ended")
     show(
         f"files   {count(int(cost['checkpoint_files']), 'checkpoint')} written "
-        f"({size(cost['checkpoint_bytes'])}), {cost['stored_files']:,.0f} stored now "
-        f"({size(cost['stored_bytes'])})"
+        f"({size_text(cost['checkpoint_bytes'])}), {cost['stored_files']:,.0f} stored now "
+        f"({size_text(cost['stored_bytes'])})"
     )
 
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from daskhpo.cli.arguments import numbers, path, positive
-from daskhpo.cli.text import columns, count, duration, show, size, spread
+from daskhpo.cli.text import columns, count, duration, show, spread
 from daskhpo.core.arguments import optional
 from daskhpo.core.quantities import check_bytes, check_duration
+from daskhpo.core.sizes import size_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -197,7 +198,7 @@ def _table(frame: pd.DataFrame, given: _Given) -> list[list[str]]:
     def sized(name: str, column: str) -> list[list[str]]:
         if not (most := frame[column].max()):
             return []
-        unit = size(most).split()[1]
+        unit = size_text(most).split()[1]
         return [row(f"{name}, {unit}", column, 1 / check_bytes(unit, f"1 {unit}"), whole=False)]
 
     def held(name: str, column: str) -> list[str]:
@@ -286,7 +287,8 @@ def _assumptions(
         yield "The size of a state is not known: give --state-size to forecast bytes."
     else:
         how = "as measured" if found and given.state_bytes is None else "as stated"
-        yield f"A state takes {size(site.state_bytes)}, {how}; checkpoint={options.checkpoint!r}."
+        state = size_text(site.state_bytes)
+        yield f"A state takes {state}, {how}; checkpoint={options.checkpoint!r}."
     if given.walltime < math.inf:
         yield (
             f"All jobs start together{_gap(given)}. A trial is preempted after the last unit that "

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from daskhpo.cli.arguments import path
-from daskhpo.cli.text import show, size
+from daskhpo.cli.text import show
+from daskhpo.core.sizes import size_text
 
 REPORT, COMPARISON = "report.html", "comparison.html"
 
@@ -58,5 +59,5 @@ def run(options: argparse.Namespace) -> int:
         output = check_folder_of(options.output or Path(COMPARISON))
         studies = [load_study(each).tables() for each in options.path]
         write_file(output, comparison_html(studies, options.target))
-    show(f"{output} ({size(output.stat().st_size)})")
+    show(f"{output} ({size_text(output.stat().st_size)})")
     return 0

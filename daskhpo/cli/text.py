@@ -50,15 +50,6 @@ def spread(middle: str, low: str, high: str) -> str:
     return middle if middle == low == high else f"{middle} ({low}-{high})"
 
 
-def size(n_bytes: float) -> str:
-    """Return bytes as text such as ``3.1 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} TB"
-
-
 def duration(seconds: float) -> str:
     """Return seconds as text in at most two units: ``4 h``, ``3 h 58 min``."""
     if seconds < 59.95:

@@ -307,15 +307,6 @@ def clock(seconds: float) -> str:
     return f"{seconds / HOUR:.1f} h" if seconds < 48 * HOUR else f"{seconds / HOUR / 24:.1f} d"
 
 
-def size_text(n_bytes: float) -> str:
-    """Return a number of bytes as text: ``312 B``, ``1.5 MB``."""
-    for suffix in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} B" if suffix == "B" else f"{n_bytes:.1f} {suffix}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} TB"
-
-
 def spread_of_best(tables: StudyTables) -> float | None:
     """Return the standard deviation of the best trial's last units, as its noise."""
     number = best_trial(tables)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from daskhpo.core.random import trial_seed
+from daskhpo.core.sizes import size_text
 from daskhpo.core.types import Array, CheckpointRef
 from daskhpo.plots import axes, data, look, trial_table
-from daskhpo.plots.data import clock, size_text
+from daskhpo.plots.data import clock
 from daskhpo.plots.look import Panel
 from daskhpo.plots.page import Page, PageData, Sources, Window, make_sources, nothing_yet
 from daskhpo.plots.tables import STATES, StudyTables

@@ -6,8 +6,9 @@ import html
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from daskhpo.core.sizes import size_text
 from daskhpo.plots import look, use, use_figures
-from daskhpo.plots.data import HOUR, Columns, clock, size_text
+from daskhpo.plots.data import HOUR, Columns, clock
 from daskhpo.plots.page import (
     Page,
     PageData,

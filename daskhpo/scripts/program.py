@@ -67,7 +67,7 @@ class Program:
             time.sleep(0.005)
 
     def stop(self, grace: float) -> None:
-        """End it by SIGTERM, and after ``grace`` seconds by SIGKILL, with all its processes."""
+        """End it and its processes by SIGTERM, after ``grace`` seconds by SIGKILL."""
         self._signal(signal.SIGTERM)
         self.go_on()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -113,7 +113,7 @@ class Program:
 
 
 def _writes(process: psutil.Process, folder: Path) -> bool:
-    """Return True if a process does not freeze, or has a file of a folder open to write."""
+    """Return True if a process does not freeze, or may write a file of a folder."""
     try:
         deadline = time.monotonic() + 1.0
         while process.status() not in FROZEN:  # it may be in a call of the system's

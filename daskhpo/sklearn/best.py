@@ -86,7 +86,7 @@ class OfBestEstimator:
 
 
 def _of_blocks(method: Callable[[Any], Any], X: Any) -> Any:
-    """Return a method's result for a Dask array or data frame, block by block, as a Dask array."""
+    """Return a method's result for a Dask array or data frame, block by block."""
     if not hasattr(X, "chunks"):  # a data frame: its partitions keep their columns and types
         return _of_partitions(method, X)
     sample = method(np.zeros((1, X.shape[1]), X.dtype))

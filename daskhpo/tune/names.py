@@ -1,4 +1,4 @@
-"""What Ray Tune calls a trial, its state and its progress."""
+"""Ray Tune's words for a trial, its state and its progress."""
 
 from daskhpo.core.types import Status
 

@@ -156,6 +156,8 @@ class CombinedStopper(Stopper):
 class StopStudy(Callback):
     """Ends a study when a stopper's `stop_all` says so.
 
+    It reads the journal a few times a second, so that very short trials may start meanwhile.
+
     Attributes
     ----------
     stop : ends the study, with a reason; set when it has begun.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from daskhpo.cli.text import columns, count, duration, size
+from daskhpo.cli.text import columns, count, duration
+from daskhpo.core.sizes import size_text
 
 
 def test_columns_are_as_wide_as_their_widest_cell():
@@ -36,7 +37,7 @@ def test_times_have_two_units_at_most(seconds, text):
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (5e9, "5.0 GB"), (2e15, "2000.0 TB")],
 )
 def test_sizes_have_their_unit(n_bytes, text):
-    assert size(n_bytes) == text
+    assert size_text(n_bytes) == text
 
 
 def test_one_is_no_plural():

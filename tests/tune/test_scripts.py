@@ -201,7 +201,7 @@ def test_failures_and_stoppers(tmp_path, cluster):
     results = tune.Tuner(
         learns,
         param_space={"bad": tune.grid_search([True, False, False])},
-        tune_config=tune.TuneConfig(metric="acc", mode="max", num_samples=20),
+        tune_config=tune.TuneConfig(metric="acc", mode="max", num_samples=2000),
         run_config=tune.RunConfig(
             name="stop",
             storage_path=str(tmp_path),
@@ -212,7 +212,9 @@ def test_failures_and_stoppers(tmp_path, cluster):
         client=cluster,
     ).fit()
     assert "deliberately" in str(results.errors[0])
-    assert results.num_errors + results.num_terminated <= len(results) < 60
+    assert (
+        results.num_errors + results.num_terminated <= len(results) < 6000
+    )  # a callback sees reports a little later
     assert results.get_best_result().metrics["training_iteration"] == 21
     with pytest.raises(tune.TuneError, match="deliberately"):
         tune.run(learns, config={"bad": True}, local_dir=str(tmp_path), client=cluster, verbose=0)
