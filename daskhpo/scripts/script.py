@@ -15,8 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from daskhpo.core.arguments import (
     check_choice,
     check_list,
@@ -28,6 +26,7 @@ from daskhpo.core.arguments import (
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.quantities import check_duration
 from daskhpo.distributed.processes import rank_gpus
+from daskhpo.scripts.checkpoint_files import Stamps, read_files, stamps, write_files
 from daskhpo.scripts.program import Program
 from daskhpo.scripts.readers import Numbers, OutputReader, file_reader, step_of
 from daskhpo.trainable import TrialContext
@@ -36,6 +35,8 @@ Passed = Literal["option", "assignment", "environment", "yaml"]
 
 QUOTED_LINES = 20  # of a program that failed, in its error
 FILE_SECONDS = 0.1  # between looks at a program's files
+SAVE_SECONDS = 10.0  # to wait until a program has saved what it has reported
+SETTLED_SECONDS = 0.5  # without a change: all files of a checkpoint are written
 
 
 class ScriptFailed(RuntimeError):
@@ -209,6 +210,9 @@ class ScriptRun:
         self._last: deque[str] = deque(maxlen=QUOTED_LINES)
         self._ahead: deque[Numbers] = deque()  # reported by the program, and not by the trial
         self._step: float | None = None
+        self._began: Stamps = {}  # its checkpoints when the program started
+        self._reported: Stamps | None = None  # when it reported last; None: not since
+        self._saves_late = False  # it reports before it saves
         self._output = OutputReader(script.metric, script.pattern)
         self._file = None
         if script.read != "output":
@@ -226,10 +230,7 @@ class ScriptRun:
         """Restore a state of :meth:`state`."""
         if state is None:
             return
-        for name, content in state["files"].items():
-            file = self._checkpoints / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content.tobytes())
+        write_files(self._checkpoints, state["files"])
         self._ahead.extend(dict(row) for row in state["ahead"])
         self._step = state["step"]
         if self._file is not None:
@@ -240,15 +241,18 @@ class ScriptRun:
 
         They are copied while it is frozen and writes to none of them, since SIGTERM may hit a
         program in the middle of a file. One that ends by itself after SIGTERM has saved, if it
-        saves then, so that what it leaves counts.
+        saves then, so that what it leaves counts. One that reports before it saves has a moment
+        to save.
         """
         program = self._program
         if program is not None:
+            if self._saves_late and not self._ahead:
+                self._let_it_save(program)
             program.freeze_between_writes(self._checkpoints)
-        files = self._files()
+        files = read_files(self._checkpoints)
         self.stop()
         if program is not None and program.wait() >= 0:
-            files = self._files()
+            files = read_files(self._checkpoints)
         if not files:
             return None
         return {
@@ -258,14 +262,22 @@ class ScriptRun:
             "n_read": 0 if self._file is None else self._file.n_read,
         }
 
-    def _files(self) -> dict[str, Any]:
-        return {
-            file.relative_to(self._checkpoints).as_posix(): np.frombuffer(
-                file.read_bytes(), np.uint8
-            )
-            for file in sorted(self._checkpoints.rglob("*"))
-            if file.is_file()
-        }
+    def _let_it_save(self, program: Program) -> None:
+        """Let it run until it has saved, reports again or ends; not for long."""
+        program.go_on()
+        known = self._reported
+        deadline = time.monotonic() + SAVE_SECONDS
+        while not self._ahead and time.monotonic() < deadline:
+            try:
+                line = program.line(FILE_SECONDS)
+            except queue.Empty:
+                self._look()
+            else:
+                if line is None:
+                    return
+                self._read(line)
+            if (found := stamps(self._checkpoints)) != known:
+                known, deadline = found, time.monotonic() + SETTLED_SECONDS
 
     def units(self) -> Iterator[Numbers]:
         """Yield what the program reports, until it ends; it is frozen meanwhile."""
@@ -273,6 +285,7 @@ class ScriptRun:
             while self._ahead:
                 if self._program is not None:
                     self._program.freeze()
+                    self._note_stamps()
                 yield self._ahead.popleft()
                 if self._program is not None and not self._ahead:
                     self._program.go_on()
@@ -280,6 +293,12 @@ class ScriptRun:
                 self._program = self._begun()
             if not self._wait(self._program):
                 return
+
+    def _note_stamps(self) -> None:
+        """Note how its checkpoints are at a report; at its first one, whether it has saved."""
+        before, self._reported = self._reported, stamps(self._checkpoints)
+        if before is None:
+            self._saves_late = self._reported == self._began
 
     def finish(self) -> None:
         """Let a fully trained program end by itself, for a while, unless it trains on."""
@@ -310,6 +329,7 @@ class ScriptRun:
     def _begun(self) -> Program:
         """Start the program."""
         script, resumed = self._script, any(self._checkpoints.iterdir())
+        self._began, self._reported = stamps(self._checkpoints), None
         gpus = rank_gpus(os.environ, self._trial.devices).environment(0)
         environment = {"OMP_NUM_THREADS": str(_n_cpus()), **os.environ, **gpus}
         environment |= {"PYTHONUNBUFFERED": "1", "DASKHPO_TRIAL": self._values["trial"]}

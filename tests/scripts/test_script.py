@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -16,6 +19,7 @@ from distributed import LocalCluster
 
 from daskhpo import Script, Study, load_study
 from daskhpo.schedulers import ASHA, FIFO
+from daskhpo.scripts.script import ScriptRun
 from daskhpo.space import Categorical, Real
 from tests.cli.command import daskhpo
 
@@ -55,6 +59,22 @@ def check(result):
         assert row.val_loss == expected(result.trial(row.trial).config, row.resource)
 
 
+@pytest.mark.parametrize(("save_after", "train"), [(0.0, 1.0), (0.2, 1.0), (0.2, 0.0)])
+def test_what_a_program_saves_after_its_report_is_its_state(save_after, train):
+    times = ["--save-after", str(save_after), "--train", str(train)]
+    script = Script(PROGRAM, "val_loss", arguments=times, **STATE)
+    trial = SimpleNamespace(id=0, seed=0, max_t=9, resource=0, devices=("cpu",))
+    with ScriptRun(script, {"lr": 0.1}, trial) as run:
+        assert next(run.units())["epoch"] == 1
+        state = run.state()
+    epoch, w = json.loads(state["files"]["state.json"].tobytes())
+    assert (epoch, w) == (1, 0.9)
+    assert [row["epoch"] for row in state["ahead"]] == ([2] if train == 0 else [])
+    with ScriptRun(script, {"lr": 0.1}, trial) as run:
+        run.restore(state)
+        assert [units["epoch"] for units in islice(run.units(), 2)] == [2, 3]
+
+
 @pytest.mark.cluster
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_trials_that_are_paused_continue_as_if_they_were_not(tmp_path, cluster, form):
@@ -70,15 +90,16 @@ def test_trials_that_are_paused_continue_as_if_they_were_not(tmp_path, cluster, 
 @pytest.mark.cluster
 def test_a_program_without_checkpoints_trains_again(tmp_path, cluster):
     made = study(tmp_path, ASHA(4, reduction_factor=2, variant="promotion"))
-    result = made.run(num_trials=6, client=cluster, progress=False)
+    result = made.run(num_trials=16, client=cluster, progress=False)
     check(result)
-    assert sum(result.trial(n).n_retrained for n in range(6)) > 0
+    assert sum(result.trial(n).n_retrained for n in range(16)) > 0
 
 
 @pytest.mark.cluster
 def test_a_worker_that_is_killed_loses_nothing(tmp_path):
     marker = tmp_path / "marker"
     arguments = ["--kill-parent-at", "5", "--marker", str(marker)]
+    arguments += ["--journal", str(tmp_path / "s/journal.jsonl")]
     made = study(tmp_path, FIFO(9), arguments=arguments, **STATE)
     with LocalCluster(
         n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
