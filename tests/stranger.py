@@ -21,14 +21,11 @@ NOT_OURS = ("/usr/", "/lib", "/dev/", "/proc/", "/sys/", "/etc/")
 
 _PROGRAM = r"""
 import asyncio, concurrent.futures, contextlib
-import http.client, json, os, socket, sys, urllib.error, urllib.request
-import distributed, distributed.comm.tcp, distributed.core, cryptography.x509, ssl, encodings.idna
+import http.client, http.server, json, os, socket, sys, threading, urllib.error, urllib.request
+import distributed, distributed.core
 
 task = json.load(sys.stdin)
 PAGES = task["pages"]
-os.setgroups([])  # only now: another user may not be able to read this Python
-os.setgid(task["user"])
-os.setuid(task["user"])
 found = {"user": os.geteuid(), "tried": 0, "opened": []}
 
 def opened(what, how):
@@ -80,6 +77,38 @@ def touch(path):
 def ask(port):
     ask_dask(port, task["security"])
     ask_pages(port)
+
+async def ask_own_dask(security):
+    async with distributed.core.Server({}, needs_workdir=False) as server:
+        await server.listen(
+            f"{'tls' if security.tls_ca_file else 'tcp'}://127.0.0.1:0",
+            **security.get_listen_args("worker"),
+        )
+        await dask(server.address, security)
+
+class Pages(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(404)
+
+    def log_message(self, *args):
+        pass
+
+def rehearse():
+    # Ask servers of our own, so that all that this takes is imported.
+    own = task["security"]
+    own = own | {"tls_worker_cert": own["tls_client_cert"], "tls_worker_key": own["tls_client_key"]}
+    for security in (distributed.Security(), distributed.Security(**own)):
+        asyncio.run(ask_own_dask(security))
+    with http.server.HTTPServer(("127.0.0.1", 0), Pages) as pages:
+        threading.Thread(target=pages.serve_forever, daemon=True).start()
+        ask_pages(pages.server_port)
+        pages.shutdown()
+
+rehearse()
+os.setgroups([])  # only now: another user may not be able to read this Python
+os.setgid(task["user"])
+os.setuid(task["user"])
+found |= {"user": os.geteuid(), "tried": 0, "opened": []}
 
 with concurrent.futures.ThreadPoolExecutor(16) as pool:
     list(pool.map(ask, task["ports"]))
