@@ -40,7 +40,9 @@ def ask_dask(port, security):
     own = distributed.Security(require_encryption=True, **security)
     for scheme, how in (("tcp", distributed.Security()), ("tls", own)):
         found["tried"] += 1
-        with contextlib.suppress(OSError, TimeoutError, ValueError, EOFError, AssertionError):
+        with contextlib.suppress(
+            OSError, TimeoutError, ValueError, EOFError, AssertionError, MemoryError
+        ):
             told = asyncio.run(dask(f"{scheme}://127.0.0.1:{port}", how))
             opened(port, f"Dask over {scheme} says {str(told)[:80]}")
 

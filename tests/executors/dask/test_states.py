@@ -301,7 +301,7 @@ def test_staging_takes_states_on_their_way_and_is_empty_afterwards(
     staging.mkdir()
     policy = CheckpointPolicy("rung", staging=str(staging))
     result = study.run(num_trials=6, client=client, checkpoint=policy, progress=False)
-    assert result.cost()["checkpoint_files"] > 6
+    assert result.cost()["checkpoint_files"] >= 6  # a state may be overtaken by the next one
     assert is_undisturbed(study)
     assert list(staging.iterdir()) == []
 

@@ -81,7 +81,7 @@ def test_dragonfly_runs_a_study_and_goes_on_with_it(tmp_path, cluster):
         wait_for(lambda n=n: n_own(study.path) >= n, f"{n} suggestions of Dragonfly")
         handle.stop("enough was seen")
         handle.wait()
-        assert not running("dragonfly_child.py")
+        wait_for(lambda: not running("dragonfly_child.py"), "the end of Dragonfly's process")
     frame = load_study(study.path).trials()
     assert "failed" not in set(frame.status)
     assert [frame[f"config/{name}"][0] for name in SPACE] == list(points[0].values())
