@@ -85,7 +85,7 @@ class Watcher:
         for page in pages:
             try:
                 page.prepare(around)
-            except Exception:  # the other pages go on
+            except Exception:  # the other pages continue
                 if not page.is_gone:  # else it was closed in between
                     logger.exception("a page of the dashboard could not be refreshed")
         self.n_refreshes += bool(pages)

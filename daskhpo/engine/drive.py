@@ -1,4 +1,4 @@
-"""The loop that drives a coordinator: events in, records to the journal, commands out."""
+"""Drive a coordinator: events in, records to the journal, commands out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Axes of hyperparameters and of the metric: their ends, ticks, and places from 0 to 1."""
+"""Axes of hyperparameters and of the metric: ends, ticks, places from 0 to 1."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_DECADES = 12  # of more, not each has a tick
 
 @dataclass(frozen=True)
 class Scale:
-    """A scale from ``low`` to ``high``, which is larger; both are positive if it is logarithmic."""
+    """A scale from ``low`` to a larger ``high``; both are positive if ``log``."""
 
     low: float
     high: float

@@ -13,7 +13,7 @@ Stamps = dict[Path, tuple[int, int, int]]  # of files: time of change, size, ino
 
 
 def read_files(folder: Path) -> dict[str, Any]:
-    """Return the files in a folder and its folders: their names and bytes, as uint8 arrays."""
+    """Return the files below a folder: their names and bytes, as uint8 arrays."""
     return {
         file.relative_to(folder).as_posix(): np.frombuffer(file.read_bytes(), np.uint8)
         for file in sorted(folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""A running program with all its processes: frozen, continued, stopped; what it prints."""
+"""A running program with all its processes: frozen, continued, stopped, read."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Program:
         threading.Thread(target=self._pump, daemon=True).start()
 
     def line(self, timeout: float | None) -> str | None:
-        """Return the next line that it prints; None, always again: there is no further one.
+        """Return the next line that it prints; None, and always None, after the last.
 
         Raises
         ------

@@ -295,7 +295,7 @@ class ScriptRun:
                 return
 
     def _note_stamps(self) -> None:
-        """Note how its checkpoints are at a report; at its first one, whether it has saved."""
+        """Note its checkpoints at a report; at the first, whether it has saved."""
         before, self._reported = self._reported, stamps(self._checkpoints)
         if before is None:
             self._saves_late = self._reported == self._began
