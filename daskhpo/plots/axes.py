@@ -14,7 +14,7 @@ from daskhpo.plots.sampling import thinned
 from daskhpo.plots.tables import StudyTables, short
 
 LOG_RANGE = 100.0  # an axis without a domain is logarithmic from this ratio of its ends
-TINY, HUGE = 1e-200, 1e300  # sizes of numbers whose powers of ten, and sums, are floats
+LEAST, GREATEST = 1e-200, 1e300  # sizes of numbers whose powers of ten, and sums, are floats
 MAX_DECADES = 12  # of more, not each has a tick
 
 
@@ -29,11 +29,11 @@ class Scale:
     @classmethod
     def between(cls, low: float, high: float, log: bool = False) -> Scale:
         """Return the scale between two numbers; a wider one if they hardly differ."""
-        least = TINY if log else -HUGE
-        low, high = (float(min(max(end, least), HUGE)) for end in (low, high))
+        least = LEAST if log else -GREATEST
+        low, high = (float(min(max(end, least), GREATEST)) for end in (low, high))
         size = max(abs(low), abs(high))
-        if high - low <= max(1e-12 * size, TINY):
-            room = 0.5 * size if size >= TINY else 0.5
+        if high - low <= max(1e-12 * size, LEAST):
+            room = 0.5 * size if size >= LEAST else 0.5
             low, high = low - room, high + room
         return cls(low, high, log)
 
@@ -91,7 +91,7 @@ def scale_of(tables: StudyTables, name: str) -> Scale:
 def is_wide(values: Array) -> bool:
     """Return True if values are positive and span decades."""
     values = values[np.isfinite(values)]
-    return bool(values.size) and values.min() > TINY and values.max() / LOG_RANGE >= values.min()
+    return bool(values.size) and values.min() > LEAST and values.max() / LOG_RANGE >= values.min()
 
 
 def _extremes(values: Array) -> tuple[float, float]:
@@ -154,7 +154,7 @@ def value_window(tables: StudyTables) -> tuple[float, float]:
     """Return the part of the metric's axis that is shown: without what lies far off."""
     values = tables.value(np.array(tables.best))
     values = np.r_[values, tables.value(np.array(tables.unit_loss)[-5_000:])]
-    values = np.clip(values[np.isfinite(values)], -HUGE, HUGE)
+    values = np.clip(values[np.isfinite(values)], -GREATEST, GREATEST)
     scale = Scale.between(*_extremes(values))
     low, high = scale.low, scale.high
     if values.size >= 10:  # the bad end: what diverged must not squeeze the others

@@ -35,8 +35,8 @@ Passed = Literal["option", "assignment", "environment", "yaml"]
 
 QUOTED_LINES = 20  # of a program that failed, in its error
 FILE_SECONDS = 0.1  # between looks at a program's files
-SAVE_SECONDS = 10.0  # to wait until a program has saved what it has reported
-SETTLED_SECONDS = 0.5  # without a change: all files of a checkpoint are written
+LATE_SAVE_SECONDS = 10.0  # to wait until a program has saved what it has reported
+WRITTEN_SECONDS = 0.5  # without a change: all files of a checkpoint are written
 
 
 class ScriptFailed(RuntimeError):
@@ -266,7 +266,7 @@ class ScriptRun:
         """Let it run until it has saved, reports again or ends; not for long."""
         program.go_on()
         known = self._reported
-        deadline = time.monotonic() + SAVE_SECONDS
+        deadline = time.monotonic() + LATE_SAVE_SECONDS
         while not self._ahead and time.monotonic() < deadline:
             try:
                 line = program.line(FILE_SECONDS)
@@ -277,7 +277,7 @@ class ScriptRun:
                     return
                 self._read(line)
             if (found := stamps(self._checkpoints)) != known:
-                known, deadline = found, time.monotonic() + SETTLED_SECONDS
+                known, deadline = found, time.monotonic() + WRITTEN_SECONDS
 
     def units(self) -> Iterator[Numbers]:
         """Yield what the program reports, until it ends; it is frozen meanwhile."""

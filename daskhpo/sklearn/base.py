@@ -61,7 +61,7 @@ class BaseSearch(OfBestEstimator, MetaEstimatorMixin, BaseEstimator):  # type: i
     Attributes
     ----------
     best_estimator_, best_params_, best_score_, best_index_, scorer_ : as in scikit-learn.
-    n_splits_, multimetric_, refit_time_, classes_ : as in scikit-learn.
+    n_splits_, multimetric_, refit_time_ : as in scikit-learn.
     cv_results_ : as in scikit-learn, with one entry for each candidate: its score when it ended.
     n_iter_ : units of training of the best candidate.
     history_, model_history_, metadata_ : as in dask-ml: a row for each score, by model, and totals.

@@ -21,7 +21,12 @@ def _of_best(name: str) -> Callable[[Any], bool]:
 
 
 class OfBestEstimator:
-    """Predictions and scores of ``best_estimator_``."""
+    """Predictions and scores of ``best_estimator_``.
+
+    Attributes
+    ----------
+    classes_ : its classes.
+    """
 
     best_estimator_: Any
     scorer_: Any
