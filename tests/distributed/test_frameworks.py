@@ -20,7 +20,7 @@ from daskhpo import Result, Study
 from daskhpo.schedulers import ASHA
 from daskhpo.searchers import RandomSearch
 from daskhpo.space import Ordinal, Real
-from tests.distributed.pause_all import PauseAll
+from tests.pause_all import PauseAll
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
 

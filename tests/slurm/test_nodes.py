@@ -26,8 +26,8 @@ from daskhpo.searchers import RandomSearch
 from daskhpo.space import Ordinal, Real
 from tests.distributed import ddp
 from tests.distributed.kills import MAX_T, Alone, is_alive
-from tests.distributed.pause_all import PauseAll
 from tests.executors.dask import loader_kills
+from tests.pause_all import PauseAll
 from tests.slurm.slurm import Slurm, until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]

@@ -11,13 +11,14 @@ from daskhpo.core.types import Pause, Resume, Start, Status, Stop, Wait
 class PauseAll(Scheduler):
     """All trials are paused after one unit, and then trained to the end."""
 
-    max_t = 3
+    def __init__(self, max_t: int = 3) -> None:
+        self.max_t = max_t
 
     def next_action(self, trials: Any, can_start: bool) -> Any:
         if can_start:
             return Start(until=1)
         paused = (trial.id for trial in trials.values() if trial.status is Status.PAUSED)
-        return next((Resume(number, until=3) for number in paused), Wait())
+        return next((Resume(number, self.max_t) for number in paused), Wait())
 
     def on_report(self, trial: Any, report: Any) -> Any:
         return Pause() if report.resource == 1 else Stop("fully trained")
