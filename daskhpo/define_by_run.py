@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from daskhpo.core.arguments import check_callable, check_choice, check_mapping, check_number
-from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
+from daskhpo.core.domains import (
+    MOST_STEPS,
+    Categorical,
+    Domain,
+    Integer,
+    Ordinal,
+    Real,
+    n_steps,
+)
 from daskhpo.core.errors import InvalidArgument, MetricError
 from daskhpo.core.objective import single_number
 from daskhpo.core.plain import short
@@ -21,7 +29,6 @@ from daskhpo.trainable import TrialContext
 
 logger = logging.getLogger("daskhpo")
 
-LONGEST_RANGE = 1000  # of a range with steps
 PROBES = 20  # runs of an objective that look for its space
 VALUE = "value"  # name of the metric
 
@@ -123,11 +130,13 @@ class Suggestions:
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         """Return a float between two bounds, perhaps a multiple of ``step`` above ``low``."""
-        return float(self._suggest(name, _float_domain(low, high, step, log)))
+        low, high = float(low), float(high)
+        return float(self._suggest(name, _range(Real, low, high, step, log), low, step))
 
     def suggest_int(self, name: str, low: int, high: int, step: int = 1, log: bool = False) -> int:
         """Return an int between two bounds, perhaps a multiple of ``step`` above ``low``."""
-        return int(self._suggest(name, _int_domain(low, high, step, log)))
+        stride = None if step == 1 else step
+        return int(self._suggest(name, _range(Integer, low, high, stride, log), low, stride))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """Return one of several values."""
@@ -154,9 +163,13 @@ class Suggestions:
         """Return False: a trial that is pruned does not return from its report."""
         return False
 
-    def _suggest(self, name: str, domain: Any) -> Any:
+    def _suggest(self, name: str, domain: Any, low: Any = 0, step: Any = None) -> Any:
         if name not in self.params:
-            self.params[name] = self.value_of(name, domain)
+            value = self.value_of(name, domain)
+            if step is not None and isinstance(domain, Real | Integer):
+                value = low + round((value - low) / step) * step
+                value = float(f"{value:.12g}") if isinstance(domain, Real) else value
+            self.params[name] = value
         return self.params[name]
 
     def __getattr__(self, name: str) -> Any:
@@ -310,20 +323,16 @@ def _joined(one: Any, other: Any) -> Any:
     return one
 
 
-def _float_domain(low: float, high: float, step: float | None, log: bool) -> Any:
-    if low == high:
-        return float(low)
+def _range(kind: type[Real | Integer], low: Any, high: Any, step: Any, log: bool) -> Any:
+    """Return the domain of a suggestion, or its only value.
+
+    One with more steps than an ordinal domain may have is a range, whose values are rounded.
+    """
     if step is None:
-        return Real(float(low), float(high), log)
-    n = int((high - low) / step + 1e-9)
-    if n >= LONGEST_RANGE:
-        return Real(float(low), float(high), log)
-    values = [float(f"{low + i * step:.12g}") for i in range(n + 1)]
-    return values[0] if n == 0 else Ordinal(values)
-
-
-def _int_domain(low: int, high: int, step: int, log: bool) -> Any:
-    if step == 1 or log:
-        return low if low == high else Integer(low, high, log)
-    values = list(range(low, high + 1, step))
-    return values[0] if len(values) == 1 else Ordinal(values)
+        return low if low == high else kind(low, high, log)
+    if log:
+        raise InvalidArgument(f"step={step!r} with log=True: Optuna has no such range either")
+    n = n_steps(low, high, step)
+    if n == 1:
+        return low
+    return Ordinal.steps(low, high, step) if n <= MOST_STEPS else kind(low, low + (n - 1) * step)

@@ -11,14 +11,21 @@ from typing import Any, get_args
 
 from daskhpo.atomic_files import write_file
 from daskhpo.cluster.jobs import is_over
-from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
+from daskhpo.core.domains import (
+    MOST_STEPS,
+    Categorical,
+    Domain,
+    Integer,
+    Ordinal,
+    Real,
+    n_steps,
+)
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.parsing import parse_call
 from daskhpo.engine.session import IfExists, check_startable, free_name
 from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, GuardedASHA, Hyperband
 from daskhpo.scripts.script import Passed, Script
 
-MOST_STEPS = 1000  # of a range with steps
 RANGE = re.compile(r"^(?P<low>[^:]+?)\.\.(?P<high>[^:]+)(?::(?P<form>.+))?$")
 GIVEN: tuple[tuple[str, Passed, str], ...] = (
     ("parameter", "option", "given as --NAME VALUE; the same as --NAME VALUES"),
@@ -295,12 +302,9 @@ def domain_of(text: str) -> Any:
 def _stepped(text: str, low: float, high: float, step: Any) -> Any:
     if isinstance(step, str) or step <= 0:
         raise InvalidArgument(f"{text}: after the colon stands log, or a step such as 32")
-    n = int((high - low) / step + 1e-9)
-    if not 1 <= n < MOST_STEPS:
+    if not 2 <= n_steps(low, high, step) <= MOST_STEPS:
         raise InvalidArgument(f"{text} must have between 2 and {MOST_STEPS} values")
-    is_int = isinstance(low, int) and isinstance(step, int)
-    values = [low + k * step for k in range(n + 1)]
-    return Ordinal(values if is_int else [float(f"{value:.12g}") for value in values])
+    return Ordinal.steps(low, high, step)
 
 
 def _number(text: str) -> int | float | str:

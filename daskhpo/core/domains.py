@@ -15,6 +15,8 @@ from daskhpo.core.arguments import check_bool, check_list, shown
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.plain import is_number, to_python, typed, why_not_plain
 
+MOST_STEPS = 1000  # values of `Ordinal.steps`
+
 
 class Domain(ABC):
     """The values that one hyperparameter may take; bounds are inclusive."""
@@ -165,6 +167,32 @@ class Ordinal(Domain):
         if any(b <= a for a, b in zip(self.values, self.values[1:], strict=False)):
             raise ValueError(f"{self}: values must increase strictly")
 
+    @classmethod
+    def steps(cls, low: float, high: float, step: float) -> Ordinal:
+        """Return the domain of ``low``, ``low + step``, ... up to ``high``.
+
+        The values are ints if ``low`` and ``step`` are, else floats of twelve digits.
+
+        Raises
+        ------
+        ValueError : a step that is not positive, fewer than two values, or more than 1,000: give a
+            range then, and round in the trainable.
+
+        Examples
+        --------
+        >>> Ordinal.steps(0.1, 0.5, 0.2)
+        Ordinal(values=(0.1, 0.3, 0.5))
+        """
+        given = f"Ordinal.steps({shown(low)}, {shown(high)}, {shown(step)})"
+        if not (is_number(low) and is_number(high) and is_number(step) and step > 0):
+            raise InvalidArgument(f"{given} must have finite bounds and a step above 0")
+        n = n_steps(low, high, step)
+        if not 2 <= n <= MOST_STEPS:
+            raise InvalidArgument(f"{given} must have between 2 and {MOST_STEPS} values")
+        values = [low + k * step for k in range(n)]
+        whole = isinstance(to_python(low), int) and isinstance(to_python(step), int)
+        return cls(values if whole else [float(f"{value:.12g}") for value in values])
+
     def from_unit(self, u: float) -> float:
         return self.values[_slot(u, len(self.values))]
 
@@ -235,6 +263,11 @@ class Categorical(Domain):
         here = self._place(value)
         other = int(generator.integers(len(self.values) - 1))
         return self.values[other + (other >= here)]
+
+
+def n_steps(low: float, high: float, step: float) -> int:
+    """Return how many of ``low``, ``low + step``, ... are not above ``high``."""
+    return math.floor((high - low) / step + 1e-9) + 1
 
 
 def n_values(domain: Domain) -> int:

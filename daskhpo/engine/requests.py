@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -107,8 +108,8 @@ class StopRequestWatcher:
     directory : the study's directory.
     recipient : name to which requests are addressed.
     on_stop : called once in this thread, with the reason; that is the last call.
-    on_edit : called in this thread with each request to end or to add a trial, those of earlier
-        sessions included; None: there are others to do that.
+    on_edit : called with each request to end or to add a trial: at once with those that are there,
+        also of earlier sessions, and in this thread with later ones; None: others do that.
     """
 
     def __init__(
@@ -122,6 +123,8 @@ class StopRequestWatcher:
         self._on_stop, self._on_edit = on_stop, on_edit
         self._known: set[str] = set()
         _path(directory).touch()
+        with contextlib.suppress(OSError):  # a file server may be unreachable for a while
+            self._tell_edits()  # what was asked before comes before the first suggestion
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="daskhpo-requests", daemon=True)
         self._thread.start()

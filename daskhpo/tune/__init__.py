@@ -9,12 +9,14 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+from daskhpo.tune.absent import install
 from daskhpo.tune.analysis import ExperimentAnalysis, Result, ResultGrid, TuneError
 from daskhpo.tune.checkpoint import Checkpoint
 from daskhpo.tune.configs import (
     CheckpointConfig,
     FailureConfig,
     PlacementGroupFactory,
+    ResumeConfig,
     RunConfig,
     SyncConfig,
     TuneConfig,
@@ -23,6 +25,7 @@ from daskhpo.tune.logger import Callback
 from daskhpo.tune.schedulers import create_scheduler
 from daskhpo.tune.search import create_searcher
 from daskhpo.tune.session import (
+    TuneContext,
     checkpoint_dir,
     get_checkpoint,
     get_context,
@@ -48,8 +51,15 @@ from daskhpo.tune.space import (
     sample_from,
     uniform,
 )
+from daskhpo.tune.stopper import ExperimentPlateauStopper as EarlyStopping
 from daskhpo.tune.stopper import Stopper
-from daskhpo.tune.trainable import Trainable, register_trainable, with_parameters, with_resources
+from daskhpo.tune.trainable import (
+    DurableTrainable,
+    Trainable,
+    register_trainable,
+    with_parameters,
+    with_resources,
+)
 from daskhpo.tune.tuner import Experiment, Tuner, run, run_experiments
 
 __all__ = [
@@ -57,6 +67,8 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "CheckpointConfig",
+    "DurableTrainable",
+    "EarlyStopping",
     "Experiment",
     "ExperimentAnalysis",
     "FailureConfig",
@@ -65,11 +77,13 @@ __all__ = [
     "ProgressReporter",
     "Result",
     "ResultGrid",
+    "ResumeConfig",
     "RunConfig",
     "Stopper",
     "SyncConfig",
     "Trainable",
     "TuneConfig",
+    "TuneContext",
     "TuneError",
     "Tuner",
     "checkpoint_dir",
@@ -113,6 +127,8 @@ class ProgressReporter:
     def add_metric_column(self, *args: object, **kwargs: object) -> None:
         """Do nothing."""
 
+    add_parameter_column = add_metric_column
+
 
 CLIReporter = JupyterNotebookReporter = ProgressReporter
 
@@ -133,31 +149,49 @@ ALIASES = {
     "search": (
         *("suggest", "search.searcher", "search.basic_variant", "search.concurrency_limiter"),
         *("search.repeater", "suggest.suggestion", "suggest.basic_variant", "suggest.repeater"),
+        *("suggest.search", "search.search_algorithm", "search.search_generator"),
         *(
-            f"{folder}.{library}"
-            for folder in ("search", "suggest")
+            name
             for library in (
                 *("ax", "bayesopt", "bohb", "dragonfly", "flaml", "hebo", "hyperopt"),
                 *("nevergrad", "optuna", "sigopt", "skopt", "zoopt"),
             )
+            for name in (
+                f"suggest.{library}",
+                f"search.{library}",
+                f"search.{library}.{library}_search",
+            )
         ),
     ),
-    "space": ("sample", "search.sample", "search.variant_generator"),
+    "sample": ("search.sample",),
+    "space": ("search.variant_generator", "suggest.variant_generator"),
     "stopper": (
         *("stopper.stopper", "stopper.experiment_plateau", "stopper.trial_plateau"),
         *("stopper.maximum_iteration", "stopper.timeout", "stopper.function_stopper"),
+        "stopper.noop",
     ),
-    "logger": ("logger.logger", "logger.csv", "logger.json", "logger.tensorboardx", "callback"),
-    "analysis": ("analysis.experiment_analysis", "result_grid", "result", "error", "trial"),
-    "tuner": ("tune", "experiment"),
-    "configs": ("tune_config", "syncer", "execution.placement_groups"),
-    "session": ("track", "trainable.session"),
-    "trainable": ("registry", "function_runner", "trainable.trainable", "trainable.util"),
+    "logger": (
+        *("logger.logger", "logger.csv", "logger.json", "logger.tensorboardx", "callback"),
+        *("logger.aim", "logger.comet", "logger.mlflow", "logger.wandb", "air.integrations.comet"),
+    ),
+    "analysis": (
+        *("analysis.experiment_analysis", "result_grid", "error", "trial", "experiment.trial"),
+        "air.result",
+    ),
+    "tuner": ("tune", "experiment", "experiment.experiment"),
+    "configs": ("tune_config", "syncer", "resources", "execution.placement_groups", "air.config"),
+    "session": (
+        *("track", "track.session", "context", "trainable.session", "air.session"),
+        "trainable.trainable_fn_utils",
+    ),
+    "trainable": (
+        *("registry", "function_runner", "durable_trainable", "trainable.trainable"),
+        *("trainable.util", "trainable.function_trainable"),
+    ),
     "utils": ("utils.util", "utils.log"),
-    "integration": (
-        *("integration.wandb", "integration.mlflow", "air.integrations"),
-        *("air.integrations.wandb", "air.integrations.mlflow"),
-    ),
+    "integration": ("air.integrations",),
+    "integration.wandb": ("air.integrations.wandb",),
+    "integration.mlflow": ("air.integrations.mlflow",),
 }
 for _name, _others in ALIASES.items():
     _module = import_module(f"daskhpo.tune.{_name}")
@@ -166,3 +200,4 @@ for _name, _others in ALIASES.items():
         if "." not in _other and _other not in globals():
             globals()[_other] = _module
 sys.modules["daskhpo.tune.progress_reporter"] = sys.modules[__name__]
+install()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -15,7 +15,7 @@ from daskhpo.core.random import trial_seed
 from daskhpo.results.progress import TrialRecord
 from daskhpo.results.result import Result as StudyResult
 from daskhpo.tune.checkpoint import Checkpoint
-from daskhpo.tune.names import ITERATION, STATUS, trial_name
+from daskhpo.tune.names import ITERATION, STATUS, flat, trial_name
 from daskhpo.tune.space import ParamSpace
 
 SCOPES = ("last", "all", "avg", "last-5-avg", "last-10-avg")
@@ -234,6 +234,8 @@ class ExperimentAnalysis:
         """Its reports, as a table."""
         return self.trial_dataframes[self.best_trial.trial_id]
 
+    best_result_df = best_dataframe
+
     @property
     def results(self) -> dict[str, dict[str, Any]]:
         """The last report of each trial."""
@@ -266,7 +268,7 @@ class ExperimentAnalysis:
             if metric is not None and trial.scores(metric):
                 pick = max if mode == "max" else min
                 row = pick((r for r in trial.results if metric in r), key=lambda r: r[metric])
-            rows.append(row | {f"config/{n}": v for n, v in _flat(trial.config)})
+            rows.append(row | {f"config/{n}": v for n, v in flat(trial.config)})
         return pd.DataFrame(rows)
 
     def _asked(self, metric: str | None, mode: str | None) -> tuple[str, str]:
@@ -381,11 +383,3 @@ class ResultGrid(Sequence[Result]):
 
 def _is_missing(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
-
-
-def _flat(config: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", value

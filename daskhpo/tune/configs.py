@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 from typing import Any
 
 from daskhpo.tune.messages import cannot
@@ -82,6 +83,47 @@ class TuneConfig:
     trial_name_creator: Callable[..., str] | None = None
     trial_dirname_creator: Callable[..., str] | None = None
     chdir_to_trial_dir: bool | None = None
+
+
+@dataclass
+class ResumeConfig:
+    """Which trials a resumed study continues: unfinished, and perhaps failed ones.
+
+    Attributes
+    ----------
+    errored : ``ResumeType.RESUME`` or ``RESTART``: failed trials continue from their checkpoints.
+    """
+
+    class ResumeType(Enum):
+        """Ways to treat trials."""
+
+        RESUME = "resume"
+        RESTART = "restart"
+        SKIP = "skip"
+
+    finished: ResumeType = ResumeType.SKIP
+    unfinished: ResumeType = ResumeType.RESUME
+    errored: ResumeType = ResumeType.SKIP
+
+    def __post_init__(self) -> None:
+        if self.finished is not self.ResumeType.SKIP:
+            cannot("ResumeConfig(finished=)", "daskhpo.Study.extend trains trials further")
+        if self.unfinished is not self.ResumeType.RESUME:
+            cannot("ResumeConfig(unfinished=)", "a resumed study continues them")
+
+    @property
+    def retries(self) -> bool:
+        """True if trials that failed are continued."""
+        return self.errored is not self.ResumeType.SKIP
+
+
+def Resources(  # noqa: N802 - a class in Ray
+    cpu: float = 1, gpu: float = 0, memory: float = 0, **kwargs: Any
+) -> dict[str, float]:
+    """Return what a trial needs, in the words of 2020."""
+    given = {"cpu": cpu, "gpu": gpu, "memory": memory, **kwargs}
+    custom = given.pop("custom_resources", {})
+    return {**{name: value for name, value in given.items() if value}, **custom}
 
 
 class PlacementGroupFactory:

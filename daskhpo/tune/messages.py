@@ -35,11 +35,16 @@ def cannot(option: str, instead: str) -> NoReturn:
 
 
 def unavailable(name: str, instead: str) -> Any:
-    """Return what stands for a class of Ray Tune that refuses to be made."""
+    """Return what stands for a name of Ray Tune: it cannot be called or derived from."""
 
-    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse: there is nothing like it here."""
-        cannot(name, instead)
+    class Refusing:
+        """There is nothing like it here."""
 
-    refuse.__name__ = name
-    return refuse
+        def __new__(cls, *args: Any, **kwargs: Any) -> NoReturn:
+            cannot(name, instead)
+
+        def __init_subclass__(cls) -> None:
+            cannot(name, instead)
+
+    Refusing.__name__ = Refusing.__qualname__ = name
+    return Refusing

@@ -11,6 +11,7 @@ from daskhpo.core.arguments import shown
 from daskhpo.core.domains import Domain
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.plain import is_number
+from daskhpo.core.random import trial_seed
 from daskhpo.core.types import CheckpointPolicy
 from daskhpo.results.result import Result as StudyResult
 from daskhpo.searchers import GridSearch
@@ -99,14 +100,21 @@ def plan(
     made = scheduler.made(longest)
     if longest < made.max_t:  # it ends before the scheduler's end
         reached[ITERATION] = longest
-    rules = Rules(metric or ITERATION, reached, stopper, scheduler.time_attr)
+    experiment = str(run_config.name or getattr(trainable, "__name__", "study"))
+    rules = Rules(metric or ITERATION, reached, stopper, scheduler.time_attr, experiment)
     checkpoints = run_config.checkpoint_config or CheckpointConfig()
     failures = run_config.failure_config or FailureConfig()
     num_samples = tune_config.num_samples
     searcher = search.made(params) if not params.grid else _grid(search, params, num_samples)
     asked = resources if resources is not None else resources_of(trainable, config or {})
     stop_study = StopStudy(stopper) if stopper is not None else None
-    following = followers(run_config.callbacks, loggers)
+    seed = search.seed or 0
+    following = followers(
+        run_config.callbacks,
+        loggers,
+        config or {},
+        lambda number, raw: params.config(raw, trial_seed(seed, number)),
+    )
     study = Study(
         trial_of(trainable, params, rules, bool(tune_config.reuse_actors)),
         params.space,
@@ -116,7 +124,7 @@ def plan(
         searcher=searcher,
         storage=_storage(run_config),
         name=run_config.name,
-        seed=search.seed or 0,
+        seed=seed,
     )
     keywords = {
         "num_trials": num_samples if num_samples > 0 and not params.grid else None,

@@ -13,12 +13,18 @@ from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.plain import is_number
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.results.schedule import Schedule
-from daskhpo.tune.messages import cannot, no_effect, say, unavailable
+from daskhpo.tune.messages import cannot, no_effect, say
 from daskhpo.tune.names import ITERATION
 from daskhpo.tune.space import FromFunction, Function, Parameter
 
 ENDLESS = 2**31 - 1  # units of trials that end by themselves
 Make = Callable[[int], Scheduler]
+
+
+HOOKS = (  # of a scheduler of one's own
+    *("choose_trial_to_run", "on_trial_add", "on_trial_complete", "on_trial_error"),
+    *("on_trial_remove", "on_trial_result"),
+)
 
 
 class TrialScheduler:
@@ -45,6 +51,11 @@ class TrialScheduler:
         reward_attr: str | None = None,
         **kwargs: Any,
     ) -> None:
+        if own := [name for name in HOOKS if hasattr(self, name)]:
+            cannot(
+                f"{', '.join(own)} of {type(self).__name__}, a scheduler of your own",
+                "derive it from daskhpo.schedulers.Scheduler; see docs/how-to/write-a-scheduler.md",
+            )
         self.metric, self.mode = metric, mode
         if reward_attr is not None:
             self.metric, self.mode = reward_attr, "max"
@@ -214,32 +225,28 @@ class PopulationBasedTrainingReplay(TrialScheduler):
         self._make = lambda longest: schedulers.PBTReplay(schedule)
 
 
-HyperBandForBOHB = unavailable("HyperBandForBOHB", "use ASHAScheduler with OptunaSearch")
-ResourceChangingScheduler = unavailable(
-    "ResourceChangingScheduler", "a trial's resources are fixed: resources={'gpu': 2}"
-)
-
-SCHEDULERS: dict[str, Callable[..., TrialScheduler]] = {
-    "fifo": FIFOScheduler,
-    "async_hyperband": AsyncHyperBandScheduler,
-    "asynchyperband": AsyncHyperBandScheduler,
-    "asha": AsyncHyperBandScheduler,
-    "hyperband": HyperBandScheduler,
-    "median_stopping_rule": MedianStoppingRule,
-    "medianstopping": MedianStoppingRule,
-    "pbt": PopulationBasedTraining,
-    "pb2": PB2,
-    "pbt_replay": PopulationBasedTrainingReplay,
-    "hb_bohb": HyperBandForBOHB,
-    "resource_changing": ResourceChangingScheduler,
+SCHEDULERS = {
+    "fifo": "FIFOScheduler",
+    "async_hyperband": "AsyncHyperBandScheduler",
+    "asynchyperband": "AsyncHyperBandScheduler",
+    "asha": "AsyncHyperBandScheduler",
+    "hyperband": "HyperBandScheduler",
+    "median_stopping_rule": "MedianStoppingRule",
+    "medianstopping": "MedianStoppingRule",
+    "pbt": "PopulationBasedTraining",
+    "pb2": "PB2",
+    "pbt_replay": "PopulationBasedTrainingReplay",
+    "hb_bohb": "HyperBandForBOHB",
+    "resource_changing": "ResourceChangingScheduler",
 }
 
 
 def create_scheduler(scheduler: str, **kwargs: Any) -> TrialScheduler:
     """Return the scheduler of a name, such as ``"asha"``."""
-    if scheduler.lower() not in SCHEDULERS:
+    if (name := scheduler.lower()) not in SCHEDULERS:
         raise InvalidArgument(f"scheduler={scheduler!r} must be one of {sorted(SCHEDULERS)}")
-    return SCHEDULERS[scheduler.lower()](**kwargs)
+    made: TrialScheduler = globals()[SCHEDULERS[name]](**kwargs)
+    return made
 
 
 def whole(name: str, value: Any) -> int:

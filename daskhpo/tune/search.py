@@ -10,8 +10,9 @@ from daskhpo import searchers
 from daskhpo.core import searcher as core
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.tune.library_spaces import bounds, of_skopt
-from daskhpo.tune.messages import cannot, no_effect, say, unavailable
+from daskhpo.tune.messages import cannot, no_effect, say
 from daskhpo.tune.space import ParamSpace
+from daskhpo.tune.space import grid_search as grid_search
 
 Make = Callable[[list[dict[str, Any]] | None], core.Searcher]
 
@@ -24,11 +25,14 @@ class Searcher:
     metric, mode, space : what the study takes if it gives none itself.
     seed : of the study; None: not given.
     max_concurrent : trials at a time; None: no limit.
+    is_described : False: a searcher of one's own, which cannot be translated.
     """
+
+    is_described = False
 
     def __init__(
         self,
-        make: Make,
+        make: Make | None = None,
         *,
         space: Any = None,
         metric: str | Sequence[str] | None = None,
@@ -41,7 +45,9 @@ class Searcher:
             cannot(f"metric={list(metric)!r}", "a study has one metric")
         self.metric, self.mode, self.space, self.seed = metric, mode, space, seed
         self.max_concurrent = max_concurrent
-        self._make, self._points = make, points_to_evaluate
+        self._points, self.is_described = points_to_evaluate, make is not None
+        if make is not None:
+            self._make = make
 
     def made(self, params: ParamSpace) -> core.Searcher:
         """Return daskhpo's searcher.
@@ -159,14 +165,6 @@ _BayesOptSearch = _library("BayesOptSearch", "GPSearch", _of_bayesopt, GP)
 HyperOptSearch = _library("HyperOptSearch", "HyperOptSearch", _of_hyperopt)
 OptunaSearch = _library("OptunaSearch", "OptunaSearch", _of_optuna)
 _SkOptSearch = _library("SkOptSearch", "SkoptSearch")
-DragonflySearch = unavailable("DragonflySearch", "use daskhpo.searchers.DragonflySearch")
-SigOptSearch = unavailable("SigOptSearch", "use daskhpo.searchers.SigOptSearch(address, token)")
-TuneBOHB = unavailable("TuneBOHB", "use OptunaSearch with ASHAScheduler")
-HEBOSearch = unavailable("HEBOSearch", "use BayesOptSearch or OptunaSearch")
-NevergradSearch = unavailable("NevergradSearch", "use OptunaSearch")
-ZOOptSearch = unavailable("ZOOptSearch", "use OptunaSearch")
-BlendSearch = unavailable("BlendSearch", "use OptunaSearch with ASHAScheduler")
-CFO = unavailable("CFO", "use OptunaSearch")
 
 
 def BayesOptSearch(space: Any = None, *args: Any, **kwargs: Any) -> Searcher:  # noqa: N802
@@ -220,28 +218,29 @@ class Repeater(Searcher):
             self._make = lambda points: searchers.Repeater(inner(points), repeat)
 
 
-SEARCHERS: dict[str, Callable[..., Searcher]] = {
-    "random": BasicVariantGenerator,
-    "variant_generator": BasicVariantGenerator,
-    "ax": AxSearch,
-    "bayesopt": BayesOptSearch,
-    "bohb": TuneBOHB,
-    "dragonfly": DragonflySearch,
-    "hebo": HEBOSearch,
-    "hyperopt": HyperOptSearch,
-    "nevergrad": NevergradSearch,
-    "optuna": OptunaSearch,
-    "sigopt": SigOptSearch,
-    "skopt": SkOptSearch,
-    "zoopt": ZOOptSearch,
+SEARCHERS = {
+    "random": "BasicVariantGenerator",
+    "variant_generator": "BasicVariantGenerator",
+    "ax": "AxSearch",
+    "bayesopt": "BayesOptSearch",
+    "bohb": "TuneBOHB",
+    "dragonfly": "DragonflySearch",
+    "hebo": "HEBOSearch",
+    "hyperopt": "HyperOptSearch",
+    "nevergrad": "NevergradSearch",
+    "optuna": "OptunaSearch",
+    "sigopt": "SigOptSearch",
+    "skopt": "SkOptSearch",
+    "zoopt": "ZOOptSearch",
 }
 
 
 def create_searcher(search_alg: str, **kwargs: Any) -> Searcher:
     """Return the searcher of a name, such as ``"optuna"``."""
-    if search_alg.lower() not in SEARCHERS:
+    if (name := search_alg.lower()) not in SEARCHERS:
         raise InvalidArgument(f"search_alg={search_alg!r} must be one of {sorted(SEARCHERS)}")
-    return SEARCHERS[search_alg.lower()](**kwargs)
+    made: Searcher = globals()[SEARCHERS[name]](**kwargs)
+    return made
 
 
 def described(search_alg: Any) -> Searcher:
@@ -253,7 +252,7 @@ def described(search_alg: Any) -> Searcher:
             return create_searcher(search_alg)
         case core.Searcher():
             return Searcher(lambda points: search_alg)
-        case Searcher() if hasattr(search_alg, "_make"):
+        case Searcher(is_described=True):
             return search_alg
     cannot(
         f"search_alg={search_alg!r:.60}, a searcher of your own",

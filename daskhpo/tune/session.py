@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -14,6 +14,7 @@ from daskhpo.core.errors import MetricError
 from daskhpo.core.objective import single_number
 from daskhpo.trainable import TrialContext
 from daskhpo.tune.checkpoint import Checkpoint
+from daskhpo.tune.messages import say
 from daskhpo.tune.names import ITERATION, trial_name
 from daskhpo.tune.stopper import Rules
 
@@ -29,10 +30,15 @@ class Session:
     config : the nested configuration.
     iteration : reports so far; less than the trial has made if it trains some units again.
     state : newest checkpoint that was reported, as a state; None: none.
+    experiment, name : of the study, and of the trial in it.
+    at_end : called when the trial leaves this process.
     """
 
     def __init__(self, trial: TrialContext, config: dict[Any, Any], rules: Rules) -> None:
         self.trial, self.config, self._rules = trial, config, rules
+        self.experiment = rules.experiment
+        self.name = f"{rules.experiment}-{trial_name(trial.id)}"
+        self.at_end: list[Callable[[], Any]] = []
         self._stopper = rules.new_stopper()
         self._results: list[dict[str, Any]] = []  # for a stopper, in the next process
         self.iteration = 0
@@ -128,9 +134,18 @@ class Session:
             _current.reset(token)
 
     def close(self) -> None:
-        """Remove the trial's folder."""
+        """End what the trial's code has begun, and remove its folder."""
+        for end in self.at_end:
+            end()
+        self.at_end.clear()
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def session_or_none() -> Session | None:
+    """Return the running trial's session; None: no trial runs here."""
+    session = _current.get()
+    return _running[0] if session is None and len(_running) == 1 else session
 
 
 def current(what: str) -> Session:
@@ -140,9 +155,7 @@ def current(what: str) -> Session:
     ------
     RuntimeError : no trial of `daskhpo.tune` runs here.
     """
-    session = _current.get()
-    if session is None and len(_running) == 1:
-        session = _running[0]
+    session = session_or_none()
     if session is None:
         raise RuntimeError(
             f"tune.{what}() was called outside a trial: it is for the function or class that "
@@ -153,38 +166,46 @@ def current(what: str) -> Session:
 
 def is_session_enabled() -> bool:
     """Return True in the code of a trial."""
-    return _current.get() is not None or len(_running) == 1
+    return session_or_none() is not None
 
 
 def report(metrics: Any = None, *, checkpoint: Checkpoint | None = None, **kwargs: Any) -> None:
-    """Report one unit of training: ``report({"loss": 0.1})``, or ``report(loss=0.1)``."""
+    """Report one unit of training: ``report({"loss": 0.1})``, or ``report(loss=0.1)``.
+
+    Outside a trial it does nothing, so that a function can be called by hand.
+    """
     if metrics is None:
         metrics = kwargs
     elif kwargs and isinstance(metrics, Mapping):
         metrics = {**metrics, **kwargs}
-    current("report").report(metrics, checkpoint)
+    if (session := session_or_none()) is None:
+        say("tune.report() outside a trial", "does nothing")
+    else:
+        session.report(metrics, checkpoint)
 
 
 def log(**metrics: Any) -> None:
     """Report one unit of training, as ``tune.track.log(loss=0.1)``."""
-    current("track.log").report(metrics, None)
+    report(metrics)
 
 
 def get_checkpoint() -> Checkpoint | None:
-    """Return the checkpoint to continue from, or None."""
-    return current("get_checkpoint").continue_from_state()
+    """Return the checkpoint to continue from, or None; None outside a trial, too."""
+    session = session_or_none()
+    return None if session is None else session.continue_from_state()
 
 
 @contextmanager
 def checkpoint_dir(step: int | None = None) -> Iterator[str]:
     """Give a folder for a checkpoint, which belongs to the next report."""
-    session = current("checkpoint_dir")
+    session = session_or_none()
     with tempfile.TemporaryDirectory(prefix="daskhpo-checkpoint-") as folder:
         yield folder
-        session.attach(Checkpoint(folder))
+        if session is not None:
+            session.attach(Checkpoint(folder))
 
 
-class TrialContextOfRay:
+class TuneContext:
     """Context of a trial, which ``tune.get_context()`` returns."""
 
     def __init__(self, session: Session) -> None:
@@ -194,7 +215,11 @@ class TrialContextOfRay:
         """Return the trial's number as text."""
         return trial_name(self._session.trial.id)
 
-    get_trial_name = get_experiment_name = get_trial_id
+    get_trial_name = get_trial_id
+
+    def get_experiment_name(self) -> str:
+        """Return the study's name; that of the trained function, if it was given none."""
+        return self._session.experiment
 
     def get_trial_dir(self) -> str:
         """Return a folder of this machine, which is removed with the trial."""
@@ -208,6 +233,8 @@ class TrialContextOfRay:
         """Return 1: a trial is one process."""
         return 1
 
+    get_local_world_size = get_world_size
+
     def get_world_rank(self) -> int:
         """Return 0: a trial is one process."""
         return 0
@@ -215,9 +242,9 @@ class TrialContextOfRay:
     get_local_rank = get_node_rank = get_world_rank
 
 
-def get_context() -> TrialContextOfRay:
+def get_context() -> TuneContext:
     """Return the running trial's context."""
-    return TrialContextOfRay(current("get_context"))
+    return TuneContext(current("get_context"))
 
 
 def get_trial_id() -> str:
@@ -228,6 +255,25 @@ def get_trial_id() -> str:
 get_trial_name = get_trial_id
 
 
+def get_experiment_name() -> str:
+    """Return the running trial's study."""
+    return get_context().get_experiment_name()
+
+
+def get_world_size() -> int:
+    """Return 1: a trial is one process."""
+    return get_context().get_world_size()
+
+
+def get_world_rank() -> int:
+    """Return 0: a trial is one process."""
+    return get_context().get_world_rank()
+
+
+get_local_world_size = get_world_size
+get_local_rank = get_node_rank = get_world_rank
+
+
 def get_trial_dir() -> str:
     """Return a folder of this machine for the trial's files, removed with the trial."""
     return get_context().get_trial_dir()
@@ -236,3 +282,10 @@ def get_trial_dir() -> str:
 def get_trial_resources() -> dict[str, Any]:
     """Return the running trial's devices."""
     return get_context().get_trial_resources()
+
+
+def shutdown() -> None:
+    """Do nothing: `track.shutdown`."""
+
+
+trial_dir, trial_id = get_trial_dir, get_trial_id  # of `track`

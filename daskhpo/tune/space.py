@@ -14,12 +14,19 @@ from typing import Any
 import numpy as np
 
 from daskhpo.core.arguments import check_list, shown
-from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
+from daskhpo.core.domains import (
+    MOST_STEPS,
+    Categorical,
+    Domain,
+    Integer,
+    Ordinal,
+    Real,
+    n_steps,
+)
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.plain import short, to_python, why_not_plain
 from daskhpo.core.random import rng
 
-MAX_VALUES = 1000  # of a quantised range that becomes a list of values
 Path = tuple[Any, ...]
 
 
@@ -411,15 +418,17 @@ def _whole(lower: int, upper: int, log: bool = False) -> Parameter:
 def _quantized(domain: Real | Integer, q: float) -> Parameter:
     if not q > 0:
         raise InvalidArgument(f"q={shown(q)} must be a number above 0")
-    first, last = math.ceil(domain.low / q - 1e-9), math.floor(domain.high / q + 1e-9)
     whole = isinstance(domain, Integer)
-    if first > last:
+    lowest = _multiple(math.ceil(domain.low / q - 1e-9), q)
+    lowest = int(lowest) if whole else lowest
+    n = n_steps(lowest, domain.high, q)
+    if n < 1:
         raise InvalidArgument(f"q={q!r}: no multiple is between {domain.low} and {domain.high}")
-    if first == last or (not domain.log and last - first < MAX_VALUES):
-        values = [_multiple(k, q) for k in range(first, last + 1)]
-        values = [int(value) for value in values] if whole else values
-        return Parameter(values[0] if len(values) == 1 else Ordinal(values))
-    return Parameter(domain, Rounded(q, whole))
+    if n == 1:
+        return Parameter(lowest)
+    if domain.log or n > MOST_STEPS:
+        return Parameter(domain, Rounded(q, whole))
+    return Parameter(Ordinal.steps(lowest, domain.high, q))
 
 
 def _multiple(k: int, q: float) -> float:

@@ -16,7 +16,8 @@ from daskhpo.callbacks.values import FrozenReport, FrozenTrial, StudySummary
 from daskhpo.core.errors import InvalidArgument, MetricError
 from daskhpo.core.objective import RESERVED, single_number
 from daskhpo.tune.messages import say
-from daskhpo.tune.names import ITERATION, trial_name
+from daskhpo.tune.names import ITERATION, flat, trial_name
+from daskhpo.tune.result import SHOULD_CHECKPOINT
 
 
 class Stopper(ABC):
@@ -186,12 +187,14 @@ class Rules:
     reached : values by name at which a trial stops.
     stopper : a further rule.
     time_attr : reported number that counts the reports; "": none.
+    experiment : name of the study, or of the trained function.
     """
 
     metric: str
     reached: dict[str, float] = field(default_factory=dict)
     stopper: Stopper | None = None
     time_attr: str = ""
+    experiment: str = "study"
 
     def new_stopper(self) -> Stopper | None:
         """Return a stopper for one trial."""
@@ -209,8 +212,12 @@ class Rules:
     def numbers(self, metrics: Mapping[Any, Any], iteration: int) -> dict[str, float]:
         """Return the numbers of a report, by flat names; others are left out."""
         found: dict[str, float] = {}
-        for name, value in _flat(metrics):
+        for name, value in flat(metrics):
             number = single_number(value)
+            if name == SHOULD_CHECKPOINT and value:
+                say(SHOULD_CHECKPOINT, "has no effect: a study saves what it needs")
+            if name.startswith("config/"):
+                continue  # what Ray adds
             if name in RESERVED and name != self.metric:
                 say(f"the metric {name!r}", "is not recorded: the name is daskhpo's own; rename it")
             elif number is None:
@@ -237,15 +244,6 @@ OWN = frozenset(
         *("iterations_since_restore", "time_since_restore", "checkpoint_dir_name"),
     }
 )
-
-
-def _flat(metrics: Mapping[Any, Any], prefix: str = "") -> Any:
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            if f"{prefix}{name}" != "config":
-                yield from _flat(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def stop_rules(stop: Any) -> tuple[dict[str, float], Stopper | None, float | None]:
@@ -293,3 +291,6 @@ def _merged(
     times = [seconds for _, _, seconds in rules if seconds is not None]
     stopper = CombinedStopper(*stoppers) if len(stoppers) > 1 else stoppers[0] if stoppers else None
     return reached, stopper, min(times, default=None)
+
+
+EarlyStopping = ExperimentPlateauStopper  # its name in 2020

@@ -14,12 +14,13 @@ from daskhpo import trainable as core
 from daskhpo.core.arguments import shown
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.tune.checkpoint import Checkpoint
-from daskhpo.tune.messages import cannot, say
+from daskhpo.tune.messages import cannot, no_effect, say
 from daskhpo.tune.names import ITERATION, trial_name
 from daskhpo.tune.session import Session
 from daskhpo.tune.space import ParamSpace
 from daskhpo.tune.stopper import Rules
 
+UNCALLED = ("export_model", "log_result", "resource_help")  # hooks that Ray calls
 FORMER = ("_setup", "_train", "_save", "_restore", "_stop")  # names of 2020
 registered: dict[str, Any] = {}
 
@@ -42,6 +43,9 @@ class Trainable:
         self._iteration = 0
         if former := [name for name in FORMER if hasattr(self, name)]:
             say(f"{', '.join(former)} of {type(self).__name__}", "names of 2020; they work")
+        for name in UNCALLED:
+            if hasattr(self, name):
+                say(f"{name} of {type(self).__name__}", "is not called")
         self.setup(self.config)
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -103,6 +107,11 @@ class Trainable:
             return tempfile.gettempdir()
         return self._session.trial_folder()
 
+    @property
+    def trial_resources(self) -> dict[str, Any]:
+        """Devices of the trial."""
+        return {} if self._session is None else {"devices": list(self._session.trial.devices)}
+
     def get_config(self) -> dict[str, Any]:
         """Return the configuration."""
         return self.config
@@ -126,6 +135,15 @@ class Trainable:
     def stop(self) -> None:
         """Release everything."""
         self.cleanup()
+
+
+class DurableTrainable(Trainable):
+    """A class of 2020 whose checkpoints are copied to a storage: a study's always are."""
+
+    def __init__(self, config: dict[str, Any] | None = None, *args: Any, **kwargs: Any) -> None:
+        given = {"remote_checkpoint_dir": args[0] if args else kwargs.get("remote_checkpoint_dir")}
+        no_effect(given, "checkpoints are in the study's directory")
+        super().__init__(config)
 
 
 class FunctionTrial:
@@ -284,9 +302,29 @@ def checked(trainable: Any) -> Any:
     return trainable
 
 
-def register_trainable(name: str, trainable: Any) -> None:
+def register_trainable(name: str, trainable: Any, warn: bool = True) -> None:
     """Let a name stand for a function or class."""
     registered[name] = trainable
+
+
+def get_trainable_cls(name: str) -> Any:
+    """Return the function or class of a name."""
+    return checked(name)
+
+
+def has_trainable(name: str) -> bool:
+    """Return True if the name stands for a function or class."""
+    return name in registered
+
+
+def is_function_trainable(trainable: Any) -> bool:
+    """Return True for a function, False for a class."""
+    return not isinstance(checked(trainable), type)
+
+
+def validate_trainable(trainable: Any) -> Any:
+    """Return the function or class, checked."""
+    return checked(trainable)
 
 
 def with_parameters(trainable: Any, **kwargs: Any) -> Any:

@@ -14,11 +14,19 @@ from daskhpo.atomic_files import write_file
 from daskhpo.core.arguments import check_path
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.engine.session import free_name
-from daskhpo.tune.analysis import ExperimentAnalysis, ResultGrid, TuneError
-from daskhpo.tune.configs import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+from daskhpo.tune.analysis import ExperimentAnalysis, ResultGrid, Trial, TuneError
+from daskhpo.tune.configs import (
+    CheckpointConfig,
+    FailureConfig,
+    ResumeConfig,
+    RunConfig,
+    TuneConfig,
+)
 from daskhpo.tune.messages import cannot, no_effect
 from daskhpo.tune.plan import Plan, plan
 from daskhpo.tune.trainable import checked
+
+__all__ = ["Experiment", "Trial", "Tuner", "run", "run_experiments"]
 
 TUNER = "tuner.pkl"
 
@@ -73,6 +81,7 @@ def run(
         given = dict(locals())
         del given["run_or_experiment"], given["others"]
         return run(run_or_experiment.trainable, **given | others | run_or_experiment.keywords)
+    resume_config = others.pop("resume_config", None) or ResumeConfig()
     unknown = sorted(set(others) - UNUSED)
     if unknown:
         raise InvalidArgument(f"tune.run has no {', '.join(unknown)}=")
@@ -116,7 +125,7 @@ def run(
         raise InvalidArgument(f"resume={resume!r} needs name=, and the storage_path of that study")
     if resume and "AUTO" not in words and not planned.study.path.exists():
         raise InvalidArgument(f"resume={resume!r}: there is no study in {planned.study.path}")
-    retry = any("ERRORED" in word for word in words)
+    retry = resume_config.retries or any("ERRORED" in word for word in words)
     analysis = planned.run(if_exists="resume" if resume else "new", retry_failed=retry)
     failed = [trial for trial in analysis.trials if trial.status == "ERROR"]
     if failed and (raise_on_failed_trial or planned.raises):

@@ -2,13 +2,67 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from datetime import datetime
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
 from daskhpo.core.errors import InvalidArgument
-from daskhpo.tune.messages import cannot, say
-from daskhpo.tune.names import ITERATION
+from daskhpo.tune.messages import cannot, no_effect, say
+from daskhpo.tune.names import ITERATION, flat
+from daskhpo.tune.ray import get as get_pinned_object
+from daskhpo.tune.ray import put as pin_in_object_store
+
+__all__ = ["get_pinned_object", "pin_in_object_store"]
+
+
+class Verbosity(IntEnum):
+    """Values of ``verbose=``; only 0 differs from the others here."""
+
+    V0_MINIMAL, V1_EXPERIMENT, V2_TRIAL_NORM, V3_TRIAL_DETAILS = range(4)
+
+
+def set_verbosity(level: int) -> None:
+    """Do nothing: ``verbose=0`` of a study shows no progress."""
+    no_effect({"set_verbosity()": level}, "give the study verbose=")
+
+
+def date_str() -> str:
+    """Return the time as text that may be in a file's name."""
+    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def flatten_dict(dt: Mapping[Any, Any], delimiter: str = "/", **kwargs: Any) -> dict[str, Any]:
+    """Return a nested dict as one of flat names."""
+    return dict(flat(dt, delimiter))
+
+
+def unflattened_lookup(flat_key: str, lookup: Any, delimiter: str = "/", **kwargs: Any) -> Any:
+    """Return the value of a flat name in nested dicts and lists."""
+    for key in flat_key.split(delimiter):
+        lookup = lookup[key] if isinstance(lookup, Mapping) else lookup[int(key)]
+    return lookup
+
+
+def deep_update(
+    original: dict[Any, Any], new_dict: Mapping[Any, Any], *args: Any, **kwargs: Any
+) -> dict[Any, Any]:
+    """Put the values of one nested dict in another, and return this."""
+    for name, value in new_dict.items():
+        inner = original.get(name)
+        if isinstance(inner, dict) and isinstance(value, Mapping):
+            deep_update(inner, value)
+        else:
+            original[name] = value
+    return original
+
+
+def merge_dicts(d1: Mapping[Any, Any], d2: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return a nested dict with the values of two; those of the second come first."""
+    return deep_update(copy.deepcopy(dict(d1)), d2)
 
 
 def validate_save_restore(

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskhpo.core.domains import Categorical, Integer, Ordinal, Real, n_values
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.random import rng
 from daskhpo.core.space import Space
 
@@ -363,3 +364,27 @@ def test_bounds_whose_logarithms_are_one_float_or_nearly_have_a_unit_interval(lo
     domain = Real(low, high, log=True)
     assert (domain.to_unit(low), domain.to_unit(high)) == (0.0, 1.0)
     assert domain.contains(domain.from_unit(0.5))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "values"),
+    [
+        ((16, 64, 16), (16, 32, 48, 64)),
+        ((0.1, 0.5, 0.1), (0.1, 0.2, 0.3, 0.4, 0.5)),  # not 0.30000000000000004
+        ((0, 10, 4), (0, 4, 8)),
+        ((1, 2, 0.5), (1.0, 1.5, 2.0)),
+        ((-1.0, 1, 1), (-1.0, 0.0, 1.0)),
+    ],
+)
+def test_an_ordinal_of_steps(bounds, values):
+    made = Ordinal.steps(*bounds)
+    assert made.values == values
+    assert [type(value) for value in made.values] == [type(value) for value in values]
+
+
+@pytest.mark.parametrize(
+    "bounds", [(0, 1, 0), (0, 1, -1), (0, 1, 2), (0, 1e6, 1), ("a", 1, 1), (0, float("inf"), 1)]
+)
+def test_steps_that_are_refused(bounds):
+    with pytest.raises(InvalidArgument, match=r"Ordinal\.steps"):
+        Ordinal.steps(*bounds)

@@ -14,6 +14,7 @@ from distributed import LocalCluster
 
 import daskhpo
 from daskhpo import from_optuna
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.define_by_run import RunningTrial
 from daskhpo.schedulers import FIFO
 from daskhpo.searchers import OptunaSearch
@@ -192,3 +193,29 @@ def test_a_plain_function_of_a_configuration_is_a_trainable(tmp_path):
     ) as cluster:
         result = study.run(num_trials=3, client=cluster, progress=False)
     assert result.best_value == result.best_config["x"] ** 2
+
+
+def test_a_range_of_very_many_steps_is_rounded_to_them():
+    def objective(trial):
+        x = trial.suggest_float("x", 0.05, 500, step=0.05)
+        n = trial.suggest_int("n", 3, 50_000, step=7)
+        assert x == float(f"{round(x / 0.05) * 0.05:.12g}")
+        assert (n - 3) % 7 == 0
+        assert trial.params == {"x": x, "n": n}
+        return x + n
+
+    study = from_optuna(objective, seed=1)
+    assert study.problem.space["n"] == Integer(3, 3 + 7 * (49_997 // 7))
+    with pytest.raises(InvalidArgument, match="step=2 with log=True"):
+        from_optuna(lambda trial: trial.suggest_int("n", 2, 8, step=2, log=True))
+
+
+@pytest.mark.cluster
+def test_a_trial_that_was_added_before_the_study_is_its_first(tmp_path):
+    study = from_optuna(lambda trial: trial.suggest_float("x", 0, 1), storage=tmp_path, name="s")
+    study.enqueue({"x": 0.125})
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        result = study.run(num_trials=2, client=cluster, progress=False)
+    assert result.trial(0).config == {"x": 0.125}

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import importlib
 from datetime import timedelta
+from pathlib import Path
 
 import optuna
 import pytest
 
 from daskhpo import schedulers, searchers, tune
 from daskhpo.checkpoints import CheckpointPolicy
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.space import Real
 from daskhpo.tune import schedulers as s
 from daskhpo.tune import search, stopper
 from daskhpo.tune.plan import plan
 
 SPACE = {"x": tune.uniform(0, 1)}
+FRAMEWORKS = {
+    "keras": "keras",
+    "lightgbm": "lightgbm",
+    "xgboost": "xgboost",
+    "pytorch_lightning": "lightning",
+}
 
 
 def f(config):
@@ -208,7 +216,7 @@ def test_grids():
         (lambda: planned(num_samples=-1), "num_samples=-1"),
         (lambda: planned(run={"storage_path": "s3://bucket/x"}), "URL"),
         (lambda: planned(run={"stop": 3}), "stop=3"),
-        (lambda: tune.report({"x": 1}), "outside a trial"),
+        (lambda: tune.get_context(), "outside a trial"),
         (
             lambda: plan(f, SPACE, tune.TuneConfig(), tune.RunConfig(), resources={"extra_gpu": 1}),
             "extra_gpu",
@@ -220,50 +228,69 @@ def test_what_cannot_be_meant_is_refused_with_both_names(make, message):
         make()
 
 
+class OwnSearcher(search.Searcher):
+    def suggest(self, trial_id):
+        return {"width": 1}
+
+
+class OwnScheduler(s.FIFOScheduler):
+    def on_trial_result(self, runner, trial, result):
+        return "STOP"
+
+
+# Each line: a version of Ray Tune, a module, and the public names that it defines.
+NAMES = [
+    line.split() for line in Path(__file__).with_name("ray_names.txt").read_text().splitlines()
+]
+
+
+@pytest.mark.parametrize(
+    ("module", "names"), [pytest.param(m, n, id=f"{v}-{m}") for v, m, *n in NAMES]
+)
+def test_every_public_name_of_ray_tune_is_there(module, names):
+    if (framework := module.rpartition(".")[2]) in FRAMEWORKS:
+        pytest.importorskip(FRAMEWORKS[framework])
+    found = importlib.import_module("daskhpo.tune" + f".{module}" * (module != "tune"))
+    assert not [name for name in names if not hasattr(found, name)]
+
+
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        ("schedulers", "ASHAScheduler AsyncHyperBandScheduler HyperBandScheduler FIFOScheduler"),
-        ("schedulers", "PopulationBasedTraining PB2 MedianStoppingRule HyperBandForBOHB"),
-        ("schedulers.pb2", "PB2"),
-        ("schedulers.pbt", "PopulationBasedTrainingReplay"),
-        ("search", "ConcurrencyLimiter Repeater BasicVariantGenerator Searcher"),
-        ("search.optuna", "OptunaSearch"),
-        ("search.hyperopt", "HyperOptSearch"),
-        ("search.bayesopt", "BayesOptSearch"),
-        ("search.ax", "AxSearch"),
-        ("suggest", "ConcurrencyLimiter"),
-        ("suggest.skopt", "SkOptSearch"),
-        ("suggest.dragonfly", "DragonflySearch"),
-        ("suggest.bohb", "TuneBOHB"),
-        ("stopper", "Stopper CombinedStopper TrialPlateauStopper ExperimentPlateauStopper"),
-        ("logger", "LoggerCallback TBXLoggerCallback CSVLoggerCallback JsonLoggerCallback"),
-        ("integration.wandb", "WandbLoggerCallback"),
-        ("integration.mlflow", "MLflowLoggerCallback"),
-        ("integration.xgboost", "TuneReportCallback TuneReportCheckpointCallback"),
-        ("integration.lightgbm", "TuneReportCallback TuneReportCheckpointCallback"),
-        ("integration.pytorch_lightning", "TuneReportCallback TuneReportCheckpointCallback"),
-        ("integration.keras", "TuneReportCallback TuneReporterCallback"),
-        ("air.integrations.keras", "ReportCheckpointCallback"),
-        ("track", "log"),
-        ("sample", "uniform Function"),
-        ("experiment", "Experiment"),
-        ("result_grid", "ResultGrid"),
-        ("analysis", "ExperimentAnalysis"),
-        ("utils", "validate_save_restore"),
-        ("registry", "register_trainable"),
-        ("trainable", "Trainable with_parameters"),
-        ("tuner", "Tuner"),
-        ("tune_config", "TuneConfig"),
         ("train", "Checkpoint report get_checkpoint get_context RunConfig CheckpointConfig"),
         ("air", "session RunConfig"),
+        ("air.session", "report get_checkpoint get_trial_id get_experiment_name get_world_rank"),
         ("ray", "init shutdown put get tune train air"),
-        ("progress_reporter", "CLIReporter"),
+        ("suggest.hyperopt", "HyperOptSearch"),
+        ("integration.mlflow", "mlflow_mixin"),
+        ("result", "SHOULD_CHECKPOINT TRAINING_ITERATION TIME_TOTAL_S DONE MEAN_ACCURACY"),
     ],
 )
-def test_modules_of_ray_are_there(module, names):
+def test_further_modules_are_there(module, names):
     found = importlib.import_module(f"daskhpo.tune.{module}")
     assert not [name for name in names.split() if not hasattr(found, name)]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: search.NevergradSearch(), "NevergradSearch of Ray Tune.*OptunaSearch"),
+        (lambda: tune.register_env("e", f), "register_env of Ray Tune.*RLlib"),
+        (lambda: type("Mine", (s.ResourceChangingScheduler,), {}), "Resource.*fixed"),
+        (
+            lambda: importlib.import_module("daskhpo.tune.integration.torch").Creator(f),
+            "integration.torch.Creator of Ray Tune.*daskhpo.distributed",
+        ),
+        (lambda: planned(search_alg=OwnSearcher(metric="loss", mode="min")), "searcher of your"),
+        (lambda: planned(scheduler=OwnScheduler()), "on_trial_result of OwnScheduler"),
+        (lambda: tune.Analysis("runs/x"), "Analysis of Ray Tune.*load_study"),
+        (lambda: search.create_searcher("bohb"), "TuneBOHB of Ray Tune"),
+        (lambda: s.create_scheduler("hb_bohb"), "HyperBandForBOHB of Ray Tune"),
+    ],
+)
+def test_a_name_without_a_meaning_says_what_to_use(make, message):
+    with pytest.raises(InvalidArgument, match=message):
+        make()
 
 
 def test_every_public_name_is_there():

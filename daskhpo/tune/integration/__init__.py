@@ -1,7 +1,7 @@
-"""`ray.tune.integration` and `ray.air.integrations`: loggers, and callbacks.
+"""`ray.tune.integration` and `ray.air.integrations`.
 
-``integration.xgboost``, ``lightgbm``, ``keras`` and ``pytorch_lightning`` are imported by their
-names; each needs its framework.
+Its modules are imported by their names: ``wandb``, ``mlflow``, ``xgboost``, ``lightgbm``, ``keras``
+and ``pytorch_lightning``. Those of a framework need it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ from typing import Any
 
 from daskhpo.integrations.metrics import MetricNames, check_metrics, selected
 from daskhpo.tune.checkpoint import Checkpoint
-from daskhpo.tune.logger import MLflowLoggerCallback, WandbLoggerCallback
 from daskhpo.tune.session import report
-
-__all__ = ["MLflowLoggerCallback", "WandbLoggerCallback"]
 
 
 class Reporting:

@@ -40,3 +40,6 @@ class TuneReportCallback(TuneReportCheckpointCallback):
 
     def __init__(self, metrics: MetricNames = None, on: str = "validation_end") -> None:
         super().__init__(metrics, save_checkpoints=False, on=on)
+
+
+TuneCallback = TuneReportCheckpointCallback  # their base class in Ray
