@@ -32,6 +32,7 @@ from daskhpo.cli.text import ask, can_ask, count, duration, show
 from daskhpo.core.errors import DaskhpoError, StudyFailed
 from daskhpo.core.printable import printable, shell_word
 from daskhpo.core.tracebacks import place
+from daskhpo.engine.extension import described
 from daskhpo.engine.session import IfExists, read_manifest
 from daskhpo.results.progress import describe_search_wait
 from daskhpo.results.result import Result
@@ -93,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     retry = commands.add_parser(
         "retry", help="continue a study, and run its failed trials again first"
     )
-    retry.set_defaults(retry_failed=True)
+    retry.set_defaults(retry_failed=True, max_t=None)
     for command in (resume, retry):
         add_study_path(command)
         command.add_argument(
@@ -108,6 +109,12 @@ def _parser() -> argparse.ArgumentParser:
             help="run the file that the directory names, although you have not run it before",
         )
         command.set_defaults(act=_resume)
+
+    resume.add_argument(
+        "--max-t",
+        type=positive,
+        help="train trials until this resource from now on; fully trained ones may continue",
+    )
 
     of_script = tune.add_to(commands)
     of_script.set_defaults(act=_tune)
@@ -208,7 +215,8 @@ def _resume(options: argparse.Namespace) -> int:
             show(f"daskhpo: no trial of {options.path} has failed", file=sys.stderr)
             return 1
         show(f"{count(n_failed, 'failed trial')} of {options.path} will run again", file=sys.stderr)
-    return _report(_session(partial(study.resume, retry_failed=options.retry_failed), options))
+    begin = partial(study.resume, retry_failed=options.retry_failed, max_t=options.max_t)
+    return _report(_session(begin, options))
 
 
 def _session(method: Any, options: argparse.Namespace) -> Result:
@@ -272,7 +280,7 @@ def _status(options: argparse.Namespace) -> int:
     counts = sorted(result.status().items(), key=lambda pair: -pair[1])
     show(f"study     {options.path}")
     show(f"metric    {printable(manifest.metric)} ({manifest.mode})")
-    show(f"scheduler {manifest.scheduler}")
+    show(f"scheduler {described(options.path)}")
     show(f"searcher  {manifest.searcher}")
     show(f"state     {_state(now, result)}")
     for line in jobs.lines(options.path, now, result.num_slots):

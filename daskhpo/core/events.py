@@ -41,7 +41,8 @@ class SessionStarted:
     """Start of a session; trials that ran in an earlier one were interrupted.
 
     ``retry_failed``: trials that had failed run again. ``clock``: the time of day, in seconds since
-    1970; 0 in journals of older versions.
+    1970; 0 in journals of older versions. ``max_t``: from now on a trial is fully trained there;
+    None: as before.
     """
 
     limits: Limits
@@ -49,6 +50,7 @@ class SessionStarted:
     seconds: float
     retry_failed: bool = False
     clock: float = 0.0
+    max_t: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +319,22 @@ class Exploited:
 
 
 @dataclass(frozen=True, slots=True)
+class Extended:
+    """Return of a trial that was fully trained, because trials now train further.
+
+    ``until``: it is queued, to train until this resource. None: it is paused. ``config``,
+    ``bracket`` and ``resource`` are those of its end, for readers that have forgotten it.
+    """
+
+    trial: TrialId
+    until: int | None
+    config: Config
+    bracket: int
+    resource: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class RolledBack:
     """Pause of a queued trial that lost all its states since its exploit."""
 
@@ -333,7 +351,7 @@ class Deleted:
     seconds: float
 
 
-Consequence = Suggested | Judged | Launched | Ended | Exploited | RolledBack | Deleted
+Consequence = Suggested | Judged | Launched | Ended | Extended | Exploited | RolledBack | Deleted
 Record = (
     SessionStarted
     | Reported
@@ -364,6 +382,8 @@ def event_of(record: Record) -> Event | None:
             return Trained(trial, attempt, steps, seconds, ended, preempted)
         case Failed(trial, attempt, error, seconds, retry, fatal):
             return Erred(trial, attempt, error, seconds, retry, fatal)
-        case Suggested() | Judged() | Launched() | Ended() | Exploited() | RolledBack() | Deleted():
+        case Suggested() | Judged() | Launched() | Ended() | Extended() | Exploited():
+            return None
+        case RolledBack() | Deleted():
             return None
     return record

@@ -16,6 +16,7 @@ from daskhpo.core.events import (
     Erred,
     Event,
     Exploited,
+    Extended,
     Failed,
     Held,
     Judged,
@@ -133,11 +134,13 @@ class Coordinator:
         self.n_slots = 0
         self._policy = CheckpointPolicy()
         self._failures = FirstFailures(0)
+        self.keeps_trained = False  #: keep fully trained trials: an extension may follow
         self._standing: dict[TrialId, Decision] = {}  # of trials that failed while being saved
         self._exhausted = False
         self._flushed = False
         self._seconds = 0.0
         self._began: dict[TrialId, tuple[float, int]] = {}  # a launch: seconds and resource
+        self._full: dict[TrialId, tuple[float, ...]] = {}  # losses of last reports, if kept
         self._commands: list[Command] = []
         self._has_recorded = False  # in answer to the event
 
@@ -239,10 +242,42 @@ class Coordinator:
                 self._apply(trial, trial.decision, in_slot=False)
             else:
                 self.ledger.requeue(trial, trial.until)
+        if event.max_t is not None:
+            self._extend(event.max_t)
         if event.retry_failed:
             for trial in [*self.ledger.failed.values()]:
                 self._retry(trial)
         self._stop_at_target()
+
+    def _extend(self, max_t: int) -> None:
+        """Let trials train further; those that were fully trained may continue."""
+        trained = self.fully_trained()
+        decisions = self.scheduler.on_extend(max_t, trained)
+        self.ledger.trained.clear()
+        for trial in trained:
+            decision = decisions.get(trial.id)
+            if decision is not None:
+                until = decision.until if isinstance(decision, Continue) else None
+                self.ledger.extend(trial, until)
+                self._record(
+                    Extended(
+                        trial.id, until, trial.config, trial.bracket, trial.resource, self._seconds
+                    )
+                )
+
+    def fully_trained(self) -> list[Trial]:
+        """Return the trials that an extension may resume, by number; none unless kept."""
+        found = []
+        for number, trial in sorted(self.ledger.trained.items()):
+            kept = self.ledger.retained.get(number, trial)
+            found.append(trial._replace(held=kept.held, checkpoint=kept.checkpoint))
+        return found
+
+    def forget_trained(self) -> None:
+        """Stop keeping fully trained trials, which takes memory."""
+        self.keeps_trained = False
+        self.ledger.trained.clear()
+        self._full.clear()
 
     def _retry(self, trial: Trial) -> None:
         """Let a failed trial wait again: in mid-segment, or for a new start."""
@@ -294,7 +329,13 @@ class Coordinator:
             return Stop(RETURNED)
         if is_out_of_time and trial.resource < self.scheduler.max_t:
             return Stop(OUT_OF_TIME)
-        return self.scheduler.on_report(trial, report)
+        decision = self.scheduler.on_report(trial, report)
+        if self.keeps_trained and isinstance(decision, Stop) and self._is_full(trial):
+            self._full[trial.id] = trial.losses
+        return decision
+
+    def _is_full(self, trial: Trial) -> bool:
+        return trial.resource >= self.scheduler.max_t
 
     def _seconds_of(self, trial: Trial) -> float:
         """Return the slot time of the units since the last decision on a trial."""
@@ -491,7 +532,7 @@ class Coordinator:
         elif is_out_of_time:
             self._end_out_of_time(trial)
         else:
-            full = trial.resource >= self.scheduler.max_t or decision.reason == RETURNED
+            full = self._is_full(trial) or decision.reason == RETURNED
             self._end(trial, Status.COMPLETED if full else Status.STOPPED, decision.reason)
 
     def _continue(self, trial: Trial, *, in_slot: bool) -> None:
@@ -524,6 +565,10 @@ class Coordinator:
     def _end(self, trial: Trial, status: Status, reason: str) -> None:
         self._record(Ended(trial.id, status, reason, self._seconds))
         was_paused = trial.status is Status.PAUSED
+        if status is Status.COMPLETED and (losses := self._full.pop(trial.id, None)) is not None:
+            self.ledger.trained[trial.id] = trial._replace(
+                status=status, losses=losses, held=None, checkpoint=None, previous=None
+            )
         trial, freed = self.ledger.end(trial, status)
         self._delete_unreferenced(freed)
         if was_paused and trial.id in self.ledger.retained and trial.held is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
+from typing import Any
 
 from daskhpo.core.events import Step
 from daskhpo.core.objective import Objective
@@ -34,6 +35,7 @@ class Ledger:
         self.n_retained: float = 1  #: maximum number of ended trials whose checkpoint is kept
         self.retained: dict[TrialId, Trial] = {}  #: ended trials whose checkpoint is kept
         self.failed: dict[TrialId, Trial] = {}  #: as they were; a user may run them again
+        self.trained: dict[TrialId, Trial] = {}  #: fully trained, if an extension may follow
         self.to_restart: deque[TrialId] = deque()  #: queued for a start, not for their segment
         self.seconds = 0.0  #: time of the event that is handled
         self.times = TrialTimes()
@@ -211,9 +213,7 @@ class Ledger:
         self.n_ended[Status.FAILED] -= 1
         kept = self.retained.pop(trial.id, None)
         until = trial.until if trial.decision is None else trial.decided_at
-        trial = trial._replace(
-            status=Status.QUEUED, decision=None, preempting=False, n_lost=0, n_failed=0, lost_at=0
-        )
+        trial = trial._replace(status=Status.QUEUED, decision=None, **_ANEW)
         if onward:
             self.queue.append(trial.id)
             self._store(
@@ -227,6 +227,28 @@ class Ledger:
         self.to_restart.append(trial.id)
         self._store(trial._replace(resource=0, since=0, decided_at=0, losses=()))
         return self._release(kept, kept.held, kept.checkpoint) if kept else []
+
+    def extend(self, trial: Trial, until: int | None) -> None:
+        """Let a fully trained trial wait again, with its state if that is retained.
+
+        ``until``: it is queued, to train until this resource. None: it is paused.
+        """
+        self.n_ended[Status.COMPLETED] -= 1
+        kept = self.retained.pop(trial.id, None)
+        if until is not None:
+            self.queue.append(trial.id)
+        self._store(
+            trial._replace(
+                status=Status.PAUSED if until is None else Status.QUEUED,
+                until=trial.until if until is None else until,
+                decided_at=trial.resource,
+                losses=(),
+                decision=None,
+                held=kept.held if kept else None,
+                checkpoint=kept.checkpoint if kept else None,
+                **_ANEW,
+            )
+        )
 
     def restart(self, until: int, bracket: int) -> Trial:
         """Take the next trial that waits for a start; it is launched at once."""
@@ -406,6 +428,10 @@ class Ledger:
         else:
             self.retained.pop(trial.id, None)
         return trial
+
+
+# Another chance for a trial.
+_ANEW: dict[str, Any] = {"preempting": False, "n_lost": 0, "n_failed": 0, "lost_at": 0}
 
 
 def _rank(trial: Trial) -> tuple[float, TrialId]:

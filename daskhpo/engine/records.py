@@ -17,6 +17,7 @@ from daskhpo.core.events import (
     Ended,
     Enqueued,
     Exploited,
+    Extended,
     Failed,
     Held,
     Judged,
@@ -85,12 +86,13 @@ _KINDS: dict[str, Any] = {
     "launched": Launched,
     "ended": Ended,
     "exploited": Exploited,
+    "extended": Extended,
     "set back": RolledBack,
     "deleted": Deleted,
 }
 _WORDS = {kind: word for word, kind in _KINDS.items()}
 # Fields that are not written while they are empty.
-_LEFT_OUT = {"waited", "fallback", "job", "retry_failed", "clock"}
+_LEFT_OUT = {"waited", "fallback", "job", "retry_failed", "clock", "max_t"}
 
 
 def _encode(record: Any) -> dict[str, Any]:

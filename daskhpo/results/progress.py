@@ -12,6 +12,7 @@ from daskhpo.core.events import (
     Dropped,
     Ended,
     Exploited,
+    Extended,
     Failed,
     Held,
     Launched,
@@ -197,6 +198,8 @@ class StudyProgress:
                 trial.config, trial.resource = config, resource
                 if source != number:
                     trial.furthest, trial.n_exploits = resource, trial.n_exploits + 1
+            case Extended():
+                self._extended(record)
             case RolledBack(number):
                 self._release(self.trials[number], Status.PAUSED)
             case AttemptLost(number, _, reason, bad_checkpoint=bad):
@@ -284,6 +287,16 @@ class StudyProgress:
         if trial.id in self.slot_time.holding:
             trial.time.save(self.slot_time.now)
         self._release(trial, record.status)
+
+    def _extended(self, record: Extended) -> None:
+        trial = self.trials.get(record.trial)
+        if trial is None:  # it was forgotten, before the study was extended
+            trial = TrialRecord(record.trial, record.config, record.bracket, record.seconds)
+            trial.resource = trial.furthest = record.resource
+            trial.status = Status.COMPLETED
+            self.trials[trial.id] = trial
+        trial.reason, trial.ended = "", None
+        self._release(trial, Status.PAUSED if record.until is None else Status.QUEUED)
 
     def _stop_reporter(self, last: Record | None) -> None:
         """Queue the trial whose report reached the target: the stop follows from it."""

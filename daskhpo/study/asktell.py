@@ -102,7 +102,7 @@ class AskTellSession:
             job_is_over=job_is_over,
         )
         self._coordinator = self._session.coordinator
-        self._max_t = problem.scheduler.max_t
+        self._max_t = self._coordinator.scheduler.max_t  # larger if the study was extended
         self._objective = problem.objective
         self._zero = time.monotonic() - self._session.began_at
         self._ready: deque[Train] = deque()

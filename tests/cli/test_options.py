@@ -94,7 +94,7 @@ TABLE: dict[str, tuple[list[str], Rows]] = {
     ),
     "resume": (
         ["runs/first", "--num-trials=2"],
-        RUN_HERE | {"path": PATHS, "study": STUDIES, "--trust": FLAG},
+        RUN_HERE | {"path": PATHS, "study": STUDIES, "--trust": FLAG, "--max-t": COUNTS},
     ),
     "retry": (
         ["runs/first", "--num-trials=2"],
