@@ -16,6 +16,7 @@ from daskhpo.cli import (
     checkpoints,
     cost,
     doctor,
+    enqueue,
     exchange,
     jobs,
     logs,
@@ -27,8 +28,9 @@ from daskhpo.cli import (
 )
 from daskhpo.cli import trial as one_trial
 from daskhpo.cli.arguments import add_study_path, check_scheduler_address, positive
+from daskhpo.cli.definition import add_study, load_defined
 from daskhpo.cli.options import add_run_options, run_options
-from daskhpo.cli.text import ask, can_ask, count, duration, show
+from daskhpo.cli.text import count, duration, show
 from daskhpo.core.errors import DaskhpoError, StudyFailed
 from daskhpo.core.printable import printable, shell_word
 from daskhpo.core.tracebacks import place
@@ -96,18 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     retry.set_defaults(retry_failed=True, max_t=None)
     for command in (resume, retry):
-        add_study_path(command)
-        command.add_argument(
-            "study",
-            metavar="FILE.py:NAME",
-            nargs="?",
-            help="Python file and name of the study; not needed if `daskhpo run` started it",
-        )
-        command.add_argument(
-            "--trust",
-            action="store_true",
-            help="run the file that the directory names, although you have not run it before",
-        )
+        add_study(command)
         command.set_defaults(act=_resume)
 
     resume.add_argument(
@@ -155,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_to(commands)
     verify.add_to(commands)
     one_trial.add_to(commands)
+    enqueue.add_to(commands)
     return parser
 
 
@@ -187,29 +179,10 @@ def _tune(options: argparse.Namespace) -> int:
 
 def _resume(options: argparse.Namespace) -> int:
     from daskhpo.results.result import load_study
-    from daskhpo.study.study import load_source
-    from daskhpo.study.trust import check_trust, trust
 
     _check(options)
-    manifest = read_manifest(options.path)
-    source = options.study or manifest.source
-    if source is None:
-        verb, argument = ("retry", "retry_failed=True") if options.retry_failed else ("resume", "")
-        command = f"daskhpo {verb} {shell_word(options.path)} FILE.py:NAME"
-        raise ValueError(
-            f"{options.path} was not started by `daskhpo run`, so the file that defines its study "
-            f"is unknown: give it, `{command}`, or call study.resume({argument}) in the script "
-            "that started it"
-        )
-    if options.study is None and not options.trust:
-        check_trust(options.path, source, ask if can_ask() else None)
-    study = load_source(source)
-    trust(source)
-    if study.path.resolve() != options.path.resolve():
-        if study.source != manifest.source:
-            raise ValueError(f"{source} defines the study in {study.path}, not {options.path}")
-        # A branch, or a moved directory: its manifest names this source, so use it where it is.
-        study = study.at(options.path.absolute())
+    verb, argument = ("retry", "retry_failed=True") if options.retry_failed else ("resume", "")
+    study = load_defined(options, verb, argument)
     if options.retry_failed:
         if not (n_failed := load_study(options.path).num_failed):
             show(f"daskhpo: no trial of {options.path} has failed", file=sys.stderr)

@@ -163,6 +163,15 @@ TABLE: dict[str, tuple[list[str], Rows]] = {
             "--reason": ([], ["a\nb", ""]),
         },
     ),
+    "enqueue": (
+        ["runs/first", "tune.py:study", '--config={"x": 0.5}'],
+        {
+            "path": ([], PATHS[1]),
+            "study": ([], STUDIES[1]),
+            "--trust": FLAG,
+            "--config": ([], ["", "x", "[1]", "{'x'}", "x=1", '{"x": 2}', '{"y": 1}']),
+        },
+    ),
     "verify": (["runs/first"], {"path": PATHS, "study": STUDIES}),
     "submit": (
         ["tune.py:study", "--num-trials=2", "--dry-run", *WALLTIME, *WORKERS],

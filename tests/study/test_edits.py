@@ -86,6 +86,37 @@ def test_a_trial_is_ended_while_it_runs(tmp_path: Path, capsys: pytest.CaptureFi
     study.close()
 
 
+DEFINITION = """
+from daskhpo import Study
+from daskhpo.schedulers import FIFO
+from daskhpo.space import Categorical, Real
+
+def train(config, trial):
+    trial.report({"loss": config["x"]})
+
+space = {"x": Real(0.0, 1.0), "sizes": Categorical([(1, 2), (3,)]), "constant": 5}
+study = Study(train, space, "loss", scheduler=FIFO(3), storage=".", name="s")
+"""
+
+
+def test_the_command_adds_a_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "{'x': 0.25, 'sizes': (3,)}"
+    monkeypatch.chdir(tmp_path)
+    Path("tune.py").write_text(DEFINITION)
+    study = make(tmp_path)
+    assert study.ask() is not None
+    assert main(["enqueue", "s", "--config", text]) == 2
+    assert "`daskhpo enqueue s FILE.py:NAME`" in capsys.readouterr().err
+    assert main(["enqueue", "s", "tune.py:study", "--config", text]) == 0
+    assert "in the next free slot" in capsys.readouterr().err
+    until(lambda: study.ask().config == GIVEN | {"constant": 5})  # type: ignore[union-attr]
+    study.close()
+    assert main(["enqueue", "s", "tune.py:study", "--config", "{'x': 2}"]) == 2
+    assert "x" in capsys.readouterr().err
+
+
 def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="config="):
         make(tmp_path).enqueue({"x": 2.0, "sizes": (3,)})
