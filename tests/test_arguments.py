@@ -468,6 +468,8 @@ DOORS = [
         {"trial": ([], [-1, *NO_INTS]), "reason": ([], NO_TEXTS)},
         trial=0,
     ),
+    method("pause_trial", {"trial": ([], [-1, *NO_INTS])}),
+    method("resume_trial", {"trial": ([], [-1, *NO_INTS])}),
     method("submit", SUBMIT, walltime="1h", workers=WORKERS, **LIMITED),
     method("job_script", SUBMIT, walltime="1h", workers=WORKERS, **LIMITED),
     method("attach", {"callbacks": CALLBACKS, "progress": BOOLS}),

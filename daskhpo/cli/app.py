@@ -277,6 +277,8 @@ def _status(options: argparse.Namespace) -> int:
 def _print_trial(result: Result, number: int) -> None:
     trial = result.trial(number)
     ended = f": {printable(trial.reason)}" if trial.reason else ""
+    if number in result.paused_by_hand:
+        ended = ", and paused by hand: `daskhpo trial PATH N --resume` lets it continue"
     show(f"trial     {number} of {result.path}")
     show(f"state     {trial.status.value}{ended}")
     show(f"resource  {trial.resource}, launched {count(trial.attempt, 'time')}")

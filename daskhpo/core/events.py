@@ -192,6 +192,19 @@ class TrialStopRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialPauseRequested:
+    """A person's request to launch a trial no more, or again: ``paused``.
+
+    ``request``: name of the request, which may be delivered again.
+    """
+
+    trial: TrialId
+    paused: bool
+    request: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Enqueued:
     """A configuration that a person adds; one of the next new trials has it.
 
@@ -202,6 +215,8 @@ class Enqueued:
     request: str
     seconds: float
 
+
+Edit = TrialStopRequested | TrialPauseRequested | Enqueued  # requests of people
 
 Event = (
     SessionStarted
@@ -216,6 +231,7 @@ Event = (
     | SlotsChanged
     | StopRequested
     | TrialStopRequested
+    | TrialPauseRequested
     | Enqueued
 )
 
@@ -335,6 +351,15 @@ class Extended:
 
 
 @dataclass(frozen=True, slots=True)
+class Withheld:
+    """Decision to train a trial until ``until``, which a person has paused: it waits."""
+
+    trial: TrialId
+    until: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class RolledBack:
     """Pause of a queued trial that lost all its states since its exploit."""
 
@@ -351,7 +376,9 @@ class Deleted:
     seconds: float
 
 
-Consequence = Suggested | Judged | Launched | Ended | Extended | Exploited | RolledBack | Deleted
+Consequence = (
+    Suggested | Judged | Launched | Withheld | Ended | Extended | Exploited | RolledBack | Deleted
+)
 Record = (
     SessionStarted
     | Reported
@@ -365,6 +392,7 @@ Record = (
     | SlotsChanged
     | StopRequested
     | TrialStopRequested
+    | TrialPauseRequested
     | Enqueued
     | Consequence
 )
@@ -384,6 +412,6 @@ def event_of(record: Record) -> Event | None:
             return Erred(trial, attempt, error, seconds, retry, fatal)
         case Suggested() | Judged() | Launched() | Ended() | Extended() | Exploited():
             return None
-        case RolledBack() | Deleted():
+        case Withheld() | RolledBack() | Deleted():
             return None
     return record

@@ -36,6 +36,7 @@ class Ledger:
         self.retained: dict[TrialId, Trial] = {}  #: ended trials whose checkpoint is kept
         self.failed: dict[TrialId, Trial] = {}  #: as they were; a user may run them again
         self.trained: dict[TrialId, Trial] = {}  #: fully trained, if an extension may follow
+        self.withheld: dict[TrialId, None] = {}  #: queued, but paused by a person; in order
         self.to_restart: deque[TrialId] = deque()  #: queued for a start, not for their segment
         self.seconds = 0.0  #: time of the event that is handled
         self.times = TrialTimes()
@@ -179,9 +180,21 @@ class Ledger:
 
     def withdraw(self, trial: Trial) -> None:
         """Take a trial out of the queues, before it is ended."""
+        self.withheld.pop(trial.id, None)
         for queue in (self.queue, self.to_restart):
             if trial.id in queue:
                 queue.remove(trial.id)
+
+    def withhold(self, trial: Trial, until: int) -> Trial:
+        """Let a trial that would be launched wait until a person lets it."""
+        self.withheld[trial.id] = None
+        return self._store(trial._replace(status=Status.QUEUED, until=until))
+
+    def release_withheld(self, number: TrialId) -> None:
+        """Queue a trial that was withheld, if it was."""
+        if number in self.withheld:
+            del self.withheld[number]
+            self.queue.append(number)
 
     def end(self, trial: Trial, status: Status) -> tuple[Trial, list[CheckpointRef]]:
         """End a trial and remove it; its newest state stays if that is retained."""
@@ -400,7 +413,7 @@ class Ledger:
         assert self.times.in_slots == running, (self.times.in_slots, running)
         assert len(self.trials) + self.n_ended.total() == self.n_trials
         queued = {t.id for t in self.trials.values() if t.status is Status.QUEUED}
-        waiting = [*self.queue, *self.to_restart]
+        waiting = [*self.queue, *self.withheld, *self.to_restart]
         assert queued == set(waiting), (queued, waiting)
         assert len(queued) == len(waiting), "a trial is queued twice"
         assert len(self.failed) == self.n_ended[Status.FAILED], self.failed

@@ -33,7 +33,9 @@ from daskhpo.core.events import (
     Step,
     StopRequested,
     Suggested,
+    TrialPauseRequested,
     TrialStopRequested,
+    Withheld,
     time_in_journal,
 )
 from daskhpo.core.types import (
@@ -80,10 +82,12 @@ _KINDS: dict[str, Any] = {
     "slots": SlotsChanged,
     "stop": StopRequested,
     "stop trial": TrialStopRequested,
+    "pause trial": TrialPauseRequested,
     "enqueued": Enqueued,
     "suggested": Suggested,
     "judged": Judged,
     "launched": Launched,
+    "withheld": Withheld,
     "ended": Ended,
     "exploited": Exploited,
     "extended": Extended,

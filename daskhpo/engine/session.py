@@ -18,7 +18,7 @@ from daskhpo.atomic_files import flush_folder, read_small, write_file
 from daskhpo.core.commands import Command
 from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.errors import StudyExists, StudyFailed, StudyLocked, StudyMismatch
-from daskhpo.core.events import Enqueued, Record, SessionStarted, Suggested, TrialStopRequested
+from daskhpo.core.events import Edit, Enqueued, Record, SessionStarted, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.parsing import parse_call
 from daskhpo.core.space import Space
@@ -161,7 +161,7 @@ class Session:
             stack.callback(self.journal.close)
 
 
-def _check_edit(space: Space, on_edit: OnEdit, edit: TrialStopRequested | Enqueued) -> None:
+def _check_edit(space: Space, on_edit: OnEdit, edit: Edit) -> None:
     """Pass on a request that the study can carry out."""
     if isinstance(edit, Enqueued):
         try:

@@ -17,7 +17,7 @@ from daskhpo.callbacks.values import StudyInfo
 from daskhpo.cluster.jobs import is_over
 from daskhpo.core.commands import Command
 from daskhpo.core.errors import StudyFailed
-from daskhpo.core.events import Enqueued, Event, StopRequested, TrialStopRequested
+from daskhpo.core.events import Edit, Event, StopRequested
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore, Executor, MakeExecutor, SessionSpec
@@ -27,7 +27,7 @@ from daskhpo.executors.dask.handle import StudyHandle
 INTERRUPT_POLL_SECONDS = 0.25  # longest wait in an executor before other threads are heard
 
 # Reasons for a stop, and errors with which the session ends at once.
-_Interrupts = queue.SimpleQueue[str | TrialStopRequested | Enqueued | StudyFailed]
+_Interrupts = queue.SimpleQueue[str | Edit | StudyFailed]
 
 
 def start(

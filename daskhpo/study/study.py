@@ -330,6 +330,32 @@ class Study:
         """
         edits.stop_trial(self._fixed_path(), trial, reason)
 
+    def pause_trial(self, trial: int) -> None:
+        """Take one trial out of its slot until :meth:`resume_trial`.
+
+        It leaves at its next report, with its state, and others use the slot. What the scheduler
+        decides on it stands, and is carried out when it is resumed. The study does not wait for
+        it: once all other trials have ended, the session ends. Another process may run the study.
+
+        Raises
+        ------
+        FileNotFoundError : the study was not started.
+        KeyError : there is no such trial.
+        ValueError : the trial has ended, or is paused by hand already.
+        """
+        edits.pause_trial(self._fixed_path(), trial, paused=True)
+
+    def resume_trial(self, trial: int) -> None:
+        """Let a trial continue that was paused by hand, now or in the next session.
+
+        Raises
+        ------
+        FileNotFoundError : the study was not started.
+        KeyError : there is no such trial.
+        ValueError : the trial has ended, or is not paused by hand.
+        """
+        edits.pause_trial(self._fixed_path(), trial, paused=False)
+
     def start(
         self,
         num_trials: int | None = None,

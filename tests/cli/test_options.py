@@ -160,6 +160,8 @@ TABLE: dict[str, tuple[list[str], Rows]] = {
             "path": ([], PATHS[1]),
             "trial": ([], ["0", "x", "-1", "1.5", ""]),
             "--stop": ([], FLAG[1]),
+            "--pause": ([], FLAG[1]),
+            "--resume": ([], FLAG[1]),
             "--reason": ([], ["a\nb", ""]),
         },
     ),

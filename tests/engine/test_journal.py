@@ -41,7 +41,9 @@ from daskhpo.core.events import (
     Step,
     StopRequested,
     Suggested,
+    TrialPauseRequested,
     TrialStopRequested,
+    Withheld,
 )
 from daskhpo.core.types import (
     CheckpointPolicy,
@@ -106,10 +108,12 @@ KINDS = {
     OutOfTime: st.builds(OutOfTime, numbers, numbers, seconds),
     StopRequested: st.builds(StopRequested, st.text(), seconds),
     TrialStopRequested: st.builds(TrialStopRequested, numbers, st.text(), st.text(), seconds),
+    TrialPauseRequested: st.builds(TrialPauseRequested, numbers, st.booleans(), st.text(), seconds),
     Enqueued: st.builds(Enqueued, configs, st.text(), seconds),
     Suggested: st.builds(Suggested, numbers, configs, numbers, seconds),
     Judged: st.builds(Judged, st.booleans(), seconds),
     Launched: st.builds(Launched, numbers, numbers, numbers, numbers, seconds),
+    Withheld: st.builds(Withheld, numbers, numbers, seconds),
     Ended: st.builds(Ended, numbers, st.sampled_from(Status), st.text(), seconds),
     Extended: st.builds(Extended, numbers, st.none() | numbers, configs, numbers, numbers, seconds),
     Exploited: st.builds(Exploited, numbers, numbers, configs, numbers, seconds),

@@ -25,6 +25,7 @@ from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.events import (
     AttemptLost,
     Dropped,
+    Edit,
     Ended,
     Enqueued,
     Erred,
@@ -40,6 +41,7 @@ from daskhpo.core.events import (
     StopRequested,
     Suggested,
     Trained,
+    TrialPauseRequested,
     TrialStopRequested,
     time_in_journal,
 )
@@ -520,7 +522,7 @@ class Chaos:
         assert before == after
 
     def edit(self):
-        """A person ends a trial, or adds one."""
+        """A person ends, pauses or resumes a trial, or adds one."""
         name = f"request {len(self.requests)}"
         known = self.coordinator.ledger.n_trials
         if self.happens(0.5) and not self.problem.scheduler.is_population:
@@ -529,6 +531,8 @@ class Chaos:
         else:
             number = self.random.randrange(known + 1)
             request = TrialStopRequested(number, "by hand", name, self.seconds)
+            if self.happens(0.6):
+                request = TrialPauseRequested(number, self.happens(0.7), name, self.seconds)
         self.requests.append(request)
         self.handle(request)
 
@@ -634,7 +638,8 @@ def test_a_study_survives_everything_and_its_journal_tells_all_of_it(script):
         coordinator = chaos.coordinator
         ledger = coordinator.ledger
         # every trial ended, or is paused; others wait only if the study was stopped
-        statuses = {trial.status for trial in ledger.trials.values()}
+        statuses = {t.status for t in ledger.trials.values() if t.id not in ledger.withheld}
+        assert ledger.withheld.keys() <= coordinator.edits.paused
         assert statuses <= {Status.PAUSED, Status.QUEUED}
         assert Status.QUEUED not in statuses or coordinator.stop_reason is not None
         # the journal has every accepted step, and replays to the same ledger
@@ -654,7 +659,7 @@ def test_a_study_survives_everything_and_its_journal_tells_all_of_it(script):
 
 def check_edits(records, chaos):
     """Each request was recorded once if at all, and was carried out if the study went on."""
-    asked = [r for r in records if isinstance(r, TrialStopRequested | Enqueued)]
+    asked = [r for r in records if isinstance(r, Edit)]
     assert len({r.request for r in asked}) == len(asked)
     ended = {r.trial: r for r in records if isinstance(r, Ended)}
     n_started = 0

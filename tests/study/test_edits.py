@@ -86,6 +86,38 @@ def test_a_trial_is_ended_while_it_runs(tmp_path: Path, capsys: pytest.CaptureFi
     study.close()
 
 
+def test_a_trial_is_paused_and_resumed_while_it_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = make(tmp_path, FIFO(10**6))
+    first = study.ask()
+    assert first is not None
+    path = str(study.path)
+    assert main(["trial", path, "0", "--resume"]) == 2
+    assert "trial 0 is running, and was not paused by hand" in capsys.readouterr().err
+    assert main(["trial", path, "0", "--pause"]) == 0
+    assert "trial 0 is paused at its next report" in capsys.readouterr().err
+    until(lambda: not study.tell(first, {"loss": 0.5}))
+    assert main(["status", path, "0"]) == 0
+    assert "queued, and paused by hand" in capsys.readouterr().out
+    with pytest.raises(InvalidArgument, match="is paused by hand already"):
+        study.pause_trial(0)
+    other = study.ask()
+    assert other is not None
+    assert other.id == 1
+    study.resume_trial(0)
+    found: list[int] = []
+
+    def is_back() -> bool:
+        trial = study.ask()
+        assert trial is not None
+        found.append(trial.id)
+        return trial.id == 0
+
+    until(is_back)
+    study.close()
+
+
 DEFINITION = """
 from daskhpo import Study
 from daskhpo.schedulers import FIFO
