@@ -195,6 +195,7 @@ NO_INTS = [1.5, 2.0, "3", True, np.True_, [], NAN, 2**63, 10**5000, np.float64(2
 NO_SIZES = [value for value in NO_INTS if value != "3"]
 COUNTS = ([1, 7, np.int64(3), np.uint8(3)], [0, -1, None, *NO_INTS])
 COUNTS_OR_NONE = ([None, 1, np.int32(7)], [0, -1, *NO_INTS])
+LONGER = ([None], COUNTS_OR_NONE[1])  # a study that has not ended cannot be extended
 FROM_ZERO = ([0, 3, np.int8(1)], [-1, None, *NO_INTS])
 FROM_ZERO_OR_NONE = ([None, 0, np.int8(1)], [-1, *NO_INTS])
 NO_NUMBERS = ["1", True, [], NAN, INF, -INF, 1j, b"1", 10**400]
@@ -455,14 +456,20 @@ DOORS = [
     ),
     method("run", {**START, "if_exists": IF_EXISTS}, **LIMITED),
     method("start", {**START, "if_exists": IF_EXISTS, "retry_failed": FALSE}, **LIMITED),
-    method("resume", {**START, "retry_failed": BOOLS}, **LIMITED),
-    method("extend", {**START, "num_trials": COUNTS_OR_NONE}, **{**LIMITED, "time_budget": 9}),
+    method("resume", {**START, "retry_failed": BOOLS, "max_t": LONGER}, **LIMITED),
+    method(
+        "extend",
+        {**START, "num_trials": COUNTS_OR_NONE, "max_t": LONGER},
+        **{**LIMITED, "time_budget": 9},
+    ),
     method("enqueue", {"config": ([{"x": 0.5}], [None, {}, {"x": 2}, [("x", 0.5)], "x", 3])}),
     method(
         "stop_trial",
         {"trial": ([], [-1, *NO_INTS]), "reason": ([], NO_TEXTS)},
         trial=0,
     ),
+    method("pause_trial", {"trial": ([], [-1, *NO_INTS])}),
+    method("resume_trial", {"trial": ([], [-1, *NO_INTS])}),
     method("submit", SUBMIT, walltime="1h", workers=WORKERS, **LIMITED),
     method("job_script", SUBMIT, walltime="1h", workers=WORKERS, **LIMITED),
     method("attach", {"callbacks": CALLBACKS, "progress": BOOLS}),

@@ -43,7 +43,11 @@ class Callback(ABC):
         """
 
     def on_trial_end(self, trial: FrozenTrial) -> None:
-        """Handle the end of a trial: completed, stopped or failed; called once per trial."""
+        """Handle the end of a trial: completed, stopped or failed.
+
+        A trial that has failed, and is run again, ends again, as does a completed one that a
+        later session with a larger ``max_t`` trains further.
+        """
 
     def on_study_end(self, study: StudySummary) -> None:
         """Handle the end of the session; called last. Trials may be unfinished."""

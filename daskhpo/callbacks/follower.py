@@ -13,7 +13,8 @@ from types import MappingProxyType
 from daskhpo.atomic_files import open_plain
 from daskhpo.callbacks.base import Callback
 from daskhpo.callbacks.values import FrozenReport, StudyInfo, freeze, summarise
-from daskhpo.core.events import Ended, Launched, Record, Reported
+from daskhpo.core.events import Ended, Launched, Record, Reported, SessionStarted
+from daskhpo.engine.extension import described
 from daskhpo.engine.journal import JournalTail, read_sessions
 from daskhpo.engine.session import last_limits, read_manifest
 from daskhpo.results.progress import StudyProgress
@@ -34,10 +35,12 @@ class CallbackList:
     running : the callback that is being called, or None.
     """
 
-    def __init__(self, callbacks: Sequence[Callback], info: StudyInfo) -> None:
+    def __init__(
+        self, callbacks: Sequence[Callback], info: StudyInfo, *, keep_ended: bool = False
+    ) -> None:
         self.callbacks = list(callbacks)
         self.running: Callback | None = None
-        self.progress = StudyProgress(info.objective, keep_ended=False)
+        self.progress = StudyProgress(info.objective, keep_ended=keep_ended)
         self._n_reports = 0
         self._each("on_study_start", info)
 
@@ -161,8 +164,10 @@ class _FollowerThread:
             logger.warning(what, running or self._callbacks[0], CALLBACK_END_SECONDS, missed)
 
     def _run(self) -> None:
-        session = _n_sessions(self._path)
-        callbacks = self._list = CallbackList(self._callbacks, replace(self._info, session=session))
+        sessions = _sessions(self._path)
+        info = replace(self._info, session=max(1, len(sessions)))
+        was_extended = any(session.max_t is not None for session in sessions)
+        callbacks = self._list = CallbackList(self._callbacks, info, keep_ended=was_extended)
         while not self._over.wait(JOURNAL_POLL_SECONDS):
             self._read(callbacks)
         self._read(callbacks)
@@ -203,15 +208,15 @@ def study_info(directory: Path) -> StudyInfo:
         directory,
         manifest.objective,
         last_limits(directory),
-        manifest.scheduler,
+        described(directory),
         None,
         manifest.source,
     )
 
 
-def _n_sessions(journal: Path) -> int:
-    """Return the number of sessions in a journal so far, but at least 1."""
+def _sessions(journal: Path) -> list[SessionStarted]:
+    """Return the sessions in a journal so far."""
     try:
-        return max(1, len(read_sessions(journal)))
+        return read_sessions(journal)
     except (OSError, ValueError):  # reading its records shows what is wrong
-        return 1
+        return []

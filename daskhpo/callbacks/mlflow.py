@@ -82,7 +82,7 @@ class MLflowLogger(Callback):
         self._add(self._run(trial), values, at, report.resource)
 
     def on_trial_end(self, trial: FrozenTrial) -> None:
-        if trial.status is not Status.FAILED:  # else it may be retried
+        if trial.status is Status.STOPPED:  # others may continue: retried, or extended
             self._configs.pop(trial.id, None)
         if not self._mark.is_new_end():
             return
@@ -92,7 +92,7 @@ class MLflowLogger(Callback):
             self._client.set_tag(run, f"daskhpo.{name}", text[:MAX_TEXT])
         status = "FAILED" if trial.status is Status.FAILED else "FINISHED"
         self._client.set_terminated(run, status, round(1000 * self._clock.at(trial.ended or 0.0)))
-        if trial.status is not Status.FAILED:
+        if trial.status is Status.STOPPED:
             del self._mark.runs[str(trial.id)]
 
     def on_record(self, record: Record, progress: StudyProgress) -> None:

@@ -79,7 +79,9 @@ class TensorBoardLogger(Callback):
     def on_trial_end(self, trial: FrozenTrial) -> None:
         failed = trial.status is Status.FAILED
         at = self._clock.at(trial.ended or 0.0)
-        run = self._runs[trial.id] if failed else self._runs.pop(trial.id)  # it may be retried
+        run = self._runs[trial.id]
+        if trial.status is Status.STOPPED:  # others may continue: retried, or extended
+            del self._runs[trial.id]
         run.file.write(events.end_event(at, events.FAILURE if failed else events.SUCCESS))
         self._unwritten[run.file] = None
 

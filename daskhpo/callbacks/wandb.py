@@ -101,8 +101,10 @@ class WandbLogger(Callback):
                 self._log(trial, rows)
             case int(k) if trial.best_value is not None:
                 loss = self._info.objective.loss({self._info.objective.metric: trial.best_value})
-                self._ended.append((loss, trial, rows))
-                self._ended = sorted(self._ended, key=lambda entry: entry[0])[:k]
+                before = [e for e in self._ended if e[1].id == trial.id]  # it was resumed
+                rows = [*(row for entry in before for row in entry[2]), *rows]
+                others = [entry for entry in self._ended if entry not in before]
+                self._ended = sorted([*others, (loss, trial, rows)], key=lambda entry: entry[0])[:k]
 
     def on_tick(self, study: StudySummary) -> None:
         self._mark.save()

@@ -16,6 +16,7 @@ from daskhpo.cli import (
     checkpoints,
     cost,
     doctor,
+    enqueue,
     exchange,
     jobs,
     logs,
@@ -27,11 +28,13 @@ from daskhpo.cli import (
 )
 from daskhpo.cli import trial as one_trial
 from daskhpo.cli.arguments import add_study_path, check_scheduler_address, positive
+from daskhpo.cli.definition import add_study, load_defined
 from daskhpo.cli.options import add_run_options, run_options
-from daskhpo.cli.text import ask, can_ask, count, duration, show
+from daskhpo.cli.text import count, duration, show
 from daskhpo.core.errors import DaskhpoError, StudyFailed
 from daskhpo.core.printable import printable, shell_word
 from daskhpo.core.tracebacks import place
+from daskhpo.engine.extension import described
 from daskhpo.engine.session import IfExists, read_manifest
 from daskhpo.results.progress import describe_search_wait
 from daskhpo.results.result import Result
@@ -93,21 +96,16 @@ def _parser() -> argparse.ArgumentParser:
     retry = commands.add_parser(
         "retry", help="continue a study, and run its failed trials again first"
     )
-    retry.set_defaults(retry_failed=True)
+    retry.set_defaults(retry_failed=True, max_t=None)
     for command in (resume, retry):
-        add_study_path(command)
-        command.add_argument(
-            "study",
-            metavar="FILE.py:NAME",
-            nargs="?",
-            help="Python file and name of the study; not needed if `daskhpo run` started it",
-        )
-        command.add_argument(
-            "--trust",
-            action="store_true",
-            help="run the file that the directory names, although you have not run it before",
-        )
+        add_study(command)
         command.set_defaults(act=_resume)
+
+    resume.add_argument(
+        "--max-t",
+        type=positive,
+        help="train trials until this resource from now on; fully trained ones may continue",
+    )
 
     of_script = tune.add_to(commands)
     of_script.set_defaults(act=_tune)
@@ -148,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_to(commands)
     verify.add_to(commands)
     one_trial.add_to(commands)
+    enqueue.add_to(commands)
     return parser
 
 
@@ -180,35 +179,17 @@ def _tune(options: argparse.Namespace) -> int:
 
 def _resume(options: argparse.Namespace) -> int:
     from daskhpo.results.result import load_study
-    from daskhpo.study.study import load_source
-    from daskhpo.study.trust import check_trust, trust
 
     _check(options)
-    manifest = read_manifest(options.path)
-    source = options.study or manifest.source
-    if source is None:
-        verb, argument = ("retry", "retry_failed=True") if options.retry_failed else ("resume", "")
-        command = f"daskhpo {verb} {shell_word(options.path)} FILE.py:NAME"
-        raise ValueError(
-            f"{options.path} was not started by `daskhpo run`, so the file that defines its study "
-            f"is unknown: give it, `{command}`, or call study.resume({argument}) in the script "
-            "that started it"
-        )
-    if options.study is None and not options.trust:
-        check_trust(options.path, source, ask if can_ask() else None)
-    study = load_source(source)
-    trust(source)
-    if study.path.resolve() != options.path.resolve():
-        if study.source != manifest.source:
-            raise ValueError(f"{source} defines the study in {study.path}, not {options.path}")
-        # A branch, or a moved directory: its manifest names this source, so use it where it is.
-        study = study.at(options.path.absolute())
+    verb, argument = ("retry", "retry_failed=True") if options.retry_failed else ("resume", "")
+    study = load_defined(options, verb, argument)
     if options.retry_failed:
         if not (n_failed := load_study(options.path).num_failed):
             show(f"daskhpo: no trial of {options.path} has failed", file=sys.stderr)
             return 1
         show(f"{count(n_failed, 'failed trial')} of {options.path} will run again", file=sys.stderr)
-    return _report(_session(partial(study.resume, retry_failed=options.retry_failed), options))
+    begin = partial(study.resume, retry_failed=options.retry_failed, max_t=options.max_t)
+    return _report(_session(begin, options))
 
 
 def _session(method: Any, options: argparse.Namespace) -> Result:
@@ -272,7 +253,7 @@ def _status(options: argparse.Namespace) -> int:
     counts = sorted(result.status().items(), key=lambda pair: -pair[1])
     show(f"study     {options.path}")
     show(f"metric    {printable(manifest.metric)} ({manifest.mode})")
-    show(f"scheduler {manifest.scheduler}")
+    show(f"scheduler {described(options.path)}")
     show(f"searcher  {manifest.searcher}")
     show(f"state     {_state(now, result)}")
     for line in jobs.lines(options.path, now, result.num_slots):
@@ -296,6 +277,8 @@ def _status(options: argparse.Namespace) -> int:
 def _print_trial(result: Result, number: int) -> None:
     trial = result.trial(number)
     ended = f": {printable(trial.reason)}" if trial.reason else ""
+    if number in result.paused_by_hand:
+        ended = ", and paused by hand: `daskhpo trial PATH N --resume` lets it continue"
     show(f"trial     {number} of {result.path}")
     show(f"state     {trial.status.value}{ended}")
     show(f"resource  {trial.resource}, launched {count(trial.attempt, 'time')}")

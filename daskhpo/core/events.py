@@ -41,7 +41,8 @@ class SessionStarted:
     """Start of a session; trials that ran in an earlier one were interrupted.
 
     ``retry_failed``: trials that had failed run again. ``clock``: the time of day, in seconds since
-    1970; 0 in journals of older versions.
+    1970; 0 in journals of older versions. ``max_t``: from now on a trial is fully trained there;
+    None: as before.
     """
 
     limits: Limits
@@ -49,6 +50,7 @@ class SessionStarted:
     seconds: float
     retry_failed: bool = False
     clock: float = 0.0
+    max_t: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,19 @@ class TrialStopRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialPauseRequested:
+    """A person's request to launch a trial no more, or again: ``paused``.
+
+    ``request``: name of the request, which may be delivered again.
+    """
+
+    trial: TrialId
+    paused: bool
+    request: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Enqueued:
     """A configuration that a person adds; one of the next new trials has it.
 
@@ -200,6 +215,8 @@ class Enqueued:
     request: str
     seconds: float
 
+
+Edit = TrialStopRequested | TrialPauseRequested | Enqueued  # requests of people
 
 Event = (
     SessionStarted
@@ -214,6 +231,7 @@ Event = (
     | SlotsChanged
     | StopRequested
     | TrialStopRequested
+    | TrialPauseRequested
     | Enqueued
 )
 
@@ -317,6 +335,31 @@ class Exploited:
 
 
 @dataclass(frozen=True, slots=True)
+class Extended:
+    """Return of a trial that was fully trained, because trials now train further.
+
+    ``until``: it is queued, to train until this resource. None: it is paused. ``config``,
+    ``bracket`` and ``resource`` are those of its end, for readers that have forgotten it.
+    """
+
+    trial: TrialId
+    until: int | None
+    config: Config
+    bracket: int
+    resource: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """Decision to train a trial until ``until``, which a person has paused: it waits."""
+
+    trial: TrialId
+    until: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class RolledBack:
     """Pause of a queued trial that lost all its states since its exploit."""
 
@@ -333,7 +376,9 @@ class Deleted:
     seconds: float
 
 
-Consequence = Suggested | Judged | Launched | Ended | Exploited | RolledBack | Deleted
+Consequence = (
+    Suggested | Judged | Launched | Withheld | Ended | Extended | Exploited | RolledBack | Deleted
+)
 Record = (
     SessionStarted
     | Reported
@@ -347,6 +392,7 @@ Record = (
     | SlotsChanged
     | StopRequested
     | TrialStopRequested
+    | TrialPauseRequested
     | Enqueued
     | Consequence
 )
@@ -364,6 +410,8 @@ def event_of(record: Record) -> Event | None:
             return Trained(trial, attempt, steps, seconds, ended, preempted)
         case Failed(trial, attempt, error, seconds, retry, fatal):
             return Erred(trial, attempt, error, seconds, retry, fatal)
-        case Suggested() | Judged() | Launched() | Ended() | Exploited() | RolledBack() | Deleted():
+        case Suggested() | Judged() | Launched() | Ended() | Extended() | Exploited():
+            return None
+        case Withheld() | RolledBack() | Deleted():
             return None
     return record

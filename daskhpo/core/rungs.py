@@ -35,6 +35,18 @@ def milestones(max_t: int, grace_period: int, reduction_factor: int) -> tuple[in
     return (*levels, max_t)
 
 
+def longer(levels: tuple[int, ...], max_t: int, reduction_factor: int) -> tuple[int, ...]:
+    """Return the milestones of a ladder that ends at a larger ``max_t``.
+
+    The old top becomes a rung.
+
+    >>> longer((3, 9, 27, 81), max_t=300, reduction_factor=3)
+    (3, 9, 27, 81, 243, 300)
+    """
+    first = min(levels[-1] * reduction_factor, max_t)
+    return (*levels, *milestones(max_t, first, reduction_factor))
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """One level of a synchronous bracket: a number of trials and their resource."""
@@ -237,8 +249,13 @@ class Ladder:
 
     def __init__(self, levels: tuple[int, ...], eta: int) -> None:
         self.first = levels[0]
+        self.rungs: dict[int, Rung] = {}
+        self.extend(levels, eta)
+
+    def extend(self, levels: tuple[int, ...], eta: int) -> None:
+        """Add the rungs of a longer ladder, which begins with the levels of this one."""
         self.next_of: dict[int, int | None] = dict(zip(levels, [*levels[1:], None], strict=True))
-        self.rungs = {level: Rung(eta) for level in levels[:-1]}
+        self.rungs |= {level: Rung(eta) for level in levels[:-1] if level not in self.rungs}
         self.rung_below = dict(zip(levels[1:], self.rungs.values(), strict=True))
 
     def promotion(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, get_args
 
 from daskhpo.core.arguments import check_choice
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.space import Space
-from daskhpo.core.types import Action, Decision, Report, Trial, TrialId
+from daskhpo.core.types import Action, Continue, Decision, Pause, Report, Trial, TrialId
 
 Compare = Literal["last", "best"]
 
@@ -118,6 +119,31 @@ class Scheduler(ABC):
         it trains from its start.
         """
         return False
+
+    def on_extend(self, max_t: int, ended: Sequence[Trial]) -> Mapping[TrialId, Continue | Pause]:
+        """Let trials train to a larger ``max_t``; return which ended ones continue.
+
+        Called between two sessions, when no trial runs; also on a new scheduler, with no trial, to
+        see whether it can. It sets :attr:`max_t`. The default refuses.
+
+        Parameters
+        ----------
+        ended : the trials that were fully trained, by number, as they were then: ``losses`` are
+            those of the last report, and ``newest`` is the state that is left, or None.
+
+        Returns
+        -------
+        mapping : ``Continue(until)``: the trial trains on, before others start. ``Pause()``: it is
+            paused, and :meth:`next_action` may resume it. One that is not named has ended for good.
+
+        Raises
+        ------
+        InvalidArgument : it cannot; the message says why.
+        """
+        raise InvalidArgument(
+            f"max_t={max_t}: {type(self).__name__} cannot let trials train further than planned "
+            f"(it has no on_extend). Begin a new study with that max_t"
+        )
 
 
 def ranked_loss(report: Report, compare: Compare) -> float:

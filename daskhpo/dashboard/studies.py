@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from daskhpo.core.events import Extended
 from daskhpo.core.objective import Objective
 from daskhpo.engine.journal import JournalTail
 from daskhpo.engine.session import read_manifest
@@ -43,10 +44,8 @@ class WatchedStudy:
     def __init__(self, name: str, directory: Path, objective: Objective) -> None:
         self.name, self.directory = name, directory
         self.lock = threading.Lock()
-        self._progress = StudyProgress(objective, keep_ended=False)
-        self._recorder = Recorder(self._progress)
-        self._tail = JournalTail(directory / "journal.jsonl")
-        self._is_described = self._is_damaged = False
+        self._objective, self._is_damaged = objective, False
+        self._begin(keep_ended=False)
         self._importance = Importance(problem="It is being computed.")
         self._fit_at = 0.0
         self._n_fitted = -1
@@ -54,6 +53,13 @@ class WatchedStudy:
         self._replays: Iterator[Alternatives] | None = None
         self._replay_at = 0.0
         self._n_replayed = -1
+
+    def _begin(self, *, keep_ended: bool) -> None:
+        """Read the journal from its beginning."""
+        self._keeps_ended, self._is_described = keep_ended, False
+        self._progress = StudyProgress(self._objective, keep_ended=keep_ended)
+        self._recorder = Recorder(self._progress)
+        self._tail = JournalTail(self.directory / "journal.jsonl")
 
     @property
     def tables(self) -> StudyTables:
@@ -71,11 +77,12 @@ class WatchedStudy:
             return False
         until = time.perf_counter() + SLICE_SECONDS
         with self.lock:
-            if not self._is_described and (self.directory / "study.json").exists():
-                self._is_described = True
-                self._recorder.describe(self.name, read_manifest(self.directory), self.directory)
+            self._describe()
             try:
                 for number, record in enumerate(self._tail.new_records()):
+                    if isinstance(record, Extended) and not self._keeps_ended:
+                        self._read_again()  # it is of a trial that was forgotten
+                        return True
                     self._progress.apply(record)
                     self._recorder.apply(record)
                     if number % 16 == 15 and time.perf_counter() > until:
@@ -84,6 +91,19 @@ class WatchedStudy:
                 self._is_damaged = True
                 logger.exception("%s cannot be read; its pages show no more", self._tail.path)
         return False
+
+    def _describe(self) -> None:
+        if not self._is_described and (self.directory / "study.json").exists():
+            self._is_described = True
+            self._recorder.describe(self.name, read_manifest(self.directory), self.directory)
+
+    def _read_again(self) -> None:
+        """Read all again, at once: no open page must see fewer trials than before."""
+        self._begin(keep_ended=True)
+        self._describe()
+        for record in self._tail.new_records():
+            self._progress.apply(record)
+            self._recorder.apply(record)
 
     def log_size(self, number: int) -> int:
         """Return the bytes of what a trial has printed."""

@@ -23,7 +23,7 @@ from daskhpo.core.errors import (
     StudyExists,
     StudyMismatch,
 )
-from daskhpo.core.events import Deleted, Enqueued, Exploited, Saved, Suggested
+from daskhpo.core.events import Deleted, Enqueued, Exploited, Extended, Saved, Suggested
 from daskhpo.core.space import Space
 from daskhpo.core.types import CheckpointRef, Config
 from daskhpo.engine.coordinator import Problem
@@ -119,7 +119,7 @@ def _convert(source: Path, aside: Path, changed: Problem, defaults: Config, n_re
     """Copy a study's first records for another definition; check that they follow."""
     lines = []
     for record in islice(study_records(source), n_records):
-        if isinstance(record, Suggested | Exploited | Enqueued):
+        if isinstance(record, Suggested | Exploited | Enqueued | Extended):
             record = replace(record, config=_converted(record, changed.space, defaults))
         lines.append(encode_record(record) + "\n")
     write_file(aside / "journal.jsonl", "".join(lines))
@@ -136,7 +136,7 @@ def _convert(source: Path, aside: Path, changed: Problem, defaults: Config, n_re
 
 
 def _converted(
-    record: Suggested | Exploited | Enqueued, space: Space, defaults: Config
+    record: Suggested | Exploited | Enqueued | Extended, space: Space, defaults: Config
 ) -> dict[str, Any]:
     """Return a recorded configuration as one of another space."""
     config = dict(record.config)

@@ -11,11 +11,13 @@ from daskhpo.core.events import (
     AttemptLost,
     Deleted,
     Dropped,
+    Edit,
     Ended,
     Enqueued,
     Erred,
     Event,
     Exploited,
+    Extended,
     Failed,
     Held,
     Judged,
@@ -32,7 +34,9 @@ from daskhpo.core.events import (
     StopRequested,
     Suggested,
     Trained,
+    TrialPauseRequested,
     TrialStopRequested,
+    Withheld,
     time_in_journal,
 )
 from daskhpo.core.objective import NOT_FINITE, Objective
@@ -133,11 +137,13 @@ class Coordinator:
         self.n_slots = 0
         self._policy = CheckpointPolicy()
         self._failures = FirstFailures(0)
+        self.keeps_trained = False  #: keep fully trained trials: an extension may follow
         self._standing: dict[TrialId, Decision] = {}  # of trials that failed while being saved
         self._exhausted = False
         self._flushed = False
         self._seconds = 0.0
         self._began: dict[TrialId, tuple[float, int]] = {}  # a launch: seconds and resource
+        self._full: dict[TrialId, tuple[float, ...]] = {}  # losses of last reports, if kept
         self._commands: list[Command] = []
         self._has_recorded = False  # in answer to the event
 
@@ -198,7 +204,7 @@ class Coordinator:
                 self.n_slots = n_slots
             case StopRequested(reason):
                 self._stop(reason)
-            case TrialStopRequested() | Enqueued():
+            case TrialStopRequested() | TrialPauseRequested() | Enqueued():
                 self._edit(event)
             case SessionStarted():
                 self._session_started(event)
@@ -239,10 +245,42 @@ class Coordinator:
                 self._apply(trial, trial.decision, in_slot=False)
             else:
                 self.ledger.requeue(trial, trial.until)
+        if event.max_t is not None:
+            self._extend(event.max_t)
         if event.retry_failed:
             for trial in [*self.ledger.failed.values()]:
                 self._retry(trial)
         self._stop_at_target()
+
+    def _extend(self, max_t: int) -> None:
+        """Let trials train further; those that were fully trained may continue."""
+        trained = self.fully_trained()
+        decisions = self.scheduler.on_extend(max_t, trained)
+        self.ledger.trained.clear()
+        for trial in trained:
+            decision = decisions.get(trial.id)
+            if decision is not None:
+                until = decision.until if isinstance(decision, Continue) else None
+                self.ledger.extend(trial, until)
+                self._record(
+                    Extended(
+                        trial.id, until, trial.config, trial.bracket, trial.resource, self._seconds
+                    )
+                )
+
+    def fully_trained(self) -> list[Trial]:
+        """Return the trials that an extension may resume, by number; none unless kept."""
+        found = []
+        for number, trial in sorted(self.ledger.trained.items()):
+            kept = self.ledger.retained.get(number, trial)
+            found.append(trial._replace(held=kept.held, checkpoint=kept.checkpoint))
+        return found
+
+    def forget_trained(self) -> None:
+        """Stop keeping fully trained trials, which takes memory."""
+        self.keeps_trained = False
+        self.ledger.trained.clear()
+        self._full.clear()
 
     def _retry(self, trial: Trial) -> None:
         """Let a failed trial wait again: in mid-segment, or for a new start."""
@@ -294,7 +332,13 @@ class Coordinator:
             return Stop(RETURNED)
         if is_out_of_time and trial.resource < self.scheduler.max_t:
             return Stop(OUT_OF_TIME)
-        return self.scheduler.on_report(trial, report)
+        decision = self.scheduler.on_report(trial, report)
+        if self.keeps_trained and isinstance(decision, Stop) and self._is_full(trial):
+            self._full[trial.id] = trial.losses
+        return decision
+
+    def _is_full(self, trial: Trial) -> bool:
+        return trial.resource >= self.scheduler.max_t
 
     def _seconds_of(self, trial: Trial) -> float:
         """Return the slot time of the units since the last decision on a trial."""
@@ -418,15 +462,20 @@ class Coordinator:
             self._stop(f"trial {trial.id} failed")
         self._stop_if_all_fail(trial, reason)
 
-    def _edit(self, event: TrialStopRequested | Enqueued) -> None:
+    def _edit(self, event: Edit) -> None:
         if self.edits.is_known(event.request):
             return
         self._record(event)  # even for a trial that has ended: it is not meant for a later attempt
         self.edits.add(event)
-        if isinstance(event, TrialStopRequested):
-            trial = self.ledger.trials.get(event.trial)
-            if trial is not None and trial.status is Status.RUNNING:
-                self._commands.append(Interrupt(trial.id, trial.attempt, alone=True))
+        if isinstance(event, Enqueued):
+            return
+        trial = self.ledger.trials.get(event.trial)
+        if trial is None:
+            self.edits.paused.discard(event.trial)
+        elif isinstance(event, TrialPauseRequested) and not event.paused:
+            self.ledger.release_withheld(trial.id)
+        elif trial.status is Status.RUNNING:
+            self._commands.append(Interrupt(trial.id, trial.attempt, alone=True))
 
     def _end_unwanted(self) -> None:
         """End the trials that people do not want, once they hold no slot."""
@@ -463,6 +512,7 @@ class Coordinator:
         kept = self.ledger.would_retain(trial)
         is_needed = (
             self.stop_reason is not None
+            or trial.id in self.edits.paused
             or (kept and trial.id in self.edits.unwanted)
             or next_checkpoint(self._policy, trial.resource - 1, trial.resource + 1)
             == trial.resource
@@ -491,11 +541,12 @@ class Coordinator:
         elif is_out_of_time:
             self._end_out_of_time(trial)
         else:
-            full = trial.resource >= self.scheduler.max_t or decision.reason == RETURNED
+            full = self._is_full(trial) or decision.reason == RETURNED
             self._end(trial, Status.COMPLETED if full else Status.STOPPED, decision.reason)
 
     def _continue(self, trial: Trial, *, in_slot: bool) -> None:
-        stays = in_slot and self.stop_reason is None and trial.id not in self.edits.unwanted
+        is_wanted = trial.id not in self.edits.unwanted and trial.id not in self.edits.paused
+        stays = in_slot and self.stop_reason is None and is_wanted
         if stays and not self.ledger.is_out_of_time(trial):
             self._commands.append(self._train(trial, launch=False))
         else:
@@ -524,11 +575,16 @@ class Coordinator:
     def _end(self, trial: Trial, status: Status, reason: str) -> None:
         self._record(Ended(trial.id, status, reason, self._seconds))
         was_paused = trial.status is Status.PAUSED
+        if status is Status.COMPLETED and (losses := self._full.pop(trial.id, None)) is not None:
+            self.ledger.trained[trial.id] = trial._replace(
+                status=status, losses=losses, held=None, checkpoint=None, previous=None
+            )
         trial, freed = self.ledger.end(trial, status)
         self._delete_unreferenced(freed)
         if was_paused and trial.id in self.ledger.retained and trial.held is not None:
             self._commands.append(Write(trial.held))  # it may not have been worth a write before
         self._began.pop(trial.id, None)
+        self.edits.paused.discard(trial.id)
         # What a person ends is, for a scheduler, gone for a reason that it does not know.
         by_hand = status is Status.STOPPED and trial.id in self.edits.unwanted
         self.scheduler.on_end(trial._replace(status=Status.FAILED) if by_hand else trial)
@@ -585,7 +641,9 @@ class Coordinator:
                 if not has_room:
                     return
                 trial = ledger.trials[ledger.queue.popleft()]
-                if ledger.is_out_of_time(trial):  # this session has a shorter limit
+                if trial.id in self.edits.paused:
+                    ledger.withhold(trial, trial.until)
+                elif ledger.is_out_of_time(trial):  # this session has a shorter limit
                     self._end_out_of_time(trial)
                 elif ledger.is_rolled_back(trial) and self.scheduler.on_rollback(trial):
                     self._record(RolledBack(trial.id, self._seconds))
@@ -616,8 +674,7 @@ class Coordinator:
                 case Choose() if has_room:
                     self._choose(action)
                 case Resume(number, until) if has_room:
-                    trial = self._launch(ledger.paused(number), until)
-                    self.scheduler.on_launch(trial)
+                    self._resume(ledger.paused(number), until)
                 case _:
                     return
 
@@ -639,15 +696,13 @@ class Coordinator:
             choice = replace(choice, paused=paused)
         given = self.advisor.choose(self.ledger.n_trials, choice)
         if isinstance(given, int):
-            trial = self._launch(self.ledger.paused(given), choice.paused[given])
-            self.scheduler.on_launch(trial)
+            self._resume(self.ledger.paused(given), choice.paused[given])
         else:
             self._start_with(given, choice.start)
 
     def _start(self, action: Start) -> None:
         if self.ledger.to_restart:
-            trial = self.ledger.restart(action.until, action.bracket)
-            self.scheduler.on_launch(self._launch(trial, action.until))
+            self._resume(self.ledger.restart(action.until, action.bracket), action.until)
         elif self.edits.configs:
             self.advisor.add(self.ledger.n_trials)
             self._start_with(Suggestion(self.edits.configs.popleft()), action)
@@ -681,6 +736,15 @@ class Coordinator:
         resource = trial.resource
         self._record(Exploited(trial.id, source, config, resource, self._seconds))
         self._delete_unreferenced(freed)
+
+    def _resume(self, trial: Trial, until: int) -> None:
+        """Launch a trial as the scheduler decided, or once a person lets it."""
+        if trial.id in self.edits.paused:
+            trial = self.ledger.withhold(trial, until)
+            self._record(Withheld(trial.id, until, self._seconds))
+        else:
+            trial = self._launch(trial, until)
+        self.scheduler.on_launch(trial)
 
     def _launch(self, trial: Trial, until: int) -> Trial:
         trial = self.ledger.launch(trial, until)

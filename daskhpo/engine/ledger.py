@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
+from typing import Any
 
 from daskhpo.core.events import Step
 from daskhpo.core.objective import Objective
@@ -34,6 +35,8 @@ class Ledger:
         self.n_retained: float = 1  #: maximum number of ended trials whose checkpoint is kept
         self.retained: dict[TrialId, Trial] = {}  #: ended trials whose checkpoint is kept
         self.failed: dict[TrialId, Trial] = {}  #: as they were; a user may run them again
+        self.trained: dict[TrialId, Trial] = {}  #: fully trained, if an extension may follow
+        self.withheld: dict[TrialId, None] = {}  #: queued, but paused by a person; in order
         self.to_restart: deque[TrialId] = deque()  #: queued for a start, not for their segment
         self.seconds = 0.0  #: time of the event that is handled
         self.times = TrialTimes()
@@ -177,9 +180,21 @@ class Ledger:
 
     def withdraw(self, trial: Trial) -> None:
         """Take a trial out of the queues, before it is ended."""
+        self.withheld.pop(trial.id, None)
         for queue in (self.queue, self.to_restart):
             if trial.id in queue:
                 queue.remove(trial.id)
+
+    def withhold(self, trial: Trial, until: int) -> Trial:
+        """Let a trial that would be launched wait until a person lets it."""
+        self.withheld[trial.id] = None
+        return self._store(trial._replace(status=Status.QUEUED, until=until))
+
+    def release_withheld(self, number: TrialId) -> None:
+        """Queue a trial that was withheld, if it was."""
+        if number in self.withheld:
+            del self.withheld[number]
+            self.queue.append(number)
 
     def end(self, trial: Trial, status: Status) -> tuple[Trial, list[CheckpointRef]]:
         """End a trial and remove it; its newest state stays if that is retained."""
@@ -211,9 +226,7 @@ class Ledger:
         self.n_ended[Status.FAILED] -= 1
         kept = self.retained.pop(trial.id, None)
         until = trial.until if trial.decision is None else trial.decided_at
-        trial = trial._replace(
-            status=Status.QUEUED, decision=None, preempting=False, n_lost=0, n_failed=0, lost_at=0
-        )
+        trial = trial._replace(status=Status.QUEUED, decision=None, **_ANEW)
         if onward:
             self.queue.append(trial.id)
             self._store(
@@ -227,6 +240,28 @@ class Ledger:
         self.to_restart.append(trial.id)
         self._store(trial._replace(resource=0, since=0, decided_at=0, losses=()))
         return self._release(kept, kept.held, kept.checkpoint) if kept else []
+
+    def extend(self, trial: Trial, until: int | None) -> None:
+        """Let a fully trained trial wait again, with its state if that is retained.
+
+        ``until``: it is queued, to train until this resource. None: it is paused.
+        """
+        self.n_ended[Status.COMPLETED] -= 1
+        kept = self.retained.pop(trial.id, None)
+        if until is not None:
+            self.queue.append(trial.id)
+        self._store(
+            trial._replace(
+                status=Status.PAUSED if until is None else Status.QUEUED,
+                until=trial.until if until is None else until,
+                decided_at=trial.resource,
+                losses=(),
+                decision=None,
+                held=kept.held if kept else None,
+                checkpoint=kept.checkpoint if kept else None,
+                **_ANEW,
+            )
+        )
 
     def restart(self, until: int, bracket: int) -> Trial:
         """Take the next trial that waits for a start; it is launched at once."""
@@ -378,7 +413,7 @@ class Ledger:
         assert self.times.in_slots == running, (self.times.in_slots, running)
         assert len(self.trials) + self.n_ended.total() == self.n_trials
         queued = {t.id for t in self.trials.values() if t.status is Status.QUEUED}
-        waiting = [*self.queue, *self.to_restart]
+        waiting = [*self.queue, *self.withheld, *self.to_restart]
         assert queued == set(waiting), (queued, waiting)
         assert len(queued) == len(waiting), "a trial is queued twice"
         assert len(self.failed) == self.n_ended[Status.FAILED], self.failed
@@ -406,6 +441,10 @@ class Ledger:
         else:
             self.retained.pop(trial.id, None)
         return trial
+
+
+# Another chance for a trial.
+_ANEW: dict[str, Any] = {"preempting": False, "n_lost": 0, "n_failed": 0, "lost_at": 0}
 
 
 def _rank(trial: Trial) -> tuple[float, TrialId]:

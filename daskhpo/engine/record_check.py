@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from daskhpo.core.events import Exploited, Record, Reported, Suggested, TrialStopRequested
+from daskhpo.core.events import (
+    Exploited,
+    Record,
+    Reported,
+    Suggested,
+    TrialPauseRequested,
+    TrialStopRequested,
+)
 
 MAX_INT = 2**63  # of numbers of trials, units and rows
 _NUMBERS = (int, float)
@@ -44,7 +51,8 @@ class RecordChecker:
             if not _is_time(record.seconds):
                 raise ValueError(f"its time is {record.seconds!r:.80}")
         trial = getattr(record, "trial", None)
-        if trial is None or self._any_trial or kind is TrialStopRequested:  # people may err
+        by_hand = kind is TrialStopRequested or kind is TrialPauseRequested  # people may err
+        if trial is None or self._any_trial or by_hand:
             return
         if kind is Suggested:
             if trial in self._trials:

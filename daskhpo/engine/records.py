@@ -17,6 +17,7 @@ from daskhpo.core.events import (
     Ended,
     Enqueued,
     Exploited,
+    Extended,
     Failed,
     Held,
     Judged,
@@ -32,7 +33,9 @@ from daskhpo.core.events import (
     Step,
     StopRequested,
     Suggested,
+    TrialPauseRequested,
     TrialStopRequested,
+    Withheld,
     time_in_journal,
 )
 from daskhpo.core.types import (
@@ -79,18 +82,21 @@ _KINDS: dict[str, Any] = {
     "slots": SlotsChanged,
     "stop": StopRequested,
     "stop trial": TrialStopRequested,
+    "pause trial": TrialPauseRequested,
     "enqueued": Enqueued,
     "suggested": Suggested,
     "judged": Judged,
     "launched": Launched,
+    "withheld": Withheld,
     "ended": Ended,
     "exploited": Exploited,
+    "extended": Extended,
     "set back": RolledBack,
     "deleted": Deleted,
 }
 _WORDS = {kind: word for word, kind in _KINDS.items()}
 # Fields that are not written while they are empty.
-_LEFT_OUT = {"waited", "fallback", "job", "retry_failed", "clock"}
+_LEFT_OUT = {"waited", "fallback", "job", "retry_failed", "clock", "max_t"}
 
 
 def _encode(record: Any) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
     Recorded events are handled again, and all that follows from them is compared with the records.
     A scheduler that now decides otherwise is thus detected. Suggestions are taken from the records:
     no searcher's model runs. If a crash cut off consequences of the last event, they are derived
-    again and written.
+    again and written. The coordinator keeps the trials that were fully trained, for an extension,
+    until :meth:`Coordinator.forget_trained` is called.
 
     Parameters
     ----------
@@ -45,6 +46,7 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
     coordinator = Coordinator(problem, script)
     own = coordinator.advisor
     coordinator.advisor = _RecordedAdvice(script, own)
+    coordinator.keeps_trained = True  # a later session may extend the study
     with collector_paused():
         _run(coordinator, script)
     journal.flush()

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from daskhpo.atomic_files import open_to_append, read_small
-from daskhpo.core.events import Enqueued, TrialStopRequested
+from daskhpo.core.events import Edit, Enqueued, TrialPauseRequested, TrialStopRequested
 from daskhpo.engine.records import restored_config
 
 logger = logging.getLogger("daskhpo")
 
 REQUEST_POLL_SECONDS = 1.0
 ANY_SESSION = "study"  # recipient: no token of a session and no submission has this name
-OnEdit = Callable[[TrialStopRequested | Enqueued], None]
+OnEdit = Callable[[Edit], None]
 
 
 def request_stop(directory: Path, recipient: str, reason: str) -> None:
@@ -34,8 +34,8 @@ def request_stop(directory: Path, recipient: str, reason: str) -> None:
     _append(_path(directory), {"whom": recipient, "stop": reason})
 
 
-def request_edit(directory: Path, edit: TrialStopRequested | Enqueued) -> None:
-    """Request this or the next session to end a trial or to add one.
+def request_edit(directory: Path, edit: Edit) -> None:
+    """Request this or the next session to end, pause or add a trial.
 
     Parameters
     ----------
@@ -44,25 +44,30 @@ def request_edit(directory: Path, edit: TrialStopRequested | Enqueued) -> None:
     _append(_path(directory), encode_edit(edit))
 
 
-def encode_edit(edit: TrialStopRequested | Enqueued) -> dict[str, Any]:
+def encode_edit(edit: Edit) -> dict[str, Any]:
     """Return a request as a line of the file."""
     line: dict[str, Any] = {"whom": ANY_SESSION, "request": edit.request}
     match edit:
         case TrialStopRequested(trial, reason):
             return line | {"stop trial": trial, "reason": reason}
+        case TrialPauseRequested(trial, paused):
+            return line | {"pause trial": trial, "paused": paused}
         case Enqueued(config):
             return line | {"enqueue": dict(config)}
 
 
-def requested_edits(directory: Path) -> list[TrialStopRequested | Enqueued]:
-    """Return all requests to end or to add trials, in order; their time is 0."""
-    edits: list[TrialStopRequested | Enqueued] = []
+def requested_edits(directory: Path) -> list[Edit]:
+    """Return all requests about trials, in order; their time is 0."""
+    edits: list[Edit] = []
     for line in _lines(directory, ANY_SESSION):
         match line:
             case {"request": str(name), "stop trial": int(trial)}:
                 if trial is not True and trial is not False:
                     reason = str(line.get("reason", "stopped by hand"))
                     edits.append(TrialStopRequested(trial, reason, name, 0.0))
+            case {"request": str(name), "pause trial": int(trial), "paused": bool(paused)}:
+                if trial is not True and trial is not False:
+                    edits.append(TrialPauseRequested(trial, paused, name, 0.0))
             case {"request": str(name), "enqueue": dict(config)}:
                 edits.append(Enqueued(restored_config(config), name, 0.0))
     return edits

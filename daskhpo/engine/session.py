@@ -18,7 +18,7 @@ from daskhpo.atomic_files import flush_folder, read_small, write_file
 from daskhpo.core.commands import Command
 from daskhpo.core.domains import Categorical, Domain, Integer, Ordinal, Real
 from daskhpo.core.errors import StudyExists, StudyFailed, StudyLocked, StudyMismatch
-from daskhpo.core.events import Enqueued, Record, SessionStarted, Suggested, TrialStopRequested
+from daskhpo.core.events import Edit, Enqueued, Record, SessionStarted, Suggested
 from daskhpo.core.objective import Objective
 from daskhpo.core.parsing import parse_call
 from daskhpo.core.space import Space
@@ -51,6 +51,8 @@ class Session:
     problem : the study's definition; must be the one for which the directory was created.
     resume : True: continue the study in the directory. False: the directory must hold no trial yet.
     retry_failed : True: run failed trials again.
+    max_t : train trials until this resource from now on, as :func:`daskhpo.engine.extension.check`
+        has allowed; None: as before.
     ahead : True: prefetch the suggestions of a slow searcher in a separate thread, and let a model
         learn in one. With one slot that would only make the study depend on how long they take.
     on_lock_lost : called if another process took the lock over; None: no call.
@@ -73,6 +75,7 @@ class Session:
         *,
         resume: bool,
         retry_failed: bool = False,
+        max_t: int | None = None,
         source: str | None = None,
         on_lock_lost: Callable[[], None] | None = None,
         on_stop: Callable[[str], None] = lambda reason: None,
@@ -95,8 +98,11 @@ class Session:
                 last = _LastTime(read_journal(path, problem.objective.metric, any_trial=True))
                 self.coordinator: Coordinator = replay(problem, last, self.journal)
                 self.began_at: float = last.seconds
-                began = SessionStarted(limits, policy, self.began_at, retry_failed, time.time())
+                began = SessionStarted(
+                    limits, policy, self.began_at, retry_failed, time.time(), max_t
+                )
                 self.commands: list[Command] = self.coordinator.handle(began)
+                self.coordinator.forget_trained()
                 self.journal.flush()
                 self._lessons = LessonsInThread() if ahead else None
                 if self._lessons is not None:
@@ -155,7 +161,7 @@ class Session:
             stack.callback(self.journal.close)
 
 
-def _check_edit(space: Space, on_edit: OnEdit, edit: TrialStopRequested | Enqueued) -> None:
+def _check_edit(space: Space, on_edit: OnEdit, edit: Edit) -> None:
     """Pass on a request that the study can carry out."""
     if isinstance(edit, Enqueued):
         try:
@@ -338,9 +344,17 @@ def check_manifest(directory: Path, problem: Problem) -> None:
         if there != here:
             raise StudyMismatch(
                 f"{directory} belongs to a study with {name}={there}, but this one has "
-                f"{name}={here}; define it as before, or give this study "
-                'another name= (if_exists="new" finds one); Study.branch carries trials over'
+                f"{name}={here}; define it as before{_as_begun(directory, name)}, or give this "
+                'study another name= (if_exists="new" finds one); Study.branch carries trials over'
             )
+
+
+def _as_begun(directory: Path, name: str) -> str:
+    """Return a hint for a study that was extended and is now defined otherwise."""
+    found = [s.max_t for s in read_sessions(directory / "journal.jsonl") if s.max_t is not None]
+    if name != "scheduler" or not found:
+        return ""
+    return f" it was extended to max_t={found[-1]} (the study remembers that)"
 
 
 def as_recorded(directory: Path, problem: Problem) -> Problem:

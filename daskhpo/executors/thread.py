@@ -17,7 +17,7 @@ from daskhpo.callbacks.values import StudyInfo
 from daskhpo.cluster.jobs import is_over
 from daskhpo.core.commands import Command
 from daskhpo.core.errors import StudyFailed
-from daskhpo.core.events import Enqueued, Event, StopRequested, TrialStopRequested
+from daskhpo.core.events import Edit, Event, StopRequested
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore, Executor, MakeExecutor, SessionSpec
@@ -27,7 +27,7 @@ from daskhpo.executors.dask.handle import StudyHandle
 INTERRUPT_POLL_SECONDS = 0.25  # longest wait in an executor before other threads are heard
 
 # Reasons for a stop, and errors with which the session ends at once.
-_Interrupts = queue.SimpleQueue[str | TrialStopRequested | Enqueued | StudyFailed]
+_Interrupts = queue.SimpleQueue[str | Edit | StudyFailed]
 
 
 def start(
@@ -42,6 +42,7 @@ def start(
     executor: MakeExecutor,
     callbacks: Sequence[Callback],
     retry_failed: bool = False,
+    max_t: int | None = None,
 ) -> StudyHandle:
     """Start a session of a study on an executor; see :meth:`daskhpo.Study.start`."""
     interrupts: _Interrupts = queue.SimpleQueue()
@@ -53,6 +54,7 @@ def start(
         options.policy,
         resume=resume,
         retry_failed=retry_failed,
+        max_t=max_t,
         source=source,
         on_lock_lost=lambda: interrupts.put(taken_over),
         on_stop=interrupts.put,
@@ -65,7 +67,7 @@ def start(
         spec = SessionSpec(
             trainable,
             problem.objective,
-            problem.scheduler.max_t,
+            session.coordinator.scheduler.max_t,
             problem.seed,
             options,
             store,
@@ -80,7 +82,7 @@ def start(
         directory,
         problem.objective,
         options.limits,
-        repr(problem.scheduler),
+        repr(session.coordinator.scheduler),
         None,
         source,
     )

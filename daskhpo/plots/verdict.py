@@ -117,11 +117,11 @@ def _seconds_of_trials(tables: StudyTables, num_trials: int) -> list[float]:
         began = max(facts.session_began, float(starts[0]))
         n = int((starts > began).sum())
         return [missing * (facts.seconds - began) / n + longest] if n >= 5 else []
-    most = re.search(r"max_t=(\d+)", facts.scheduler)
-    if not tables.pieces or most is None:
+    most = re.findall(r"max_t=(\d+)", facts.scheduler)  # the last one, after an extension
+    if not tables.pieces or not most:
         return [longest]
     is_open = np.isnan(np.array(tables.ended))
-    lacking = float(np.maximum(int(most[1]) - resource, 0)[is_open].sum())
+    lacking = float(np.maximum(int(most[-1]) - resource, 0)[is_open].sum())
     return [lacking * a_unit / max(facts.n_slots, 1)]
 
 

@@ -12,6 +12,7 @@ from daskhpo.core.events import (
     Dropped,
     Ended,
     Exploited,
+    Extended,
     Failed,
     Held,
     Launched,
@@ -25,6 +26,8 @@ from daskhpo.core.events import (
     Step,
     StopRequested,
     Suggested,
+    TrialPauseRequested,
+    Withheld,
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.tracebacks import headline
@@ -95,6 +98,7 @@ class StudyProgress:
     ----------
     trials : trials by id.
     counts : number of trials per status; 0 for statuses that no trial has.
+    paused_by_hand : trials that are launched no more until a person resumes them.
     best : the trial with the best loss so far, or None.
     new_steps : units of the last `Reported` that the trial had not reported before.
     n_units : units trained so far, with those that were trained again.
@@ -116,6 +120,7 @@ class StudyProgress:
         self.counts = dict.fromkeys(Status, 0)
         self.best: TrialRecord | None = None
         self.new_steps: tuple[Step, ...] = ()
+        self.paused_by_hand: set[TrialId] = set()
         self.n_units = self.n_preemptions = 0
         self.slot_time = SlotTime()
         self.checkpoints = StoredCheckpoints()
@@ -197,6 +202,14 @@ class StudyProgress:
                 trial.config, trial.resource = config, resource
                 if source != number:
                     trial.furthest, trial.n_exploits = resource, trial.n_exploits + 1
+            case Extended():
+                self._extended(record)
+            case TrialPauseRequested(number, paused):
+                self.paused_by_hand.discard(number)
+                if paused and number in self.trials and not self.trials[number].status.ended:
+                    self.paused_by_hand.add(number)
+            case Withheld(number):
+                self._release(self.trials[number], Status.QUEUED)
             case RolledBack(number):
                 self._release(self.trials[number], Status.PAUSED)
             case AttemptLost(number, _, reason, bad_checkpoint=bad):
@@ -258,6 +271,8 @@ class StudyProgress:
                 self._set_status(trial, Status.PAUSED)
             case Continue() if self.stop_reason is not None:
                 self._set_status(trial, Status.QUEUED)
+            case Continue() if trial.id in self.paused_by_hand and not self._takes_states:
+                self._set_status(trial, Status.QUEUED)  # else once its state is taken
             case None if record.preempted:
                 self._set_status(trial, Status.QUEUED)
         if trial.status is not Status.RUNNING:
@@ -271,12 +286,14 @@ class StudyProgress:
         trial.time.save(self.slot_time.now)
         if trial.status is not Status.RUNNING:
             self._release(trial)
-        elif self.stop_reason is not None:  # it would have continued
+        elif self.stop_reason is not None or trial.id in self.paused_by_hand:
+            # It would have continued.
             self._release(trial, Status.QUEUED)
 
     def _ended(self, record: Ended) -> None:
         trial = self.trials[record.trial]
         trial.reason, trial.ended = record.reason, record.seconds
+        self.paused_by_hand.discard(trial.id)
         if record.status is Status.FAILED:
             self._failed_at = record.seconds
         if record.status is Status.FAILED and trial.error.strip().endswith(record.reason):
@@ -284,6 +301,16 @@ class StudyProgress:
         if trial.id in self.slot_time.holding:
             trial.time.save(self.slot_time.now)
         self._release(trial, record.status)
+
+    def _extended(self, record: Extended) -> None:
+        trial = self.trials.get(record.trial)
+        if trial is None:  # it was forgotten, before the study was extended
+            trial = TrialRecord(record.trial, record.config, record.bracket, record.seconds)
+            trial.resource = trial.furthest = record.resource
+            trial.status = Status.COMPLETED
+            self.trials[trial.id] = trial
+        trial.reason, trial.ended = "", None
+        self._release(trial, Status.PAUSED if record.until is None else Status.QUEUED)
 
     def _stop_reporter(self, last: Record | None) -> None:
         """Queue the trial whose report reached the target: the stop follows from it."""

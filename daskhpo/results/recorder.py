@@ -24,6 +24,7 @@ from daskhpo.core.objective import Objective
 from daskhpo.core.parsing import parse_call
 from daskhpo.core.printable import shell_word
 from daskhpo.core.types import Config, Continue, Status, TrialId
+from daskhpo.engine.extension import extensions
 from daskhpo.engine.session import Manifest, read_manifest, study_records
 from daskhpo.plots.tables import STATES, Piece, StudyTables
 from daskhpo.results.progress import StudyProgress, TrialRecord
@@ -51,6 +52,7 @@ class Recorder:
         self._configs: dict[TrialId, Config] = {}  # to be added to the tables
         self._best, self._best_at = math.inf, -math.inf  # the study's best loss, and its time
         self._useful = self._lost = self._saving = 0.0
+        self._scheduler = self._extended = ""
 
     @property
     def tables(self) -> StudyTables:
@@ -58,6 +60,7 @@ class Recorder:
         self._catch_up()
         facts, progress = self._tables.facts, self._progress
         slots, stored = progress.slot_time, progress.checkpoints
+        facts.scheduler = self._scheduler + self._extended
         facts.seconds, facts.session_began = progress.seconds, progress.session_began
         facts.n_slots, facts.slot_seconds = progress.n_slots, slots.total
         facts.idle_seconds, facts.search_seconds = slots.idle, progress.search_seconds
@@ -76,7 +79,7 @@ class Recorder:
         facts.name = name
         facts.path = "PATH" if path is None else shell_word(path)
         if manifest is not None:
-            facts.scheduler, facts.searcher = manifest.scheduler, manifest.searcher
+            self._scheduler, facts.searcher = manifest.scheduler, manifest.searcher
             facts.seed = manifest.seed
             facts.space = _domains(manifest.space)
 
@@ -112,6 +115,8 @@ class Recorder:
                 tables.add_slots(n_slots, now, total, job)
             case SessionStarted(limits, policy):
                 tables.facts.limits = limits
+                if record.max_t is not None:
+                    self._extended = f", extended to max_t={record.max_t}"
                 tables.facts.max_bytes, tables.facts.max_files = policy.max_bytes, policy.max_files
                 tables.add_slots(0, progress.seconds, progress.slot_time.total)
                 for number in [*self._run_of]:
@@ -221,7 +226,7 @@ def tables_of(
     records: Iterable[Record], objective: Objective, manifest: Manifest | None = None
 ) -> StudyTables:
     """Return the tables of a study that has no directory."""
-    progress = StudyProgress(objective, keep_ended=False)
+    progress = StudyProgress(objective)
     recorder = Recorder(progress)
     if manifest is not None:
         recorder.describe("study", manifest)
@@ -233,7 +238,7 @@ def tables_of(
 
 def read_tables(directory: Path, objective: Objective) -> StudyTables:
     """Return the tables of a study's directory."""
-    progress = StudyProgress(objective, keep_ended=False)
+    progress = StudyProgress(objective, keep_ended=bool(extensions(directory)))
     recorder = Recorder(progress)
     if (directory / "study.json").exists():
         recorder.describe(directory.name, read_manifest(directory), directory)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from daskhpo.core.events import Launched, Record, Reported
 from daskhpo.core.objective import Objective
 from daskhpo.core.types import Metrics, TrialId
+from daskhpo.engine.extension import extensions
 from daskhpo.engine.session import study_records
 from daskhpo.results.columns import metric_columns
 from daskhpo.results.lineage import Generation, Lineage
@@ -154,7 +155,7 @@ def read_reports(directory: Path, objective: Objective, n_records: int) -> Repor
     ------
     FileNotFoundError : the journal no longer has so many.
     """
-    progress = StudyProgress(objective, keep_ended=False)
+    progress = StudyProgress(objective, keep_ended=bool(extensions(directory)))
     reports, n_read = Reports(progress), 0
     for record in islice(study_records(directory), n_records):
         progress.apply(record)

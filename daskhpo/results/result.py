@@ -96,6 +96,11 @@ class Result:
         return {status.value: n for status, n in self._progress.counts.items() if n}
 
     @property
+    def paused_by_hand(self) -> frozenset[TrialId]:
+        """Trials that wait until a person resumes them."""
+        return frozenset(self._progress.paused_by_hand)
+
+    @property
     def num_failed(self) -> int:
         """Number of trials that failed."""
         return self._progress.counts[Status.FAILED]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, final, get_args
 
 from daskhpo.core.arguments import check_choice, check_int
-from daskhpo.core.rungs import Ladder, check_ladder, milestones
+from daskhpo.core.rungs import Ladder, Rung, check_ladder, longer, milestones
 from daskhpo.core.scheduler import Compare, Scheduler, check_compare, ranked_loss
 from daskhpo.core.types import (
     Action,
@@ -75,16 +75,16 @@ class ASHA(Scheduler):
         self.grace_period, self.reduction_factor = grace_period, reduction_factor
         variant = self._variant = check_choice("variant", variant, get_args(Variant))
         compare = self._compare = check_compare(compare)
-        self._described = (
-            f"ASHA(max_t={max_t}, grace_period={grace_period}, "
-            f"reduction_factor={reduction_factor}, brackets={brackets}, "
-            f"variant={variant!r}, compare={compare!r})"
-        )
+        self._levels = ladder
         self._ladders = [Ladder(ladder[s:], reduction_factor) for s in range(brackets)]
         self._n_started = [0] * brackets
 
     def __repr__(self) -> str:
-        return self._described
+        return (
+            f"ASHA(max_t={self.max_t}, grace_period={self.grace_period}, "
+            f"reduction_factor={self.reduction_factor}, brackets={len(self._ladders)}, "
+            f"variant={self._variant!r}, compare={self._compare!r})"
+        )
 
     def is_enough(self, num_trials: int) -> bool:
         if self._variant == "stopping":
@@ -132,9 +132,7 @@ class ASHA(Scheduler):
                 return Pause(keep=rung.may_rise(trial.id))
             rung.settle(trial.id)
             return Continue(until)
-        cutoff = rung.cutoff()
-        assert cutoff is not None, "a rung that was just inserted into is not empty"
-        return Continue(until) if loss <= cutoff else Stop("below the rung")
+        return Continue(until) if _survives(rung, loss) else Stop("below the rung")
 
     def on_end(self, trial: Trial) -> None:
         for rung in self._ladders[trial.bracket].rungs.values():
@@ -144,6 +142,37 @@ class ASHA(Scheduler):
         if isinstance(trial.decision, Pause):  # it may be promoted again
             self._ladders[trial.bracket].rungs[trial.decided_at].reopen(trial.id)
         return True
+
+    def on_extend(self, max_t: int, ended: Sequence[Trial]) -> Mapping[TrialId, Continue | Pause]:
+        """Make a rung of the old ``max_t``, and compare there the trials that ended.
+
+        If there was a bracket for each milestone, there is one for each new milestone, too.
+        """
+        old, eta = self.max_t, self.reduction_factor
+        has_all = len(self._ladders) == len(self._levels) > 1
+        self._levels, self.max_t = longer(self._levels, max_t, eta), max_t
+        for s, ladder in enumerate(self._ladders):
+            ladder.extend(self._levels[s:], eta)
+        if has_all:
+            new = range(len(self._ladders), len(self._levels))
+            self._ladders += [Ladder(self._levels[s:], eta) for s in new]
+            self._n_started += [0] * len(new)
+        losses = {
+            trial.id: trial.losses[-1] if self._compare == "last" else trial.best_loss
+            for trial in ended
+        }
+        for trial in ended:
+            self._ladders[trial.bracket].rungs[old].insert(trial.id, losses[trial.id])
+        decisions: dict[TrialId, Continue | Pause] = {}
+        for trial in ended:
+            ladder = self._ladders[trial.bracket]
+            until = ladder.next_of[old]
+            assert until is not None, "the old top is a rung now"
+            if self._variant == "promotion":
+                decisions[trial.id] = Pause()
+            elif _survives(ladder.rungs[old], losses[trial.id]):
+                decisions[trial.id] = Continue(until)
+        return decisions
 
     def _next_bracket(self, n_started: Sequence[int]) -> int:
         """Return the bracket that lags most behind its share of the trials.
@@ -160,6 +189,13 @@ class ASHA(Scheduler):
             return (n_started[bracket] + 1) * (s + 1) / float(self.reduction_factor**s)
 
         return min(range(len(self._ladders)), key=load)
+
+
+def _survives(rung: Rung, loss: float) -> bool:
+    """Return True if a loss of the rung is at least as good as the worst of its top."""
+    cutoff = rung.cutoff()
+    assert cutoff is not None, "a rung that was just inserted into is not empty"
+    return loss <= cutoff
 
 
 @final

@@ -56,6 +56,9 @@ class Explorer(ABC):
     def on_end(self, trial: Trial) -> None:
         """Note that a member ended."""
 
+    def on_extend(self, trial: Trial, loss: float) -> None:
+        """Note that a member that had ended continues; it is ranked by ``loss``."""
+
 
 class Perturb(Explorer):
     """Explorer that perturbs or resamples each hyperparameter.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from daskhpo.core.arguments import check_int
 from daskhpo.core.rungs import RESOURCE
 from daskhpo.core.scheduler import Scheduler
-from daskhpo.core.types import Action, Decision, Report, Start, Stop, Trial, TrialId, Wait
+from daskhpo.core.types import Action, Continue, Decision, Report, Start, Stop, Trial, TrialId, Wait
 
 
 class FIFO(Scheduler):
@@ -31,6 +31,8 @@ class FIFO(Scheduler):
         pass
 
     def on_report(self, trial: Trial, report: Report) -> Decision:
+        if report.resource < self.max_t:  # it began before an extension
+            return Continue(self.max_t)
         return Stop("fully trained")
 
     def on_end(self, trial: Trial) -> None:
@@ -38,3 +40,7 @@ class FIFO(Scheduler):
 
     def on_retry(self, trial: Trial) -> bool:
         return True
+
+    def on_extend(self, max_t: int, ended: Sequence[Trial]) -> dict[TrialId, Continue]:
+        self.max_t = max_t
+        return {trial.id: Continue(max_t) for trial in ended}

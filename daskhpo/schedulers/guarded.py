@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Literal, final
 
@@ -12,7 +12,7 @@ import numpy as np
 from daskhpo.core.arguments import check_int, shown
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.random import rng
-from daskhpo.core.rungs import Ladder, Rung, check_ladder, milestones
+from daskhpo.core.rungs import Ladder, Rung, check_ladder, longer, milestones
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Space
 from daskhpo.core.types import (
@@ -91,12 +91,10 @@ class GuardedASHA(Scheduler):
     ) -> None:
         max_t, first, eta = check_ladder(max_t, _first(grace_period, max_t), reduction_factor)
         self.max_t, self.grace_period, self.reduction_factor = max_t, first, eta
-        levels = milestones(max_t, first, eta)
-        n = len(levels)
-        self._ladders = [Ladder(levels[s:], eta) for s in range(n)]  # the first: the main arm's
-        self._n_started = [0] * n
-        shares = np.array([math.ceil(n / (n - s)) * float(eta) ** (n - s - 1) for s in range(n)])
-        self._shares = (shares / max(shares[1:].sum(), 1.0)).tolist()  # of the reserve's trials
+        self._levels = levels = milestones(max_t, first, eta)
+        self._ladders = [Ladder(levels[s:], eta) for s in range(len(levels))]  # first: main arm's
+        self._n_started = [0] * len(levels)
+        self._shares = _shares(len(levels), eta)  # of the reserve's trials
         self._seed = 0
         self._n_launched = 0
         self._trusted = False
@@ -106,7 +104,8 @@ class GuardedASHA(Scheduler):
         self._waiting: dict[TrialId, int] = {}  # the same of both arms
         self._by_loss: list[tuple[float, TrialId, int]] = []  # a heap of these, and of stale ones
         self._highest = levels[0]  # highest rung with a result
-        self._best_ended = math.inf  # best loss of the trials that have ended, and not failed
+        # Best losses of the trials that have ended, and not failed.
+        self._best_trained = self._best_stopped = math.inf
 
     def __repr__(self) -> str:
         return (
@@ -197,7 +196,7 @@ class GuardedASHA(Scheduler):
         self._orders.add(trial.id, report, arm == MAIN)
         until = ladder.next_of[resource]
         if until is None:
-            self._best_ended = min(self._best_ended, report.best_loss)
+            self._best_trained = min(self._best_trained, report.best_loss)
             return Stop("fully trained")
         rung = ladder.rungs[resource]
         rung.insert(trial.id, report.best_loss)
@@ -212,10 +211,13 @@ class GuardedASHA(Scheduler):
         return Pause(keep=rung.may_rise(trial.id) or (arm == MAIN and not is_first))
 
     def on_end(self, trial: Trial) -> None:
-        if trial.status is not Status.FAILED:  # it may have ended at its time limit
-            self._best_ended = min(self._best_ended, trial.best_loss)
+        is_trained = trial.status is Status.COMPLETED and trial.resource >= self.max_t
+        if is_trained:
+            self._best_trained = min(self._best_trained, trial.best_loss)
+        elif trial.status is not Status.FAILED:  # it may have ended at its time limit
+            self._best_stopped = min(self._best_stopped, trial.best_loss)
         self._time.forget(trial.id)
-        self._orders.forget(trial.id)
+        self._orders.forget(trial.id, for_good=not is_trained)
         self._paused.pop(trial.id, None)
         self._waiting.pop(trial.id, None)
         rungs = self._ladders[trial.bracket].rungs
@@ -234,11 +236,36 @@ class GuardedASHA(Scheduler):
             self._time.begin(trial.id, arm, trial.until, self._share)
         return True
 
+    def on_extend(self, max_t: int, ended: Sequence[Trial]) -> dict[TrialId, Pause]:
+        """Make a rung of the old ``max_t``, and a bracket of each new milestone."""
+        old, eta = self.max_t, self.reduction_factor
+        self._levels, self.max_t = longer(self._levels, max_t, eta), max_t
+        n = len(self._levels)
+        for s, ladder in enumerate(self._ladders):
+            ladder.extend(self._levels[s:], eta)
+        self._ladders += [Ladder(self._levels[s:], eta) for s in range(len(self._ladders), n)]
+        self._n_started += [0] * (n - len(self._n_started))
+        self._shares = _shares(n, eta)
+        self._orders.extend(self._levels)
+        self._best_trained = math.inf
+        for trial in ended:
+            ladder = self._ladders[trial.bracket]
+            until = ladder.next_of[old]
+            assert until is not None, "the old top is a rung now"
+            ladder.rungs[old].insert(trial.id, trial.best_loss)
+            self._orders.resume(trial.id, old, trial.losses[-1])
+            self._pause(trial.id, _arm_of(trial), until, trial.best_loss)
+        return {trial.id: Pause() for trial in ended}
+
     def _pause(self, trial: TrialId, arm: int, until: int, loss: float) -> None:
         if arm == MAIN:
             self._paused[trial] = until
         self._waiting[trial] = until
         heappush(self._by_loss, (loss, trial, until))
+
+    @property
+    def _best_ended(self) -> float:
+        return min(self._best_trained, self._best_stopped)
 
     @property
     def _share(self) -> float:
@@ -255,6 +282,12 @@ def _first(grace_period: int | Literal["auto"], max_t: int) -> int:
     if grace_period != "auto":
         raise InvalidArgument(f"grace_period={shown(grace_period)} must be an int, or 'auto'")
     return max(1, check_int("max_t", max_t) // MEASURED)
+
+
+def _shares(n: int, eta: int) -> list[float]:
+    """Return the shares of ``n`` brackets; all but the first sum to 1."""
+    shares = np.array([math.ceil(n / (n - s)) * float(eta) ** (n - s - 1) for s in range(n)])
+    return [float(share) for share in shares / max(shares[1:].sum(), 1.0)]
 
 
 class _Time:

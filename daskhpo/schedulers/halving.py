@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 from daskhpo.core.arguments import check_int, optional
-from daskhpo.core.rungs import Level, check_ladder, halving_levels, hyperband_brackets
+from daskhpo.core.rungs import (
+    Level,
+    check_ladder,
+    halving_levels,
+    hyperband_brackets,
+    longer,
+)
 from daskhpo.core.scheduler import Compare, Scheduler, check_compare, ranked_loss
 from daskhpo.core.types import (
     Action,
@@ -37,22 +44,28 @@ class SynchronousHalving(Scheduler):
 
     Parameters
     ----------
-    brackets : levels of each bracket, by increasing resource; the last one is ``max_t``.
+    max_t, grace_period, reduction_factor : R, r and η.
     compare : rank by the ``"last"`` report, or by the ``"best"`` so far.
     """
 
     def __init__(
-        self, brackets: Sequence[Sequence[Level]], compare: Compare, described: str
+        self, max_t: int, grace_period: int, reduction_factor: int, compare: Compare
     ) -> None:
-        self.max_t = brackets[0][-1].resource
-        self._templates = [tuple(levels) for levels in brackets]
+        self.max_t, self.grace_period, self.reduction_factor = check_ladder(
+            max_t, grace_period, reduction_factor
+        )
         self._compare = check_compare(compare)
-        self._described = described
         self._open: dict[int, _Bracket] = {}
         self._n_opened = 0
 
-    def __repr__(self) -> str:
-        return self._described
+    @abstractmethod
+    def _templates(self) -> Sequence[tuple[Level, ...]]:
+        """Return the levels of each bracket, by resource; the last is ``max_t``."""
+
+    def _levels(self) -> tuple[Level, ...]:
+        """Return the levels of the next bracket."""
+        templates = self._templates()
+        return templates[self._n_opened % len(templates)]
 
     def next_action(self, trials: Mapping[TrialId, Trial], can_start: bool) -> Action:
         def is_paused(trial: TrialId) -> bool:  # False while its state is being taken
@@ -66,13 +79,11 @@ class SynchronousHalving(Scheduler):
         for number, bracket in self._open.items():
             if bracket.has_room():
                 return Start(until=bracket.levels[0].resource, bracket=number)
-        levels = self._templates[self._n_opened % len(self._templates)]
-        return Start(until=levels[0].resource, bracket=self._n_opened)
+        return Start(until=self._levels()[0].resource, bracket=self._n_opened)
 
     def on_launch(self, trial: Trial) -> None:
         if trial.bracket == self._n_opened:
-            levels = self._templates[self._n_opened % len(self._templates)]
-            self._open[self._n_opened] = _Bracket(levels)
+            self._open[self._n_opened] = _Bracket(self._levels())
             self._n_opened += 1
         self._open[trial.bracket].launch(trial.id, trial.until)
 
@@ -89,6 +100,34 @@ class SynchronousHalving(Scheduler):
         bracket.end(trial.id, failed=trial.status is Status.FAILED)
         if bracket.is_over():
             del self._open[trial.bracket]
+
+    def on_extend(self, max_t: int, ended: Sequence[Trial]) -> Mapping[TrialId, Continue | Pause]:
+        """Add levels to each bracket: the old ``max_t`` is judged as any other.
+
+        New brackets are those of a study that begins with the new ``max_t``.
+        """
+        old, self.max_t = self.max_t, max_t
+        members: dict[int, list[Trial]] = {number: [] for number in self._open}
+        for trial in ended:
+            members.setdefault(trial.bracket, []).append(trial)
+        decisions: dict[TrialId, Continue | Pause] = {}
+        for number, those in members.items():
+            if number not in self._open:  # it was over: all that it had left are these
+                self._open[number] = _Bracket((Level(len(those), old),), n_joined=len(those))
+            bracket = self._open[number]
+            bracket.extend(max_t, self.reduction_factor)
+            bracket.rejoin(
+                {t.id: t.losses[-1] if self._compare == "last" else t.best_loss for t in those}, old
+            )
+            for trial in those:
+                match bracket.decision(trial.id, old):
+                    case Continue() | Pause() as decision:
+                        decisions[trial.id] = decision
+                    case Stop():  # it has ended already
+                        bracket.end(trial.id, failed=False)
+            if bracket.is_over():
+                del self._open[number]
+        return decisions
 
 
 @final
@@ -119,20 +158,26 @@ class SuccessiveHalving(SynchronousHalving):
         num_configs: int | None = None,
         compare: Compare = "last",
     ) -> None:
-        max_t, grace_period, reduction_factor = check_ladder(max_t, grace_period, reduction_factor)
-        self.grace_period, self.reduction_factor = grace_period, reduction_factor
-        n_halvings = len(hyperband_brackets(max_t, grace_period, reduction_factor)) - 1
-        least = reduction_factor**n_halvings
-        few = f"fewer leave no trial at max_t={max_t}"
+        super().__init__(max_t, grace_period, reduction_factor, compare)
+        least = self.reduction_factor ** self._n_halvings()
+        few = f"fewer leave no trial at max_t={self.max_t}"
         given = optional(check_int, "num_configs", num_configs, at_least=least, why=few)
-        n_trials = least if given is None else given
-        compare = check_compare(compare)
-        described = (
-            f"SuccessiveHalving(max_t={max_t}, grace_period={grace_period}, "
-            f"reduction_factor={reduction_factor}, num_configs={n_trials}, compare={compare!r})"
+        self._num_configs = least if given is None else given
+
+    def __repr__(self) -> str:
+        return (
+            f"SuccessiveHalving(max_t={self.max_t}, grace_period={self.grace_period}, "
+            f"reduction_factor={self.reduction_factor}, num_configs={self._num_configs}, "
+            f"compare={self._compare!r})"
         )
-        levels = halving_levels(n_trials, max_t, n_halvings, reduction_factor)
-        super().__init__([levels], compare, described)
+
+    def _n_halvings(self) -> int:
+        return len(hyperband_brackets(self.max_t, self.grace_period, self.reduction_factor)) - 1
+
+    def _templates(self) -> Sequence[tuple[Level, ...]]:
+        s, eta = self._n_halvings(), self.reduction_factor
+        n_trials = max(self._num_configs, eta**s)  # an extension may need more
+        return [halving_levels(n_trials, self.max_t, s, eta)]
 
 
 @final
@@ -160,15 +205,16 @@ class Hyperband(SynchronousHalving):
         reduction_factor: int = 3,
         compare: Compare = "last",
     ) -> None:
-        max_t, grace_period, reduction_factor = check_ladder(max_t, grace_period, reduction_factor)
-        compare = check_compare(compare)
-        self.grace_period, self.reduction_factor = grace_period, reduction_factor
-        described = (
-            f"Hyperband(max_t={max_t}, grace_period={grace_period}, "
-            f"reduction_factor={reduction_factor}, compare={compare!r})"
+        super().__init__(max_t, grace_period, reduction_factor, compare)
+
+    def __repr__(self) -> str:
+        return (
+            f"Hyperband(max_t={self.max_t}, grace_period={self.grace_period}, "
+            f"reduction_factor={self.reduction_factor}, compare={self._compare!r})"
         )
-        brackets = hyperband_brackets(max_t, grace_period, reduction_factor)
-        super().__init__(brackets, compare, described)
+
+    def _templates(self) -> Sequence[tuple[Level, ...]]:
+        return hyperband_brackets(self.max_t, self.grace_period, self.reduction_factor)
 
 
 class _Rung:
@@ -184,12 +230,16 @@ class _Rung:
 
 
 class _Bracket:
-    """One running bracket; only events judge its rungs, queries change nothing."""
+    """One running bracket; only events judge its rungs, queries change nothing.
 
-    def __init__(self, levels: tuple[Level, ...]) -> None:
+    ``n_joined``: trials that joined at its bottom before.
+    """
+
+    def __init__(self, levels: tuple[Level, ...], n_joined: int = 0) -> None:
         self.levels = levels
         self._level_of = {level.resource: i for i, level in enumerate(levels)}
         self._rungs = [_Rung() for _ in levels]
+        self._rungs[0].n_joined = n_joined
         self._at: dict[TrialId, int] = {}  # level of each trial that has not ended
 
     def has_room(self) -> bool:
@@ -199,6 +249,22 @@ class _Bracket:
 
     def is_over(self) -> bool:
         return not self.has_room() and not self._at
+
+    def extend(self, max_t: int, eta: int) -> None:
+        """Add levels up to a larger ``max_t``; at least one trial reaches each."""
+        top = self.levels[-1]
+        new = longer((top.resource,), max_t, eta)[1:]
+        for i, resource in enumerate(new, start=1):
+            self.levels = (*self.levels, Level(max(1, top.n_trials // eta**i), resource))
+            self._level_of[resource] = len(self._rungs)
+            self._rungs.append(_Rung())
+
+    def rejoin(self, losses: Mapping[TrialId, float], resource: int) -> None:
+        """Let trials that ended at what was the top wait there for the others."""
+        level = self._level_of[resource]
+        self._rungs[level].losses |= losses
+        self._at |= dict.fromkeys(losses, level)
+        self._judge_if_full(level)
 
     def launch(self, trial: TrialId, until: int) -> None:
         level = self._level_of[until]

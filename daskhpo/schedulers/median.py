@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from daskhpo.core.arguments import check_int, check_kind
@@ -16,6 +16,7 @@ from daskhpo.core.types import (
     Choose,
     Continue,
     Decision,
+    Pause,
     Report,
     Resume,
     Start,
@@ -81,6 +82,7 @@ class MedianStopping(Scheduler):
         self._until: dict[TrialId, int] = {}  # end of _inner's segment
         # The three of each trial that failed and may run again.
         self._failed: dict[TrialId, tuple[int, tuple[float, int], tuple[float, ...]]] = {}
+        self._trained: dict[TrialId, tuple[float, int]] = {}  # sums of fully trained ones
         self._asked: Action = Wait()  # last action of _inner, for on_launch
 
     def __repr__(self) -> str:
@@ -161,6 +163,8 @@ class MedianStopping(Scheduler):
         self._seconds.pop(number, None)
         if trial.status is Status.FAILED:
             self._failed[number] = until, sums, unseen
+        elif trial.status is Status.COMPLETED and trial.resource >= self.max_t:
+            self._trained[number] = sums
         self._inner.on_end(trial)
 
     def on_retry(self, trial: Trial) -> bool:
@@ -173,6 +177,20 @@ class MedianStopping(Scheduler):
         if unseen:
             self._unseen[trial.id] = unseen
         return True
+
+    def on_extend(self, max_t: int, ended: Sequence[Trial]) -> dict[TrialId, Continue | Pause]:
+        decided = self._inner.on_extend(max_t, ended)
+        old, self.max_t = self.max_t, max_t
+        trained, self._trained = self._trained, {}
+        decisions: dict[TrialId, Continue | Pause] = {}
+        for number, decision in decided.items():
+            self._sums[number] = trained[number]
+            self._until[number] = old
+            if isinstance(decision, Continue):
+                self._until[number] = decision.until
+                decision = Continue(self._cut(old, decision.until))
+            decisions[number] = decision
+        return decisions
 
     def _cut(self, resource: int, until: int) -> int:
         """Return the resource where the rule applies next, at most ``until``."""

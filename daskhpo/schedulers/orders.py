@@ -38,13 +38,22 @@ class Orders:
 
     def __init__(self, levels: tuple[int, ...]) -> None:
         self.borne_out, self.first = False, levels[0]
-        self._levels = levels
-        self._next_of = dict(pairwise(levels))
-        self._main: Pairs = {level: [] for level in levels[:-1]}
-        self._fair: Pairs = {level: [] for level in levels[:-1]}
+        self._main: Pairs = {}
+        self._fair: Pairs = {}
+        self.extend(levels)
         self._newest: dict[TrialId, tuple[int, float]] = {}  # level, and loss there
         self._unfair: set[TrialId] = set()
         self._n, self._due = 0, 1.0
+
+    def extend(self, levels: tuple[int, ...]) -> None:
+        """Add the levels of a longer ladder, which begins with those of this one."""
+        self._levels, self._next_of = levels, dict(pairwise(levels))
+        for pairs in (self._main, self._fair):
+            pairs |= {level: [] for level in levels[:-1] if level not in pairs}
+
+    def resume(self, trial: TrialId, level: int, loss: float) -> None:
+        """Note the newest level of a trial that ended, and now may train further."""
+        self._newest[trial] = level, loss
 
     def exclude(self, trial: TrialId) -> None:
         """Note that a trial continues for another reason than its losses."""
@@ -67,10 +76,14 @@ class Orders:
             self.borne_out = self._bear_out()
             self.first = self._first()
 
-    def forget(self, trial: TrialId) -> None:
-        """Forget a trial that ended; what it told stays."""
+    def forget(self, trial: TrialId, *, for_good: bool) -> None:
+        """Forget a trial that ended; what it told stays.
+
+        ``for_good``: no extension will resume it.
+        """
         self._newest.pop(trial, None)
-        self._unfair.discard(trial)
+        if for_good:
+            self._unfair.discard(trial)
 
     def _at_levels(self, report: Report) -> Iterator[tuple[int, float]]:
         """Yield the levels among the report's units, with the losses there."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import numpy as np
 
-from daskhpo.core.rungs import Ladder, check_ladder, milestones
+from daskhpo.core.rungs import Ladder, check_ladder, longer, milestones
 from daskhpo.core.scheduler import Compare, Scheduler, check_compare, ranked_loss
 from daskhpo.core.types import (
     Action,
@@ -76,7 +76,7 @@ class PASHA(Scheduler):
         self._levels = milestones(max_t, grace_period, eta)
         self._ladder = Ladder(self._levels, eta)
         self._top = min(1, len(self._levels) - 1)  # its place among the levels
-        self._curves: dict[TrialId, list[float]] = {}  # losses of trials that may rise
+        self._curves: dict[TrialId, list[float]] = {}  # all losses of trials that may rise
         self._ranked: dict[TrialId, float] = {}  # loss of each at its newest rung
         self._order = _Order()
 
@@ -104,21 +104,22 @@ class PASHA(Scheduler):
             self._ladder.rung_below[trial.until].settle(trial.id)
 
     def on_report(self, trial: Trial, report: Report) -> Decision:
+        loss = ranked_loss(report, self._compare)
+        below = self._ranked.get(trial.id)
+        self._ranked[trial.id] = loss
+        if report.resource == self._ladder.first:
+            self._curves[trial.id] = []
+        if (curve := self._curves.get(trial.id)) is not None:
+            curve.extend(report.losses)
+        if report.resource == self.highest and below is not None:
+            self._order.add(below, loss, curve)
         until = self._ladder.next_of[report.resource]
         if until is None:
             return Stop("fully trained")
         rung = self._ladder.rungs[report.resource]
-        loss = ranked_loss(report, self._compare)
         rung.insert(trial.id, loss)
-        below = self._ranked.get(trial.id)
-        self._ranked[trial.id] = loss
-        curve = self._curves.setdefault(trial.id, [])
-        curve.extend(report.losses)
-        if report.resource == self.highest and below is not None:
-            self._order.add(below, loss, curve)
-            if not self._order.is_settled():
-                self._top += 1
-                self._order = _Order()
+        if report.resource == self.highest:
+            self._grow()
         if report.resource == self.highest or not rung.in_top(trial.id):
             return Pause(keep=rung.may_rise(trial.id))
         rung.settle(trial.id)
@@ -135,6 +136,26 @@ class PASHA(Scheduler):
             self._ladder.rungs[trial.decided_at].reopen(trial.id)
         return True
 
+    def on_extend(self, max_t: int, ended: Sequence[Trial]) -> dict[TrialId, Pause]:
+        """Make a rung of the old ``max_t``; an unsettled order lets trials exceed it."""
+        old, self.max_t = self.max_t, max_t
+        self._levels = longer(self._levels, max_t, self.reduction_factor)
+        self._ladder.extend(self._levels, self.reduction_factor)
+        if old == self._ladder.first:  # it had one rung, and now has two
+            self._top = 1
+        for trial in ended:
+            loss = trial.losses[-1] if self._compare == "last" else trial.best_loss
+            self._ranked[trial.id] = loss
+            self._ladder.rungs[old].insert(trial.id, loss)
+        self._grow()
+        return {trial.id: Pause() for trial in ended}
+
+    def _grow(self) -> None:
+        """Let the ladder grow by a rung if the order at its top is not settled."""
+        if self._top < len(self._levels) - 1 and not self._order.is_settled():
+            self._top += 1
+            self._order = _Order()
+
 
 class _Order:
     """The trials of the top rung, and their order there and one rung below."""
@@ -145,12 +166,13 @@ class _Order:
         self._curves: list[list[float]] = []
         self._noise, self._next = 0.0, 1.0
 
-    def add(self, below: float, here: float, curve: list[float]) -> None:
-        """Add a trial's losses at both rungs, and all up to here."""
+    def add(self, below: float, here: float, curve: list[float] | None) -> None:
+        """Add a trial's losses at both rungs, and all of its curve, if that is known."""
         self._below.append(below)
         self._here.append(here)
-        self._curves = [*self._curves[1 - MOST_CURVES :], list(curve)]
-        if len(self._here) >= self._next:
+        if curve is not None:
+            self._curves = [*self._curves[1 - MOST_CURVES :], list(curve)]
+        if len(self._here) >= self._next and self._curves:
             self._next = REESTIMATE * len(self._here)
             self._noise = noise(self._curves)
 

@@ -177,6 +177,9 @@ class Bandit(Explorer):
     def on_end(self, trial: Trial) -> None:
         self._starts.pop(trial.id, None)
 
+    def on_extend(self, trial: Trial, loss: float) -> None:
+        self._starts[trial.id] = _Start(trial.resource, loss, self._point(trial.config))
+
     def _learn(self, start: _Start, gain: float) -> None:
         if start.point is not None:
             self._segments = [*self._segments[1 - N_NEWEST :], _Segment(start, gain)]

@@ -270,6 +270,31 @@ class Population(Scheduler):
     def on_retry(self, trial: Trial) -> bool:
         return trial.decision is None  # else it was ranked, and may have no state of that report
 
+    def on_extend(self, max_t: int, ended: Sequence[Trial]) -> dict[TrialId, Pause]:
+        """Let the members that ended continue, ranked by their last reports.
+
+        One that took over a state, and has none left of its own since, exploits another one.
+        """
+        members, old = {trial.id: trial for trial in ended}, self.max_t
+        broken = [t.id for t in ended if t.since > (t.newest.resource if t.newest else 0)]
+        if broken and not any(t.newest and t.newest.resource == old for t in ended):
+            raise InvalidArgument(
+                f"max_t={max_t}: no member's state at {old} is left, and what a member was that "
+                "took over others' states cannot be trained again. A population that is to be "
+                "extended needs checkpoint='end', which keeps the states of all members"
+            )
+        self.max_t = max_t
+        for trial in ended:
+            self._waiting.add(trial.id)
+            loss = trial.losses[-1] if self._compare == "last" else min(trial.losses)
+            if trial.id in broken:
+                self._broken[trial.id] = None
+            else:
+                self._scores[trial.id] = _Score(trial.resource, loss)
+                self._explorer.on_extend(trial, loss)
+        self._due |= dict.fromkeys(member for member in self._quantiles()[1] if member in members)
+        return {trial.id: Pause() for trial in ended}
+
     def _quantiles(self) -> tuple[list[TrialId], list[TrialId]]:
         """Return the best and the worst of the population by their newest reports."""
         ranked = sorted(self._scores, key=lambda member: (self._scores[member].loss, member))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 from daskhpo.core.arguments import check_list, shown
 from daskhpo.core.errors import InvalidArgument
@@ -134,6 +134,12 @@ class PBTReplay(Scheduler):
 
     def on_retry(self, trial: Trial) -> bool:
         return True
+
+    def on_extend(self, max_t: int, ended: Sequence[Trial]) -> NoReturn:
+        raise InvalidArgument(
+            f"max_t={max_t}: the schedule of PBTReplay ends at {self.max_t}, and says nothing of "
+            "later units. Begin a study with a longer schedule"
+        )
 
     def _config(self, config: Config, resource: int) -> dict[str, Any]:
         """Return the configuration of the unit that follows ``resource`` units."""

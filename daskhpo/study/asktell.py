@@ -12,13 +12,12 @@ from typing import Any
 
 from daskhpo.core.commands import Command, Interrupt, Release, Train
 from daskhpo.core.events import (
-    Enqueued,
+    Edit,
     Erred,
     SlotsChanged,
     Step,
     StopRequested,
     Trained,
-    TrialStopRequested,
 )
 from daskhpo.core.types import CheckpointPolicy, Config, Limits, TrialId
 from daskhpo.engine.coordinator import Problem
@@ -90,7 +89,7 @@ class AskTellSession:
             )
         self._turn, self._closed = threading.Lock(), False
         self._asked_to_stop: list[str] = []  # reasons that other processes gave
-        self._edits: deque[TrialStopRequested | Enqueued] = deque()  # what else they ask
+        self._edits: deque[Edit] = deque()  # what else they ask
         self._session = Session(
             directory,
             problem,
@@ -102,7 +101,7 @@ class AskTellSession:
             job_is_over=job_is_over,
         )
         self._coordinator = self._session.coordinator
-        self._max_t = problem.scheduler.max_t
+        self._max_t = self._coordinator.scheduler.max_t  # larger if the study was extended
         self._objective = problem.objective
         self._zero = time.monotonic() - self._session.began_at
         self._ready: deque[Train] = deque()

@@ -1,4 +1,4 @@
-"""Requests to a study that runs, or that will: to add a trial, to end one."""
+"""Requests to a study that runs, or will: to add a trial, to end or pause one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from daskhpo.core.arguments import check_int, check_mapping, check_text
 from daskhpo.core.errors import InvalidArgument, NoSuchTrial
-from daskhpo.core.events import Enqueued, TrialStopRequested
+from daskhpo.core.events import Enqueued, TrialPauseRequested, TrialStopRequested
 from daskhpo.core.types import TrialId
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.requests import request_edit
@@ -19,7 +19,7 @@ from daskhpo.engine.session import (
     read_manifest,
     study_records,
 )
-from daskhpo.results.progress import StudyProgress
+from daskhpo.results.progress import StudyProgress, TrialRecord
 
 
 def enqueue(directory: Path, problem: Problem, source: str | None, config: Any) -> None:
@@ -63,8 +63,33 @@ def stop_trial(directory: Path, trial: TrialId, reason: str = "stopped by hand")
     NoSuchTrial : the study has no such trial.
     InvalidArgument : the trial has ended.
     """
-    number = check_int("trial", trial, at_least=0)
     reason = check_text("reason", reason)
+    number = _living(directory, trial)[0].id
+    request_edit(directory, TrialStopRequested(number, reason, uuid.uuid4().hex, 0.0))
+
+
+def pause_trial(directory: Path, trial: TrialId, *, paused: bool) -> None:
+    """Request a session, this or the next one, to pause or to resume a trial.
+
+    Raises
+    ------
+    FileNotFoundError : the directory holds no study.
+    NoSuchTrial : the study has no such trial.
+    InvalidArgument : the trial has ended, or it is paused already, or not paused by a person.
+    """
+    found, is_paused = _living(directory, trial)
+    if is_paused is paused:
+        raise InvalidArgument(
+            f"trial {found.id} is paused by hand already: let it continue, or stop it"
+            if paused
+            else f"trial {found.id} is {found.status.value}, and was not paused by hand"
+        )
+    request_edit(directory, TrialPauseRequested(found.id, paused, uuid.uuid4().hex, 0.0))
+
+
+def _living(directory: Path, trial: TrialId) -> tuple[TrialRecord, bool]:
+    """Return a trial that has not ended, and whether a person has paused it."""
+    number = check_int("trial", trial, at_least=0)
     progress = StudyProgress(read_manifest(directory).objective)
     for record in study_records(directory):
         progress.apply(record)
@@ -77,7 +102,7 @@ def stop_trial(directory: Path, trial: TrialId, reason: str = "stopped by hand")
             f"trial {number} has ended: it is {found.status.value}"
             f"{f' ({found.reason})' if found.reason else ''}"
         )
-    request_edit(directory, TrialStopRequested(number, reason, uuid.uuid4().hex, 0.0))
+    return found, number in progress.paused_by_hand
 
 
 def _progress(directory: Path, problem: Problem) -> StudyProgress:

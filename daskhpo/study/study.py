@@ -37,12 +37,14 @@ from daskhpo.core.space import Space
 from daskhpo.core.tracebacks import BriefInterrupt
 from daskhpo.engine.branch import branch
 from daskhpo.engine.coordinator import Problem
+from daskhpo.engine.extension import check_extension, extended
 from daskhpo.engine.options import LimitKeywords, RunKeywords, RunOptions, merge_options
 from daskhpo.engine.protocols import MakeExecutor
 from daskhpo.engine.session import (
     IfExists,
     check_startable,
     free_name,
+    last_limits,
     read_manifest,
     study_records,
     with_last_limits,
@@ -219,6 +221,7 @@ class Study:
         target: float | None = None,
         *,
         retry_failed: bool = False,
+        max_t: int | None = None,
         **keywords: Unpack[ResumeKeywords],
     ) -> Result:
         """Continue a study that was stopped or killed; running trials are launched again.
@@ -230,17 +233,24 @@ class Study:
         ----------
         retry_failed : run failed trials again, before new ones. They keep their numbers,
             configurations and reports, and train from their newest checkpoint, or from the start.
+        max_t : train trials until this resource from now on, as :meth:`extend` does; None: as
+            before.
 
         Raises
         ------
         FileNotFoundError : there is no such study; ``run(if_exists="resume")`` would begin it.
         """
+        max_t = optional(check_int, "max_t", max_t, at_least=1)
+        if max_t is not None and num_trials is time_budget is target is None:
+            num_trials = last_limits(self._fixed_path()).num_trials  # its target may be reached
+            num_trials = num_trials or max(1, self.result().num_trials)
         with BriefInterrupt():
             return self._start(
                 LimitKeywords(num_trials=num_trials, time_budget=time_budget, target=target),
                 if_exists="resume",
                 must_exist=True,
                 retry_failed=retry_failed,
+                max_t=max_t,
                 **keywords,
             ).wait()
 
@@ -248,27 +258,43 @@ class Study:
         self,
         num_trials: int | None = None,
         time_budget: float | str | None = None,
+        *,
+        max_t: int | None = None,
         **keywords: Unpack[ResumeKeywords],
     ) -> Result:
-        """Continue a study that has ended, with more trials or more time.
+        """Continue a study that has ended, with more trials, more time or longer training.
 
         Trials that were cut short because the study ended continue.
 
+        With ``max_t`` the old ``max_t`` becomes a rung: the trials that were fully trained are
+        compared there, and the best continue: from their states, or again from their starts where
+        none is left. Each scheduler says in its ``on_extend`` what that means for it.
+        The study keeps its definition: define it with the old ``max_t``, as before.
+
         Parameters
         ----------
-        num_trials : trials in all, earlier sessions included; None: no limit.
+        num_trials : trials in all, earlier sessions included; None: no limit, but with ``max_t``
+            alone that of the last session, or as many as there are.
         time_budget : more seconds, or text such as ``"2h"``; None: no limit.
+        max_t : units of training of a trial that is trained to the end, more than before; None: as
+            before.
         **keywords : see :meth:`start`.
 
         Raises
         ------
-        TypeError : neither is given.
+        TypeError : none of them is given.
+        ValueError : the scheduler cannot train trials further, or not to fewer units than before.
         """
-        if num_trials is None and time_budget is None:
-            raise TypeError("extend() needs num_trials= (in all) or time_budget= (more)")
+        if num_trials is time_budget is max_t is None:
+            raise TypeError(
+                "extend() needs num_trials= (in all), time_budget= (more) or max_t= (longer)"
+            )
         with BriefInterrupt():
             return self.resume(
-                optional(check_int, "num_trials", num_trials, at_least=1), time_budget, **keywords
+                optional(check_int, "num_trials", num_trials, at_least=1),
+                time_budget,
+                max_t=max_t,
+                **keywords,
             )
 
     def enqueue(self, config: Mapping[str, Any]) -> None:
@@ -303,6 +329,32 @@ class Study:
         ValueError : the trial has ended.
         """
         edits.stop_trial(self._fixed_path(), trial, reason)
+
+    def pause_trial(self, trial: int) -> None:
+        """Take one trial out of its slot until :meth:`resume_trial`.
+
+        It leaves at its next report, with its state, and others use the slot. What the scheduler
+        decides on it stands, and is carried out when it is resumed. The study does not wait for
+        it: once all other trials have ended, the session ends. Another process may run the study.
+
+        Raises
+        ------
+        FileNotFoundError : the study was not started.
+        KeyError : there is no such trial.
+        ValueError : the trial has ended, or is paused by hand already.
+        """
+        edits.pause_trial(self._fixed_path(), trial, paused=True)
+
+    def resume_trial(self, trial: int) -> None:
+        """Let a trial continue that was paused by hand, now or in the next session.
+
+        Raises
+        ------
+        FileNotFoundError : the study was not started.
+        KeyError : there is no such trial.
+        ValueError : the trial has ended, or is not paused by hand.
+        """
+        edits.pause_trial(self._fixed_path(), trial, paused=False)
 
     def start(
         self,
@@ -372,6 +424,7 @@ class Study:
         if_exists: IfExists = "error",
         must_exist: bool = False,
         retry_failed: bool = False,
+        max_t: int | None = None,
         **keywords: Unpack[RunKeywords],
     ) -> StudyHandle:
         check_not_loading("start")
@@ -398,9 +451,14 @@ class Study:
         if resume:
             options = with_last_limits(options, self._fixed_path())
         options.check_ends(self.problem.scheduler, self.problem.searcher)
-        options.warn_if_too_few(self.problem.scheduler)
+        if max_t is None:
+            options.warn_if_too_few(self.problem.scheduler)
         directory = self._fixed_path()
         check_startable(directory, self.problem, resume=resume, job_is_over=is_over)
+        if max_t == extended(self.problem.scheduler, directory).max_t:
+            max_t = None  # another call of the same extension continues it
+        if max_t is not None:
+            options.warn_if_too_few(check_extension(directory, self.problem, max_t))
         on_dask = partial(handle.start, client=client)
         begin = on_dask if executor is None else partial(thread.start, executor=executor)
         return begin(
@@ -411,6 +469,7 @@ class Study:
             options=options,
             resume=resume,
             retry_failed=retry_failed,
+            max_t=max_t,
             source=self.source,
             callbacks=following,
         )

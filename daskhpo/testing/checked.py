@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Space
@@ -12,6 +12,7 @@ from daskhpo.core.types import (
     Action,
     Continue,
     Decision,
+    Pause,
     Report,
     Resume,
     Start,
@@ -89,6 +90,18 @@ class CheckedScheduler(Scheduler):
     def on_retry(self, trial: Trial) -> bool:
         del self.ended[trial.id]
         return self.inner.on_retry(trial)
+
+    def on_extend(self, max_t: int, ended: Sequence[Trial]) -> Mapping[TrialId, Continue | Pause]:
+        decisions = self.inner.on_extend(max_t, ended)
+        assert self.inner.max_t == max_t
+        assert decisions.keys() <= {trial.id for trial in ended}
+        for trial in ended:
+            if (decision := decisions.get(trial.id)) is not None:
+                del self.ended[trial.id]
+            if isinstance(decision, Continue):
+                assert trial.resource < decision.until <= max_t
+        self.max_t = max_t
+        return decisions
 
     def on_end(self, trial: Trial) -> None:
         self.ended[trial.id] = (trial.status, trial.resource)

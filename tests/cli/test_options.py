@@ -94,7 +94,7 @@ TABLE: dict[str, tuple[list[str], Rows]] = {
     ),
     "resume": (
         ["runs/first", "--num-trials=2"],
-        RUN_HERE | {"path": PATHS, "study": STUDIES, "--trust": FLAG},
+        RUN_HERE | {"path": PATHS, "study": STUDIES, "--trust": FLAG, "--max-t": COUNTS},
     ),
     "retry": (
         ["runs/first", "--num-trials=2"],
@@ -160,7 +160,18 @@ TABLE: dict[str, tuple[list[str], Rows]] = {
             "path": ([], PATHS[1]),
             "trial": ([], ["0", "x", "-1", "1.5", ""]),
             "--stop": ([], FLAG[1]),
+            "--pause": ([], FLAG[1]),
+            "--resume": ([], FLAG[1]),
             "--reason": ([], ["a\nb", ""]),
+        },
+    ),
+    "enqueue": (
+        ["runs/first", "tune.py:study", '--config={"x": 0.5}'],
+        {
+            "path": ([], PATHS[1]),
+            "study": ([], STUDIES[1]),
+            "--trust": FLAG,
+            "--config": ([], ["", "x", "[1]", "{'x'}", "x=1", '{"x": 2}', '{"y": 1}']),
         },
     ),
     "verify": (["runs/first"], {"path": PATHS, "study": STUDIES}),

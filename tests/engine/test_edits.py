@@ -13,7 +13,9 @@ from daskhpo.core.events import (
     OutOfTime,
     SessionStarted,
     Suggested,
+    TrialPauseRequested,
     TrialStopRequested,
+    Withheld,
 )
 from daskhpo.core.types import Limits, Pause, Resume, Status, Stop
 from daskhpo.engine import requests as requests_module
@@ -270,6 +272,8 @@ def test_a_trial_added_while_the_last_states_are_written_comes_to_an_end(desk):
 EDITS = [
     Enqueued({"x": 0.5, "sizes": (1, (2, "a")), "none": None}, "a", 0.0),
     TrialStopRequested(7, "too slow", "b", 0.0),
+    TrialPauseRequested(7, True, "c", 0.0),
+    TrialPauseRequested(7, False, "d", 0.0),
 ]
 
 
@@ -309,6 +313,90 @@ def test_a_watcher_tells_each_request_once_those_before_it_too(tmp_path, monkeyp
     request_edit(tmp_path, EDITS[1])
     request_stop(tmp_path, "token", "enough")
     watcher._thread.join(10)
-    assert told == EDITS
+    assert told == EDITS[:2]
     assert stopped == ["enough"]
     watcher.close()
+
+
+def result(study):
+    return Result(study.journal.records, study.problem.objective)
+
+
+def pause(study, trial, name="one", paused=True):
+    return study.say(TrialPauseRequested, trial, paused, name)
+
+
+def test_a_trial_leaves_its_slot_until_it_is_resumed(desk):
+    study = desk(FIFO(9), num_trials=2, policy="auto")
+    study.slots(1)
+    assert pause(study, 0).only(Interrupt).trial == 0
+    save = study.report(0, until=4, preempted=True).only(Save)
+    train = study.held(save).only(Train)
+    assert (train.trial, study.status(0)) == (1, Status.QUEUED)
+    assert pause(study, 0, "two", paused=False).kinds == []  # the slot is taken
+    study.held(study.report(1, until=9).only(Save))
+    assert (study.status(0), study.ledger.trials[0].attempt) == (Status.RUNNING, 2)
+
+
+def test_the_study_ends_without_a_paused_trial_which_a_later_session_continues(desk):
+    study = desk(FIFO(9), num_trials=1, policy="never")
+    study.slots(1)
+    pause(study, 0)
+    study.report(0, until=4, preempted=True)
+    assert study.coordinator.is_over
+    assert again(study, num_trials=1).of(Train) == []
+    assert study.coordinator.is_over
+    assert pause(study, 0, "two", paused=False).only(Train).trial == 0
+
+
+def test_what_a_scheduler_decides_on_a_paused_trial_is_done_once_it_is_resumed(desk):
+    study = desk(wishes=[Resume(0, 3)], answers={(0, 1): Pause()}, num_trials=1, policy="never")
+    study.slots(1)
+    pause(study, 0)
+    assert study.report(0, until=1).of(Train) == []
+    assert [(r.trial, r.until) for r in study.recorded(Withheld)] == [(0, 3)]
+    assert (study.status(0), result(study).trial(0).status) == (Status.QUEUED, Status.QUEUED)
+    assert result(study).paused_by_hand == {0}
+    train = pause(study, 0, "two", paused=False).only(Train)
+    assert (train.trial, train.until) == (0, 3)
+    assert result(study).paused_by_hand == frozenset()
+
+
+def test_a_decision_to_continue_does_not_keep_a_paused_trial_in_its_slot(desk):
+    study = desk(num_trials=2, policy="auto")
+    study.slots(1)
+    pause(study, 0)
+    save = study.report(0, until=1).only(Save)  # it was at its next report anyway
+    assert study.held(save).only(Train).trial == 1
+    assert study.ledger.trials[0].until == 3
+
+
+def test_a_paused_trial_may_be_stopped(desk):
+    study = desk(FIFO(9), num_trials=1, policy="never")
+    study.slots(1)
+    pause(study, 0)
+    study.report(0, until=4, preempted=True)
+    end(study, 0, "two")
+    assert ends(study) == {0: (Status.STOPPED, "by hand")}
+    assert study.coordinator.edits.paused == set()
+
+
+def test_a_failed_trial_that_a_person_pauses_before_it_runs_again_waits(desk):
+    study = desk(num_trials=1, policy="never")
+    study.slots(1)
+    study.failed(0)
+    study.say(SessionStarted, Limits(num_trials=1), check_policy("never"), retry_failed=True)
+    pause(study, 0)
+    assert study.slots(1).of(Train) == []
+    assert pause(study, 0, "two", paused=False).only(Train).trial == 0
+
+
+def test_pausing_what_has_ended_or_never_began_changes_nothing(desk):
+    study = desk(FIFO(1), num_trials=2, policy="never")
+    study.slots(1)
+    study.report(0, until=1)
+    pause(study, 0)
+    pause(study, 7, "two")
+    assert study.coordinator.edits.paused == set()
+    pause(study, 0)  # delivered again
+    assert len(study.recorded(TrialPauseRequested)) == 2

@@ -17,6 +17,7 @@ from daskhpo.core.events import (
     SessionStarted,
     Step,
     Suggested,
+    TrialPauseRequested,
     TrialStopRequested,
 )
 from daskhpo.core.types import CheckpointPolicy, CheckpointRef, Continue, Limits, Status
@@ -47,6 +48,7 @@ def reported(*steps: Any, **changes: Any) -> Reported:
         Ended(0, Status.STOPPED, "", 2.0),
         Exploited(0, 0, {"x": 1}, 3, 2.0),
         TrialStopRequested(7, "by hand", "no such trial", 2.0),
+        TrialPauseRequested(7, True, "no such trial", 2.0),
     ],
 )
 def test_what_sessions_write_is_accepted(record: Record) -> None:

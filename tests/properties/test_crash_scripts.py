@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import shutil
 import tempfile
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +21,15 @@ from daskhpo.callbacks.follower import CallbackList
 from daskhpo.callbacks.values import freeze, summarise
 from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.domains import Categorical, Real
+from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.events import (
     AttemptLost,
     Dropped,
+    Edit,
     Ended,
     Enqueued,
     Erred,
+    Extended,
     Held,
     Launched,
     Reported,
@@ -37,6 +41,7 @@ from daskhpo.core.events import (
     StopRequested,
     Suggested,
     Trained,
+    TrialPauseRequested,
     TrialStopRequested,
     time_in_journal,
 )
@@ -168,6 +173,7 @@ scripts = st.fixed_dictionaries(
         "mishaps": st.sampled_from([0.0, 0.05, 0.2]),
         "hand_overs": st.sampled_from([0.0, 0.0, 0.1]),  # workers whose time is over
         "edits": st.sampled_from([0.0, 0.0, 0.05, 0.2]),  # what people ask for meanwhile
+        "extensions": st.sampled_from([(), (), (9,), (27,), (10, 27)]),  # of max_t, one by one
         "time_limit": st.sampled_from([None, None, None, 3, 30]),  # of a trial, in events
         "seed": st.integers(0, 2**32),
     }
@@ -239,11 +245,14 @@ class Chaos:
         self.sessions = 0
         self.seconds, self.tick = 0.0, self.random.choice([1.0, 1e-5])
         self.slots_told = []  # after each event: seconds, slots, those with a trial
+        self.extensions = [*script.get("extensions", ())]
         self.begin()
 
     # -- sessions --------------------------------------------------------------------------------
 
-    def begin(self):
+    def begin(self, extends=False):
+        extends = extends or (self.sessions and self.happens(0.3))
+        max_t = self.next_extension() if extends else None
         self.sessions += 1
         self.slots, self.n_slots, self.stopped, self.flushing = {}, 0, False, False
         self.dead = []  # attempts whose answers may still arrive
@@ -256,10 +265,31 @@ class Chaos:
         limits = Limits(**{name: self.script[name] for name in names})
         if (n_events := self.script.get("time_limit")) is not None:
             limits = replace(limits, trial_time_limit=n_events * (2e-6 + self.tick))
-        self.handle(SessionStarted(limits, self.script["policy"], self.seconds))
+        self.handle(SessionStarted(limits, self.script["policy"], self.seconds, max_t=max_t))
+        self.coordinator.forget_trained()
         self.resize(self.script["n_slots"])
         for request in [*self.requests]:
             self.handle(replace(request, seconds=self.seconds))
+
+    def next_extension(self):
+        """The next larger max_t, if the scheduler can have it."""
+        scheduler = copy.deepcopy(self.coordinator.scheduler)
+        while self.extensions:
+            if (max_t := self.extensions.pop(0)) > scheduler.max_t:
+                with suppress(InvalidArgument):
+                    scheduler.on_extend(max_t, self.coordinator.fully_trained())
+                    return max_t
+        return None
+
+    def extend(self):
+        """The study has ended, and is to train its trials further."""
+        while self.ghosts:
+            self.write(self.ghosts.pop())
+        path = self.journal.path
+        self.journal.close()
+        self.journal = WatchedJournal(path)
+        self.coordinator = replay(self.problem, read_journal(path), self.journal)
+        self.begin(extends=True)
 
     def kill(self):
         """The coordinator dies while it writes; another one goes on with what reached the file."""
@@ -492,7 +522,7 @@ class Chaos:
         assert before == after
 
     def edit(self):
-        """A person ends a trial, or adds one."""
+        """A person ends, pauses or resumes a trial, or adds one."""
         name = f"request {len(self.requests)}"
         known = self.coordinator.ledger.n_trials
         if self.happens(0.5) and not self.problem.scheduler.is_population:
@@ -501,6 +531,8 @@ class Chaos:
         else:
             number = self.random.randrange(known + 1)
             request = TrialStopRequested(number, "by hand", name, self.seconds)
+            if self.happens(0.6):
+                request = TrialPauseRequested(number, self.happens(0.7), name, self.seconds)
         self.requests.append(request)
         self.handle(request)
 
@@ -528,6 +560,9 @@ class Chaos:
 
     def run(self):
         for _ in range(5000):
+            if self.coordinator.is_drained and self.extensions:
+                self.extend()
+                continue
             if self.coordinator.is_drained:
                 while self.ghosts:
                     self.write(self.ghosts.pop())
@@ -603,7 +638,8 @@ def test_a_study_survives_everything_and_its_journal_tells_all_of_it(script):
         coordinator = chaos.coordinator
         ledger = coordinator.ledger
         # every trial ended, or is paused; others wait only if the study was stopped
-        statuses = {trial.status for trial in ledger.trials.values()}
+        statuses = {t.status for t in ledger.trials.values() if t.id not in ledger.withheld}
+        assert ledger.withheld.keys() <= coordinator.edits.paused
         assert statuses <= {Status.PAUSED, Status.QUEUED}
         assert Status.QUEUED not in statuses or coordinator.stop_reason is not None
         # the journal has every accepted step, and replays to the same ledger
@@ -623,7 +659,7 @@ def test_a_study_survives_everything_and_its_journal_tells_all_of_it(script):
 
 def check_edits(records, chaos):
     """Each request was recorded once if at all, and was carried out if the study went on."""
-    asked = [r for r in records if isinstance(r, TrialStopRequested | Enqueued)]
+    asked = [r for r in records if isinstance(r, Edit)]
     assert len({r.request for r in asked}) == len(asked)
     ended = {r.trial: r for r in records if isinstance(r, Ended)}
     n_started = 0
@@ -693,11 +729,13 @@ def statuses_to_show(trial, is_stopping):
 
 def check_callbacks(records, result):
     """Plain hooks tell each trial's start and end once, and each row of the history."""
+    was_extended = any(isinstance(r, SessionStarted) and r.max_t is not None for r in records)
     callbacks = CallbackList(
         [reports := Reports()],
         StudyInfo("study", Path("study"), result.objective, Limits(), "", None, None),
+        keep_ended=was_extended,
     )
-    whole = StudyProgress(result.objective, keep_ended=False)
+    whole = StudyProgress(result.objective, keep_ended=was_extended)
     for record in records:
         callbacks.apply(record)
         whole.apply(record)
@@ -718,13 +756,14 @@ class Reports(Callback):
 
     def __init__(self):
         self.started, self.units, self.ended, self.last = [], [], [], {}
+        self.over = set()
 
     def on_trial_start(self, trial):
         self.started.append(trial.id)
 
     def on_report(self, trial, report):
         assert trial.id in self.started
-        assert trial.id not in self.ended
+        assert trial.id not in self.over
         n_exploits, resource = self.last.get(trial.id, (0, 0))
         assert report.resource > resource or trial.n_exploits > n_exploits
         self.last[trial.id] = trial.n_exploits, report.resource
@@ -732,6 +771,11 @@ class Reports(Callback):
 
     def on_trial_end(self, trial):
         self.ended.append(trial.id)
+        self.over.add(trial.id)
+
+    def on_record(self, record, progress):
+        if isinstance(record, Extended):
+            self.over.remove(record.trial)
 
 
 def check_result(records, coordinator):
@@ -742,7 +786,7 @@ def check_result(records, coordinator):
     shown = dict(zip(frame["trial"], frame["status"], strict=True))
     assert len(shown) == ledger.n_trials
     ended = Counter(status for status in shown.values() if Status(status).ended)
-    assert ended == {status.value: n for status, n in ledger.n_ended.items()}
+    assert ended == Counter({status.value: n for status, n in ledger.n_ended.items()})
     for trial in ledger.trials.values():
         assert shown[trial.id] == trial.status.value, trial
     if ledger.best_trial is not None:
@@ -838,7 +882,7 @@ def test_what_a_model_chose_replays_from_every_beginning(script):
 @given(script=scripts)
 @settings(TRY, max_examples=100)
 def test_without_mishaps_each_unit_is_told_once(script):
-    with a_study(script | {"mishaps": 0.0}) as (chaos, records):
+    with a_study(script | {"mishaps": 0.0, "extensions": ()}) as (chaos, records):
         told = told_steps(records)
         assert set(told) == set(chaos.accepted)
         launches = Counter(r.trial for r in records if isinstance(r, Launched))

@@ -79,6 +79,69 @@ def test_a_trial_is_ended_while_it_runs(tmp_path: Path, capsys: pytest.CaptureFi
     study.close()
 
 
+def test_a_trial_is_paused_and_resumed_while_it_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = make(tmp_path, FIFO(10**6))
+    first = study.ask()
+    assert first is not None
+    path = str(study.path)
+    assert main(["trial", path, "0", "--resume"]) == 2
+    assert "trial 0 is running, and was not paused by hand" in capsys.readouterr().err
+    assert main(["trial", path, "0", "--pause"]) == 0
+    assert "trial 0 is paused at its next report" in capsys.readouterr().err
+    until(lambda: not study.tell(first, {"loss": 0.5}))
+    assert main(["status", path, "0"]) == 0
+    assert "queued, and paused by hand" in capsys.readouterr().out
+    with pytest.raises(InvalidArgument, match="is paused by hand already"):
+        study.pause_trial(0)
+    other = study.ask()
+    assert other is not None
+    assert other.id == 1
+    study.resume_trial(0)
+    found: list[int] = []
+
+    def is_back() -> bool:
+        trial = study.ask()
+        assert trial is not None
+        found.append(trial.id)
+        return trial.id == 0
+
+    until(is_back)
+    study.close()
+
+
+DEFINITION = """
+from daskhpo import Study
+from daskhpo.schedulers import FIFO
+from daskhpo.space import Categorical, Real
+
+def train(config, trial):
+    trial.report({"loss": config["x"]})
+
+space = {"x": Real(0.0, 1.0), "sizes": Categorical([(1, 2), (3,)]), "constant": 5}
+study = Study(train, space, "loss", scheduler=FIFO(3), storage=".", name="s")
+"""
+
+
+def test_the_command_adds_a_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "{'x': 0.25, 'sizes': (3,)}"
+    monkeypatch.chdir(tmp_path)
+    Path("tune.py").write_text(DEFINITION)
+    study = make(tmp_path)
+    assert study.ask() is not None
+    assert main(["enqueue", "s", "--config", text]) == 2
+    assert "`daskhpo enqueue s FILE.py:NAME`" in capsys.readouterr().err
+    assert main(["enqueue", "s", "tune.py:study", "--config", text]) == 0
+    assert "in the next free slot" in capsys.readouterr().err
+    until(lambda: study.ask().config == GIVEN | {"constant": 5})  # type: ignore[union-attr]
+    study.close()
+    assert main(["enqueue", "s", "tune.py:study", "--config", "{'x': 2}"]) == 2
+    assert "x" in capsys.readouterr().err
+
+
 def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="config="):
         make(tmp_path).enqueue({"x": 2.0, "sizes": (3,)})

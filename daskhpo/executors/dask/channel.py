@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from daskhpo.core.events import Enqueued, Erred, Trained, TrialStopRequested
+from daskhpo.core.events import Edit, Erred, Trained
 from daskhpo.executors.dask.local_socket import enter
 from daskhpo.executors.dask.protocol import (
     CALLS,
@@ -378,7 +378,7 @@ class RequestStop:
 class RequestEdit:
     """A request to end or to add a trial."""
 
-    edit: TrialStopRequested | Enqueued
+    edit: Edit
 
 
 @dataclass(frozen=True, slots=True)

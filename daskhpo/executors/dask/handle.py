@@ -23,6 +23,7 @@ from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.tracebacks import BriefInterrupt
 from daskhpo.dashboard.server import page_of
 from daskhpo.engine.coordinator import Problem
+from daskhpo.engine.extension import extended
 from daskhpo.engine.options import RunOptions
 from daskhpo.engine.protocols import CheckpointStore
 from daskhpo.engine.session import study_records
@@ -213,6 +214,7 @@ def start(
     client: Any,
     callbacks: Sequence[Callback],
     retry_failed: bool = False,
+    max_t: int | None = None,
 ) -> StudyHandle:
     """Start a session of a study; see :meth:`daskhpo.Study.start`."""
     from distributed import Scheduler
@@ -237,6 +239,7 @@ def start(
             options,
             resume,
             retry_failed,
+            max_t,
             source,
             environment(),
             pickled,
@@ -254,7 +257,7 @@ def start(
             directory,
             problem.objective,
             options.limits,
-            repr(problem.scheduler),
+            repr(extended(problem.scheduler, directory)),
             _dashboard(client, scheduler, directory),
             source,
         )

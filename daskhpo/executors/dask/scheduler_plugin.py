@@ -43,6 +43,7 @@ class StudySpec:
     options: RunOptions
     resume: bool
     retry_failed: bool
+    max_t: int | None
     source: str | None
     environment: str  # of the process that began the session
     trainable: bytes
@@ -83,6 +84,7 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
             spec.options.policy,
             resume=spec.resume,
             retry_failed=spec.retry_failed,
+            max_t=spec.max_t,
             source=spec.source,
             on_lock_lost=self._on_lock_lost,
             on_stop=self.stop,
@@ -107,7 +109,7 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
             spec.trainable,
             spec.problem.objective,
             spec.problem.seed,
-            spec.problem.scheduler.max_t,
+            self._session.coordinator.scheduler.max_t,
             spec.store,
             spec.options,
             self._session.directory,

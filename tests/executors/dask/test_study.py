@@ -98,6 +98,17 @@ def test_a_scheduler_in_another_process_runs_the_coordinator(
             assert len(study.resume(num_trials=15, client=client, progress=False).trials()) == 15
 
 
+def test_trials_go_on_from_their_states_to_a_larger_max_t(client: Client, make_study: Any) -> None:
+    study = make_study(Decay, FIFO(4))
+    study.run(num_trials=3, client=client, progress=False, checkpoint="end")
+    result = study.extend(max_t=6, client=client, progress=False, checkpoint="end")
+    assert result.trials()["resource"].tolist() == [6] * 3
+    assert result.checkpoint()["n"] == 6
+    history = result.history()
+    assert history["resource"].tolist().count(5) == len(history) // 6 == 3  # none was trained again
+    assert history.loc[history["resource"] > 4, "attempt"].tolist() == [2] * 6
+
+
 def test_same_seed_gives_the_same_configurations(client: Client, make_study: Any) -> None:
     runs = [
         make_study(Decay, name=name, seed=seed).run(num_trials=5, client=client, progress=False)
