@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from typing import Any
 
 from daskhpo.callbacks.base import Callback
@@ -15,24 +15,24 @@ from daskhpo.core.events import Failed, Record
 from daskhpo.core.printable import printable, shell_word
 from daskhpo.core.tracebacks import headline, place
 from daskhpo.core.types import Status
+from daskhpo.results.pace import StudyPace
 from daskhpo.results.progress import StudyProgress, describe_search_wait
-from daskhpo.results.slot_time import SlotTime
 
 LINE_SECONDS = 10.0  # least time between two plain lines, without a terminal
 NOTEBOOK_SECONDS = 1.0  # least time between two updates in a notebook
 LINE_SHARE = 0.1  # of the elapsed time, between two plain lines
 MAX_LINE_SECONDS = 300.0
-PACE_TRIALS = 50  # the last trials, whose pace is shown
 
 
 class ConsoleProgress(Callback):
     """A live table in a terminal, a live line in a notebook, plain lines elsewhere.
 
     It shows the number of trials per status, the best one so far, how many trials were judged at
-    each milestone, the pace of trials that ended, the time left, and the slot time lost waiting for
-    the searcher. Plain lines omit the milestones, and the lost time if it is 0; they come every 10
-    seconds, later more seldom. The first failure of a session is printed at once, with its error
-    and the line that raised it. The last line says in one sentence what the study did.
+    each milestone, the pace (trials that left their first slot, paused or ended), the time left,
+    and the slot time lost waiting for the searcher. Plain lines omit the milestones, and the lost
+    time if it is 0; they come every 10 seconds, later more seldom. The first failure of a session
+    is printed at once, with its error and the line that raised it. The last line says in one
+    sentence what the study did.
 
     Parameters
     ----------
@@ -56,9 +56,9 @@ class ConsoleProgress(Callback):
         self._live: Any = None
         self._notebook = NotebookLine() if self._file is None and is_notebook() else None
         self._milestones: Counter[int] = Counter()
-        self._ends: deque[float] = deque(maxlen=PACE_TRIALS + 1)  # study time; first: a start
+        self._pace = StudyPace()
+        self._progress = StudyProgress(info.objective)
         self._session, self._failed_session = info.session, 0
-        self._slots = SlotTime()
         self._began_at = time.monotonic()
         self._printed_at = self._began_at
         self._printed_best: int | None = None
@@ -81,7 +81,8 @@ class ConsoleProgress(Callback):
         return shell_word(self._info.directory)
 
     def on_record(self, record: Record, progress: StudyProgress) -> None:
-        self._slots = progress.slot_time
+        self._progress = progress
+        self._pace.apply(record, progress)
         is_first = self._failed_session < progress.n_sessions
         if isinstance(record, Failed) and is_first and progress.n_sessions >= self._session:
             self._failed_session = progress.n_sessions
@@ -93,10 +94,6 @@ class ConsoleProgress(Callback):
     def on_report(self, trial: FrozenTrial, report: FrozenReport) -> None:
         if report.decision is not None:
             self._milestones[report.resource] += 1
-
-    def on_trial_end(self, trial: FrozenTrial) -> None:
-        if trial.session >= self._session and trial.ended is not None:
-            self._ends.append(trial.ended)
 
     def on_tick(self, study: StudySummary) -> None:
         self._set_clock(study)
@@ -157,7 +154,8 @@ class ConsoleProgress(Callback):
     def _print_cost(self, study: StudySummary) -> None:
         sessions = f" in {study.session} sessions" if study.session > 1 else ""
         self._print(f"time   {_clock(study.seconds)}{sessions}")
-        total, busy = self._slots.total, self._slots.total - self._slots.idle
+        slots = self._progress.slot_time
+        total, busy = slots.total, slots.total - slots.idle
         share = f", {busy / total:.0%} of them with a trial" if total else ""
         self._print(f"cost   {total:.0f} slot-seconds{share}: daskhpo cost {self._path}")
 
@@ -166,7 +164,6 @@ class ConsoleProgress(Callback):
         now = time.monotonic()
         if study.session > self._session:
             self._session, self._began_at = study.session, now
-            self._ends.clear()
         self._began_at = min(self._began_at, now - study.session_seconds)
 
     def _close(self, study: StudySummary) -> None:
@@ -190,7 +187,7 @@ class ConsoleProgress(Callback):
         table.add_row("trials", self._trials(study))
         table.add_row("best", self._best(study))
         table.add_row("judged at", self._rungs())
-        table.add_row("pace", self._pace(study, over=over))
+        table.add_row("pace", self._pace_text(study, over=over))
         table.add_row("waited", describe_search_wait(study.search_seconds, study.n_fallbacks))
         if self._info.dashboard_link:
             table.add_row("dashboard", self._info.dashboard_link)
@@ -205,7 +202,7 @@ class ConsoleProgress(Callback):
         else:
             shown += f"best {self._best(study)} | "
             self._printed_best = None if best is None else best.id
-        shown += self._pace(study, over=over)
+        shown += self._pace_text(study, over=over)
         if study.search_seconds or study.n_fallbacks:
             shown += f" | {describe_search_wait(study.search_seconds, study.n_fallbacks)}"
         return shown
@@ -244,40 +241,27 @@ class ConsoleProgress(Callback):
             return "none yet"
         return "  ".join(f"{r}: {n} trials" for r, n in sorted(self._milestones.items()))
 
-    def _pace(self, study: StudySummary, *, over: bool) -> str:
+    def _pace_text(self, study: StudySummary, *, over: bool) -> str:
         if self._no_slots(study) and not over:
             return "no workers; waiting for some"
         slots = f"{study.n_slots} slot{'s' * (study.n_slots != 1)}"
-        rate = self._rate(study)
+        rate = self._pace.rate
         if rate is None:
-            shown = "no trial has ended"
+            shown = "no trial has paused or ended yet"
         elif rate * 60 >= 1:
             shown = f"{rate * 60:.1f} trials/min"
         else:
             shown = f"{rate * 3600:.2g} trials/h"
-        left = None if over or study.stop_reason else self._left(study, rate)
-        return f"{shown} on {slots}" + (f", {_clock(left)} left" if left and left >= 1 else "")
+        left = None if over or study.stop_reason else self._left(study)
+        return f"{shown} on {slots}" + (
+            f", about {_clock(left)} left" if left and left >= 1 else ""
+        )
 
-    def _rate(self, study: StudySummary) -> float | None:
-        """Return trials per second up to the last end of one; None: no trial has ended."""
-        if not self._ends:
-            return None
-        is_full = len(self._ends) > PACE_TRIALS
-        began = self._ends[0] if is_full else study.seconds - study.session_seconds
-        return (len(self._ends) - is_full) / max(self._ends[-1] - began, 1e-3)
-
-    def _left(self, study: StudySummary, rate: float | None) -> float | None:
-        """Return the seconds that are left, which pass like a clock's until a trial ends."""
-        limits = self._info.limits
-        guesses = []
-        if limits.time_budget is not None:
-            guesses.append(max(0.0, limits.time_budget - self._elapsed()))
-        if limits.num_trials is not None and rate is not None:
-            n_ended = sum(study.counts[status] for status in Status if status.ended)
-            now = study.seconds - study.session_seconds + self._elapsed()
-            since = max(0.0, now - self._ends[-1])
-            guesses.append(max(0.0, max(0, limits.num_trials - n_ended) / rate - since))
-        return min(guesses, default=None)
+    def _left(self, study: StudySummary) -> float | None:
+        """Return the seconds that are left, which pass like a clock's between records."""
+        left = self._pace.seconds_left(self._progress, self._info.scheduler)
+        since = max(0.0, self._elapsed() - study.session_seconds)
+        return None if left is None else max(0.0, left - since)
 
     def _no_slots(self, study: StudySummary) -> bool:
         return study.n_slots == 0 and study.session > 0 and self._elapsed() > 5

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
@@ -242,6 +243,7 @@ def _print_failures(result: Result) -> None:
 
 def _status(options: argparse.Namespace) -> int:
     from daskhpo.remote.attach import run_status
+    from daskhpo.results.pace import read_seconds_left
     from daskhpo.results.result import load_study
 
     manifest = read_manifest(options.path)
@@ -260,6 +262,8 @@ def _status(options: argparse.Namespace) -> int:
         show(line)
     shown = ", ".join(f"{n} {status}" for status, n in counts) or "none"
     show(f"trials    {result.num_trials}: {shown}")
+    if now.holder is not None and (left := read_seconds_left(options.path, time.time())):
+        show(f"left      about {duration(left)} at this pace")
     cost = result.cost()
     useful = cost["useful_seconds"] / (cost["device_seconds"] or 1)
     show(
@@ -270,7 +274,10 @@ def _status(options: argparse.Namespace) -> int:
     show(f"waited    {describe_search_wait(cost['search_seconds'], int(cost['fallback_trials']))}")
     if result.has_reports:
         best = result.best_trial
-        show(f"best      {_named(manifest.metric, result.best_value)} (trial {best.id})")
+        show(
+            f"best      {_named(manifest.metric, result.best_value)}, trial {best.id} after "
+            f"{count(best.best_resource, 'unit')} of training"
+        )
     return 0
 
 
@@ -281,15 +288,19 @@ def _print_trial(result: Result, number: int) -> None:
         ended = ", and paused by hand: `daskhpo trial PATH N --resume` lets it continue"
     show(f"trial     {number} of {result.path}")
     show(f"state     {trial.status.value}{ended}")
-    show(f"resource  {trial.resource}, launched {count(trial.attempt, 'time')}")
+    show(
+        f"resource  {count(trial.resource, 'unit')} of training, "
+        f"launched {count(trial.attempt, 'time')}"
+    )
     show(f"time      {duration(trial.seconds)} in slots")
     if trial.checkpoint is not None:
-        show(f"saved     at resource {trial.checkpoint.resource}")
+        show(f"saved     after {count(trial.checkpoint.resource, 'unit')}")
     for name, value in trial.metrics.items():
         show(f"{'metrics' if name == next(iter(trial.metrics)) else '':<9} {_named(name, value)}")
     if math.isfinite(trial.best_loss):
         best = result.objective.value(trial.best_loss)
-        show(f"best      {_named(result.objective.metric, best)}")
+        after = count(trial.best_resource, "unit")
+        show(f"best      {_named(result.objective.metric, best)} after {after}")
     for name, setting in trial.config.items():
         first = name == next(iter(trial.config))
         show(f"{'config' if first else '':<9} {printable(name)} = {setting!r}")
@@ -303,7 +314,7 @@ def _named(name: str, value: float) -> str:
 
 def _state(now: RunStatus, result: Result) -> str:
     if (holder := now.holder) is not None:
-        return f"in use by process {holder['pid']} on {holder['host']}"
+        return f"running, in process {holder['pid']} on {holder['host']}"
     if now.jobs:
         return "waiting for its job"
     if result.stop_reason:
@@ -322,6 +333,7 @@ def _best(options: argparse.Namespace) -> int:
         for trial in result.best_trials(options.k):
             value = result.objective.value(trial.best_loss)
             row = {"trial": trial.id, result.objective.metric: value, "resource": trial.resource}
+            row["best_resource"] = trial.best_resource
             show(json.dumps(row | {"config": trial.config}))
     else:
         _print_best(result, options.k)
@@ -335,8 +347,9 @@ def _print_best(result: Result, k: int) -> None:
     for trial in result.best_trials(k):
         value = result.objective.value(trial.best_loss)
         show(
-            f"{_named(result.objective.metric, value)}  trial {trial.id}, {trial.status.value} at "
-            f"{trial.resource}"
+            f"{_named(result.objective.metric, value)}  trial {trial.id} after "
+            f"{count(trial.best_resource, 'unit')} of training, {trial.status.value} after "
+            f"{trial.resource:,}"
         )
         for name, setting in trial.config.items():
             show(f"  {printable(name)} = {setting!r}")

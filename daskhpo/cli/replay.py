@@ -177,12 +177,20 @@ def _explained(
     frame: pd.DataFrame, table: CurveTable, schedulers: dict[str, Scheduler]
 ) -> Iterator[str]:
     """Yield sentences on the meaning and the limits of the numbers."""
+    from daskhpo.schedulers import GuardedASHA
+
     n = frame["seed"].nunique()
     yield (
         f"Each trial is started once, with its recorded times, in {count(n, 'order')} that all "
         "schedulers share. Numbers are medians (10th to 90th percentile) over the orders; they do "
         "not cover other trials. If a searcher learned while it chose the trials, that is lost."
     )
+    if any(isinstance(scheduler, GuardedASHA) for scheduler in schedulers.values()):
+        yield (
+            "GuardedASHA has no model here, since the order of the trials is given: it gives two "
+            "thirds of the time to its reserve. With ForestSearch, as in a study without "
+            "scheduler=, it may be sooner."
+        )
     beyond = frame.groupby("scheduler")["beyond"].median()
     if (beyond > 0).any():
         named = ", ".join(f"{n} {100 * beyond[n]:.0f} %" for n in schedulers if beyond[n] > 0.005)

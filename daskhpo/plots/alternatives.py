@@ -16,7 +16,7 @@ from daskhpo.plots import look
 from daskhpo.plots.data import clock
 from daskhpo.plots.sampling import best_first, thinned
 from daskhpo.plots.tables import STATES, StudyTables
-from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, Hyperband
+from daskhpo.schedulers import ASHA, FIFO, AsyncHyperband, GuardedASHA, Hyperband
 from daskhpo.schedulers.parsing import parse_scheduler
 from daskhpo.virtual.recorded import RecordedCurve, recorded_curves
 from daskhpo.virtual.replay import Replayed, replay
@@ -151,9 +151,10 @@ def _prepare(
 def _own(tables: StudyTables) -> Scheduler | None:
     """Return the study's scheduler; None: a replay would not be like it."""
     try:
-        return parse_scheduler(tables.facts.scheduler)
+        own = parse_scheduler(tables.facts.scheduler)
     except (ValueError, TypeError):
         return None
+    return None if isinstance(own, GuardedASHA) else own  # its model is not in the curves
 
 
 def _curves(tables: StudyTables, kept: Array) -> tuple[RecordedCurve, ...]:

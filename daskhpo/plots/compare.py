@@ -34,13 +34,16 @@ LINE_DASHES = ("solid", "dashed", "dotted", "dotdash")
 def groups(studies: Sequence[StudyTables]) -> dict[str, list[StudyTables]]:
     """Return the studies by label: those of one scheduler and searcher are a group.
 
-    If no two are of the same method, each study is a group of its own.
+    If all are of one method, or no two are, each study is a group of its own.
     """
     found: dict[str, list[StudyTables]] = {}
     for study in studies:
         found.setdefault(f"{study.facts.scheduler}, {study.facts.searcher}", []).append(study)
-    if len(found) == len(studies):
-        return {study.facts.name: [study] for study in studies}
+    if len(found) in (1, len(studies)):
+        names = [study.facts.name for study in studies]
+        if len({*names}) < len(studies):  # the same name in several folders
+            names = [study.facts.path for study in studies]
+        return {name: [study] for name, study in zip(names, studies, strict=True)}
     brief = {", ".join(_class_of(part) for part in _parts(group[0])) for group in found.values()}
     if len(brief) < len(found):  # two differ by their arguments
         return found

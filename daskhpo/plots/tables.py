@@ -103,7 +103,8 @@ class JobSpan:
 class Facts:
     """Definition and state of a study as a whole; times in seconds.
 
-    ``path`` is its directory as a word for a command line.
+    ``path`` is its directory as a word for a command line; ``seconds_left`` is None if no trial
+    runs, or nothing tells when the study ends.
     """
 
     name: str = ""
@@ -115,6 +116,7 @@ class Facts:
     limits: Limits = field(default_factory=Limits)
     seconds: float = 0.0
     session_began: float = 0.0
+    seconds_left: float | None = None
     n_slots: int = 0
     slot_seconds: float = 0.0
     idle_seconds: float = 0.0

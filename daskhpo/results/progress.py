@@ -48,6 +48,7 @@ class TrialRecord:
     metrics : metrics of its last report; empty before the first.
     best_metrics : metrics of its best report, the first if there are several.
     best_loss : best loss so far; inf before the first report.
+    best_resource : units of training after which it was reported; 0 before the first report.
     furthest : largest resource that it has reported since it last took over another trial's state.
     n_exploits : number of other trials' states that it has taken over.
     n_retrained : units that were trained again because no state held them.
@@ -61,7 +62,7 @@ class TrialRecord:
     __slots__ = (
         *("id", "config", "bracket", "started", "ended", "status", "attempt", "resource"),
         *("furthest", "n_exploits", "n_retrained", "metrics", "best_metrics", "best_loss"),
-        *("checkpoint", "reason", "error", "time"),
+        *("best_resource", "checkpoint", "reason", "error", "time"),
     )  # a study may have a hundred thousand
 
     def __init__(self, trial: TrialId, config: Config, bracket: int, started: float) -> None:
@@ -72,6 +73,7 @@ class TrialRecord:
         self.metrics: Metrics = _NOTHING
         self.best_metrics: Metrics = _NOTHING
         self.best_loss = math.inf
+        self.best_resource = 0
         self.checkpoint: CheckpointRef | None = None
         self.reason = self.error = ""
         self.time = TrialTime()
@@ -259,10 +261,11 @@ class StudyProgress:
             self.n_units += len(steps)
             loss = self.objective.best_loss(steps)
             if loss < trial.best_loss:
-                trial.best_loss, trial.best_metrics = loss, newest.metrics
+                best = newest
                 if len(steps) > 1:
-                    metrics = [step.metrics for step in steps]
-                    trial.best_metrics = min(metrics, key=self.objective.loss)
+                    best = min(steps, key=lambda step: self.objective.loss(step.metrics))
+                trial.best_loss, trial.best_resource = loss, best.resource
+                trial.best_metrics = best.metrics
                 if loss < self.best_loss:
                     self.best = trial
         self.n_preemptions += record.preempted
@@ -372,7 +375,7 @@ def status_counts(records: Iterable[Record], objective: Objective) -> dict[str, 
 
 def describe_search_wait(seconds: float, n_fallbacks: int) -> str:
     """Describe the cost of waiting for the searcher, for users to read."""
-    shown = f"{seconds:.1f} device-seconds lost waiting for the searcher"
+    shown = f"{seconds:.1f} slot-seconds lost waiting for the searcher"
     if n_fallbacks:
         plural = "s" * (n_fallbacks != 1)
         shown += f", {n_fallbacks} random configuration{plural} instead of late ones"

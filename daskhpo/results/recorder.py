@@ -27,6 +27,7 @@ from daskhpo.core.types import Config, Continue, Status, TrialId
 from daskhpo.engine.extension import extensions
 from daskhpo.engine.session import Manifest, read_manifest, study_records
 from daskhpo.plots.tables import STATES, Piece, StudyTables
+from daskhpo.results.pace import StudyPace
 from daskhpo.results.progress import StudyProgress, TrialRecord
 
 MAX_WAITING = 5_000  # configurations that wait to be added
@@ -45,6 +46,7 @@ class Recorder:
     def __init__(self, progress: StudyProgress) -> None:
         self._progress = progress
         self._tables = StudyTables(progress.objective)
+        self._pace = StudyPace()
         self._run_of: dict[TrialId, int] = {}  # launches that still hold a slot
         self._free_lanes: list[int] = []
         self._n_lanes = 0
@@ -71,6 +73,8 @@ class Recorder:
         facts.stored_bytes, facts.stored_files = stored.n_bytes, len(stored.refs)
         facts.written_bytes, facts.written_files = stored.n_bytes_written, stored.n_written
         facts.stop_reason, facts.jobs = progress.stop_reason or "", progress.jobs
+        runs = self._run_of and progress.stop_reason is None
+        facts.seconds_left = self._pace.seconds_left(progress, facts.scheduler) if runs else None
         return self._tables
 
     def describe(self, name: str, manifest: Manifest | None, path: Path | None = None) -> None:
@@ -86,6 +90,7 @@ class Recorder:
     def apply(self, record: Record) -> None:
         """Process the next record of the study."""
         tables, progress = self._tables, self._progress
+        self._pace.apply(record, progress)
         match record:
             case Reported():
                 self._reported(record)

@@ -9,6 +9,7 @@ from daskhpo.core.parsing import parse_call
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.schedulers.asha import ASHA, AsyncHyperband
 from daskhpo.schedulers.fifo import FIFO
+from daskhpo.schedulers.guarded import GuardedASHA
 from daskhpo.schedulers.halving import Hyperband, SuccessiveHalving
 from daskhpo.schedulers.median import MedianStopping
 from daskhpo.schedulers.pasha import PASHA
@@ -21,6 +22,7 @@ PARSEABLE_SCHEDULERS: dict[str, Callable[..., Scheduler]] = {
     "Hyperband": Hyperband,
     "MedianStopping": MedianStopping,
     "PASHA": PASHA,
+    "GuardedASHA": GuardedASHA,
 }
 
 
@@ -31,6 +33,7 @@ def standard_schedulers(max_t: int) -> dict[str, Scheduler]:
         "ASHA": ASHA(max_t),
         "ASHA, promotion": ASHA(max_t, variant="promotion"),
         "AsyncHyperband": AsyncHyperband(max_t),
+        "GuardedASHA": GuardedASHA(max_t),
         "Hyperband": Hyperband(max_t),
         "MedianStopping": MedianStopping(FIFO(max_t)),
     }

@@ -57,12 +57,12 @@ class TestConsoleProgress(CallbackContract):
 @pytest.mark.parametrize("file", [io.StringIO, Terminal])
 def test_it_says_what_waiting_for_the_searcher_has_cost(file):
     text = shown(file(), waited=1.25, fallback=True)
-    assert "1.2 device-seconds lost waiting for the searcher" in text
+    assert "1.2 slot-seconds lost waiting for the searcher" in text
     assert "1 random configuration instead" in text
 
 
 def test_where_nothing_was_lost_a_table_says_so_and_a_line_is_short():
-    assert "0.0 device-seconds lost" in shown(Terminal())
+    assert "0.0 slot-seconds lost" in shown(Terminal())
     assert "searcher" not in shown(io.StringIO())
 
 
@@ -172,11 +172,11 @@ def test_a_slow_pace_is_by_the_hour(seconds, pace):
     assert f"{pace} on 1 slot" in file.getvalue()
 
 
-def test_before_the_first_end_there_is_no_pace():
+def test_before_the_first_trial_leaves_its_slot_there_is_no_pace():
     file = io.StringIO()
     _, followers = followed(file, [Suggested(0, {"x": 1.0}, 0, 0.0)], num_trials=9)
     followers.end()
-    assert "no trial has ended on 1 slot" in file.getvalue()
+    assert "no trial has paused or ended yet on 1 slot" in file.getvalue()
     assert "left" not in file.getvalue()
 
 
@@ -186,13 +186,12 @@ def test_the_time_left_passes_between_two_ends(monkeypatch):
     progress, followers = followed(io.StringIO(), [*ended(0, 10.0), *ended(1, 20.0)], num_trials=5)
 
     def left():
-        study = summarise(followers.progress)
-        return progress._left(study, progress._rate(study))
+        return progress._left(summarise(followers.progress))
 
     now += 20.0 - (now - progress._began_at)
-    assert left() == pytest.approx(30.0)
+    assert left() == pytest.approx(31.0)
     now += 12.0
-    assert left() == pytest.approx(18.0)
+    assert left() == pytest.approx(19.0)
     now += 100.0
     assert left() == 0.0
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from daskhpo import load_study
+from daskhpo.cli import main
+from daskhpo.engine.lock import StudyLock
 from tests.cli.command import daskhpo
+from tests.plots.made import write_study
 
 FILE = """
 from daskhpo import Study, Trainable
@@ -49,7 +52,7 @@ def test_a_study_is_run_looked_at_and_gone_on_with(folder: Path) -> None:
     assert "trials    8:" in status.stdout, status
     assert "not running" in status.stdout
     assert "ASHA(max_t=9" in status.stdout
-    assert "waited    0.0 device-seconds lost waiting for the searcher\n" in status.stdout
+    assert "waited    0.0 slot-seconds lost waiting for the searcher\n" in status.stdout
 
     best = daskhpo(folder, "best", "runs/first", "-k", "2", "--json")
     rows = [json.loads(line) for line in best.stdout.splitlines()]
@@ -115,3 +118,35 @@ def test_a_branch_and_a_moved_study_are_resumed_where_they_are(folder: Path) -> 
     refused = daskhpo(folder, "resume", "elsewhere", "yours.py:study", "--num-trials", "5")
     assert refused.returncode == 2
     assert "defines the study in runs/first, not elsewhere" in refused.stderr
+
+
+def test_the_status_of_a_running_study_says_what_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study(tmp_path, num_trials=100, share=0.5)
+    main(["status", str(tmp_path)])
+    stopped = capsys.readouterr().out
+    assert "state     not running\n" in stopped
+    assert "left " not in stopped
+    lock = StudyLock(tmp_path)
+    try:
+        main(["status", str(tmp_path)])
+    finally:
+        lock.release()
+    running = capsys.readouterr().out
+    assert "state     running, in process " in running
+    assert "left      about " in running
+
+
+def test_the_best_value_is_said_with_the_training_before_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study(tmp_path, num_trials=30)
+    history = load_study(tmp_path).history()
+    best = history.loc[history["error"].idxmin()]
+    after = f"trial {best['trial']:.0f} after {best['resource']:.0f} units of training"
+    for command in ("status", "best"):
+        main([command, str(tmp_path)])
+        assert after in capsys.readouterr().out
+    main(["best", str(tmp_path), "--json"])
+    assert json.loads(capsys.readouterr().out)["best_resource"] == best["resource"]

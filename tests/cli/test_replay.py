@@ -58,12 +58,20 @@ def test_where_ranks_never_change_early_stopping_is_the_answer(capsys):
 
 
 def test_a_scheduler_of_ones_own_is_compared(capsys):
-    text = "ASHA(9, reduction_factor=2)"
+    text = "GuardedASHA(9, reduction_factor=2)"
     out = output(capsys, *TABLE, "--scheduler", text, "--scheduler", "FIFO(18)")
     assert f"\n{text} " in out
     (line,) = [line for line in out.splitlines() if line.startswith("FIFO(18)")]
     assert line.endswith("50 %")
     assert "Extrapolated (share of units trained): FIFO(18) 50 %." in out
+
+
+def test_the_default_is_replayed_and_what_it_lacks_is_said(capsys):
+    out = output(capsys, *TABLE)
+    assert "\nGuardedASHA " in out
+    (line,) = [line for line in out.splitlines() if line.startswith("- GuardedASHA")]
+    assert "has no model here" in line
+    assert "With ForestSearch" in line
 
 
 def test_as_json_there_is_a_line_for_each_study_played(capsys):

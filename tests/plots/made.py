@@ -103,13 +103,14 @@ def write_study(
     share: float = 1.0,
     mode: Mode = "min",
     seed: int = 0,
+    num_workers: int = 8,
 ) -> list[str]:
     """Write a study's directory, with the first part of its journal; return the lines after it."""
     scheduler = ASHA(max_t=27) if scheduler is None else scheduler
     problem = Problem(Space(SPACE), Objective("error", mode), scheduler, RandomSearch(), seed)
     create_directory(directory, problem, None)
     journal = _Lines()
-    executor = SimulatedExecutor(Landscape, problem.objective, 8)
+    executor = SimulatedExecutor(Landscape, problem.objective, num_workers)
     simulate(problem, executor, Limits(num_trials=num_trials), CheckpointPolicy(), journal)
     n = round(share * len(journal.lines))
     path = directory / "journal.jsonl"

@@ -144,3 +144,16 @@ def test_studies_of_one_method_are_one_group() -> None:
     c.facts.scheduler = "ASHA"
     assert [len(found) for found in groups([a, b, c]).values()] == [2, 1]
     assert [*groups([a, c])] == ["a", "c"]
+
+
+def test_studies_that_are_all_of_one_method_are_compared_one_by_one() -> None:
+    studies = [StudyTables(Objective("x")) for _ in range(3)]
+    for name, tables in zip("abc", studies, strict=True):
+        tables.facts.name, tables.facts.scheduler = name, "FIFO"
+        tables.facts.path = f"runs/{name}/net"
+    assert [*groups(studies)] == ["a", "b", "c"]
+    for tables in studies:
+        tables.facts.name = "net"
+    assert [*groups(studies)] == ["runs/a/net", "runs/b/net", "runs/c/net"]
+    studies[0].facts.scheduler = "ASHA"
+    assert [len(found) for found in groups(studies[:2]).values()] == [1, 1]

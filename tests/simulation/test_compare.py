@@ -38,7 +38,7 @@ def test_without_early_stopping_each_order_finds_the_best_where_it_stands():
 def test_each_trial_is_started_once_by_every_scheduler_on_any_number_of_workers():
     frame = compare_schedulers(a_table(30), workers=[1, 7, 64], seeds=3)
     assert set(frame["trials"]) == {30}
-    assert len(frame) == 6 * 3 * 3
+    assert len(frame) == 7 * 3 * 3
     assert not frame["beyond"].any()
 
 
