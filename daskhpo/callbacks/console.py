@@ -15,6 +15,7 @@ from daskhpo.core.events import Failed, Record
 from daskhpo.core.printable import printable, shell_word
 from daskhpo.core.tracebacks import headline, place
 from daskhpo.core.types import Status
+from daskhpo.results.outcome import describe_study
 from daskhpo.results.progress import StudyProgress, describe_search_wait
 from daskhpo.results.slot_time import SlotTime
 
@@ -58,7 +59,7 @@ class ConsoleProgress(Callback):
         self._milestones: Counter[int] = Counter()
         self._ends: deque[float] = deque(maxlen=PACE_TRIALS + 1)  # study time; first: a start
         self._session, self._failed_session = info.session, 0
-        self._slots = SlotTime()
+        self._progress: StudyProgress | None = None
         self._began_at = time.monotonic()
         self._printed_at = self._began_at
         self._printed_best: int | None = None
@@ -81,7 +82,7 @@ class ConsoleProgress(Callback):
         return shell_word(self._info.directory)
 
     def on_record(self, record: Record, progress: StudyProgress) -> None:
-        self._slots = progress.slot_time
+        self._progress = progress
         is_first = self._failed_session < progress.n_sessions
         if isinstance(record, Failed) and is_first and progress.n_sessions >= self._session:
             self._failed_session = progress.n_sessions
@@ -121,8 +122,9 @@ class ConsoleProgress(Callback):
 
     def on_study_end(self, study: StudySummary) -> None:
         self._close(study)
-        if study.best is not None:
-            self._print(f"{self._name}: {self._what_it_did(study, study.best)}")
+        if self._progress is not None and study.n_trials:
+            scheduler = printable(self._info.scheduler.partition("(")[0])
+            self._print(f"{self._name}: {describe_study(self._progress, scheduler)}")
         if study.stop_reason:
             self._print(f"{self._name}: stopped, because {printable(study.stop_reason)}")
         if unfinished := study.counts[Status.QUEUED] + study.counts[Status.RUNNING]:
@@ -144,8 +146,8 @@ class ConsoleProgress(Callback):
             )
             what = "failed trial" if n_failed == 1 else f"{n_failed} failed trials"
             self._print(f"after the mistake is mended, run the {what} again with {how}")
-        if study.n_trials:
-            self._print_cost(study)
+        if self._progress is not None and study.n_trials:
+            self._print_cost(study, self._progress.slot_time)
             self._print(
                 f"look   daskhpo status {path}; what a trial printed: daskhpo logs {path} 0"
             )
@@ -154,10 +156,10 @@ class ConsoleProgress(Callback):
         self._close(study)
         self._print(f"{self._name} continues; stop it with `daskhpo stop {self._path}`")
 
-    def _print_cost(self, study: StudySummary) -> None:
+    def _print_cost(self, study: StudySummary, slots: SlotTime) -> None:
         sessions = f" in {study.session} sessions" if study.session > 1 else ""
         self._print(f"time   {_clock(study.seconds)}{sessions}")
-        total, busy = self._slots.total, self._slots.total - self._slots.idle
+        total, busy = slots.total, slots.total - slots.idle
         share = f", {busy / total:.0%} of them with a trial" if total else ""
         self._print(f"cost   {total:.0f} slot-seconds{share}: daskhpo cost {self._path}")
 
@@ -209,15 +211,6 @@ class ConsoleProgress(Callback):
         if study.search_seconds or study.n_fallbacks:
             shown += f" | {describe_search_wait(study.search_seconds, study.n_fallbacks)}"
         return shown
-
-    def _what_it_did(self, study: StudySummary, best: FrozenTrial) -> str:
-        scheduler = printable(self._info.scheduler.partition("(")[0])
-        n, n_full = study.n_trials, study.counts[Status.COMPLETED]
-        tried = "1 configuration" if n == 1 else f"{n} configurations"
-        return (
-            f"{scheduler} tried {tried} and trained {n_full} to the end; the best is trial "
-            f"{best.id}, with {self._value(best)} in {best.resource} units"
-        )
 
     def _trials(self, study: StudySummary) -> str:
         shown = [
