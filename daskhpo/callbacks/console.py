@@ -15,6 +15,7 @@ from daskhpo.core.events import Failed, Record
 from daskhpo.core.printable import printable, shell_word
 from daskhpo.core.tracebacks import headline, place
 from daskhpo.core.types import Status
+from daskhpo.results.outcome import describe_study
 from daskhpo.results.pace import StudyPace
 from daskhpo.results.progress import StudyProgress, describe_search_wait
 
@@ -118,8 +119,9 @@ class ConsoleProgress(Callback):
 
     def on_study_end(self, study: StudySummary) -> None:
         self._close(study)
-        if study.best is not None:
-            self._print(f"{self._name}: {self._what_it_did(study, study.best)}")
+        if study.n_trials:
+            scheduler = printable(self._info.scheduler.partition("(")[0])
+            self._print(f"{self._name}: {describe_study(self._progress, scheduler)}")
         if study.stop_reason:
             self._print(f"{self._name}: stopped, because {printable(study.stop_reason)}")
         if unfinished := study.counts[Status.QUEUED] + study.counts[Status.RUNNING]:
@@ -206,15 +208,6 @@ class ConsoleProgress(Callback):
         if study.search_seconds or study.n_fallbacks:
             shown += f" | {describe_search_wait(study.search_seconds, study.n_fallbacks)}"
         return shown
-
-    def _what_it_did(self, study: StudySummary, best: FrozenTrial) -> str:
-        scheduler = printable(self._info.scheduler.partition("(")[0])
-        n, n_full = study.n_trials, study.counts[Status.COMPLETED]
-        tried = "1 configuration" if n == 1 else f"{n} configurations"
-        return (
-            f"{scheduler} tried {tried} and trained {n_full} to the end; the best is trial "
-            f"{best.id}, with {self._value(best)} in {best.resource} units"
-        )
 
     def _trials(self, study: StudySummary) -> str:
         shown = [

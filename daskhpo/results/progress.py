@@ -105,6 +105,7 @@ class StudyProgress:
     new_steps : units of the last `Reported` that the trial had not reported before.
     n_units : units trained so far, with those that were trained again.
     n_preemptions : preemptions in mid-segment.
+    n_resumed : launches of paused trials.
     slot_time : use of its slots' time.
     checkpoints : its checkpoints in the store.
     jobs : ids of the Slurm jobs whose workers have served it, in order.
@@ -123,7 +124,7 @@ class StudyProgress:
         self.best: TrialRecord | None = None
         self.new_steps: tuple[Step, ...] = ()
         self.paused_by_hand: set[TrialId] = set()
-        self.n_units = self.n_preemptions = 0
+        self.n_units = self.n_preemptions = self.n_resumed = 0
         self.slot_time = SlotTime()
         self.checkpoints = StoredCheckpoints()
         self.jobs: list[str] = []
@@ -242,6 +243,7 @@ class StudyProgress:
     def _launched(self, record: Launched) -> None:
         trial = self.trials[record.trial]
         trial.attempt, trial.resource = record.attempt, record.resource
+        self.n_resumed += trial.status is Status.PAUSED
         self._set_status(trial, Status.RUNNING)
         self.slot_time.launch(trial.id, trial.time)
 

@@ -125,7 +125,14 @@ def test_the_end_says_in_one_sentence_what_the_study_did(file):
     assert (
         "first: FIFO tried 2 configurations and trained 1 to the end; the best is trial 0" in text
     )
-    assert "with loss=0.25 in 9 units" in text
+    assert "with loss=0.25 within 9 units" in text
+
+
+def test_the_end_says_so_if_all_trials_failed():
+    file = io.StringIO()
+    _, followers = followed(file, [*failed(0, 0.0), *failed(1, 2.0)])
+    followers.end()
+    assert "first: FIFO tried 2 configurations, and all failed" in file.getvalue()
 
 
 @pytest.mark.parametrize("file", [io.StringIO, Terminal])
