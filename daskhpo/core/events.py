@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from daskhpo.core.out_of_memory import OutOfMemory
 from daskhpo.core.types import (
     CheckpointPolicy,
     CheckpointRef,
@@ -137,6 +138,7 @@ class Erred:
     """Failure of the user's code; ``error`` is a traceback, or describes a bad metric.
 
     ``retry``: another attempt might succeed. ``fatal``: every trial would fail in the same way.
+    ``out_of_memory``: it found too little memory, or was killed because of that.
     """
 
     trial: TrialId
@@ -145,6 +147,7 @@ class Erred:
     seconds: float
     retry: bool = True
     fatal: bool = False
+    out_of_memory: OutOfMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +254,7 @@ class Failed:
     retry: bool = True
     fatal: bool = False
     paused: bool = False
+    out_of_memory: OutOfMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,8 +366,8 @@ def event_of(record: Record) -> Event | None:
     match record:
         case Reported(trial, attempt, steps, seconds, ended, preempted):
             return Trained(trial, attempt, steps, seconds, ended, preempted)
-        case Failed(trial, attempt, error, seconds, retry, fatal):
-            return Erred(trial, attempt, error, seconds, retry, fatal)
+        case Failed(trial, attempt, error, seconds, retry, fatal, _, out_of_memory):
+            return Erred(trial, attempt, error, seconds, retry, fatal, out_of_memory)
         case Suggested() | Judged() | Launched() | Ended() | Exploited() | RolledBack() | Deleted():
             return None
     return record

@@ -212,7 +212,13 @@ class Ledger:
         kept = self.retained.pop(trial.id, None)
         until = trial.until if trial.decision is None else trial.decided_at
         trial = trial._replace(
-            status=Status.QUEUED, decision=None, preempting=False, n_lost=0, n_failed=0, lost_at=0
+            status=Status.QUEUED,
+            decision=None,
+            preempting=False,
+            n_lost=0,
+            n_failed=0,
+            lost_at=0,
+            placement=None,
         )
         if onward:
             self.queue.append(trial.id)
@@ -355,6 +361,7 @@ class Ledger:
                 held=source.held,
                 checkpoint=source.checkpoint,
                 previous=None,
+                placement=None,
             )
         )
         return taken, self._release(trial, trial.held, trial.checkpoint, trial.previous)

@@ -35,6 +35,7 @@ from daskhpo.core.events import (
     TrialStopRequested,
     time_in_journal,
 )
+from daskhpo.core.out_of_memory import MemoryKind, OutOfMemory
 from daskhpo.core.types import (
     CheckpointPolicy,
     CheckpointRef,
@@ -90,7 +91,7 @@ _KINDS: dict[str, Any] = {
 }
 _WORDS = {kind: word for word, kind in _KINDS.items()}
 # Fields that are not written while they are empty.
-_LEFT_OUT = {"waited", "fallback", "job", "retry_failed", "clock"}
+_LEFT_OUT = {"waited", "fallback", "job", "retry_failed", "clock", "out_of_memory"}
 
 
 def _encode(record: Any) -> dict[str, Any]:
@@ -115,7 +116,11 @@ def _plain(value: Any) -> Any:
                 del fields["max_failed_trials"]
             if fields.get("trial_time_limit", 0) is None:
                 del fields["trial_time_limit"]
+            if fields.get("on_oom") == "infeasible":
+                del fields["on_oom"]
             return fields
+        case OutOfMemory(of, n_bytes, has_larger):
+            return [of, n_bytes, has_larger]
         case Status():
             return value.value
         case Mapping():
@@ -143,6 +148,7 @@ _FROM_JSON: dict[str, Callable[[Any], Any]] = {
     "policy": lambda fields: CheckpointPolicy(**fields),
     "status": {status.value: status for status in Status}.__getitem__,
     "config": restored_config,
+    "out_of_memory": lambda fields: OutOfMemory(MemoryKind(fields[0]), *fields[1:]),
 }
 
 
@@ -163,7 +169,8 @@ def _decoder(kind: Any) -> Callable[[dict[str, Any]], Record]:
         if has_row:
             data["checkpoint_id"] = data.pop("row")
         for name, restore in restored:  # what JSON cannot hold as it is
-            data[name] = restore(data[name])
+            if name in data or name not in _LEFT_OUT:
+                data[name] = restore(data[name])
         record: Record = draft(**data)
         record.__class__ = kind
         return record
