@@ -12,8 +12,8 @@ from daskhpo.core.types import CheckpointRef, Config, ReuseProbability, TrialId
 class Train:
     """Train a trial until a resource, in its own slot or in a free one (``launch``).
 
-    ``checkpoint`` may be held by a worker, committed, or both. ``placement``: which slot may run it;
-    None: any.
+    ``checkpoint`` may be held by a worker, committed, or both. ``placement``: which slot may run
+    it; None: any.
     """
 
     trial: TrialId

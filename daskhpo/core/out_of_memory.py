@@ -1,4 +1,4 @@
-"""Too little memory as an outcome of a trial: of which kind, and where it may run once more.
+"""Too little memory as an outcome of a trial: its kind, and what follows.
 
 Errors are recognised by their classes and messages, so that no framework is imported for it.
 """
@@ -83,7 +83,11 @@ _HOST = re.compile(
     re.IGNORECASE,
 )
 _DEVICE_CLASSES = {
-    *("torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError", "torch.cuda.memory.OutOfMemoryError"),
+    *(
+        "torch.OutOfMemoryError",
+        "torch.cuda.OutOfMemoryError",
+        "torch.cuda.memory.OutOfMemoryError",
+    ),
     *("cupy.cuda.memory.OutOfMemoryError", "cupy_backends.cuda.api.runtime.OutOfMemoryError"),
 }
 _KILLED = re.compile(
@@ -93,7 +97,7 @@ _KILLED = re.compile(
 
 
 def memory_kind_of(error: BaseException) -> MemoryKind | None:
-    """Return the memory of which an error says that there is too little; None: it does not.
+    """Return the memory that an error says was too little; None: it says none.
 
     Errors that it was raised from, or while handling them, and members of a group count as well.
     """
@@ -113,7 +117,7 @@ def tells_of_kill(error: str) -> bool:
 
 
 def _matches(pattern: re.Pattern[str], text: str) -> bool:
-    """Return True if a message matches; lines of source code in a nested traceback do not count."""
+    """Return True if a message matches, lines of source code aside."""
     return any(pattern.search(line) for line in text.splitlines() if not line.startswith(" "))
 
 
@@ -131,7 +135,7 @@ def _chain(error: BaseException, seen: set[int]) -> Iterator[BaseException]:
 
 
 def describe(found: OutOfMemory, tried: Placement | None, error: str) -> str:
-    """Return the reason for which a trial ends, such as ``"out of device memory: ..."``.
+    """Return why a trial ends, such as ``"out of device memory: ..."``.
 
     Parameters
     ----------
@@ -143,9 +147,9 @@ def describe(found: OutOfMemory, tried: Placement | None, error: str) -> str:
             where = ", also alone on its device"
         case Alone():
             where = ", also alone on its machine"
-        case Larger():
+        case Larger(_, n_bytes) if found.n_bytes > n_bytes:
             where = ", also on a worker with more of it"
-        case None:
+        case _:
             where = ""
     return f"{found.of.shown}{where}: {error}"
 

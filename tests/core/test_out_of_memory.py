@@ -65,7 +65,9 @@ def test_a_full_device_is_recognised(error):
         MemoryError(),
         named("numpy._core._exceptions", "_ArrayMemoryError", MemoryError)("Unable to allocate"),
         OSError(12, "Cannot allocate memory"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
+        ),
         RuntimeError("std::bad_alloc"),
         named("lightgbm.basic", "LightGBMError", Exception)("bad allocation"),
         RuntimeError("this configuration is out of memory"),
@@ -103,7 +105,7 @@ def test_what_an_error_follows_from_counts():
     full = named("torch", "OutOfMemoryError")("CUDA out of memory")
 
     def raised(act):
-        with pytest.raises(Exception) as caught:  # noqa: PT011
+        with pytest.raises(Exception) as caught:
             act()
         return caught.value
 
@@ -136,7 +138,9 @@ def test_a_circle_of_errors_ends():
 
 
 def test_what_another_process_says_counts():
-    story = 'Traceback\n  File "train.py", line 3\ntorch.OutOfMemoryError: CUDA out of memory. Tried'
+    story = (
+        'Traceback\n  File "train.py", line 3\ntorch.OutOfMemoryError: CUDA out of memory. Tried'
+    )
     assert memory_kind_of(RankFailed("rank 2 of 4 failed", 2, story)) is DEVICE
     printed = "train.py ended with status 1; it printed last:\nMemoryError"
     assert memory_kind_of(RuntimeError(printed)) is HOST
@@ -180,5 +184,11 @@ def test_the_reason_says_which_memory_and_what_was_tried():
     assert describe(found, None, error) == f"out of device memory: {error}"
     assert describe(found, Alone(DEVICE), error).startswith(
         "out of device memory, also alone on its device: "
+    )
+    assert describe(OutOfMemory(HOST, 16), Larger(HOST, 8), error) == (
+        f"out of host memory, also on a worker with more of it: {error}"
+    )
+    assert describe(OutOfMemory(HOST, 8), Larger(HOST, 8), "none came") == (
+        "out of host memory: none came"
     )
     assert describe(OutOfMemory(LIMIT), None, "x") == "over its memory limit: x"

@@ -39,7 +39,10 @@ def test_the_trial_fails_at_once_and_the_searcher_learns_it(desk):
     assert commands.only(Train).trial == 1, "the slot goes on"
     assert study.ends() == {0: Status.FAILED}
     (end,) = study.recorded(Ended)
-    assert end.reason == "out of device memory: RuntimeError: CUDA out of memory. Tried to allocate 2 GiB"
+    assert (
+        end.reason
+        == "out of device memory: RuntimeError: CUDA out of memory. Tried to allocate 2 GiB"
+    )
     (failed,) = study.recorded(Failed)
     assert failed.out_of_memory == DEVICE
     assert study.coordinator.searcher.ends == {0: Status.FAILED}

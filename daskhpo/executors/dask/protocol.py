@@ -8,7 +8,7 @@ of sending; `arrived` moves them to the study's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train, Write
@@ -22,6 +22,7 @@ from daskhpo.core.events import (
     Trained,
 )
 from daskhpo.core.types import CheckpointRef
+from daskhpo.executors.dask.placement import Site
 from daskhpo.executors.dask.wire import Codec
 
 # -- from a lease to its study -------------------------------------------------------------------
@@ -33,6 +34,7 @@ class Hello:
 
     worker: str
     job: str
+    site: Site = field(default_factory=Site)
 
 
 @dataclass(frozen=True, slots=True)
