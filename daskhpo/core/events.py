@@ -20,6 +20,7 @@ from daskhpo.core.types import (
     Decision,
     Limits,
     Metrics,
+    PeakMemory,
     Status,
     TrialId,
 )
@@ -58,7 +59,7 @@ class Trained:
 
     A trial may report in mid-segment. At the segment's end it waits for a decision. ``ended``: its
     code returned, nothing follows. ``preempted``: it is being preempted, has stopped between two
-    units, and waits.
+    units, and waits. ``memory``: its attempt's peak, if that has grown.
     """
 
     trial: TrialId
@@ -67,6 +68,7 @@ class Trained:
     seconds: float
     ended: bool = False
     preempted: bool = False
+    memory: PeakMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +240,7 @@ class Reported:
     ended: bool = False
     preempted: bool = False
     decision: Decision | None = None
+    memory: PeakMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,8 +367,8 @@ def time_in_journal(seconds: float) -> float:
 def event_of(record: Record) -> Event | None:
     """Return the event that a record holds; None: the coordinator acted by itself."""
     match record:
-        case Reported(trial, attempt, steps, seconds, ended, preempted):
-            return Trained(trial, attempt, steps, seconds, ended, preempted)
+        case Reported(trial, attempt, steps, seconds, ended, preempted, _, memory):
+            return Trained(trial, attempt, steps, seconds, ended, preempted, memory)
         case Failed(trial, attempt, error, seconds, retry, fatal, _, out_of_memory):
             return Erred(trial, attempt, error, seconds, retry, fatal, out_of_memory)
         case Suggested() | Judged() | Launched() | Ended() | Exploited() | RolledBack() | Deleted():

@@ -193,6 +193,19 @@ Action = Start | Resume | Choose | Exploit | Discard | Wait
 # -- what plug-ins receive -----------------------------------------------------------------------
 
 
+class PeakMemory(NamedTuple):
+    """Most memory that a trial's attempt has used so far, in bytes; 0: not known.
+
+    Attributes
+    ----------
+    host : resident memory of its process and of those that it has started.
+    device : what torch has allocated on the fullest of its GPUs.
+    """
+
+    host: int = 0
+    device: int = 0
+
+
 class Trial(NamedTuple):
     """Read-only copy of a trial's entry in the ledger.
 

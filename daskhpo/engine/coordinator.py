@@ -276,6 +276,7 @@ class Coordinator:
                 event.ended,
                 event.preempted,
                 decision,
+                event.memory,
             )
         )
         self._stop_at_target()

@@ -44,6 +44,7 @@ from daskhpo.core.types import (
     Decision,
     Limits,
     Pause,
+    PeakMemory,
     Status,
     Stop,
 )
@@ -192,11 +193,13 @@ def _encode_reported(record: Reported) -> dict[str, Any]:
         data["ended"] = True
     if record.preempted:
         data["yielded"] = True
+    if record.memory is not None:
+        data["memory"] = [*record.memory]
     return data
 
 
 def _decode_reported(data: dict[str, Any]) -> Reported:
-    get, decision = data.get, data.get("decision")
+    get, decision, memory = data.get, data.get("decision"), data.get("memory")
     record: Reported = _DRAFT_OF_REPORTED(
         data["trial"],
         data["attempt"],
@@ -205,6 +208,7 @@ def _decode_reported(data: dict[str, Any]) -> Reported:
         get("ended", False),
         get("yielded", False),
         None if decision is None else _decode_decision(decision),
+        None if memory is None else PeakMemory(*memory),
     )
     record.__class__ = Reported
     return record

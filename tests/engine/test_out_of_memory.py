@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from daskhpo.core.commands import Release, Train
-from daskhpo.core.events import Ended, Failed, SessionStarted
+from daskhpo.core.events import (
+    Ended,
+    Failed,
+    Launched,
+    Reported,
+    SessionStarted,
+    Step,
+    Suggested,
+)
+from daskhpo.core.objective import Objective
 from daskhpo.core.out_of_memory import Alone, Larger, MemoryKind, OutOfMemory
-from daskhpo.core.types import CheckpointPolicy, Limits, Pause, Status, Stop
+from daskhpo.core.types import CheckpointPolicy, Continue, Limits, Pause, PeakMemory, Status, Stop
+from daskhpo.engine.record_check import RecordChecker
 from daskhpo.engine.records import decode_record, encode_record
+from daskhpo.results.progress import StudyProgress
 from daskhpo.searchers import RandomSearch
 
 FULL = "Traceback\n  File 'a'\nRuntimeError: CUDA out of memory. Tried to allocate 2 GiB"
@@ -159,3 +172,39 @@ def test_the_journal_has_what_follows_only_if_it_is_not_the_default(desk):
     study = desk(num_trials=1, on_oom="larger")
     line = encode_record(study.journal.records[0])
     assert decode_record(line).limits == Limits(1, on_oom="larger")
+
+
+def test_the_peak_of_a_trial_is_in_its_report(desk):
+    study = desk(num_trials=1, answers={(0, 1): Continue(2)})
+    study.slots(1)
+    study.report(0, 1, memory=PeakMemory(5, 7))
+    study.report(0, 2)
+    first, second = study.recorded(Reported)
+    assert (first.memory, second.memory) == (PeakMemory(5, 7), None)
+    assert '"memory":[5,7]' in encode_record(first)
+    assert "memory" not in encode_record(second)
+    assert decode_record(encode_record(first)) == first
+    RecordChecker(any_trial=True).check(first)
+
+
+@pytest.mark.parametrize("memory", [[1, "2"], [1.5, 2], [-9, 0], {"host": []}])
+def test_a_peak_that_no_session_writes_is_refused(memory, desk):
+    study = desk(num_trials=1)
+    study.slots(1)
+    study.report(0, 1, memory=PeakMemory(5, 7))
+    line = encode_record(study.recorded(Reported)[0]).replace("[5,7]", json.dumps(memory))
+    with pytest.raises(ValueError, match="its memory is"):
+        RecordChecker(any_trial=True).check(decode_record(line))
+
+
+def test_a_trial_has_the_most_that_any_of_its_attempts_used():
+    progress = StudyProgress(Objective("loss", "min"))
+    for record in [
+        Suggested(0, {}, 0, 0.0),
+        Launched(0, 1, 0, 3, 0.0),
+        Reported(0, 1, (Step(1, {"loss": 1.0}, 1.0),), 1.0, memory=PeakMemory(5, 7)),
+        Reported(0, 1, (Step(2, {"loss": 1.0}, 2.0),), 2.0),
+        Reported(0, 2, (Step(3, {"loss": 1.0}, 3.0),), 3.0, memory=PeakMemory(6, 2)),
+    ]:
+        progress.apply(record)
+    assert progress.trials[0].memory == PeakMemory(6, 7)

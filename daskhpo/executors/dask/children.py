@@ -83,7 +83,8 @@ class ChildProcesses:
 
     def n_bytes(self) -> int:
         """Return the resident memory of this process and its children."""
-        processes = [psutil.Process(), *(_descendants() if self.is_own else ())]
+        others = _descendants() if self.is_own and _has_children() else ()
+        processes = [psutil.Process(), *others]
         n_bytes = 0
         for process in processes:
             with contextlib.suppress(psutil.Error):

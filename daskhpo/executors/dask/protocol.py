@@ -241,6 +241,4 @@ def trained_at(trained: Trained, at: float, not_before: float) -> Trained:
     for step in trained.steps:
         last = max(last, step.seconds + later)
         steps.append(Step(step.resource, step.metrics, last))
-    return Trained(
-        trained.trial, trained.attempt, tuple(steps), at, trained.ended, trained.preempted
-    )
+    return replace(trained, steps=tuple(steps), seconds=at)

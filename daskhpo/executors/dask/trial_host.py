@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from daskhpo.cluster.walltime import StepTimer
@@ -53,7 +54,7 @@ from daskhpo.executors.dask.runners import (
     SegmentOutcome,
     log_errors,
 )
-from daskhpo.executors.dask.trial_memory import forget_frames, free_caches
+from daskhpo.executors.dask.trial_memory import PeakMeter, forget_frames, free_caches
 from daskhpo.executors.dask.watchdog import Breach, Watchdog
 from daskhpo.trainable import Trainable
 from daskhpo.trial_output import TrialOutput
@@ -124,6 +125,7 @@ class TrialHost:
         self._device, self._n_devices = device, n_devices
         self._reuse, self._verify_reuse = reuse, verify_reuse
         self._children = children or ChildProcesses(is_own=False)
+        self._meter = PeakMeter(self._children)
         self._watchdog = Watchdog(step_timeout, memory_limit, self._children)
         self._runner: Runner | None = None
         self._used: Trainable | None = None
@@ -216,6 +218,7 @@ class TrialHost:
                 self._release_trial()
                 self._output.begin(job.trial, job.attempt)
                 self._n_kills = n_kills()
+                self._meter.begin()
                 self._recorder = SegmentRecorder(
                     job.trial,
                     job.attempt,
@@ -254,7 +257,8 @@ class TrialHost:
         ended = outcome is SegmentOutcome.ENDED
         if ended and not self._recorder.steps and job.resource == 0 and job.launch:
             return self._fail(job, "the function returned without a report()", retry=False)
-        return self._channel.call(Happened((self._recorder.trained(outcome),)))
+        trained = replace(self._recorder.trained(outcome), memory=self._meter.news())
+        return self._channel.call(Happened((trained,)))
 
     def _restored(self, job: Train, peer: Peer | None) -> Any:
         if job.checkpoint is None:
@@ -329,7 +333,7 @@ class TrialHost:
             self._close(runner)
         self._children.end()
         self._output.end()
-        trained = self._recorder.trained(SegmentOutcome.UNTIL)
+        trained = replace(self._recorder.trained(SegmentOutcome.UNTIL), memory=self._meter.news())
         if lacked is not None:
             self._leave_clean_memory(job.trial, lacked)
         elif retry and self._shutdown.signalled:  # its own processes may have got SIGTERM, too

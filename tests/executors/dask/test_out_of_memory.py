@@ -14,8 +14,10 @@ import pytest
 from distributed import Client, LocalCluster
 
 from daskhpo import Trainable
+from daskhpo.cli.app import main
 from daskhpo.core.events import Failed, Launched
 from daskhpo.core.out_of_memory import MemoryKind
+from daskhpo.core.sizes import size_text
 from daskhpo.engine.session import study_records
 from daskhpo.schedulers import FIFO
 from daskhpo.searchers import RandomSearch
@@ -312,3 +314,28 @@ def test_a_trial_runs_once_more_on_a_larger_worker(make_study: Any, tmp_path: Pa
     assert result.trial(0).metrics["loss"] == result.trial(1).metrics["loss"] == 1400 * 10**6
     assert result.trial(2).reason.endswith("MemoryError")
     assert (tmp_path / "2-failed").exists(), "the searcher has learned it"
+
+
+# -- what trials have used -----------------------------------------------------------------------
+
+
+def test_each_trial_has_its_own_peak(
+    own_cluster: Any, make_study: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(config: Any, trial: Any) -> None:
+        kept = bytearray(os.urandom(MIB)) * (400 if trial.id == 2 else 1)
+        del kept
+        trial.report({"loss": 1.0})
+
+    study = make_study(train, FIFO(1))
+    result = study.run(num_trials=6, client=own_cluster, progress=False)
+    peaks = result.trials()["peak_memory/host"]
+    others = peaks.drop(2)
+    assert (others > 50 * MIB).all()
+    assert peaks[2] > others.max() + 300 * MIB, "also of those that follow in its process"
+    assert "peak_memory/device" not in result.trials()
+    assert result.trial(2).memory.host == peaks[2]
+    shown = f"memory    at most {size_text(peaks[2])} of its machine's memory\n"
+    for arguments in ([str(study.path)], [str(study.path), "2"]):
+        main(["status", *arguments])
+        assert shown in capsys.readouterr().out
