@@ -293,6 +293,7 @@ RUN = {
         [None, "8 GB", "512MiB", 2**30, np.int64(2**30)],
         [0, -1, "much", "8 GHz", 1.5, NAN, True, [], "1e30 TB"],
     ),
+    "on_oom": (["infeasible", "retry_alone", "larger"], ["", "retry", "Larger", 1, None, [], True]),
     "reuse_actors": BOOLS,
     "verify_reuse": BOOLS,
 }

@@ -34,7 +34,9 @@ from daskhpo.cli.options import add_run_options, run_options
 from daskhpo.cli.text import count, duration, show
 from daskhpo.core.errors import DaskhpoError, StudyFailed
 from daskhpo.core.printable import printable, shell_word
+from daskhpo.core.sizes import size_text
 from daskhpo.core.tracebacks import place
+from daskhpo.core.types import PeakMemory
 from daskhpo.engine.extension import described
 from daskhpo.engine.session import IfExists, read_manifest
 from daskhpo.results.progress import describe_search_wait
@@ -271,6 +273,7 @@ def _status(options: argparse.Namespace) -> int:
         f"({useful:.0%} useful), "
         f"{cost['checkpoint_files']:.0f} checkpoints ({cost['checkpoint_bytes'] / 1e6:.1f} MB)"
     )
+    _print_memory(result.peak_memory)
     show(f"waited    {describe_search_wait(cost['search_seconds'], int(cost['fallback_trials']))}")
     if result.has_reports:
         best = result.best_trial
@@ -293,6 +296,7 @@ def _print_trial(result: Result, number: int) -> None:
         f"launched {count(trial.attempt, 'time')}"
     )
     show(f"time      {duration(trial.seconds)} in slots")
+    _print_memory(trial.memory)
     if trial.checkpoint is not None:
         show(f"saved     after {count(trial.checkpoint.resource, 'unit')}")
     for name, value in trial.metrics.items():
@@ -306,6 +310,14 @@ def _print_trial(result: Result, number: int) -> None:
         show(f"{'config' if first else '':<9} {printable(name)} = {setting!r}")
     if trial.error:
         show(f"\n{trial.error}")
+
+
+def _print_memory(peak: PeakMemory) -> None:
+    """Print the most memory that a trial has used, as far as it is known."""
+    where = {"of its machine's memory": peak.host, "of its device's": peak.device}
+    known = [f"{size_text(n_bytes)} {words}" for words, n_bytes in where.items() if n_bytes]
+    if known:
+        show(f"memory    at most {', '.join(known)}")
 
 
 def _named(name: str, value: float) -> str:

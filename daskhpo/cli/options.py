@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from daskhpo.engine.options import OptionKeywords, RunOptions, merge_options
 
@@ -39,6 +39,9 @@ def add_run_options(parser: argparse.ArgumentParser, *, gpu: float | None, **abo
                 default=getattr(RunOptions, name),
                 help=texts.get(name),
             )
+        elif get_origin(kind) is Literal:
+            default = getattr(RunOptions, name)
+            parser.add_argument(flag, choices=kinds, default=default, help=texts.get(name))
         elif name == "checkpoint":
             parser.add_argument(flag, default="auto", help=texts.get(name))
         else:

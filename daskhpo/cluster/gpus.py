@@ -151,6 +151,25 @@ def parse_nvidia_smi(listed: str) -> list[tuple[str, str]]:
     return found
 
 
+def gpu_memory(found: Gpus | None = None, ask: Ask | None = None) -> int:
+    """Return the bytes of memory of the first GPU that this process sees; 0: unknown.
+
+    Parameters
+    ----------
+    found : what it sees; None: look.
+    ask : runs a command; None: really.
+    """
+    found = visible_gpus(ask=ask) if found is None else found
+    if not found.names or found.maker is not Maker.NVIDIA:
+        return 0
+    asked = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
+    for line in ((ask or run_tool)(asked) or "").splitlines():
+        index, uuid, mebibytes = [*map(str.strip, line.split(",")), "", "", ""][:3]
+        if found.names[0] in (index, uuid) and mebibytes.isdecimal():
+            return int(mebibytes) * 2**20
+    return 0
+
+
 def parse_amd_smi(listed: str) -> tuple[str, ...]:
     """Return the indices in the output of ``rocm-smi --showid`` or ``amd-smi list``."""
     found = re.findall(r"^(?:GPU\[(\d+)\]|GPU: *(\d+))", listed, re.MULTILINE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from daskhpo.core.out_of_memory import Placement
 from daskhpo.core.types import CheckpointRef, Config, ReuseProbability, TrialId
 
 
@@ -11,7 +12,8 @@ from daskhpo.core.types import CheckpointRef, Config, ReuseProbability, TrialId
 class Train:
     """Train a trial until a resource, in its own slot or in a free one (``launch``).
 
-    ``checkpoint`` may be held by a worker, committed, or both.
+    ``checkpoint`` may be held by a worker, committed, or both. ``placement``: which slot may run
+    it; None: any.
     """
 
     trial: TrialId
@@ -21,6 +23,7 @@ class Train:
     until: int
     checkpoint: CheckpointRef | None
     launch: bool
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from daskhpo.core.out_of_memory import OutOfMemory
 from daskhpo.core.types import (
     CheckpointPolicy,
     CheckpointRef,
@@ -19,6 +20,7 @@ from daskhpo.core.types import (
     Decision,
     Limits,
     Metrics,
+    PeakMemory,
     Status,
     TrialId,
 )
@@ -59,7 +61,7 @@ class Trained:
 
     A trial may report in mid-segment. At the segment's end it waits for a decision. ``ended``: its
     code returned, nothing follows. ``preempted``: it is being preempted, has stopped between two
-    units, and waits.
+    units, and waits. ``memory``: its attempt's peak, if that has grown.
     """
 
     trial: TrialId
@@ -68,6 +70,7 @@ class Trained:
     seconds: float
     ended: bool = False
     preempted: bool = False
+    memory: PeakMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,7 @@ class Erred:
     """Failure of the user's code; ``error`` is a traceback, or describes a bad metric.
 
     ``retry``: another attempt might succeed. ``fatal``: every trial would fail in the same way.
+    ``out_of_memory``: it found too little memory, or was killed because of that.
     """
 
     trial: TrialId
@@ -147,6 +151,7 @@ class Erred:
     seconds: float
     retry: bool = True
     fatal: bool = False
+    out_of_memory: OutOfMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +258,7 @@ class Reported:
     ended: bool = False
     preempted: bool = False
     decision: Decision | None = None
+    memory: PeakMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +275,7 @@ class Failed:
     retry: bool = True
     fatal: bool = False
     paused: bool = False
+    out_of_memory: OutOfMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,10 +413,10 @@ def time_in_journal(seconds: float) -> float:
 def event_of(record: Record) -> Event | None:
     """Return the event that a record holds; None: the coordinator acted by itself."""
     match record:
-        case Reported(trial, attempt, steps, seconds, ended, preempted):
-            return Trained(trial, attempt, steps, seconds, ended, preempted)
-        case Failed(trial, attempt, error, seconds, retry, fatal):
-            return Erred(trial, attempt, error, seconds, retry, fatal)
+        case Reported(trial, attempt, steps, seconds, ended, preempted, _, memory):
+            return Trained(trial, attempt, steps, seconds, ended, preempted, memory)
+        case Failed(trial, attempt, error, seconds, retry, fatal, _, out_of_memory):
+            return Erred(trial, attempt, error, seconds, retry, fatal, out_of_memory)
         case Suggested() | Judged() | Launched() | Ended() | Extended() | Exploited():
             return None
         case Withheld() | RolledBack() | Deleted():

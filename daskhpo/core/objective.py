@@ -25,7 +25,7 @@ RESERVED = frozenset(
     {"trial", "attempt", "resource", "seconds", "status", "bracket", "reason", "config"}
 )
 NOT_FINITE = "is not finite"  # ends the error of a trial whose metric is not finite
-RESERVED_PREFIXES = ("config/", "best/", "seconds/")
+RESERVED_PREFIXES = ("config/", "best/", "seconds/", "peak_memory/")
 
 
 @dataclass(frozen=True, slots=True)

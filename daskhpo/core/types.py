@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+from daskhpo.core.out_of_memory import OnOutOfMemory, Placement
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -191,6 +193,19 @@ Action = Start | Resume | Choose | Exploit | Discard | Wait
 # -- what plug-ins receive -----------------------------------------------------------------------
 
 
+class PeakMemory(NamedTuple):
+    """Most memory that a trial's attempt has used so far, in bytes; 0: not known.
+
+    Attributes
+    ----------
+    host : resident memory of its process and of those that it has started.
+    device : what torch has allocated on the fullest of its GPUs.
+    """
+
+    host: int = 0
+    device: int = 0
+
+
 class Trial(NamedTuple):
     """Read-only copy of a trial's entry in the ledger.
 
@@ -213,6 +228,7 @@ class Trial(NamedTuple):
     preempting : True while it is being preempted in mid-segment and its state is being taken.
     n_lost : consecutive losses of its worker, without progress beyond ``lost_at``.
     lost_at : furthest resource at which its worker was lost; 0: never.
+    placement : where it runs once more, because there was too little memory; None: anywhere.
     n_failed : number of times that its code raised.
     """
 
@@ -235,6 +251,7 @@ class Trial(NamedTuple):
     n_failed: int = 0
     since: int = 0
     lost_at: int = 0
+    placement: Placement | None = None
 
     @property
     def newest(self) -> CheckpointRef | None:
@@ -300,6 +317,7 @@ class Limits:
     max_failed_trials : number of trials that, if they are the session's first and all fail by the
         same error, stop the study; 0: no limit.
     trial_time_limit : seconds that a trial may spend in slots, over all its attempts.
+    on_oom : what follows for a trial that found too little memory: it fails, or runs once more.
     """
 
     num_trials: int | None = None
@@ -309,6 +327,7 @@ class Limits:
     fail_fast: bool = False
     max_failed_trials: int = 0
     trial_time_limit: float | None = None
+    on_oom: OnOutOfMemory = "infeasible"
 
 
 @dataclass(frozen=True, slots=True)

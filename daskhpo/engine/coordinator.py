@@ -40,6 +40,7 @@ from daskhpo.core.events import (
     time_in_journal,
 )
 from daskhpo.core.objective import NOT_FINITE, Objective
+from daskhpo.core.out_of_memory import OutOfMemory, describe, placement_after
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
@@ -313,6 +314,7 @@ class Coordinator:
                 event.ended,
                 event.preempted,
                 decision,
+                event.memory,
             )
         )
         self._stop_at_target()
@@ -410,21 +412,14 @@ class Coordinator:
     def _erred(self, event: Erred) -> None:
         if (trial := self.ledger.running(event.trial, event.attempt)) is None:
             return
+        if event.out_of_memory is not None:
+            self._out_of_memory(trial, event, event.out_of_memory)
+            return
         may_retry = event.retry and not event.fatal and trial.n_failed < self.limits.max_failures
         may_retry = may_retry and not self.ledger.is_out_of_time(trial)
         has_a_future = not (may_retry or event.fatal or isinstance(trial.decision, Stop))
         paused = has_a_future and self.scheduler.on_failure(trial)
-        self._record(
-            Failed(
-                event.trial,
-                event.attempt,
-                event.error,
-                self._seconds,
-                event.retry,
-                event.fatal,
-                paused,
-            )
-        )
+        self._record(self._failed(event, paused))
         if may_retry and trial.decision is not None:  # saving raised; the decision stands
             decision = trial.decision
             trial = trial._replace(n_failed=trial.n_failed + 1)
@@ -437,14 +432,51 @@ class Coordinator:
         if paused:  # its own state is of no use; it will exploit another trial
             self.ledger.pause(trial)
         else:
-            self._end(trial, Status.FAILED, headline(event.error))
+            self._fail(trial, headline(event.error))
             if event.fatal:
                 self.fatal_error = event.error
-            if event.fatal or self.limits.fail_fast:
                 self._stop(f"trial {trial.id} failed")
         # A metric that is not finite is an outcome. What the user's code raises may be retried.
         if event.retry or not event.error.endswith(NOT_FINITE):
             self._stop_if_all_fail(trial, event.error)
+
+    def _out_of_memory(self, trial: Trial, event: Erred, found: OutOfMemory) -> None:
+        """End a trial that found too little memory, or let it run once more elsewhere.
+
+        That is an outcome of its configuration, as a metric that is not finite is.
+        """
+        has_decision = trial.decision is not None  # saving took too much; the decision stands
+        is_over = has_decision or self.ledger.is_out_of_time(trial)
+        place = None if is_over else placement_after(found, trial.placement, self.limits.on_oom)
+        paused = not has_decision and place is None and self.scheduler.on_failure(trial)
+        self._record(self._failed(event, paused))
+        if trial.decision is not None:
+            self._apply(trial, trial.decision, in_slot=False)
+            return
+        self._commands.append(Release(trial.id, trial.attempt))
+        if place is not None:
+            self.ledger.requeue(trial._replace(placement=place), trial.until)
+        elif paused:
+            self.ledger.pause(trial)
+        else:
+            self._fail(trial, describe(found, trial.placement, headline(event.error)))
+
+    def _failed(self, event: Erred, paused: bool) -> Failed:
+        return Failed(
+            event.trial,
+            event.attempt,
+            event.error,
+            self._seconds,
+            event.retry,
+            event.fatal,
+            paused,
+            event.out_of_memory,
+        )
+
+    def _fail(self, trial: Trial, reason: str) -> None:
+        self._end(trial, Status.FAILED, reason)
+        if self.limits.fail_fast:
+            self._stop(f"trial {trial.id} failed")
 
     def _out_of_time(self, event: OutOfTime) -> None:
         if (trial := self.ledger.running(event.trial, event.attempt)) is not None:
@@ -457,9 +489,7 @@ class Coordinator:
             self._end(trial, Status.STOPPED, OUT_OF_TIME)
             return
         reason = f"{OUT_OF_TIME}, before its first report"
-        self._end(trial, Status.FAILED, reason)
-        if self.limits.fail_fast:
-            self._stop(f"trial {trial.id} failed")
+        self._fail(trial, reason)
         self._stop_if_all_fail(trial, reason)
 
     def _edit(self, event: Edit) -> None:
@@ -763,6 +793,7 @@ class Coordinator:
             next_checkpoint(self._policy, trial.resource, trial.until),
             trial.newest if launch else None,
             launch,
+            trial.placement if launch else None,
         )
 
 

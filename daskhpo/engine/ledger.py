@@ -390,6 +390,7 @@ class Ledger:
                 held=source.held,
                 checkpoint=source.checkpoint,
                 previous=None,
+                placement=None,
             )
         )
         return taken, self._release(trial, trial.held, trial.checkpoint, trial.previous)
@@ -444,7 +445,13 @@ class Ledger:
 
 
 # Another chance for a trial.
-_ANEW: dict[str, Any] = {"preempting": False, "n_lost": 0, "n_failed": 0, "lost_at": 0}
+_ANEW: dict[str, Any] = {
+    "preempting": False,
+    "n_lost": 0,
+    "n_failed": 0,
+    "lost_at": 0,
+    "placement": None,
+}
 
 
 def _rank(trial: Trial) -> tuple[float, TrialId]:

@@ -10,16 +10,18 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
 
 from daskhpo.core.arguments import (
     check_bool,
+    check_choice,
     check_int,
     check_kind,
     check_mapping,
     check_number,
     optional,
 )
+from daskhpo.core.out_of_memory import OnOutOfMemory
 from daskhpo.core.plain import short
 from daskhpo.core.quantities import check_bytes, check_duration
 from daskhpo.core.resource_names import hint
@@ -52,6 +54,7 @@ class RunKeywords(TypedDict, total=False):
     trial_time_limit: float | str | None
     step_timeout: float | str | None
     memory_limit: int | str | None
+    on_oom: OnOutOfMemory
     reuse_actors: bool
     verify_reuse: bool
 
@@ -93,6 +96,10 @@ class RunOptions:
         the limit for ``setup`` and for saving. None: no limit.
     memory_limit : bytes, or text such as ``"8 GB"``, that a trial's process and its children may
         use; then the trial fails, and its process is replaced. None: only the worker's own limit.
+    on_oom : what follows for a trial that finds too little memory: ``"infeasible"`` (it fails at
+        once, and the searcher learns that), ``"retry_alone"`` (it runs once more, while no other
+        trial uses its device or machine), ``"larger"`` (it runs once more on a worker with more
+        memory, if one serves the study); in each case its process is replaced.
     reuse_actors : let objects whose ``reset_config`` returns True serve many trials.
     verify_reuse : train each reused object's first segment also with a new object, and compare.
 
@@ -122,6 +129,7 @@ class RunOptions:
     trial_time_limit: float | None = None
     step_timeout: float | None = None
     memory_limit: int | None = None
+    on_oom: OnOutOfMemory = "infeasible"
     reuse_actors: bool = True
     verify_reuse: bool = False
 
@@ -144,6 +152,7 @@ class RunOptions:
             trial_time_limit=optional(check_duration, "trial_time_limit", self.trial_time_limit),
             step_timeout=optional(check_duration, "step_timeout", self.step_timeout),
             memory_limit=optional(check_bytes, "memory_limit", self.memory_limit, at_least=1),
+            on_oom=check_choice("on_oom", self.on_oom, get_args(OnOutOfMemory)),
             reuse_actors=check_bool("reuse_actors", self.reuse_actors),
             verify_reuse=check_bool("verify_reuse", self.verify_reuse),
         )
@@ -159,6 +168,7 @@ class RunOptions:
             self.fail_fast,
             self.max_failed_trials,
             self.trial_time_limit,
+            self.on_oom,
         )
 
     @property
@@ -217,6 +227,8 @@ class RunOptions:
         limits = {name: data.pop(name) for name in asdict(self.limits)}
         if self.max_failed_trials == RunOptions.max_failed_trials:  # as before there was one
             del limits["max_failed_trials"]
+        if self.on_oom == "infeasible":
+            del limits["on_oom"]
         for name in ("trial_time_limit", "step_timeout", "memory_limit"):  # as before, too
             for part in (limits, data):
                 if part.get(name, 0) is None:

@@ -103,6 +103,8 @@ def _check_reported(record: Reported, metric: str | None) -> None:
                 raise ValueError(f"a metric is {value!r:.80}")
     if record.decision is not None and not _checked(record.decision):
         raise ValueError(f"its decision is {record.decision!r:.80}")
+    if record.memory is not None and not _checked(record.memory):
+        raise ValueError(f"its memory is {record.memory!r:.80}")
 
 
 def _is_int(value: Any) -> bool:

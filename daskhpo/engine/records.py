@@ -38,6 +38,7 @@ from daskhpo.core.events import (
     Withheld,
     time_in_journal,
 )
+from daskhpo.core.out_of_memory import MemoryKind, OutOfMemory
 from daskhpo.core.types import (
     CheckpointPolicy,
     CheckpointRef,
@@ -46,6 +47,7 @@ from daskhpo.core.types import (
     Decision,
     Limits,
     Pause,
+    PeakMemory,
     Status,
     Stop,
 )
@@ -96,7 +98,7 @@ _KINDS: dict[str, Any] = {
 }
 _WORDS = {kind: word for word, kind in _KINDS.items()}
 # Fields that are not written while they are empty.
-_LEFT_OUT = {"waited", "fallback", "job", "retry_failed", "clock", "max_t"}
+_LEFT_OUT = {"waited", "fallback", "job", "retry_failed", "clock", "max_t", "out_of_memory"}
 
 
 def _encode(record: Any) -> dict[str, Any]:
@@ -121,7 +123,11 @@ def _plain(value: Any) -> Any:
                 del fields["max_failed_trials"]
             if fields.get("trial_time_limit", 0) is None:
                 del fields["trial_time_limit"]
+            if fields.get("on_oom") == "infeasible":
+                del fields["on_oom"]
             return fields
+        case OutOfMemory(of, n_bytes, has_larger):
+            return [of, n_bytes, has_larger]
         case Status():
             return value.value
         case Mapping():
@@ -149,6 +155,7 @@ _FROM_JSON: dict[str, Callable[[Any], Any]] = {
     "policy": lambda fields: CheckpointPolicy(**fields),
     "status": {status.value: status for status in Status}.__getitem__,
     "config": restored_config,
+    "out_of_memory": lambda fields: OutOfMemory(MemoryKind(fields[0]), *fields[1:]),
 }
 
 
@@ -169,7 +176,8 @@ def _decoder(kind: Any) -> Callable[[dict[str, Any]], Record]:
         if has_row:
             data["checkpoint_id"] = data.pop("row")
         for name, restore in restored:  # what JSON cannot hold as it is
-            data[name] = restore(data[name])
+            if name in data or name not in _LEFT_OUT:
+                data[name] = restore(data[name])
         record: Record = draft(**data)
         record.__class__ = kind
         return record
@@ -191,11 +199,13 @@ def _encode_reported(record: Reported) -> dict[str, Any]:
         data["ended"] = True
     if record.preempted:
         data["yielded"] = True
+    if record.memory is not None:
+        data["memory"] = [*record.memory]
     return data
 
 
 def _decode_reported(data: dict[str, Any]) -> Reported:
-    get, decision = data.get, data.get("decision")
+    get, decision, memory = data.get, data.get("decision"), data.get("memory")
     record: Reported = _DRAFT_OF_REPORTED(
         data["trial"],
         data["attempt"],
@@ -204,6 +214,7 @@ def _decode_reported(data: dict[str, Any]) -> Reported:
         get("ended", False),
         get("yielded", False),
         None if decision is None else _decode_decision(decision),
+        None if memory is None else PeakMemory(*memory),
     )
     record.__class__ = Reported
     return record

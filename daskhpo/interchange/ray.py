@@ -9,7 +9,7 @@ from typing import Any
 
 from daskhpo.core.domains import Categorical, Integer, Real
 from daskhpo.core.events import Step
-from daskhpo.core.objective import Mode, Objective
+from daskhpo.core.objective import RESERVED_PREFIXES, Mode, Objective
 from daskhpo.core.plain import why_not_plain
 from daskhpo.core.types import Status
 from daskhpo.interchange.imported import ImportedStudy, ImportedTrial, finite
@@ -96,7 +96,7 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: number
         for name, number in numbers.items()
-        if number is not None and not name.startswith(("config/", "best/", "seconds/"))
+        if number is not None and not name.startswith(RESERVED_PREFIXES)
     }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import TrialId
+from daskhpo.core.types import PeakMemory, TrialId
 from daskhpo.results.columns import config_columns, metric_columns
 from daskhpo.results.lineage import Generation
 from daskhpo.results.progress import TrialRecord
@@ -31,7 +31,7 @@ def trial_frame(
     import pandas as pd
 
     times = [trial.time for trial in trials]
-    columns = {
+    columns: dict[str, list[Any]] = {
         "trial": [trial.id for trial in trials],
         "status": [trial.status.value for trial in trials],
         "resource": [trial.resource for trial in trials],
@@ -42,6 +42,10 @@ def trial_frame(
         "seconds/queued": [time.queued for time in times],
         "bracket": [trial.bracket for trial in trials],
     }
+    for name in PeakMemory._fields:  # a study without GPUs has no column of them
+        n_bytes = [getattr(trial.memory, name) or math.nan for trial in trials]
+        if any(map(math.isfinite, n_bytes)):
+            columns[f"peak_memory/{name}"] = n_bytes
     frame = pd.DataFrame(columns)
     values = [objective.value(trial.best_loss) for trial in trials]
     ends = {

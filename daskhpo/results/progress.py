@@ -31,11 +31,21 @@ from daskhpo.core.events import (
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.tracebacks import headline
-from daskhpo.core.types import CheckpointRef, Config, Continue, Metrics, Pause, Status, TrialId
+from daskhpo.core.types import (
+    CheckpointRef,
+    Config,
+    Continue,
+    Metrics,
+    Pause,
+    PeakMemory,
+    Status,
+    TrialId,
+)
 from daskhpo.results.slot_time import SlotTime, TrialTime
 from daskhpo.results.stored_checkpoints import StoredCheckpoints
 
 _NOTHING: Metrics = MappingProxyType({})
+_UNKNOWN = PeakMemory()
 
 
 class TrialRecord:
@@ -57,12 +67,13 @@ class TrialRecord:
     error : traceback of its last failure, or error of its checkpoint, or "".
     started, ended : seconds since the study began; ``ended`` is None before its end.
     time : seconds that it took, by purpose.
+    memory : most memory that any of its attempts has used, as far as it is known.
     """
 
     __slots__ = (
         *("id", "config", "bracket", "started", "ended", "status", "attempt", "resource"),
         *("furthest", "n_exploits", "n_retrained", "metrics", "best_metrics", "best_loss"),
-        *("best_resource", "checkpoint", "reason", "error", "time"),
+        *("best_resource", "checkpoint", "reason", "error", "time", "memory"),
     )  # a study may have a hundred thousand
 
     def __init__(self, trial: TrialId, config: Config, bracket: int, started: float) -> None:
@@ -77,6 +88,7 @@ class TrialRecord:
         self.checkpoint: CheckpointRef | None = None
         self.reason = self.error = ""
         self.time = TrialTime()
+        self.memory = _UNKNOWN
 
     def __repr__(self) -> str:
         best = f", best_loss={self.best_loss:.6g}" if math.isfinite(self.best_loss) else ""
@@ -270,6 +282,8 @@ class StudyProgress:
                 trial.best_metrics = best.metrics
                 if loss < self.best_loss:
                     self.best = trial
+        if record.memory is not None:
+            trial.memory = PeakMemory(*map(max, trial.memory, record.memory))
         self.n_preemptions += record.preempted
         match record.decision:
             case Pause():

@@ -14,7 +14,7 @@ from daskhpo.core.errors import CheckpointMissing, NoSuchTrial
 from daskhpo.core.events import Record
 from daskhpo.core.garbage import collector_paused
 from daskhpo.core.objective import Objective
-from daskhpo.core.types import CheckpointRef, ScheduleSegment, Status, TrialId
+from daskhpo.core.types import CheckpointRef, PeakMemory, ScheduleSegment, Status, TrialId
 from daskhpo.engine.session import Manifest, read_manifest, study_records
 from daskhpo.plots.report import About, best_table, report_html
 from daskhpo.plots.single import single
@@ -167,14 +167,21 @@ class Result:
         """The best value of the metric that any trial has reported."""
         return self.objective.value(self.best_trial.best_loss)
 
+    @property
+    def peak_memory(self) -> PeakMemory:
+        """The most memory that any trial has used, as far as it is known."""
+        peaks = [trial.memory for trial in self._progress.trials.values()]
+        return PeakMemory(*map(max, zip(*peaks, strict=True)))
+
     def trials(self, metrics: Literal["last", "best"] = "last") -> pd.DataFrame:
         """Return a table with one row per trial, in order of trial ids.
 
         Columns: ``trial``, ``status``, ``resource``, ``seconds`` (in slots, in total, up to the
         last report) and its parts (``seconds/useful``, ``seconds/lost``, ``seconds/saving``, see
         :class:`~daskhpo.results.slot_time.TrialTime`), ``seconds/queued`` (without a slot, ready
-        to continue), ``bracket``, ``config/<name>``, the metrics, ``best/<metric>``,
-        ``reason`` (why it ended).
+        to continue), ``bracket``, ``peak_memory/host`` and ``peak_memory/device`` (bytes; only if
+        any trial's is known), ``config/<name>``, the metrics, ``best/<metric>``, ``reason`` (why
+        it ended).
 
         Parameters
         ----------

@@ -11,6 +11,7 @@ from daskhpo.cluster.gpus import (
     Gpus,
     Maker,
     cuda_devices,
+    gpu_memory,
     parse_amd_smi,
     parse_nvidia_smi,
     run_tool,
@@ -158,3 +159,20 @@ def test_a_tool_that_is_missing_or_fails_says_nothing() -> None:
     assert run_tool(["no-such-command-of-any-driver"]) is None
     assert run_tool(["false"]) is None
     assert run_tool(["printf", "\\351"]) == "\ufffd"
+
+
+SIZES = "0, GPU-aa-1, 40960\n1, GPU-bb-2, 81559\n"
+
+
+@pytest.mark.parametrize(
+    ("seen", "n_mebibytes"), [("1,0", 81559), ("0", 40960), ("GPU-bb-2", 81559), ("7", 0), ("", 0)]
+)
+def test_the_first_gpu_that_is_seen_has_so_much_memory(seen: str, n_mebibytes: int) -> None:
+    found = Gpus(tuple(filter(None, seen.split(","))), maker=Maker.NVIDIA)
+    assert gpu_memory(found, tools(nvidia_smi=SIZES)) == n_mebibytes * 2**20
+
+
+@pytest.mark.parametrize("printed", ["", "no devices were found", "0, GPU-aa-1, [N/A]"])
+def test_a_driver_that_names_no_size_is_no_error(printed: str) -> None:
+    assert gpu_memory(Gpus(("0",), maker=Maker.NVIDIA), tools(nvidia_smi=printed)) == 0
+    assert gpu_memory(Gpus(("0",), maker=Maker.AMD), tools(nvidia_smi=SIZES)) == 0

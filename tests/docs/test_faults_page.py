@@ -15,6 +15,9 @@ TESTS = {  # the beginning of a row: tests by name, in tests/ or daskhpo/testing
     "the first 5 trials all": "test_a_study_stops_when_its_first_trials_fail_by_the_same_error",
     "it calls `sys.exit()`": "test_system_exit_fails_the_trial_and_not_the_worker",
     "its process dies": "test_a_trial_that_kills_its_workers_is_given_up",
+    "its device or machine has too little": (
+        "test_a_full_device_fails_the_trial_at_once_and_its_process_is_not_used_again"
+    ),
     "it trains [in several": "test_a_rank_that_fails_ends_all_at_once",
     "its metric is NaN": "test_a_metric_that_is_not_finite_fails_the_trial_for_good",
     "the study's metric is missing": "test_a_misspelt_metric_ends_the_study_at_the_first_report",

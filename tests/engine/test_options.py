@@ -31,7 +31,11 @@ WORDS = {"resources": ["--cpu", "2", "--gpu", "0.5"], "checkpoint": ["--checkpoi
 
 def another(name: str) -> Any:
     """A value of an option that is not its default."""
-    others = {"resources": {"cpu": 2, "gpu": 0.5}, "checkpoint": CheckpointPolicy("end")}
+    others = {
+        "resources": {"cpu": 2, "gpu": 0.5},
+        "checkpoint": CheckpointPolicy("end"),
+        "on_oom": "larger",
+    }
     default = getattr(RunOptions(), name)
     return others[name] if name in others else not default if isinstance(default, bool) else 2
 
@@ -149,6 +153,7 @@ def test_options_are_frozen():
         ({"max_concurrent": 0}, "max_concurrent=0 must be at least 1"),
         ({"worker_timeout": "x"}, "worker_timeout='x' is not understood"),
         ({"checkpoint": "always"}, "checkpoint='always' must be one of"),
+        ({"on_oom": "retry"}, "on_oom='retry' must be 'infeasible', 'retry_alone' or 'larger'"),
         ({"max_failures": -1}, "max_failures=-1 must be at least 0"),
     ],
     ids=str,

@@ -46,6 +46,7 @@ from daskhpo.core.events import (
     time_in_journal,
 )
 from daskhpo.core.objective import Objective
+from daskhpo.core.out_of_memory import MemoryKind, OutOfMemory
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.space import Space
 from daskhpo.core.types import (
@@ -262,7 +263,8 @@ class Chaos:
         assert committed <= set(self.files), "a checkpoint that was committed is gone"
         self.files = {row: self.files[row] for row in committed}  # what a resume collects
         names = ("num_trials", "target", "max_failures", "fail_fast")
-        limits = Limits(**{name: self.script[name] for name in names})
+        on_oom = self.random.choice(["infeasible", "retry_alone", "larger"])
+        limits = Limits(**{name: self.script[name] for name in names}, on_oom=on_oom)
         if (n_events := self.script.get("time_limit")) is not None:
             limits = replace(limits, trial_time_limit=n_events * (2e-6 + self.tick))
         self.handle(SessionStarted(limits, self.script["policy"], self.seconds, max_t=max_t))
@@ -539,7 +541,7 @@ class Chaos:
     def mishap(self):
         trial = self.random.choice(sorted(self.slots))
         slot = self.slots[trial]
-        match self.random.choice(["lost", "lost", "bad", "failed", "resize", "kill"]):
+        match self.random.choice(["lost", "lost", "bad", "failed", "memory", "resize", "kill"]):
             case "lost":
                 self.forget()
                 del self.slots[trial]
@@ -551,6 +553,15 @@ class Chaos:
                 retry, fatal = self.happens(0.5), self.happens(0.02)
                 slot.waits = True
                 self.handle(Erred(trial, slot.attempt, "E: x", self.seconds, retry, fatal))
+            case "memory":
+                found = OutOfMemory(self.random.choice([*MemoryKind]), 7, self.happens(0.5))
+                if self.happens(0.5):  # it was killed, and its worker with it
+                    self.forget()
+                    del self.slots[trial]
+                else:
+                    slot.waits = True
+                attempt, at = slot.attempt, self.seconds
+                self.handle(Erred(trial, attempt, "E: full", at, False, False, found))
             case "resize":
                 self.resize(self.random.randint(0, self.script["n_slots"]))
                 if self.n_slots == 0:

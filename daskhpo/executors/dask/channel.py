@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from daskhpo.core.events import Edit, Erred, Trained
+from daskhpo.core.out_of_memory import MemoryKind
 from daskhpo.executors.dask.local_socket import enter
 from daskhpo.executors.dask.protocol import (
     CALLS,
@@ -351,10 +352,14 @@ class ReceivedNews:
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost:
-    """The loss of a slot: its worker left, or its lease ended."""
+    """The loss of a slot: its worker left, or its lease ended.
+
+    ``lacked``: the memory for want of which its worker was killed.
+    """
 
     slot: int
     reason: str
+    lacked: MemoryKind | None = None
 
 
 @dataclass(frozen=True, slots=True)

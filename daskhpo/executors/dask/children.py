@@ -51,7 +51,7 @@ class ChildProcesses:
     """
 
     def __init__(self, is_own: bool) -> None:
-        self._is_own = is_own
+        self.is_own = is_own
 
     def end(self) -> int:
         """End all of them, and return how many there were.
@@ -61,7 +61,7 @@ class ChildProcesses:
         """
         n = 0
         for _ in range(MAX_ROUNDS):  # one that ends may have started another meanwhile
-            if not self._is_own or not _has_children() or not (found := _descendants()):
+            if not self.is_own or not _has_children() or not (found := _descendants()):
                 break
             n += len(found)
             for process in found:
@@ -78,12 +78,13 @@ class ChildProcesses:
     def end_process(self, reason: str) -> None:
         """End this process at once, if it serves only trials; its nanny replaces it."""
         logger.error("this process ends: %s", reason)
-        if self._is_own:
+        if self.is_own:
             os._exit(1)  # its guardian ends what the trial has started
 
     def n_bytes(self) -> int:
         """Return the resident memory of this process and its children."""
-        processes = [psutil.Process(), *(_descendants() if self._is_own else ())]
+        others = _descendants() if self.is_own and _has_children() else ()
+        processes = [psutil.Process(), *others]
         n_bytes = 0
         for process in processes:
             with contextlib.suppress(psutil.Error):

@@ -74,6 +74,13 @@ class GpuShares:
         """Receive what a worker sees, and how many GPUs (or which part of one) it offers."""
         self._seen[worker] = (host, seen, offered)
 
+    def ids_of(self, worker: str) -> tuple[str, ...]:
+        """Return names of a worker's chosen GPUs that all workers of its machine share."""
+        if worker not in self._chosen:
+            return ()
+        scope = self._seen[worker][1].scope
+        return tuple(f"{scope}/{name}" for name in self._chosen[worker])
+
     def choose(self, worker: str) -> str:
         """Return the device of a worker's trials: the first of as many as it offers.
 

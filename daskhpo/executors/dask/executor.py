@@ -22,6 +22,7 @@ from daskhpo.core.events import (
     StopRequested,
     Trained,
 )
+from daskhpo.core.out_of_memory import Larger, MemoryKind, OutOfMemory
 from daskhpo.core.tracebacks import headline
 from daskhpo.core.types import CheckpointRef, TrialId
 from daskhpo.executors.dask.channel import (
@@ -36,6 +37,7 @@ from daskhpo.executors.dask.channel import (
     RequestEdit,
     RequestStop,
 )
+from daskhpo.executors.dask.placement import Placements
 from daskhpo.executors.dask.protocol import (
     Bye,
     CannotLoad,
@@ -65,6 +67,7 @@ from daskhpo.executors.dask.state_locations import StateLocations
 logger = logging.getLogger("daskhpo")
 
 INTERRUPT_SECONDS = 10.0  # shortest time in which an interrupted trial must reach its next report
+LARGER_SECONDS = 60.0  # for a worker with more memory to come, such as after a resume
 LONGEST_UNITS = 2.0  # ... or so many times the longest unit of training that the study has seen
 
 
@@ -122,6 +125,10 @@ class DaskExecutor:
         self._has_had_slots = False
         self._lost_before_hello: set[int] = set()  # slots lost before their `Hello` arrived
         self._locations = StateLocations()
+        self._places = Placements()
+        self._n_slots_told = 0
+        self._has_closed = False  # some slots, so that a trial has its device or machine alone
+        self._unplaced_since: dict[TrialId, float] = {}  # trials that no slot of the study can run
         self._logged_reasons: set[str] = set()  # of deletions
         self._flush: Flush | None = None  # the study is over: idle slots empty their caches
         self._idle: list[int] = []  # last in, first out: the last one has the warmest process
@@ -143,6 +150,7 @@ class DaskExecutor:
         events, self._later = self._later, []
         while not events:
             due = [slot.deadline for slot in self._slots.values() if slot.deadline is not None]
+            due += [since + LARGER_SECONDS for since in self._unplaced_since.values()]
             until = min([*due, *([] if deadline is None else [deadline])], default=None)
             timeout = None if until is None else max(0.0, until - self.now())
             try:
@@ -156,6 +164,9 @@ class DaskExecutor:
                 while not self._inbox.empty():
                     events += self._events(self._inbox.get())
             self._assign()
+            events += self._give_up_unplaced()
+            later, self._later = self._later, []
+            events += later
             self._publish_idle()
         return events
 
@@ -201,6 +212,7 @@ class DaskExecutor:
                 self._reply(number, release)
         self._flush_idle_slots()
         self._send()
+        self._later += self._give_up_unplaced()
         self._publish_idle()
 
     def close(self) -> None:
@@ -217,8 +229,8 @@ class DaskExecutor:
                 return self._on_call(message)
             case ReceivedNews(news, at):
                 return self._on_news(news, at - self._zero)
-            case LeaseLost(number, reason):
-                return self._on_lease_lost(number, reason)
+            case LeaseLost(number, reason, lacked):
+                return self._on_lease_lost(number, reason, lacked=lacked)
             case ReleaseSlot(number):
                 return self._release_slot(number)
             case RequestStop(reason):
@@ -265,10 +277,11 @@ class DaskExecutor:
             case Hello() if number in self._lost_before_hello:
                 self._replies.append((received.reply, Exit()))
                 return []
-            case Hello(worker, job):
+            case Hello(worker, job, site):
                 self._has_had_slots = True
                 self._slots[number] = _Slot(worker, job, received.reply, leaving=call.leaving)
                 self._locations.open(number)
+                self._places.open(number, site)
                 if call.leaving:  # the worker leaves before it could train
                     self._end_lease(number)
                     return []
@@ -324,6 +337,9 @@ class DaskExecutor:
                     self._stateless.add(trial)
                 early = [] if ref is None else self._locations.add(number, ref, attempt, at)
                 return [arrived(event, at), *early]
+            case Erred(out_of_memory=OutOfMemory(of)):
+                found = self._places.found(of, number)
+                return [replace(event, seconds=at, out_of_memory=found)]
             case Erred():
                 return [arrived(event, at)]
 
@@ -356,6 +372,7 @@ class DaskExecutor:
     def _vacate(self, slot: _Slot) -> None:
         """Remove the trial from its slot."""
         if slot.job is not None:
+            self._places.leave(slot.job.trial)
             del self._slot_of[slot.job.trial]
             slot.job, slot.lacks, slot.deadline, slot.is_overdue = None, None, None, False
             slot.overrun, slot.is_alone = None, False
@@ -397,7 +414,9 @@ class DaskExecutor:
             events += self._on_lease_lost(number, reason, blame=False)
         return events
 
-    def _on_lease_lost(self, number: int, reason: str, *, blame: bool = True) -> list[Event]:
+    def _on_lease_lost(
+        self, number: int, reason: str, *, blame: bool = True, lacked: MemoryKind | None = None
+    ) -> list[Event]:
         slot = self._slots.pop(number, None)
         if slot is None:
             # Its "hello" may still arrive: the two messages come from different threads.
@@ -411,12 +430,31 @@ class DaskExecutor:
         events += self._locations.close(number, reason, self.now())
         if (job := slot.job) is not None:
             self._vacate(slot)
-            events.append(AttemptLost(job.trial, job.attempt, reason, self.now(), blame=blame))
+            events.append(self._lost(job, number, reason, blame, lacked))
+        self._places.close(number)
         return events + self._retry_missing_states()
 
+    def _lost(
+        self, job: Train, number: int, reason: str, blame: bool, lacked: MemoryKind | None
+    ) -> AttemptLost | Erred:
+        if lacked is None:
+            return AttemptLost(job.trial, job.attempt, reason, self.now(), blame=blame)
+        killer = "Dask, over its limit" if lacked is MemoryKind.LIMIT else "the kernel"
+        error = f"{reason}: its process was killed by {killer}, for want of memory"
+        found = self._places.found(lacked, number)
+        return Erred(job.trial, job.attempt, error, self.now(), False, out_of_memory=found)
+
     def _slots_changed(self, job: str = "") -> SlotsChanged:
-        n_slots = sum(not slot.leaving for slot in self._slots.values())
-        return SlotsChanged(n_slots, self.now(), job)
+        self._n_slots_told = self._n_slots()
+        return SlotsChanged(self._n_slots_told, self.now(), job)
+
+    def _n_slots(self) -> int:
+        """Return the number of slots that have a trial, or may have one now."""
+        is_closed = self._places.is_closed if self._places.has_homes else lambda number: False
+        return sum(
+            not (slot.leaving or (slot.job is None and is_closed(number)))
+            for number, slot in self._slots.items()
+        )
 
     # -- states that move while their slots leave ------------------------------------------------
 
@@ -481,27 +519,68 @@ class DaskExecutor:
             logger.warning("%s", text)
 
     def _assign(self) -> None:
-        while self._waiting and self._idle:
-            job, number = self._match()
+        while self._waiting and self._idle and (match := self._match()) is not None:
+            job, number = match
+            self._idle.remove(number)
             slot = self._slots[number]
             if slot.leaving:
-                self._waiting.appendleft(job)
                 self._end_lease(number)
                 continue
+            self._waiting.remove(job)
             slot.job, slot.unit_began = job, self.now()
             self._slot_of[job.trial] = number
             self._reply(number, self._job(job, number))
+        if self._places.has_homes or self._has_closed:
+            self._has_closed = self._places.has_homes
+            if self._n_slots() != self._n_slots_told:
+                self._later.append(self._slots_changed())
+                self._withdraw_excess()
         self._send()
 
-    def _match(self) -> tuple[Train, int]:
+    def _match(self) -> tuple[Train, int] | None:
         """Return a job and a slot for it: the one that holds its state, if that is idle."""
+        first: Train | None = None
         for job in self._waiting:
+            if job.placement is not None:
+                idle = [number for number in self._idle if not self._slots[number].leaving]
+                number = self._places.choose(job, idle, self._slot_of.values())
+                if number is not None:
+                    return job, number
+                continue
+            first = first or job
             home = self._locations.who_has(job.checkpoint)
-            if home is not None and home in self._idle:
-                self._waiting.remove(job)
-                self._idle.remove(home)
+            if home is not None and home in self._idle and self._places.is_open(home):
                 return job, home
-        return self._waiting.popleft(), self._idle.pop()
+        free = (number for number in reversed(self._idle) if self._places.is_open(number))
+        number = next(free, None)
+        return None if first is None or number is None else (first, number)
+
+    def _give_up_unplaced(self) -> list[Event]:
+        """Fail trials that wait for a larger worker, if the study has had none for long."""
+        unplaced = {
+            job.trial: (job, place)
+            for job in self._waiting
+            if isinstance(place := job.placement, Larger) and not self._places.has_larger(place)
+        }
+        now, since = self.now(), self._unplaced_since
+        self._unplaced_since = {trial: since.get(trial, now) for trial in unplaced}
+        events: list[Event] = []
+        for trial, (job, place) in unplaced.items():
+            if now < self._unplaced_since[trial] + LARGER_SECONDS:
+                continue
+            self._waiting.remove(job)
+            del self._unplaced_since[trial]
+            error = f"no worker with more than {place.n_bytes / 1e9:.3g} GB serves the study"
+            found = OutOfMemory(place.of, place.n_bytes)
+            events.append(Erred(trial, job.attempt, error, now, False, out_of_memory=found))
+        return events
+
+    def _withdraw_excess(self) -> None:
+        """Give back the launches for which no slot is left, since some were closed."""
+        excess = len(self._slot_of) + len(self._waiting) - self._n_slots_told
+        ordinary = [job for job in self._waiting if job.placement is None]
+        for job in ordinary[::-1][: max(0, excess)]:
+            self._withdraw(job.trial, "its slot is closed while another trial runs alone")
 
     def _flush_idle_slots(self) -> None:
         """At the end of the study, let every idle slot empty its cache."""
@@ -525,11 +604,13 @@ class DaskExecutor:
         if ref.array:
             self._deleter.submit(self._delete, ref)
 
-    def _withdraw(self, trial: TrialId) -> None:
+    def _withdraw(
+        self, trial: TrialId, reason: str = "it was interrupted before a slot was free"
+    ) -> None:
         """Cancel the launch of a trial that still waits for a slot."""
         for job in [job for job in self._waiting if job.trial == trial]:
             self._waiting.remove(job)
-            reason = "it was interrupted before a slot was free"
+            self._places.leave(trial)
             self._later.append(AttemptLost(trial, job.attempt, reason, self.now(), blame=False))
 
     def _slot_running(self, trial: TrialId, attempt: int) -> int | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed.diagnostics.plugin import WorkerPlugin
 
+from daskhpo.cluster.gpus import gpu_memory
 from daskhpo.cluster.job_shape import nodes_per_trial
 from daskhpo.core.objective import Objective
 from daskhpo.engine.options import RunOptions
@@ -28,7 +29,9 @@ from daskhpo.executors.dask.children import (
 from daskhpo.executors.dask.devices import SeenGpus, see_gpus
 from daskhpo.executors.dask.environment import check_environment
 from daskhpo.executors.dask.forks import start_processes_as_scripts_do
+from daskhpo.executors.dask.killed_workers import send_kills
 from daskhpo.executors.dask.pickled_code import load_code
+from daskhpo.executors.dask.placement import Site
 from daskhpo.executors.dask.protocol import ORDERS, CannotLoad
 from daskhpo.executors.dask.shutdown import shutdown_of
 from daskhpo.executors.dask.threads import set_threads
@@ -73,8 +76,14 @@ async def introduce(environment: str, with_gpus: bool) -> SeenGpus | None:
     return await asyncio.to_thread(see_gpus) if with_gpus else None
 
 
-def lease(spec: LeaseSpec, slot: int, device: str) -> None:
-    """Hold a slot until the study releases it; the body of a Dask task."""
+def lease(spec: LeaseSpec, slot: int, device: str, device_ids: tuple[str, ...] = ()) -> None:
+    """Hold a slot until the study releases it; the body of a Dask task.
+
+    Parameters
+    ----------
+    device : the first device of its trials, as torch names it.
+    device_ids : names of their GPUs that all workers of the machine share.
+    """
     from distributed import get_worker
 
     worker = get_worker()
@@ -84,6 +93,7 @@ def lease(spec: LeaseSpec, slot: int, device: str) -> None:
     if is_own:
         start_processes_as_scripts_do()  # the user's code may yet choose another way
         set_threads(int(spec.options.resources["cpu"]))
+    send_kills(worker)
     shutdown = shutdown_of(worker)
     leases = leases_of(worker)
     try:
@@ -134,7 +144,8 @@ def lease(spec: LeaseSpec, slot: int, device: str) -> None:
             stack.callback(shutdown.unregister, host)
             if not shutdown.fits(0.0):
                 shutdown.start("its Slurm job ends")
-            host.serve(worker.address, os.environ.get("SLURM_JOB_ID", ""))
+            site = _site(worker, device_ids, spec.options.on_oom == "larger")
+            host.serve(worker.address, os.environ.get("SLURM_JOB_ID", ""), site)
     except OSError as error:  # the scheduler is gone, or closing
         logger.info("lease %s of %s ends: %r", slot, spec.study, error)
 
@@ -226,12 +237,26 @@ class _FlushOnClose(WorkerPlugin):  # type: ignore[misc]
             logger.info("the last notes on states could not be sent: %s", error)
 
 
+def _site(worker: Any, device_ids: tuple[str, ...], with_gpu_memory: bool) -> Site:
+    """Return where a worker is; ``with_gpu_memory``: also ask the driver's tool."""
+    from distributed.comm import get_address_host
+
+    n_bytes = gpu_memory() if with_gpu_memory and device_ids else 0
+    host = get_address_host(worker.address)
+    return Site(host, device_ids, int(_memory_of(worker)), n_bytes)
+
+
 def _share_of_memory(worker: Any) -> int:
-    """Return a quarter of the worker's memory limit, or of its part of the machine's."""
+    """Return the bytes of a worker's memory that states may use."""
+    return int(_memory_of(worker) * MEMORY_SHARE)
+
+
+def _memory_of(worker: Any) -> float:
+    """Return the worker's memory limit, or its part of the machine's."""
     limit = worker.memory_manager.memory_limit
     if limit is None:
         from dask.system import CPU_COUNT
         from distributed.system import MEMORY_LIMIT
 
         limit = MEMORY_LIMIT * min(1.0, worker.state.nthreads / CPU_COUNT)
-    return int(limit * MEMORY_SHARE)
+    return float(limit)

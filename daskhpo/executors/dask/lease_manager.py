@@ -23,6 +23,7 @@ from daskhpo.executors.dask.demand import Demand, is_adaptive, removable
 from daskhpo.executors.dask.devices import GpuShares, NoGpu, SeenGpus
 from daskhpo.executors.dask.environment import WrongEnvironment
 from daskhpo.executors.dask.implied_gpus import Sight, implied_gpus
+from daskhpo.executors.dask.killed_workers import KilledWorkers
 from daskhpo.executors.dask.lease import TELL, LeaseSpec, introduce, lease
 from daskhpo.executors.dask.protocol import ORDERS, LeaseOrder
 
@@ -78,6 +79,9 @@ class LeaseManager:
         self._broker: Broker = scheduler.extensions.setdefault("daskhpo", Broker(scheduler.workers))
         self._gpus: GpuShares = scheduler.extensions.setdefault(
             "daskhpo-gpus", GpuShares(scheduler.workers)
+        )
+        self._killed: KilledWorkers = scheduler.extensions.setdefault(
+            "daskhpo-killed", KilledWorkers(scheduler)
         )
         self._sights: dict[str, Sight | None] = {}  # of workers that offer no GPU by name
         self._implied: dict[str, float] = {}  # GPUs that they may offer
@@ -157,10 +161,14 @@ class LeaseManager:
     def on_worker_removed(self, worker: str) -> None:
         """Handle the loss of a worker."""
         if (slot := self._slot_of.get(worker)) is not None:
-            self._end(slot, f"worker {worker} was lost")
+            self._end(slot, f"worker {worker} was lost", was_lost=True)
         self._broker.forget(worker)
         self._unfit.pop(worker, None)
         self._sights.pop(worker, None)
+
+    def on_memory_restart(self, message: Any) -> None:
+        """Handle a nanny's message that it ends its worker, which takes too much memory."""
+        self._killed.on_memory_restart(message)
 
     def on_leaving(self, slot: int) -> None:
         """Handle a worker that is about to leave."""
@@ -193,6 +201,7 @@ class LeaseManager:
         slot = self._n_leases
         self._n_leases += 1
         self._leases[slot] = _Lease(worker)
+        self._killed.watch(worker)
         self._slot_of[worker] = slot
         self._ended[slot] = asyncio.Event()
         task = self._loop.create_task(self._run_lease(slot, worker))
@@ -216,6 +225,7 @@ class LeaseManager:
                 self._spec,
                 slot,
                 device,
+                self._gpus.ids_of(worker),
                 key=f"{self._spec.study}-slot-{slot}",
                 workers=[worker],
                 allow_other_workers=False,
@@ -233,7 +243,7 @@ class LeaseManager:
                 self._refuse(slot, _cannot_run(error))
         self._end(slot, reason)
 
-    def _end(self, slot: int, reason: str) -> None:
+    def _end(self, slot: int, reason: str, *, was_lost: bool = False) -> None:
         if slot not in self._leases:
             return
         held = self._leases.pop(slot)
@@ -241,8 +251,21 @@ class LeaseManager:
         del self._slot_of[held.worker]
         if held.future is not None:
             held.future.release()  # else Dask waits for the worker to return
-        self._inbox.put(LeaseLost(slot, reason))
+        if was_lost and held.has_begun:
+            asking = self._loop.create_task(self._tell_cause(slot, held.worker, reason))
+            self._tasks.add(asking)
+            asking.add_done_callback(self._tasks.discard)
+        else:
+            self._inbox.put(LeaseLost(slot, reason))
         self._broker.release(held.worker)
+
+    async def _tell_cause(self, slot: int, worker: str, reason: str) -> None:
+        """Tell the coordinator that a slot is lost, and whether its worker lacked memory."""
+        lacked = None
+        try:
+            lacked = await self._killed.cause(worker)
+        finally:
+            self._inbox.put(LeaseLost(slot, reason, lacked))
 
     def _refuse(self, slot: int, why: str, error: str = "", fatal: bool = False) -> None:
         """Use a slot's worker no more, and say so."""

@@ -8,7 +8,7 @@ of sending; `arrived` moves them to the study's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from daskhpo.core.commands import Delete, Flush, Interrupt, Release, Save, Train, Write
@@ -22,6 +22,7 @@ from daskhpo.core.events import (
     Trained,
 )
 from daskhpo.core.types import CheckpointRef
+from daskhpo.executors.dask.placement import Site
 from daskhpo.executors.dask.wire import Codec
 
 # -- from a lease to its study -------------------------------------------------------------------
@@ -33,6 +34,7 @@ class Hello:
 
     worker: str
     job: str
+    site: Site = field(default_factory=Site)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +241,4 @@ def trained_at(trained: Trained, at: float, not_before: float) -> Trained:
     for step in trained.steps:
         last = max(last, step.seconds + later)
         steps.append(Step(step.resource, step.metrics, last))
-    return Trained(
-        trained.trial, trained.attempt, tuple(steps), at, trained.ended, trained.preempted
-    )
+    return replace(trained, steps=tuple(steps), seconds=at)

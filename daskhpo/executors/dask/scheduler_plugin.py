@@ -24,6 +24,7 @@ from daskhpo.engine.session import Session
 from daskhpo.executors.dask.channel import FatalError, Inbox, RequestEdit, RequestStop
 from daskhpo.executors.dask.environment import WrongEnvironment, check_environment
 from daskhpo.executors.dask.executor import DaskExecutor
+from daskhpo.executors.dask.killed_workers import MEMORY_RESTARTS
 from daskhpo.executors.dask.lease import LeaseSpec
 from daskhpo.executors.dask.lease_manager import LeaseManager
 from daskhpo.executors.dask.server import Server
@@ -140,6 +141,8 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
     def log_event(self, topic: str, msg: Any) -> None:
         if topic == self.name:
             self._server.on_news(msg)
+        elif topic == MEMORY_RESTARTS:
+            self._leases.on_memory_restart(msg)
 
     async def close(self) -> None:
         """Stop the study because the scheduler shuts down."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from daskhpo.cluster.walltime import StepTimer
@@ -19,13 +20,16 @@ from daskhpo.core.errors import (
 )
 from daskhpo.core.events import Erred, Held, Step, Trained
 from daskhpo.core.objective import Objective
+from daskhpo.core.out_of_memory import MemoryKind, OutOfMemory, memory_kind_of, tells_of_kill
 from daskhpo.core.random import trial_seed
 from daskhpo.core.types import ReuseProbability, TrialId
 from daskhpo.executors.dask.channel import Channel
 from daskhpo.executors.dask.checkpoint_manager import CheckpointManager
 from daskhpo.executors.dask.children import ChildProcesses
 from daskhpo.executors.dask.context import Context
+from daskhpo.executors.dask.killed_workers import n_kills
 from daskhpo.executors.dask.pickled_code import traceback_of
+from daskhpo.executors.dask.placement import Site
 from daskhpo.executors.dask.protocol import (
     Bye,
     CutOff,
@@ -50,12 +54,14 @@ from daskhpo.executors.dask.runners import (
     SegmentOutcome,
     log_errors,
 )
-from daskhpo.executors.dask.watchdog import Watchdog
+from daskhpo.executors.dask.trial_memory import PeakMeter, forget_frames, free_caches
+from daskhpo.executors.dask.watchdog import Breach, Watchdog
 from daskhpo.trainable import Trainable
 from daskhpo.trial_output import TrialOutput
 
 logger = logging.getLogger("daskhpo.worker")
 
+NOWHERE = Site()
 LIVE_SECONDS = 0.25  # least time between messages with metrics of an unfinished segment
 
 
@@ -119,20 +125,23 @@ class TrialHost:
         self._device, self._n_devices = device, n_devices
         self._reuse, self._verify_reuse = reuse, verify_reuse
         self._children = children or ChildProcesses(is_own=False)
+        self._meter = PeakMeter(self._children)
         self._watchdog = Watchdog(step_timeout, memory_limit, self._children)
         self._runner: Runner | None = None
         self._used: Trainable | None = None
         self._recorder: SegmentRecorder
         self._timer = StepTimer(keep=3)
+        self._n_kills = 0  # by the kernel for want of memory, when the trial was launched
         self._unsaved_seconds = 0.0  # training of this trial that no checkpoint has
         self._interrupts: set[tuple[TrialId, int]] = set()
 
-    def serve(self, worker: str, job: str) -> None:
+    def serve(self, worker: str, job: str, site: Site = NOWHERE) -> None:
         """Carry out the study's commands until the study ends the lease.
 
         Parameters
         ----------
         worker, job : address of this worker, and id of its Slurm job ("": none).
+        site : where it is, and its memory.
 
         Raises
         ------
@@ -142,7 +151,7 @@ class TrialHost:
         try:
             try:
                 with self._watchdog.watching(self):
-                    command = self._channel.call(Hello(worker, job))
+                    command = self._channel.call(Hello(worker, job, site))
                     while not isinstance(command, Exit):
                         command = self.execute(command)
             finally:
@@ -183,9 +192,9 @@ class TrialHost:
             case EndProcess(reason):
                 self._children.end_process(reason)
 
-    def on_breach(self, error: str, *, retry: bool) -> None:
+    def on_breach(self, breach: Breach) -> None:
         """Tell the study that the trial has broken a limit. Thread-safe."""
-        self._recorder.overrun(error, retry)
+        self._recorder.overrun(breach)
 
     def on_shutdown(self) -> None:
         """Tell the study that this slot is about to end. Thread-safe."""
@@ -208,6 +217,8 @@ class TrialHost:
             if job.launch:
                 self._release_trial()
                 self._output.begin(job.trial, job.attempt)
+                self._n_kills = n_kills()
+                self._meter.begin()
                 self._recorder = SegmentRecorder(
                     job.trial,
                     job.attempt,
@@ -242,11 +253,12 @@ class TrialHost:
         except (MetricError, ReuseMismatch, ShapeMismatch) as error:
             return self._fail(job, str(error), retry=False, fatal=True)
         except BaseException as error:  # SystemExit, KeyboardInterrupt, too, fail only the trial
-            return self._fail(job, traceback_of(error))
+            return self._fail(job, traceback_of(error), lacked=self._lacked(error))
         ended = outcome is SegmentOutcome.ENDED
         if ended and not self._recorder.steps and job.resource == 0 and job.launch:
             return self._fail(job, "the function returned without a report()", retry=False)
-        return self._channel.call(Happened((self._recorder.trained(outcome),)))
+        trained = replace(self._recorder.trained(outcome), memory=self._meter.news())
+        return self._channel.call(Happened((trained,)))
 
     def _restored(self, job: Train, peer: Peer | None) -> Any:
         if job.checkpoint is None:
@@ -289,14 +301,29 @@ class TrialHost:
         except StateNotSupported as error:
             return self._fail(command, str(error), retry=False, fatal=True)
         except BaseException as error:
-            return self._fail(command, traceback_of(error))
+            return self._fail(command, traceback_of(error), lacked=self._lacked(error))
         held = Held(
             command.trial, command.attempt, None if state is None else ref, time.monotonic()
         )
         return self._channel.call(Happened((held,)))
 
+    def _lacked(self, error: BaseException) -> MemoryKind | None:
+        """Return the memory that an error is about, and forget what the code had in it."""
+        found = memory_kind_of(error)
+        if found is None and tells_of_kill(str(error)) and n_kills() > self._n_kills:
+            found = MemoryKind.HOST  # one of the trial's own processes
+        if found is not None:
+            forget_frames(error)
+        return found
+
     def _fail(
-        self, job: Train | Save, error: str, *, retry: bool = True, fatal: bool = False
+        self,
+        job: Train | Save,
+        error: str,
+        *,
+        retry: bool = True,
+        fatal: bool = False,
+        lacked: MemoryKind | None = None,
     ) -> LeaseCommand:
         logger.debug("trial failed: %s", error)
         runner, self._runner = self._runner, None
@@ -306,11 +333,25 @@ class TrialHost:
             self._close(runner)
         self._children.end()
         self._output.end()
-        trained = self._recorder.trained(SegmentOutcome.UNTIL)
-        if retry and self._shutdown.signalled:  # its own processes may have got SIGTERM, too
+        trained = replace(self._recorder.trained(SegmentOutcome.UNTIL), memory=self._meter.news())
+        if lacked is not None:
+            self._leave_clean_memory(job.trial, lacked)
+        elif retry and self._shutdown.signalled:  # its own processes may have got SIGTERM, too
             return self._channel.call(CutOff(trained, error))
-        erred = Erred(job.trial, job.attempt, error, trained.seconds, retry, fatal)
+        found = None if lacked is None else OutOfMemory(lacked)
+        erred = Erred(job.trial, job.attempt, error, trained.seconds, retry, fatal, found)
         return self._channel.call(Happened((trained, erred) if trained.steps else (erred,)))
+
+    def _leave_clean_memory(self, trial: TrialId, lacked: MemoryKind) -> None:
+        """Give the memory of a trial back; the process that lacked it is replaced.
+
+        Parts of it may stay: pieces between blocks in use, workspaces of libraries, what the code
+        keeps in globals.
+        """
+        free_caches()
+        if self._children.is_own:
+            reason = f"trial {trial} was {lacked.shown}: a new process follows"
+            self._shutdown.start(reason, restart=True)
 
     def _release_trial(self) -> None:
         runner, self._runner = self._runner, None
@@ -391,9 +432,10 @@ class SegmentRecorder:
         if steps := tuple(self.steps):
             self._channel.push_live(Trained(*self._key, steps, time.monotonic()))
 
-    def overrun(self, error: str, retry: bool) -> None:
+    def overrun(self, breach: Breach) -> None:
         """Send that a limit was broken, with all units of the segment. Thread-safe."""
-        erred = Erred(*self._key, error, time.monotonic(), retry, False)
+        found = None if breach.lacked is None else OutOfMemory(breach.lacked)
+        erred = Erred(*self._key, breach.error, time.monotonic(), found is None, False, found)
         self._channel.push_overrun(self.trained(SegmentOutcome.UNTIL), erred)
 
     def warn(self, text: str) -> None:

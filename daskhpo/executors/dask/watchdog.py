@@ -7,19 +7,29 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol
 
+from daskhpo.core.out_of_memory import MemoryKind
 from daskhpo.executors.dask.children import ChildProcesses
 
 CHECK_LIMITS_SECONDS = 1.0
 
 
+@dataclass(frozen=True)
+class Breach:
+    """A limit that is broken; ``lacked``: it is one of memory."""
+
+    error: str
+    lacked: MemoryKind | None = None
+
+
 class BreachListener(Protocol):
     """The slot, as its watchdog sees it."""
 
-    def on_breach(self, error: str, *, retry: bool) -> None:
+    def on_breach(self, breach: Breach) -> None:
         """Handle a limit that was broken; called once, in the watchdog's thread."""
 
 
@@ -49,7 +59,7 @@ class Watchdog:
             yield
             return
         thread = threading.Thread(
-            target=self._watch, args=(listener.on_breach,), name="daskhpo-watchdog", daemon=True
+            target=self._watch, args=(listener,), name="daskhpo-watchdog", daemon=True
         )
         thread.start()
         try:
@@ -72,29 +82,29 @@ class Watchdog:
         if self._since is not None:
             self._since = time.monotonic()
 
-    def _watch(self, breach: Callable[..., None]) -> None:
+    def _watch(self, listener: BreachListener) -> None:
         pause = min(CHECK_LIMITS_SECONDS, (self._step_timeout or CHECK_LIMITS_SECONDS) / 4)
         while not self._ended.wait(pause):
             if (found := self.check(time.monotonic())) is not None:
-                error, retry = found
-                breach(error, retry=retry)
+                listener.on_breach(found)
                 return
 
-    def check(self, now: float) -> tuple[str, bool] | None:
-        """Return the error if a limit is broken, and whether the trial may be tried again."""
+    def check(self, now: float) -> Breach | None:
+        """Return the limit that is broken, if one is."""
         since, limit = self._since, self._step_timeout
         if since is None:
             return None
         if limit is not None and now - since > limit:
             text = f"StepTimeout: {now - since:.0f} s without a report; step_timeout={limit:g} s"
-            return f"{stack_of(self._thread)}{text}", True
+            return Breach(f"{stack_of(self._thread)}{text}")
         if self._memory_limit is not None:
             n_bytes = self._children.n_bytes()
             if n_bytes > self._memory_limit:
                 gigabytes = (
                     f"{n_bytes / 1e9:.2f} GB; memory_limit={self._memory_limit / 1e9:.2f} GB"
                 )
-                return f"MemoryLimit: the trial's processes use {gigabytes}", False
+                error = f"MemoryLimit: the trial's processes use {gigabytes}"
+                return Breach(error, MemoryKind.LIMIT)
         return None
 
 

@@ -10,6 +10,8 @@ time; calls of nested functions took twice as long.
 
 from __future__ import annotations
 
+import functools
+import operator
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -188,7 +190,9 @@ def _form(kind: Any) -> tuple[str, tuple[Any, ...]]:
     origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         members = tuple(member for member in args if member is not types.NoneType)
-        return ("union" if len(members) == len(args) else "optional"), members
+        if len(members) == len(args):
+            return "union", members
+        return "optional", (functools.reduce(operator.or_, members),)
     if origin is tuple:
         return "tuple", args[:1]
     if origin is not None and issubclass(origin, Mapping):

@@ -100,3 +100,14 @@ def test_devices_are_named_as_torch_names_them() -> None:
     assert intel == SeenGpus(("3", "1"), ("xpu:0", "xpu:1"), "5")
     amd = seen_gpus(visible_gpus({"ROCR_VISIBLE_DEVICES": "3,1"}, ask), "")
     assert amd.devices == ("cuda:0", "cuda:1")
+
+
+def test_workers_of_a_machine_know_the_same_gpu_by_the_same_name() -> None:
+    shares = GpuShares(range(9))  # type: ignore[arg-type]
+    for number, seen in enumerate([see("0", "1"), see("1"), see("0", "1", job="7")]):
+        shares.learn(number, "host", seen, 1.0)  # type: ignore[arg-type]
+    first, second, in_job = ([shares.choose(n), shares.ids_of(n)][1] for n in range(3))  # type: ignore[arg-type]
+    assert (len(first), len(second), len(in_job)) == (1, 1, 1)
+    assert first != second
+    assert in_job[0] not in first + second, "in another job the same index may be another GPU"
+    assert shares.ids_of("nobody") == ()

@@ -44,7 +44,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         return st.lists(values(args[0]), max_size=3).map(tuple)
     if origin is not None:
         return st.dictionaries(st.text(max_size=3), values(args[1]), max_size=3)
-    if dataclasses.is_dataclass(kind) or kind is Step:
+    if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"):
         return st.builds(kind, **{name: values(of) for name, of in get_type_hints(kind).items()})
     if kind in PLAIN:
         return PLAIN[kind]

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from daskhpo.core.out_of_memory import MemoryKind
 from daskhpo.core.tracebacks import headline
 from daskhpo.executors.dask.children import ChildProcesses
-from daskhpo.executors.dask.watchdog import Watchdog
+from daskhpo.executors.dask.watchdog import Breach, Watchdog
 
 
 class Using(ChildProcesses):
@@ -35,8 +36,8 @@ def test_the_time_without_a_report_is_limited() -> None:
         assert watchdog.check(time.monotonic() + 9) is None
         found = watchdog.check(time.monotonic() + 11)
         assert found is not None
-        error, retry = found
-        assert retry
+        error = found.error
+        assert found.lacked is None
         assert headline(error) == "StepTimeout: 11 s without a report; step_timeout=10 s"
         assert "test_the_time_without_a_report_is_limited" in error, "the stack of this thread"
     assert watchdog.check(time.monotonic() + 11) is None
@@ -67,26 +68,26 @@ def test_the_stack_is_that_of_a_functions_own_thread() -> None:
     go_on.set()
     thread.join()
     assert found is not None
-    assert "deep_inside" in found[0]
+    assert "deep_inside" in found.error
 
 
 def test_memory_is_limited_and_tried_once() -> None:
     watchdog = Watchdog(None, 2_000_000_000, Using(2_500_000_000))
     with watchdog.code_runs():
         found = watchdog.check(time.monotonic())
-    assert found == (
+    assert found == Breach(
         "MemoryLimit: the trial's processes use 2.50 GB; memory_limit=2.00 GB",
-        False,
+        MemoryKind.LIMIT,
     )
 
 
 class Listener:
     def __init__(self) -> None:
-        self.heard: list[tuple[str, bool]] = []
+        self.heard: list[Breach] = []
         self.was_told = threading.Event()
 
-    def on_breach(self, error: str, *, retry: bool) -> None:
-        self.heard.append((error, retry))
+    def on_breach(self, breach: Breach) -> None:
+        self.heard.append(breach)
         self.was_told.set()
 
 
