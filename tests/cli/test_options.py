@@ -72,6 +72,7 @@ RUN = {
     "--trial-time-limit": DURATIONS,
     "--step-timeout": DURATIONS,
     "--memory-limit": (["8GB", "512 MiB"], ["much", "0", "-1", ""]),
+    "--on-oom": (["infeasible", "retry_alone", "larger"], ["", "Larger", "retry"]),
     "--reuse-actors": FLAG,
     "--verify-reuse": FLAG,
 }
