@@ -102,13 +102,20 @@ def memory_kind_of(error: BaseException) -> MemoryKind | None:
     Errors that it was raised from, or while handling them, and members of a group count as well.
     """
     for one in _chain(error, set()):
-        text = f"{one}\n{one.story}" if isinstance(one, RankFailed) else str(one)
+        text = _text(one)
         names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(one).__mro__}
         if names & _DEVICE_CLASSES or _matches(_DEVICE, text):
             return MemoryKind.DEVICE
         if isinstance(one, MemoryError) or _matches(_HOST, text):
             return MemoryKind.HOST
     return None
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return f"{error}\n{error.story}" if isinstance(error, RankFailed) else str(error)
+    except Exception:  # its own __str__ raised
+        return ""
 
 
 def tells_of_kill(error: str) -> bool:

@@ -1,4 +1,4 @@
-"""How fast a study gets through its trials, and the time that is left at this pace."""
+"""The pace of a study, and the time that is left at this pace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACE_TRIALS = 50  # the last ones count
 
 
 class StudyPace:
-    """Pace of a study's session, updated record by record, each after the progress has it.
+    """Pace of a study's session, updated by each record after the progress.
 
     A trial counts when it leaves its slot for the first time, paused or ended: most of those that a
     scheduler pauses never continue. Those that do take slots from new ones, which slows the pace.
@@ -118,7 +118,7 @@ class StudyPace:
 
 
 def read_seconds_left(directory: Path, clock: float) -> float | None:
-    """Return the seconds that a running study still needs, at a time of day; None: not known."""
+    """Return the seconds that a running study still needs; None: not known."""
     manifest = read_manifest(directory)
     progress = StudyProgress(manifest.objective, keep_ended=False)
     pace = StudyPace()

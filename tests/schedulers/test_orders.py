@@ -101,6 +101,6 @@ def test_what_was_refuted_early_may_be_right_later():
 def test_a_trial_that_ended_leaves_what_it_told():
     orders = found([[n, -n] for n in range(8)])
     for number in range(8):
-        orders.forget(number)
+        orders.forget(number, for_good=True)
     assert orders._newest.keys() == {-1}
     assert len(orders._fair[1]) == 8
