@@ -118,9 +118,9 @@ def _text(error: BaseException) -> str:
         return ""
 
 
-def tells_of_kill(error: str) -> bool:
+def tells_of_kill(error: BaseException) -> bool:
     """Return True if an error says that a process was killed, whatever for."""
-    return _KILLED.search(error) is not None
+    return _KILLED.search(_text(error)) is not None
 
 
 def _matches(pattern: re.Pattern[str], text: str) -> bool:

@@ -158,7 +158,7 @@ def test_what_another_process_says_counts():
     ],
 )
 def test_an_error_may_tell_that_a_process_was_killed(error, killed):
-    assert tells_of_kill(error) is killed
+    assert tells_of_kill(RuntimeError(error)) is killed
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,7 @@ class TrialHost:
     def _lacked(self, error: BaseException) -> MemoryKind | None:
         """Return the memory that an error is about, and forget what the code had in it."""
         found = memory_kind_of(error)
-        if found is None and tells_of_kill(str(error)) and n_kills() > self._n_kills:
+        if found is None and tells_of_kill(error) and n_kills() > self._n_kills:
             found = MemoryKind.HOST  # one of the trial's own processes
         if found is not None:
             forget_frames(error)
