@@ -452,6 +452,10 @@ DOORS = [
                 [*NO_TEXTS, "a/b", ".a", "..", " a", "a ", "x" * 300],
             ),
             "seed": SEEDS,
+            "memory": (
+                [None, lambda config: 2**30, lambda config: np.float32(0)],
+                [2**30, "8 GB", lambda config: "8 GB", lambda config: -1, lambda config: NAN],
+            ),
         },
         {"trainable": None, "space": X, "metric": "loss", "scheduler": FIFO(3)},
     ),

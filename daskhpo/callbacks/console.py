@@ -191,6 +191,8 @@ class ConsoleProgress(Callback):
         table.add_row("judged at", self._rungs())
         table.add_row("pace", self._pace_text(study, over=over))
         table.add_row("waited", describe_search_wait(study.search_seconds, study.n_fallbacks))
+        if study.n_set_aside:
+            table.add_row("set aside", f"{study.n_set_aside} for want of memory")
         if self._info.dashboard_link:
             table.add_row("dashboard", self._info.dashboard_link)
         return table
@@ -207,6 +209,8 @@ class ConsoleProgress(Callback):
         shown += self._pace_text(study, over=over)
         if study.search_seconds or study.n_fallbacks:
             shown += f" | {describe_search_wait(study.search_seconds, study.n_fallbacks)}"
+        if study.n_set_aside:
+            shown += f" | {study.n_set_aside} set aside for want of memory"
         return shown
 
     def _trials(self, study: StudySummary) -> str:

@@ -82,7 +82,7 @@ class CallbackList:
                     )
                     self._n_reports += 1
                     self._each("on_report", trial, report)
-            case Ended(number):
+            case Ended(number) if progress.trials[number].attempt:  # else it was set aside
                 self._each("on_trial_end", freeze(progress.trials[number], progress))
 
     def _each(self, hook: str, *values: object) -> None:

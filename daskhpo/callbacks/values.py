@@ -115,6 +115,7 @@ class StudySummary:
     stop_reason : why the session was stopped, or None.
     search_seconds : slot-seconds lost waiting for the searcher.
     n_fallbacks : trials with a random configuration because the searcher was late.
+    n_set_aside : trials that were not launched, because they would have lacked memory.
     """
 
     n_trials: int
@@ -127,6 +128,7 @@ class StudySummary:
     stop_reason: str | None
     search_seconds: float
     n_fallbacks: int
+    n_set_aside: int
 
 
 def freeze(trial: TrialRecord, progress: StudyProgress) -> FrozenTrial:
@@ -164,4 +166,5 @@ def summarise(progress: StudyProgress) -> StudySummary:
         progress.stop_reason,
         progress.search_seconds,
         progress.n_fallbacks,
+        progress.n_set_aside,
     )

@@ -274,6 +274,8 @@ def _status(options: argparse.Namespace) -> int:
         f"{cost['checkpoint_files']:.0f} checkpoints ({cost['checkpoint_bytes'] / 1e6:.1f} MB)"
     )
     _print_memory(result.peak_memory)
+    if result.num_set_aside:
+        show(f"set aside {result.num_set_aside}, for which there would be too little memory")
     show(f"waited    {describe_search_wait(cost['search_seconds'], int(cost['fallback_trials']))}")
     if result.has_reports:
         best = result.best_trial

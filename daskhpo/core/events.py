@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from daskhpo.core.out_of_memory import OutOfMemory
+from daskhpo.core.out_of_memory import MemoryKind, OutOfMemory
 from daskhpo.core.types import (
     CheckpointPolicy,
     CheckpointRef,
@@ -168,11 +168,15 @@ class SlotsChanged:
     """New number of slots that serve the study.
 
     ``job``: Slurm job id of the worker whose slot came or went, if it runs in a job.
+    ``host_memory``, ``device_memory``: bytes of the worker, and of the GPU, that has most; 0: not
+    known.
     """
 
     n_slots: int
     seconds: float
     job: str = ""
+    host_memory: int = 0
+    device_memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +300,21 @@ class Suggested:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAside:
+    """A new trial that is not launched: there would be too little memory for it.
+
+    ``needs``, ``has``: bytes, see `Shortage`. They come from the user or a model, which a replay
+    does not ask.
+    """
+
+    trial: TrialId
+    of: MemoryKind
+    needs: int
+    has: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """A new verdict on the searcher's model, for the scheduler.
 
@@ -384,7 +403,16 @@ class Deleted:
 
 
 Consequence = (
-    Suggested | Judged | Launched | Withheld | Ended | Extended | Exploited | RolledBack | Deleted
+    Suggested
+    | SetAside
+    | Judged
+    | Launched
+    | Withheld
+    | Ended
+    | Extended
+    | Exploited
+    | RolledBack
+    | Deleted
 )
 Record = (
     SessionStarted
@@ -417,8 +445,8 @@ def event_of(record: Record) -> Event | None:
             return Trained(trial, attempt, steps, seconds, ended, preempted, memory)
         case Failed(trial, attempt, error, seconds, retry, fatal, _, out_of_memory):
             return Erred(trial, attempt, error, seconds, retry, fatal, out_of_memory)
-        case Suggested() | Judged() | Launched() | Ended() | Extended() | Exploited():
+        case Suggested() | SetAside() | Judged() | Launched() | Withheld() | Ended():
             return None
-        case Withheld() | RolledBack() | Deleted():
+        case Extended() | Exploited() | RolledBack() | Deleted():
             return None
     return record

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Literal
 
 from daskhpo.core.errors import RankFailed
+from daskhpo.core.sizes import size_text
 
 OnOutOfMemory = Literal["infeasible", "retry_alone", "larger"]
 
@@ -46,6 +47,25 @@ class OutOfMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class Shortage:
+    """Too little memory for a configuration, known before it runs.
+
+    Attributes
+    ----------
+    needs : bytes that it needs, as given or predicted.
+    has : bytes that the worker, or the GPU, with most of it has.
+    """
+
+    of: MemoryKind
+    needs: int
+    has: int
+
+    def __str__(self) -> str:
+        needs, has = size_text(self.needs), size_text(self.has)
+        return f"set aside: needs about {needs} of {self.of} memory, and no worker has over {has}"
+
+
+@dataclass(frozen=True, slots=True)
 class Alone:
     """A slot of whose device or machine no other trial of the study uses any memory."""
 
@@ -71,7 +91,7 @@ _DEVICE = re.compile(
     r"|ZE_RESULT_ERROR_OUT_OF_DEVICE_MEMORY|UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY"
     r"|\b(CU|HIP|ROC)(BLAS|DNN|FFT|SOLVER|SPARSE|RAND)(_STATUS)?(_INTERNAL_ERROR_DEVICE)?"
     r"_(ALLOC|ALLOCATION)_FAILED\b"
-    r"|\bRESOURCE_EXHAUSTED\b.*\b(memory|allocat)"
+    r"|\bRESOURCE_EXHAUSTED\b.*\b(memory|alloc)"
     r"|\bOOM when allocating tensor\b.*\bGPU\b",
     re.IGNORECASE,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from daskhpo.core.commands import Command, Delete, Flush, Interrupt, Release, Save, Train, Write
 from daskhpo.core.events import (
@@ -29,6 +29,7 @@ from daskhpo.core.events import (
     Saved,
     SaveFailed,
     SessionStarted,
+    SetAside,
     SlotsChanged,
     Step,
     StopRequested,
@@ -40,7 +41,7 @@ from daskhpo.core.events import (
     time_in_journal,
 )
 from daskhpo.core.objective import NOT_FINITE, Objective
-from daskhpo.core.out_of_memory import OutOfMemory, describe, placement_after
+from daskhpo.core.out_of_memory import OutOfMemory, Shortage, describe, placement_after
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
@@ -77,24 +78,30 @@ from daskhpo.engine.checkpoint_policy import (
 )
 from daskhpo.engine.edits import Edits
 from daskhpo.engine.first_failures import FirstFailures
+from daskhpo.engine.foresight import Foresight, MemoryForesight, MemoryOf
 from daskhpo.engine.ledger import Ledger
 from daskhpo.engine.protocols import Journal
 
 RETURNED = "its code returned"
 OUT_OF_TIME = "its trial_time_limit is used up"
 BUDGET_REACHED = "checkpoints take nine tenths of what max_bytes and max_files allow"
+MAX_SET_ASIDE = 20  # in a row; then one runs, so that a wrong prediction is found out
 MAX_LOST = 3  # workers that a trial may lose in a row without progress; then it fails
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The definition of a study: two studies are the same if these are equal."""
+    """The definition of a study: two studies are the same if these are equal.
+
+    ``memory_of`` may differ: it says how many bytes a configuration needs; None: not known.
+    """
 
     space: Space
     objective: Objective
     scheduler: Scheduler
     searcher: Searcher
     seed: int
+    memory_of: MemoryOf | None = field(default=None, compare=False)
 
 
 class Coordinator:
@@ -112,6 +119,7 @@ class Coordinator:
     Attributes
     ----------
     advisor : where configurations come from. Another one may take its place between two events.
+    memory : what trials have used. ``foresight`` is the same, or in a replay what it said.
     trusted : the last verdict on the searcher's model.
     """
 
@@ -128,6 +136,8 @@ class Coordinator:
         self.searcher.setup(problem.space, problem.seed)
         self.journal = journal
         self.advisor = advisor or SearcherAdvice(self.searcher)
+        self.memory = MemoryForesight(problem.space, problem.memory_of)
+        self.foresight: Foresight = self.memory
         self.trusted = False
         self.ledger = Ledger(problem.objective)
         self.edits = Edits()
@@ -141,6 +151,7 @@ class Coordinator:
         self.keeps_trained = False  #: keep fully trained trials: an extension may follow
         self._standing: dict[TrialId, Decision] = {}  # of trials that failed while being saved
         self._exhausted = False
+        self._n_set_aside = 0  # in a row
         self._flushed = False
         self._seconds = 0.0
         self._began: dict[TrialId, tuple[float, int]] = {}  # a launch: seconds and resource
@@ -200,9 +211,10 @@ class Coordinator:
                 self._erred(event)
             case OutOfTime():
                 self._out_of_time(event)
-            case SlotsChanged(n_slots):
+            case SlotsChanged(n_slots, _, _, host, device):
                 self._record(event)
                 self.n_slots = n_slots
+                self.memory.set_largest(host, device)
             case StopRequested(reason):
                 self._stop(reason)
             case TrialStopRequested() | TrialPauseRequested() | Enqueued():
@@ -285,7 +297,7 @@ class Coordinator:
 
     def _retry(self, trial: Trial) -> None:
         """Let a failed trial wait again: in mid-segment, or for a new start."""
-        onward = self.scheduler.on_retry(trial)
+        onward = trial.attempt > 0 and self.scheduler.on_retry(trial)  # else it was set aside
         if onward and trial.decision is not None:  # it stands, once its state is trained again
             self._standing[trial.id] = trial.decision
         self._delete_unreferenced(self.ledger.revive(trial, onward=onward))
@@ -297,6 +309,8 @@ class Coordinator:
         steps = _unseen(event.steps, trial.resource)
         if not (steps or event.ended or event.preempted):
             return  # live metrics that arrived after the segment's report
+        if event.memory is not None:
+            self.memory.observe(trial.id, trial.config, event.memory)
         trial = self.ledger.advance(trial, steps)
         decision: Decision | None = None
         is_out_of_time = self.ledger.is_out_of_time(trial)
@@ -735,13 +749,18 @@ class Coordinator:
             self._resume(self.ledger.restart(action.until, action.bracket), action.until)
         elif self.edits.configs:
             self.advisor.add(self.ledger.n_trials)
-            self._start_with(Suggestion(self.edits.configs.popleft()), action)
+            self._start_with(Suggestion(self.edits.configs.popleft()), action, is_wanted=True)
         else:
             given = self.advisor.suggest(self.ledger.n_trials, action.explore)
             self._start_with(given, action)
 
-    def _start_with(self, given: Suggestion | None, action: Start) -> None:
-        """Start a new trial; None: the searcher has no further configuration."""
+    def _start_with(
+        self, given: Suggestion | None, action: Start, *, is_wanted: bool = False
+    ) -> None:
+        """Start a new trial; None: the searcher has no further configuration.
+
+        ``is_wanted``: a person asked for it, so it is not set aside.
+        """
         if given is None:
             self._exhausted = True
             return
@@ -752,7 +771,23 @@ class Coordinator:
         self._record(
             Suggested(trial.id, given.config, bracket, self._seconds, waited, given.fallback)
         )
+        must_run = is_wanted or self.scheduler.is_population  # which needs all its members
+        must_run = must_run or self._n_set_aside == MAX_SET_ASIDE
+        found = None if must_run else self.foresight.shortage(trial.id, trial.config)
+        if found is not None:
+            self._set_aside(trial, found)
+            return
+        self._n_set_aside = 0
         self.scheduler.on_launch(self._launch(trial, until))
+
+    def _set_aside(self, trial: Trial, found: Shortage) -> None:
+        """End a new trial without a launch; the scheduler has not heard of it yet."""
+        seconds, self._n_set_aside = self._seconds, self._n_set_aside + 1
+        self._record(SetAside(trial.id, found.of, found.needs, found.has, seconds))
+        self._record(Ended(trial.id, Status.FAILED, str(found), seconds))
+        trial, _ = self.ledger.end(trial, Status.FAILED)
+        self.searcher.on_end(trial)
+        self._judge()  # what the searcher learns from it counts for the next one
 
     def _exploit(self, trial: Trial, source: TrialId, config: Config) -> None:
         donor = self.ledger.find(source)

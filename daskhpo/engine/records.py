@@ -29,6 +29,7 @@ from daskhpo.core.events import (
     Saved,
     SaveFailed,
     SessionStarted,
+    SetAside,
     SlotsChanged,
     Step,
     StopRequested,
@@ -87,6 +88,7 @@ _KINDS: dict[str, Any] = {
     "pause trial": TrialPauseRequested,
     "enqueued": Enqueued,
     "suggested": Suggested,
+    "set aside": SetAside,
     "judged": Judged,
     "launched": Launched,
     "withheld": Withheld,
@@ -98,7 +100,10 @@ _KINDS: dict[str, Any] = {
 }
 _WORDS = {kind: word for word, kind in _KINDS.items()}
 # Fields that are not written while they are empty.
-_LEFT_OUT = {"waited", "fallback", "job", "retry_failed", "clock", "max_t", "out_of_memory"}
+_LEFT_OUT = {
+    *("waited", "fallback", "job", "retry_failed", "clock", "max_t", "out_of_memory"),
+    *("host_memory", "device_memory"),
+}
 
 
 def _encode(record: Any) -> dict[str, Any]:
@@ -155,6 +160,7 @@ _FROM_JSON: dict[str, Callable[[Any], Any]] = {
     "policy": lambda fields: CheckpointPolicy(**fields),
     "status": {status.value: status for status in Status}.__getitem__,
     "config": restored_config,
+    "of": MemoryKind,
     "out_of_memory": lambda fields: OutOfMemory(MemoryKind(fields[0]), *fields[1:]),
 }
 

@@ -13,13 +13,16 @@ from daskhpo.core.events import (
     Record,
     Reported,
     SessionStarted,
+    SetAside,
     Suggested,
     event_of,
 )
 from daskhpo.core.garbage import collector_paused
-from daskhpo.core.types import Choose, Suggestion, TrialId
+from daskhpo.core.out_of_memory import Shortage
+from daskhpo.core.types import Choose, Config, Suggestion, TrialId
 from daskhpo.engine.advice import Advisor
 from daskhpo.engine.coordinator import Coordinator, Problem
+from daskhpo.engine.foresight import Foresight
 from daskhpo.engine.journal import encode_record
 from daskhpo.engine.protocols import Journal
 
@@ -47,10 +50,11 @@ def replay(problem: Problem, records: Iterable[Record], journal: Journal) -> Coo
     own = coordinator.advisor
     coordinator.advisor = _RecordedAdvice(script, own)
     coordinator.keeps_trained = True  # a later session may extend the study
+    coordinator.foresight = _RecordedForesight(script, coordinator.memory)
     with collector_paused():
         _run(coordinator, script)
     journal.flush()
-    coordinator.advisor = own
+    coordinator.advisor, coordinator.foresight = own, coordinator.memory
     coordinator.journal = journal
     return coordinator
 
@@ -107,6 +111,21 @@ class _RecordedAdvice:
         match self._script.head:
             case Suggested(number, config) if number == trial:
                 return Suggestion(config)
+        return None
+
+
+class _RecordedForesight:
+    """The foresight that led to the records; after their end, the study's own."""
+
+    def __init__(self, script: _VerifyingJournal, own: Foresight) -> None:
+        self._script, self._own = script, own
+
+    def shortage(self, trial: TrialId, config: Config) -> Shortage | None:
+        if self._script.is_over:
+            return self._own.shortage(trial, config)
+        match self._script.head:
+            case SetAside(number, of, needs, has) if number == trial:
+                return Shortage(of, needs, has)
         return None
 
 

@@ -22,6 +22,7 @@ from daskhpo.core.events import (
     Saved,
     SaveFailed,
     SessionStarted,
+    SetAside,
     SlotsChanged,
     Step,
     StopRequested,
@@ -125,6 +126,7 @@ class StudyProgress:
     session_began : time at which the last session began, in seconds since the study began.
     search_seconds : slot-seconds lost waiting for the searcher.
     n_fallbacks : trials with a random configuration because the searcher was late.
+    n_set_aside : trials that were not launched, because they would have lacked memory.
     stop_reason : why the last session was stopped, or None.
     stopped_by_failure : True if the last session was stopped because trials failed.
     """
@@ -144,6 +146,7 @@ class StudyProgress:
         self.session_began = 0.0
         self.search_seconds = 0.0
         self.n_fallbacks = 0
+        self.n_set_aside = 0
         self.stop_reason: str | None = None
         self.stopped_by_failure = False
         self._failed_at = -1.0
@@ -232,6 +235,8 @@ class StudyProgress:
             case Failed(number, _, error, paused=paused):
                 self._failed_at = record.seconds
                 self._lose(self.trials[number], error, paused=paused)
+            case SetAside():
+                self.n_set_aside += 1
             case SlotsChanged(n_slots, job=job):
                 self.slot_time.n_slots = n_slots
                 if job and job not in self.jobs:

@@ -173,6 +173,11 @@ class Result:
         peaks = [trial.memory for trial in self._progress.trials.values()]
         return PeakMemory(*map(max, zip(*peaks, strict=True)))
 
+    @property
+    def num_set_aside(self) -> int:
+        """Number of trials that were not launched, because they would have lacked memory."""
+        return self._progress.n_set_aside
+
     def trials(self, metrics: Literal["last", "best"] = "last") -> pd.DataFrame:
         """Return a table with one row per trial, in order of trial ids.
 

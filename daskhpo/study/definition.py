@@ -7,13 +7,22 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from daskhpo.core.arguments import check_int, check_kind, check_text, optional, shown
+from daskhpo.core.arguments import (
+    check_callable,
+    check_int,
+    check_kind,
+    check_text,
+    optional,
+    shown,
+)
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.objective import check_metric_name
+from daskhpo.core.random import rng
 from daskhpo.core.rungs import RESOURCE
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.engine.coordinator import Problem
+from daskhpo.engine.foresight import check_memory
 from daskhpo.schedulers.fifo import FIFO
 from daskhpo.schedulers.guarded import GuardedASHA
 from daskhpo.searchers.forest.search import ForestSearch
@@ -47,6 +56,10 @@ def check_parts(problem: Problem, trainable: Any) -> None:
     check_metric_name(check_text("metric", metric, why="the name of a reported number"))
     for part in (problem.scheduler, problem.searcher):
         copy.deepcopy(part).setup(problem.space, problem.seed)
+    if problem.memory_of is not None:
+        such_as = "a function of a configuration, such as lambda config: config['batch'] * 2**20"
+        check_callable("memory", problem.memory_of, such_as)
+        check_memory(problem.memory_of, problem.space.sample(rng(problem.seed, "check")))
     _check_states(trainable, problem.scheduler)
     _check_units(trainable, problem.scheduler)
     _check_mutations(trainable, problem.scheduler)

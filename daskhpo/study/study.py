@@ -38,6 +38,7 @@ from daskhpo.core.tracebacks import BriefInterrupt
 from daskhpo.engine.branch import branch
 from daskhpo.engine.coordinator import Problem
 from daskhpo.engine.extension import check_extension, extended
+from daskhpo.engine.foresight import MemoryOf
 from daskhpo.engine.options import LimitKeywords, RunKeywords, RunOptions, merge_options
 from daskhpo.engine.protocols import MakeExecutor
 from daskhpo.engine.session import (
@@ -109,6 +110,9 @@ class Study:
     seed : the same seed and the same order of events give the same decisions.
     max_t : units of training, that is reports, of a trial that is trained to the end; only without
         a scheduler, which has its own.
+    memory : a function that returns the bytes that a configuration needs: of a GPU if trials have
+        one, else of their machine. What no worker has is never run. None: predicted from the
+        trials so far.
 
     Attributes
     ----------
@@ -136,6 +140,7 @@ class Study:
         name: str | None = None,
         seed: int = 0,
         max_t: int | None = None,
+        memory: MemoryOf | None = None,
     ) -> None:
         self.trainable = check_trainable(trainable)
         self.name = check_name(_unused_name() if name is None else name)
@@ -143,7 +148,7 @@ class Study:
         space = space if isinstance(space, Space) else Space(space)
         scheduler, searcher = default_parts(self.trainable, scheduler, searcher, max_t)
         self.problem = Problem(
-            space, Objective(metric, mode), scheduler, searcher, check_seed(seed)
+            space, Objective(metric, mode), scheduler, searcher, check_seed(seed), memory
         )
         check_parts(self.problem, self.trainable)
         self._asktell: AskTellSession | None = None
@@ -636,6 +641,7 @@ class Study:
             problem.scheduler if scheduler is None else scheduler,
             problem.searcher if searcher is None else searcher,
             problem.seed,
+            problem.memory_of,
         )
         other.source, other._asktell = None, None
         check_parts(other.problem, self.trainable)

@@ -18,6 +18,7 @@ TESTS = {  # the beginning of a row: tests by name, in tests/ or daskhpo/testing
     "its device or machine has too little": (
         "test_a_full_device_fails_the_trial_at_once_and_its_process_is_not_used_again"
     ),
+    "no worker has the memory": "test_a_trial_that_would_lack_memory_is_never_launched",
     "it trains [in several": "test_a_rank_that_fails_ends_all_at_once",
     "its metric is NaN": "test_a_metric_that_is_not_finite_fails_the_trial_for_good",
     "the study's metric is missing": "test_a_misspelt_metric_ends_the_study_at_the_first_report",

@@ -37,6 +37,7 @@ from daskhpo.core.events import (
     Saved,
     SaveFailed,
     SessionStarted,
+    SetAside,
     SlotsChanged,
     Step,
     StopRequested,
@@ -45,12 +46,14 @@ from daskhpo.core.events import (
     TrialStopRequested,
     Withheld,
 )
+from daskhpo.core.out_of_memory import MemoryKind
 from daskhpo.core.types import (
     CheckpointPolicy,
     CheckpointRef,
     Continue,
     Limits,
     Pause,
+    PeakMemory,
     Status,
     Stop,
     WritePolicy,
@@ -94,7 +97,15 @@ configs = st.dictionaries(
 KINDS = {
     SessionStarted: st.builds(SessionStarted, limits, policies, seconds),
     Reported: st.builds(
-        Reported, numbers, numbers, steps, seconds, st.booleans(), st.booleans(), decisions
+        Reported,
+        numbers,
+        numbers,
+        steps,
+        seconds,
+        st.booleans(),
+        st.booleans(),
+        decisions,
+        st.none() | st.builds(PeakMemory, numbers, numbers),
     ),
     Held: st.builds(Held, numbers, numbers, st.none() | refs, seconds),
     Saved: st.builds(Saved, numbers, numbers, refs, seconds),
@@ -104,13 +115,14 @@ KINDS = {
         AttemptLost, numbers, numbers, st.text(), seconds, st.booleans(), st.booleans()
     ),
     Failed: st.builds(Failed, numbers, numbers, st.text(), seconds, st.booleans(), st.booleans()),
-    SlotsChanged: st.builds(SlotsChanged, numbers, seconds, st.text()),
+    SlotsChanged: st.builds(SlotsChanged, numbers, seconds, st.text(), numbers, numbers),
     OutOfTime: st.builds(OutOfTime, numbers, numbers, seconds),
     StopRequested: st.builds(StopRequested, st.text(), seconds),
     TrialStopRequested: st.builds(TrialStopRequested, numbers, st.text(), st.text(), seconds),
     TrialPauseRequested: st.builds(TrialPauseRequested, numbers, st.booleans(), st.text(), seconds),
     Enqueued: st.builds(Enqueued, configs, st.text(), seconds),
     Suggested: st.builds(Suggested, numbers, configs, numbers, seconds),
+    SetAside: st.builds(SetAside, numbers, st.sampled_from(MemoryKind), numbers, numbers, seconds),
     Judged: st.builds(Judged, st.booleans(), seconds),
     Launched: st.builds(Launched, numbers, numbers, numbers, numbers, seconds),
     Withheld: st.builds(Withheld, numbers, numbers, seconds),

@@ -446,7 +446,8 @@ class DaskExecutor:
 
     def _slots_changed(self, job: str = "") -> SlotsChanged:
         self._n_slots_told = self._n_slots()
-        return SlotsChanged(self._n_slots_told, self.now(), job)
+        host, device = self._places.largest()
+        return SlotsChanged(self._n_slots_told, self.now(), job, host, device)
 
     def _n_slots(self) -> int:
         """Return the number of slots that have a trial, or may have one now."""

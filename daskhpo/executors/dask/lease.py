@@ -144,7 +144,7 @@ def lease(spec: LeaseSpec, slot: int, device: str, device_ids: tuple[str, ...] =
             stack.callback(shutdown.unregister, host)
             if not shutdown.fits(0.0):
                 shutdown.start("its Slurm job ends")
-            site = _site(worker, device_ids, spec.options.on_oom == "larger")
+            site = _site(worker, device_ids, spec.options.memory_limit)
             host.serve(worker.address, os.environ.get("SLURM_JOB_ID", ""), site)
     except OSError as error:  # the scheduler is gone, or closing
         logger.info("lease %s of %s ends: %r", slot, spec.study, error)
@@ -237,13 +237,15 @@ class _FlushOnClose(WorkerPlugin):  # type: ignore[misc]
             logger.info("the last notes on states could not be sent: %s", error)
 
 
-def _site(worker: Any, device_ids: tuple[str, ...], with_gpu_memory: bool) -> Site:
-    """Return where a worker is; ``with_gpu_memory``: also ask the driver's tool."""
+def _site(worker: Any, device_ids: tuple[str, ...], memory_limit: int | None) -> Site:
+    """Return where a worker is, and the memory that a trial may use there."""
     from distributed.comm import get_address_host
 
-    n_bytes = gpu_memory() if with_gpu_memory and device_ids else 0
+    n_bytes = int(_memory_of(worker))
+    if memory_limit is not None:
+        n_bytes = min(n_bytes, memory_limit)
     host = get_address_host(worker.address)
-    return Site(host, device_ids, int(_memory_of(worker)), n_bytes)
+    return Site(host, device_ids, n_bytes, gpu_memory() if device_ids else 0)
 
 
 def _share_of_memory(worker: Any) -> int:

@@ -87,6 +87,12 @@ class Placements:
         larger = n_bytes > 0 and any(site.of(of) > n_bytes for site in self._sites.values())
         return OutOfMemory(of, n_bytes, larger)
 
+    def largest(self) -> tuple[int, int]:
+        """Return the most bytes that a slot has: of its machine, of a device."""
+        sites = self._sites.values()
+        host = max((site.memory for site in sites), default=0)
+        return host, max((site.device_memory for site in sites), default=0)
+
     def has_larger(self, place: Larger) -> bool:
         """Return True if a slot has more memory than was too little."""
         return any(site.of(place.of) > place.n_bytes for site in self._sites.values())

@@ -15,12 +15,14 @@ from distributed import Client, LocalCluster
 
 from daskhpo import Trainable
 from daskhpo.cli.app import main
+from daskhpo.core.domains import Real
 from daskhpo.core.events import Failed, Launched
 from daskhpo.core.out_of_memory import MemoryKind
 from daskhpo.core.sizes import size_text
 from daskhpo.engine.session import study_records
 from daskhpo.schedulers import FIFO
 from daskhpo.searchers import RandomSearch
+from daskhpo.study.recorded import verify
 
 pytestmark = pytest.mark.cluster
 
@@ -339,3 +341,34 @@ def test_each_trial_has_its_own_peak(
     for arguments in ([str(study.path)], [str(study.path), "2"]):
         main(["status", *arguments])
         assert shown in capsys.readouterr().out
+
+
+# -- what is never run ---------------------------------------------------------------------------
+
+
+def test_what_no_worker_has_the_memory_for_is_never_run(
+    make_study: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(config: Any, trial: Any) -> None:
+        assert config["x"] < 0.5
+        trial.report({"loss": 1.0})
+
+    def needed(config: Any) -> float:
+        return 10**6 if config["x"] < 0.5 else 10**9
+
+    space = {"x": Real(0.0, 1.0)}
+    study = make_study(train, FIFO(1), space=space, memory=needed)
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, memory_limit="900 MB", dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        result = study.run(num_trials=12, client=cluster, progress=False)
+    frame = result.trials()
+    aside = frame["config/x"] >= 0.5
+    assert 0 < result.num_set_aside == aside.sum() < 12
+    assert set(frame.status[aside]) == {"failed"}
+    assert set(frame.status[~aside]) == {"completed"}
+    reason = "set aside: needs about 1.0 GB of host memory, and no worker has over 900.0 MB"
+    assert set(frame.reason[aside]) == {reason}
+    main(["status", str(study.path)])
+    assert f"set aside {result.num_set_aside}, for which" in capsys.readouterr().out
+    assert verify(Path(study.path), study.problem).n_trials == 12
