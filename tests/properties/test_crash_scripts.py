@@ -252,6 +252,7 @@ class Chaos:
         self.accepted = Counter()
         self.requests = []  # of people: all of them are delivered again in each session
         self.sessions = 0
+        self.is_resizing = False
         self.seconds, self.tick = 0.0, self.random.choice([1.0, 1e-5])
         self.slots_told = []  # after each event: seconds, slots, those with a trial
         self.extensions = [*script.get("extensions", ())]
@@ -381,9 +382,11 @@ class Chaos:
                 case Release(trial, attempt):
                     if trial in self.slots and self.slots[trial].attempt == attempt:
                         del self.slots[trial]
-                case Interrupt(trial, attempt):
+                case Interrupt(trial, attempt) if trial in self.slots:
                     assert self.slots[trial].attempt == attempt
                     self.slots[trial].interrupted = True
+                case Interrupt(trial):  # several slots went, and their losses come one by one
+                    assert self.is_resizing
                 case Write(ref):
                     self.memory[ref.id].urgent = True
                 case Flush():
@@ -408,8 +411,10 @@ class Chaos:
         self.n_slots = n_slots
         host = self.random.choice([0, 5])
         self.handle(SlotsChanged(n_slots, self.seconds, host_memory=host))
+        self.is_resizing = True
         for trial, slot in slots:
             self.lose(trial, slot, blame=False)
+        self.is_resizing = False
 
     def hand_over(self):
         """A worker's job ends soon: its slot is counted out, and its trial told to leave."""

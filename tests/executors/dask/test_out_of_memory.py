@@ -308,7 +308,7 @@ def test_a_trial_runs_once_more_on_a_larger_worker(make_study: Any, tmp_path: Pa
         name: {"cls": Nanny, "options": {"nthreads": 1, "memory_limit": limit, "port": 0}}
         for name, limit in (("small", 700 * 10**6), ("large", 1400 * 10**6))
     }
-    scheduler = {"cls": Scheduler, "options": {"dashboard": False, "port": 0}}
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": "127.0.0.1:0", "port": 0}}
     with SpecCluster(workers=workers, scheduler=scheduler) as cluster:
         result = study.run(num_trials=6, client=cluster, on_oom="larger", progress=False)
     statuses = result.trials().status.tolist()
