@@ -1,4 +1,4 @@
-"""Compare rates on a cluster that asks for certificates with those on one that does not.
+"""Compare rates on open clusters with those on clusters that ask for certificates.
 
     python benchmarks/protected.py [--repeats N] [--out FILE]
 
