@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -19,6 +21,7 @@ from daskhpo.schedulers import ASHA
 from daskhpo.space import Real
 
 N_STUDIES = 20
+POOLS = ("asyncio", "Dask-Offload")  # of an event loop; they grow to a fixed number of threads
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -34,8 +37,9 @@ def held() -> dict[str, Any]:
     here = psutil.Process()
     files = Path("/proc/self/fd")
     targets = [str(file.readlink()) for file in files.iterdir() if file.is_symlink()]
+    names = [thread.name.rstrip("0123456789-_") for thread in threading.enumerate()]
     return {
-        "threads": Counter(thread.name.rstrip("0123456789-_") for thread in threading.enumerate()),
+        "threads": Counter(name for name in names if name not in POOLS),
         "descriptors": Counter(target.partition(":")[0] for target in targets),
         "processes": len(here.children(recursive=True)),
         "files": len([*Path(tempfile.gettempdir()).glob("daskhpo-*")]),
@@ -95,3 +99,32 @@ def test_an_embedded_cluster_leaves_nothing(folder: Path) -> None:
     for number in range(1, 3):
         run(folder, number, max_concurrent=1)
     assert settled(before) == {}
+
+
+SCRIPT = """
+import time
+from daskhpo import Study
+from daskhpo.schedulers import FIFO
+from daskhpo.space import Real
+
+def train(config, trial):
+    while True:
+        time.sleep(0.05)
+        trial.report({"loss": 1.0})
+
+if __name__ == "__main__":
+    study = Study(train, {"x": Real(0, 1)}, "loss", scheduler=FIFO(10**6), storage=".", name="s")
+    handle = study.start(num_trials=1, max_concurrent=1, progress=False)
+    while "reported" not in (study.path / "journal.jsonl").read_text():
+        time.sleep(0.05)
+    raise ZeroDivisionError("the script ends")
+"""
+
+
+def test_a_script_that_raises_while_its_study_runs_ends(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 1
+    assert "ZeroDivisionError: the script ends" in done.stderr
