@@ -79,6 +79,12 @@ TESTS = {  # the beginning of a row: tests by name, in tests/ or daskhpo/testing
     "a worker has no daskhpo": "test_a_worker_with_other_software_is_named_and_not_used",
     "a worker offers a GPU": "test_a_worker_that_is_shown_no_gpu_says_so",
     "`idle-timeout` of Dask": "test_an_adaptive_cluster_grows_and_shrinks_with_a_study",
+    "a worker process is stopped": "test_a_worker_that_is_stopped_is_killed",
+    "a host falls silent": "test_a_host_that_falls_silent_loses_its_trial_to_another",
+    "a nanny dies": "test_a_nanny_that_dies_takes_its_worker_along_and_the_study_continues",
+    "a scheduler in another process dies": (
+        "test_a_scheduler_that_dies_ends_the_study_with_the_way_to_resume"
+    ),
     "the Dask cluster is closed": "test_a_cluster_that_is_closed_ends_the_study_with_an_error",
     "Ctrl-C | trials end": "test_control_c_once_stops_cleanly_and_says_how_to_go_on",
     "`daskhpo stop PATH`": "test_a_stop_from_another_process_ends_it",

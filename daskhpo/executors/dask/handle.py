@@ -19,7 +19,8 @@ from daskhpo.callbacks.values import StudyInfo
 from daskhpo.cluster.network import ssh_tunnel
 from daskhpo.cluster.security import warn_if_open
 from daskhpo.core.arguments import check_text, shown
-from daskhpo.core.errors import InvalidArgument
+from daskhpo.core.errors import InvalidArgument, StudyFailed
+from daskhpo.core.printable import shell_word
 from daskhpo.core.tracebacks import BriefInterrupt
 from daskhpo.dashboard.server import page_of
 from daskhpo.engine.coordinator import Problem
@@ -168,12 +169,22 @@ class _RemoteStudy:
     def begin(self, spec: StudySpec) -> None:
         from daskhpo.executors.dask.scheduler_plugin import StudyPlugin
 
+        self._directory = spec.directory
         plugin = StudyPlugin(spec, is_remote=True)
         self._client.register_plugin(plugin, name=plugin.name)
         self._comm = self._sync(self._connect, plugin.name)
 
     def is_finished(self, seconds: float) -> bool:
-        outcome = self._sync(self._call, Poll())
+        try:
+            outcome = self._sync(self._call, Poll())
+        except OSError as error:  # Dask's, of connections, are
+            self.error = StudyFailed(
+                f"Dask's scheduler at {self._client.scheduler.address} is gone, and the study with "
+                f"it ({error}). All that was reported is in {self._directory}: resume it on "
+                f"another cluster, study.resume() or `daskhpo resume {shell_word(self._directory)}`"
+            )
+            self.error.__cause__ = error
+            return True
         if outcome is None:
             time.sleep(seconds)
             return False
@@ -182,7 +193,8 @@ class _RemoteStudy:
         return True
 
     def stop(self, reason: str) -> None:
-        self._sync(self._call, StopStudy(reason))
+        with contextlib.suppress(OSError):  # `is_finished` tells that the scheduler is gone
+            self._sync(self._call, StopStudy(reason))
 
     def _sync(self, call: Any, *args: Any) -> Any:
         from distributed.utils import sync

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -66,7 +67,10 @@ def local_cluster(
             completed(lambda: cluster.start(resources, variables_of_slots), cluster.kill)
             yield cluster.dask
         finally:
-            completed(cluster.close, cluster.kill)
+            if sys.is_finalizing():  # a script ended without waiting for its study
+                cluster.kill()  # Dask has closed the rest; no thread can start now
+            else:
+                completed(cluster.close, cluster.kill)
 
 
 def _shares_of_slots(

@@ -101,6 +101,9 @@ class StudyPlugin(SchedulerPlugin):  # type: ignore[misc]
                 set_as_default=False,
                 security=scheduler.security,
             )
+            # It counts as a user of the scheduler's loop, and its `close` does not count it out:
+            # the loop of a cluster would run on after the cluster's end.
+            self._client._loop_runner.stop()
         except BaseException:
             self._session.close()
             raise
