@@ -281,6 +281,10 @@ def test_further_modules_are_there(module, names):
             lambda: importlib.import_module("daskhpo.tune.integration.torch").Creator(f),
             "integration.torch.Creator of Ray Tune.*daskhpo.distributed",
         ),
+        (
+            lambda: importlib.import_module("daskhpo.tune.train.torch").TorchTrainer(f),
+            "train.torch.TorchTrainer of Ray Tune.*get_context",
+        ),
         (lambda: planned(search_alg=OwnSearcher(metric="loss", mode="min")), "searcher of your"),
         (lambda: planned(scheduler=OwnScheduler()), "on_trial_result of OwnScheduler"),
         (lambda: tune.Analysis("runs/x"), "Analysis of Ray Tune.*load_study"),
