@@ -76,7 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "integrations": {"core", "trainable", "cluster", "results", "study"},
     "tune": {
         *("core", "atomic_files", "trainable", "schedulers", "searchers", "engine", "results"),
-        *("callbacks", "define_by_run", "integrations", "study"),
+        *("callbacks", "define_by_run", "distributed", "integrations", "study"),
     },
     "sklearn": {
         *("core", "_lazy", "trainable", "schedulers", "searchers", "executors", "results", "study"),

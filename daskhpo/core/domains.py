@@ -337,8 +337,8 @@ def own_value(domain: Domain, value: Any) -> Any:
                 return equal[0]
         case Real() | Integer() | Ordinal():
             pass
-        case _ if domain.contains(plain):
-            return domain.from_unit(domain.to_unit(plain))
+        case _ if domain.contains(plain):  # of a class of its own, perhaps without an inverse
+            return plain
     raise ValueError(f"{shown(value)} is not in {domain}")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from daskhpo.tune.messages import unavailable
 
 RLLIB = "there is no RLlib here: wrap its algorithm in a tune.Trainable"
-RANKS = "start the ranks by daskhpo.distributed.launch"
+RANKS = "start ranks by daskhpo.distributed.launch(function, tune.get_context().trial, 2)"
 OWN = "Ray's own machinery: a study has its journal, its workers and `daskhpo` as command line"
 OWN_SEARCHER = "derive your searcher from daskhpo.searchers.Searcher"
 SPACES = "use tune.uniform, tune.quniform, tune.choice and their like"
@@ -116,6 +116,9 @@ MODULES: dict[str, str] = {
     "automl": "use tune.run with OptunaSearch",
     **dict.fromkeys(["integration.torch", "integration.horovod", "integration.mxnet"], RANKS),
     **dict.fromkeys(["integration.tensorflow", "integration.ray_train"], RANKS),
+    **dict.fromkeys(["train.torch", "train.tensorflow", "train.horovod"], RANKS),
+    **dict.fromkeys(["train.lightning", "train.huggingface", "train.data_parallel_trainer"], RANKS),
+    **dict.fromkeys(["train.xgboost", "train.lightgbm"], "train in the function: see boosting"),
     **dict.fromkeys(["integration.docker", "integration.kubernetes"], "see docs/how-to/slurm.md"),
     "integration.comet": "write a daskhpo.callbacks.Callback",
     **dict.fromkeys(["sklearn", "tune_sklearn"], "use daskhpo.sklearn.ASHASearchCV"),

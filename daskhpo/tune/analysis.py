@@ -83,7 +83,7 @@ class Trial:
 
     @property
     def logdir(self) -> str:
-        """A path of its own in the study's directory; nothing is there."""
+        """A path of its own in the study's directory; loggers may have written there."""
         return str(Path(self._analysis.experiment_path, f"trial_{self.trial_id}"))
 
     path = local_path = logdir

@@ -199,4 +199,5 @@ def _of_hyperopt(label: str, node: Any) -> Parameter:
         return randn(numbers["mu"], numbers["sigma"])
     if node.name == "qnormal":
         return qrandn(numbers["mu"], numbers["sigma"], numbers["q"])
-    cannot(f"hp's {node.name!r}, for {label!r}", "use hp.uniform, loguniform, normal or choice")
+    name = {"categorical": "pchoice"}.get(node.name, node.name)  # as it was written
+    cannot(f"hp's {name!r}, for {label!r}", "use hp.uniform, loguniform, normal or choice")

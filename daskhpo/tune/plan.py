@@ -24,13 +24,14 @@ from daskhpo.tune.configs import (
     RunConfig,
     TuneConfig,
 )
+from daskhpo.tune.drawn import FromFunction
 from daskhpo.tune.library_spaces import check_own, library_space
 from daskhpo.tune.logger import followers
 from daskhpo.tune.messages import cannot, no_effect, say
 from daskhpo.tune.names import ITERATION
 from daskhpo.tune.schedulers import ENDLESS, FIFOScheduler, TrialScheduler, create_scheduler
 from daskhpo.tune.search import BasicVariantGenerator, Searcher, described
-from daskhpo.tune.space import FromFunction, Parameter, ParamSpace
+from daskhpo.tune.space import Parameter, ParamSpace
 from daskhpo.tune.stopper import Rules, StopStudy, stop_rules
 from daskhpo.tune.trainable import checked, resources_of, trial_of
 
@@ -95,6 +96,8 @@ def plan(
         )
     reached, stopper, seconds = stop_rules(run_config.stop)
     params = _params(config, search.space, scheduler)
+    if not _needs_metric(search):  # a library's searcher does not know such a domain
+        params.show_drawn()
     longest = int(reached.get(ITERATION, ENDLESS))
     reached = {name: value for name, value in reached.items() if name != ITERATION}
     made = scheduler.made(longest)

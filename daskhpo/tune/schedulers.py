@@ -13,9 +13,10 @@ from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.plain import is_number
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.results.schedule import Schedule
+from daskhpo.tune.drawn import FromFunction
 from daskhpo.tune.messages import cannot, no_effect, say
 from daskhpo.tune.names import ITERATION
-from daskhpo.tune.space import FromFunction, Function, Parameter
+from daskhpo.tune.space import Function, Parameter
 
 ENDLESS = 2**31 - 1  # units of trials that end by themselves
 Make = Callable[[int], Scheduler]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -20,6 +21,7 @@ from daskhpo.tune.stopper import Rules
 
 _current: ContextVar[Session | None] = ContextVar("daskhpo-tune-session", default=None)
 _running: list[Session] = []  # also seen by threads that a trial's code starts
+_of_rank: list[Session] = []  # in a process of `daskhpo.distributed`: its session
 
 
 class Session:
@@ -44,21 +46,26 @@ class Session:
         self.iteration = 0
         self.state: dict[str, Any] | None = None
         self._seconds, self._began = 0.0, time.monotonic()
-        self._saved: Any = None  # the state to continue from
+        self._saved: Callable[[], Any] = lambda: None  # the state to continue from
         self._next: Checkpoint | None = None  # from `checkpoint_dir`
         self.folder: str | None = None
 
-    def begin(self, state: Mapping[str, Any] | None) -> None:
+    def begin(self, saved: Callable[[], Mapping[str, Any] | None]) -> None:
         """Begin, perhaps with a state from which the code may continue."""
-        self._saved = state
-        if state is not None and "iteration" not in state:
-            raise MetricError("the checkpoint was not made by daskhpo.tune")
+        self._saved = saved
 
     def continue_from_state(self) -> Checkpoint | None:
-        """Return the checkpoint; from now on, reports follow those that it has."""
-        saved = self._saved
+        """Return the checkpoint; from now on, reports follow those that it has.
+
+        Raises
+        ------
+        MetricError : it is not one of this module's.
+        """
+        saved = self._saved()
         if saved is None:
             return None
+        if "iteration" not in saved:
+            raise MetricError("the checkpoint was not made by daskhpo.tune")
         if self.iteration == 0 and saved["iteration"] > 0:
             self.iteration, self._seconds = saved["iteration"], saved["seconds"]
             self.state = saved
@@ -142,10 +149,59 @@ class Session:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class LaunchingTrial:
+    """The trial of a function, as `daskhpo.distributed.launch` takes it.
+
+    It is a :class:`daskhpo.trainable.TrialContext`; what its ranks report counts as the function's.
+    """
+
+    def __init__(self, session: Session) -> None:
+        trial = session.trial
+        self.id, self.config, self.seed = trial.id, session.config, trial.seed
+        self.max_t, self.device, self.devices = trial.max_t, trial.device, trial.devices
+        self.should_stop, self.complete = trial.should_stop, trial.complete
+        self.remaining_walltime = trial.remaining_walltime
+        self._session = session
+        saved = session.continue_from_state()
+        self.checkpoint = None if saved is None else saved.to_dict()["ranks"]
+        session.iteration = trial.resource  # ranks do not report again what was reported
+
+    @property
+    def resource(self) -> int:
+        """Units of training done."""
+        return self._session.trial.resource
+
+    def report(self, metrics: Any, state: Callable[[], Any] | None = None) -> None:
+        """Report one unit of the ranks."""
+        session = self._session
+        _, numbers, is_done = session.next_result(metrics)
+        if is_done:
+            self.complete()
+        made = None
+        if state is not None:
+            made = lambda: session.snapshot(Checkpoint(data={"ranks": state()}))  # noqa: E731
+        session.trial.report(numbers, made)
+
+
 def session_or_none() -> Session | None:
     """Return the running trial's session; None: no trial runs here."""
     session = _current.get()
-    return _running[0] if session is None and len(_running) == 1 else session
+    if session is None and len(_running) == 1:
+        return _running[0]
+    return session or _session_of_rank()
+
+
+def _session_of_rank() -> Session | None:
+    """Return the session of a process that `daskhpo.distributed.launch` has started."""
+    from daskhpo.distributed import current_trial
+
+    trial: Any = current_trial()
+    if trial is None:
+        return None
+    if not _of_rank:
+        _of_rank.append(Session(trial, dict(trial.config), Rules("")))
+        _of_rank[0].begin(lambda: trial.checkpoint)
+    return _of_rank[0]
 
 
 def current(what: str) -> Session:
@@ -206,10 +262,19 @@ def checkpoint_dir(step: int | None = None) -> Iterator[str]:
 
 
 class TuneContext:
-    """Context of a trial, which ``tune.get_context()`` returns."""
+    """Context of a trial, which ``tune.get_context()`` returns, also in its ranks.
+
+    The numbers of ranks are those of `daskhpo.distributed.launch`; a function that starts none is
+    the only one.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
+
+    @property
+    def trial(self) -> LaunchingTrial:
+        """The trial of a function, for `daskhpo.distributed.launch`."""
+        return LaunchingTrial(self._session)
 
     def get_trial_id(self) -> str:
         """Return the trial's number as text."""
@@ -230,16 +295,27 @@ class TuneContext:
         return {"devices": list(self._session.trial.devices)}
 
     def get_world_size(self) -> int:
-        """Return 1: a trial is one process."""
-        return 1
+        """Return the number of the trial's ranks."""
+        return self._of_rank("WORLD_SIZE", 1)
 
-    get_local_world_size = get_world_size
+    def get_local_world_size(self) -> int:
+        """Return the number of ranks on this node."""
+        return self._of_rank("LOCAL_WORLD_SIZE", 1)
 
     def get_world_rank(self) -> int:
-        """Return 0: a trial is one process."""
-        return 0
+        """Return the number of this rank."""
+        return self._of_rank("RANK", 0)
 
-    get_local_rank = get_node_rank = get_world_rank
+    def get_local_rank(self) -> int:
+        """Return the number of this rank on its node."""
+        return self._of_rank("LOCAL_RANK", 0)
+
+    def get_node_rank(self) -> int:
+        """Return the number of this node among the trial's."""
+        return self._of_rank("GROUP_RANK", 0)
+
+    def _of_rank(self, variable: str, alone: int) -> int:
+        return int(os.environ[variable]) if self._session in _of_rank else alone
 
 
 def get_context() -> TuneContext:
@@ -261,17 +337,28 @@ def get_experiment_name() -> str:
 
 
 def get_world_size() -> int:
-    """Return 1: a trial is one process."""
+    """Return the number of the running trial's ranks."""
     return get_context().get_world_size()
 
 
+def get_local_world_size() -> int:
+    """Return the number of ranks on this node."""
+    return get_context().get_local_world_size()
+
+
 def get_world_rank() -> int:
-    """Return 0: a trial is one process."""
+    """Return the number of this rank."""
     return get_context().get_world_rank()
 
 
-get_local_world_size = get_world_size
-get_local_rank = get_node_rank = get_world_rank
+def get_local_rank() -> int:
+    """Return the number of this rank on its node."""
+    return get_context().get_local_rank()
+
+
+def get_node_rank() -> int:
+    """Return the number of this node among the trial's."""
+    return get_context().get_node_rank()
 
 
 def get_trial_dir() -> str:

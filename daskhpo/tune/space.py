@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
@@ -26,6 +24,7 @@ from daskhpo.core.domains import (
 from daskhpo.core.errors import InvalidArgument
 from daskhpo.core.plain import short, to_python, why_not_plain
 from daskhpo.core.random import rng
+from daskhpo.tune.drawn import FromFunction, seeded
 
 Path = tuple[Any, ...]
 
@@ -74,40 +73,6 @@ class Function:
             if "positional argument" not in str(error):
                 raise
             return self.function()
-
-
-@dataclass(frozen=True)
-class FromFunction(Domain):
-    """Values that a function draws, as a population's mutations may be given.
-
-    Attributes
-    ----------
-    function : returns a value; it may draw from `random` and from numpy's global generator.
-    """
-
-    function: Callable[[], Any]
-
-    def __repr__(self) -> str:
-        return f"FromFunction({getattr(self.function, '__name__', 'function')})"
-
-    def from_unit(self, u: float) -> Any:
-        with seeded(int(u * 2**32)):
-            return to_python(self.function())
-
-    def to_unit(self, value: Any) -> float:
-        return 0.5  # the function does not tell
-
-    def contains(self, value: Any) -> bool:
-        return True
-
-    def grid(self, n: int) -> list[Any]:
-        return [self.from_unit((i + 0.5) / n) for i in range(n)]
-
-    def perturb(self, value: Any, generator: np.random.Generator) -> Any:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return self.sample(generator)
-        moved = value * (1.2 if generator.random() < 0.5 else 0.8)
-        return int(moved) if isinstance(value, int) else moved
 
 
 @dataclass(frozen=True)
@@ -226,19 +191,6 @@ def grid_search(values: Sequence[Any]) -> Parameter:
     return _listed("grid_search", values, is_grid=True)
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed `random` and numpy's global generator, and restore them afterwards."""
-    state, state_of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(state_of_numpy)  # noqa: NPY002
-
-
 class LibrarySpace(ABC):
     """Hyperparameters whose configuration another library makes of them.
 
@@ -289,7 +241,7 @@ class ParamSpace:
         for path, value in _leaves(config):
             made._add(path, value)
         for path, function in made.functions.items():
-            made._check_repeats(path, function)
+            made._draws_alone(path, function)
         if not made.space:
             made.space["(none)"], made.paths["(none)"] = None, ()
         return made
@@ -309,20 +261,35 @@ class ParamSpace:
             self.space[name], self.paths[name] = plain, path
             self.parameters[name] = parameter
 
-    def _check_repeats(self, path: Path, function: Function) -> None:
+    def show_drawn(self) -> None:
+        """Let the study's tables have what functions draw that need no configuration."""
+        for path, function in list(self.functions.items()):
+            if self._draws_alone(path, function):
+                name = "/".join(map(str, path))
+                self.space[name], self.paths[name] = FromFunction(function.sample), path
+                self.parameters[name] = Parameter(self.space[name])
+                del self.functions[path]
+        if len(self.space) > 1 and self.paths.get("(none)") == ():
+            del self.space["(none)"], self.paths["(none)"]
+
+    def _draws_alone(self, path: Path, function: Function) -> bool:
+        """Return True if a function draws a plain value without a configuration."""
         drawn = []
         for _ in range(2):
             with seeded(0):
                 try:
                     drawn.append(function.sample({}))
                 except Exception:  # it needs the configuration
-                    return
-        if not why_not_plain(to_python(drawn[0])) and drawn[0] != drawn[1]:
+                    return False
+        if why_not_plain(to_python(drawn[0])):
+            return False
+        if drawn[0] != drawn[1]:
             raise InvalidArgument(
                 f"sample_from for {'/'.join(map(str, path))} draws from neither random nor numpy's "
                 "global generator, so a trial that continues elsewhere would have another value: "
                 "draw from one of these, or use tune.uniform and its like"
             )
+        return True
 
     @property
     def grid(self) -> list[str]:

@@ -21,7 +21,6 @@ from daskhpo.tune.space import ParamSpace
 from daskhpo.tune.stopper import Rules
 
 UNCALLED = ("export_model", "log_result", "resource_help")  # hooks that Ray calls
-FORMER = ("_setup", "_train", "_save", "_restore", "_stop")  # names of 2020
 registered: dict[str, Any] = {}
 
 
@@ -41,8 +40,6 @@ class Trainable:
     def __init__(self, config: dict[str, Any] | None = None, **kwargs: Any) -> None:
         self.config = copy.copy(config or {})
         self._iteration = 0
-        if former := [name for name in FORMER if hasattr(self, name)]:
-            say(f"{', '.join(former)} of {type(self).__name__}", "names of 2020; they work")
         for name in UNCALLED:
             if hasattr(self, name):
                 say(f"{name} of {type(self).__name__}", "is not called")
@@ -161,7 +158,7 @@ class FunctionTrial:
 
     def __call__(self, config: Mapping[str, Any], trial: core.TrialContext) -> None:
         session = Session(trial, self._params.config(config, trial.seed), self._rules)
-        session.begin(trial.checkpoint)
+        session.begin(lambda: trial.checkpoint)
         arguments: list[Any] = [session.config]
         if self._takes == "reporter":
             arguments.append(_Reporter(session))
@@ -218,7 +215,7 @@ class ClassTrial(core.Trainable):
         return {name: position[name] for name in ("iteration", "seconds", "results")} | state
 
     def load_checkpoint(self, state: Any) -> None:
-        self.session.begin(state)
+        self.session.begin(lambda: state)
         self.session.continue_from_state()
         with self.session.active():
             _restore(self.object, state)
@@ -294,7 +291,10 @@ def checked(trainable: Any) -> Any:
         if not has_step:
             raise InvalidArgument(f"{trainable.__name__} does not define step()")
     elif hasattr(trainable, "as_trainable"):
-        cannot(type(trainable).__name__, "start the ranks by daskhpo.distributed.launch")
+        cannot(
+            type(trainable).__name__,
+            "start ranks by daskhpo.distributed.launch(function, tune.get_context().trial, 2)",
+        )
     elif not callable(trainable):
         raise InvalidArgument(f"{shown(trainable)} must be a function or a tune.Trainable")
     else:

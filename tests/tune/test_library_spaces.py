@@ -113,6 +113,7 @@ def test_the_configuration_is_above_the_searchers_space():
         (None, {"x": hp.uniform("x", 0, 1)}, "of hyperopt in a configuration.*HyperOptSearch"),
         (None, {"a": [optuna.distributions.FloatDistribution(0, 1)]}, "of optuna in a conf"),
         (search.HyperOptSearch({"x": hp.lognormal("x", 0, 1)}), None, "'lognormal'"),
+        (search.HyperOptSearch({"x": hp.pchoice("x", [(0.1, 1), (0.9, 2)])}), None, "pchoice"),
     ],
 )
 def test_what_cannot_be_translated_is_refused(search_alg, config, message):

@@ -13,8 +13,9 @@ import pytest
 from daskhpo import tune
 from daskhpo.searchers import GridSearch, RandomSearch
 from daskhpo.space import Categorical, Integer, Ordinal, Real, Space
+from daskhpo.tune.drawn import FromFunction
 from daskhpo.tune.schedulers import PopulationBasedTraining
-from daskhpo.tune.space import FromFunction, ParamSpace
+from daskhpo.tune.space import ParamSpace
 
 
 def drawn(parameter, n=400):
@@ -97,6 +98,24 @@ def test_nested_dicts_constants_and_functions_of_others():
     assert config["double"] == 10
     assert config == params.config(raw, seed=7)
     assert config["more"] != params.config(raw, seed=8)["more"]
+
+
+def test_the_study_has_what_functions_draw_by_themselves():
+    params = ParamSpace.of(
+        {
+            "width": tune.sample_from(lambda spec: random.randint(2, 9)),
+            "double": tune.sample_from(lambda spec: 2 * spec.config.width),
+            "activation": tune.sample_from(lambda: np.tanh),
+        }
+    )
+    assert [*params.space] == ["(none)"]
+    params.show_drawn()
+    assert [*params.space] == ["width"]
+    domain = params.space["width"]
+    assert {domain.from_unit(u / 100) for u in range(100)} == {*range(2, 10)}
+    assert Space(params.space).complete({"width": 7}) == {"width": 7}  # not a value of its own
+    config = params.config({"width": 7}, seed=1)
+    assert config == {"width": 7, "double": 14, "activation": np.tanh}
 
 
 def test_functions_may_draw_from_the_global_generators_and_leave_them_alone():

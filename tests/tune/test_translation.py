@@ -190,6 +190,16 @@ def test_grids():
             ),
             "custom_explore_fn.*daskhpo",
         ),
+        (
+            lambda: s.PopulationBasedTraining(hyperparam_mutations=SPACE, burn_in_period=3),
+            "burn_in_period.*perturbation_interval",
+        ),
+        (
+            lambda: s.PopulationBasedTraining(
+                hyperparam_mutations=SPACE, perturbation_factors=(1.5, 0.5)
+            ),
+            "perturbation_factors.*1.2 or 0.8",
+        ),
         (lambda: s.PopulationBasedTrainingReplay("pbt_policy_1.txt"), "Result.schedule"),
         (lambda: search.NevergradSearch(), "NevergradSearch.*OptunaSearch"),
         (lambda: search.OptunaSearch(sampler=object()), r"OptunaSearch\(sampler=.*TPESampler"),
@@ -197,6 +207,9 @@ def test_grids():
         (lambda: search.OptunaSearch(metric=["a", "b"], mode=["min", "max"]), "one metric"),
         (lambda: search.ConcurrencyLimiter(search.OptunaSearch(), 2, batch=True), "batch"),
         (lambda: tune.PlacementGroupFactory([{"CPU": 1}, {"CPU": 1}]), "2 bundles.*launch"),
+        (lambda: search.AxSearch(parameter_constraints=["x <= y"]), "parameter_constraints.*Ax"),
+        (lambda: search.AxSearch(outcome_constraints=["l <= 1"]), "outcome_constraints.*Ax"),
+        (lambda: search.AxSearch(ax_client=object()), "ax_client.*Ax"),
         (lambda: tune.run(f, restore="x"), "restore=.*branch"),
         (lambda: tune.run(f, config=SPACE, colour="red"), "no colour="),
         (lambda: tune.run("nobody"), "register_trainable"),
@@ -281,6 +294,10 @@ def test_further_modules_are_there(module, names):
             lambda: importlib.import_module("daskhpo.tune.integration.torch").Creator(f),
             "integration.torch.Creator of Ray Tune.*daskhpo.distributed",
         ),
+        (
+            lambda: importlib.import_module("daskhpo.tune.train.torch").TorchTrainer(f),
+            "train.torch.TorchTrainer of Ray Tune.*get_context",
+        ),
         (lambda: planned(search_alg=OwnSearcher(metric="loss", mode="min")), "searcher of your"),
         (lambda: planned(scheduler=OwnScheduler()), "on_trial_result of OwnScheduler"),
         (lambda: tune.Analysis("runs/x"), "Analysis of Ray Tune.*load_study"),
@@ -291,6 +308,18 @@ def test_further_modules_are_there(module, names):
 def test_a_name_without_a_meaning_says_what_to_use(make, message):
     with pytest.raises(InvalidArgument, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("TuneBOHB", "HEBOSearch", "NevergradSearch", "ZOOptSearch", "BlendSearch", "CFO"),
+        *("DragonflySearch", "SigOptSearch"),
+    ],
+)
+def test_a_searcher_that_is_not_there_names_another_one(name):
+    with pytest.raises(InvalidArgument, match=f"^{name} of Ray Tune.*Search"):
+        getattr(search, name)(metric="loss", mode="min")
 
 
 def test_every_public_name_is_there():
