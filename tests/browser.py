@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -186,6 +186,23 @@ class Page:
             x, y = (a + (b - a) * step / 5 for a, b in zip(start, end, strict=True))
             self._mouse("mouseMoved", x, y, buttons=1)
         self._mouse("mouseReleased", *end)
+
+    def drag_until(
+        self, ends: Callable[[], tuple[tuple[float, float], tuple[float, float]]], condition: str
+    ) -> None:
+        """Drag until a JavaScript expression is true, at places that are asked for each time.
+
+        Bokeh takes a mouse that rests for 0.3 s after the press for a press, not for a drag: on a
+        busy machine the first move may come later.
+        """
+        for _ in range(8):
+            self.drag(*ends())
+            try:
+                self.wait_for(condition, 5)
+            except AssertionError:
+                continue
+            return
+        raise AssertionError(f"{condition} is not true after eight drags: {self.problems}")
 
     def _mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
         pressed = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}

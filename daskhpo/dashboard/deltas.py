@@ -69,6 +69,12 @@ class SentColumns:
 
         What is beyond the budget of one message is left for the next call.
         """
+        if any(map(_has_images, new.values())):  # a browser's images cannot be changed by cells
+            if not _is_changed(self._columns, new):
+                return Delta()
+            self._hold(new)
+            n_bytes = sum(_size(value) for values in new.values() for value in values)
+            return Delta(replace=new, n_bytes=n_bytes)
         n_old, n_new = _n_rows(self._columns), _n_rows(new)
         least = n_old if self._key is None else (1 - MAX_BLANK) * n_old
         if new.keys() != self._columns.keys() or n_new < least or (n_old == 0 < n_new):
@@ -124,6 +130,14 @@ class SentColumns:
 
 def _n_rows(columns: Columns) -> int:
     return len(next(iter(columns.values()))) if columns else 0
+
+
+def _has_images(values: Any) -> bool:
+    return isinstance(values, list) and bool(values) and getattr(values[0], "ndim", 0) == 2
+
+
+def _is_changed(old: Columns, new: Columns) -> bool:
+    return _n_rows(old) != _n_rows(new) or any(_changed(old[name], new[name]) for name in new)
 
 
 def _own(values: Any) -> Any:

@@ -64,9 +64,9 @@ class OpenPage:
         self._select = Select(title="", options=[], width=180, visible=False)
         self._select.on_change("value", self._choose)
         self._root = column(sizing_mode="stretch_width", styles={"padding": "4px 10px"})
+        self._hidden = self._report_visibility()
         self._set_root(look.div("reading the study…"))
         document.add_root(self._root)
-        self._report_visibility()
 
     @property
     def is_gone(self) -> bool:
@@ -79,26 +79,32 @@ class OpenPage:
         from bokeh.layouts import row
 
         top = [] if self._panel else [row(self._links, self._select, sizing_mode="stretch_width")]
-        self._root.children = [*top, layout]
+        self._root.children = [*top, layout, self._hidden]  # at once: each change draws all again
 
-    def _report_visibility(self) -> None:
-        """Let the browser say when the page is not visible: then nothing is sent."""
+    def _report_visibility(self) -> Any:
+        """Let the browser say when the page is not visible: then nothing is sent.
+
+        A page that is closed is hidden as well, but says nothing: Bokeh would still wait for its
+        turn to handle that message when the connection is gone.
+        """
         from bokeh.models import CustomJS, Toggle
 
         hidden = Toggle(active=False, visible=False)
         hidden.on_change("active", self._set_hidden)
-        self._root.children = [*self._root.children, hidden]
-        self._hidden = hidden
         self._document.js_on_event(
             "document_ready",
             CustomJS(
                 args={"hidden": hidden},
                 code="""
-                const report = () => { hidden.active = document.hidden }
+                let is_left = false
+                const report = () => { if (!is_left) hidden.active = document.hidden }
                 document.addEventListener("visibilitychange", report)
+                window.addEventListener("pagehide", () => { is_left = true })
+                window.addEventListener("pageshow", () => { is_left = false; report() })
                 """,
             ),
         )
+        return hidden
 
     def _set_hidden(self, name: str, old: Any, new: Any) -> None:
         self.is_hidden = bool(new)
@@ -169,7 +175,6 @@ class OpenPage:
             self._set_root(layout)
         else:
             self._set_root(self._page.layout)
-        self._root.children = [*self._root.children, self._hidden]
 
     def _turn(self, pages: int) -> None:
         self._look_at(page=max(0, self._view.page + pages))

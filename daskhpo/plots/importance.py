@@ -223,5 +223,5 @@ def maps(found: Importance, n_names: int = 5) -> Columns:
     for first, second in pairs:
         columns["first"].append(first)
         columns["second"].append(second)
-        columns["image"].append(prediction_map(found, first, second).round(2))
+        columns["image"].append(prediction_map(found, first, second).round(2).astype(np.float32))
     return columns

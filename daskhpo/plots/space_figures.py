@@ -12,15 +12,25 @@ Ticks = tuple[list[float], list[str]]  # places from 0 to 1, and their texts
 ROOM = 0.04  # beyond both ends of an axis, where a brush can be gripped
 
 
+def tick_columns(ticks: Sequence[Ticks]) -> Columns:
+    """Return a row for each tick of parallel axes, from left to right."""
+    rows = [
+        (axis, float(height), text)
+        for axis, (places, texts) in enumerate(ticks)
+        for height, text in zip(places, texts, strict=True)
+    ]
+    return {name: [row[i] for row in rows] for i, name in enumerate(("axis", "y", "text"))}
+
+
 def parallel_panel(
-    trials: Any, names: Sequence[str], ticks: Mapping[str, Ticks], metric: str, mapper: Any
+    trials: Any, marks: Any, names: Sequence[str], metric: str, mapper: Any
 ) -> Panel:
     """Return parallel coordinates with a brush on each axis.
 
     Parameters
     ----------
+    marks : source of the axes' ticks, see `tick_columns`.
     names : hyperparameters in the order of their axes; the metric's axis comes last.
-    ticks : of each of them, and of the metric, by name.
     mapper : colours the lines by rank.
     """
     from bokeh.layouts import row
@@ -28,7 +38,6 @@ def parallel_panel(
         BoxAnnotation,
         Button,
         CDSView,
-        ColumnDataSource,
         CustomJS,
         CustomJSTransform,
         FixedTicker,
@@ -45,9 +54,9 @@ def parallel_panel(
         value=[*names],
         sizing_mode="stretch_width",
     )
-    across, upwards = (
+    across, upwards, beside = (
         CustomJSTransform(args={"choice": choice}, v_func=_AXES + code)
-        for code in (_ACROSS, _UPWARDS)
+        for code in (_ACROSS, _UPWARDS, _BESIDE)
     )
     figure = new_figure(
         "", "", height=330, x_range=(-0.35, len(axes) - 0.55), y_range=(-0.09, 1.09)
@@ -78,19 +87,11 @@ def parallel_panel(
         )
         for tier, width, alpha in (("rest", 1.0, 0.35), ("best", 2.2, 0.9))  # on top
     ]
-    marks: Columns = {"axis": [], "x": [], "y": [], "text": []}
-    for place, name in enumerate(axes):
-        for height, text in zip(*ticks[name], strict=True):
-            marks["axis"].append(place)
-            marks["x"].append(place + 0.03)
-            marks["y"].append(height)
-            marks["text"].append(text)
-    marked = ColumnDataSource(marks)
     figure.text(
-        x="x",
+        x={"field": "axis", "transform": beside},
         y="y",
         text="text",
-        source=marked,
+        source=marks,
         text_font_size="12px",
         text_baseline="middle",
         text_color=INK,
@@ -121,6 +122,8 @@ def parallel_panel(
     for brush in brushes:
         brush.js_on_change("top", select)
         brush.js_on_change("bottom", select)
+    for change in ("data", "patching", "streaming"):  # new trials pass, or do not
+        trials.js_on_change(change, select)
     choice.js_on_change(
         "value",
         CustomJS(
@@ -128,7 +131,7 @@ def parallel_panel(
                 "choice": choice,
                 "trials": trials,
                 "brushes": brushes,
-                "marked": marked,
+                "marks": marks,
                 "axis": figure.xaxis[0],
                 "range": figure.x_range,
                 "labels": _shortened(axes),
@@ -187,6 +190,10 @@ return Array.from(xs, (line) => line.length == 0 ? [] : places)
 _UPWARDS = """
 return Array.from(xs, (line) => line.length == 0 ? [] : order.map((axis) => line[axis]))
 """
+_BESIDE = """
+const place = new Map(order.map((axis, i) => [axis, i]))
+return Array.from(xs, (axis) => (place.get(axis) ?? NaN) + 0.03)
+"""
 _ARRANGE = """
 const place = new Map(order.map((axis, i) => [axis, i]))
 brushes.forEach((brush, axis) => {
@@ -194,25 +201,29 @@ brushes.forEach((brush, axis) => {
   if (x == null) brush.setv({visible: false, bottom: -room, top: 1 + room})
   else brush.setv({visible: true, left: x - 0.06, right: x + 0.02})
 })
-const {axis: of, y, text} = marked.data
-marked.data = {axis: of, y, text, x: Array.from(of, (n) => (place.get(n) ?? NaN) + 0.03)}
 axis.ticker.ticks = order.map((_, i) => i)
 axis.major_label_overrides = new Map(order.map((n, i) => [i, labels[n]]))
 range.end = order.length - 0.55
 trials.change.emit()
+marks.change.emit()
 """
 
 _BRUSH = """
 const {axes_y} = trials.data, found = []
 const narrow = brushes.map((b, i) => [i, b.bottom, b.top]).filter(([_, low, high]) =>
   low > -room + 1e-6 || high < 1 + room - 1e-6)
-if (narrow.length == 0) { trials.selected.indices = []; return }
+if (narrow.length == 0) {  // what was tapped stays selected while the study continues
+  if (cb_obj != trials) trials.selected.indices = []
+  return
+}
 for (let i = 0; i < axes_y.length; i++) {
   const line = axes_y[i]
   const passes = ([axis, low, high]) => line[axis] >= low && line[axis] <= high
   if (line.length > 0 && narrow.every(passes)) found.push(i)
 }
-trials.selected.indices = found
+const had = trials.selected.indices
+if (found.length != had.length || found.some((place, i) => place != had[i]))
+  trials.selected.indices = found
 """
 
 
@@ -323,10 +334,11 @@ def importance_panel(bars: Any, names: list[str]) -> Panel:
     )
 
 
-def map_panel(
-    maps: Columns, trials: Any, ticks: Mapping[str, Ticks], metric: str
-) -> tuple[Panel, Any]:
-    """Return the prediction over two hyperparameters; and the source of its images."""
+def map_panel(images: Any, trials: Any, names: Sequence[str], ticks: Mapping[str, Ticks]) -> Panel:
+    """Return the prediction over two hyperparameters of those that matter most.
+
+    ``images``: the source of predictions by pair, see :func:`daskhpo.plots.importance.maps`.
+    """
     from bokeh.layouts import row
     from bokeh.models import (
         ColorBar,
@@ -337,17 +349,16 @@ def map_panel(
         Select,
     )
 
-    pairs = [*zip(maps["first"], maps["second"], strict=True)]
-    names = sorted({name for pair in pairs for name in pair})
-    images = ColumnDataSource(dict(maps))
-    shown = ColumnDataSource({"image": maps["image"][:1]})
+    pairs = [*zip(images.data["first"], images.data["second"], strict=True)]
+    known = sorted({name for pair in pairs for name in pair})
+    shown = ColumnDataSource({"image": [*images.data["image"][:1]]})
     figure = new_figure(
         "", "", height=300, x_range=(-0.02, 1.02), y_range=(-0.04, 1.04), tools="tap"
     )
     mapper = LinearColorMapper("Cividis256", low=0, high=1)
     figure.image("image", source=shown, x=0, y=0, dw=1, dh=1, color_mapper=mapper, alpha=0.85)
-    if pairs:
-        first, second = pairs[0]
+    if len(names) > 1:
+        first, second = pairs[0] if pairs else names[:2]
         points = figure.scatter(
             f"unit:{first}",
             f"unit:{second}",
@@ -374,7 +385,7 @@ def map_panel(
             "right",
         )
         across, upwards = (
-            Select(title=title, options=names, value=name, width=180)
+            Select(title=title, options=known, value=name if pairs else "", width=180)
             for title, name in (("Across", first), ("Upwards", second))
         )
         show = CustomJS(
@@ -397,14 +408,13 @@ def map_panel(
             select.js_on_change("value", move, show)
         images.js_on_change("patching", show)
         images.js_on_change("data", show)
-    panel = Panel(
+    return Panel(
         "map",
         "Map of two hyperparameters",
         "The forest's predicted rank, averaged over the other hyperparameters of all trials: dark "
         "is good. The points are the trials. A dark area with few: the search has not been there.",
-        [row(across, upwards), figure] if pairs else [],
+        [row(across, upwards), figure] if len(names) > 1 else [],
     )
-    return panel, images
 
 
 _NOT_TWICE = """
@@ -413,6 +423,14 @@ if (other.value == cb_obj.value) other.value = other.options.find((name) => name
 
 _MAP = """
 const {first, second, image} = images.data
+const names = new Set([...first, ...second, across.value, upwards.value].filter((name) => name))
+for (const select of [across, upwards])
+  if (select.options.length != names.size || !select.options.every((name) => names.has(name)))
+    select.options = [...names].sort()
+if (!across.value && first.length > 0) {  // the first forest
+  across.value = first[0]
+  upwards.value = second[0]
+}
 const a = across.value, b = upwards.value
 const i = Array.from(first).findIndex((name, i) =>
   (name == a && second[i] == b) || (name == b && second[i] == a))

@@ -25,7 +25,7 @@ def space_data(tables: StudyTables, found: Importance) -> PageData:
     names = tables.names()[:MAX_NAMES_SHOWN]
     scale = axes.value_scale(tables)
     ticks = {name: axes.ticks(tables, name) for name in names}
-    ticks[tables.objective.metric] = scale.ticks()
+    marks = space_figures.tick_columns([*ticks.values(), scale.ticks()])
     pairs = maps(found)
     bars = found.columns()
     has_values = bool(np.isfinite(trials["value"]).any()) and bool(names)
@@ -33,16 +33,15 @@ def space_data(tables: StudyTables, found: Importance) -> PageData:
     note = data.seen(trials, tables.n_trials) if has_values else nothing
     resources = np.array(tables.resource)
     most = float(resources.max()) if len(resources) else 1.0
-    sources = {"trials": trials, "importance": bars}
+    sources = {"trials": trials, "importance": bars, "maps": pairs, "marks": marks}
     sources |= {f"deciles:{name}": deciles(tables, name) for name in names}
     return PageData(
         key=(
             tuple(names),
             scale.log,
             tuple(str(tick) for tick in ticks.values()) if has_values else (),
-            tuple(zip(pairs["first"], pairs["second"], strict=True)),
         ),
-        sources=sources | {"maps": pairs},
+        sources=sources,
         notes={
             "parallel": (note, has_values),
             "slices": (note, has_values),
@@ -71,17 +70,13 @@ def build_space(new: PageData, sources: Sources | None = None) -> Page:
     by_rank = LinearColorMapper(palette=Cividis256, low=0, high=1)
     by_resource = LogColorMapper(palette=Cividis256[215::-1])  # without the palest
     metric = axis_label(new.metric)
-    ticks = dict(new.ticks)
-    ticks.setdefault(metric, ticks[new.metric])
     of = {name: sources[f"deciles:{name}"] for name in new.names}
-    parallel = space_figures.parallel_panel(sources["trials"], new.names, ticks, metric, by_rank)
+    trials, names, ticks = sources["trials"], new.names, new.ticks
+    parallel = space_figures.parallel_panel(trials, sources["marks"], names, metric, by_rank)
     y_type = "log" if new.log else "linear"
-    slices = space_figures.slices_panel(
-        sources["trials"], of, new.names, ticks, metric, by_resource, y_type
-    )
+    slices = space_figures.slices_panel(trials, of, names, ticks, metric, by_resource, y_type)
     bars = space_figures.importance_panel(sources["importance"], new.factors["importance"])
-    over, images = space_figures.map_panel(new.sources["maps"], sources["trials"], ticks, metric)
-    sources["maps"] = images
+    over = space_figures.map_panel(sources["maps"], trials, names, ticks)
     panels = [parallel, slices, bars, over]
     page = Page(
         column(

@@ -110,3 +110,15 @@ def test_a_few_rows_that_left_become_blank_and_are_used_again() -> None:
     browser.receive(sent.update(table(range(1, 11))))
     assert browser.columns["id"] == [10, *range(1, 10)]
     assert sent.update(table(range(1, 4))).replace is not None
+
+
+def test_images_are_sent_again_as_a_whole_when_one_has_changed() -> None:
+    def images(*names: str) -> dict[str, Any]:
+        return {"name": [*names], "image": [np.full((2, 3), len(name)) for name in names]}
+
+    sent = SentColumns(images("a", "b"))
+    assert not sent.update(images("a", "b"))
+    delta = sent.update(images("a", "longer"))
+    assert delta.replace is not None
+    assert delta.replace["name"] == ["a", "longer"]
+    assert not sent.update(images("a", "longer"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from daskhpo.dashboard import server
 from daskhpo.dashboard.kinds import PAGES, SINGLE
 from daskhpo.dashboard.server import LINK_FILE, page_of, show_study
 from daskhpo.plots import trials_page
-from tests.browser import Browser
+from tests.browser import Browser, Page
 from tests.dashboard.shown import OBJECTIVE, READY, Shown
 from tests.plots.made import asha_result
 
@@ -74,19 +75,46 @@ def test_clicks_change_what_they_should(shown: Shown, browser: Browser) -> None:
         page.wait_for("texts().includes('PBT')")
 
 
+def halved(page: Page) -> Callable[[], tuple[tuple[float, float], tuple[float, float]]]:
+    """Return how to drag the upper end of the first brush down to its middle."""
+
+    def ends() -> tuple[tuple[float, float], tuple[float, float]]:
+        x, top, bottom = page.settled("box(brushes()[0])")
+        return (x, top), (x, (top + bottom) / 2)
+
+    return ends
+
+
+PASSING = """(() => {
+  const lines = source("axes_y").data.axes_y, top = brushes()[0].top
+  return lines.flatMap((line, i) => line.length > 0 && line[0] <= top ? [i] : [])
+})()"""
+
+
 def test_a_brush_selects_the_trials_that_pass(shown: Shown, browser: Browser) -> None:
     with browser.page(1280, 1000) as page:
         shown.open(page, "daskhpo-hyperparameters", study="net")
         page.wait_for("brushes().length >= 6")
-        x, top, bottom = page.settled("box(brushes()[0])")
-        page.drag((x, top), (x, (top + bottom) / 2))
-        page.wait_for("brushes()[0].top < 0.7")
+        page.drag_until(halved(page), "brushes()[0].top < 0.7")
         page.wait_for("source('axes_y').selected.indices.length > 0")
         heights = page.run(
             "source('axes_y').selected.indices.map((i) => source('axes_y').data.axes_y[i][0])"
         )
         assert max(heights) <= page.run("brushes()[0].top")
         assert len(heights) < page.run("source('axes_y').data.axes_y.length")
+
+
+def test_a_brush_stays_and_selects_trials_that_come_later(shown: Shown, browser: Browser) -> None:
+    with browser.page(1280, 1000) as page:
+        shown.open(page, "daskhpo-hyperparameters", study="net")
+        page.wait_for("brushes().length >= 6")
+        page.drag_until(halved(page), "brushes()[0].top < 0.7")
+        top, before = page.run("brushes()[0].top"), page.run("source('axes_y').data.id.length")
+        shown.go_on(60)
+        page.wait_for(f"source('axes_y').data.id.length > {before}")
+        page.wait_for(f"String(source('axes_y').selected.indices) == String({PASSING})")
+        assert page.run("brushes()[0].top") == top
+        assert page.problems == []
 
 
 def test_axes_are_chosen_and_arranged(shown: Shown, browser: Browser) -> None:
@@ -99,8 +127,7 @@ def test_axes_are_chosen_and_arranged(shown: Shown, browser: Browser) -> None:
         page.wait_for("brushes().filter((b) => b.visible).length == 3")  # with the metric's
         lefts = page.run("brushes().map((b) => b.visible ? Math.round(b.left) : -1)")
         assert [lefts[2], lefts[0], lefts[-1]] == [0, 1, 2]
-        x, top, bottom = page.settled("box(brushes()[0])")  # of the axis that moved
-        page.drag((x, top), (x, (top + bottom) / 2))
+        page.drag_until(halved(page), "brushes()[0].top < 0.7")  # on the axis that moved
         page.wait_for("source('axes_y').selected.indices.length > 0")
         heights = page.run(
             "source('axes_y').selected.indices.map((i) => source('axes_y').data.axes_y[i][0])"
@@ -230,6 +257,14 @@ def test_the_link_file_is_the_owners_alone(shown: Shown) -> None:
     assert page_of(shown.folder) == "status"
 
 
+def wait_until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
+    """Wait for something on the scheduler, which keeps the session of a closed page for a while."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 # -- cost, and other places ----------------------------------------------------------------------
 
 
@@ -237,10 +272,34 @@ def test_nothing_is_read_while_nobody_looks(shown: Shown, browser: Browser) -> N
     with browser.page() as page:
         shown.open(page, "daskhpo", study="net")
         assert shown.pages.watcher.is_running
-    until = time.monotonic() + 90  # Bokeh keeps a session for some seconds
-    while shown.pages.watcher.is_running:
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    wait_until(lambda: not shown.pages.watcher.is_running)
+
+
+def test_a_page_may_be_closed_while_it_changes(
+    shown: Shown, browser: Browser, caplog: pytest.LogCaptureFixture
+) -> None:
+    wait_until(lambda: not shown.pages.watcher.is_running)  # pages of other tests are gone
+    with browser.page() as page:
+        shown.open(page, "daskhpo", study="net")
+        (open_page,) = shown.pages.watcher._pages
+        for is_hidden in (True, False):  # then all that came before was handled
+            value = json.dumps(is_hidden)
+            page.run(f"void (models('Toggle').find((t) => !t.visible).active = {value})")
+            wait_until(lambda is_hidden=is_hidden: open_page.is_hidden == is_hidden)
+        session = open_page._session._session
+        holds, may_go = threading.Event(), threading.Event()
+
+        async def change() -> None:
+            holds.set()
+            while not may_go.is_set():
+                await asyncio.sleep(0.01)
+
+        open_page._document.add_next_tick_callback(change)
+        assert holds.wait(60)
+    wait_until(lambda: session.connection_count == 0)
+    may_go.set()
+    wait_until(lambda: open_page.is_gone)
+    assert [r.getMessage() for r in caplog.records if r.name.startswith("tornado")] == []
 
 
 class StrippingProxy:
@@ -366,8 +425,7 @@ def test_a_report_opens_without_a_network_and_can_be_brushed(
         page.open(path.as_uri())
         page.wait_for(READY)
         page.wait_for("brushes().length >= 6 && box(brushes()[0])[1] > 0")
-        x, top, bottom = page.settled("box(brushes()[0])")
-        page.drag((x, bottom), (x, (top + bottom) / 2))
+        page.drag_until(halved(page), "brushes()[0].top < 0.7")
         page.wait_for("source('axes_y').selected.indices.length > 0")
         assert page.run("source('xs').selected.indices.length") > 0  # linked
         assert page.problems == []
