@@ -144,7 +144,7 @@ def n_started(tables: StudyTables, at: Array) -> Array:
 def curves(tables: StudyTables, top: int = MAX_POINTS, *, running_only: bool = False) -> Columns:
     """Return curves: of the best trials, running ones, the last ones, and a sample.
 
-    ``rank``: 0 for the best trial; -1 for those that are not among the ``top`` best.
+    ``rank``: the place among these trials, 0 for the best; -1 for those without a finite loss.
     """
     n = tables.n_trials
     status, losses = np.array(tables.status), np.array(tables.best)
@@ -157,7 +157,8 @@ def curves(tables: StudyTables, top: int = MAX_POINTS, *, running_only: bool = F
         wanted = dict.fromkeys(np.r_[ranked, running, recent].tolist())
         rest = sample(n, MAX_CURVES - len(wanted)).tolist()
         numbers = np.array(sorted([*dict.fromkeys([*wanted, *rest])][:MAX_CURVES]), int)
-    rank = dict(zip(ranked.tolist(), range(len(ranked)), strict=True))
+    order = numbers[best_first(losses[numbers], len(numbers))].tolist()
+    rank = {number: place for place, number in enumerate(order)}
     is_wanted = np.zeros(n, bool)
     is_wanted[numbers] = True
     owner = np.array(tables.unit_trial)

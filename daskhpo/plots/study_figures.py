@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from daskhpo.plots.data import Columns
@@ -10,6 +11,7 @@ from daskhpo.plots.look import (
     COLOURS,
     INK,
     MARKERS,
+    THICK,
     Panel,
     flat_legend,
     new_figure,
@@ -143,19 +145,16 @@ def curves_panel(curves: Any, bands: Any, rungs: Any, metric: str) -> Panel:
 
     top = Spinner(low=1, high=300, step=5, value=300, width=75)
     running = Switch(active=False, styles={"align-self": "center"})
-    chosen = CustomJSFilter(
-        args={"top": top, "running": running},
-        code="""
-        const {rank, state} = source.data, found = []
-        const all = top.value >= 300
-        for (let i = 0; i < rank.length; i++) {
-          if (running.active && state[i] != "running") continue
-          if (all || (rank[i] >= 0 && rank[i] < top.value)) found.push(i)
-        }
-        return found
-        """,
+    rest, thick, chosen = (
+        CustomJSFilter(
+            args={"top": top, "running": running, "first": first, "end": end}, code=_CURVES
+        )
+        for first, end in ((THICK, math.inf), (0, THICK), (0, math.inf))
     )
-    emit = CustomJS(args={"chosen": chosen}, code="chosen.change.emit()")
+    emit = CustomJS(
+        args={"filters": [rest, thick, chosen]},
+        code="for (const filter of filters) filter.change.emit()",
+    )
     top.js_on_change("value", emit)
     running.js_on_change("active", emit)
     figures = []
@@ -179,19 +178,22 @@ def curves_panel(curves: Any, bands: Any, rungs: Any, metric: str) -> Panel:
             line_width=1.5,
             legend_label="median of all",
         )
-        lines = figure.multi_line(
-            "xs",
-            "ys",
-            source=curves,
-            view=CDSView(filter=chosen),
-            line_color="colour",
-            line_dash="dash",
-            line_width="width",
-            line_alpha="alpha",
-            nonselection_line_alpha=0.08,
-            selection_line_alpha=1.0,
-            selection_line_width=3.5,
-        )
+        lines = [
+            figure.multi_line(
+                "xs",
+                "ys",
+                source=curves,
+                view=CDSView(filter=part),
+                line_color="colour",
+                line_dash="dash",
+                line_width="width",
+                line_alpha="alpha",
+                nonselection_line_alpha=0.08,
+                selection_line_alpha=1.0,
+                selection_line_width=3.5,
+            )
+            for part in (rest, thick)  # the best on top
+        ]
         figure.scatter(  # a trial of one unit has no line
             "end_x",
             "end_y",
@@ -215,7 +217,7 @@ def curves_panel(curves: Any, bands: Any, rungs: Any, metric: str) -> Panel:
             legend_label="worst that continued at a rung",
         )
         tips = [("trial", "@id (@state)"), ("config", "@config")]
-        figure.add_tools(HoverTool(renderers=[lines], tooltips=tips, line_policy="interp"))
+        figure.add_tools(HoverTool(renderers=lines, tooltips=tips, line_policy="interp"))
         tips = [("rung", "@rung"), ("worst value that continued", "@cut_off")]
         figure.add_tools(HoverTool(renderers=[cuts], tooltips=tips))
         figure.toolbar.active_tap = figure.select_one(TapTool)
@@ -256,6 +258,19 @@ def curves_panel(curves: Any, bands: Any, rungs: Any, metric: str) -> Panel:
             },
         ),
     )
+
+
+# Of the ranks from the first on, before the end; -1 is after all others.
+_CURVES = """
+const {rank, state} = source.data, found = []
+const all = top.value >= 300
+for (let i = 0; i < rank.length; i++) {
+  if (running.active && state[i] != "running") continue
+  const place = rank[i] < 0 ? 300 : rank[i]
+  if (place >= first && place < end && (all || place < top.value)) found.push(i)
+}
+return found
+"""
 
 
 def rung_panel(rungs: Any, names: list[str], table: Any) -> Panel:

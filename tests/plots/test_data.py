@@ -124,6 +124,9 @@ def test_curves_hold_each_trial_from_its_first_to_its_last_unit() -> None:
         assert xs[-1] == result.trial(trial).resource or result.trial(trial).status == "failed"
     best = columns["id"][columns["rank"].index(0)]
     assert best == result.best_trial.id
+    known = [place for place in columns["rank"] if place >= 0]
+    assert sorted(known) == [*range(len(known))]
+    assert len(known) > data.MAX_POINTS  # also those that are not among the first
 
 
 def test_a_curve_breaks_where_its_trial_took_over_a_state() -> None:
