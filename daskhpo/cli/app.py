@@ -271,7 +271,8 @@ def _status(options: argparse.Namespace) -> int:
     show(
         f"cost      {cost['seconds']:.0f} s, {cost['device_seconds']:.0f} slot-seconds "
         f"({useful:.0%} useful), "
-        f"{cost['checkpoint_files']:.0f} checkpoints ({cost['checkpoint_bytes'] / 1e6:.1f} MB)"
+        f"{count(int(cost['checkpoint_files']), 'checkpoint')} "
+        f"({size_text(cost['checkpoint_bytes'])})"
     )
     _print_memory(result.peak_memory)
     if result.num_set_aside:

@@ -67,8 +67,10 @@ class SlurmJob:
     @property
     def description(self) -> str:
         """One line, such as ``job 123 RUNNING on n1``."""
-        how = f"on {self.nodes}" if self.nodes else f"({self.reason})"
-        return f"job {self.name} {self.state} {how}"
+        if self.nodes:
+            return f"job {self.name} {self.state} on {self.nodes}"
+        why = "" if self.reason in ("", "None") else f" ({self.reason})"
+        return f"job {self.name} {self.state}{why}"
 
 
 def split_job_id(job: str) -> tuple[str, str]:

@@ -26,7 +26,7 @@ def describe_study(progress: StudyProgress, scheduler: str) -> str:
     value = f"{printable(progress.objective.metric)}={progress.objective.value(best.best_loss):.5g}"
     return (
         f"{done}{resumed} and trained {_part(n_full, n)} to the end{failed}; the best is trial "
-        f"{best.id}, with {value} within {_count(best.furthest, 'unit')}"
+        f"{best.id}, with {value} after {_count(best.best_resource, 'unit')}"
     )
 
 

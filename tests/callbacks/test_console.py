@@ -125,7 +125,7 @@ def test_the_end_says_in_one_sentence_what_the_study_did(file):
     assert (
         "first: FIFO tried 2 configurations and trained 1 to the end; the best is trial 0" in text
     )
-    assert "with loss=0.25 within 9 units" in text
+    assert "with loss=0.25 after 9 units" in text
 
 
 def test_the_end_says_so_if_all_trials_failed():

@@ -63,22 +63,22 @@ def sentence(*records):
         (
             [*completed(0, 9, 0.25), *paused(1, 1, 0.5)],
             "GuardedASHA tried 2 configurations and trained 1 to the end; the best is trial 0, "
-            "with loss=0.25 within 9 units",
+            "with loss=0.25 after 1 unit",
         ),
         (
             [*completed(0, 1, 0.25), *completed(1, 1, 0.125)],
             "GuardedASHA tried 2 configurations and trained all to the end; the best is trial 1, "
-            "with loss=0.125 within 1 unit",
+            "with loss=0.125 after 1 unit",
         ),
         (
             completed(0, 9, 0.25),
             "GuardedASHA tried 1 configuration and trained it to the end; the best is trial 0, "
-            "with loss=0.25 within 9 units",
+            "with loss=0.25 after 1 unit",
         ),
         (
             [*failed(0), *paused(1, 3, 0.5)],
             "GuardedASHA tried 2 configurations and trained none to the end; 1 failed; the best "
-            "is trial 1, with loss=0.5 within 3 units",
+            "is trial 1, with loss=0.5 after 1 unit",
         ),
         ([*failed(0), *failed(1)], "GuardedASHA tried 2 configurations, and all failed"),
         (failed(0), "GuardedASHA tried 1 configuration, and it failed"),
@@ -111,7 +111,7 @@ def test_a_trial_that_lost_its_worker_or_its_session_was_not_paused():
 def test_the_units_are_those_of_its_values_where_the_best_trial_begins_again():
     again = [AttemptLost(0, 1, "its worker died", 2.0), Launched(0, 2, 0, 9, 2.0)]
     partial = [*started(0, 9), *reported(0, range(1, 6), 0.25, None), *again]
-    assert sentence(*partial).endswith("with loss=0.25 within 5 units")
+    assert sentence(*partial).endswith("with loss=0.25 after 1 unit")
 
 
 def test_it_is_about_all_sessions_of_a_resumed_study():
