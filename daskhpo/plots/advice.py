@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ LOW_CORRELATION = 0.4
 MIN_PAIRS = 10
 IDLE_SHARE = 0.1
 SEARCH_SHARE = 0.02
+KINDS = 3  # of failures that are told
 WORTH_IT = 1.5  # times sooner
 MAX_BEYOND = 0.05  # share of extrapolated units
 EDGE = 0.05  # of an axis: "at its bound"
@@ -147,13 +149,14 @@ def _failures(tables: StudyTables) -> Iterator[Advice]:
     failed = np.flatnonzero(np.array(tables.status) == STATES.index(Status.FAILED)).tolist()
     if not failed:
         return
-    reasons = Counter(tables.reasons.get(trial, "") or "unknown" for trial in failed)
+    reasons = {trial: tables.reasons.get(trial, "") or "unknown" for trial in failed}
+    kinds = Counter(map(_kind, reasons.values())).most_common(KINDS)
+    examples = {_kind(reason): (reason, trial) for trial, reason in reasons.items()}
     texts = [tables.reasons.get(trial, "") + tables.errors.get(trial, "") for trial in failed]
     n_memory = sum(any(word in text.lower() for word in _OUT_OF_MEMORY) for text in texts)
-    reason, n = reasons.most_common(1)[0]
     yield Advice(
         f"{len(failed)} of {tables.n_trials} trials failed",
-        f"{n} of them: {reason}",
+        "; ".join(f"{n} as trial {examples[kind][1]}: {examples[kind][0]}" for kind, n in kinds),
         f"See one: `daskhpo status {tables.facts.path} {failed[-1]}`. After the mistake is mended: "
         f"`daskhpo retry {tables.facts.path}`.",
     )
@@ -164,6 +167,11 @@ def _failures(tables: StudyTables) -> Iterator[Advice]:
             "Give each trial more, or bound what grows (batch size, width) in the space; "
             "how-to/out-of-memory.md says how.",
         )
+
+
+def _kind(reason: str) -> str:
+    """Return what errors that differ in their numbers have in common."""
+    return re.sub(r"\d+(\.\d+)?(e[-+]?\d+)?", "#", reason, flags=re.IGNORECASE)
 
 
 def _searcher(tables: StudyTables) -> Iterator[Advice]:

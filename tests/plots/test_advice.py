@@ -97,6 +97,16 @@ def test_failures_by_kind() -> None:
     assert "3 trials ran out of memory" in memory.finding
 
 
+def test_failures_that_differ_in_their_numbers_are_of_one_kind() -> None:
+    tables = study()
+    told = {3: "NaN in epoch 2: lr=0.8", 5: "NaN in epoch 13: lr=1e-05", 7: "no file"}
+    for number, reason in told.items():
+        tables.status[number] = FAILED
+        tables.set_reason(number, reason, f"Traceback: {reason}")
+    failures = only(tables)
+    assert failures.evidence == "2 as trial 5: NaN in epoch 13: lr=1e-05; 1 as trial 7: no file"
+
+
 def test_a_slow_searcher() -> None:
     tables = study()
     tables.facts.slot_seconds, tables.facts.search_seconds = 1000.0, 50.0
