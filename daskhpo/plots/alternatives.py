@@ -63,13 +63,17 @@ class Alternatives:
         """True if no order is missing."""
         return self.n_orders == N_ORDERS
 
+    def shared(self, scheduler: str) -> tuple[Replayed, ...]:
+        """Return a scheduler's replays of the orders that all have seen."""
+        return self.replayed[scheduler][: self.n_orders]
+
     def times(self, scheduler: str) -> list[float]:
         """Return the seconds to the target in each order; inf: it was not reached."""
-        return [found.seconds_to_target for found in self.replayed[scheduler]]
+        return [found.seconds_to_target for found in self.shared(scheduler)]
 
     def beyond(self, scheduler: str) -> float:
         """Return the median share of units after the end of a recorded curve."""
-        return float(np.median([found.beyond for found in self.replayed[scheduler]]))
+        return float(np.median([found.beyond for found in self.shared(scheduler)]))
 
 
 def replays(tables: StudyTables) -> Iterator[Alternatives]:
@@ -198,10 +202,10 @@ def alternatives_html(found: Alternatives, objective: Objective) -> str:
             name + (" (this study's)" if name == found.own else ""),
             spread(found.times(name)),
             f"{sum(at < math.inf for at in found.times(name))} of {found.n_orders}",
-            clock(scale * float(np.median([one.slot_seconds for one in done]))),
+            clock(scale * float(np.median([one.slot_seconds for one in found.shared(name)]))),
             f"{found.beyond(name):.0%}",
         )
-        for name, done in found.replayed.items()
+        for name in found.replayed
     ]
     titles = ("scheduler", "to the target", "reached", "in slots, all trials", "extrapolated")
     metric = html.escape(objective.metric)

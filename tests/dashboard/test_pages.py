@@ -282,6 +282,7 @@ def test_a_page_may_be_closed_while_it_changes(
     with browser.page() as page:
         shown.open(page, "daskhpo", study="net")
         (open_page,) = shown.pages.watcher._pages
+        page.wait_for("Bokeh.documents[0].is_idle")  # all is drawn, and the sizes were sent
         for is_hidden in (True, False):  # then all that came before was handled
             value = json.dumps(is_hidden)
             page.run(f"void (models('Toggle').find((t) => !t.visible).active = {value})")

@@ -74,6 +74,8 @@ def test_each_step_is_one_replay_and_all_schedulers_see_the_same_orders() -> Non
     assert len(steps) == 1 + module.N_ORDERS * len(steps[-1].replayed)
     assert steps[0].n_orders == 0
     assert not steps[-2].is_whole
+    for step in steps[1:]:  # also while some have seen more
+        assert {len(step.times(name)) for name in step.replayed} == {step.n_orders}
     assert steps[-1].is_whole
     for before, after in pairwise(steps):
         assert sum(map(len, after.replayed.values())) == 1 + sum(map(len, before.replayed.values()))
