@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from daskhpo.cluster.parsers import (
+    SlurmJob,
     parse_addresses,
     parse_commands,
     parse_limits,
@@ -92,3 +95,10 @@ def test_limits_and_addresses_of_sinfo() -> None:
 def test_the_command_of_a_job_may_contain_anything() -> None:
     printed = "CLUSTER: a|b\n7|/tmp/x y|z.sh\n8|\n"
     assert list(parse_commands(printed)) == [("7", "/tmp/x y|z.sh"), ("8", "")]
+
+
+def test_a_pending_job_is_described_without_a_reason_that_slurm_does_not_have() -> None:
+    pending = SlurmJob("7", "7", "7", "PENDING", None, "", "None")
+    assert pending.description == "job 7 PENDING"
+    assert replace(pending, reason="Priority").description == "job 7 PENDING (Priority)"
+    assert replace(pending, state="RUNNING", nodes="n1").description == "job 7 RUNNING on n1"

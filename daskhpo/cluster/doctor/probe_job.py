@@ -207,7 +207,8 @@ def _await_start(job: str, wait: float, log: Callable[[str], None]) -> tuple[Job
         waited = time.monotonic() - began
         message = f"job {job} runs on {state.nodes or 'a node'}"
         if state.waits:
-            message = f"job {job} is pending ({state.reason or 'no reason yet'})"
+            why = "no reason yet" if state.reason in ("", "None") else state.reason
+            message = f"job {job} is pending ({why})"
         if message != logged:
             log(logged := message)
         is_hopeless = waited > 5 and explain(state.reason)[2] is Outlook.HOPELESS
