@@ -24,7 +24,7 @@ LOW_CORRELATION = 0.4
 MIN_PAIRS = 10
 IDLE_SHARE = 0.1
 SEARCH_SHARE = 0.02
-KINDS = 3  # of failures that are told
+N_KINDS = 3  # of failures that are shown
 WORTH_IT = 1.5  # times sooner
 MAX_BEYOND = 0.05  # share of extrapolated units
 EDGE = 0.05  # of an axis: "at its bound"
@@ -150,7 +150,7 @@ def _failures(tables: StudyTables) -> Iterator[Advice]:
     if not failed:
         return
     reasons = {trial: tables.reasons.get(trial, "") or "unknown" for trial in failed}
-    kinds = Counter(map(_kind, reasons.values())).most_common(KINDS)
+    kinds = Counter(map(_kind, reasons.values())).most_common(N_KINDS)
     examples = {_kind(reason): (reason, trial) for trial, reason in reasons.items()}
     texts = [tables.reasons.get(trial, "") + tables.errors.get(trial, "") for trial in failed]
     n_memory = sum(any(word in text.lower() for word in _OUT_OF_MEMORY) for text in texts)
