@@ -62,6 +62,14 @@ class Searcher(ABC):
         """
         return self.suggest(trial)
 
+    def chances(self, trials: Sequence[Trial], choice: Choose) -> Sequence[float]:
+        """Return the chances of paused trials to be resumed later, from 0 to 1.
+
+        Where checkpoints exceed their budget, those of trials with small chances are deleted
+        first. ``choice`` is the last one. The default is 1 for all.
+        """
+        return [1.0] * len(trials)
+
     def lesson(self) -> Callable[[], Any] | None:
         """Return what the model has to compute when there is enough new data; else None.
 

@@ -140,6 +140,10 @@ class Resume:
     until: int
 
 
+def _none(trial: Trial) -> float:
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Choose:
     """Start a new trial, or resume a paused one: what the searcher's model prefers.
@@ -151,6 +155,7 @@ class Choose:
     paused : the trials that may be resumed, and until which resource.
     can_go : False for a trial whose state is still being taken.
     margin : a paused trial's score must be better by this.
+    chance : of a paused trial to be resumed for its losses alone, from 0 to 1.
     """
 
     start: Start
@@ -158,6 +163,7 @@ class Choose:
     paused: Mapping[TrialId, int]
     can_go: Callable[[TrialId], bool] = field(compare=False, repr=False)
     margin: float = 0.0
+    chance: Callable[[Trial], float] = field(default=_none, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

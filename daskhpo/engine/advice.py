@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 from daskhpo.core.searcher import Searcher
-from daskhpo.core.types import Choose, Suggestion, TrialId
+from daskhpo.core.types import Choose, Suggestion, Trial, TrialId
 
 
 class Advisor(Protocol):
@@ -18,6 +18,9 @@ class Advisor(Protocol):
 
     def choose(self, trial: TrialId, choice: Choose) -> Suggestion | TrialId | None:
         """Return a configuration for a new trial, or the paused trial to resume."""
+
+    def chances(self, trials: Sequence[Trial], choice: Choose) -> Sequence[float]:
+        """Return the chance of each paused trial that a later choice resumes it."""
 
     def judge(self, trusted: bool) -> bool:
         """Return whether the model is trusted now; ``trusted``: the last verdict."""
@@ -47,6 +50,9 @@ class SearcherAdvice:
     def choose(self, trial: TrialId, choice: Choose) -> Suggestion | TrialId | None:
         given = self._searcher.choose(trial, choice)
         return given if given is None or isinstance(given, int) else Suggestion(given)
+
+    def chances(self, trials: Sequence[Trial], choice: Choose) -> Sequence[float]:
+        return self._searcher.chances(trials, choice)
 
     def judge(self, trusted: bool) -> bool:
         self._lessons.advance(self._searcher)

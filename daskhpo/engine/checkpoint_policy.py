@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -27,6 +27,7 @@ from daskhpo.core.types import (
     ReuseProbability,
     Stop,
     Trial,
+    TrialId,
     WritePolicy,
 )
 
@@ -142,18 +143,28 @@ def is_full(policy: CheckpointPolicy, n_bytes: int, n_files: int) -> bool:
     )
 
 
-def eviction_candidate(living: Iterable[Trial], ended: Iterable[Trial]) -> CheckpointRef | None:
+def eviction_candidate(
+    living: Iterable[Trial], ended: Iterable[Trial], chances: Mapping[TrialId, float]
+) -> CheckpointRef | None:
     """Return the checkpoint to delete first, or None if there is no checkpoint.
 
     The order is: previous checkpoints of trials that have not ended, their newest checkpoints,
     checkpoints of ended trials. Among the first two, the least trained trial comes first, and of
     equally trained ones the worst. Among ended trials, the worst comes first.
+
+    Parameters
+    ----------
+    chances : of trials that a model may resume, the chance that it does; 1 for all others. The
+        training in a newest checkpoint counts so much.
     """
     living = [trial for trial in living if trial.checkpoint is not None]
     if spare := [trial for trial in living if trial.previous is not None]:
         return min(spare, key=_progress).previous
     if living:
-        return min(living, key=_progress).checkpoint
+        return min(
+            living,
+            key=lambda trial: (chances.get(trial.id, 1.0) * trial.resource, *_progress(trial)),
+        ).checkpoint
     if kept := [trial for trial in ended if trial.checkpoint is not None]:
         return max(kept, key=lambda trial: (trial.best_loss, trial.id)).checkpoint
     return None

@@ -153,6 +153,7 @@ class Coordinator:
         self._exhausted = False
         self._n_set_aside = 0  # in a row
         self._flushed = False
+        self._choice: Choose | None = None  # the last one
         self._seconds = 0.0
         self._began: dict[TrialId, tuple[float, int]] = {}  # a launch: seconds and resource
         self._full: dict[TrialId, tuple[float, ...]] = {}  # losses of last reports, if kept
@@ -651,12 +652,22 @@ class Coordinator:
             alone = (
                 t for t in living if rows.is_unshared(t.checkpoint) and rows.is_unshared(t.previous)
             )
-            ref = eviction_candidate(alone, ledger.retained.values()) or eviction_candidate(
-                living, ()
-            )  # shared ones last
+            chances = self._chances()
+            ref = eviction_candidate(
+                alone, ledger.retained.values(), chances
+            ) or eviction_candidate(living, (), chances)  # shared ones last
             if ref is None:
                 return
             self._delete_unreferenced(ledger.evict(ref), BUDGET_REACHED)
+
+    def _chances(self) -> dict[TrialId, float]:
+        """Return the chances of paused trials among which a model chooses."""
+        if self._choice is None or not self.trusted:
+            return {}
+        trials = self.ledger.trials.values()
+        paused = [t for t in trials if t.status is Status.PAUSED and t.checkpoint is not None]
+        chances = self.advisor.chances(paused, self._choice)
+        return {trial.id: chance for trial, chance in zip(paused, chances, strict=True)}
 
     def _flush(self) -> None:
         """Write the best states and drop the others, at the end of the session.
@@ -734,6 +745,7 @@ class Coordinator:
         if self.ledger.to_restart or self.edits.configs:
             self._start(choice.start)
             return
+        self._choice = choice
         if self.limits.trial_time_limit is not None:
             times, now = self.ledger.times, self._seconds
             paused = {n: until for n, until in choice.paused.items() if not times.is_up(n, now)}

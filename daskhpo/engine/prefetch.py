@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from daskhpo.core.random import rng
@@ -237,6 +237,9 @@ class PrefetchedAdvice:
 
     def choose(self, trial: TrialId, choice: Choose) -> Suggestion | TrialId | None:
         return self._ahead.next_suggestion(trial)
+
+    def chances(self, trials: Sequence[Trial], choice: Choose) -> Sequence[float]:
+        return [1.0] * len(trials)
 
     def judge(self, trusted: bool) -> bool:
         return False

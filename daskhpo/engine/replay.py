@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from daskhpo.core.errors import JournalDiffers
 from daskhpo.core.events import (
+    Deleted,
     Ended,
     Judged,
     Launched,
@@ -19,7 +20,7 @@ from daskhpo.core.events import (
 )
 from daskhpo.core.garbage import collector_paused
 from daskhpo.core.out_of_memory import Shortage
-from daskhpo.core.types import Choose, Config, Suggestion, TrialId
+from daskhpo.core.types import Choose, Config, Suggestion, Trial, TrialId
 from daskhpo.engine.advice import Advisor
 from daskhpo.engine.coordinator import Coordinator, Problem
 from daskhpo.engine.foresight import Foresight
@@ -95,6 +96,17 @@ class _RecordedAdvice:
             case Launched(number) if number in choice.paused:
                 return number
         return self._suggested(trial)
+
+    def chances(self, trials: Sequence[Trial], choice: Choose) -> Sequence[float]:
+        """Return 0 for the trial whose checkpoint was deleted, 1 for all others."""
+        if self._script.is_over:
+            self._own.judge(False)
+            return self._own.chances(trials, choice)
+        match self._script.head:
+            case Deleted(number):
+                newest = (trial.checkpoint for trial in trials)
+                return [float(ref is None or ref.id != number) for ref in newest]
+        return [1.0] * len(trials)
 
     def judge(self, trusted: bool) -> bool:
         if self._script.is_over:

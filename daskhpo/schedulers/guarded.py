@@ -39,6 +39,9 @@ MARGIN = 0.2  # in the logarithm of a rank: what a paused trial must be ahead of
 NO_MODEL = REFUTED = 0.67
 IN_DOUBT, BORNE_OUT = 0.20, 0.05
 MAIN, RESERVE = 0, 1  # arms
+# Share of paused trials that were resumed later, in "Checkpoints" of experiments/default_rule: of
+# those in their rung's top, near it, and below.
+IN_TOP, NEAR_TOP, BELOW = 0.85, 0.2, 0.02
 
 
 @final
@@ -134,7 +137,8 @@ class GuardedASHA(Scheduler):
         until = max(self._ladders[bracket].first, self._orders.first)
         if arm == RESERVE or not self._trusted or self._is_random():
             return Start(until, bracket, explore=True)
-        return Choose(Start(until, bracket), self._highest, self._paused, can_go, MARGIN)
+        start = Start(until, bracket)
+        return Choose(start, self._highest, self._paused, can_go, MARGIN, self._chance)
 
     def _arm(self) -> int:
         """Return the reserve if the first rung of its next trial fits in its credit."""
@@ -163,6 +167,15 @@ class GuardedASHA(Scheduler):
             if (action := ladder.promotion(can_go, self._orders.first)) is not None:
                 return action
         return None
+
+    def _chance(self, trial: Trial) -> float:
+        """Return the chance of a paused trial to be promoted."""
+        rung = self._ladders[trial.bracket].rungs.get(trial.resource)
+        if rung is None or trial.id not in rung:
+            return BELOW
+        if rung.in_top(trial.id):
+            return IN_TOP
+        return NEAR_TOP if rung.may_rise(trial.id) else BELOW
 
     def _finish(self, can_go: Callable[[TrialId], bool]) -> Action:
         """Train the best paused trial on, if it is better than all that have ended."""

@@ -10,6 +10,7 @@ from daskhpo.core.domains import Real
 from daskhpo.core.errors import JournalCorrupt
 from daskhpo.core.events import (
     AttemptLost,
+    Deleted,
     Judged,
     Launched,
     SessionStarted,
@@ -34,6 +35,7 @@ from daskhpo.virtual.replay import simulate
 
 SPACE = Space({"x": Real(0.0, 1.0), "y": Real(0.0, 1.0)})
 SECONDS = 30.0
+KEPT = CheckpointPolicy()
 
 
 class Crossing:
@@ -52,7 +54,7 @@ class Crossing:
         return resource * (1.0 + self.y)
 
 
-def a_study(seed=0, mode="min", num_trials=60, n_slots=4, max_t=27):
+def a_study(seed=0, mode="min", num_trials=60, n_slots=4, max_t=27, policy=KEPT):
     """A problem, and the records of a study in virtual time."""
     sign = 1.0 if mode == "min" else -1.0
 
@@ -63,7 +65,7 @@ def a_study(seed=0, mode="min", num_trials=60, n_slots=4, max_t=27):
     problem = Problem(SPACE, Objective("loss", mode), GuardedASHA(max_t), ForestSearch(), seed)
     journal = MemoryJournal()
     executor = SimulatedExecutor(Curve, problem.objective, n_slots)
-    simulate(problem, executor, Limits(num_trials), CheckpointPolicy(), journal)
+    simulate(problem, executor, Limits(num_trials), policy, journal)
     return problem, journal.records
 
 
@@ -83,6 +85,38 @@ def test_a_replay_asks_no_model_and_comes_to_the_same_end(monkeypatch):
     replay(problem, records, tail)
     assert tail.records == []
     assert len(learnt) == 1  # after the last record, for what follows
+
+
+FEW = CheckpointPolicy("end", max_files=8)
+
+
+def test_a_model_says_which_checkpoints_go_first_and_a_replay_takes_that_from_the_records(
+    monkeypatch,
+):
+    problem, records = a_study(policy=FEW)
+    with monkeypatch.context() as patched:
+        patched.delattr(ForestSearch, "chances")
+        _, otherwise = a_study(policy=FEW)
+    gone, others = (
+        [r for r in found if isinstance(r, Deleted) and r.reason] for found in (records, otherwise)
+    )
+    assert gone != others
+    monkeypatch.setattr(ForestSearch, "chances", lambda *_: pytest.fail("asked"))
+    for made in (records, otherwise):  # by whatever rule
+        tail = MemoryJournal()
+        replay(problem, made, tail).ledger.validate()
+        assert tail.records == []
+
+
+def test_deletions_that_a_crash_cut_off_are_decided_as_before():
+    problem, records = a_study(policy=FEW)
+    cuts = [n for n, record in enumerate(records) if isinstance(record, Deleted) and record.reason]
+    for n in cuts[::5]:
+        tail = MemoryJournal()
+        replay(problem, records[:n], tail)
+        added = [encode_record(record) for record in tail.records]
+        assert added[0] == encode_record(records[n])
+        assert added == [encode_record(record) for record in records[n : n + len(added)]]
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])

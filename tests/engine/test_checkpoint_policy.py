@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import get_args
 
 import pytest
@@ -230,11 +231,11 @@ def a_trial(number, resource=1, best_loss=1.0, checkpoint=True, previous=False, 
     )
 
 
-def in_order(living, ended):
+def in_order(living, ended, chances=MappingProxyType({})):
     """Who gives up what, one after another: (number, whether the previous one)."""
     living, ended = ({trial.id: trial for trial in trials} for trials in (living, ended))
     order = []
-    while (found := eviction_candidate(living.values(), ended.values())) is not None:
+    while (found := eviction_candidate(living.values(), ended.values(), chances)) is not None:
         trial = (living | ended)[found.trial]
         previous = found == trial.previous
         order.append((trial.id, previous))
@@ -274,7 +275,18 @@ def test_of_equals_the_trial_that_began_last_goes_first():
 
 
 def test_where_there_is_no_checkpoint_none_can_go():
-    assert eviction_candidate([], []) is None
-    assert (
-        eviction_candidate([a_trial(0, checkpoint=False)], [a_trial(1, checkpoint=False)]) is None
-    )
+    assert eviction_candidate([], [], {}) is None
+    living, ended = [a_trial(0, checkpoint=False)], [a_trial(1, checkpoint=False)]
+    assert eviction_candidate(living, ended, {}) is None
+
+
+def test_training_counts_as_much_as_the_chance_that_it_is_continued():
+    living = [
+        a_trial(0, resource=9, best_loss=0.1),
+        a_trial(1, resource=3, best_loss=0.3),
+        a_trial(2, resource=3, best_loss=0.2),
+        a_trial(3, resource=1, best_loss=0.4, previous=True),
+    ]
+    chances = {0: 0.1, 1: 0.8, 2: 0.4}  # 0.9, 2.4, 1.2 and, of the last one, 1 units
+    order = [(3, True), *[(number, False) for number in (0, 3, 2, 1)]]
+    assert in_order(living, [], chances) == order

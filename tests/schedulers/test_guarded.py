@@ -173,6 +173,15 @@ def test_any_paused_trial_of_the_main_arm_may_be_chosen_at_its_next_rung():
     assert asked == Choose(Start(1), 3, {0: 3, 1: 3, 2: 9}, asked.can_go, 0.2)
 
 
+def test_a_paused_trial_near_its_rungs_top_has_a_larger_chance_to_be_promoted():
+    desk = Desk()
+    desk.tried(*(float(loss) for loss in range(9, 0, -1)))
+    chances = [desk.scheduler._chance(desk.trials[number]) for number in range(9)]
+    assert chances[:4] == [0.02] * 4
+    assert chances[4:6] == [0.2] * 2  # not among the best third, but not far from it
+    assert chances[6:] == [0.85] * 3
+
+
 def test_a_trial_whose_state_is_being_taken_cannot_be_chosen_yet():
     desk = Desk()
     desk.tried(2.0, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -273,6 +274,38 @@ def test_scores_are_those_that_are_compared():
     assert searcher.choose(102, choice(3, {101: 3}, score - bad + 1e-6)) == new
     assert searcher.choose(102, choice(3, {101: 3}, score - bad - 1e-6)) == 101
     assert ready().score([new], 3) is None
+
+
+def test_the_better_a_paused_trial_is_ranked_the_larger_is_its_chance():
+    searcher = told()
+    paused = {}
+    for trial, x in enumerate(np.linspace(0.3, 1.0, 40).tolist(), start=100):
+        at(x, 0.8, searcher, trial, bowl({"x": x, "y": 0.8}))
+        paused[trial] = 3
+    trials = [Trial(number, {}, Status.PAUSED, until=1, resource=1) for number in (*paused, 7)]
+    *chances, other = searcher.chances(trials, offered := choice(paused=paused))
+    scores = searcher.score([{"x": x, "y": 0.8} for x in np.linspace(0.3, 1.0, 40)], 3)
+    ranked = [chances[n] for n in np.argsort(scores, kind="stable")]
+    assert ranked == sorted(ranked, reverse=True)
+    assert ranked[0] == 0.8
+    assert ranked[-1] == 0.08
+    assert other == 0.0  # it is not among those that the model may choose
+    by_loss = replace(offered, chance=lambda trial: 0.2)
+    assert searcher.chances(trials, by_loss) == [max(0.2, chance) for chance in (*chances, other)]
+
+
+def test_before_the_first_fit_all_paused_trials_have_the_same_chance():
+    trials = [Trial(number, {}, Status.PAUSED, until=1, resource=1) for number in (0, 1)]
+    assert ready().chances(trials, choice(paused={0: 3, 1: 3})) == [1.0, 1.0]
+
+
+def test_asking_for_chances_changes_no_choice():
+    one, other = rescuing(), rescuing()
+    paused = {100: 3, 101: 3}
+    trials = [Trial(number, {}, Status.PAUSED, until=1, resource=1) for number in paused]
+    one.chances(trials, choice(paused=paused))
+    both = [s.choose(102, choice(paused=paused, margin=-9.0)) for s in (one, other)]
+    assert both == [100, 100]
 
 
 def test_a_copy_has_the_forest():

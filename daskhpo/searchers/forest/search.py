@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import partial
 from heapq import heappop, heappush
@@ -26,6 +27,9 @@ EXPLORED = 1 / 3  # share of random ones among its suggestions, if no scheduler 
 N_CANDIDATES = 2000
 TAKEN, N_NEW = 6, 250  # after so many were taken, so many are drawn
 GROWTH = 1.2  # of the number of rows until the forest is fitted again
+# Share of paused trials that were resumed later, by the place of their score among all: see
+# "Checkpoints" of experiments/default_rule.
+RESUMED = ((0.05, 0.8), (0.2, 0.35), (0.5, 0.2), (1.0, 0.08))
 MAX_COLUMNS = 16  # values of a category with a column each
 
 
@@ -130,6 +134,19 @@ class ForestSearch(Searcher):
             return paused[1]
         return self._encoding.config(unit)
 
+    def chances(self, trials: Sequence[Trial], choice: Choose) -> Sequence[float]:
+        if self._model is None:
+            return super().chances(trials, choice)
+        self._score_paused(self._model, choice)
+        scores = {
+            trial: score
+            for score, trial, until in self._scored
+            if choice.paused.get(trial) == until
+        }
+        ranked = sorted(scores.values())
+        chances = {n: _chance(bisect_left(ranked, s) / len(ranked)) for n, s in scores.items()}
+        return [max(choice.chance(trial), chances.get(trial.id, 0.0)) for trial in trials]
+
     def score(self, configs: Sequence[Config], resource: int) -> Array | None:
         """Return scores at a resource, lower is better; None: there is no model yet."""
         if self._model is None:
@@ -158,16 +175,7 @@ class ForestSearch(Searcher):
     def _best_paused(self, choice: Choose) -> tuple[float, TrialId] | None:
         """Return the score and the number of the best paused trial; None: there is none."""
         assert self._model is not None, "scores need a model"
-        if choice.resource != self._scored_at:
-            self._score_all_again(choice.resource)
-        new = [trial for trial in self._unscored if trial in choice.paused]
-        self._unscored.clear()
-        if new:
-            inputs = np.stack([self._features[self._live[trial]] for trial in new])
-            until = [choice.paused[trial] for trial in new]
-            scores = self._model.score(inputs, np.maximum(until, choice.resource))
-            for entry in zip(scores.tolist(), new, until, strict=True):
-                heappush(self._scored, entry)
+        self._score_paused(self._model, choice)
         best, held_back = None, []
         while self._scored and best is None:
             score, trial, ends = self._scored[0]
@@ -180,6 +188,19 @@ class ForestSearch(Searcher):
         for entry in held_back:
             heappush(self._scored, entry)
         return best
+
+    def _score_paused(self, model: Forest, choice: Choose) -> None:
+        """Score the paused trials that have reported since they were scored."""
+        if choice.resource != self._scored_at:
+            self._score_all_again(choice.resource)
+        new = [trial for trial in self._unscored if trial in choice.paused]
+        self._unscored.clear()
+        if new:
+            inputs = np.stack([self._features[self._live[trial]] for trial in new])
+            until = [choice.paused[trial] for trial in new]
+            scores = model.score(inputs, np.maximum(until, choice.resource))
+            for entry in zip(scores.tolist(), new, until, strict=True):
+                heappush(self._scored, entry)
 
     def _score_all_again(self, resource: int) -> None:
         self._scored_at = resource
@@ -295,6 +316,11 @@ class _Pool:
                 order = self._n_drawn * N_CANDIDATES + place
                 entry = (float(drawn.scores[place]), order, key, drawn.units[place])
                 heappush(self._left, entry)
+
+
+def _chance(place: float) -> float:
+    """Return the chance to be resumed at a place among all, from 0 to below 1."""
+    return next(chance for most, chance in RESUMED if place <= most)
 
 
 def features(encoding: Encoding, units: Array) -> Array:
