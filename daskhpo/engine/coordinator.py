@@ -686,9 +686,8 @@ class Coordinator:
     def _assign_free_slots(self) -> None:
         """Give work to free slots: queued trials, then the scheduler's actions."""
         ledger = self.ledger
-        if self.stop_reason is None:
-            self._judge()
         while self.stop_reason is None:
+            self._judge()  # what the searcher learns from a trial that ended here counts at once
             has_room = ledger.n_running < self.n_slots
             if not has_room and ledger.n_running:
                 return
@@ -799,7 +798,6 @@ class Coordinator:
         self._record(Ended(trial.id, Status.FAILED, str(found), seconds))
         trial, _ = self.ledger.end(trial, Status.FAILED)
         self.searcher.on_end(trial)
-        self._judge()  # what the searcher learns from it counts for the next one
 
     def _exploit(self, trial: Trial, source: TrialId, config: Config) -> None:
         donor = self.ledger.find(source)

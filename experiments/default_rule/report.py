@@ -41,7 +41,7 @@ def write(path: Path, place: Place) -> Iterator[Path]:
 
 def read(path: Path) -> pd.DataFrame:
     """Read the races, with the logarithm of each time; at most that of the horizon."""
-    races = pd.read_csv(path)
+    races = pd.read_csv(path, dtype={"variant": str})  # it may be empty in all rows
     races["variant"] = races["variant"].fillna("")
     races["family"] = races["task"].str.split().str[0]
     races["plain"] = races["variant"] == ""
@@ -52,14 +52,8 @@ def read(path: Path) -> pd.DataFrame:
 def text(races: pd.DataFrame) -> str:
     """Return the README's section."""
     seeds = races[races["method"] == REFERENCE]["seed"].nunique()
-    minutes = races["cpu"].sum() / 60
-    parts = [
-        f"{date.today()}: {len(races):,} studies, {minutes:.0f} minutes of CPU time on "
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs that other programs "
-        f"used as well; Python {platform.python_version()}, daskhpo {__version__}, numpy "
-        f"{np.__version__}. {seeds} seeds of each method on each task, unless a row says "
-        "otherwise.",
-    ]
+    several = f"{seeds} seeds of each method on each task, unless a row says otherwise."
+    parts = [f"{_machine(races)} {several}"]
     for family in [name for name in FAMILIES if (races["family"] == name).any()]:
         parts += [f"### {family}: until a trial is among the best hundredth", plain(races, family)]
     n = races[(races["share"] == FEW) & (races["method"] == REFERENCE)]["seed"].nunique()
@@ -69,6 +63,52 @@ def text(races: pd.DataFrame) -> str:
     parts += ["### Tables that mislead", misled(races)]
     parts += ["### Per task: AHB's time over that of the rule, 4 workers", per_task(races)]
     return "\n\n".join(parts)
+
+
+def _machine(races: pd.DataFrame) -> str:
+    minutes = races["cpu"].sum() / 60
+    return (
+        f"{date.today()}: {len(races):,} studies, {minutes:.0f} minutes of CPU time on "
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs that other programs "
+        f"used as well; Python {platform.python_version()}, daskhpo {__version__}, numpy "
+        f"{np.__version__}."
+    )
+
+
+def slow(races: pd.DataFrame) -> str:
+    """Return the README's section on methods whose suggestions take long.
+
+    A seed counts once all its tasks were run.
+    """
+    n_tasks = races.groupby(["method", "seed"])["task"].transform("nunique")
+    races = races[n_tasks == races["task"].nunique()]
+    rows = []
+    for method in [name for name in NAMES if (races["method"] == name).any()]:
+        found = races[races["method"] == method]
+        cells = [str(found["seed"].nunique()), f"{found['horizon'].min():g}"]
+        for family in FAMILIES:
+            of = races[races["family"] == family]
+            mine = of[of["method"] == method]
+            for column in ("reached", "reached_few"):
+                both = (_timed(part, column) for part in (mine, of))
+                cells.append(_cell(*both) if len(mine) else "—")
+        rows.append([method, *cells, f"{found['cpu'].median():.2g}"])
+    times = [f"{family}, best {share}" for family in FAMILIES for share in ("1 %", "0.2 %")]
+    heads = ["4 workers", "seeds", "horizon", *times, "CPU seconds, median"]
+    return "\n\n".join(
+        [
+            _machine(races),
+            _table(heads, rows),
+            "Rank of the best trial, per cent:",
+            ranks(races),
+        ]
+    )
+
+
+def _timed(races: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the races with the times of a target as those that were reached."""
+    times = races[column]
+    return races.assign(reached=times, log=np.log(np.minimum(times, races["horizon"])))
 
 
 def plain(races: pd.DataFrame, family: str) -> str:
@@ -102,9 +142,7 @@ def _named(method: str, part: pd.DataFrame) -> str:
 
 def few(races: pd.DataFrame) -> str:
     """Return the table of times until the best 0.2 %."""
-    part = races[races["plain"] & (races["share"] == FEW)].copy()
-    part["reached"] = part["reached_few"]
-    part["log"] = np.log(np.minimum(part["reached"], part["horizon"]))
+    part = _timed(races[races["plain"] & (races["share"] == FEW)], "reached_few")
     rows = []
     for method in [name for name in NAMES if (part["method"] == name).any()]:
         cells = []

@@ -16,18 +16,19 @@ from daskhpo.core.events import (
     SessionStarted,
     SlotsChanged,
     Step,
+    Suggested,
     Trained,
 )
 from daskhpo.core.objective import Objective
 from daskhpo.core.scheduler import Scheduler
 from daskhpo.core.searcher import Searcher
 from daskhpo.core.space import Space
-from daskhpo.core.types import CheckpointPolicy, Limits, Start, Stop, Wait
+from daskhpo.core.types import CheckpointPolicy, Limits, Start, Status, Stop, Wait
 from daskhpo.engine.advice import LessonsInThread, LessonsNow, SearcherAdvice
 from daskhpo.engine.coordinator import Coordinator, Problem
 from daskhpo.engine.journal import encode_record
 from daskhpo.engine.replay import replay
-from daskhpo.schedulers import GuardedASHA
+from daskhpo.schedulers import FIFO, GuardedASHA
 from daskhpo.searchers import ForestSearch, RandomSearch
 from daskhpo.testing.journal import MemoryJournal
 from daskhpo.virtual.executor import SimulatedExecutor
@@ -303,3 +304,40 @@ def test_the_time_of_units_in_another_slot_is_estimated(watched):
     watched.ledger.trials[0] = trial._replace(resource=6, losses=(1.0,) * 6)
     watched.handle(Trained(0, 1, steps(7, 9, 11.0), 11.0))
     assert watched.scheduler.seconds == [18.0]  # six seconds for three units of nine
+
+
+class LearnsFromFailures(Searcher):
+    """Has a lesson at each failure; its suggestions say how many it has learnt."""
+
+    def setup(self, space, seed):
+        self.due = self.learnt = 0
+
+    def suggest(self, trial):
+        return {"x": 1.0 * self.learnt, "y": 0.0}
+
+    def on_end(self, trial):
+        self.due += trial.status is Status.FAILED
+
+    def lesson(self):
+        due, self.due = self.due, 0
+        return (lambda: due) if due else None
+
+    def learn(self, result):
+        self.learnt += result
+
+
+def test_what_ends_while_slots_are_filled_is_learnt_before_the_next_suggestion():
+    problem = Problem(SPACE, Objective("loss"), FIFO(9), LearnsFromFailures(), 0)
+    journal = MemoryJournal()
+    coordinator = Coordinator(problem, journal)
+    coordinator.handle(SessionStarted(Limits(4), KEPT, 0.0))
+    coordinator.handle(SlotsChanged(1, 0.0))
+    short = Limits(4, trial_time_limit=1.0)  # trial 0 has used more, without a report
+    coordinator.handle(SessionStarted(short, KEPT, 5.0))
+    coordinator.handle(SlotsChanged(1, 6.0))
+    started = [record.config["x"] for record in journal.records if isinstance(record, Suggested)]
+    assert started == [0.0, 1.0]
+    for n in range(len(journal.records) - 3, len(journal.records) + 1):
+        tail = MemoryJournal()
+        replay(problem, journal.records[:n], tail)
+        assert tail.records == journal.records[n:]

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from daskhpo.core.objective import Objective
-from experiments.default_rule import study
+from experiments.default_rule import checkpoints, report, slow, study
 from experiments.default_rule.methods import METHODS, OPTUNA, draw
 from experiments.default_rule.milestones import Milestones
 from experiments.default_rule.races import Race, run
@@ -161,6 +161,49 @@ def test_one_command_runs_all_races_once_and_fills_the_readme(
     assert "0 of" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_a_folder_without_tables_is_refused(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 2
+def test_slow_methods_are_compared_with_fast_ones_by_whole_seeds(folder, tmp_path):
+    pytest.importorskip("optuna")
+    readme = tmp_path / "README.md"
+    arguments = [str(folder), "--seeds", "2", "--gp", "0", "--optuna", "1"]
+    arguments += ["--storage", str(tmp_path), "--readme", str(readme)]
+    assert slow.main(arguments) == 0
+    text = readme.read_text()
+    with (tmp_path / "slow.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] == "GuardedASHA"]
+    assert len(rows) == 2
+    cells = next(line for line in text.splitlines() if line.startswith("| GuardedASHA | 2 | 80 |"))
+    assert cells.split(" | ")[3].startswith(
+        f"{np.median([float(r['reached']) for r in rows]):.2g};"
+    )
+    assert f"| {OPTUNA} | 1 | 40 |" in text
+    assert "GPSearch" not in text
+
+
+def test_a_seed_of_which_a_task_is_missing_does_not_count(folder, tmp_path):
+    path = tmp_path / "races.csv"
+    todo = [Race("LCBench 1", "", "AHB", 4, seed, 40.0, 0.002) for seed in (0, 1)]
+    run_all(todo, folder, path)
+    one = pd.read_csv(path)
+    other = one[one["seed"] == 0].assign(task="LCBench 2")
+    pd.concat([one, other]).to_csv(path, index=False)
+    assert "| AHB | 1 | 40 |" in report.slow(report.read(path))
+
+
+def test_with_little_room_for_states_less_is_trained_again_than_by_loss_alone(folder):
+    table = tables(folder)["LCBench 1", ""]
+    costs = {
+        name: [checkpoints.run(table, name, 20, seed, 8.0) for seed in range(3)]
+        for name in (checkpoints.RULE, checkpoints.BY_LOSS)
+    }
+    again = {name: sum(cost.again for cost in found) for name, found in costs.items()}
+    assert again[checkpoints.RULE] < again[checkpoints.BY_LOSS]
+    for cost in (cost for found in costs.values() for cost in found):
+        assert cost.stored <= 20
+        assert 0 < cost.full <= cost.trials
+        assert cost.written > 0 < cost.resumed
+
+
+@pytest.mark.parametrize("command", [main, slow.main])
+def test_a_folder_without_tables_is_refused(command, tmp_path, capsys):
+    assert command([str(tmp_path)]) == 2
     assert "has no tables" in capsys.readouterr().out

@@ -13,7 +13,15 @@ from daskhpo.core.random import rng
 from daskhpo.core.types import Choose, Report, Start, Status, Trial
 from daskhpo.searchers import ForestSearch, GPSearch
 from daskhpo.searchers.forest.model import LEAST_Z, Rows, fit
-from daskhpo.searchers.forest.search import features, keys
+from daskhpo.searchers.forest.search import (
+    N_CANDIDATES,
+    N_NEW,
+    TAKEN,
+    _Candidates,
+    _Pool,
+    features,
+    keys,
+)
 from daskhpo.searchers.gp.encoding import Encoding
 from daskhpo.space import Categorical, Integer, Ordinal, Real, Space
 from daskhpo.testing.searcher import SearcherContract, a_space
@@ -206,6 +214,30 @@ def test_before_the_first_fit_a_choice_is_random():
 def test_points_to_evaluate_come_before_any_choice():
     searcher = told(points_to_evaluate=[{"x": 0.5, "y": 0.5}, {"x": 0.1, "y": 0.1}])
     assert searcher.choose(1, choice(paused={2: 3})) == {"x": 0.1, "y": 0.1}
+
+
+def test_the_candidates_that_replace_taken_ones_are_scored_in_small_parts():
+    scored, tried, drawn = [], set(), []
+    generator = np.random.default_rng(0)
+
+    def draw(number, n):
+        drawn.append((number, n))
+        return _Candidates(points := generator.random((n, 1)), points)
+
+    def score(inputs):
+        scored.append(len(inputs))
+        return inputs[:, 0]
+
+    pool, taken = _Pool(draw, score), []
+    for _ in range(3 * TAKEN + 1):
+        value, unit = pool.best(tried)
+        taken.append(value)
+        tried |= set(keys(unit[None]))
+    assert drawn == [(0, N_CANDIDATES), (1, N_NEW), (2, N_NEW), (3, N_NEW)]
+    assert scored[0] == N_CANDIDATES
+    assert max(scored[1:]) <= math.ceil(N_NEW / TAKEN)
+    assert sum(scored) == N_CANDIDATES + 3 * N_NEW
+    assert len(set(taken)) == len(taken)
 
 
 def test_a_small_space_is_not_repeated_until_it_was_tried_in_full():

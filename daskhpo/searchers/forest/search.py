@@ -160,14 +160,14 @@ class ForestSearch(Searcher):
             return None
         if (pool := self._pools.get(resource)) is None:
             draw = partial(self._candidates, self._model, resource)
-            pool = self._pools[resource] = _Pool(draw)
+            score = partial(self._model.score, resource=resource)
+            pool = self._pools[resource] = _Pool(draw, score)
         return pool.best(self._tried)
 
     def _candidates(self, model: Forest, resource: int, number: int, n: int) -> _Candidates:
         key = f"candidates for {resource}"
         units = self._points_of(rng(self._seed, key, model.n_rows, number), n)
-        inputs = features(self._encoding, units)
-        return _Candidates(units, keys(inputs), model.score(inputs, resource))
+        return _Candidates(units, features(self._encoding, units))
 
     def _points_of(self, generator: np.random.Generator, n: int) -> Array:
         return self.draw(generator, n, len(self._space.domains))
@@ -269,27 +269,32 @@ class _Row(NamedTuple):
 
 
 class _Candidates(NamedTuple):
-    """Points of the unit cube with their keys and scores."""
+    """Points of the unit cube with what the forest sees of them."""
 
     units: Array
-    keys: list[bytes]
-    scores: Array
+    inputs: Array
 
 
 class _Pool:
     """Candidates at one resource, of which the best are taken one after another.
 
-    For those that were taken, a few new ones are drawn, so that the best stay among many.
+    For those that were taken, a few new ones are drawn, so that the best stay among many. They are
+    scored part by part, so that no choice takes long.
 
     Parameters
     ----------
     draw : returns so many candidates, of a number: 0, 1, ...
+    score : returns the scores of inputs.
     """
 
-    def __init__(self, draw: Callable[[int, int], _Candidates]) -> None:
-        self._draw = draw
+    def __init__(
+        self, draw: Callable[[int, int], _Candidates], score: Callable[[Array], Array]
+    ) -> None:
+        self._draw, self._score = draw, score
         self._n_drawn = self._n_taken = 0
         self._left: list[tuple[float, int, bytes, Array]] = []  # a heap: score, place, key, point
+        self._few: _Candidates | None = None  # the next ones
+        self._scores: list[Array] = []  # of the first of these
         self._is_exhausted = False
 
     def best(self, tried: set[bytes]) -> tuple[float, Array] | None:
@@ -301,25 +306,35 @@ class _Pool:
                     return score, unit
                 heappop(self._left)
                 self._n_taken += 1
-                if self._n_taken % TAKEN == 0:
-                    self._refill(N_NEW, N_NEW // 10, tried)
-            self._refill(N_CANDIDATES, N_CANDIDATES, tried)
+                self._prepare(tried)
+            drawn = self._draw(self._n_drawn, N_CANDIDATES)
+            self._add(drawn, self._score(drawn.inputs), N_CANDIDATES, tried)
             self._is_exhausted = not self._left
         return None
 
-    def _refill(self, n: int, n_kept: int, tried: set[bytes]) -> None:
-        """Draw candidates, and add the best of them."""
-        drawn = self._draw(self._n_drawn, n)
+    def _prepare(self, tried: set[bytes]) -> None:
+        """Score the next part of a few candidates; at the last part add the best of them."""
+        if self._few is None:
+            self._few = self._draw(self._n_drawn, N_NEW)
+        part = self._n_taken % TAKEN or TAKEN
+        begin, end = sum(map(len, self._scores)), N_NEW * part // TAKEN
+        self._scores.append(self._score(self._few.inputs[begin:end]))
+        if part == TAKEN:
+            self._add(self._few, np.concatenate(self._scores), N_NEW // 10, tried)
+
+    def _add(self, drawn: _Candidates, scores: Array, n_kept: int, tried: set[bytes]) -> None:
+        """Add the best of drawn candidates."""
+        self._few, self._scores = None, []  # their number is that of the draw
         self._n_drawn += 1
-        for place in np.argsort(drawn.scores, kind="stable")[:n_kept].tolist():
-            if (key := drawn.keys[place]) not in tried:
+        names = keys(drawn.inputs)
+        for place in np.argsort(scores, kind="stable")[:n_kept].tolist():
+            if (key := names[place]) not in tried:
                 order = self._n_drawn * N_CANDIDATES + place
-                entry = (float(drawn.scores[place]), order, key, drawn.units[place])
-                heappush(self._left, entry)
+                heappush(self._left, (float(scores[place]), order, key, drawn.units[place]))
 
 
 def _chance(place: float) -> float:
-    """Return the chance to be resumed at a place among all, from 0 to below 1."""
+    """Return the chance to be resumed, by the place among all, from 0 to 1."""
     return next(chance for most, chance in RESUMED if place <= most)
 
 
