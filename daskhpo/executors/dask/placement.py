@@ -49,10 +49,12 @@ class Placements:
     def __init__(self) -> None:
         self._sites: dict[int, Site] = {}
         self._homes: dict[TrialId, tuple[int, MemoryKind]] = {}
+        self._most = dict.fromkeys(MemoryKind, 0)  # bytes that any slot has had
 
     def open(self, slot: int, site: Site) -> None:
         """Add a slot."""
         self._sites[slot] = site
+        self._most = {of: max(most, site.of(of)) for of, most in self._most.items()}
 
     def close(self, slot: int) -> None:
         """Remove a slot; a trial whose home it was needs another one."""
@@ -82,16 +84,16 @@ class Placements:
         return not (is_home or self.is_closed(slot))
 
     def found(self, of: MemoryKind, slot: int) -> OutOfMemory:
-        """Return the outcome of a trial that lacked memory in a slot."""
+        """Return the outcome of a trial that lacked memory in a slot.
+
+        A larger worker counts also while its process is being replaced.
+        """
         n_bytes = self._sites[slot].of(of)
-        larger = n_bytes > 0 and any(site.of(of) > n_bytes for site in self._sites.values())
-        return OutOfMemory(of, n_bytes, larger)
+        return OutOfMemory(of, n_bytes, 0 < n_bytes < self._most[of])
 
     def largest(self) -> tuple[int, int]:
-        """Return the most bytes that a slot has: of its machine, of a device."""
-        sites = self._sites.values()
-        host = max((site.memory for site in sites), default=0)
-        return host, max((site.device_memory for site in sites), default=0)
+        """Return the most bytes that a slot has had: of its machine, of a device."""
+        return self._most[MemoryKind.HOST], self._most[MemoryKind.DEVICE]
 
     def has_larger(self, place: Larger) -> bool:
         """Return True if a slot has more memory than was too little."""

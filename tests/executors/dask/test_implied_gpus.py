@@ -63,7 +63,7 @@ def cluster(*lists: str, **resources: float) -> SpecCluster:
         }
         for n, listed in enumerate(lists)
     }
-    scheduler = {"dashboard": False, "port": 0}
+    scheduler = {"dashboard_address": "127.0.0.1:0", "port": 0}
     return SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": scheduler})
 
 

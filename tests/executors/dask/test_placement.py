@@ -187,6 +187,17 @@ def test_if_no_larger_worker_serves_the_study_it_fails(
     assert running(desk) == {1: 0}
 
 
+def test_a_larger_worker_counts_while_its_process_is_replaced() -> None:
+    places = Placements()
+    places.open(0, Site("a", memory=8))
+    assert places.found(HOST, 0) == OutOfMemory(HOST, 8, has_larger=False)
+    places.open(1, Site("a", memory=16))
+    places.close(1)
+    assert places.found(HOST, 0) == OutOfMemory(HOST, 8, has_larger=True)
+    assert not places.has_larger(Larger(HOST, 8))  # a trial waits for it
+    assert places.largest() == (16, 0)
+
+
 def test_one_that_comes_in_time_runs_it(desk: Desk) -> None:
     desk.hear(hello(desk, 0, Site("a", memory=8)))
     desk.executor.perform([launch(9, Larger(HOST, 8))])
