@@ -291,7 +291,8 @@ def _print_trial(result: Result, number: int) -> None:
     trial = result.trial(number)
     ended = f": {printable(trial.reason)}" if trial.reason else ""
     if number in result.paused_by_hand:
-        ended = ", and paused by hand: `daskhpo trial PATH N --resume` lets it continue"
+        command = f"daskhpo trial {shell_word(result.path)} {number} --resume"
+        ended = f", and paused by hand: `{command}` lets it continue"
     show(f"trial     {number} of {result.path}")
     show(f"state     {trial.status.value}{ended}")
     show(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from daskhpo.core.events import (
     StopRequested,
     Trained,
 )
-from daskhpo.core.out_of_memory import Larger, MemoryKind, OutOfMemory
+from daskhpo.core.out_of_memory import MemoryKind, OutOfMemory
 from daskhpo.core.tracebacks import headline
 from daskhpo.core.types import CheckpointRef, TrialId
 from daskhpo.executors.dask.channel import (
@@ -63,11 +62,11 @@ from daskhpo.executors.dask.protocol import (
     trained_at,
 )
 from daskhpo.executors.dask.state_locations import StateLocations
+from daskhpo.executors.dask.waiting import WaitingLaunches
 
 logger = logging.getLogger("daskhpo")
 
 INTERRUPT_SECONDS = 10.0  # shortest time in which an interrupted trial must reach its next report
-LARGER_SECONDS = 60.0  # for a worker with more memory to come, such as after a resume
 LONGEST_UNITS = 2.0  # ... or so many times the longest unit of training that the study has seen
 
 
@@ -128,12 +127,11 @@ class DaskExecutor:
         self._places = Placements()
         self._n_slots_told = 0
         self._has_closed = False  # some slots, so that a trial has its device or machine alone
-        self._unplaced_since: dict[TrialId, float] = {}  # trials that no slot of the study can run
         self._logged_reasons: set[str] = set()  # of deletions
         self._flush: Flush | None = None  # the study is over: idle slots empty their caches
         self._idle: list[int] = []  # last in, first out: the last one has the warmest process
         self._published_idle: list[int] = []
-        self._waiting: deque[Train] = deque()
+        self._waiting = WaitingLaunches(self._places, self._locations)
         self._later: list[Event] = []
         self._replies: list[tuple[Reply, LeaseCommand]] = []
         self._longest_unit = 0.0  # seconds
@@ -150,7 +148,7 @@ class DaskExecutor:
         events, self._later = self._later, []
         while not events:
             due = [slot.deadline for slot in self._slots.values() if slot.deadline is not None]
-            due += [since + LARGER_SECONDS for since in self._unplaced_since.values()]
+            due += self._waiting.deadlines
             until = min([*due, *([] if deadline is None else [deadline])], default=None)
             timeout = None if until is None else max(0.0, until - self.now())
             try:
@@ -176,7 +174,7 @@ class DaskExecutor:
             match command:
                 case Train(launch=True):
                     self._flush = None  # a trial that was added came after all were over
-                    self._waiting.append(command)
+                    self._waiting.add(command)
                     self._warn_if_trained_again(command)
                 case Train(trial, attempt):
                     if (number := self._slot_running(trial, attempt)) is not None:
@@ -309,7 +307,7 @@ class DaskExecutor:
                 self._on_idle(number, slot)
             case Refused():
                 if slot.job is not None:
-                    self._waiting.appendleft(slot.job)
+                    self._waiting.add(slot.job, first=True)
                     self._vacate(slot)
                 self._on_idle(number, slot)
             case Unreadable(ref, reason):
@@ -539,48 +537,23 @@ class DaskExecutor:
         self._send()
 
     def _match(self) -> tuple[Train, int] | None:
-        """Return a job and a slot for it: the one that holds its state, if that is idle."""
-        first: Train | None = None
-        for job in self._waiting:
-            if job.placement is not None:
-                idle = [number for number in self._idle if not self._slots[number].leaving]
-                number = self._places.choose(job, idle, self._slot_of.values())
-                if number is not None:
-                    return job, number
-                continue
-            first = first or job
-            home = self._locations.who_has(job.checkpoint)
-            if home is not None and home in self._idle and self._places.is_open(home):
-                return job, home
-        free = (number for number in reversed(self._idle) if self._places.is_open(number))
-        number = next(free, None)
-        return None if first is None or number is None else (first, number)
+        """Return a launch, and the idle slot that runs it."""
+        staying = [number for number in self._idle if not self._slots[number].leaving]
+        return self._waiting.match(self._idle, staying, self._slot_of.values())
 
     def _give_up_unplaced(self) -> list[Event]:
         """Fail trials that wait for a larger worker, if the study has had none for long."""
-        unplaced = {
-            job.trial: (job, place)
-            for job in self._waiting
-            if isinstance(place := job.placement, Larger) and not self._places.has_larger(place)
-        }
-        now, since = self.now(), self._unplaced_since
-        self._unplaced_since = {trial: since.get(trial, now) for trial in unplaced}
+        now = self.now()
         events: list[Event] = []
-        for trial, (job, place) in unplaced.items():
-            if now < self._unplaced_since[trial] + LARGER_SECONDS:
-                continue
-            self._waiting.remove(job)
-            del self._unplaced_since[trial]
+        for job, place in self._waiting.give_up(now):
             error = f"no worker with more than {place.n_bytes / 1e9:.3g} GB serves the study"
             found = OutOfMemory(place.of, place.n_bytes)
-            events.append(Erred(trial, job.attempt, error, now, False, out_of_memory=found))
+            events.append(Erred(job.trial, job.attempt, error, now, False, out_of_memory=found))
         return events
 
     def _withdraw_excess(self) -> None:
         """Give back the launches for which no slot is left, since some were closed."""
-        excess = len(self._slot_of) + len(self._waiting) - self._n_slots_told
-        ordinary = [job for job in self._waiting if job.placement is None]
-        for job in ordinary[::-1][: max(0, excess)]:
+        for job in self._waiting.excess(self._n_slots_told - len(self._slot_of)):
             self._withdraw(job.trial, "its slot is closed while another trial runs alone")
 
     def _flush_idle_slots(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 from daskhpo.core.commands import Interrupt, Release, Train
 from daskhpo.core.events import AttemptLost, Erred, SlotsChanged
 from daskhpo.core.out_of_memory import Alone, Larger, MemoryKind, OutOfMemory, Placement
-from daskhpo.executors.dask import executor as executor_module
+from daskhpo.executors.dask import waiting
 from daskhpo.executors.dask.channel import LeaseLost, Received
 from daskhpo.executors.dask.placement import Placements, Site
 from daskhpo.executors.dask.protocol import Happened, Hello, Job, Ready
@@ -176,7 +176,7 @@ def test_a_trial_waits_for_the_smallest_worker_that_is_larger(desk: Desk) -> Non
 def test_if_no_larger_worker_serves_the_study_it_fails(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor_module, "LARGER_SECONDS", 0.05)
+    monkeypatch.setattr(waiting, "LARGER_SECONDS", 0.05)
     desk.hear(hello(desk, 0, Site("a", memory=8_000_000_000)))
     desk.executor.perform([launch(9, Larger(HOST, 8_000_000_000))])
     (erred,) = desk.hear()
