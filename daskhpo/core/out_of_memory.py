@@ -38,7 +38,7 @@ class OutOfMemory:
     ----------
     of : the memory of which there was too little.
     n_bytes : how much its worker has of it; 0: unknown.
-    has_larger : a worker that has more of it serves the study.
+    has_larger : a worker that has more of it serves the study, or may still come.
     """
 
     of: MemoryKind

@@ -99,7 +99,8 @@ class RunOptions:
     on_oom : what follows for a trial that finds too little memory: ``"infeasible"`` (it fails at
         once, and the searcher learns that), ``"retry_alone"`` (it runs once more, while no other
         trial uses its device or machine), ``"larger"`` (it runs once more on a worker with more
-        memory, if one serves the study); in each case its process is replaced.
+        memory, if one has served the study, or comes within a minute of the session's beginning);
+        in each case its process is replaced.
     reuse_actors : let objects whose ``reset_config`` returns True serve many trials.
     verify_reuse : train each reused object's first segment also with a new object, and compare.
 

@@ -62,7 +62,7 @@ from daskhpo.executors.dask.protocol import (
     trained_at,
 )
 from daskhpo.executors.dask.state_locations import StateLocations
-from daskhpo.executors.dask.waiting import WaitingLaunches
+from daskhpo.executors.dask.waiting import WaitingLaunches, larger_may_come
 
 logger = logging.getLogger("daskhpo")
 
@@ -121,7 +121,7 @@ class DaskExecutor:
         self._zero = time.monotonic() - began_at
         self._slots: dict[int, _Slot] = {}
         self._slot_of: dict[TrialId, int] = {}
-        self._has_had_slots = False
+        self._served_at: float | None = None  # when the first slot came
         self._lost_before_hello: set[int] = set()  # slots lost before their `Hello` arrived
         self._locations = StateLocations()
         self._places = Placements()
@@ -269,14 +269,15 @@ class DaskExecutor:
                     "the trainable cannot be loaded there. Install its module where the workers "
                     "run, or define it in the script itself"
                 )
-                fatal = not self._has_had_slots
+                fatal = self._served_at is None
                 self._leases.refuse(number, why, f":\n{error}", fatal=fatal)
                 return []
             case Hello() if number in self._lost_before_hello:
                 self._replies.append((received.reply, Exit()))
                 return []
             case Hello(worker, job, site):
-                self._has_had_slots = True
+                if self._served_at is None:
+                    self._served_at = self.now()
                 self._slots[number] = _Slot(worker, job, received.reply, leaving=call.leaving)
                 self._locations.open(number)
                 self._places.open(number, site)
@@ -336,8 +337,7 @@ class DaskExecutor:
                 early = [] if ref is None else self._locations.add(number, ref, attempt, at)
                 return [arrived(event, at), *early]
             case Erred(out_of_memory=OutOfMemory(of)):
-                found = self._places.found(of, number)
-                return [replace(event, seconds=at, out_of_memory=found)]
+                return [replace(event, seconds=at, out_of_memory=self._found(of, number))]
             case Erred():
                 return [arrived(event, at)]
 
@@ -439,8 +439,15 @@ class DaskExecutor:
             return AttemptLost(job.trial, job.attempt, reason, self.now(), blame=blame)
         killer = "Dask, over its limit" if lacked is MemoryKind.LIMIT else "the kernel"
         error = f"{reason}: its process was killed by {killer}, for want of memory"
-        found = self._places.found(lacked, number)
+        found = self._found(lacked, number)
         return Erred(job.trial, job.attempt, error, self.now(), False, out_of_memory=found)
+
+    def _found(self, of: MemoryKind, number: int) -> OutOfMemory:
+        """Return the outcome of a trial that lacked memory in a slot."""
+        found = self._places.found(of, number)
+        if self._served_at is None or not found.n_bytes or found.has_larger:
+            return found
+        return replace(found, has_larger=larger_may_come(self.now() - self._served_at))
 
     def _slots_changed(self, job: str = "") -> SlotsChanged:
         self._n_slots_told = self._n_slots()

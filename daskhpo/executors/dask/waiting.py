@@ -14,6 +14,15 @@ from daskhpo.executors.dask.state_locations import StateLocations
 LARGER_SECONDS = 60.0  # for a worker with more memory to come, such as after a resume
 
 
+def larger_may_come(seconds: float) -> bool:
+    """Return True if a study served for so long may still get a larger worker.
+
+    Workers of different sizes come one after another; the first one may lack memory before the
+    next one is there.
+    """
+    return seconds < LARGER_SECONDS
+
+
 class WaitingLaunches:
     """The launches that wait for a slot, in the order of their turn.
 

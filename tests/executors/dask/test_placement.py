@@ -212,8 +212,9 @@ def test_one_that_comes_in_time_runs_it(desk: Desk) -> None:
     ("lacked", "killer"), [(HOST, "the kernel"), (LIMIT, "Dask, over its limit")]
 )
 def test_a_worker_that_lacked_memory_is_an_outcome_of_its_trial(
-    lacked: MemoryKind, killer: str, desk: Desk
+    lacked: MemoryKind, killer: str, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(waiting, "LARGER_SECONDS", 0.0)
     desk.hear(hello(desk, 0, Site("a", memory=8)), hello(desk, 1, Site("a", memory=9)))
     desk.executor.perform([launch(0)])
     slot = running(desk)[0]
@@ -227,10 +228,15 @@ def test_a_worker_that_lacked_memory_is_an_outcome_of_its_trial(
     assert erred.out_of_memory == OutOfMemory(lacked, 9 if slot else 8, not slot)
 
 
-def test_an_error_in_a_slot_says_how_much_memory_that_has(desk: Desk) -> None:
+@pytest.mark.parametrize(("seconds", "may_come"), [(0.0, False), (60.0, True)])
+def test_an_error_in_a_slot_says_how_much_memory_that_has(
+    seconds: float, may_come: bool, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A larger worker may come soon after the first one."""
+    monkeypatch.setattr(waiting, "LARGER_SECONDS", seconds)
     desk.hear(hello(desk, 0, Site("a", device_memory=40)))
     desk.executor.perform([launch(0)])
     full = Erred(0, 1, "CUDA out of memory", 0.0, True, False, OutOfMemory(DEVICE))
     (erred,) = desk.hear(desk.say(0, Happened((full,))))
-    assert erred.out_of_memory == OutOfMemory(DEVICE, 40)
+    assert erred.out_of_memory == OutOfMemory(DEVICE, 40, may_come)
     assert desk.answered[-1] == ("Hello-0", Job)
